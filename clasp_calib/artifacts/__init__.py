@@ -1,0 +1,1 @@
+"""What leaves the house: the versioned artifact of mixtures and ratios that a server needs."""

@@ -1,0 +1,159 @@
+"""The artifact in memory: the manifest and its two arrays, and what can be asked of them."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clasp_calib.artifacts.manifest import BudgetEntry, Manifest
+from clasp_calib.common.errors import ArtifactError
+
+CONVEX = 1e-5
+"""How far the sum of a mixture in float32 may lie from 1."""
+
+_SHARED = {
+    "model",
+    "shape",
+    "classes",
+    "starts",
+    "tau",
+    "raters",
+    "positions",
+    "features",
+    "iterations",
+    "prompt",
+}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Mixtures ``alpha [budgets, classes, L_v + 1]`` and ratios ``rho [budgets, classes]``, float32."""
+
+    manifest: Manifest
+    alphas: NDArray[np.float32]
+    rhos: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    @property
+    def budgets(self) -> tuple[str, ...]:
+        """Names of the calibrated budgets."""
+        return tuple(entry.name for entry in self.manifest.budgets)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class slugs, in the order of the arrays."""
+        return self.manifest.classes
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Decoder layers that a pruned sequence enters."""
+        return self.manifest.starts
+
+    @property
+    def raters(self) -> str:
+        """Which text tokens rate the visual ones."""
+        return self.manifest.raters
+
+    @property
+    def positions(self) -> str:
+        """What becomes of position ids."""
+        return self.manifest.positions
+
+    @property
+    def iterations(self) -> int:
+        """k-means iterations."""
+        return self.manifest.iterations
+
+    def entry(self, budget: str) -> BudgetEntry:
+        """What is recorded of a budget.
+
+        Raises:
+            ArtifactError: the artifact was not calibrated for it.
+        """
+        return self.manifest.budgets[self._budget(budget)]
+
+    def counts(self, budget: str) -> tuple[int, ...]:
+        """Visual tokens kept at each stage.
+
+        Raises:
+            ArtifactError: the artifact was not calibrated for this budget.
+        """
+        return self.entry(budget).counts
+
+    def alpha(self, budget: str, label: str) -> tuple[float, ...]:
+        """Mixture over ``hidden_states`` 0..L_v.
+
+        Raises:
+            ArtifactError: unknown budget or class.
+        """
+        return tuple(float(a) for a in self.alphas[self._budget(budget), self._class(label)])
+
+    def rho(self, budget: str, label: str) -> float:
+        """Share of each stage's tokens that goes to relevance pivots.
+
+        Raises:
+            ArtifactError: unknown budget or class.
+        """
+        # float32 would turn 0.7 into 0.69999998, and floor(rho K + 0.5) into one token fewer.
+        return round(float(self.rhos[self._budget(budget), self._class(label)]), 6)
+
+    def with_manifest(self, manifest: Manifest) -> "Artifact":
+        """The same numbers under another manifest."""
+        return replace(self, manifest=manifest)
+
+    def joined(self, earlier: "Artifact | None") -> "Artifact":
+        """This artifact's budgets together with the other budgets of an earlier one.
+
+        Raises:
+            ArtifactError: the two were made under other settings, so that one artifact cannot hold both.
+        """
+        if earlier is None:
+            return self
+        mine, theirs = (m.model_dump(include=_SHARED) for m in (self.manifest, earlier.manifest))
+        differing = [name for name in mine if mine[name] != theirs[name]]
+        if differing:
+            raise ArtifactError(
+                f"the artifact that is there was made with other settings ({', '.join(differing)}); "
+                "give another place with --out or --run"
+            )
+        kept = [i for i, name in enumerate(earlier.budgets) if name not in self.budgets]
+        manifest = self.manifest.model_copy(
+            update={
+                "budgets": (*(earlier.manifest.budgets[i] for i in kept), *self.manifest.budgets),
+                "provenance": {**earlier.manifest.provenance, **self.manifest.provenance},
+            }
+        )
+        alphas = np.concatenate([earlier.alphas[kept], self.alphas])
+        return Artifact(manifest, alphas, np.concatenate([earlier.rhos[kept], self.rhos]))
+
+    def _budget(self, name: str) -> int:
+        if name not in self.budgets:
+            raise ArtifactError(
+                f"this artifact holds no budget {name!r} (it holds {', '.join(self.budgets)}); "
+                f"choose one of these, or calibrate it with `clasp-calib search --budget {name}`"
+            )
+        return self.budgets.index(name)
+
+    def _class(self, label: str) -> int:
+        if label not in self.classes:
+            raise ArtifactError(f"this artifact knows no class {label!r}; expected one of {', '.join(self.classes)}")
+        return self.classes.index(label)
+
+    def _check(self) -> None:
+        manifest = self.manifest
+        expected = (len(manifest.budgets), len(manifest.classes), manifest.shape.vision_layers + 1)
+        if self.alphas.shape != expected or self.rhos.shape != expected[:2]:
+            raise ArtifactError(
+                f"the arrays have shapes {self.alphas.shape} and {self.rhos.shape}; "
+                f"the manifest speaks of {expected} and {expected[:2]}"
+            )
+        if self.alphas.dtype != np.float32 or self.rhos.dtype != np.float32:
+            raise ArtifactError(f"the arrays are {self.alphas.dtype} and {self.rhos.dtype}; expected float32")
+        if not bool(np.isfinite(self.alphas).all() and np.isfinite(self.rhos).all()):
+            raise ArtifactError("the arrays hold numbers that are not finite")
+        if bool((self.alphas < 0).any()) or bool((np.abs(self.alphas.sum(-1) - 1) > CONVEX).any()):
+            raise ArtifactError("a mixture is not convex: its weights must be non-negative and sum to 1")
+        if bool((self.rhos < 0).any() or (self.rhos > 1).any()):
+            raise ArtifactError("a rho lies outside [0, 1]")

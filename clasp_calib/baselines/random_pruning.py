@@ -1,0 +1,33 @@
+"""Random pruning: the floor that any method must beat.
+
+B rows, N visual tokens of a row.
+"""
+
+import torch
+from torch import Tensor
+
+from clasp_calib.runtime.selection import Selection
+
+
+class RandomPruning:
+    """Keeps tokens at random, alike for all, without replacement; a `clasp_calib.runtime.selection.Selector`.
+
+    A stage chooses among what the stage before left, so that the choices are nested. The same seed and the
+    same calls in the same order give the same choices, on every device: make one for each sample to be
+    independent of the order of samples.
+    """
+
+    needs_gram = False
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(
+        self, relevance_BN: Tensor, gram_BNN: Tensor | None, counts_B: Tensor, rho_B: Tensor, valid_BN: Tensor
+    ) -> Selection:
+        """Keep ``counts_B`` of the valid tokens; none of them is a pivot."""
+        noise_BN = torch.rand(valid_BN.shape, generator=self._generator).to(valid_BN.device)
+        order_BN = noise_BN.masked_fill(~valid_BN, torch.inf).argsort(dim=1, stable=True)
+        first_BN = torch.arange(valid_BN.shape[1], device=valid_BN.device) < counts_B.to(valid_BN.device)[:, None]
+        keep_BN = torch.zeros_like(valid_BN).scatter(1, order_BN, first_BN) & valid_BN
+        return Selection(keep_BN, torch.zeros_like(keep_BN))

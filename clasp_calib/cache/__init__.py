@@ -1,0 +1,1 @@
+"""Picture x vision layer -> features: computed once, kept in HDF5 shards, found through SQLite."""

@@ -1,0 +1,188 @@
+"""The index: which picture's which layers lie in which shard and slot. SQLite, one transaction a batch.
+
+A picture is in the cache when, and only when, its row is committed here; bytes without a row are free
+space.
+"""
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from clasp_calib.cache.shard import ShardRecord
+from clasp_calib.common.errors import CacheError
+
+FILE = "index.sqlite"
+_SCHEMA = (
+    "create table meta(name text primary key, value text not null) without rowid",
+    "create table shard(id integer primary key autoincrement, file text not null unique,"
+    " offset integer not null, slots integer not null, layers text not null)",
+    "create table entry(key text not null, shard integer not null references shard(id),"
+    " slot integer not null, checksums blob not null, primary key(key, shard), unique(shard, slot))"
+    " without rowid",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture in one shard."""
+
+    key: str
+    shard: int
+    slot: int
+    checksums: bytes
+    """8 bytes a layer of the shard, in its order."""
+
+    def checksum(self, position: int) -> bytes:
+        """The checksum of the layer at ``position``."""
+        return self.checksums[8 * position : 8 * position + 8]
+
+
+class Index:
+    """An open index. Threads may share it; processes may not."""
+
+    def __init__(self, root: Path, writable: bool = False):
+        """Open ``root``'s index; a writable one is created when there is none.
+
+        Raises:
+            CacheError: there is no index, or it cannot be read.
+        """
+        self.path = root / FILE
+        self._lock = threading.Lock()
+        if not writable and not self.path.is_file():
+            raise CacheError(f"no feature cache at {root}; make one with cache-features, or give its directory")
+        with self._errors():
+            self._database = sqlite3.connect(
+                self._address(writable), uri=True, isolation_level=None, timeout=30, check_same_thread=False
+            )
+            if writable:
+                self._database.execute("pragma journal_mode = wal")
+                # Our choice: not `full`. A kill loses nothing either way; after a power cut the checksums
+                # tell what did not reach the disk, and waiting for it at every batch would cost far more.
+                self._database.execute("pragma synchronous = normal")
+
+    def close(self) -> None:
+        """Close the database; the last one out folds the write-ahead log into it."""
+        with self._errors():
+            self._database.close()
+
+    def meta(self) -> dict[str, str]:
+        """What the whole cache has in common; empty for a new index."""
+        with self._errors():
+            if not self._database.execute("select 1 from sqlite_master where name = 'meta'").fetchone():
+                return {}
+            return dict(self._database.execute("select name, value from meta").fetchall())
+
+    def initialise(self, meta: Mapping[str, str]) -> None:
+        """Make the tables and record ``meta``, in one transaction."""
+        with self._transaction():
+            for statement in _SCHEMA:
+                self._database.execute(statement)
+            self._database.executemany("insert into meta values (?, ?)", meta.items())
+
+    def shards(self) -> dict[int, ShardRecord]:
+        """All shards by id."""
+        with self._errors():
+            rows = self._database.execute("select id, file, offset, slots, layers from shard").fetchall()
+        return {
+            number: ShardRecord(number, file, offset, slots, tuple(json.loads(layers)))
+            for number, file, offset, slots, layers in rows
+        }
+
+    def shards_with_room(self) -> list[ShardRecord]:
+        """The shards that have a free slot."""
+        with self._errors():
+            used = dict(self._database.execute("select shard, count(*) from entry group by shard").fetchall())
+        return [record for record in self.shards().values() if used.get(record.id, 0) < record.slots]
+
+    def next_shard(self) -> int:
+        """The id that the next shard will get; ids are never given twice."""
+        with self._errors():
+            row = self._database.execute("select seq from sqlite_sequence where name = 'shard'").fetchone()
+        return row[0] + 1 if row else 1
+
+    def add_shard(self, record: ShardRecord) -> None:
+        """Make a shard known."""
+        row = (record.id, record.file, record.offset, record.slots, json.dumps(record.layers))
+        with self._transaction():
+            self._database.execute("insert into shard values (?, ?, ?, ?, ?)", row)
+
+    def drop_shard(self, shard: int) -> None:
+        """Forget a shard and every entry in it."""
+        with self._transaction():
+            self._database.execute("delete from entry where shard = ?", (shard,))
+            self._database.execute("delete from shard where id = ?", (shard,))
+
+    def entries(self, key: str) -> list[Entry]:
+        """Where a picture's layers are."""
+        with self._errors():
+            rows = self._database.execute(
+                "select key, shard, slot, checksums from entry where key = ? order by shard", (key,)
+            ).fetchall()
+        return [Entry(*row) for row in rows]
+
+    def entries_of(self, shard: int) -> list[Entry]:
+        """A shard's entries in the order of their slots."""
+        with self._errors():
+            rows = self._database.execute(
+                "select key, shard, slot, checksums from entry where shard = ? order by slot", (shard,)
+            ).fetchall()
+        return [Entry(*row) for row in rows]
+
+    def count(self) -> int:
+        """Number of entries."""
+        with self._errors():
+            return int(self._database.execute("select count(*) from entry").fetchone()[0])
+
+    def filled_shards(self) -> set[int]:
+        """The ids of the shards that hold at least one picture."""
+        with self._errors():
+            return {row[0] for row in self._database.execute("select distinct shard from entry").fetchall()}
+
+    def commit(self, entries: Iterable[Entry]) -> None:
+        """Record entries whose bytes are written: all of them or none."""
+        rows = [(entry.key, entry.shard, entry.slot, entry.checksums) for entry in entries]
+        with self._transaction():
+            self._database.executemany("insert into entry values (?, ?, ?, ?)", rows)
+
+    def drop(self, entries: Iterable[Entry]) -> None:
+        """Forget entries; their slots are free again."""
+        rows = [(entry.key, entry.shard) for entry in entries]
+        with self._transaction():
+            self._database.executemany("delete from entry where key = ? and shard = ?", rows)
+
+    def _address(self, writable: bool) -> str:
+        place = self.path.absolute().as_uri()
+        if writable:
+            return f"{place}?mode=rwc"
+        # A write-ahead database needs a writable directory even to be read, unless no log is left and SQLite
+        # is told that nothing changes: so a finished cache can be read from a read-only disk.
+        finished = not self.path.with_name(FILE + "-wal").exists() and not os.access(self.path.parent, os.W_OK)
+        return f"{place}?mode=ro&immutable=1" if finished else f"{place}?mode=ro"
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except sqlite3.OperationalError as error:
+                raise CacheError(
+                    f"cannot use the cache's index {self.path} ({error}); check that the disk has room "
+                    "and that you may read and write there, and run again: what is cached so far stays"
+                ) from error
+            except sqlite3.DatabaseError as error:
+                raise CacheError(
+                    f"the cache's index {self.path} is damaged ({error}); "
+                    f"remove {self.path.parent} and run cache-features again"
+                ) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._errors():
+            self._database.execute("begin immediate")
+            with self._database:
+                yield

@@ -1,0 +1,1 @@
+"""What one candidate is worth: calibration samples, metrics, the evaluator, comparisons with intervals."""

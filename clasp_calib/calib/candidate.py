@@ -1,0 +1,20 @@
+"""One candidate: a mixture over vision layers and a ratio."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """``alpha`` over ``hidden_states`` 0..L_v (non-negative, summing to 1) and ``rho`` in [0, 1].
+
+    Two candidates are equal if these two are, whatever their prototypes are called.
+    """
+
+    prototype: str = field(compare=False)
+    alpha: tuple[float, ...]
+    rho: float
+
+    @property
+    def name(self) -> str:
+        """Unique within a search space."""
+        return f"{self.prototype}/rho={self.rho:g}"

@@ -1,0 +1,139 @@
+"""What candidates score on a sample: many candidates, one read of the picture, one forward.
+
+Shapes: M mixtures, l cached layers, T patches, C width of the tower.
+
+**One-pass scoring.** Under greedy decoding an answer equals a reference to the last token (end of sequence included) if
+and only if every token of the reference is the most likely one after the prompt and the reference's tokens before it.
+So one forward over prompt and reference scores exactly what decoding would, without decoding. The reference's tokens
+never rate visual ones. It applies to the metric ``exact``; other metrics generate.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clasp_calib.calib.candidate import Candidate
+from clasp_calib.calib.features import CachedFeatures
+from clasp_calib.calib.metrics import EXACT, metric
+from clasp_calib.calib.prompting import Prompter
+from clasp_calib.common.samples import Sample
+from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.fusion import fuse
+from clasp_calib.runtime.pruner import prune
+from clasp_calib.runtime.schedule import Schedule
+from clasp_calib.runtime.selection import Selector
+
+ROWS = 32
+"""Candidates of one forward. Our choice: enough to fill a processor, little enough memory for a 7B."""
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """How visual tokens are dropped while scoring; ``schedule`` of ``None`` keeps all."""
+
+    schedule: Schedule | None
+    raters: str = "sparsevlm"
+    positions: str = "keep"
+    iterations: int = 5
+    selector_for: Callable[[Sample], Selector] | None = None
+    """Makes the selector of a sample, anew for each forward; ``None`` is the dual-stage selection."""
+
+
+class Evaluator:
+    """Scores candidates of one model on cached features.
+
+    Args:
+        model: in evaluation mode.
+        prompter: of the same model.
+        features: cached layers; a candidate's mixture may use no others.
+        max_new_tokens: longest answer where a metric has to generate.
+    """
+
+    def __init__(self, model: Any, prompter: Prompter, features: CachedFeatures, max_new_tokens: int = 16):
+        self._model = model
+        self._adapter = adapter_for(model)
+        self._prompter = prompter
+        self._features = features
+        self._max_new_tokens = max_new_tokens
+
+    @torch.inference_mode()
+    def scores(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> list[float]:
+        """Score of each candidate on one sample, in [0, 1]."""
+        found: list[float] = []
+        for start in range(0, len(candidates), ROWS):
+            part = candidates[start : start + ROWS]
+            if (sample.metric or EXACT) == EXACT:
+                found += self._one_pass(sample, part, pruning)
+            else:
+                found += self._generated(sample, part, pruning)
+        return found
+
+    def _one_pass(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> list[float]:
+        visual, fan = self._project(sample, candidates)
+        prompt = self._prompter.prompt(sample.question)
+        right = torch.zeros(len(candidates), dtype=torch.bool)
+        for reference in dict.fromkeys(sample.answers):
+            answer = self._prompter.answer(sample.question, reference)
+            ids = torch.tensor(prompt + answer[:-1], device=self._model.device)
+            with self._pruned(sample, pruning, candidates, fan, len(prompt)):
+                output = self._model(
+                    input_ids=ids.expand(len(visual), -1),
+                    attention_mask=torch.ones(len(visual), len(ids), dtype=torch.long, device=ids.device),
+                    mm_encoder_outputs=self._adapter.encoder_outputs(visual),
+                    logits_to_keep=len(answer),
+                    use_cache=False,
+                )
+            hit = (output.logits.argmax(-1).cpu() == torch.tensor(answer)).all(-1)
+            right |= hit if pruning.schedule else hit[torch.tensor(fan)]
+        return right.float().tolist()
+
+    def _generated(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> list[float]:
+        visual, fan = self._project(sample, candidates)
+        prompt = torch.tensor(self._prompter.prompt(sample.question), device=self._model.device)
+        with self._pruned(sample, pruning, candidates, None, len(prompt)):
+            output = self._model.generate(
+                input_ids=prompt.expand(len(candidates), -1),
+                attention_mask=torch.ones(len(candidates), len(prompt), dtype=torch.long, device=prompt.device),
+                mm_encoder_outputs=self._adapter.encoder_outputs([visual[row] for row in fan]),
+                do_sample=False,
+                max_new_tokens=self._max_new_tokens,
+            )
+        answers = self._prompter.decode(output[:, len(prompt) :])
+        score = metric(sample.metric or EXACT)
+        return [score(answer, sample.answers) for answer in answers]
+
+    def _project(self, sample: Sample, candidates: Sequence[Candidate]) -> tuple[list[Tensor], list[int]]:
+        """Visual tokens of each different mixture, and which of them each candidate uses."""
+        mixtures = list(dict.fromkeys(c.alpha for c in candidates))
+        alpha_Ml = torch.tensor(mixtures)[:, list(self._features.layers)]
+        layers_lTC = self._features.read(sample)
+        fused_MTC = fuse(layers_lTC.expand(len(mixtures), *layers_lTC.shape), alpha_Ml)
+        place = next(self._adapter.vision_tower(self._model).parameters())
+        visual = self._adapter.project(self._model, fused_MTC.to(place.device, place.dtype))
+        return visual, [mixtures.index(c.alpha) for c in candidates]
+
+    def _pruned(
+        self,
+        sample: Sample,
+        pruning: Pruning,
+        candidates: Sequence[Candidate],
+        fan: Sequence[int] | None,
+        prompt: int,
+    ) -> AbstractContextManager[Any]:
+        if pruning.schedule is None:
+            return nullcontext()
+        return prune(
+            self._model,
+            schedule=pruning.schedule,
+            rho=[c.rho for c in candidates],
+            selector=pruning.selector_for(sample) if pruning.selector_for else None,
+            raters=pruning.raters,
+            positions=pruning.positions,
+            iterations=pruning.iterations,
+            prompt_lengths=prompt,
+            fan=fan,
+        )

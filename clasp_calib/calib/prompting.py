@@ -1,0 +1,70 @@
+"""From a question to token ids, as the processor would make them, without drawing the picture again."""
+
+from typing import Any
+
+from clasp_calib.common.errors import InputError
+
+IMAGE = "<image>"
+PROMPT = f"USER: {IMAGE}\n{{question}} ASSISTANT:"
+"""LLaVA-1.5's template."""
+
+
+class Prompter:
+    """Token ids of prompts and of answers that follow them.
+
+    Args:
+        processor: the model's; its ``image_token`` stands for the picture.
+        tokens_per_image: how many visual tokens the picture becomes.
+        template: holds ``<image>`` once and ``{question}``.
+
+    Raises:
+        InputError: the template lacks one of the two.
+    """
+
+    def __init__(self, processor: Any, tokens_per_image: int, template: str = PROMPT):
+        if template.count(IMAGE) != 1 or "{question}" not in template:
+            raise InputError(
+                f"the prompt template {template!r} must hold {IMAGE} once and {{question}}; for instance {PROMPT!r}"
+            )
+        self._processor = processor
+        self._visual = processor.image_token * tokens_per_image
+        self.template = template
+
+    def text(self, question: str) -> str:
+        """The prompt with a single image token, as a processor takes it.
+
+        Raises:
+            InputError: the question holds an image token of its own.
+        """
+        if self._processor.image_token in question:
+            raise InputError(f"the question {question!r} holds {self._processor.image_token}; remove it")
+        # Not str.format: a question may hold braces.
+        head, tail = self.template.replace(IMAGE, self._processor.image_token).split("{question}", 1)
+        return head + question + tail
+
+    def prompt(self, question: str) -> list[int]:
+        """Ids of the prompt, the picture's tokens in place."""
+        return self._ids(self.text(question).replace(self._processor.image_token, self._visual, 1))
+
+    def answer(self, question: str, answer: str) -> list[int]:
+        """Ids that would have to follow the prompt: the answer after a space, and the end of sequence.
+
+        Raises:
+            InputError: the tokenizer merges the answer with the prompt's end, so that there are no such ids.
+        """
+        text = self.text(question)
+        before, both = self._ids(text), self._ids(f"{text} {answer}")
+        if both[: len(before)] != before or len(both) == len(before):
+            raise InputError(
+                f"the answer {answer!r} does not continue the tokens of its prompt; end the template where a word ends"
+            )
+        return [*both[len(before) :], self._processor.tokenizer.eos_token_id]
+
+    def decode(self, ids: Any) -> list[str]:
+        """Texts of generated ids ``[B, T]``, without special tokens and outer white space."""
+        texts: list[str] = self._processor.batch_decode(ids, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._processor.tokenizer(text).input_ids
+        return ids

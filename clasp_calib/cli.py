@@ -1,0 +1,89 @@
+"""The command line: mounts the commands, and turns errors into one red line and exit code 2."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from clasp_calib import __version__
+from clasp_calib.commands import artifact
+from clasp_calib.commands.cache_features import cache_features
+from clasp_calib.commands.doctor import doctor
+from clasp_calib.commands.evaluate import evaluate
+from clasp_calib.commands.generate import generate
+from clasp_calib.commands.label import label
+from clasp_calib.commands.quickstart import quickstart
+from clasp_calib.commands.search import search
+from clasp_calib.common.errors import ClaspError
+
+FAILED, INTERRUPTED = 2, 130
+
+app = typer.Typer(
+    name="clasp-calib",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(quickstart)
+app.command()(label)
+app.command("cache-features")(cache_features)
+app.command()(search)
+app.command()(evaluate)
+app.command()(generate)
+app.add_typer(artifact.app, name="artifact")
+app.command()(doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def callback(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Calibrate class-adaptive layer fusion and visual token pruning (CLASP) for multimodal LLMs.
+
+    The path: label -> cache-features -> search -> evaluate. `clasp-calib quickstart` walks it on an embedded model.
+    """
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 not as it should be, 2 cannot be done as asked."""
+    try:
+        app(args=arguments, prog_name="clasp-calib", standalone_mode=True)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _complain(
+                "interrupted; cache-features and search go on where they stopped when the same command is given again",
+                "yellow",
+            )
+        return end.code if isinstance(end.code, int) else 0
+    except ClaspError as error:
+        _complain(f"error: {error}", "red")
+        return FAILED
+    except OSError as error:
+        _complain(f"error: {error}; check that the place is there, may be written to and has room", "red")
+        return FAILED
+    return 0
+
+
+def _complain(text: str, style: str) -> None:
+    """Print one line, whatever line breaks a library put into its message."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(" ".join(text.split()), style=style, markup=False)
+
+
+def main() -> None:
+    """Entry point of ``clasp-calib``."""
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

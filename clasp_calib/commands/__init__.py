@@ -1,0 +1,1 @@
+"""The commands: each a thin typer function over what the rooms offer. Heavy imports happen inside them."""

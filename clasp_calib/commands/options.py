@@ -1,0 +1,34 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clasp_calib.common.run_directory import DEFAULT_RUN
+
+RunOption = Annotated[
+    Path, typer.Option("--run", help="Run directory: where each command finds what the last one left.")
+]
+ModelOption = Annotated[
+    str, typer.Option("--model", help="Model directory, Hub id, or 'reference' for the embedded model.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="Torch device, such as cpu or cuda:0.")]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N rows.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+SamplesOption = Annotated[
+    Path | None, typer.Option("--samples", help="Labelled samples; default: labels.parquet of the run.")
+]
+CacheOption = Annotated[Path | None, typer.Option("--cache", help="Feature cache; default: cache/ of the run.")]
+ArtifactOption = Annotated[
+    Path | None, typer.Option("--artifact", help="Artifact directory; default: artifact/ of the run.")
+]
+BudgetOption = Annotated[
+    list[str],
+    typer.Option("--budget", help="Mean visual tokens a decoder layer works on, or percent of them; repeatable."),
+]
+DEFAULT_BUDGETS = ["192"]
+REFERENCE = "reference"
+__all__ = ["DEFAULT_RUN"]

@@ -1,0 +1,152 @@
+"""``clasp-calib search``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clasp_calib.commands.models import load
+from clasp_calib.commands.options import (
+    DEFAULT_BUDGETS,
+    DEFAULT_RUN,
+    REFERENCE,
+    BudgetOption,
+    CacheOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    LimitOption,
+    ModelOption,
+    RunOption,
+    SamplesOption,
+    SeedOption,
+)
+from clasp_calib.commands.output import emit, say, show
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.run_directory import RunDirectory
+
+
+def search(
+    budget: BudgetOption = DEFAULT_BUDGETS,
+    run: RunOption = DEFAULT_RUN,
+    model: ModelOption = REFERENCE,
+    samples: SamplesOption = None,
+    cache: CacheOption = None,
+    space: Annotated[Path | None, typer.Option(help="Search space (YAML); --plan writes the default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Artifact directory; default: artifact/ of the run.")] = None,
+    per_class: Annotated[int, typer.Option(min=2, help="Calibration samples a class, at most.")] = 2000,
+    first: Annotated[int, typer.Option(min=1, help="Samples before the first candidates are rejected.")] = 6,
+    eta: Annotated[float, typer.Option(min=1.1, help="Share 1/ETA of the candidates survives a rejection.")] = 2.0,
+    prompt: Annotated[
+        str | None, typer.Option(help="Template with <image> and {question}; default: LLaVA-1.5's.")
+    ] = None,
+    starts: Annotated[str, typer.Option(help="Decoder layers that the pruned sequences enter.")] = "2,6,15",
+    plan: Annotated[bool, typer.Option("--plan", help="Print the space and the cost, write the space, stop.")] = False,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = "float32",
+    seed: SeedOption = 0,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find, for each class, the layer mixture and the rho that keep most answers right under a token budget.
+
+    Each class's candidates race on calibration samples with early rejection; the best are compared on the selection
+    split, where the model's own setting can win. A killed search goes on where it stopped.
+
+    Example: clasp-calib search --budget 192 --run my-run
+    """
+    from clasp_calib.artifacts.files import write_artifact
+    from clasp_calib.calib.dataset import load_samples
+    from clasp_calib.calib.prompting import PROMPT
+    from clasp_calib.common.hashing import sha256_file
+    from clasp_calib.router_labeling.taxonomy import load_taxonomy
+    from clasp_calib.runtime.schedule import parse_budget
+    from clasp_calib.search.calibrate import Calibration, SearchRequest
+    from clasp_calib.search.engine import RaceSettings
+
+    directory = RunDirectory(run)
+    directory.prepare()
+    budgets = [parse_budget(text) for text in budget]
+    taxonomy = load_taxonomy(None)
+    table = samples or directory.labels
+    labelled = load_samples(table, taxonomy.classes, limit)
+    loaded, processor = load(model, device, dtype)
+    request = SearchRequest(
+        model=model,
+        prompt=prompt or PROMPT,
+        samples=tuple(labelled),
+        samples_hash=sha256_file(table),
+        classes=taxonomy.classes,
+        taxonomy_hash=taxonomy.digest,
+        cache=cache or directory.cache,
+        study=directory.study,
+        artifact=out or directory.artifact,
+        space=space,
+        per_class=per_class,
+        starts=_starts(starts),
+        race=RaceSettings(first, eta),
+        seed=seed,
+    )
+    calibration = Calibration(loaded, processor, request)
+    plans = [calibration.plan(b) for b in budgets]
+    if plan:
+        path = space or directory.root / "space.yaml"
+        edited = path.exists()
+        if not edited:
+            calibration.write_space(path)
+        _show_plans(plans, path, edited, as_json)
+        return
+    settings = {name: value for name, value in vars(request).items() if name not in ("samples", "race")}
+    directory.record(
+        "search",
+        {**settings, **vars(request.race), "budgets": budget, "samples": table, "device": device, "dtype": dtype},
+    )
+    for b in budgets:
+        artifact = write_artifact(calibration.run(b), request.artifact)
+    if as_json:
+        emit(
+            {
+                "artifact": request.artifact,
+                "id": artifact.manifest.id,
+                "budgets": artifact.manifest.model_dump()["budgets"],
+            }
+        )
+        return
+    for b in budgets:
+        entry = artifact.entry(b.name)
+        show(
+            f"budget {b.name}: {' / '.join(map(str, entry.counts))} tokens, {entry.mean_tokens:.1f} a layer on average",
+            ["class", "mixture", "rho", "selection", "default", "evaluations"],
+            [
+                [
+                    label,
+                    choice.prototype,
+                    f"{artifact.rho(b.name, label):g}",
+                    _percent(choice.selection),
+                    _percent(choice.selection_default),
+                    str(choice.evaluations),
+                ]
+                for label, choice in entry.choices.items()
+            ],
+        )
+    say(f"artifact in {request.artifact}; next: clasp-calib evaluate --run {run} --model {model}")
+
+
+def _starts(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--starts takes layer numbers such as 2,6,15; got {text!r}") from None
+
+
+def _show_plans(plans: list[dict[str, object]], path: Path, edited: bool, as_json: bool) -> None:
+    if as_json:
+        emit({"space": path, "plans": plans})
+        return
+    for entry in plans:
+        show("plan", ["", ""], [[name, str(value)] for name, value in entry.items()])
+    say(f"the space in {path} {'stays as it is' if edited else 'is new'}: edit it and give it back with --space")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"

@@ -1,0 +1,29 @@
+"""One exception family. Every message says what was given, what was expected, and what to do."""
+
+
+class ClaspError(Exception):
+    """Root of all errors that a user can cause and can mend. The command line prints it and exits with 2."""
+
+
+class InputError(ClaspError):
+    """A file, a table or a flag that cannot be used as it is."""
+
+
+class BudgetError(ClaspError):
+    """A token budget that the schedule cannot meet."""
+
+
+class ModelError(ClaspError):
+    """A model that is missing, of an unknown architecture, or set up in a way that pruning cannot serve."""
+
+
+class CacheError(ClaspError):
+    """A feature cache that is missing something, damaged, or made for another encoder."""
+
+
+class ArtifactError(ClaspError):
+    """An artifact that is damaged, of an unknown format, or made for another model."""
+
+
+class StudyError(ClaspError):
+    """A search whose recorded trials do not belong to the configuration that was asked for."""

@@ -1,0 +1,100 @@
+"""The run directory: one folder in which each command finds what the last one left."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clasp_calib.common.errors import InputError
+
+DEFAULT_RUN = Path("clasp-run")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Names of the files of one calibration run; nothing is created before it is written to."""
+
+    root: Path = DEFAULT_RUN
+
+    @property
+    def samples(self) -> Path:
+        """The sample table that the run started from."""
+        return self.root / "samples.parquet"
+
+    @property
+    def labels(self) -> Path:
+        """The sample table with ``intent`` and ``class``."""
+        return self.root / "labels.parquet"
+
+    @property
+    def cache(self) -> Path:
+        """The feature cache."""
+        return self.root / "cache"
+
+    @property
+    def study(self) -> Path:
+        """The search's trials."""
+        return self.root / "study"
+
+    @property
+    def artifact(self) -> Path:
+        """The calibrated artifact."""
+        return self.root / "artifact"
+
+    @property
+    def report(self) -> Path:
+        """Tables and plots."""
+        return self.root / "report"
+
+    def prepare(self) -> None:
+        """Create the directory and check that it can be written to: do it before hours of work.
+
+        Raises:
+            InputError: the path is a file, or cannot be created or written to; or its ``config.json`` is damaged.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / ".write-probe"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise InputError(
+                f"cannot write to the run directory {self.root} ({error.strerror}); "
+                "give a directory that you may write to with --run"
+            ) from error
+        self.configuration()
+
+    def record(self, command: str, configuration: dict[str, Any]) -> None:
+        """Keep the configuration that ``command`` used in ``config.json``, and a line in ``log.jsonl``."""
+        self.prepare()
+        path = self.root / "config.json"
+        config = self.configuration()
+        config[command] = configuration
+        partial = path.with_suffix(".tmp")
+        partial.write_text(json.dumps(config, indent=2, sort_keys=True, default=str) + "\n")
+        partial.replace(path)
+        self.log(command=command, **configuration)
+
+    def configuration(self) -> dict[str, Any]:
+        """What each command of this run was given; empty for a fresh directory.
+
+        Raises:
+            InputError: ``config.json`` is not a JSON object.
+        """
+        path = self.root / "config.json"
+        if not path.exists():
+            return {}
+        try:
+            config = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path} is not JSON ({error}); mend or remove it") from error
+        if not isinstance(config, dict):
+            raise InputError(f"{path} holds a {type(config).__name__}, expected an object; mend or remove it")
+        return config
+
+    def log(self, **event: Any) -> None:
+        """Append one event to ``log.jsonl``."""
+        line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **event}, default=str)
+        with (self.root / "log.jsonl").open("a") as file:
+            file.write(line + "\n")

@@ -1,0 +1,132 @@
+"""The benchmark: splits of scenes by seed, as a sample table with pictures.
+
+``python -m clasp_calib.reference.benchmark DIR`` writes one: ``samples.parquet`` or ``samples.jsonl`` with the columns
+of every sample table, ``images/`` as PNG, and ``contact-sheet.png`` to look at.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.progress import track
+from clasp_calib.common.samples import write_table
+from clasp_calib.reference.questions import Question, questions_about
+from clasp_calib.reference.scenes import Scene, draw_scene
+from clasp_calib.reference.vocabulary import IMAGE_SIZE
+
+VERSION = "1"
+FIRST_SEED = {"train": 0, "calibration": 10_000_000, "selection": 20_000_000, "test": 30_000_000}
+"""Seeds of a split's scenes start here; the splits never meet."""
+PICTURES = {"calibration": 40, "selection": 24, "test": 60}
+"""Pictures of each split in the default benchmark."""
+FORMATS = ("parquet", "jsonl")
+_COLUMNS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("image", pa.string()),
+        ("question", pa.string()),
+        ("answers", pa.list_(pa.string())),
+        ("metric", pa.string()),
+        ("split", pa.string()),
+        ("gold_intent", pa.string()),
+        ("gold_class", pa.string()),
+        ("family", pa.string()),
+    ]
+)
+
+
+def scene_questions(scene: Scene) -> list[Question]:
+    """One question of each class that the scene can answer, drawn by the scene's seed."""
+    rng = random.Random(f"questions-{scene.seed}")
+    by_class: dict[str, list[Question]] = {}
+    for question in questions_about(scene, rng):
+        by_class.setdefault(question.label, []).append(question)
+    return [rng.choice(of) for of in by_class.values()]
+
+
+def write_benchmark(out: Path, pictures: Mapping[str, int] | None = None, file_format: str = "parquet") -> Path:
+    """Draw the benchmark and return the path of its table.
+
+    The gold intent is kept in columns of its own, so that labelling is a task and not a copy.
+
+    Args:
+        out: directory to write to.
+        pictures: split -> number of pictures; `PICTURES` if ``None``.
+        file_format: ``parquet`` or ``jsonl``.
+
+    Raises:
+        InputError: the directory cannot be written to, or an unknown format or split.
+    """
+    pictures = PICTURES if pictures is None else pictures
+    if file_format not in FORMATS or not set(pictures) <= set(FIRST_SEED):
+        raise InputError(
+            f"cannot write splits {sorted(pictures)} as {file_format!r}; "
+            f"expected splits of {', '.join(FIRST_SEED)} and one of {', '.join(FORMATS)}"
+        )
+    scenes = [
+        (split, draw_scene(FIRST_SEED[split] + number)) for split, count in pictures.items() for number in range(count)
+    ]
+    rows = []
+    try:
+        (out / "images").mkdir(parents=True, exist_ok=True)
+        for split, scene in track(scenes, "drawing pictures", len(scenes)):
+            name = f"images/{scene.seed:08d}.png"
+            scene.picture().save(out / name)
+            rows += [_row(split, scene, name, question) for question in scene_questions(scene)]
+        contact_sheet([scene for _, scene in scenes[:24]]).save(out / "contact-sheet.png")
+        path = out / f"samples.{file_format}"
+        if file_format == "jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        else:
+            write_table(pa.Table.from_pylist(rows, _COLUMNS), path)
+    except OSError as error:
+        raise InputError(f"cannot write the benchmark to {out} ({error}); give another place") from error
+    return path
+
+
+def contact_sheet(scenes: list[Scene], columns: int = 6) -> Image.Image:
+    """Pictures in half size, side by side."""
+    side = IMAGE_SIZE // 2
+    lines = -(-len(scenes) // columns)
+    sheet = Image.new("RGB", (side * columns, side * max(lines, 1)), "white")
+    for number, scene in enumerate(scenes):
+        small = scene.picture().resize((side, side), Image.Resampling.LANCZOS)
+        sheet.paste(small, (number % columns * side, number // columns * side))
+    return sheet
+
+
+def _row(split: str, scene: Scene, image: str, question: Question) -> dict[str, Any]:
+    return {
+        "id": f"{split}-{scene.seed}-{question.label}",
+        "image": image,
+        "question": question.text,
+        "answers": [question.answer],
+        "metric": "exact",
+        "split": split,
+        "gold_intent": question.intent,
+        "gold_class": question.label,
+        "family": question.family,
+    }
+
+
+def main() -> None:
+    """Parse the command line and write the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--format", choices=FORMATS, default="parquet", dest="file_format")
+    for split, count in PICTURES.items():
+        parser.add_argument(f"--{split}", type=int, default=count, help=f"pictures (default {count})")
+    arguments = parser.parse_args()
+    pictures = {split: getattr(arguments, split) for split in PICTURES}
+    print(write_benchmark(arguments.out, pictures, arguments.file_format))
+
+
+if __name__ == "__main__":
+    main()

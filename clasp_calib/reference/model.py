@@ -1,0 +1,132 @@
+"""The shape of the reference model: a LLaVA-1.5 in small, with the 7B's 576 visual tokens and 32 decoder layers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clasp_calib.reference.vocabulary import IMAGE_SIZE, PATCH
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+VERSION = "1"
+MODEL = Path(__file__).parent / "assets" / f"model-v{VERSION}"
+WIDTH = 128
+VISION_LAYERS = 6
+DECODER_LAYERS = 32
+TRAINED_BLOCKS = (1, 5, 10, 14, 18, 26)
+"""Decoder layers that are trained; the others are exact identities.
+
+Each of the spans 0-1, 2-5, 6-14 and 15-31 that the pruning stages cut holds at least one, and so do the layers 1, 5
+and 14 whose attention scores the stages.
+"""
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
+PAD, BOS, EOS, UNKNOWN, IMAGE = range(len(SPECIAL_TOKENS))
+PROMPT = "USER: <image>\n{question} ASSISTANT:"
+
+
+def vision_config() -> Any:
+    """CLIP ViT of width 128, 6 layers, 336 px, patch 14; like CLIP's in LLaVA, its last layer is not used."""
+    from transformers import CLIPVisionConfig
+
+    return CLIPVisionConfig(
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=VISION_LAYERS,
+        num_attention_heads=4,
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH,
+        hidden_act="gelu",
+        projection_dim=WIDTH,
+    )
+
+
+def text_config(vocabulary: int, layers: int = DECODER_LAYERS) -> Any:
+    """Llama of width 128, 4 heads, MLP width 352, tied embeddings."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=WIDTH,
+        intermediate_size=352,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=2048,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        tie_word_embeddings=True,
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+    )
+
+
+def train_tokenizer(texts: list[str]) -> "PreTrainedTokenizerFast":
+    """A lower-casing byte-level BPE tokenizer whose digits are single tokens; unseen text falls back to bytes."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1024,
+        min_frequency=2,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        extra_special_tokens={"image_token": "<image>"},
+        padding_side="left",
+        model_max_length=2048,
+    )
+
+
+def processor(tokenizer: "PreTrainedTokenizerFast") -> Any:
+    """The processor: 336 px CLIP preprocessing, and one ``<image>`` widened to 576."""
+    from transformers import CLIPImageProcessor, LlavaProcessor
+
+    images = CLIPImageProcessor(
+        size={"shortest_edge": IMAGE_SIZE},
+        crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        image_mean=list(IMAGE_MEAN),
+        image_std=list(IMAGE_STD),
+    )
+    return LlavaProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        image_token="<image>",
+    )
+
+
+def llava_config(vocabulary: int) -> Any:
+    """The configuration of the whole model."""
+    from transformers import LlavaConfig
+
+    return LlavaConfig(
+        vision_config=vision_config(),
+        text_config=text_config(vocabulary),
+        image_token_index=IMAGE,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        projector_hidden_act="gelu",
+        tie_word_embeddings=True,
+    )

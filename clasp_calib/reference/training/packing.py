@@ -1,0 +1,120 @@
+"""Many questions about one picture in one sequence.
+
+The picture's tokens come first, once; every question attends to them and to itself, never to another question, and
+counts its positions as if it stood alone. So one forward trains sixteen questions, each exactly as it will be asked.
+Shapes: B pictures, Q questions of each, T tokens of a question, A tokens before the questions, H heads, d head width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, PreTrainedTokenizerFast
+
+from clasp_calib.reference.model import BOS, EOS, PAD, PROMPT
+from clasp_calib.reference.questions import Question
+
+IGNORE = -100
+HINTED = 6
+"""How many positions before the answer are asked for it too (the auxiliary loss)."""
+ATTENTION = "packed_questions"
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Questions padded on the right; ``targets`` and ``hints`` are -100 where nothing is asked for."""
+
+    questions: Sequence[Sequence[Question]]
+    ids_BQT: Tensor
+    targets_BQT: Tensor
+    hints_BQT: Tensor
+
+
+class Packer:
+    """Turns questions into packs with one tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast):
+        self._tokenizer = tokenizer
+        self._space = self._ids(" 4")[0]
+        self._known: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+        before, self._after = PROMPT.split("<image>")
+        self.prefix = [BOS, *self._ids(before)]
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+    def _encode(self, question: Question) -> tuple[list[int], list[int]]:
+        key = (question.text, question.answer)
+        if key not in self._known:
+            prompt = self._ids(self._after.format(question=question.text))
+            self._known[key] = prompt, [*self._ids(f" {question.answer}"), EOS]
+        return self._known[key]
+
+    def pack(self, rows: Sequence[Sequence[Question]]) -> Pack:
+        """Pack the same number of questions about each picture."""
+        encoded = [[self._encode(question) for question in row] for row in rows]
+        longest = max(len(prompt) + len(answer) for row in encoded for prompt, answer in row)
+        shape = (len(rows), len(rows[0]), longest)
+        ids, targets, hints = torch.full(shape, PAD), torch.full(shape, IGNORE), torch.full(shape, IGNORE)
+        for b, row in enumerate(encoded):
+            for q, (prompt, answer) in enumerate(row):
+                last, end = len(prompt) - 1, len(prompt) + len(answer)
+                ids[b, q, :end] = torch.tensor(prompt + answer)
+                targets[b, q, last : end - 1] = torch.tensor(answer)
+                hints[b, q, last - HINTED : last] = answer[1] if answer[0] == self._space else answer[0]
+        return Pack(rows, ids, targets, hints)
+
+
+def packed_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    scaling: float,
+    packed: tuple[int, int],
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention in which Q questions of T tokens share what stands before them and nothing else.
+
+    Padding needs no mask: it stands last in its question, and nothing attends to what comes later.
+
+    Args:
+        module: the attention layer.
+        query: ``[B, H, A + Q T, d]``, and so ``key`` and ``value``.
+        key: see ``query``.
+        value: see ``query``.
+        attention_mask: unused.
+        scaling: of the scores.
+        packed: ``(Q, T)``.
+
+    Returns:
+        ``[B, A + Q T, H, d]``, and no attention weights.
+    """
+    questions, length = packed
+    shared = query.shape[2] - questions * length
+    query = query * scaling
+
+    def future(size: int) -> Tensor:
+        return torch.full((size, size), float("-inf"), dtype=query.dtype).triu(1)
+
+    before = slice(None, shared)
+    scores = query[:, :, before] @ key[:, :, before].mT + future(shared)
+    first = scores.softmax(-1) @ value[:, :, before]
+
+    def by_question(flat: Tensor) -> Tensor:
+        return flat.view(*flat.shape[:2], questions, length, flat.shape[-1])
+
+    asked = [by_question(t[:, :, shared:]) for t in (query, key, value)]
+    outer = by_question(query[:, :, shared:] @ key[:, :, before].mT)
+    inner = asked[0] @ asked[1].mT + future(length)
+    weights = torch.cat([outer, inner], -1).softmax(-1)
+    seen = weights[..., :shared].flatten(2, 3) @ value[:, :, before]
+    own = (weights[..., shared:] @ asked[2]).flatten(2, 3)
+    return torch.cat([first, seen + own], 2).transpose(1, 2), None
+
+
+AttentionInterface.register(ATTENTION, packed_attention)

@@ -1,0 +1,52 @@
+"""Evaluation results as rows for a terminal and as Markdown."""
+
+from clasp_calib.calib.evaluation import SETTINGS, BudgetResult, Evaluation
+from clasp_calib.calib.intervals import Interval
+
+
+def rows(result: BudgetResult, digits: int = 1) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: one a class, then macro, tokens and time.
+
+    Args:
+        result: of one budget.
+        digits: decimals of scores and differences.
+    """
+    header = ["class", *SETTINGS, "calibrated - default"]
+    body = [
+        [
+            label,
+            *(score(result.scores[setting][label], digits) for setting in SETTINGS),
+            points(result.gain[label], digits),
+        ]
+        for label in result.gain
+    ]
+    body.append(["tokens a layer", *(f"{result.tokens(s):.1f}" for s in SETTINGS), ""])
+    if result.seconds:
+        body.append(["seconds an answer", *(f"{result.seconds[s]:.3f}" for s in SETTINGS), ""])
+    return header, body
+
+
+def score(value: Interval, digits: int) -> str:
+    """Mean and interval in percent."""
+    mean, low, high = (f"{100 * v:.{digits}f}" for v in (value.mean, value.low, value.high))
+    return f"{mean} [{low}, {high}]"
+
+
+def points(value: Interval, digits: int) -> str:
+    """A difference and its interval in points."""
+    mean, low, high = (f"{100 * v:+.{digits}f}" for v in (value.mean, value.low, value.high))
+    return f"{mean} [{low}, {high}]"
+
+
+def markdown(evaluation: Evaluation) -> str:
+    """All budgets as Markdown tables."""
+    parts = []
+    for result in evaluation.budgets:
+        header, body = rows(result)
+        lines = [f"### {result.title}", "", _line(header), _line(["---", *["---:"] * (len(header) - 1)])]
+        parts.append("\n".join([*lines, *map(_line, body)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,161 @@
+"""Which intents a question can have, and which class each intent is merged into (appendix A of the paper)."""
+
+from collections import Counter
+from collections.abc import Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.hashing import sha256_json
+
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class Intent(BaseModel):
+    """One fine-grained intent: what it means, questions that have it, and the class it is merged into."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    class_: Slug = Field(alias="class")
+    definition: Words
+    # Our choice: at least three examples. An LLM labeler shows them, and fewer say little about a boundary.
+    examples: tuple[Words, ...] = Field(min_length=3)
+
+
+class Taxonomy(BaseModel):
+    """Intents, classes in their order, and the intent of a question that fits nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1]
+    classes: tuple[Slug, ...] = Field(min_length=1)
+    """Class slugs; the position of a class is its row in ``W`` and ``rho``."""
+    default_intent: Slug
+    """The intent of a question that no labeler can place."""
+    intents: Mapping[Slug, Intent]
+
+    @property
+    def default_class(self) -> str:
+        """The class of `default_intent`: where a router goes when it abstains."""
+        return self.class_of(self.default_intent)
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 of the content: of the entries and their order, not of comments and layout."""
+        return sha256_json(
+            {
+                "version": self.version,
+                "classes": self.classes,
+                "default_intent": self.default_intent,
+                "intents": [[slug, i.class_, i.definition, i.examples] for slug, i in self.intents.items()],
+            }
+        )
+
+    def class_of(self, intent: str) -> str:
+        """The class that ``intent`` is merged into.
+
+        Raises:
+            InputError: the taxonomy has no such intent.
+        """
+        try:
+            return self.intents[intent].class_
+        except KeyError:
+            raise InputError(f"unknown intent {intent!r}; expected one of {', '.join(self.intents)}") from None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Taxonomy":
+        for slug, times in Counter(self.classes).items():
+            if times > 1:
+                raise ValueError(f"class {slug!r} is listed {times} times; list each class once")
+        for slug, intent in self.intents.items():
+            if intent.class_ not in self.classes:
+                raise ValueError(
+                    f"intent {slug!r} has the class {intent.class_!r}; expected one of {', '.join(self.classes)}"
+                )
+        if self.default_intent not in self.intents:
+            raise ValueError(f"default_intent is {self.default_intent!r}, which is not among the intents")
+        idle = [slug for slug in self.classes if slug not in {i.class_ for i in self.intents.values()}]
+        if idle:
+            raise ValueError(f"no intent has the class {idle[0]!r}; give it one, or remove the class")
+        owners: dict[str, str] = {}
+        for slug, intent in self.intents.items():
+            for example in intent.examples:
+                if example in owners:
+                    raise ValueError(
+                        f"the example {example!r} stands under {owners[example]!r} and {slug!r}; "
+                        "an example belongs to one intent, once"
+                    )
+                owners[example] = slug
+        return self
+
+
+def load_taxonomy(path: Path | None = None) -> Taxonomy:
+    """Read a taxonomy.
+
+    Args:
+        path: a YAML file in the form of the packaged ``taxonomy.yaml``; ``None`` reads that one.
+
+    Raises:
+        InputError: the file is missing, is not YAML, or is not a consistent taxonomy.
+    """
+    source = packaged("taxonomy.yaml") if path is None else path
+    content = read_yaml(source, "taxonomy")
+    try:
+        return Taxonomy.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"taxonomy {source}: {describe(error)}; mend the file") from error
+
+
+def packaged(name: str) -> Traversable:
+    """A data file that is installed with this room."""
+    return files("clasp_calib.router_labeling").joinpath(name)
+
+
+def read_yaml(source: Path | Traversable, what: str) -> Any:
+    """The content of a YAML file in which no key occurs twice.
+
+    Args:
+        source: the file.
+        what: what the file is, for messages.
+
+    Raises:
+        InputError: the file cannot be read or is not YAML, or a mapping holds a key twice.
+    """
+    try:
+        return yaml.load(source.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except OSError as error:
+        raise InputError(f"cannot read the {what} {source} ({error.strerror}); expected a YAML file") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{what} {source} is not valid YAML: {error}; mend the file") from error
+
+
+def describe(error: ValidationError) -> str:
+    """The first complaint of pydantic as one line: where, what, and the value given."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if not place or first["type"] == "missing":
+        return f"{place}: {message}" if place else message
+    given = repr(first["input"])
+    return f"{place}: {message} (given {given if len(given) <= 80 else given[:77] + '...'})"
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A safe loader that refuses repeated keys, where YAML libraries silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As in `yaml.SafeLoader`, after a look at the keys."""
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} occurs twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,29 @@
+"""One thin adapter an architecture: where its tower, projector, decoder and visual tokens are."""
+
+from importlib import import_module
+from typing import Any
+
+from clasp_calib.common.errors import ModelError
+from clasp_calib.runtime.adapters.base import Adapter
+
+# model_type of the configuration -> module and class, imported when wanted.
+ADAPTERS = {"llava": ("llava", "LlavaAdapter")}
+
+
+def adapter_for(model_or_config: Any) -> Adapter:
+    """The adapter of a transformers model or of its configuration.
+
+    Raises:
+        ModelError: the architecture is not known, or set up in a way that its adapter cannot serve.
+    """
+    config = getattr(model_or_config, "config", model_or_config)
+    kind = getattr(config, "model_type", None)
+    if kind not in ADAPTERS:
+        given = kind or type(model_or_config).__name__
+        raise ModelError(
+            f"no adapter for the architecture {given!r}; use a model of a known one "
+            f"({', '.join(sorted(ADAPTERS))}), or write an adapter (CONTRIBUTING.md says how)"
+        )
+    module, name = ADAPTERS[kind]
+    adapter: Adapter = getattr(import_module(f"{__name__}.{module}"), name)(config)
+    return adapter

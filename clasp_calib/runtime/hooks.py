@@ -1,0 +1,229 @@
+"""How pruning attaches to a transformers model: hooks on its decoder layers, all of them taken off again.
+
+The layers before each stage also get an attention function that, beside the model's own, notes the relevance
+of every token. Layers after a stage hold fewer keys than layer 0, from which transformers makes its mask, so
+every stage makes its own.
+
+B rows, S tokens of a call, T keys.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from clasp_calib.common.errors import ModelError
+from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.stages import Plan, Prefill, PruningStats, Rope
+
+
+class _OneLayer:
+    """Configuration of one attention module: the model's, except for the name of its attention function."""
+
+    def __init__(self, config: Any, attention: str) -> None:
+        self.replaced = config
+        self._attn_implementation = attention
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.replaced, name)
+
+
+class _Call:
+    """One forward of the decoder: what replaces transformers' own mask and rope from the first stage on."""
+
+    def __init__(
+        self, prefill: Prefill | None, mask_BT: Tensor | None, record: dict[int, Tensor | None] | None
+    ) -> None:
+        self.prefill = prefill
+        self.key_valid_BT = None if mask_BT is None else mask_BT.bool()
+        self.cache: Any = None
+        self.key_valid_by_stage: dict[int, Tensor | None] = {}
+        self.mask: Any = None
+        self.rope: Rope | None = None
+        self._given_BT = self.key_valid_BT
+        self._record = record
+
+    def note_keys(self, start: int, rows: int, width: int) -> int:
+        """Find out which keys the layers of a stage will see; returns how many of them are cached."""
+        cached = 0 if self.cache is None else int(self.cache.get_seq_length(start))
+        before = self._given_BT if self._record is None else self._record[start]
+        if self.prefill is not None:
+            now = self.prefill.valid_BS if self.prefill.padded else None
+        else:
+            now = None if self._given_BT is None else self._given_BT[:, -width:]
+        parts = [(None if cached == 0 else before, cached), (now, width)]
+        self.key_valid_BT = None
+        if any(part is not None for part, _ in parts):
+            device = next(part.device for part, _ in parts if part is not None)
+            ones = torch.ones(rows, cached + width, dtype=torch.bool, device=device)
+            self.key_valid_BT = torch.cat(
+                [ones[:, :length] if part is None else part[:, :length] for part, length in parts], dim=1
+            )
+        self.key_valid_by_stage[start] = self.key_valid_BT
+        return cached
+
+
+class Pruner:
+    """A model under pruning.
+
+    ``stats`` tells what the last forward that brought pictures kept; it is ``None`` before there was one, and
+    where nothing is pruned.
+    """
+
+    def __init__(self, model: nn.Module, adapter: Adapter, plan: Plan) -> None:
+        self.plan = plan
+        self._adapter = adapter
+        self._model = model
+        self._decoder: Any = adapter.language_model(model)
+        self._visual_BS: Tensor | None = None
+        self._call: _Call | None = None
+        self.stats: PruningStats | None = None
+        # Which keys of a cache are valid, by stage. All beams of a prompt have the same, so that reordering a
+        # cache leaves them true.
+        self._records: WeakKeyDictionary[Any, dict[int, Tensor | None]] = WeakKeyDictionary()
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Put the hooks on; on leaving, however that comes about, nothing of them is left on the model."""
+        stages = self.plan.stages
+        if not stages:
+            yield
+            return
+        with ExitStack() as undo:
+
+            def hook(handle: Any) -> None:
+                undo.callback(handle.remove)
+
+            multimodal = self._adapter.multimodal_model(self._model)
+            hook(multimodal.register_forward_pre_hook(self._see_inputs, with_kwargs=True))
+            hook(self._decoder.register_forward_pre_hook(self._begin, with_kwargs=True))
+            hook(self._decoder.register_forward_hook(self._end, always_call=True))
+            for index, layer in enumerate(self._decoder.layers):
+                if index + 1 in stages:
+                    undo.enter_context(self._scoring(layer.self_attn))
+                if index in stages:
+                    hook(layer.register_forward_pre_hook(partial(self._enter, index), with_kwargs=True))
+                if index >= min(stages):
+                    hook(layer.register_forward_pre_hook(self._follow, with_kwargs=True))
+            yield
+
+    @contextmanager
+    def _scoring(self, attention: Any) -> Iterator[None]:
+        name, config = f"clasp_calib_{id(attention)}", attention.config
+        if isinstance(config, _OneLayer):
+            raise ModelError("this model is being pruned already; leave that context before you enter another")
+
+        def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any) -> Any:
+            eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+            own = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager)
+            result = own(module, query, key, value, mask, **kwargs)
+            if self._call is not None and self._call.prefill is not None:
+                self._call.prefill.score(query, key, kwargs["scaling"], self._call.key_valid_BT)
+            return result
+
+        ALL_ATTENTION_FUNCTIONS[name] = attend
+        attention.config = _OneLayer(config, name)
+        try:
+            yield
+        finally:
+            attention.config = config
+            del ALL_ATTENTION_FUNCTIONS[name]
+
+    def _see_inputs(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids_BS = args[0] if args else kwargs.get("input_ids")
+        if ids_BS is None:
+            raise ModelError(
+                "pruning needs input_ids, to see which tokens are visual; give input_ids, with pixel_values "
+                "or mm_encoder_outputs, rather than inputs_embeds"
+            )
+        features = (kwargs.get("mm_encoder_outputs") or {}).get("image")
+        brings_pictures = kwargs.get("pixel_values") is not None or features is not None
+        self._visual_BS = ids_BS == self._adapter.image_token_id if brings_pictures else None
+
+    def _begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        visual_BS, self._visual_BS, self._call = self._visual_BS, None, None
+        cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        record = None if cache is None else self._records.get(cache)
+        if visual_BS is None and record is None:
+            last = len(self._decoder.layers) - 1
+            if cache is not None and cache.get_seq_length(0) != cache.get_seq_length(last):
+                raise ModelError("this cache was pruned in another context; go on with it there, or start anew")
+            return
+        if cache is not None and not isinstance(cache, DynamicCache):
+            raise ModelError(
+                f"pruned layers hold fewer keys than the first, which a {type(cache).__name__} cannot; "
+                "use the default DynamicCache (drop cache_implementation)"
+            )
+        if mask is not None and mask.ndim != 2:
+            raise ModelError(f"attention_mask has {mask.ndim} dimensions; pruning needs [rows, tokens]")
+        prefill = None
+        if visual_BS is not None:
+            valid_BS = None if mask is None else mask[:, -visual_BS.shape[1] :].bool()
+            cached = 0 if cache is None else cache.get_seq_length()
+            prefill = Prefill(self.plan, kwargs["inputs_embeds"], visual_BS, valid_BS, cached)
+        self._call = _Call(prefill, mask, record)
+
+    def _enter(
+        self, start: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        call = self._call
+        if call is None:
+            return None
+        hidden_BSD, call.cache = args[0], kwargs.get("past_key_values")
+        if call.prefill is not None:
+            if call.cache is not None and self.plan.fan is not None:
+                raise ModelError("candidates cannot fan out into a cache; call the model with use_cache=False")
+            hidden_BSD, call.rope = call.prefill.prune(
+                start, self.plan.stages[start], hidden_BSD, call.rope or kwargs["position_embeddings"]
+            )
+        cached = call.note_keys(start, *hidden_BSD.shape[:2])
+        # Without position ids: their gaps would be taken for packed sequences. The layer's index, because the
+        # lengths of the cache differ from layer to layer.
+        call.mask = create_causal_mask(
+            config=self._decoder.config,
+            inputs_embeds=hidden_BSD,
+            attention_mask=call.key_valid_BT,
+            past_key_values=call.cache,
+            position_ids=None,
+            layer_idx=start,
+        )
+        if self.plan.positions == "compact":
+            call.rope = self._compact_rope(call, hidden_BSD, cached)
+        return (hidden_BSD, *args[1:]), kwargs
+
+    def _compact_rope(self, call: _Call, hidden_BSD: Tensor, cached: int) -> Rope:
+        width = hidden_BSD.shape[1]
+        if call.key_valid_BT is None:
+            position_BS = torch.arange(cached, cached + width, device=hidden_BSD.device)[None]
+        else:
+            position_BS = (call.key_valid_BT.long().cumsum(1) - 1).clamp(min=0)[:, -width:]
+        rope: Rope = self._decoder.rotary_emb(hidden_BSD, position_ids=position_BS)
+        return rope
+
+    def _follow(
+        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        call = self._call
+        if call is None:
+            return None
+        replaced = {"attention_mask": call.mask, "position_ids": None}
+        if call.rope is not None:
+            replaced["position_embeddings"] = call.rope
+        return args, {**kwargs, **replaced}
+
+    def _end(self, *_: Any) -> None:
+        call, self._call = self._call, None
+        if call is None:
+            return
+        if call.cache is not None:
+            self._records[call.cache] = call.key_valid_by_stage
+        if call.prefill is not None:
+            self.stats = call.prefill.stats

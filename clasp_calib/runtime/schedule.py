@@ -1,0 +1,237 @@
+"""Token budgets: how many visual tokens each pruning stage keeps, and what that costs.
+
+A budget is the *mean* number of visual tokens that a decoder layer works on. Three stages prune at the
+layers ``starts = (s0, s1, s2)``, 0-based, which the shortened sequence enters; with ``N`` tokens in,
+``(a, b, c)`` kept and ``L`` layers the mean is ``(s0 N + (s1 - s0) a + (s2 - s1) b + (L - s2) c) / L``.
+"""
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from clasp_calib.common.errors import BudgetError
+
+DEFAULT_STARTS = (2, 6, 15)
+STAGES = 3
+
+# SparseVLM v2's counts, for 576 tokens, 32 layers and the default starts.
+# Our choice: the paper's own lists are lost; these reach the budget as a mean without recycled tokens.
+PUBLISHED_TOKENS, PUBLISHED_LAYERS = 576, 32
+PUBLISHED = {64: (66, 34, 20), 128: (238, 108, 60), 192: (300, 200, 118)}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the user asked for: a number of tokens, or a percentage of the tokens that the encoder gives."""
+
+    tokens: int | None = None
+    percent: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Canonical spelling, such as ``192`` or ``33%``; artifacts are keyed by it."""
+        return f"{self.tokens}" if self.percent is None else f"{self.percent:g}%"
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing is pruned."""
+        return self.percent == 100
+
+    def of(self, tokens: int) -> float:
+        """The effective budget for an encoder that gives ``tokens`` visual tokens."""
+        return float(self.tokens) if self.tokens is not None else (self.percent or 0) * tokens / 100
+
+
+def parse_budget(text: str | int) -> Budget:
+    """Read a budget: a positive whole number of tokens (``192``) or a percentage in (0, 100] (``33%``).
+
+    Raises:
+        BudgetError: anything else.
+    """
+    given = str(text).strip()
+    if re.fullmatch(r"[0-9]+", given) and int(given) > 0:
+        return Budget(tokens=int(given))
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?%", given) and 0 < float(given[:-1]) <= 100:
+        return Budget(percent=float(given[:-1]))
+    raise BudgetError(
+        f"budget {given!r} is neither a number of tokens nor a share; "
+        "give a positive whole number such as 192, or a percentage above 0% and up to 100% such as 33%"
+    )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How many visual tokens of ``tokens`` enter each of ``layers`` decoder layers.
+
+    ``counts[i]`` tokens enter layer ``starts[i]`` and those after it, up to the next start.
+
+    Raises:
+        BudgetError: starts or counts that cannot be a schedule.
+    """
+
+    tokens: int
+    layers: int
+    starts: tuple[int, ...]
+    counts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        check_starts(self.starts, self.layers)
+        ladder = (self.tokens, *self.counts, 1)
+        if len(self.counts) != len(self.starts) or any(a < b for a, b in pairwise(ladder)):
+            raise BudgetError(
+                f"stage counts {self.counts} do not fit starts {self.starts} and {self.tokens} tokens; "
+                f"expected {len(self.starts)} counts that never grow, between 1 and {self.tokens}"
+            )
+
+    @property
+    def per_layer(self) -> tuple[int, ...]:
+        """Visual tokens that each decoder layer works on."""
+        ladder, edges = (self.tokens, *self.counts), (0, *self.starts, self.layers)
+        return tuple(n for n, a, b in zip(ladder, edges, edges[1:], strict=False) for _ in range(b - a))
+
+    @property
+    def mean_tokens(self) -> float:
+        """The effective budget: the mean of `per_layer`."""
+        return sum(self.per_layer) / self.layers
+
+    @property
+    def floor(self) -> float:
+        """The smallest mean that these starts allow, with one token kept in every stage."""
+        return _floor(self.tokens, self.layers, self.starts)
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing is pruned."""
+        return self.counts[-1] == self.tokens
+
+
+def solve_schedule(budget: Budget, tokens: int, layers: int, starts: tuple[int, ...] = DEFAULT_STARTS) -> Schedule:
+    """The stage counts whose mean is nearest the budget.
+
+    The published lists stand for the setting that they were published for. Elsewhere the shape
+    ``a : b : c`` is interpolated between them by retained share and scaled until the mean meets the budget;
+    of the integer triples whose mean is nearest (so within 0.5) the one nearest that shape is taken, then the
+    smallest ``a``.
+
+    Args:
+        budget: as `parse_budget` reads it.
+        tokens: visual tokens of one picture.
+        layers: decoder layers.
+        starts: the first layers of the three stages, 0-based, the first at least 1.
+
+    Raises:
+        BudgetError: the budget is under the floor of these starts, or is ``tokens`` or more and not ``100%``.
+    """
+    check_starts(starts, layers)
+    if budget.full:
+        return Schedule(tokens, layers, starts, (tokens,) * STAGES)
+    target = budget.of(tokens)
+    if target >= tokens:
+        raise BudgetError(
+            f"a budget of {budget.name} tokens prunes nothing: the encoder gives {tokens}; "
+            f"give a budget under {tokens}, or 100% for the unpruned model"
+        )
+    if target < _floor(tokens, layers, starts):
+        raise BudgetError(_under_floor(budget, tokens, layers, starts))
+    if (tokens, layers, starts) == (
+        PUBLISHED_TOKENS,
+        PUBLISHED_LAYERS,
+        DEFAULT_STARTS,
+    ) and target in PUBLISHED:
+        return Schedule(tokens, layers, starts, PUBLISHED[int(target)])
+    return Schedule(tokens, layers, starts, _nearest_counts(target, tokens, layers, starts))
+
+
+def decoder_flops(schedule: Schedule, hidden: int, mlp: int, text_tokens: int = 0) -> float:
+    """FLOPs of the decoder layers for one prefill.
+
+    Twice SparseVLM's multiply-adds, ``4 n d^2 + 2 n^2 d + 3 n d m`` for a layer with ``n`` tokens.
+
+    Args:
+        schedule: visual tokens that each layer works on.
+        hidden: width ``d`` of the decoder.
+        mlp: width ``m`` of its MLP.
+        text_tokens: tokens that stand beside the visual ones in every layer.
+    """
+    lengths = [n + text_tokens for n in schedule.per_layer]
+    return float(sum(2 * (4 * n * hidden**2 + 2 * n**2 * hidden + 3 * n * hidden * mlp) for n in lengths))
+
+
+def check_starts(starts: tuple[int, ...], layers: int) -> None:
+    """Refuse starts that are not three rising layers between 1 and ``layers - 1``.
+
+    Raises:
+        BudgetError: with the rule.
+    """
+    # Layer 0 never shrinks: cache lengths, masks and positions are taken from it.
+    edges = (0, *starts, layers)
+    if len(starts) != STAGES or any(a >= b for a, b in pairwise(edges)):
+        raise BudgetError(
+            f"stages at layers {_listed(starts)} do not fit a decoder of {layers} layers; "
+            f"expected {STAGES} rising layers between 1 and {layers - 1}"
+        )
+
+
+def _listed(starts: tuple[int, ...]) -> str:
+    return ", ".join(map(str, starts))
+
+
+def _floor(tokens: int, layers: int, starts: tuple[int, ...]) -> float:
+    return (starts[0] * tokens + layers - starts[0]) / layers
+
+
+def _under_floor(budget: Budget, tokens: int, layers: int, starts: tuple[int, ...]) -> str:
+    target, floor = budget.of(tokens), _floor(tokens, layers, starts)
+    mean = "" if budget.percent is None else f" (a mean of {target:.2f} tokens)"
+    latest = int((target - 1) * layers / (tokens - 1)) if tokens > 1 else 0
+    earlier = f"at layer {latest} or before" if latest >= 1 else f"earlier (layer {starts[0]} now, not enough here)"
+    return (
+        f"a budget of {budget.name}{mean} cannot be met: with {tokens} visual tokens, {layers} layers and "
+        f"stages at layers {_listed(starts)} the floor is a mean of {floor:.2f} tokens a layer, one token a "
+        f"stage; start the first stage {earlier}, or give a budget of at least {floor:.2f} tokens"
+    )
+
+
+def _shape(share: float) -> npt.NDArray[np.float64]:
+    """Stage counts as shares of all tokens, before scaling to a budget."""
+    knots: dict[float, tuple[int, ...]] = {budget / PUBLISHED_TOKENS: counts for budget, counts in PUBLISHED.items()}
+    # Our choice: above the largest published list the shape leads to the full budget, which keeps all tokens
+    # in every stage; below the smallest it stays as it is there.
+    knots[1.0] = (PUBLISHED_TOKENS,) * STAGES
+    table = np.array(list(knots.values())) / PUBLISHED_TOKENS
+    return np.array([np.interp(share, list(knots), table[:, stage]) for stage in range(STAGES)])
+
+
+def _nearest_counts(target: float, tokens: int, layers: int, starts: tuple[int, ...]) -> tuple[int, ...]:
+    weights = np.diff([*starts, layers])
+    wanted = target * layers - starts[0] * tokens
+    ideal = _scaled(_shape(target / tokens) * tokens, weights, wanted, tokens)
+    # Within `layers` steps around the ideal every remainder of the weighted sum occurs; twice that covers the
+    # edges.
+    a, b = (np.arange(max(1, int(x) - 2 * layers), min(tokens, int(x) + 2 * layers) + 1) for x in ideal[:2])
+    a, b = (grid.ravel() for grid in np.meshgrid(a, b, indexing="ij"))
+    rest = (wanted - weights[0] * a - weights[1] * b) / weights[2]
+    triples = np.concatenate([np.stack([a, b, np.clip(c, 1, b)], axis=1) for c in (np.floor(rest), np.ceil(rest))])
+    triples = triples[triples[:, 0] >= triples[:, 1]]
+    # One token more in one stage moves the mean by less than 1, so the nearest is within 0.5.
+    missed = np.abs(triples @ weights - wanted)
+    distance = ((triples - ideal) ** 2).sum(1)  # Our choice: nearness in shape is counted in tokens.
+    best = np.lexsort((triples[:, 0], distance.round(9), missed.round(9)))[0]
+    return tuple(int(count) for count in triples[best])
+
+
+def _scaled(
+    shape: npt.NDArray[np.float64], weights: npt.NDArray[np.int64], wanted: float, tokens: int
+) -> npt.NDArray[np.float64]:
+    """Multiply a shape until its weighted sum is ``wanted``, every count kept between 1 and ``tokens``."""
+    low, high = 0.0, tokens / float(shape.min())
+    for _ in range(100):
+        middle = (low + high) / 2
+        if float(np.clip(middle * shape, 1, tokens) @ weights) < wanted:
+            low = middle
+        else:
+            high = middle
+    return np.clip(high * shape, 1, tokens)

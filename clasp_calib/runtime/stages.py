@@ -1,0 +1,222 @@
+"""One prefill on its way through the pruning stages: which tokens of which row are still there.
+
+M rows as they come and B rows once candidates have fanned out, S tokens of a row with padding, N visual
+tokens of a row, K of them kept, D width of the decoder, d width of a head.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clasp_calib.common.errors import ModelError
+from clasp_calib.runtime.schedule import Schedule
+from clasp_calib.runtime.scoring import choose_raters, gather_index, rater_attention, take
+from clasp_calib.runtime.selection import Selector, gram_matrix
+
+POSITIONS = ("keep", "compact")
+Rope = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `clasp_calib.runtime.pruner.prune` was asked for; the meaning of the fields is explained there."""
+
+    schedule: Schedule
+    rho: Tensor
+    selector: Selector
+    raters: str = "sparsevlm"
+    positions: str = "keep"
+    prompt_lengths: tuple[int, ...] | None = None
+    fan: tuple[int, ...] | None = None
+
+    @property
+    def stages(self) -> dict[int, int]:
+        """Start -> count of the stages that change anything: drop tokens, or let candidates fan out."""
+        schedule = self.schedule
+        before = (schedule.tokens, *schedule.counts)
+        fan_start = schedule.starts[0] if self.fan else None
+        return {
+            start: count
+            for start, count, last in zip(schedule.starts, schedule.counts, before, strict=False)
+            if count < last or start == fan_start
+        }
+
+
+@dataclass(frozen=True)
+class StageStats:
+    """What one stage kept, as indices of patches in the row's picture (or pictures, one after the other).
+
+    ``patches_BK`` is long, rising, and -1 (at the left) where a row keeps fewer than another; ``pivots_BK``
+    is bool and ``relevance_BK`` float32, for the same tokens.
+    """
+
+    start: int
+    patches_BK: Tensor
+    pivots_BK: Tensor
+    relevance_BK: Tensor
+
+    def kept(self, row: int) -> list[int]:
+        """Patches of this row that entered layer ``start``, in order."""
+        return [patch for patch in self.patches_BK[row].tolist() if patch >= 0]
+
+    def pivots(self, row: int) -> list[int]:
+        """Those of `kept` that were chosen for their relevance."""
+        return self.patches_BK[row][self.pivots_BK[row]].tolist()
+
+    def medoids(self, row: int) -> list[int]:
+        """Those of `kept` that represent the rest."""
+        return sorted(set(self.kept(row)) - set(self.pivots(row)))
+
+
+@dataclass(frozen=True)
+class PruningStats:
+    """One prefill: visual tokens of every row in every decoder layer, and what each stage kept."""
+
+    tokens: tuple[tuple[int, ...], ...]
+    stages: tuple[StageStats, ...]
+
+
+class Prefill:
+    """The tokens of one forward that brings pictures; `score` and `prune` are called in turn."""
+
+    def __init__(
+        self, plan: Plan, embeddings_BSD: Tensor, visual_BS: Tensor, valid_BS: Tensor | None, cached: int
+    ) -> None:
+        self.plan = plan
+        self.valid_BS = torch.ones_like(visual_BS) if valid_BS is None else valid_BS
+        self.visual_BS = visual_BS & self.valid_BS
+        numbers = torch.stack([self.visual_BS.sum(1), self.valid_BS.sum(1), self.valid_BS[:, -1].long()])
+        self.visual, self.lengths, filled = numbers.tolist()
+        if not all(filled):
+            raise ModelError(
+                f"row {filled.index(0)} ends with padding; pruned prompts must be padded on the left "
+                "(tokenizer.padding_side = 'left')"
+            )
+        rows, width = visual_BS.shape
+        prompt_BS = self.valid_BS
+        if plan.prompt_lengths is not None:
+            lengths_B = expand_rows(torch.tensor(plan.prompt_lengths), rows, "prompt_lengths")
+            position_S = torch.arange(cached, cached + width, device=visual_BS.device)
+            prompt_BS = prompt_BS & (position_S < lengths_B.to(visual_BS.device)[:, None])
+        self.rater_BS = choose_raters(embeddings_BSD, self.visual_BS, prompt_BS, plan.raters)
+        self._find_raters(int(self.rater_BS.sum(1).max()))
+
+        self.columns = max(self.visual)
+        visual_BN = gather_index(self.visual_BS, self.columns)
+        self.is_patch_BN = take(self.visual_BS, visual_BN)
+        self.column_BN = torch.arange(self.columns, device=visual_BS.device).expand(rows, -1)
+        # Projected tokens do not change on the way: their cosines serve every stage and every rho.
+        self.gram_MNN = gram_matrix(take(embeddings_BSD, visual_BN)) if plan.selector.needs_gram else None
+        self.source_B = torch.arange(rows, device=visual_BS.device)
+        self.offered = self.visual
+        self.relevance_BS: Tensor | None = None
+        self.stages: list[tuple[list[int], StageStats]] = []
+
+    @property
+    def padded(self) -> bool:
+        """Whether some row is shorter than the sequence."""
+        return bool(min(self.lengths) < self.valid_BS.shape[1])
+
+    @property
+    def stats(self) -> PruningStats:
+        """What has been kept so far."""
+        counts = {stage.start: kept for kept, stage in self.stages}
+        layers, current = [], self.offered
+        for layer in range(self.plan.schedule.layers):
+            current = counts.get(layer, current)
+            layers.append(current)
+        return PruningStats(tuple(zip(*layers, strict=True)), tuple(stage for _, stage in self.stages))
+
+    def score(self, query: Tensor, key: Tensor, scaling: float, key_valid: Tensor | None) -> None:
+        """Note the attention of the raters in the layer before a stage; see `rater_attention`."""
+        self.relevance_BS = rater_attention(
+            query, key, self.rater_BR, self.is_rater_BR, scaling=scaling, key_valid_BT=key_valid
+        )
+
+    def prune(self, start: int, count: int, hidden_BSD: Tensor, rope: Rope) -> tuple[Tensor, Rope]:
+        """Drop visual tokens from what enters layer ``start``.
+
+        Args:
+            start: the layer.
+            count: tokens that one picture keeps; of several in a row that many for each, chosen together.
+            hidden_BSD: hidden states, [B, S, D].
+            rope: cosines and sines of the positions, [B or 1, S, d].
+
+        Returns:
+            Hidden states and rope of the kept tokens, in order, padded on the left.
+        """
+        cos_BSd, sin_BSd = (part.expand(len(hidden_BSD), -1, -1) for part in rope)
+        if self.plan.fan is not None and not self.stages:
+            self._fan_out(self.plan.fan)
+            hidden_BSD, cos_BSd, sin_BSd = (t[self.source_B] for t in (hidden_BSD, cos_BSd, sin_BSd))
+        assert self.relevance_BS is not None
+        tokens = self.plan.schedule.tokens
+        kept = [max(count * n // tokens, min(n, 1)) for n in self.offered]
+        self.lengths = [a - b + c for a, b, c in zip(self.lengths, self.visual, kept, strict=True)]
+        self.visual = kept
+
+        position_BN = gather_index(self.visual_BS, self.column_BN.shape[1])
+        relevance_BN = take(self.relevance_BS, position_BN)
+        rho_B = expand_rows(self.plan.rho, len(hidden_BSD), "rho")
+        selection = self.plan.selector(relevance_BN, self._gram(), torch.tensor(kept), rho_B, self.is_patch_BN)
+        keep_BN = selection.keep_BN & self.is_patch_BN
+        if keep_BN.sum(1).tolist() != kept:
+            raise ModelError(
+                f"{type(self.plan.selector).__name__} kept {keep_BN.sum(1).tolist()} tokens of the rows; "
+                f"a selector must keep as many as it is told, here {kept}"
+            )
+
+        kept_BK = gather_index(keep_BN, max(kept))
+        self.column_BN, self.is_patch_BN = take(self.column_BN, kept_BK), take(keep_BN, kept_BK)
+        self._note(start, take(selection.pivots_BN, kept_BK), take(relevance_BN, kept_BK))
+
+        keep_BS = torch.zeros_like(self.visual_BS).scatter(1, position_BN, keep_BN)
+        keep_BS |= self.valid_BS & ~self.visual_BS
+        index_BS = gather_index(keep_BS, max(self.lengths))
+        self.valid_BS = take(keep_BS, index_BS)
+        self.visual_BS = take(self.visual_BS, index_BS) & self.valid_BS
+        self.rater_BS = take(self.rater_BS, index_BS) & self.valid_BS
+        self._find_raters(self.rater_BR.shape[1])
+        return take(hidden_BSD, index_BS), (take(cos_BSd, index_BS), take(sin_BSd, index_BS))
+
+    def _find_raters(self, count: int) -> None:
+        self.rater_BR = gather_index(self.rater_BS, count)
+        self.is_rater_BR = take(self.rater_BS, self.rater_BR)
+
+    def _fan_out(self, fan: tuple[int, ...]) -> None:
+        """Let several candidates go on from one row: row ``b`` from now on continues row ``fan[b]``."""
+        if max(fan) >= len(self.offered):
+            raise ModelError(f"fan continues row {max(fan)} of a batch of {len(self.offered)} rows")
+        self.source_B = torch.tensor(fan, device=self.visual_BS.device)
+        for name in ("valid_BS", "visual_BS", "rater_BS", "relevance_BS", "column_BN", "is_patch_BN"):
+            setattr(self, name, getattr(self, name)[self.source_B])
+        self.offered, self.visual, self.lengths = (
+            [values[row] for row in fan] for values in (self.offered, self.visual, self.lengths)
+        )
+
+    def _gram(self) -> Tensor | None:
+        """Cosines of the tokens that are left, [B, N, N]."""
+        if self.gram_MNN is None:
+            return None
+        rows_BN = self.column_BN + self.source_B[:, None] * self.columns
+        gram = self.gram_MNN.view(-1, self.columns).index_select(0, rows_BN.flatten())
+        gram_BNN = gram.view(*rows_BN.shape, self.columns)
+        return gram_BNN.gather(2, self.column_BN[:, None, :].expand(-1, rows_BN.shape[1], -1))
+
+    def _note(self, start: int, pivots_BK: Tensor, relevance_BK: Tensor) -> None:
+        spare_B = torch.tensor([self.columns - n for n in self.offered], device=pivots_BK.device)
+        patches_BK = (self.column_BN - spare_B[:, None]).masked_fill(~self.is_patch_BN, -1)
+        stage = StageStats(start, patches_BK, pivots_BK & self.is_patch_BN, relevance_BK)
+        self.stages.append((self.visual, stage))
+
+
+def expand_rows(values_R: Tensor, rows: int, name: str) -> Tensor:
+    """One value for every row: given one for all, one each, or one each before ``generate`` made beams.
+
+    Raises:
+        ModelError: the batch is no multiple of the values.
+    """
+    if rows % len(values_R):
+        raise ModelError(f"{name} has {len(values_R)} values for a batch of {rows} rows; give one, or one a row")
+    return values_R.repeat_interleave(rows // len(values_R))

@@ -1,0 +1,107 @@
+"""One class's search at one budget: a race on calibration samples, and a final on samples of another split."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from clasp_calib.calib.candidate import Candidate
+from clasp_calib.calib.evaluator import Evaluator, Pruning
+from clasp_calib.common.samples import Sample
+from clasp_calib.search.ledger import Ledger
+from clasp_calib.search.racing import race, rungs
+
+SELECTION = 1_000_000
+"""Ledger steps of selection samples start here, behind all calibration samples."""
+DEFAULT = 0
+"""Index of the candidate that stands for doing nothing: the model's own layer, rho = 1."""
+
+
+@dataclass(frozen=True)
+class RaceSettings:
+    """How early to reject: samples of the first rung, halving factor, candidates compared in the final."""
+
+    first: int = 6
+    eta: float = 2.0
+    finalists: int = 3
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was found for a class, and on what evidence."""
+
+    candidate: Candidate
+    evaluations: int
+    calibration: float
+    selection: float | None
+    selection_default: float | None
+
+
+def search_class(
+    evaluator: Evaluator,
+    pruning: Pruning,
+    candidates: Sequence[Candidate],
+    calibration: Sequence[Sample],
+    selection: Sequence[Sample],
+    ledger: Ledger,
+    settings: RaceSettings,
+    tick: Callable[[int], None] = lambda evaluations: None,
+) -> Choice:
+    """Find the best candidate for one class.
+
+    A candidate other than the default is chosen only if it beats the default on the selection samples, which the race
+    has not seen. Without selection samples the race decides.
+
+    Args:
+        evaluator: scores candidates.
+        pruning: the budget's schedule and settings.
+        candidates: the first is the default.
+        calibration: samples to race on, in their order.
+        selection: samples of another split.
+        ledger: where scores are recorded; what it holds is not measured again.
+        settings: of the race.
+        tick: told how many evaluations each step has answered.
+    """
+
+    def measure(sample: Sample, step: int, live: Sequence[int]) -> list[float]:
+        known = ledger.known(step)
+        unknown = [c for c in live if c not in known]
+        if unknown:
+            scores = evaluator.scores(sample, [candidates[c] for c in unknown], pruning)
+            ledger.record(step, dict(zip(unknown, scores, strict=True)))
+            known = ledger.known(step)
+        tick(len(live))
+        return [known[c] for c in live]
+
+    plan = rungs(len(calibration), len(candidates), settings.first, settings.eta)
+    ranked, scores = race(
+        plan,
+        len(candidates),
+        lambda step, live: measure(calibration[step], step, live),
+        DEFAULT,
+        ledger.reject,
+    )
+    finalists = sorted({*ranked[: settings.finalists], DEFAULT})
+    final: dict[int, list[float]] = {c: [] for c in finalists}
+    for number, sample in enumerate(selection):
+        for candidate, score in zip(finalists, measure(sample, SELECTION + number, finalists), strict=True):
+            final[candidate].append(score)
+    winner = _winner(finalists, scores, final) if selection else ranked[0]
+    for candidate in ranked:
+        ledger.complete(candidate, _mean(scores[candidate]))
+    return Choice(
+        candidates[winner],
+        sum(map(len, scores.values())) + sum(map(len, final.values())),
+        _mean(scores[winner]),
+        _mean(final[winner]) if selection else None,
+        _mean(final[DEFAULT]) if selection else None,
+    )
+
+
+def _winner(finalists: Sequence[int], raced: dict[int, list[float]], final: dict[int, list[float]]) -> int:
+    better = [c for c in finalists if _mean(final[c]) > _mean(final[DEFAULT])]
+    if not better:
+        return DEFAULT
+    return max(better, key=lambda c: (_mean(raced[c] + final[c]), -c))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

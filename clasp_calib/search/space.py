@@ -1,0 +1,162 @@
+"""The search space: layer prototypes times a grid of rho, with the model's own setting always among them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from clasp_calib.calib.candidate import Candidate
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.hashing import sha256_json
+
+RHOS = (0.25, 0.5, 0.75, 1.0)
+"""Our choice for a first look; the paper's grid is 0.1 to 1.0 in tenths, to be had by editing the space file."""
+OWN = "own"
+
+
+class Prototype(BaseModel):
+    """A named mixture: weights of vision layers (``hidden_states`` indices), summing to 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    weights: dict[int, float] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _convex(self) -> "Prototype":
+        # Said so that a weight that is not a number is refused too.
+        if not (all(w > 0 for w in self.weights.values()) and abs(sum(self.weights.values()) - 1) <= 1e-6):
+            raise ValueError(f"prototype {self.name!r}: weights must be positive and sum to 1, got {self.weights}")
+        return self
+
+
+class SearchSpace(BaseModel):
+    """Prototypes and the rho grid of one search."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prototypes: tuple[Prototype, ...] = Field(min_length=1)
+    rhos: tuple[float, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _sane(self) -> "SearchSpace":
+        names = [p.name for p in self.prototypes]
+        if len(set(names)) != len(names):
+            raise ValueError(f"prototype names must be unique, got {', '.join(names)}")
+        if not all(0 <= rho <= 1 for rho in self.rhos):
+            raise ValueError(f"every rho must lie in [0, 1], got {self.rhos}")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 of the content."""
+        return sha256_json(self.model_dump(mode="json"))
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """All layers that some prototype mixes."""
+        return tuple(sorted({layer for p in self.prototypes for layer in p.weights}))
+
+    def candidates(self, vision_layers: int, own_layer: int) -> list[Candidate]:
+        """All candidates; the first is the model's own layer with rho = 1, so that doing nothing can win.
+
+        Args:
+            vision_layers: L_v; mixtures are over ``hidden_states`` 0..L_v.
+            own_layer: the layer that the model's projector was trained on.
+
+        Raises:
+            InputError: a prototype names a layer that the tower does not have, or two candidates have one name.
+        """
+        unknown = [layer for layer in self.layers if not 0 <= layer <= vision_layers]
+        if unknown:
+            raise InputError(
+                f"the space names vision layers {unknown}; this tower has hidden states 0 to {vision_layers}: "
+                "give some of these"
+            )
+        pairs = [(OWN, _dense({own_layer: 1.0}, vision_layers), 1.0)]
+        for prototype in self.prototypes:
+            alpha = _dense(prototype.weights, vision_layers)
+            pairs += [(prototype.name, alpha, rho) for rho in self.rhos]
+        seen: dict[tuple[tuple[float, ...], float], Candidate] = {}
+        for name, alpha, rho in pairs:
+            seen.setdefault((alpha, rho), Candidate(name, alpha, rho))
+        # A search records scores by name.
+        for name, times in Counter(candidate.name for candidate in seen.values()).items():
+            if times > 1:
+                raise InputError(
+                    f"the space holds {times} different candidates called {name!r}; rename a prototype "
+                    f"({OWN!r} stands for the model's own layer, {own_layer}), or take rhos that differ more"
+                )
+        return list(seen.values())
+
+
+def default_space(layers: Sequence[int], own_layer: int) -> SearchSpace:
+    """Prototypes over the cached layers: own, deep, middle, hybrids of shallow and deep, uniform.
+
+    Args:
+        layers: cached vision layers.
+        own_layer: the model's own; must be among them.
+
+    Raises:
+        InputError: it is not.
+    """
+    if own_layer not in layers:
+        raise InputError(
+            f"the cache holds the layers {tuple(layers)}, without the model's own layer {own_layer}; "
+            f"cache it too: clasp-calib cache-features --layers {','.join(map(str, [*layers, own_layer]))}"
+        )
+    ordered = sorted(layers)
+    below = [layer for layer in ordered if layer < own_layer]
+    mixtures: dict[str, dict[int, float]] = {OWN: {own_layer: 1.0}}
+    if below:
+        shallow, deep, middle = below[0], below[-1], below[len(below) // 2]
+        mixtures["deep"] = {own_layer: 0.5, deep: 0.5}
+        mixtures["middle"] = {own_layer: 0.5, middle: 0.5}
+        mixtures["hybrid-light"] = {own_layer: 0.75, shallow: 0.25}
+        mixtures["hybrid"] = {own_layer: 0.5, shallow: 0.5}
+        mixtures["uniform"] = {layer: 1 / len(ordered) for layer in ordered}
+    prototypes = [Prototype(name=name, weights=weights) for name, weights in mixtures.items()]
+    return SearchSpace(prototypes=tuple(prototypes), rhos=RHOS)
+
+
+def write_space(space: SearchSpace, path: Path) -> None:
+    """Write a space as YAML for a user to edit.
+
+    Raises:
+        InputError: the place cannot be written to.
+    """
+    content: dict[str, Any] = {
+        "rhos": list(space.rhos),
+        "prototypes": [{"name": p.name, "weights": dict(p.weights)} for p in space.prototypes],
+    }
+    header = "# Layer prototypes (vision hidden_states index: weight, summing to 1) and the rho grid.\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(header + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error}); give another place with --run") from error
+
+
+def read_space(path: Path) -> SearchSpace:
+    """Read a space from YAML.
+
+    Raises:
+        InputError: the file is missing or is not a search space.
+    """
+    if not path.is_file():
+        raise InputError(f"no search space at {path}; make one to start from with `clasp-calib search --plan`")
+    try:
+        return SearchSpace.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {error}; mend it") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(f"{path} is not a search space: {where}: {first['msg']}; mend it") from error
+
+
+def _dense(weights: dict[int, float], vision_layers: int) -> tuple[float, ...]:
+    return tuple(weights.get(layer, 0.0) for layer in range(vision_layers + 1))

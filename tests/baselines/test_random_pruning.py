@@ -1,0 +1,50 @@
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import tiny_batch, tiny_llava
+
+from clasp_calib.baselines.random_pruning import RandomPruning
+from clasp_calib.runtime.pruner import prune
+from clasp_calib.runtime.schedule import Schedule
+
+SCHEDULE = Schedule(16, 8, (1, 2, 4), (9, 6, 3))
+
+
+def choose(seed, valid_BN, counts):
+    selector, size = RandomPruning(seed), valid_BN.shape
+    return selector(torch.zeros(size), None, torch.tensor(counts), torch.ones(len(counts)).double(), valid_BN)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1000), lengths=st.lists(st.integers(0, 12), min_size=1, max_size=4), data=st.data())
+def test_keeps_exactly_that_many_valid_tokens(seed, lengths, data):
+    counts = [data.draw(st.integers(0, length)) for length in lengths]
+    valid_BN = torch.arange(12) >= 12 - torch.tensor(lengths)[:, None]
+    selection = choose(seed, valid_BN, counts)
+    assert selection.keep_BN.sum(1).tolist() == counts
+    assert not (selection.keep_BN & ~valid_BN).any()
+    assert torch.equal(selection.keep_BN, choose(seed, valid_BN, counts).keep_BN)
+
+
+def test_every_token_is_as_likely():
+    valid_BN = torch.ones(4000, 8, dtype=torch.bool)
+    share_N = choose(3, valid_BN, [2] * 4000).keep_BN.float().mean(0)
+    assert (share_N - 0.25).abs().max() < 0.03
+
+
+def test_rows_and_seeds_differ():
+    valid_BN = torch.ones(2, 64, dtype=torch.bool)
+    first, second = choose(1, valid_BN, [32, 32]).keep_BN
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, choose(2, valid_BN, [32, 32]).keep_BN[0])
+
+
+def test_stages_are_nested_in_a_model():
+    model = tiny_llava()
+    with prune(model, schedule=SCHEDULE, rho=1.0, selector=RandomPruning(5)) as pruner:
+        model.generate(**tiny_batch(model), max_new_tokens=2)
+    for row in range(3):
+        kept = [stage.kept(row) for stage in pruner.stats.stages]
+        assert [len(k) for k in kept] == [9, 6, 3]
+        assert set(kept[2]) < set(kept[1]) < set(kept[0])
+        assert not pruner.stats.stages[0].pivots(row)

@@ -1,0 +1,150 @@
+"""Deterministic features for the store's tests, and a writer that can be run as a process and killed."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from clasp_calib.cache.store import FeatureStore
+
+SHAPE = (6, 8)
+LAYERS = (1, 3, 4)
+ENCODER = "an encoder"
+
+
+def features(number: int, layers=LAYERS, shape=SHAPE) -> np.ndarray:
+    """The features of picture ``number``: any bits that are a function of picture and layer."""
+    planes = [
+        np.random.default_rng((number, layer)).integers(0, 2**16, size=shape, dtype=np.uint16) for layer in layers
+    ]
+    return np.stack(planes).view(np.float16)
+
+
+def key_of(number: int) -> str:
+    return f"{number:064x}"
+
+
+def writer(root: Path, layers=LAYERS, shape=SHAPE, shard_bytes=2**16) -> FeatureStore:
+    return FeatureStore.open(root, "w", encoder=ENCODER, layers=layers, shape=shape, shard_bytes=shard_bytes)
+
+
+def put(store: FeatureStore, numbers, layers=LAYERS, shape=SHAPE) -> int:
+    batch = np.stack([features(number, layers, shape) for number in numbers])
+    return store.put([key_of(number) for number in numbers], batch)
+
+
+def same(store: FeatureStore, number: int, layers=LAYERS) -> bool:
+    got = store.read(key_of(number), layers)
+    return bool(np.array_equal(got.view(np.uint16), features(number, layers, store.shape).view(np.uint16)))
+
+
+def slot_bytes(layers=LAYERS, shape=SHAPE) -> int:
+    return len(layers) * shape[0] * shape[1] * 2
+
+
+def write_forever(root: Path, first: int) -> None:
+    """Put batches of two and print each after it was acknowledged, until killed."""
+    with writer(root, shape=(64, 128), shard_bytes=5 * slot_bytes(shape=(64, 128))) as store:
+        for number in range(first, 10**6, 2):
+            put(store, (number, number + 1), shape=(64, 128))
+            os.write(1, f"{number + 2}\n".encode())
+
+
+def sweep(root: Path, pictures: int) -> None:
+    """Kill a writer at every call that changes the disk, and check the store after each; prints what it did.
+
+    A kill comes before the n-th call or, for data, in the middle of it. Calls inside SQLite's own commit are
+    SQLite's to survive; here its statements are the steps.
+    """
+    points = 0
+    while True:
+        points += 1
+        store_root = root / str(points)
+        acknowledged = root / f"{points}.acknowledged"
+        child = os.fork()
+        if child == 0:
+            _die_at(points)
+            _write_in_batches(store_root, pictures, acknowledged)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        done = int(acknowledged.read_text() or 0) if acknowledged.exists() else 0
+        try:
+            if done:
+                with FeatureStore.open(store_root) as store:
+                    assert all(same(store, number) for number in range(done)), "an acknowledged picture is lost"
+            with writer(store_root, shard_bytes=3 * slot_bytes()) as store:
+                held = pictures - len(store.missing(map(key_of, range(pictures))))
+                assert held >= done, "the index lost an acknowledged picture"
+                assert list(store.verify()) == [], "a row was committed before its bytes"
+                for number in range(pictures):
+                    put(store, [number])
+                assert all(same(store, number) for number in range(pictures)), "the resumed store is wrong"
+            names = {path.name for path in store_root.glob("shard-*")}
+            assert len(names) == -(-pictures // 3), f"space was wasted: {names}"
+        except Exception as error:
+            raise AssertionError(f"killed at call {points} after {done} pictures: {error}") from error
+        if os.waitstatus_to_exitcode(status) == 0:
+            break
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, status
+    print(points - 1)
+
+
+def _write_in_batches(root: Path, pictures: int, acknowledged: Path) -> None:
+    # No `close` on purpose: a kill does not close either.
+    store = writer(root, shard_bytes=3 * slot_bytes())
+    for number in range(0, pictures, 2):
+        put(store, range(number, min(number + 2, pictures)))
+        acknowledged.write_text(str(min(number + 2, pictures)))
+
+
+def _die_at(point: int) -> None:
+    """Patch what this process uses to change the disk, so that it is killed at the n-th use."""
+    import sqlite3
+
+    calls = 0
+    write = os.pwrite
+
+    def step(torn=None) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == point:
+            if torn is not None:
+                torn()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def pwrite(descriptor, buffer, offset):
+        step(lambda: write(descriptor, bytes(buffer)[: len(buffer) // 2], offset))
+        return write(descriptor, buffer, offset)
+
+    def counted(function):
+        def call(*arguments, **named):
+            step()
+            return function(*arguments, **named)
+
+        return call
+
+    class Connection(sqlite3.Connection):
+        def execute(self, statement, *arguments):
+            if not statement.startswith("select"):
+                step()
+            return super().execute(statement, *arguments)
+
+        def executemany(self, statement, *arguments):
+            step()
+            return super().executemany(statement, *arguments)
+
+        def __exit__(self, *arguments):
+            step()
+            return super().__exit__(*arguments)
+
+    connect = sqlite3.connect
+    sqlite3.connect = lambda *arguments, **named: connect(*arguments, factory=Connection, **named)
+    os.pwrite = pwrite
+    for name in ("open", "replace", "fsync", "posix_fallocate", "ftruncate"):
+        setattr(os, name, counted(getattr(os, name)))
+
+
+if __name__ == "__main__":
+    {"write": write_forever, "sweep": sweep}[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,90 @@
+"""Settings compared on the same samples."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clasp_calib.calib.candidate import Candidate
+from clasp_calib.calib.compare import MACRO, Comparison, Setting, compare
+from clasp_calib.calib.evaluator import Pruning
+from clasp_calib.common.samples import Sample
+
+GOOD, BAD = Candidate("good", (1.0,), 1.0), Candidate("bad", (1.0,), 0.5)
+
+
+class Fake:
+    """Scores a sample by the candidate's name and the sample's id."""
+
+    def __init__(self):
+        self.calls = []
+
+    def scores(self, sample, candidates, pruning):
+        self.calls.append((sample.id, len(candidates)))
+        return [float(candidate.name in sample.id) for candidate in candidates]
+
+
+def samples(label, *ids):
+    return [Sample(i, "?", Path(f"{label}-{number // 2}.png"), label=label) for number, i in enumerate(ids)]
+
+
+@pytest.fixture
+def comparison():
+    both = f"{GOOD.name} {BAD.name}"
+    table = {
+        "object": samples("object", f"0 {GOOD.name}", f"1 {GOOD.name}", "2", f"3 {both}"),
+        "text": samples("text", f"4 {GOOD.name}", f"5 {both}"),
+    }
+    settings = [
+        Setting("better", Pruning(None), {"object": GOOD, "text": GOOD}),
+        Setting("worse", Pruning(None), {"object": BAD, "text": BAD}),
+        Setting("mixed", Pruning(None), {"object": BAD, "text": GOOD}),
+    ]
+    return compare(Fake(), settings, table, seed=0)
+
+
+def test_settings_that_prune_alike_share_a_forward_and_equal_candidates_a_row():
+    fake = Fake()
+    settings = [
+        Setting("one", Pruning(None), {"object": GOOD}),
+        Setting("two", Pruning(None), {"object": BAD}),
+        Setting("three", Pruning(None), {"object": GOOD}),
+        Setting("apart", Pruning(None, raters="all"), {"object": GOOD}),
+    ]
+    found = compare(fake, settings, {"object": samples("object", GOOD.name)}, seed=0)
+    assert fake.calls == [(GOOD.name, 2), (GOOD.name, 1)]
+    assert found.scores[:, 0].tolist() == [1.0, 0.0, 1.0, 1.0]
+
+
+def test_means_are_by_class_and_macro(comparison):
+    means = {setting: {label: found.mean for label, found in of.items()} for setting, of in comparison.table().items()}
+    assert means == {
+        "better": {"object": 0.75, "text": 1.0, MACRO: 0.875},
+        "worse": {"object": 0.25, "text": 0.5, MACRO: 0.375},
+        "mixed": {"object": 0.25, "text": 1.0, MACRO: 0.625},
+    }
+    assert {label: found.samples for label, found in comparison.table()["better"].items()} == {
+        "object": 4,
+        "text": 2,
+        MACRO: 6,
+    }
+
+
+def test_differences_are_paired(comparison):
+    gain = comparison.difference("better", "worse")
+    assert {label: found.mean for label, found in gain.items()} == {"object": 0.5, "text": 0.5, MACRO: 0.5}
+    same = comparison.difference("mixed", "better")["text"]
+    assert (same.low, same.mean, same.high) == (0, 0, 0)
+    back = comparison.difference("worse", "better")
+    assert (back["object"].low, back["object"].high) == (-gain["object"].high, -gain["object"].low)
+
+
+def test_a_constant_gain_is_certain_however_much_samples_differ():
+    rng = np.random.default_rng(0)
+    base = rng.random(40)
+    pictures = tuple(str(i // 2) for i in range(40))
+    comparison = Comparison(("a", "b"), np.stack([base + 0.1, base]), ("object",) * 40, pictures, 0)
+    gain = comparison.difference("a", "b")["object"]
+    assert (gain.low, gain.high) == pytest.approx((0.1, 0.1))
+    table = comparison.table()
+    assert table["a"]["object"].low < table["b"]["object"].high

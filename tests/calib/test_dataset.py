@@ -1,0 +1,130 @@
+"""Samples for a calibration: splits by picture, balanced classes, and what a table may not lack."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from speaking_models import write_picture, write_samples
+
+from clasp_calib.calib.dataset import by_class, load_samples, of_split, split_of
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.samples import CLASSES, Sample
+
+
+def write(folder, *rows):
+    path = folder / "samples.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def row(tmp_path):
+    write_picture(tmp_path / "a.png", 0)
+    return {"id": "1", "image": "a.png", "question": "What?", "answers": ["a cup"], "class": "object"}
+
+
+def test_a_whole_row_becomes_a_sample(tmp_path, row):
+    path = write(tmp_path, row | {"metric": "yes_no", "split": "test", "intent": "presence"})
+    expected = Sample("1", "What?", tmp_path / "a.png", ("a cup",), "yes_no", "test", "presence", "object")
+    assert load_samples(path, CLASSES) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"class": None}, r"1 of 2 samples have no 'class' \(first id '1'\); run `clasp-calib label` first"),
+        ({"image": None}, "no 'image' .*every sample needs a picture"),
+        ({"answers": None}, "no 'answers' .*the score compares with them"),
+        ({"answers": []}, "2 of 2 samples have no 'answers'"),
+        ({"image": "b.png"}, r"'1' names the picture .*b\.png, which does not exist; paths are relative"),
+        ({"image": 3}, "'1' has the image 3; expected the path of a file"),
+        ({"class": "thing"}, "'1' has class 'thing'; expected one of object, attribute"),
+        ({"split": "training"}, "'1' has split 'training'; expected one of train, calibration"),
+        ({"metric": "bleu"}, "sample '1': unknown metric 'bleu'; expected one of exact, "),
+        ({"question": "<image>\nWhat?"}, "'1' holds <image> in its question; remove it"),
+        ({"question": " "}, r"1 rows have no question \(first id '1'\)"),
+        ({"id": None}, "1 rows have no id"),
+        ({"id": "2"}, "the id '2' more than once"),
+        ({"id": ["2"]}, "the ids are of type list<.*; expected texts or numbers"),
+    ],
+)
+def test_what_a_table_may_not_lack(tmp_path, row, change, expected):
+    # A column has one type: where the change is of another, the second row has it too.
+    typed = {name: value for name, value in change.items() if isinstance(value, int | list)}
+    second = row | {"id": "2"} | typed
+    with pytest.raises(InputError, match=expected):
+        load_samples(write(tmp_path, row | change, second), CLASSES)
+
+
+def test_a_single_answer_need_not_be_a_list(tmp_path, row):
+    for answer in ("two", 2):
+        assert load_samples(write(tmp_path, row | {"answers": answer}), CLASSES)[0].answers == (str(answer),)
+
+
+def test_a_column_that_only_later_rows_have_is_read(tmp_path, row):
+    first = {name: value for name, value in row.items() if name != "answers"}
+    with pytest.raises(InputError, match=r"1 of 2 samples have no 'answers' \(first id '1'\)"):
+        load_samples(write(tmp_path, first, row | {"id": "2"}), CLASSES)
+
+
+PICTURES = st.lists(st.integers(0, 30), min_size=1, max_size=60)
+
+
+@given(PICTURES)
+def test_splits_never_share_a_picture(pictures):
+    samples = [Sample(str(i), "?", image=Path(f"{p}.png")) for i, p in enumerate(pictures)]
+    sides = {}
+    for sample in samples:
+        assert sides.setdefault(sample.image, split_of(sample)) == split_of(sample)
+
+
+def test_splits_have_their_shares(tmp_path, row):
+    rows = [{**row, "id": str(i), "image": f"{i // 3}.png"} for i in range(3000)]
+    samples = [Sample(r["id"], "?", tmp_path / r["image"]) for r in rows]
+    of = {split: sum(split_of(s) == split for s in samples) / 3000 for split in ("calibration", "selection", "test")}
+    assert of == pytest.approx({"calibration": 0.5, "selection": 0.25, "test": 0.25}, abs=0.05)
+
+
+def test_a_given_split_stands_and_a_missing_one_is_filled(tmp_path, row):
+    (tmp_path / "other.png").write_bytes((tmp_path / row["image"]).read_bytes())
+    given = row | {"id": "2", "image": "other.png", "split": "selection"}
+    samples = load_samples(write(tmp_path, row, given), CLASSES)
+    assert [s.split for s in samples] == [split_of(samples[0]), "selection"]
+
+
+@pytest.mark.parametrize("split", ["calibration", "selection", "test"])
+def test_a_missing_split_is_that_of_the_same_picture(tmp_path, row, split):
+    samples = load_samples(write(tmp_path, row, row | {"id": "2", "split": split}), CLASSES)
+    assert [s.split for s in samples] == [split, split]
+
+
+def test_a_picture_in_two_splits_is_refused(tmp_path, row):
+    rows = [row | {"id": split, "split": split} for split in ("test", "calibration")]
+    with pytest.raises(InputError, match=r"is in the splits 'test' and 'calibration' \(sample 'calibration'\)"):
+        load_samples(write(tmp_path, *rows), CLASSES)
+
+
+def test_of_split_refuses_an_empty_one():
+    with pytest.raises(InputError, match=r"no sample is of the split 'test' \(there are calibration\)"):
+        of_split([Sample("1", "?", split="calibration")], "test")
+
+
+def test_by_class_balances_and_depends_on_the_seed_alone(tmp_path):
+    path = write_samples(tmp_path, {"calibration": 6})
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**r, "class": r["gold_class"]}) + "\n" for r in rows))
+    samples = load_samples(path, CLASSES)
+    chosen = by_class(samples, CLASSES, 4, seed=0)
+    assert list(chosen) == ["attribute", "spatial", "counting"]
+    assert all(len(of) == 4 and {s.label for s in of} == {label} for label, of in chosen.items())
+    assert by_class(samples[::-1], CLASSES, 4, seed=0) == chosen
+    assert by_class(samples, CLASSES, 4, seed=1) != chosen
+    assert {label: len(of) for label, of in by_class(samples, CLASSES, None, 0).items()} == dict.fromkeys(chosen, 6)
+
+
+def test_more_samples_of_a_class_only_add_to_those_that_fewer_would_be():
+    samples = [Sample(str(i), "?", label="object") for i in range(10)]
+    few, many = (by_class(samples, CLASSES, limit, 0)["object"] for limit in (3, 7))
+    assert many[:3] == few

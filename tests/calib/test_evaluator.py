@@ -1,0 +1,169 @@
+"""Scores are those of really answering: one forward instead of decoding, many candidates at once."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from speaking_models import WORDS
+from tiny_models import EOS
+
+from clasp_calib.cache.encode import image_key
+from clasp_calib.calib import evaluator as module
+from clasp_calib.calib.candidate import Candidate
+from clasp_calib.calib.evaluator import Evaluator, Pruning
+from clasp_calib.calib.features import CachedFeatures
+from clasp_calib.calib.metrics import metric
+from clasp_calib.common.errors import CacheError
+from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.pruner import prune
+from clasp_calib.runtime.schedule import Schedule
+from clasp_calib.runtime.selection import DualStage
+
+LONGEST = 4
+CANDIDATES = [
+    Candidate("own", (0, 0, 0, 1, 0), 1.0),
+    Candidate("own", (0, 0, 0, 1, 0), 0.25),
+    Candidate("deep", (0, 0, 0.5, 0.5, 0), 0.5),
+    Candidate("shallow", (0, 1, 0, 0, 0), 0.0),
+    Candidate("uniform", (0.2, 0.2, 0.2, 0.2, 0.2), 0.75),
+    Candidate("deep", (0, 0, 0.5, 0.5, 0), 0.9),
+]
+PRUNINGS = {
+    "whole": Pruning(None),
+    "early": Pruning(Schedule(16, 8, (1, 2, 4), (9, 6, 3))),
+    "late": Pruning(Schedule(16, 8, (2, 4, 6), (10, 5, 2)), raters="all", positions="compact", iterations=0),
+    "100%": Pruning(Schedule(16, 8, (1, 2, 4), (16, 16, 16))),
+}
+
+
+@pytest.fixture
+def evaluator(bench):
+    return Evaluator(bench.model, bench.prompter, CachedFeatures(bench.store, (0, 1, 2, 3, 4)), LONGEST)
+
+
+@torch.inference_mode()
+def answer(bench, sample, candidate, pruning):
+    """What the model says: the obvious way, one candidate at a time, token after token."""
+    adapter = adapter_for(bench.model)
+    layers = torch.from_numpy(bench.store.read(image_key(sample.image), (0, 1, 2, 3, 4))).float()
+    fused = sum(weight * layer for weight, layer in zip(candidate.alpha, layers, strict=True))
+    ids = torch.tensor([bench.prompter.prompt(sample.question)])
+    call = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "mm_encoder_outputs": adapter.encoder_outputs(adapter.project(bench.model, fused[None])),
+        "max_new_tokens": LONGEST,
+    }
+    if pruning.schedule is None:
+        return bench.model.generate(**call)[0, ids.shape[1] :].tolist()
+    settings = {"raters": pruning.raters, "positions": pruning.positions, "iterations": pruning.iterations}
+    with prune(bench.model, schedule=pruning.schedule, rho=candidate.rho, **settings):
+        return bench.model.generate(**call)[0, ids.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("pruning", PRUNINGS.values(), ids=PRUNINGS)
+def test_one_forward_scores_what_decoding_would(bench, evaluator, pruning):
+    rng, scored = random.Random(0), []
+    for number, sample in enumerate(bench.samples[:12]):
+        said = [answer(bench, sample, candidate, pruning) for candidate in CANDIDATES]
+        chosen = said[number % len(said)]
+        references = (bench.prompter.decode([chosen])[0], rng.choice(WORDS)) if chosen[-1] == EOS else WORDS
+        accepted = [bench.prompter.answer(sample.question, reference) for reference in references]
+        scores = evaluator.scores(replace(sample, answers=references), CANDIDATES, pruning)
+        assert scores == [float(ids in accepted) for ids in said]
+        scored.append(scores)
+    right = sum(map(sum, scored)) / len(CANDIDATES) / len(scored)
+    assert 0.1 < right < 0.9, "these answers tell nothing"
+    assert any(0 < sum(scores) < len(scores) for scores in scored), "no candidate differs from another"
+
+
+@pytest.mark.parametrize("name", ["exact", "exact_match"])
+@pytest.mark.parametrize("pruning", PRUNINGS.values(), ids=PRUNINGS)
+def test_candidates_of_one_forward_score_as_alone(bench, evaluator, pruning, name, monkeypatch):
+    monkeypatch.setattr(module, "ROWS", 4)
+    for sample in bench.samples[:2]:
+        said = bench.prompter.decode([answer(bench, sample, CANDIDATES[3], pruning)])[0]
+        asked = replace(sample, answers=(said, *WORDS), metric=name)
+        alone = [evaluator.scores(asked, [candidate], pruning)[0] for candidate in CANDIDATES]
+        assert evaluator.scores(asked, CANDIDATES, pruning) == alone
+
+
+@pytest.mark.parametrize("pruning", PRUNINGS.values(), ids=PRUNINGS)
+def test_other_metrics_read_the_generated_answer(bench, evaluator, pruning):
+    scored = []
+    for sample in bench.samples[:3]:
+        said = bench.prompter.decode([answer(bench, sample, candidate, pruning) for candidate in CANDIDATES])
+        for name, references in (("exact_match", (f"{said[1].upper()}.", "red")), ("yes_no", ("yes",))):
+            asked = replace(sample, answers=references, metric=name)
+            expected = [metric(name)(text, references) for text in said]
+            assert evaluator.scores(asked, CANDIDATES, pruning) == expected
+            scored += expected
+    assert 0 < sum(scored) < len(scored)
+
+
+class Listening(DualStage):
+    """The paper's selection; notes the relevance that it was given."""
+
+    def __init__(self):
+        super().__init__()
+        object.__setattr__(self, "heard", [])
+
+    def __call__(self, relevance_BN, *rest):
+        self.heard.append(relevance_BN.clone())
+        return super().__call__(relevance_BN, *rest)
+
+
+@pytest.mark.parametrize("raters", ["all", "last", "sparsevlm"])
+def test_references_never_rate_visual_tokens(bench, evaluator, raters):
+    schedule, sample = PRUNINGS["early"].schedule, bench.samples[0]
+    heard = []
+    for reference in ("yes", "two red two red", "any other text"):
+        selector = Listening()
+        pruning = Pruning(schedule, raters=raters, selector_for=lambda sample, selector=selector: selector)
+        evaluator.scores(replace(sample, answers=(reference,)), CANDIDATES, pruning)
+        heard.append(selector.heard)
+    selector = Listening()
+    pruning = Pruning(schedule, raters=raters, selector_for=lambda sample, selector=selector: selector)
+    evaluator.scores(replace(sample, answers=("yes",), metric="yes_no"), CANDIDATES, pruning)
+    heard.append(selector.heard)
+    for others in heard[1:]:
+        for stage, other in zip(heard[0], others, strict=True):
+            torch.testing.assert_close(stage, other, rtol=1e-4, atol=1e-6)
+
+
+def test_references_would_rate_if_the_evaluator_did_not_say_where_they_begin(bench, evaluator, monkeypatch):
+    def forgetful(model, prompt_lengths, **settings):
+        return prune(model, **settings)
+
+    heard = []
+    for function in (prune, forgetful):
+        monkeypatch.setattr(module, "prune", function)
+        selector = Listening()
+        pruning = Pruning(
+            PRUNINGS["early"].schedule, raters="all", selector_for=lambda sample, selector=selector: selector
+        )
+        evaluator.scores(replace(bench.samples[0], answers=("two red",)), CANDIDATES, pruning)
+        heard.append(selector.heard[0])
+    assert not torch.allclose(*heard, rtol=1e-2)
+
+
+def test_only_cached_layers_and_pictures_can_be_read(bench, tmp_path):
+    with pytest.raises(CacheError, match=r"not \[5\]; add them: clasp-calib cache-features --layers 3,5"):
+        CachedFeatures(bench.store, (3, 5))
+    stranger = replace(bench.samples[0], id="new", image=tmp_path / "new.png")
+    stranger.image.write_bytes(b"other bytes")
+    with pytest.raises(CacheError, match=r"1 of 7 pictures are not cached \(first: .*new\.png\); run"):
+        CachedFeatures(bench.store, (3,)).check([*bench.samples, stranger])
+    with pytest.raises(CacheError, match="sample 'none' has no picture"):
+        CachedFeatures(bench.store, (3,)).check([replace(stranger, id="none", image=None)])
+    CachedFeatures(bench.store, (3,)).check(list(bench.samples))
+
+
+def test_layers_are_read_in_the_order_that_was_asked_for(bench):
+    sample = bench.samples[0]
+    one, two = (CachedFeatures(bench.store, layers).read(sample) for layers in ((1, 4), (4, 1)))
+    assert one.dtype == torch.float32
+    assert one.shape == (2, 16, 16)
+    assert torch.equal(one, two.flip(0))
+    assert not torch.equal(one[0], one[1])

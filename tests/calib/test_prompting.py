@@ -1,0 +1,63 @@
+"""Ids of prompts and answers are those that the model's own processor makes."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tiny_models import EOS
+from transformers import AddedToken, AutoProcessor
+
+from clasp_calib.calib.prompting import PROMPT, Prompter
+from clasp_calib.common.errors import InputError
+
+QUESTIONS = ["What is this?", "Is {this} or {} or {question} a brace?", "¿Qué es?", " padded ", "%s \\n <b>", "a\nb"]
+TEMPLATES = [PROMPT, "<image>{question}", "{question}\n<image> Answer:", "{x} <image> {question} {question}!"]
+
+
+def processed(bench, text):
+    picture = Image.new("RGB", (60, 80))
+    return bench.processor(images=picture, text=text, return_tensors="pt").input_ids[0].tolist()
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_prompt_is_what_the_processor_makes_of_it_with_a_picture(bench, template):
+    prompter = Prompter(bench.processor, 16, template)
+    for question in QUESTIONS:
+        text = prompter.text(question)
+        assert text == template.replace("{question}", question, 1)
+        assert prompter.prompt(question) == processed(bench, text)
+
+
+@pytest.mark.parametrize("answer", ["yes", "two red", "Kühe", "{}", ""])
+def test_an_answer_continues_its_prompt_and_ends(bench, answer):
+    for question in QUESTIONS:
+        ids = bench.prompter.answer(question, answer)
+        whole = processed(bench, f"{bench.prompter.text(question)} {answer}")
+        assert bench.prompter.prompt(question) + ids == [*whole, EOS]
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=400), max_size=12))
+@settings(deadline=None, max_examples=30)
+def test_decoding_undoes_an_answer(bench, answer):
+    ids = bench.prompter.answer("What?", answer)
+    assert bench.prompter.decode([ids]) == [answer.strip()]
+
+
+def test_an_answer_that_merges_with_its_prompt_is_refused(bench):
+    processor = AutoProcessor.from_pretrained(bench.model.config._name_or_path)
+    processor.tokenizer.add_tokens([AddedToken(": yes", normalized=False)])
+    prompter = Prompter(processor, 16)
+    assert prompter.answer("What?", "no") == bench.prompter.answer("What?", "no")
+    with pytest.raises(InputError, match=r"the answer 'yes' does not continue the tokens .* end the template"):
+        prompter.answer("What?", "yes")
+
+
+@pytest.mark.parametrize("template", ["{question}", "<image>", "<image> <image> {question}"])
+def test_a_template_has_one_picture_and_a_question(bench, template):
+    with pytest.raises(InputError, match=r"must hold <image> once and \{question\}; for instance 'USER"):
+        Prompter(bench.processor, 16, template)
+
+
+def test_a_question_brings_no_picture_of_its_own(bench):
+    with pytest.raises(InputError, match="holds <image>; remove it"):
+        bench.prompter.prompt("What is <image>?")

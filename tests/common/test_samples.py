@@ -1,0 +1,109 @@
+"""The sample table: the same rows from every format, and what passes through."""
+
+import csv
+import json
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.samples import read_table, samples_of, write_table
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_characters="|", exclude_categories=("Cc", "Cs")), min_size=1)
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "question": WORDS.filter(str.strip),
+            "answers": st.lists(WORDS, max_size=3),
+            "image": st.none() | WORDS,
+            "split": st.none() | st.sampled_from(["calibration", "selection", "test"]),
+            "note": st.none() | WORDS,
+        }
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+def written(folder, rows, suffix):
+    path = folder / f"samples{suffix}"
+    if suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n\n" for row in rows))
+    elif suffix == ".parquet":
+        write_table(pa.Table.from_pylist(rows), path)
+    else:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows({**row, "answers": "|".join(row["answers"])} for row in rows)
+    return path
+
+
+@given(ROWS)
+def test_every_format_gives_the_same_samples(tmp_path_factory, rows):
+    folder = tmp_path_factory.mktemp("formats")
+    rows = [{"id": f"row {number}", **row} for number, row in enumerate(rows)]
+    of = {}
+    for suffix in (".jsonl", ".parquet", ".csv"):
+        table = read_table(written(folder, rows, suffix))
+        of[suffix] = samples_of(table, folder)
+        assert table["note"].to_pylist() == [row["note"] for row in rows]
+    assert of[".jsonl"] == of[".parquet"] == of[".csv"]
+    for sample, row in zip(of[".csv"], rows, strict=True):
+        assert (sample.id, sample.question, list(sample.answers)) == (row["id"], row["question"], row["answers"])
+        assert sample.image == (folder / row["image"] if row["image"] else None)
+        assert sample.split == row["split"]
+
+
+def test_rows_without_ids_are_numbered(tmp_path):
+    table = read_table(written(tmp_path, [{"question": "a"}, {"question": "b"}], ".jsonl"))
+    assert table["id"].to_pylist() == ["0", "1"]
+    table = read_table(written(tmp_path, [{"question": "a", "id": 7}], ".jsonl"))
+    assert table["id"].to_pylist() == ["7"]
+
+
+def test_columns_are_mapped_and_rows_are_limited(tmp_path):
+    path = written(tmp_path, [{"q": "a", "question": "no", "key": i} for i in range(3)], ".jsonl")
+    table = read_table(path, {"question": "q", "id": "key"}, limit=2)
+    assert table.to_pylist() == [{"question": "a", "id": "0"}, {"question": "a", "id": "1"}]
+    with pytest.raises(InputError, match=r"has no column 'x' \(it has q, question, key\); give one of these"):
+        read_table(path, {"question": "x"})
+
+
+def test_a_table_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "deep" / "t.parquet"
+    write_table(pa.table({"a": [1]}), path)
+
+    def fail(table, place):
+        place.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("clasp_calib.common.samples.pq.write_table", fail)
+    with pytest.raises(InputError, match=r"cannot write .*t\.parquet .*No space left.*; give another place"):
+        write_table(pa.table({"a": [2]}), path)
+    monkeypatch.undo()
+    assert pa.parquet.read_table(path).to_pylist() == [{"a": 1}]
+
+
+def test_a_byte_order_mark_and_odd_line_ends_are_no_content(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_bytes("\ufeffid,question\r\na,What?\r\n".encode())
+    assert [s.id for s in samples_of(read_table(table), tmp_path)] == ["a"]
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('\ufeff{"id": "a", "question": "one\u2028two?"}\n', encoding="utf-8")
+    assert [s.question for s in samples_of(read_table(lines), tmp_path)] == ["one\u2028two?"]
+
+
+def test_a_csv_row_with_too_many_fields_is_refused(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("id,question\na,hi, there?\n")
+    with pytest.raises(InputError, match="more fields than the header; put texts with commas in quotes"):
+        read_table(path)
+
+
+def test_a_null_answer_is_no_answer(tmp_path):
+    path = tmp_path / "table.jsonl"
+    path.write_text('{"id": "a", "question": "?", "answers": [null, "yes"]}\n')
+    assert samples_of(read_table(path), tmp_path)[0].answers == ("yes",)

@@ -1,0 +1,63 @@
+"""Every command's help has an example, and the examples work from the repository's root, one after the other.
+
+They run as printed, but for the names that stand for a user's own run directory and picture.
+"""
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import typer
+from own_data import tiny_llava_directory
+from pages import ROOT, execute
+
+from clasp_calib.cli import app
+from clasp_calib.reference import model as reference
+
+GROUP = typer.main.get_command(app)
+PATH = ("doctor", "label", "cache-features", "search", "evaluate", "artifact show", "generate", "quickstart")
+"""All commands, in an order in which each finds what it needs; the last goes through most of the others again."""
+
+
+def leaves(group, name=""):
+    """Full name -> command, of all commands that are not groups."""
+    for word, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from leaves(command, f"{name}{word} ")
+        else:
+            yield name + word, command
+
+
+def example(command) -> list[str]:
+    """The words of the example in a command's help; it may run over several lines, up to the end of its paragraph."""
+    (found,) = re.findall(r"^\s*Example: (.+(?:\n\s*\S.*)*)", command.help, re.MULTILINE)
+    return shlex.split(" ".join(found.split()))
+
+
+def run_examples(place: Path, names: Sequence[str]) -> None:
+    instead = {"my-run": str(place / "run"), "picture.png": str(ROOT / "examples" / "images" / "30000000.png")}
+    more = {"quickstart": ["--run", str(place / "quickstart"), "--pictures", "2", "2", "2"]}
+    known = dict(leaves(GROUP))
+    for name in names:
+        words = [instead.get(word, word) for word in example(known[name])]
+        assert words[: 1 + len(name.split())] == ["clasp-calib", *name.split()]
+        execute([*words, *more.get(name, [])])
+
+
+def test_the_path_goes_through_every_command():
+    assert sorted(PATH) == sorted(name for name, _ in leaves(GROUP))
+
+
+def test_the_examples_work_on_a_tiny_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(reference, "MODEL", tiny_llava_directory(tmp_path / "model", decoder_layers=16, image_size=224))
+    run_examples(tmp_path, PATH[:-1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (reference.MODEL / "config.json").is_file(), reason="the embedded model is not there")
+def test_the_examples_work_on_the_embedded_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    run_examples(tmp_path, PATH)

@@ -1,0 +1,62 @@
+"""Artifacts made by hand, for tests."""
+
+from dataclasses import replace
+
+import numpy as np
+from tiny_models import tiny_llava
+
+from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.artifacts.manifest import BudgetEntry, ClassChoice, Manifest, Provenance
+from clasp_calib.artifacts.model_shape import model_shape
+
+CONFIG = tiny_llava(decoder_layers=17).config
+SHAPE = model_shape(CONFIG)
+CLASSES = ("object", "text", "default")
+CHOICE = ClassChoice(
+    prototype="deep", candidates=20, evaluations=100, calibration=0.5, selection=0.25, selection_default=None
+)
+PROVENANCE = Provenance(
+    samples="1" * 64,
+    cache_encoder="weights:ab",
+    space="2" * 64,
+    taxonomy="3" * 64,
+    strategy="halving",
+    metric="exact",
+    seed=0,
+    versions={"clasp-calib": "0.1.0"},
+)
+
+
+def made(*budgets: str, seed: int = 0, **changes: object) -> Artifact:
+    """An artifact with random numbers for these budgets; ``changes`` are of the manifest."""
+    rng = np.random.default_rng(seed)
+    shape = (len(budgets), len(CLASSES))
+    alphas = rng.dirichlet(np.ones(SHAPE.vision_layers + 1), size=shape).astype(np.float32)
+    entries = tuple(
+        BudgetEntry(name=name, counts=(10, 6, 5), mean_tokens=8.0, choices=dict.fromkeys(CLASSES, CHOICE))
+        for name in budgets
+    )
+    manifest = Manifest(
+        name="tiny-clasp",
+        model="tiny",
+        shape=SHAPE,
+        fingerprint=SHAPE.fingerprint,
+        classes=CLASSES,
+        starts=(2, 6, 15),
+        tau=1.0,
+        raters="sparsevlm",
+        positions="keep",
+        features="projected",
+        iterations=5,
+        prompt="<image>{question} ÄÖ",
+        budgets=entries,
+        provenance=dict.fromkeys(budgets, PROVENANCE),
+        files={},
+    )
+    rhos = (rng.integers(0, 11, size=shape) / 10).astype(np.float32)
+    return Artifact(manifest.model_copy(update=changes), alphas, rhos)
+
+
+def with_numbers(artifact: Artifact, **arrays: np.ndarray) -> Artifact:
+    """The artifact with other arrays."""
+    return replace(artifact, **arrays)

@@ -1,0 +1,68 @@
+"""Results as rows, as Markdown and as a picture."""
+
+import pytest
+from made_artifacts import made
+from PIL import Image
+
+from clasp_calib.calib.evaluation import SETTINGS, BudgetResult, Evaluation
+from clasp_calib.calib.intervals import Interval
+from clasp_calib.report.plots import plot_evaluation
+from clasp_calib.report.tables import markdown, points, rows, score
+from clasp_calib.runtime.schedule import Schedule
+
+SCHEDULE = Schedule(16, 17, (2, 6, 15), (10, 6, 5))
+
+
+def result(budget="50%", seconds=True):
+    scores = {
+        setting: {label: Interval(number / 4, number / 8, number / 3, 12) for label in ("object", "text", "macro")}
+        for number, setting in enumerate(SETTINGS)
+    }
+    gain = {label: Interval(-0.1, -0.25, 0.05, 12) for label in ("object", "text", "macro")}
+    return BudgetResult(budget, SCHEDULE, scores, gain, dict.fromkeys(SETTINGS, 0.25) if seconds else {})
+
+
+def test_numbers_are_in_percent_and_points():
+    assert score(Interval(0.5, 0.25, 0.751, 3), digits=1) == "50.0 [25.0, 75.1]"
+    assert score(Interval(0.5, 0.25, 0.751, 3), digits=0) == "50 [25, 75]"
+    assert points(Interval(0.05, -0.1, 0.2, 3), digits=1) == "+5.0 [-10.0, +20.0]"
+
+
+def test_rows_are_classes_tokens_and_seconds():
+    header, body = rows(result())
+    assert header == ["class", "unpruned", "default", "random", "calibrated", "calibrated - default"]
+    assert [line[0] for line in body] == ["object", "text", "macro", "tokens a layer", "seconds an answer"]
+    assert all(len(line) == len(header) for line in body)
+    assert body[0][1:3] == ["0.0 [0.0, 0.0]", "25.0 [12.5, 33.3]"]
+    assert body[0][-1] == "-10.0 [-25.0, +5.0]"
+    assert body[3][1:] == ["16.0", "8.0", "8.0", "8.0", ""]
+    assert body[4][1] == "0.250"
+    assert [line[0] for line in rows(result(seconds=False))[1]][-1] == "tokens a layer"
+
+
+def test_markdown_is_a_table_for_every_budget():
+    text = markdown(Evaluation((result("50%"), result("6", seconds=False))))
+    lines = text.splitlines()
+    assert [line for line in lines if line.startswith("###")] == [
+        "### budget 50%: 10 / 6 / 5 of 16 visual tokens, 8.0 a layer on average",
+        "### budget 6: 10 / 6 / 5 of 16 visual tokens, 8.0 a layer on average",
+    ]
+    tables = [line for line in lines if line.startswith("|")]
+    assert len(tables) == 2 + 5 + 2 + 4
+    assert {line.count("|") for line in tables} == {7}
+
+
+@pytest.mark.parametrize("budgets", [1, 3])
+def test_the_plot_has_a_panel_for_every_budget(tmp_path, budgets):
+    plot_evaluation(Evaluation(tuple(result(str(n)) for n in range(budgets))), tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as picture:
+        assert picture.size == (11 * 120, round(2.8 * budgets * 120))
+
+
+def test_scores_are_recorded_and_durations_are_not():
+    artifact = made("50%", "6")
+    recorded = Evaluation((result("6"),)).recorded_in(artifact)
+    assert recorded.entry("50%") == artifact.entry("50%")
+    found = recorded.entry("6").results["default"]["text"]
+    assert (found.mean, found.low, found.high, found.samples) == (1 / 4, 1 / 8, 1 / 3, 12)
+    assert "seconds" not in recorded.manifest.model_dump_json()

@@ -1,0 +1,67 @@
+import pytest
+import torch
+from runtime_cases import model
+from tiny_models import tiny_batch
+from transformers import LlamaConfig, LlavaConfig, SiglipVisionConfig
+
+from clasp_calib.common.errors import ModelError
+from clasp_calib.runtime.adapters import adapter_for
+
+
+def test_reads_the_configuration():
+    adapter = adapter_for(model().config)
+    assert (adapter.vision_layers, adapter.own_layer, adapter.decoder_layers) == (4, 3, 8)
+    assert (adapter.tokens_per_image, adapter.image_token_id) == (16, 4)
+    assert adapter_for(model(vision_feature_layer=-1)).own_layer == 4
+
+
+def test_capture_is_what_the_projector_receives():
+    batch, adapter = tiny_batch(model()), adapter_for(model())
+    received = []
+    hook = model().model.multi_modal_projector.register_forward_pre_hook(lambda _, args: received.append(args[0]))
+    with torch.no_grad():
+        layers_BLTC = adapter.capture(model(), batch["pixel_values"])
+        model()(**batch)
+    hook.remove()
+    assert layers_BLTC.shape == (3, 5, 16, 16)
+    assert torch.equal(layers_BLTC[:, adapter.own_layer], received[0])
+
+
+def test_precomputed_features_are_bit_exact():
+    batch, adapter = tiny_batch(model()), adapter_for(model())
+    tower = model().model.vision_tower
+    with torch.no_grad():
+        expected = model()(**batch).logits
+        own_BTC = adapter.capture(model(), batch.pop("pixel_values"))[:, adapter.own_layer]
+        features = adapter.project(model(), own_BTC)
+        got = model()(**batch, mm_encoder_outputs=adapter.encoder_outputs(features)).logits
+    assert [tuple(f.shape) for f in features] == [(16, 32)] * 3
+    assert (got - expected).abs().max() == 0.0
+    assert model().model.vision_tower is tower
+
+
+def test_half_precision_features_are_cast_to_the_model():
+    adapter = adapter_for(model())
+    with torch.no_grad():
+        assert adapter.project(model(), torch.randn(2, 16, 16).half())[0].dtype == torch.float32
+
+
+def test_siglip_has_no_class_token():
+    vision = SiglipVisionConfig(hidden_size=16, image_size=56, patch_size=14, num_hidden_layers=3)
+    text = LlamaConfig(hidden_size=32, num_hidden_layers=5)
+    config = LlavaConfig(
+        vision_config=vision, text_config=text, vision_feature_select_strategy="full", vision_feature_layer=-1
+    )
+    adapter = adapter_for(config)
+    assert (adapter.tokens_per_image, adapter.own_layer, adapter.vision_layers) == (16, 3, 3)
+
+
+def test_what_cannot_be_served_is_refused():
+    with pytest.raises(
+        ModelError, match=r"no adapter for the architecture 'llama'; use a model of a known one \(llava\)"
+    ):
+        adapter_for(LlamaConfig())
+    with pytest.raises(ModelError, match="concatenated layers"):
+        adapter_for(LlavaConfig(vision_feature_layer=[1, 3]))
+    with pytest.raises(ModelError, match="'pixtral' tower"):
+        adapter_for(LlavaConfig(vision_config={"model_type": "pixtral"}))

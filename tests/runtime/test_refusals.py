@@ -1,0 +1,130 @@
+import copy
+
+import pytest
+import torch
+from runtime_cases import LATER, SCHEDULE, fingerprint, model
+from tiny_models import tiny_batch
+from transformers import MistralConfig
+
+from clasp_calib.common.errors import BudgetError, ModelError
+from clasp_calib.runtime.pruner import prune
+from clasp_calib.runtime.schedule import Schedule
+from clasp_calib.runtime.selection import Selection
+
+
+@pytest.fixture
+def pruned():
+    with torch.no_grad(), prune(model(), schedule=SCHEDULE, rho=0.5) as pruner:
+        yield pruner
+
+
+def test_static_caches(pruned):
+    with pytest.raises(ModelError, match=r"StaticCache.*DynamicCache"):
+        model().generate(**tiny_batch(model()), max_new_tokens=2, cache_implementation="static")
+
+
+def test_embeddings_without_ids(pruned):
+    embeddings = model().get_input_embeddings()(torch.tensor([[1, 40, 41]]))
+    with pytest.raises(ModelError, match="needs input_ids"):
+        model()(inputs_embeds=embeddings)
+
+
+def test_padding_on_the_right(pruned):
+    batch = tiny_batch(model(), [(3, 7), (3, 5)])
+    for key in ("input_ids", "attention_mask"):
+        batch[key][1] = batch[key][1].roll(-2)
+    with pytest.raises(ModelError, match=r"row 1 ends with padding.*left"):
+        model()(**batch)
+
+
+def test_masks_of_four_dimensions(pruned):
+    batch = tiny_batch(model(), [(3, 7)])
+    size = batch["input_ids"].shape[1]
+    with pytest.raises(ModelError, match="4 dimensions"):
+        model()(**{**batch, "attention_mask": torch.zeros(1, 1, size, size)})
+
+
+def test_rho_for_another_batch():
+    with (
+        pytest.raises(ModelError, match="rho has 2 values for a batch of 3 rows"),
+        prune(model(), schedule=SCHEDULE, rho=[0.2, 0.3]),
+    ):
+        model().generate(**tiny_batch(model()), max_new_tokens=2)
+
+
+@pytest.mark.parametrize("rho", [1.2, -0.1, [0.5, float("nan")], []])
+def test_rho_outside_its_range(rho):
+    with pytest.raises(ModelError, match="between 0 and 1"), prune(model(), schedule=SCHEDULE, rho=rho):
+        pass
+
+
+@pytest.mark.parametrize("schedule", [Schedule(16, 9, (1, 2, 4), (9, 6, 3)), Schedule(25, 8, (1, 2, 4), (9, 6, 3))])
+def test_schedules_of_another_model(schedule):
+    with (
+        pytest.raises(BudgetError, match="this model has 16 and 8"),
+        prune(model(), schedule=schedule, rho=0.5),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("settings", [{"raters": "some"}, {"positions": "shuffle"}])
+def test_unknown_options(settings):
+    with (
+        pytest.raises(ModelError, match="expected one of sparsevlm"),
+        prune(model(), schedule=SCHEDULE, rho=0.5, **settings),
+    ):
+        pass
+
+
+def test_a_fan_of_another_length():
+    with (
+        pytest.raises(ModelError, match="2 values for a fan of 3"),
+        prune(model(), schedule=SCHEDULE, rho=[0.1, 0.2], fan=[0, 0, 1]),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("fan", [[], [0, -1]])
+def test_a_fan_from_nowhere(fan):
+    with pytest.raises(ModelError, match="counted from 0"), prune(model(), schedule=SCHEDULE, rho=0.5, fan=fan):
+        pass
+
+
+def test_selectors_that_miscount():
+    class Greedy:
+        needs_gram = False
+
+        def __call__(self, relevance_BN, gram_BNN, counts_B, rho_B, valid_BN):
+            return Selection(valid_BN, valid_BN)
+
+    with (
+        pytest.raises(ModelError, match=r"Greedy kept \[16, 16, 16\].*here \[9, 9, 9\]"),
+        prune(model(), schedule=SCHEDULE, rho=0.5, selector=Greedy()),
+    ):
+        model().generate(**tiny_batch(model()), max_new_tokens=2)
+
+
+def test_sliding_windows():
+    sliding = copy.copy(model())
+    sliding.config = copy.copy(model().config)
+    sliding.config.text_config = MistralConfig(num_hidden_layers=8, sliding_window=128)
+    with pytest.raises(ModelError, match="sliding window"), prune(sliding, schedule=SCHEDULE, rho=0.5):
+        pass
+
+
+def test_a_model_that_is_pruned_already(pruned):
+    before = fingerprint(model())
+    with pytest.raises(ModelError, match="pruned already"), prune(model(), schedule=SCHEDULE, rho=0.5):
+        pass
+    with pytest.raises(ModelError, match="pruned already"), prune(model(), schedule=LATER, rho=0.5):
+        pass
+    assert fingerprint(model()) == before
+
+
+def test_caches_of_another_context():
+    batch = tiny_batch(model(), [(3, 7)])
+    with torch.no_grad():
+        with prune(model(), schedule=SCHEDULE, rho=0.5):
+            cache = model()(**batch).past_key_values
+        with prune(model(), schedule=SCHEDULE, rho=0.5), pytest.raises(ModelError, match="another context"):
+            model()(torch.tensor([[40]]), past_key_values=cache)

@@ -1,0 +1,255 @@
+"""A whole calibration on a tiny model: from samples and a cache to an artifact, resumed, extended, refused."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from speaking_models import load_speaking, speaking_llava_directory, write_picture, write_samples
+
+from clasp_calib.artifacts.files import check_fits, read_artifact, write_artifact
+from clasp_calib.cache.encode import cache_features
+from clasp_calib.calib.evaluator import Evaluator
+from clasp_calib.calib.prompting import PROMPT
+from clasp_calib.common.errors import ArtifactError, CacheError, InputError, StudyError
+from clasp_calib.common.samples import CLASSES, Sample
+from clasp_calib.runtime.schedule import parse_budget
+from clasp_calib.search.calibrate import Calibration, SearchRequest
+from clasp_calib.search.engine import RaceSettings
+from clasp_calib.search.space import Prototype, SearchSpace, write_space
+
+BUDGET, OTHER = parse_budget("50%"), parse_budget(6)
+SPACE = SearchSpace(
+    prototypes=(Prototype(name="own", weights={3: 1}), Prototype(name="mixed", weights={1: 0.5, 3: 0.5})),
+    rhos=(0.25, 1.0),
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    model: Any
+    processor: Any
+    samples: tuple[Sample, ...]
+    cache: Path
+    space: Path
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Bench:
+    root = tmp_path_factory.mktemp("calibrate")
+    model, processor = load_speaking(speaking_llava_directory(root / "model", decoder_layers=17))
+    rows = [json.loads(line) for line in write_samples(root, {"calibration": 5, "selection": 3}).open()]
+    samples = tuple(
+        Sample(
+            row["id"],
+            row["question"],
+            root / row["image"],
+            tuple(row["answers"]),
+            split=row["split"],
+            label=row["gold_class"],
+        )
+        for row in rows
+        if (row["split"], row["gold_class"]) != ("selection", "spatial")
+    )
+    cache_features(model, processor, samples, (1, 2, 3), root / "cache")
+    write_space(SPACE, root / "space.yaml")
+    return Bench(model, processor, samples, root / "cache", root / "space.yaml")
+
+
+@pytest.fixture
+def request_(bench, tmp_path) -> SearchRequest:
+    return SearchRequest(
+        model="tiny",
+        prompt=PROMPT,
+        samples=bench.samples,
+        samples_hash="1" * 64,
+        classes=CLASSES,
+        taxonomy_hash="2" * 64,
+        cache=bench.cache,
+        study=tmp_path / "study",
+        artifact=tmp_path / "artifact",
+        space=bench.space,
+        per_class=100,
+        starts=(2, 6, 15),
+        race=RaceSettings(first=2),
+        seed=0,
+    )
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Everything that the evaluator is asked while the test runs."""
+    calls, plain = [], Evaluator.scores
+
+    def scores(self, sample, candidates, pruning):
+        calls.extend((sample.id, c.name, pruning.schedule.counts) for c in candidates)
+        return plain(self, sample, candidates, pruning)
+
+    monkeypatch.setattr(Evaluator, "scores", scores)
+    return calls
+
+
+def calibration(bench, request, **changes):
+    return Calibration(bench.model, bench.processor, replace(request, **changes))
+
+
+def test_the_artifact_says_what_was_found(bench, request_, asked):
+    plan = calibration(bench, request_).plan(BUDGET)
+    artifact = calibration(bench, request_).run(BUDGET)
+    check_fits(artifact, bench.model.config)
+    assert plan["candidates a class"] == 4
+    assert (plan["calibration samples"], plan["selection samples"], plan["classes"]) == (15, 6, 3)
+    assert len(asked) == len(set(asked)) <= plan["evaluations at most"]
+    entry = artifact.entry("50%")
+    assert (entry.counts, entry.mean_tokens) == ((10, 6, 5), pytest.approx(8, abs=0.5))
+    assert list(entry.choices) == list(CLASSES)
+    for label, choice in entry.choices.items():
+        searched = label in ("attribute", "counting", "spatial")
+        assert choice.candidates == (4 if searched else 1)
+        assert (choice.calibration is not None) == searched
+        assert (choice.selection is not None) == (label in ("attribute", "counting"))
+        expected = (0, 0.5, 0, 0.5, 0) if choice.prototype == "mixed" else (0, 0, 0, 1, 0)
+        assert artifact.alpha("50%", label) == expected
+        assert artifact.rho("50%", label) in ((0.25, 1.0) if searched else (1.0,))
+        if choice.selection is not None:
+            assert choice.selection >= choice.selection_default
+            assert (choice.prototype, artifact.rho("50%", label)) == ("own", 1) or (
+                choice.selection > choice.selection_default
+            )
+    assert any((c.prototype, artifact.rho("50%", label)) != ("own", 1) for label, c in entry.choices.items())
+    assert sum(choice.evaluations for choice in entry.choices.values()) == len(asked)
+    provenance = artifact.manifest.provenance["50%"]
+    assert (provenance.samples, provenance.space, provenance.metric) == ("1" * 64, SPACE.digest, "exact")
+
+
+def test_a_search_that_is_given_again_measures_nothing_and_finds_the_same(bench, request_, asked, tmp_path):
+    first = write_artifact(calibration(bench, request_).run(BUDGET), tmp_path / "a")
+    count = len(asked)
+    second = write_artifact(calibration(bench, request_).run(BUDGET), tmp_path / "b")
+    assert count == len(asked) > 0
+    assert first.manifest.id == second.manifest.id
+    elsewhere = calibration(bench, request_, study=tmp_path / "elsewhere").run(BUDGET)
+    assert len(asked) == 2 * count
+    assert write_artifact(elsewhere, tmp_path / "c").manifest.id == first.manifest.id
+
+
+def test_a_search_that_was_interrupted_goes_on(bench, request_, asked, tmp_path, monkeypatch):
+    expected = calibration(bench, request_, study=tmp_path / "undisturbed").run(BUDGET)
+    whole = list(asked)
+    asked.clear()
+    plain = Evaluator.scores
+
+    def scores(*arguments):
+        if len(asked) > 9:
+            raise KeyboardInterrupt
+        return plain(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "scores", scores)
+        with pytest.raises(KeyboardInterrupt):
+            calibration(bench, request_).run(BUDGET)
+    assert 0 < len(asked) < len(whole)
+    assert calibration(bench, request_).run(BUDGET).manifest == expected.manifest
+    assert asked == whole
+
+
+def test_a_budget_is_added_to_an_artifact_that_is_there(bench, request_):
+    first = write_artifact(calibration(bench, request_).run(BUDGET), request_.artifact)
+    both = write_artifact(calibration(bench, request_).run(OTHER), request_.artifact)
+    assert both.budgets == ("50%", "6")
+    assert both.entry("50%") == first.entry("50%")
+    assert np.array_equal(both.alphas[0], first.alphas[0])
+    assert both.counts("6") == (7, 4, 3)
+    together = calibration(bench, request_, artifact=request_.study / "none")
+    together.run(BUDGET)
+    assert together.run(OTHER).manifest == both.manifest.model_copy(update={"id": None, "files": {}})
+
+
+def test_an_artifact_of_other_settings_is_refused_before_anything_is_measured(bench, request_, asked):
+    write_artifact(calibration(bench, request_).run(BUDGET), request_.artifact)
+    asked.clear()
+    for change, name in (({"prompt": "<image> {question}:"}, "prompt"), ({"model": "other"}, "model")):
+        with pytest.raises(ArtifactError, match=rf"made with other settings \({name}\); give another place"):
+            calibration(bench, request_, study=request_.study / "fresh", **change).run(OTHER)
+    assert asked == []
+
+
+def test_an_artifact_of_another_model_or_a_damaged_one_is_refused(bench, request_, tmp_path):
+    artifact = write_artifact(calibration(bench, request_).run(BUDGET), request_.artifact)
+    shape = artifact.manifest.shape.model_copy(update={"text_layers": 32})
+    foreign = artifact.manifest.model_copy(update={"shape": shape, "fingerprint": shape.fingerprint})
+    write_artifact(artifact.with_manifest(foreign), tmp_path / "foreign")
+    with pytest.raises(ArtifactError, match=r"this model differs \(text_layers: 32, 17\)"):
+        calibration(bench, request_, artifact=tmp_path / "foreign")
+    (request_.artifact / "weights.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"weights\.safetensors is missing"):
+        calibration(bench, request_)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not empty and holds no artifact"):
+        calibration(bench, request_, artifact=tmp_path / "notes")
+
+
+def tuned(model):
+    with torch.no_grad():
+        model.model.language_model.layers[16].mlp.down_proj.weight.mul_(1.01)
+
+
+@pytest.mark.parametrize("change", ["answers", "split", "metric", "picture", "race", "space", "prompt", "weights"])
+def test_scores_of_other_settings_are_not_taken_up(bench, request_, tmp_path, change):
+    model, processor = bench.model, bench.processor
+    # One class is enough, and the first sample of it is changed.
+    samples = [s for s in bench.samples if s.label == "attribute"]
+    few = replace(request_, samples=tuple(samples), artifact=tmp_path / "other")
+    Calibration(model, processor, few).run(BUDGET)
+    changed = {
+        "answers": lambda: {"samples": (replace(samples[0], answers=("no",)), *samples[1:])},
+        "split": lambda: {"samples": (replace(samples[0], split="selection"), *samples[1:])},
+        "metric": lambda: {"samples": (replace(samples[0], metric="yes_no"), *samples[1:])},
+        "picture": lambda: {"samples": (replace(samples[0], image=samples[1].image), *samples[1:])},
+        "race": lambda: {"race": RaceSettings(first=3)},
+        "space": lambda: {"space": None},
+        "prompt": lambda: {"prompt": "<image> {question}:"},
+        "weights": lambda: {},
+    }[change]()
+    if change == "weights":
+        model, processor = load_speaking(Path(model.config._name_or_path))
+        tuned(model)
+    with pytest.raises(StudyError, match=r"'50%/attribute' was recorded with other settings"):
+        Calibration(model, processor, replace(few, **changed)).run(BUDGET)
+    Calibration(model, processor, replace(few, study=tmp_path / "fresh", **changed)).run(BUDGET)
+    Calibration(bench.model, bench.processor, few).run(BUDGET)
+
+
+def test_what_is_lacking_is_found_before_anything_is_measured(bench, request_, asked, tmp_path):
+    with pytest.raises(CacheError, match="no feature cache at"):
+        calibration(bench, request_, cache=tmp_path / "none")
+    stranger = replace(bench.samples[0], image=write_picture(tmp_path / "new.png", 99))
+    with pytest.raises(CacheError, match=r"1 of \d+ pictures are not cached \(first: .*new\.png\)"):
+        calibration(bench, request_, samples=(stranger, *bench.samples[1:]))
+    with pytest.raises(InputError, match="no sample is of the split 'calibration'"):
+        calibration(bench, request_, samples=tuple(s for s in bench.samples if s.split == "selection"))
+    write_space(SearchSpace(prototypes=(Prototype(name="a", weights={0: 1.0}),), rhos=(1.0,)), tmp_path / "s.yaml")
+    with pytest.raises(
+        CacheError, match=r"the cache holds the layers \(1, 2, 3\), not \[0\]; add them: .*--layers 0,3"
+    ):
+        calibration(bench, request_, space=tmp_path / "s.yaml")
+    with pytest.raises(InputError, match="must hold <image> once"):
+        calibration(bench, request_, prompt="{question}")
+    assert asked == []
+
+
+def test_without_selection_samples_the_race_decides(bench, request_):
+    samples = tuple(s for s in bench.samples if s.split == "calibration")
+    artifact = calibration(bench, request_, samples=samples).run(BUDGET)
+    assert all(choice.selection is None for choice in artifact.entry("50%").choices.values())
+
+
+def test_the_unpruned_budget_can_be_searched(bench, request_, tmp_path):
+    artifact = calibration(bench, request_).run(parse_budget("100%"))
+    assert artifact.counts("100%") == (16, 16, 16)
+    write_artifact(artifact, tmp_path / "a")
+    assert read_artifact(tmp_path / "a").budgets == ("100%",)

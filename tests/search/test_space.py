@@ -1,0 +1,131 @@
+"""The search space: what it holds, and what a file may not say."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clasp_calib.common.errors import InputError
+from clasp_calib.search.space import OWN, Prototype, SearchSpace, default_space, read_space, write_space
+
+NUMBERS = st.floats(0.01, 1)
+
+
+@st.composite
+def spaces(draw, layers=12):
+    prototypes = []
+    names = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda name: name != OWN)
+    for name in draw(st.lists(names, min_size=1, max_size=4, unique=True)):
+        raw = draw(st.dictionaries(st.integers(0, layers), NUMBERS, min_size=1, max_size=4))
+        prototypes.append(Prototype(name=name, weights={k: v / sum(raw.values()) for k, v in raw.items()}))
+    rhos = draw(st.lists(st.integers(0, 100).map(lambda hundredths: hundredths / 100), min_size=1, max_size=5))
+    return SearchSpace(prototypes=tuple(prototypes), rhos=tuple(rhos))
+
+
+@given(spaces())
+def test_what_is_read_is_what_was_written(tmp_path_factory, space):
+    path = tmp_path_factory.mktemp("space") / "deep" / "space.yaml"
+    write_space(space, path)
+    assert read_space(path) == space
+    assert read_space(path).digest == space.digest
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write .*space\.yaml .*--run"):
+        write_space(default_space((1,), 1), tmp_path / "file" / "space.yaml")
+
+
+@given(spaces(), st.integers(0, 12))
+def test_doing_nothing_is_always_there_and_first(space, own):
+    candidates = space.candidates(12, own)
+    first = candidates[0]
+    assert (first.prototype, first.rho) == (OWN, 1.0)
+    assert first.alpha == tuple(float(layer == own) for layer in range(13))
+    assert len({(c.alpha, c.rho) for c in candidates}) == len({c.name for c in candidates}) == len(candidates)
+    asked = {(p.name, rho) for p in space.prototypes for rho in space.rhos}
+    assert {(c.prototype, c.rho) for c in candidates[1:]} <= asked
+    for candidate in candidates:
+        assert len(candidate.alpha) == 13
+        assert sum(candidate.alpha) == pytest.approx(1)
+
+
+def test_a_mixture_that_two_prototypes_share_is_tried_once():
+    space = SearchSpace(
+        prototypes=(
+            Prototype(name="a", weights={1: 0.5, 2: 0.5}),
+            Prototype(name="b", weights={2: 0.5, 1: 0.5}),
+            Prototype(name=OWN, weights={3: 1.0}),
+        ),
+        rhos=(0.5, 1.0, 0.5),
+    )
+    assert [c.name for c in space.candidates(4, 3)] == ["own/rho=1", "a/rho=0.5", "a/rho=1", "own/rho=0.5"]
+
+
+def test_names_that_a_search_could_not_tell_apart_are_refused():
+    foreign = SearchSpace(prototypes=(Prototype(name=OWN, weights={2: 1.0}),), rhos=(1.0,))
+    with pytest.raises(
+        InputError, match=r"2 different candidates called 'own/rho=1'; rename a prototype \('own' stands"
+    ):
+        foreign.candidates(4, 3)
+    near = SearchSpace(prototypes=(Prototype(name="a", weights={2: 1.0}),), rhos=(0.5, 0.50000001))
+    with pytest.raises(InputError, match=r"2 different candidates called 'a/rho=0\.5'"):
+        near.candidates(4, 3)
+
+
+def test_layers_that_the_tower_lacks_are_refused():
+    space = SearchSpace(prototypes=(Prototype(name="a", weights={-1: 0.5, 5: 0.5}),), rhos=(1.0,))
+    with pytest.raises(InputError, match=r"names vision layers \[-1, 5\]; this tower has hidden states 0 to 4"):
+        space.candidates(4, 3)
+
+
+@given(st.sets(st.integers(0, 24), min_size=1), st.data())
+def test_the_default_space_mixes_cached_layers_around_the_own_one(layers, data):
+    own = data.draw(st.sampled_from(sorted(layers)))
+    space = default_space(sorted(layers), own)
+    assert set(space.layers) <= layers
+    assert own in space.layers
+    candidates = space.candidates(24, own)
+    assert len(candidates) >= len(space.rhos)
+    if min(layers) < own:
+        assert {"deep", "hybrid", "hybrid-light"} <= {p.name for p in space.prototypes}
+
+
+def test_the_default_space_needs_the_own_layer():
+    with pytest.raises(InputError, match=r"holds the layers \(1, 2\), without .* own layer 3; .*--layers 1,2,3"):
+        default_space((1, 2), 3)
+
+
+VALID = "rhos: [0.5]\nprototypes: [{name: a, weights: {1: 1.0}}]"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rhos: [", "is not YAML"),
+        ("\xff", "is not YAML"),
+        ("", "is not a search space: the file: Input should be"),
+        ("- 1", "is not a search space: the file"),
+        (VALID + "\nseeds: 1", "is not a search space: seeds: Extra inputs"),
+        ("rhos: [0.5]", "is not a search space: prototypes: Field required"),
+        (VALID.replace("[0.5]", "[]"), "rhos: Tuple should have at least 1"),
+        (VALID.replace("[0.5]", "[1.5]"), r"every rho must lie in \[0, 1\]"),
+        (VALID.replace("[0.5]", "[.nan]"), r"every rho must lie in \[0, 1\]"),
+        (VALID.replace("1: 1.0", "1: 0.9"), r"prototype 'a': weights must be positive and sum to 1, got \{1: 0\.9\}"),
+        (VALID.replace("1: 1.0", "1: 1.5, 2: -0.5"), "must be positive and sum to 1"),
+        (VALID.replace("1: 1.0", "1: .nan"), "must be positive and sum to 1"),
+        (VALID.replace("1: 1.0", "deep: 1.0"), r"prototypes\.0\.weights\.deep"),
+        (VALID.replace("{1: 1.0}", "{}"), r"prototypes\.0\.weights"),
+        (VALID.replace("}}]", "}}, {name: a, weights: {2: 1.0}}]"), "prototype names must be unique, got a, a"),
+    ],
+)
+def test_a_file_that_is_no_space_is_refused(tmp_path, text, expected):
+    (tmp_path / "space.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=expected):
+        read_space(tmp_path / "space.yaml")
+
+
+def test_a_missing_file_says_where_to_get_one(tmp_path):
+    with pytest.raises(
+        InputError, match=r"no search space at .*space\.yaml; make one to start from with `clasp-calib search"
+    ):
+        read_space(tmp_path / "space.yaml")
