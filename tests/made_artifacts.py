@@ -6,7 +6,7 @@ import numpy as np
 from tiny_models import tiny_llava
 
 from clasp_calib.artifacts.artifact import Artifact
-from clasp_calib.artifacts.manifest import BudgetEntry, ClassChoice, Manifest, Provenance
+from clasp_calib.artifacts.manifest import BudgetEntry, ClassChoice, Decoding, Manifest, Provenance
 from clasp_calib.artifacts.model_shape import model_shape
 
 CONFIG = tiny_llava(decoder_layers=17).config
@@ -17,6 +17,7 @@ CHOICE = ClassChoice(
 )
 PROVENANCE = Provenance(
     samples="1" * 64,
+    labels="4" * 64,
     cache_encoder="weights:ab",
     space="2" * 64,
     taxonomy="3" * 64,
@@ -42,6 +43,7 @@ def made(*budgets: str, seed: int = 0, **changes: object) -> Artifact:
         shape=SHAPE,
         fingerprint=SHAPE.fingerprint,
         classes=CLASSES,
+        taxonomy={"object_identification": "object", "text_recognition": "text", "other": "default"},
         starts=(2, 6, 15),
         tau=1.0,
         raters="sparsevlm",
@@ -49,6 +51,7 @@ def made(*budgets: str, seed: int = 0, **changes: object) -> Artifact:
         features="projected",
         iterations=5,
         prompt="<image>{question} ÄÖ",
+        decoding=Decoding(do_sample=False, max_new_tokens=16),
         budgets=entries,
         provenance=dict.fromkeys(budgets, PROVENANCE),
         files={},

@@ -1,6 +1,7 @@
 """The artifact in memory: the manifest and its two arrays, and what can be asked of them."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,10 @@ CONVEX = 1e-5
 
 _SHARED = {
     "model",
+    "revision",
     "shape",
     "classes",
+    "taxonomy",
     "starts",
     "tau",
     "raters",
@@ -22,6 +25,7 @@ _SHARED = {
     "features",
     "iterations",
     "prompt",
+    "decoding",
 }
 
 
@@ -32,6 +36,8 @@ class Artifact:
     manifest: Manifest
     alphas: NDArray[np.float32]
     rhos: NDArray[np.float32]
+    study: Mapping[str, bytes] = field(default_factory=dict)
+    """Files under ``study/`` by name, as they are on the disk; see `clasp_calib.artifacts.study`."""
 
     def __post_init__(self) -> None:
         self._check()
@@ -103,8 +109,27 @@ class Artifact:
         """The same numbers under another manifest."""
         return replace(self, manifest=manifest)
 
+    def with_study(self, name: str, content: bytes) -> "Artifact":
+        """The artifact with a file of its study added or replaced."""
+        return replace(self, study={**self.study, name: content})
+
+    def only(self, budgets: Sequence[str]) -> "Artifact":
+        """The artifact of some of its budgets, without its study.
+
+        Raises:
+            ArtifactError: one of them is not in it.
+        """
+        places = [self._budget(name) for name in budgets]
+        manifest = self.manifest.model_copy(
+            update={
+                "budgets": tuple(self.manifest.budgets[i] for i in places),
+                "provenance": {name: self.manifest.provenance[name] for name in budgets},
+            }
+        )
+        return Artifact(manifest, self.alphas[places], self.rhos[places])
+
     def joined(self, earlier: "Artifact | None") -> "Artifact":
-        """This artifact's budgets together with the other budgets of an earlier one.
+        """This artifact's budgets and study together with the other budgets of an earlier one.
 
         Raises:
             ArtifactError: the two were made under other settings, so that one artifact cannot hold both.
@@ -126,7 +151,7 @@ class Artifact:
             }
         )
         alphas = np.concatenate([earlier.alphas[kept], self.alphas])
-        return Artifact(manifest, alphas, np.concatenate([earlier.rhos[kept], self.rhos]))
+        return replace(self, manifest=manifest, alphas=alphas, rhos=np.concatenate([earlier.rhos[kept], self.rhos]))
 
     def _budget(self, name: str) -> int:
         if name not in self.budgets:

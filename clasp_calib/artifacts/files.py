@@ -1,5 +1,10 @@
-"""Reading and writing an artifact directory, whole or not at all, and checking that it fits a model."""
+"""Reading and writing an artifact directory, whole or not at all, and checking that it fits a model.
 
+What is read may come from anybody: nothing in an artifact is executed, every file is bounded before it is read, and
+whatever does not follow the format is refused with the name of the field.
+"""
+
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -8,23 +13,33 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.artifacts.card import CARD, model_card
 from clasp_calib.artifacts.manifest import FORMAT, Manifest
 from clasp_calib.artifacts.model_shape import model_shape
+from clasp_calib.artifacts.study import SCORES, TRIALS
 from clasp_calib.common.errors import ArtifactError, InputError
-from clasp_calib.common.hashing import sha256_file, sha256_json
+from clasp_calib.common.hashing import sha256_json
 
 MANIFEST = "artifact.json"
 WEIGHTS = "weights.safetensors"
+STUDY = (TRIALS, SCORES)
+FILES = (WEIGHTS, *STUDY, CARD)
+"""Every file that a manifest may list; the first is always there."""
 _PARTIAL = ".partial"
+_MANIFEST_BYTES = 16 << 20
+_STUDY_BYTES = 256 << 20
+_HEADER_BYTES = 1 << 16
+"""What safetensors may add to the numbers; two tensors need some hundred bytes."""
+_AGAIN = "fetch or make the artifact again"
 
 
 def write_artifact(artifact: Artifact, directory: Path) -> Artifact:
     """Write an artifact; what stood there before is replaced only once the new one is complete on the disk.
 
-    Other files in the directory, such as a model card, are left alone.
+    Files in the directory that are not an artifact's are left alone.
 
     Returns:
         The artifact with its file hashes and id.
@@ -33,21 +48,27 @@ def write_artifact(artifact: Artifact, directory: Path) -> Artifact:
         InputError: the place cannot be written to, or holds something that is not an artifact.
     """
     check_place(directory)
+    weights = {"alpha": np.ascontiguousarray(artifact.alphas), "rho": np.ascontiguousarray(artifact.rhos)}
+    contents = {WEIGHTS: save(weights), **artifact.study, CARD: model_card(artifact).encode()}
+    files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    manifest = artifact.manifest.model_copy(update={"files": files, "id": None})
+    manifest = manifest.model_copy(update={"id": _identity(manifest.model_dump(mode="json"))})
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False)
+    contents[MANIFEST] = (text + "\n").encode()
     partial = directory / _PARTIAL
     try:
         if partial.exists():
             shutil.rmtree(partial)
-        partial.mkdir(parents=True)
-        weights = {"alpha": np.ascontiguousarray(artifact.alphas), "rho": np.ascontiguousarray(artifact.rhos)}
-        (partial / WEIGHTS).write_bytes(save(weights))
-        files = {WEIGHTS: sha256_file(partial / WEIGHTS)}
-        manifest = artifact.manifest.model_copy(update={"files": files, "id": None})
-        manifest = manifest.model_copy(update={"id": _identity(manifest.model_dump(mode="json"))})
-        text = json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False)
-        (partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        for name in (WEIGHTS, MANIFEST):
+        for name, content in contents.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_bytes(content)
+        for name in contents:
+            (directory / name).parent.mkdir(exist_ok=True)
             (partial / name).replace(directory / name)
-        partial.rmdir()
+        for name in FILES:
+            if name not in contents:
+                (directory / name).unlink(missing_ok=True)
+        shutil.rmtree(partial)
     except OSError as error:
         raise InputError(f"cannot write the artifact to {directory} ({error}); give another place") from error
     return artifact.with_manifest(manifest)
@@ -61,52 +82,43 @@ def check_place(directory: Path) -> None:
     """
     if directory.is_dir():
         others = {path.name for path in directory.iterdir()}
-        if MANIFEST not in others and others - {WEIGHTS, _PARTIAL}:
+        if others and not others & {MANIFEST, _PARTIAL}:
             raise InputError(f"{directory} is not empty and holds no artifact; give another place")
     elif directory.exists():
         raise InputError(f"{directory} is a file; give a directory for the artifact")
 
 
 def read_artifact(directory: Path) -> Artifact:
-    """Read and verify an artifact.
+    """Read and verify what a server needs of an artifact, and its study; not its model card.
 
     Raises:
         ArtifactError: it is missing, of an unknown format, damaged, or was edited by hand.
     """
-    path = directory / MANIFEST
-    if not path.is_file():
-        raise ArtifactError(
-            f"no artifact at {directory} (there is no {MANIFEST}); make one with `clasp-calib search --budget 192`"
-        )
+    manifest = _read_manifest(directory)
+    study = {name: _checked(directory, name, manifest, _STUDY_BYTES) for name in STUDY if name in manifest.files}
+    numbers = 4 * len(manifest.budgets) * len(manifest.classes) * (manifest.shape.vision_layers + 2)
+    content = _checked(directory, WEIGHTS, manifest, numbers + _HEADER_BYTES)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} cannot be read as JSON ({error}); fetch or make the artifact again") from error
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
-        raise ArtifactError(f"{path} is of format {found!r}; this version of clasp-calib reads format {FORMAT}")
-    try:
-        manifest = Manifest.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ArtifactError(f"{path} does not follow format {FORMAT}: {where}: {first['msg']}") from error
-    if manifest.id != _identity(content):
+        weights = load(content)
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{directory / WEIGHTS} cannot be read as safetensors ({error}); {_AGAIN}") from error
+    if set(weights) != {"alpha", "rho"}:
         raise ArtifactError(
-            f"{path} does not match its own id: it was changed after it was written; fetch or make it again"
+            f"{directory / WEIGHTS} holds {', '.join(sorted(weights)) or 'nothing'}; expected alpha and rho; {_AGAIN}"
         )
-    if set(manifest.files) != {WEIGHTS}:
-        raise ArtifactError(
-            f"{path} lists the files {', '.join(manifest.files) or 'none'}; format {FORMAT} has {WEIGHTS} alone"
-        )
-    _verify(directory / WEIGHTS, manifest.files[WEIGHTS])
-    try:
-        weights = load_file(directory / WEIGHTS)
-        return Artifact(manifest, weights["alpha"], weights["rho"])
-    except (SafetensorError, KeyError) as error:
-        raise ArtifactError(
-            f"{directory / WEIGHTS} does not hold alpha and rho ({error}); fetch or make the artifact again"
-        ) from error
+    return Artifact(manifest, weights["alpha"], weights["rho"], study)
+
+
+def verify_files(directory: Path) -> dict[str, int]:
+    """Read an artifact whole, its model card too, and give the bytes of every file of it.
+
+    Raises:
+        ArtifactError: see `read_artifact`.
+    """
+    files = read_artifact(directory).manifest.files
+    if CARD in files:
+        _checked(directory, CARD, _read_manifest(directory), _MANIFEST_BYTES)
+    return {name: (directory / name).stat().st_size for name in (MANIFEST, *(f for f in FILES if f in files))}
 
 
 def check_fits(artifact: Artifact, config: Any) -> None:
@@ -128,19 +140,82 @@ def check_fits(artifact: Artifact, config: Any) -> None:
         )
 
 
+def _read_manifest(directory: Path) -> Manifest:
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise ArtifactError(
+            f"no artifact at {directory} (there is no {MANIFEST}); make one with `clasp-calib search --budget 192`"
+        )
+    text = _bounded(directory, MANIFEST, _MANIFEST_BYTES)
+    try:
+        content = json.loads(text.decode(), parse_constant=_refuse, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} cannot be read as JSON ({error}); {_AGAIN}") from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT or isinstance(found, bool):
+        newer = isinstance(found, int) and found > FORMAT
+        advice = "; install a newer clasp-calib" if newer else ""
+        raise ArtifactError(f"{path} is of format {found!r}; this version of clasp-calib reads format {FORMAT}{advice}")
+    if content.get("id") != _identity(content):
+        raise ArtifactError(f"{path} does not match its own id: it was changed after it was written; {_AGAIN}")
+    try:
+        manifest = Manifest.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"{part}: " for part in [".".join(map(str, first["loc"]))] if part)
+        raise ArtifactError(f"{path} does not follow format {FORMAT}: {where}{first['msg']}") from error
+    if WEIGHTS not in manifest.files or not set(manifest.files) <= set(FILES):
+        raise ArtifactError(
+            f"{path} lists the files {', '.join(manifest.files) or 'none'}; format {FORMAT} has {WEIGHTS}, "
+            f"and may have {', '.join(FILES[1:])}"
+        )
+    return manifest
+
+
+def _checked(directory: Path, name: str, manifest: Manifest, limit: int) -> bytes:
+    content = _bounded(directory, name, limit)
+    found, expected = hashlib.sha256(content).hexdigest(), manifest.files[name]
+    if found != expected:
+        raise ArtifactError(
+            f"{directory / name} is damaged: its sha256 is {found[:12]}, the manifest says {expected[:12]}; {_AGAIN}"
+        )
+    return content
+
+
+def _bounded(directory: Path, name: str, limit: int) -> bytes:
+    """A file's bytes, if it lies where an artifact's file may and is no larger than it can be."""
+    path = directory / name
+    try:
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing; {_AGAIN}")
+        home, target = directory.resolve(), path.resolve()
+        # The Hub's cache keeps files under blobs/, beside snapshots/, and links to them.
+        blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
+        if not target.is_relative_to(home) and target.parent != blobs:
+            raise ArtifactError(f"{path} is a link to {target}, outside of the artifact; {_AGAIN}")
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); {_AGAIN}") from error
+    if len(content) > limit:
+        raise ArtifactError(f"{path} is larger than the {limit} bytes that it can need; {_AGAIN}")
+    return content
+
+
 def _identity(manifest: dict[str, Any]) -> str:
-    return sha256_json({key: value for key, value in manifest.items() if key != "id"})
+    try:
+        return sha256_json({key: value for key, value in manifest.items() if key != "id"})
+    except ValueError as error:  # A lone surrogate has no UTF-8.
+        raise ArtifactError(f"{MANIFEST} holds text that is not Unicode ({error}); {_AGAIN}") from error
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number")
 
 
-def _verify(path: Path, expected: str) -> None:
-    if not path.is_file():
-        raise ArtifactError(f"{path} is missing; fetch or make the artifact again")
-    if (found := sha256_file(path)) != expected:
-        raise ArtifactError(
-            f"{path} is damaged: its sha256 is {found[:12]}, the manifest says {expected[:12]}; "
-            "fetch or make the artifact again"
-        )
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} stands twice in one object")
+    return content

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from clasp_calib.artifacts.manifest import MACRO
 from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.evaluator import Evaluator, Pruning
 from clasp_calib.calib.intervals import Interval, bootstrap_weights, interval, macro_interval
 from clasp_calib.common.progress import track
 from clasp_calib.common.samples import Sample
-
-MACRO = "macro"
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class Comparison:
     settings: tuple[str, ...]
     scores: NDArray[np.float64]
     labels: tuple[str, ...]
+    samples: tuple[str, ...]
     pictures: tuple[str, ...]
     seed: int
 
@@ -88,6 +88,7 @@ def compare(
         tuple(s.name for s in settings),
         np.array(columns, dtype=np.float64).T,
         tuple(label for label, _ in flat),
+        tuple(sample.id for _, sample in flat),
         tuple(str(sample.image) for _, sample in flat),
         seed,
     )

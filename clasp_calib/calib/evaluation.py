@@ -1,14 +1,15 @@
 """An artifact against no pruning, default pruning and random pruning, at each of its budgets."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.files import check_fits
-from clasp_calib.artifacts.manifest import Score
+from clasp_calib.artifacts.manifest import CALIBRATED, Measured, Score
+from clasp_calib.artifacts.study import SampleScore, with_scores
 from clasp_calib.baselines.random_pruning import RandomPruning
 from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.compare import Comparison, Setting, compare
@@ -23,7 +24,7 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.schedule import Schedule
 from clasp_calib.runtime.selection import Selector
 
-UNPRUNED, DEFAULT, RANDOM, CALIBRATED = "unpruned", "default", "random", "calibrated"
+UNPRUNED, DEFAULT, RANDOM = "unpruned", "default", "random"
 SETTINGS = (UNPRUNED, DEFAULT, RANDOM, CALIBRATED)
 
 
@@ -39,6 +40,8 @@ class BudgetResult:
     """Class or ``macro`` -> calibrated minus default, paired."""
     seconds: Mapping[str, float]
     """Setting -> median seconds of one answer; empty if nothing was timed."""
+    answers: Sequence[SampleScore] = ()
+    """What every setting scored on every sample."""
 
     @property
     def title(self) -> str:
@@ -59,14 +62,16 @@ class Evaluation:
 
     budgets: tuple[BudgetResult, ...]
 
-    def recorded_in(self, artifact: Artifact) -> Artifact:
-        """The artifact with these results in its manifest (scores only: durations would change its bytes)."""
-        measured = {result.budget: _scores(result) for result in self.budgets}
-        entries = tuple(
-            entry.model_copy(update={"results": measured.get(entry.name, entry.results)})
-            for entry in artifact.manifest.budgets
-        )
-        return artifact.with_manifest(artifact.manifest.model_copy(update={"budgets": entries}))
+    def recorded_in(self, artifact: Artifact, measured: Measured) -> Artifact:
+        """The artifact with these results (scores only: durations would change its bytes), and what they are of."""
+        results = {result.budget: {"results": _scores(result), "measured": measured} for result in self.budgets}
+        entries = tuple(e.model_copy(update=results.get(e.name, {})) for e in artifact.manifest.budgets)
+        artifact = artifact.with_manifest(artifact.manifest.model_copy(update={"budgets": entries}))
+        return with_scores(artifact, [row for result in self.budgets for row in result.answers])
+
+    def agrees_with(self, artifact: Artifact) -> bool:
+        """Whether the artifact records the very same results for these budgets."""
+        return all(artifact.entry(r.budget).results == _scores(r) for r in self.budgets)
 
     def as_dict(self) -> dict[str, Any]:
         """All numbers, for JSON."""
@@ -113,37 +118,56 @@ def evaluate_artifact(
     """
     check_fits(artifact, model.config)
     adapter = adapter_for(model)
-    used = {layer for layer in range(adapter.vision_layers + 1) if artifact.alphas[..., layer].any()}
-    store = open_cache(cache, model, processor)
-    features = CachedFeatures(store, tuple(sorted({*used, adapter.own_layer})))
-    flat = [sample for of in samples.values() for sample in of]
-    features.check(flat)
     in_turns = [sample for row in zip_longest(*samples.values()) for sample in row if sample is not None]
     prompter = Prompter(processor, adapter.tokens_per_image, artifact.manifest.prompt)
-    evaluator = Evaluator(model, prompter, features)
+    evaluator = evaluator_for(model, processor, artifact, in_turns, cache)
     own = tuple(float(layer == adapter.own_layer) for layer in range(adapter.vision_layers + 1))
     default = dict.fromkeys(artifact.classes, Candidate(DEFAULT, own, 1.0))
     unpruned = compare(evaluator, [Setting(UNPRUNED, Pruning(None), default)], samples, seed)
     results = []
     for name in budgets:
-        schedule = Schedule(adapter.tokens_per_image, adapter.decoder_layers, artifact.starts, artifact.counts(name))
-        pruning = Pruning(schedule, artifact.raters, artifact.positions, artifact.iterations)
+        calibrated = calibrated_setting(model, artifact, name)
+        pruning, schedule = calibrated.pruning, calibrated.pruning.schedule
+        assert schedule is not None
         at_random = Pruning(schedule, artifact.raters, artifact.positions, selector_for=random_for(seed))
-        calibrated = {
-            label: Candidate(CALIBRATED, artifact.alpha(name, label), artifact.rho(name, label))
-            for label in artifact.classes
-        }
         settings = [
             Setting(DEFAULT, pruning, default),
             Setting(RANDOM, at_random, default),
-            Setting(CALIBRATED, pruning, calibrated),
+            calibrated,
         ]
         compared = _beside(unpruned, compare(evaluator, settings, samples, seed))
         everything = [Setting(UNPRUNED, Pruning(None), default), *settings]
         seconds = seconds_per_answer(model, processor, prompter, everything, in_turns[:timed]) if timed else {}
         gain = compared.difference(CALIBRATED, DEFAULT)
-        results.append(BudgetResult(name, schedule, compared.table(), gain, seconds))
+        answers = tuple(_answers(name, compared))
+        results.append(BudgetResult(name, schedule, compared.table(), gain, seconds, answers))
     return Evaluation(tuple(results))
+
+
+def evaluator_for(model: Any, processor: Any, artifact: Artifact, samples: Sequence[Sample], cache: Path) -> Evaluator:
+    """An evaluator on cached features with everything that the artifact's settings need for these samples.
+
+    Raises:
+        CacheError: a picture or a layer is not cached.
+    """
+    adapter = adapter_for(model)
+    used = {layer for layer in range(adapter.vision_layers + 1) if artifact.alphas[..., layer].any()}
+    features = CachedFeatures(open_cache(cache, model, processor), tuple(sorted({*used, adapter.own_layer})))
+    features.check(list(samples))
+    prompter = Prompter(processor, adapter.tokens_per_image, artifact.manifest.prompt)
+    return Evaluator(model, prompter, features, artifact.manifest.decoding.max_new_tokens)
+
+
+def calibrated_setting(model: Any, artifact: Artifact, budget: str) -> Setting:
+    """What the artifact prescribes at one of its budgets."""
+    adapter = adapter_for(model)
+    schedule = Schedule(adapter.tokens_per_image, adapter.decoder_layers, artifact.starts, artifact.counts(budget))
+    candidates = {
+        label: Candidate(CALIBRATED, artifact.alpha(budget, label), artifact.rho(budget, label))
+        for label in artifact.classes
+    }
+    pruning = Pruning(schedule, artifact.raters, artifact.positions, artifact.iterations)
+    return Setting(CALIBRATED, pruning, candidates)
 
 
 def random_for(seed: int) -> Callable[[Sample], Selector]:
@@ -159,8 +183,16 @@ def _beside(first: Comparison, second: Comparison) -> Comparison:
     import numpy as np
 
     scores = np.concatenate([first.scores, second.scores])
-    return Comparison(first.settings + second.settings, scores, first.labels, first.pictures, first.seed)
+    return replace(first, settings=first.settings + second.settings, scores=scores)
 
 
 def _scores(result: BudgetResult) -> dict[str, dict[str, Score]]:
     return {setting: {label: Score(**vars(i)) for label, i in of.items()} for setting, of in result.scores.items()}
+
+
+def _answers(budget: str, compared: Comparison) -> Iterator[SampleScore]:
+    numbers = {picture: number for number, picture in enumerate(dict.fromkeys(compared.pictures))}
+    rows = zip(compared.labels, compared.samples, compared.pictures, compared.scores.T, strict=True)
+    for label, sample, picture, scores in rows:
+        for setting, score in zip(compared.settings, scores, strict=True):
+            yield SampleScore(budget, setting, label, sample, numbers[picture], float(score))

@@ -27,6 +27,8 @@ from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import Schedule
 from clasp_calib.runtime.selection import Selector
 
+MAX_NEW_TOKENS = 16
+"""Longest answer where a metric has to generate."""
 ROWS = 32
 """Candidates of one forward. Our choice: enough to fill a processor, little enough memory for a 7B."""
 
@@ -53,7 +55,7 @@ class Evaluator:
         max_new_tokens: longest answer where a metric has to generate.
     """
 
-    def __init__(self, model: Any, prompter: Prompter, features: CachedFeatures, max_new_tokens: int = 16):
+    def __init__(self, model: Any, prompter: Prompter, features: CachedFeatures, max_new_tokens: int = MAX_NEW_TOKENS):
         self._model = model
         self._adapter = adapter_for(model)
         self._prompter = prompter

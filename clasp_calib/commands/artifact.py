@@ -1,43 +1,56 @@
-"""``clasp-calib artifact``: look at a calibrated artifact."""
+"""``clasp-calib artifact``: look at, verify, compare and pass on calibrated artifacts."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, RunOption
+from clasp_calib.commands.models import load
+from clasp_calib.commands.options import (
+    DEFAULT_RUN,
+    CacheOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    RunOption,
+    SamplesOption,
+    SeedOption,
+)
 from clasp_calib.commands.output import emit, say, show
+from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
-app = typer.Typer(no_args_is_help=True, help="Look at a calibrated artifact.")
+if TYPE_CHECKING:
+    from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.artifacts.difference import ClassChange, Difference, Gain
+
+app = typer.Typer(no_args_is_help=True, help="Look at, verify, compare and pass on calibrated artifacts.")
+DirectoryArgument = Annotated[
+    Path | None, typer.Argument(help="Artifact directory; default: artifact/ of the run.", show_default=False)
+]
+NOT_AS_RECORDED = 1
 
 
 @app.callback()
 def artifact() -> None:
-    """Look at a calibrated artifact."""
+    """Look at, verify, compare and pass on calibrated artifacts."""
 
 
 @app.command("show")
 def show_artifact(
-    directory: Annotated[Path | None, typer.Argument(help="Artifact directory; default: artifact/ of the run.")] = None,
-    run: RunOption = DEFAULT_RUN,
-    as_json: JsonOption = False,
+    directory: DirectoryArgument = None, run: RunOption = DEFAULT_RUN, as_json: JsonOption = False
 ) -> None:
     """Verify an artifact and print what it says.
 
     Example: clasp-calib artifact show --run my-run
     """
+    from clasp_calib.artifacts.card import mixture
     from clasp_calib.artifacts.files import read_artifact
 
-    place = directory or RunDirectory(run).artifact
-    known = read_artifact(place)
+    known = read_artifact(directory or RunDirectory(run).artifact)
     manifest = known.manifest
     if as_json:
-        numbers = {
-            name: {label: {"alpha": known.alpha(name, label), "rho": known.rho(name, label)} for label in known.classes}
-            for name in known.budgets
-        }
-        emit({**manifest.model_dump(mode="json"), "numbers": numbers})
+        emit({**manifest.model_dump(mode="json"), "numbers": _numbers(known)})
         return
     say(f"{manifest.name} {manifest.version}, format {manifest.format}, id {(manifest.id or '')[:16]}")
     say(
@@ -53,10 +66,201 @@ def show_artifact(
             [
                 [
                     label,
-                    " + ".join(f"{w:.2f} x {i}" for i, w in enumerate(known.alpha(entry.name, label)) if w),
+                    mixture(known.alpha(entry.name, label)),
                     f"{known.rho(entry.name, label):g}",
                     f"{calibrated[label].mean:.1%}" if label in calibrated else "-",
                 ]
                 for label in known.classes
             ],
         )
+
+
+@app.command()
+def verify(
+    directory: DirectoryArgument = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model directory, Hub id or 'reference': check that the artifact fits it.")
+    ] = None,
+    recheck: Annotated[
+        int, typer.Option(min=0, help="Measure N recorded scores again; needs --model, the samples and the cache.")
+    ] = 0,
+    run: RunOption = DEFAULT_RUN,
+    samples: SamplesOption = None,
+    cache: CacheOption = None,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = "float32",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Check hashes, format and numbers of an artifact; with --model that it fits, with --recheck that it is true.
+
+    Exit code 1 if a score that is measured again differs from the recorded one.
+
+    Example: clasp-calib artifact verify --run my-run
+    """
+    from clasp_calib.artifacts.files import check_fits, read_artifact, verify_files
+
+    if recheck and model is None:
+        raise InputError("--recheck answers questions with the model; give it with --model")
+    place = directory or RunDirectory(run).artifact
+    files = verify_files(place)
+    known = read_artifact(place)
+    result: dict[str, Any] = {"artifact": place, "id": known.manifest.id, "files": files}
+    lines = [[name, "as the manifest says", f"{size:,} bytes"] for name, size in files.items()]
+    if model is not None:
+        loaded, processor = load(model, device, dtype)
+        check_fits(known, loaded.config)
+        result["fits"] = model
+        lines.append(["model", "has the artifact's shape", known.manifest.fingerprint[:16]])
+    differing = 0
+    if recheck:
+        from clasp_calib.calib.dataset import load_samples
+        from clasp_calib.calib.recheck import recheck as measure
+
+        table = load_samples(samples or RunDirectory(run).labels, known.classes)
+        again = measure(loaded, processor, known, table, cache or RunDirectory(run).cache, recheck, seed)
+        differing = sum(not one.same for one in again)
+        result["recheck"] = {
+            "checked": len(again),
+            "differing": [{**vars(one.recorded), "measured": one.measured} for one in again if not one.same],
+        }
+        lines.append(["scores", f"{len(again) - differing} of {len(again)} as recorded", ""])
+    if as_json:
+        emit(result)
+    else:
+        show(f"{place}: {known.manifest.name} {known.manifest.version}", ["what", "", ""], lines)
+    if differing:
+        raise typer.Exit(NOT_AS_RECORDED)
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(help="Artifact directory.")],
+    second: Annotated[Path, typer.Argument(help="Artifact directory.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say what changed from one artifact to another: settings, and for each class its mixture, rho and score.
+
+    Example: clasp-calib artifact diff served my-run/artifact
+    """
+    from dataclasses import asdict
+
+    from clasp_calib.artifacts.difference import difference
+    from clasp_calib.artifacts.files import read_artifact
+
+    found = difference(read_artifact(first), read_artifact(second))
+    if as_json:
+        emit(asdict(found))
+        return
+    lines = [*_told(found), *(_change(change) for change in found.changes if change.changed or change.gain)]
+    for line in lines or ["nothing changed"]:
+        say(line)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="A new directory, or a file that ends in .json for the numbers alone.")],
+    budget: Annotated[list[str] | None, typer.Option("--budget", help="Default: all budgets; repeatable.")] = None,
+    directory: Annotated[
+        Path | None, typer.Option("--artifact", help="Artifact directory; default: artifact/ of the run.")
+    ] = None,
+    run: RunOption = DEFAULT_RUN,
+    as_json: JsonOption = False,
+) -> None:
+    """Write what a server needs: the chosen budgets without their study, or plain JSON for other languages.
+
+    Example: clasp-calib artifact export served --run my-run
+    """
+    import json
+
+    from clasp_calib.artifacts.files import read_artifact, write_artifact
+
+    known = read_artifact(directory or RunDirectory(run).artifact)
+    chosen = known.only(budget or known.budgets)
+    if out.suffix == ".json":
+        try:
+            out.write_text(json.dumps(_plain(chosen), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write {out} ({error}); give another place") from error
+    else:
+        chosen = write_artifact(chosen, out)
+    if as_json:
+        emit({"out": out, "budgets": chosen.budgets})
+        return
+    say(f"{', '.join(chosen.budgets)} written to {out}")
+
+
+@app.command()
+def bump(
+    directory: DirectoryArgument = None,
+    version: Annotated[
+        str, typer.Option("--version", help="major, minor or patch, or a version such as 1.2.0.")
+    ] = "patch",
+    run: RunOption = DEFAULT_RUN,
+    as_json: JsonOption = False,
+) -> None:
+    """Raise an artifact's version; patch: measured anew, minor: other numbers, major: another use.
+
+    Example: clasp-calib artifact bump --run my-run --version minor
+    """
+    from clasp_calib.artifacts.files import read_artifact, write_artifact
+    from clasp_calib.artifacts.versions import raised
+
+    place = directory or RunDirectory(run).artifact
+    known = read_artifact(place)
+    before = known.manifest.version
+    after = raised(before, version)
+    written = write_artifact(known.with_manifest(known.manifest.model_copy(update={"version": after})), place)
+    if as_json:
+        emit({"artifact": place, "before": before, "version": after, "id": written.manifest.id})
+        return
+    say(f"{written.manifest.name} {before} -> {after}")
+
+
+def _numbers(known: "Artifact") -> dict[str, dict[str, dict[str, Any]]]:
+    return {
+        name: {label: {"alpha": known.alpha(name, label), "rho": known.rho(name, label)} for label in known.classes}
+        for name in known.budgets
+    }
+
+
+def _plain(known: "Artifact") -> dict[str, Any]:
+    manifest = known.manifest
+    kept = ("name", "version", "model", "fingerprint", "starts", "raters", "positions", "features", "iterations")
+    return {
+        **manifest.model_dump(mode="json", include={*kept, "prompt", "decoding"}),
+        "budgets": {
+            name: {"counts": known.counts(name), "classes": numbers} for name, numbers in _numbers(known).items()
+        },
+    }
+
+
+def _told(found: "Difference") -> list[str]:
+    return [
+        *(f"{name}: {before} -> {after}" for name, (before, after) in found.settings.items()),
+        *(f"budget {name}: only in the first" for name in found.removed),
+        *(f"budget {name}: only in the second" for name in found.added),
+        *(
+            f"budget {name}: {' / '.join(map(str, before))} -> {' / '.join(map(str, after))} tokens"
+            for name, (before, after) in found.counts.items()
+        ),
+    ]
+
+
+def _change(change: "ClassChange") -> str:
+    parts = []
+    before, after = change.prototype
+    if before != after:
+        parts.append(f"prototype {before} -> {after}")
+    if change.alpha_distance:
+        parts.append(f"{change.alpha_distance:.0%} of the mixture moved")
+    if change.rho[0] != change.rho[1]:
+        parts.append(f"rho {change.rho[0]:g} -> {change.rho[1]:g}")
+    if change.gain:
+        parts.append(_points(change.gain))
+    return f"budget {change.budget}, {change.label}: {', '.join(parts)}"
+
+
+def _points(gain: "Gain") -> str:
+    pairing = "" if gain.paired else " (not the same samples)"
+    return f"{100 * gain.mean:+.1f} +- {100 * gain.half_width:.1f} points{pairing}"

@@ -46,8 +46,10 @@ def evaluate(
     Example: clasp-calib evaluate --run my-run --split test
     """
     from clasp_calib.artifacts.files import read_artifact, write_artifact
+    from clasp_calib.artifacts.manifest import Measured
     from clasp_calib.calib.dataset import by_class, load_samples, of_split
     from clasp_calib.calib.evaluation import evaluate_artifact
+    from clasp_calib.common.hashing import sha256_file
     from clasp_calib.report.plots import plot_evaluation
     from clasp_calib.report.tables import markdown, rows
     from clasp_calib.runtime.schedule import parse_budget
@@ -77,14 +79,20 @@ def evaluate(
     target = directory.report / f"evaluation-{split}.md"
     target.write_text(markdown(evaluation), encoding="utf-8")
     plot_evaluation(evaluation, directory.report / f"evaluation-{split}.png")
+    measured = Measured(samples=sha256_file(table), split=split, seed=seed)
+    recorded = [known.entry(name).measured for name in names]
+    again = all(one == measured for one in recorded)
+    agrees = evaluation.agrees_with(known) if again else None
     if whole := split == "test" and limit is None and per_class is None:
-        write_artifact(evaluation.recorded_in(known), place)
+        write_artifact(evaluation.recorded_in(known, measured), place)
     if as_json:
-        emit({"report": target, **evaluation.as_dict()})
+        emit({"report": target, "as_recorded": agrees, **evaluation.as_dict()})
         return
     for result in evaluation.budgets:
         header, body = rows(result, digits=0)
         show(result.title, header, body)
     if not whole:
         say("not recorded in the artifact: only a whole test split is")
+    elif agrees is not None:
+        say("the same numbers as the artifact recorded before" if agrees else "other numbers than recorded before")
     say(f"table and plot are in {directory.report}; brackets are 95 % intervals")

@@ -77,6 +77,7 @@ def search(
         samples=tuple(labelled),
         samples_hash=sha256_file(table),
         classes=taxonomy.classes,
+        taxonomy={slug: intent.class_ for slug, intent in taxonomy.intents.items()},
         taxonomy_hash=taxonomy.digest,
         cache=cache or directory.cache,
         study=directory.study,

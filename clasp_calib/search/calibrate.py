@@ -10,10 +10,11 @@ import numpy as np
 
 from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.files import MANIFEST, check_fits, check_place, read_artifact
-from clasp_calib.artifacts.manifest import BudgetEntry, ClassChoice, Manifest, Provenance
+from clasp_calib.artifacts.manifest import BudgetEntry, ClassChoice, Decoding, Manifest, Provenance
 from clasp_calib.artifacts.model_shape import model_shape
+from clasp_calib.artifacts.study import Trial, joined, with_trials
 from clasp_calib.calib.dataset import by_class, of_split
-from clasp_calib.calib.evaluator import Evaluator, Pruning
+from clasp_calib.calib.evaluator import MAX_NEW_TOKENS, Evaluator, Pruning
 from clasp_calib.calib.features import CachedFeatures, open_cache
 from clasp_calib.calib.metrics import EXACT
 from clasp_calib.calib.prompting import Prompter
@@ -43,6 +44,8 @@ class SearchRequest:
     samples: tuple[Sample, ...]
     samples_hash: str
     classes: tuple[str, ...]
+    taxonomy: Mapping[str, str]
+    """Intent -> class."""
     taxonomy_hash: str
     cache: Path
     study: Path
@@ -146,7 +149,9 @@ class Calibration:
                     self._request.race,
                     lambda count, task=task: bar.advance(task, count),  # type: ignore[misc]
                 )
-        self._previous = self._assemble(budget, schedule, pruning, choices).joined(self._previous)
+        found = self._assemble(budget, schedule, pruning, choices)
+        found = with_trials(found, [t for label, choice in choices.items() for t in _trials(budget, label, choice)])
+        self._previous = joined(found.joined(self._previous), self._previous)
         return self._previous
 
     def _most(self, label: str) -> int:
@@ -212,6 +217,7 @@ class Calibration:
         found = [choices[label].candidate if label in choices else default for label in request.classes]
         provenance = Provenance(
             samples=request.samples_hash,
+            labels=sha256_json([[sample.id, sample.label] for sample in request.samples]),
             cache_encoder=self._encoder,
             space=self._space.digest,
             taxonomy=request.taxonomy_hash,
@@ -224,9 +230,11 @@ class Calibration:
         manifest = Manifest(
             name=f"{Path(request.model).name}-clasp",
             model=request.model,
+            revision=getattr(self._model.config, "_commit_hash", None),
             shape=shape,
             fingerprint=shape.fingerprint,
             classes=request.classes,
+            taxonomy=dict(request.taxonomy),
             starts=schedule.starts,
             tau=TAU,
             raters=pruning.raters,
@@ -234,6 +242,7 @@ class Calibration:
             features="projected",
             iterations=pruning.iterations,
             prompt=request.prompt,
+            decoding=Decoding(do_sample=False, max_new_tokens=MAX_NEW_TOKENS),
             budgets=(entry,),
             provenance={budget.name: provenance},
             files={},
@@ -252,3 +261,20 @@ def _recorded(choice: Choice, candidates: int) -> ClassChoice:
         selection=choice.selection,
         selection_default=choice.selection_default,
     )
+
+
+def _trials(budget: Budget, label: str, choice: Choice) -> list[Trial]:
+    return [
+        Trial(
+            budget.name,
+            label,
+            course.candidate.name,
+            course.candidate.prototype,
+            course.candidate.rho,
+            "chosen" if number == choice.winner else "finalist" if course.selection else "rejected",
+            len(course.calibration),
+            sum(course.calibration) / len(course.calibration),
+            sum(course.selection) / len(course.selection) if course.selection else None,
+        )
+        for number, course in enumerate(choice.courses)
+    ]

@@ -25,14 +25,48 @@ class RaceSettings:
 
 
 @dataclass(frozen=True)
+class Course:
+    """How far one candidate came: its scores on the calibration samples, and those on the selection samples."""
+
+    candidate: Candidate
+    calibration: tuple[float, ...]
+    selection: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Choice:
     """What was found for a class, and on what evidence."""
 
-    candidate: Candidate
-    evaluations: int
-    calibration: float
-    selection: float | None
-    selection_default: float | None
+    winner: int
+    courses: tuple[Course, ...]
+    """Of all candidates; the first is the default."""
+
+    @property
+    def candidate(self) -> Candidate:
+        """The winner."""
+        return self.courses[self.winner].candidate
+
+    @property
+    def evaluations(self) -> int:
+        """Scores that were needed."""
+        return sum(len(course.calibration) + len(course.selection) for course in self.courses)
+
+    @property
+    def calibration(self) -> float:
+        """Mean score of the choice where the candidates raced."""
+        return _mean(self.courses[self.winner].calibration)
+
+    @property
+    def selection(self) -> float | None:
+        """Mean score of the choice in the final; ``None`` without selection samples."""
+        final = self.courses[self.winner].selection
+        return _mean(final) if final else None
+
+    @property
+    def selection_default(self) -> float | None:
+        """Mean score of the default in the final; ``None`` without selection samples."""
+        default = self.courses[DEFAULT].selection
+        return _mean(default) if default else None
 
 
 def search_class(
@@ -87,13 +121,8 @@ def search_class(
     winner = _winner(finalists, scores, final) if selection else ranked[0]
     for candidate in ranked:
         ledger.complete(candidate, _mean(scores[candidate]))
-    return Choice(
-        candidates[winner],
-        sum(map(len, scores.values())) + sum(map(len, final.values())),
-        _mean(scores[winner]),
-        _mean(final[winner]) if selection else None,
-        _mean(final[DEFAULT]) if selection else None,
-    )
+    courses = (Course(one, tuple(scores[c]), tuple(final.get(c, ()))) for c, one in enumerate(candidates))
+    return Choice(winner, tuple(courses))
 
 
 def _winner(finalists: Sequence[int], raced: dict[int, list[float]], final: dict[int, list[float]]) -> int:

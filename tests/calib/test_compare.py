@@ -83,7 +83,9 @@ def test_a_constant_gain_is_certain_however_much_samples_differ():
     rng = np.random.default_rng(0)
     base = rng.random(40)
     pictures = tuple(str(i // 2) for i in range(40))
-    comparison = Comparison(("a", "b"), np.stack([base + 0.1, base]), ("object",) * 40, pictures, 0)
+    comparison = Comparison(
+        ("a", "b"), np.stack([base + 0.1, base]), ("object",) * 40, tuple(map(str, range(40))), pictures, 0
+    )
     gain = comparison.difference("a", "b")["object"]
     assert (gain.low, gain.high) == pytest.approx((0.1, 0.1))
     table = comparison.table()

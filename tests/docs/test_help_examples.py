@@ -17,7 +17,8 @@ from clasp_calib.cli import app
 from clasp_calib.reference import model as reference
 
 GROUP = typer.main.get_command(app)
-PATH = ("doctor", "label", "cache-features", "search", "evaluate", "artifact show", "generate", "quickstart")
+ARTIFACT = tuple(f"artifact {name}" for name in ("show", "verify", "export", "bump", "diff"))
+PATH = ("doctor", "label", "cache-features", "search", "evaluate", *ARTIFACT, "generate", "quickstart")
 """All commands, in an order in which each finds what it needs; the last goes through most of the others again."""
 
 
@@ -37,7 +38,9 @@ def example(command) -> list[str]:
 
 
 def run_examples(place: Path, names: Sequence[str]) -> None:
-    instead = {"my-run": str(place / "run"), "picture.png": str(ROOT / "examples" / "images" / "30000000.png")}
+    picture = str(ROOT / "examples" / "images" / "30000000.png")
+    run = str(place / "run")
+    instead = {"my-run": run, "my-run/artifact": f"{run}/artifact", "served": f"{run}/served", "picture.png": picture}
     more = {"quickstart": ["--run", str(place / "quickstart"), "--pictures", "2", "2", "2"]}
     known = dict(leaves(GROUP))
     for name in names:

@@ -62,7 +62,7 @@ def test_the_commands_leave_what_the_pages_say(walked: Path):
 def test_the_artifact_reads_as_its_page_says(walked: Path, monkeypatch):
     monkeypatch.chdir(walked)
     names: dict = {}
-    for block in blocks(ROOT / "docs" / "artifact.md", "python"):
+    for block in blocks(ROOT / "docs" / "artifact-format.md", "python"):
         exec(block, names)
     assert np.array_equal(names["alpha_by_hand"], np.float32(names["alpha"]))
     assert round(float(names["rho_by_hand"]), 6) == names["rho"]
@@ -70,7 +70,7 @@ def test_the_artifact_reads_as_its_page_says(walked: Path, monkeypatch):
 
 def test_the_manifest_has_the_keys_that_its_page_lists(walked: Path):
     manifest = json.loads((walked / "my-run" / "artifact" / "artifact.json").read_text())
-    page = (ROOT / "docs" / "artifact.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "artifact-format.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1] for line in page.split("## The manifest")[1].splitlines() if line.startswith("| `")]
     assert {word.strip(" `") for row in rows for word in row.split(",")} == set(manifest)
 

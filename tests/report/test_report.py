@@ -4,6 +4,7 @@ import pytest
 from made_artifacts import made
 from PIL import Image
 
+from clasp_calib.artifacts.manifest import Measured
 from clasp_calib.calib.evaluation import SETTINGS, BudgetResult, Evaluation
 from clasp_calib.calib.intervals import Interval
 from clasp_calib.report.plots import plot_evaluation
@@ -61,7 +62,9 @@ def test_the_plot_has_a_panel_for_every_budget(tmp_path, budgets):
 
 def test_scores_are_recorded_and_durations_are_not():
     artifact = made("50%", "6")
-    recorded = Evaluation((result("6"),)).recorded_in(artifact)
+    measured = Measured(samples="5" * 64, split="test", seed=3)
+    recorded = Evaluation((result("6"),)).recorded_in(artifact, measured)
+    assert (recorded.entry("6").measured, recorded.entry("50%").measured) == (measured, None)
     assert recorded.entry("50%") == artifact.entry("50%")
     found = recorded.entry("6").results["default"]["text"]
     assert (found.mean, found.low, found.high, found.samples) == (1 / 4, 1 / 8, 1 / 3, 12)

@@ -11,6 +11,7 @@ import torch
 from speaking_models import load_speaking, speaking_llava_directory, write_picture, write_samples
 
 from clasp_calib.artifacts.files import check_fits, read_artifact, write_artifact
+from clasp_calib.artifacts.study import trials
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.calib.evaluator import Evaluator
 from clasp_calib.calib.prompting import PROMPT
@@ -67,6 +68,7 @@ def request_(bench, tmp_path) -> SearchRequest:
         samples=bench.samples,
         samples_hash="1" * 64,
         classes=CLASSES,
+        taxonomy=dict(zip(CLASSES, CLASSES, strict=True)),
         taxonomy_hash="2" * 64,
         cache=bench.cache,
         study=tmp_path / "study",
@@ -121,6 +123,15 @@ def test_the_artifact_says_what_was_found(bench, request_, asked):
             )
     assert any((c.prototype, artifact.rho("50%", label)) != ("own", 1) for label, c in entry.choices.items())
     assert sum(choice.evaluations for choice in entry.choices.values()) == len(asked)
+    rows = trials(artifact)
+    assert {(row.label, row.candidate) for row in rows if row.state == "chosen"} == {
+        (label, f"{c.prototype}/rho={artifact.rho('50%', label):g}")
+        for label, c in entry.choices.items()
+        if c.evaluations
+    }
+    assert len(rows) == 4 * 3
+    assert sum(row.calibration_samples for row in rows) <= len(asked)
+    assert all((row.selection is None) == (row.state == "rejected") for row in rows if row.label != "spatial")
     provenance = artifact.manifest.provenance["50%"]
     assert (provenance.samples, provenance.space, provenance.metric) == ("1" * 64, SPACE.digest, "exact")
 

@@ -1,0 +1,62 @@
+"""``README.md`` of an artifact: a model card for the Hub, made from the manifest and the numbers alone."""
+
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+
+from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.artifacts.manifest import MACRO, Manifest, Score
+
+CARD = "README.md"
+HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+
+
+def model_card(artifact: Artifact) -> str:
+    """The card as Markdown; the same artifact always gives the same text."""
+    from jinja2 import Environment, StrictUndefined
+
+    source = files("clasp_calib.artifacts").joinpath("card.md.jinja").read_text(encoding="utf-8")
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    manifest = artifact.manifest
+    return environment.from_string(source).render(
+        manifest=manifest,
+        base_model=manifest.model if HUB_ID.match(manifest.model) else None,
+        budgets=[
+            {
+                "entry": entry,
+                "choices": [_choice(artifact, entry.name, label) for label in artifact.classes],
+                "settings": list(entry.results),
+                "results": _results(manifest, entry.results),
+            }
+            for entry in manifest.budgets
+        ],
+        measured=any(entry.results for entry in manifest.budgets),
+    )
+
+
+def mixture(alpha: Sequence[float]) -> str:
+    """A mixture as text: ``0.50 x 3 + 0.50 x 5``."""
+    return " + ".join(f"{weight:.2f} x {layer}" for layer, weight in enumerate(alpha) if weight)
+
+
+def _choice(artifact: Artifact, budget: str, label: str) -> list[str]:
+    choice = artifact.entry(budget).choices[label]
+    alpha, rho = artifact.alpha(budget, label), artifact.rho(budget, label)
+    return [label, _cell(choice.prototype), mixture(alpha), f"{rho:g}", _percent(choice.selection)]
+
+
+def _results(manifest: Manifest, results: dict[str, dict[str, Score]]) -> list[list[str]]:
+    labels = [label for label in (*manifest.classes, MACRO) if any(label in scores for scores in results.values())]
+    return [[label, *(_score(scores.get(label)) for scores in results.values())] for label in labels]
+
+
+def _score(score: Score | None) -> str:
+    return "-" if score is None else f"{100 * score.mean:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

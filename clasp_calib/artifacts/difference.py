@@ -1,0 +1,141 @@
+"""What changed between two artifacts, said in settings and points rather than in bytes."""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.artifacts.manifest import CALIBRATED, Manifest, Score
+from clasp_calib.artifacts.study import SampleScore, sample_scores
+
+NORMAL = 1.96
+"""Half width of a 95 % interval in standard errors."""
+_COMPARED = (
+    *("format", "version", "name", "model", "revision", "fingerprint", "classes", "taxonomy", "starts", "tau"),
+    *("raters", "positions", "features", "iterations", "prompt", "decoding"),
+)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A difference of mean scores (second minus first) with the half width of its 95 % interval, both in [-1, 1].
+
+    ``paired`` if both were measured on the same samples; the interval then counts pictures, not questions, as
+    independent. Otherwise it is that of two independent means.
+    """
+
+    mean: float
+    half_width: float
+    paired: bool
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """What changed for one class at one budget; pairs are (first, second)."""
+
+    budget: str
+    label: str
+    prototype: tuple[str, str]
+    rho: tuple[float, float]
+    alpha_distance: float
+    """Total variation distance of the mixtures, in [0, 1]."""
+    gain: Gain | None
+    """``None`` unless both were evaluated."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether the runtime would act differently."""
+        return self.alpha_distance > 0 or self.rho[0] != self.rho[1]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two artifacts compared."""
+
+    settings: dict[str, tuple[str, str]]
+    """Setting -> its two values, where they differ."""
+    counts: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    """Budget -> its two stage counts, where they differ."""
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
+    changes: tuple[ClassChange, ...]
+    """All classes of the budgets that both hold."""
+
+
+def difference(first: Artifact, second: Artifact) -> Difference:
+    """Compare two artifacts.
+
+    Raises:
+        ArtifactError: a study cannot be read.
+    """
+    both = [name for name in first.budgets if name in second.budgets]
+    counts = {name: (first.counts(name), second.counts(name)) for name in both}
+    return Difference(
+        {name: pair for name, pair in _settings(first.manifest, second.manifest).items() if pair[0] != pair[1]},
+        {name: pair for name, pair in counts.items() if pair[0] != pair[1]},
+        tuple(name for name in first.budgets if name not in both),
+        tuple(name for name in second.budgets if name not in both),
+        tuple(_changes(first, second, both)),
+    )
+
+
+def _settings(first: Manifest, second: Manifest) -> dict[str, tuple[str, str]]:
+    one, two = (m.model_dump(mode="json") for m in (first, second))
+    return {name: (str(one[name]), str(two[name])) for name in _COMPARED}
+
+
+def _changes(first: Artifact, second: Artifact, budgets: list[str]) -> list[ClassChange]:
+    scores = [_by_class(sample_scores(artifact)) for artifact in (first, second)]
+    labels = [label for label in first.classes if label in second.classes]
+    changes = []
+    for budget in budgets:
+        one, two = first.entry(budget), second.entry(budget)
+        for label in labels:
+            alphas = [np.array(a.alpha(budget, label)) for a in (first, second)]
+            apart = float(np.abs(alphas[0] - alphas[1]).sum() / 2) if len(alphas[0]) == len(alphas[1]) else 1.0
+            results = [entry.results.get(CALIBRATED, {}).get(label) for entry in (one, two)]
+            changes.append(
+                ClassChange(
+                    budget,
+                    label,
+                    (one.choices[label].prototype, two.choices[label].prototype),
+                    (first.rho(budget, label), second.rho(budget, label)),
+                    apart,
+                    _gain([s.get((budget, label), {}) for s in scores], results),
+                )
+            )
+    return changes
+
+
+_Scores = dict[tuple[str, str], dict[str, SampleScore]]
+
+
+def _by_class(rows: list[SampleScore]) -> _Scores:
+    found: _Scores = defaultdict(dict)
+    for row in rows:
+        if row.setting == CALIBRATED:
+            found[row.budget, row.label][row.sample] = row
+    return found
+
+
+def _gain(scores: list[dict[str, SampleScore]], results: list[Score | None]) -> Gain | None:
+    one, two = scores
+    if one and set(one) == set(two):
+        return _paired([(two[name].score - row.score, row.picture) for name, row in one.items()])
+    before, after = results
+    if before is None or after is None:
+        return None
+    halves = [(score.high - score.low) / 2 for score in (before, after)]
+    return Gain(after.mean - before.mean, math.hypot(*halves), False)
+
+
+def _paired(gains: list[tuple[float, int]]) -> Gain:
+    """Mean of differences whose questions come in pictures: the deviations of one picture are summed first."""
+    mean = sum(gain for gain, _ in gains) / len(gains)
+    by_picture: dict[int, float] = defaultdict(float)
+    for gain, picture in gains:
+        by_picture[picture] += gain - mean
+    error = math.sqrt(sum(total**2 for total in by_picture.values())) / len(gains)
+    return Gain(mean, NORMAL * error, True)

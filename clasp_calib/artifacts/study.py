@@ -1,0 +1,134 @@
+"""``study/``: the evidence behind an artifact, as Parquet. A server does not read it; an auditor does.
+
+``trials.parquet`` has a row for each candidate of each class and budget, ``scores.parquet`` one for each test sample
+under each setting.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.common.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TRIALS = "study/trials.parquet"
+SCORES = "study/scores.parquet"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How far one candidate came."""
+
+    budget: str
+    label: str
+    candidate: str
+    prototype: str
+    rho: float
+    state: Literal["chosen", "finalist", "rejected"]
+    calibration_samples: int
+    calibration: float
+    """Mean score over the calibration samples that it saw."""
+    selection: float | None
+    """Mean score over the selection samples; ``None`` if it was not in the final."""
+
+
+@dataclass(frozen=True)
+class SampleScore:
+    """What one setting scored on one sample of the test split."""
+
+    budget: str
+    setting: str
+    label: str
+    sample: str
+    picture: int
+    """Number of the picture; equal for questions about one picture."""
+    score: float
+
+
+Row = TypeVar("Row", Trial, SampleScore)
+
+
+def trials(artifact: Artifact) -> list[Trial]:
+    """All trials; empty if the artifact holds none.
+
+    Raises:
+        ArtifactError: the file does not hold what it should.
+    """
+    return _rows(artifact, TRIALS, Trial)
+
+
+def sample_scores(artifact: Artifact) -> list[SampleScore]:
+    """All scores of test samples; empty if nothing was evaluated.
+
+    Raises:
+        ArtifactError: the file does not hold what it should.
+    """
+    return _rows(artifact, SCORES, SampleScore)
+
+
+def with_trials(artifact: Artifact, rows: Sequence[Trial]) -> Artifact:
+    """The artifact with these trials in place of all of their budgets."""
+    return _replaced(artifact, TRIALS, Trial, trials(artifact), rows)
+
+
+def with_scores(artifact: Artifact, rows: Sequence[SampleScore]) -> Artifact:
+    """The artifact with these scores in place of all of their budgets."""
+    return _replaced(artifact, SCORES, SampleScore, sample_scores(artifact), rows)
+
+
+def joined(later: Artifact, earlier: Artifact | None) -> Artifact:
+    """``later``, with the rows of an earlier artifact for budgets that it has no trials of.
+
+    Scores of a budget that was searched again are dropped: they were of the settings before.
+    """
+    if earlier is None:
+        return later
+    searched = {row.budget for row in trials(later)}
+    later = with_trials(later, [row for row in trials(earlier) if row.budget not in searched] + trials(later))
+    scores = [row for row in sample_scores(earlier) if row.budget not in searched] + sample_scores(later)
+    return with_scores(later, scores) if scores else later
+
+
+def _replaced(artifact: Artifact, name: str, row: type[Row], old: list[Row], new: Sequence[Row]) -> Artifact:
+    budgets = {one.budget for one in new}
+    return artifact.with_study(name, _encode([r for r in old if r.budget not in budgets] + list(new), row))
+
+
+def _schema(row: type[Row]) -> "pa.Schema":
+    import pyarrow as pa
+
+    kinds: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64(), float | None: pa.float64()}
+    return pa.schema([(f.name, kinds.get(f.type, pa.string())) for f in fields(row)])
+
+
+def _encode(rows: Sequence[Row], row: type[Row]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([asdict(one) for one in rows], _schema(row)), sink)
+    return sink.getvalue()
+
+
+def _rows(artifact: Artifact, name: str, row: type[Row]) -> list[Row]:
+    content = artifact.study.get(name)
+    if content is None:
+        return []
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(io.BytesIO(content))
+    except (pa.ArrowException, OSError) as error:
+        raise ArtifactError(f"{name} cannot be read as Parquet ({error}); fetch or make the artifact again") from error
+    if not table.schema.equals(_schema(row)):
+        raise ArtifactError(
+            f"{name} has the columns {', '.join(f'{f.name} {f.type}' for f in table.schema)}; "
+            f"expected {', '.join(f'{f.name} {f.type}' for f in _schema(row))}"
+        )
+    values: list[dict[str, Any]] = table.to_pylist()
+    return [row(**value) for value in values]

@@ -1,0 +1,57 @@
+"""The model card: generated, the same for the same artifact, and what it shows is true."""
+
+import pytest
+import yaml
+from made_artifacts import CLASSES, made
+
+from clasp_calib.artifacts.card import mixture, model_card
+from clasp_calib.artifacts.manifest import Score
+from clasp_calib.artifacts.versions import raised
+from clasp_calib.common.errors import InputError
+
+
+def front(card):
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def test_the_card_says_for_which_model_and_how():
+    artifact = made("8", "50%", model="org/tiny-llava", revision="abc")
+    card = model_card(artifact)
+    assert card == model_card(artifact)
+    assert front(card)["base_model"] == "org/tiny-llava"
+    assert 'with clasp(model, "PATH_OR_ID_OF_THIS_ARTIFACT", budget="8", classes="object"):' in card
+    assert artifact.manifest.prompt in card
+    assert "`org/tiny-llava` at `abc`" in card
+    for budget in artifact.budgets:
+        for label in CLASSES:
+            layers, rho = mixture(artifact.alpha(budget, label)), artifact.rho(budget, label)
+            assert f"| {label} | deep | {layers} | {rho:g} | 25.0 |" in card
+    assert "has not been evaluated" in card
+
+
+def test_a_directory_is_no_base_model():
+    assert "base_model" not in front(model_card(made("8", model="/models/mine")))
+
+
+def test_results_are_shown_with_their_intervals():
+    artifact = made("8")
+    results = {"calibrated": {"text": Score(mean=0.5, low=0.25, high=0.625, samples=9)}, "default": {}}
+    entry = artifact.entry("8").model_copy(update={"results": results})
+    card = model_card(artifact.with_manifest(artifact.manifest.model_copy(update={"budgets": (entry,)})))
+    assert "| class | calibrated | default |\n|---|---:|---:|\n| text | 50.0 [25.0, 62.5] | - |\n" in card
+    assert "has not been evaluated" not in card
+
+
+@pytest.mark.parametrize(
+    ("to", "expected"), [("patch", "1.2.4"), ("minor", "1.3.0"), ("major", "2.0.0"), ("1.10.0", "1.10.0")]
+)
+def test_versions_rise(to, expected):
+    assert raised("1.2.3", to) == expected
+
+
+@pytest.mark.parametrize(
+    ("to", "message"), [("1.2.3", "is not above 1.2.3"), ("0.9.9", "not above"), ("v2", "is no version")]
+)
+def test_versions_do_not_fall(to, message):
+    with pytest.raises(InputError, match=message):
+        raised("1.2.3", to)

@@ -1,0 +1,240 @@
+"""Artifacts from strangers: refused with the name of the field, whatever they hold; nothing hangs, nothing crashes."""
+
+import hashlib
+import json
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made_artifacts import made
+from safetensors.numpy import load_file, save
+
+from clasp_calib.artifacts.files import MANIFEST, WEIGHTS, read_artifact, write_artifact
+from clasp_calib.artifacts.study import Trial, trials, with_trials
+from clasp_calib.common.errors import ArtifactError
+from clasp_calib.common.hashing import sha256_json
+
+
+@pytest.fixture
+def place(tmp_path):
+    rows = [Trial("8", "text", "deep/rho=1", "deep", 1.0, "chosen", 3, 0.5, None)]
+    write_artifact(with_trials(made("8", "50%"), rows), tmp_path / "a")
+    return tmp_path / "a"
+
+
+def sealed(place, change=lambda content: None):
+    """Change the manifest and make all hashes fit again, as somebody who means harm would."""
+    content = json.loads((place / MANIFEST).read_text())
+    for name in content["files"]:
+        content["files"][name] = hashlib.sha256((place / name).read_bytes()).hexdigest()
+    change(content)
+    content["id"] = sha256_json({key: value for key, value in content.items() if key != "id"})
+    (place / MANIFEST).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda c: c.update(classes=[f"c{i}" for i in range(5000)]), "classes: "),
+        (lambda c: c["classes"].__setitem__(0, "text"), "'text' is listed more than once"),
+        (lambda c: c["classes"].__setitem__(0, "[red]"), "classes.0: "),
+        (lambda c: c.update(name="\x1b[2J"), "name: "),
+        (lambda c: c.update(name="two\nlines"), "name: "),
+        (lambda c: c["shape"].update(vision_layers=10**12), "fingerprint"),
+        (lambda c: c.update(starts=[0, 2, 3]), r"starts: \(0, 2, 3\)"),
+        (lambda c: c.update(starts=[6, 2, 15]), "starts: "),
+        (lambda c: c["budgets"][0].update(counts=[1, 2, 3]), r"budgets\.8\.counts"),
+        (lambda c: c["budgets"][0].update(counts=[3]), r"budgets\.8\.counts: 1 counts for 3 stages"),
+        (lambda c: c["budgets"][0].update(name="../8"), r"budgets\.0\.name"),
+        (lambda c: c["budgets"].append(c["budgets"][0]), "the budget '8' is listed more than once"),
+        (lambda c: c["budgets"][0]["choices"].pop("text"), r"budgets\.8\.choices"),
+        (lambda c: c["budgets"][0].update(results={"x": {"cats": SCORE}}), r"budgets\.8\.results\.x: 'cats'"),
+        (lambda c: c["taxonomy"].update(counting="cats"), "taxonomy: 'cats'"),
+        (lambda c: c["provenance"].pop("8"), "provenance"),
+        (lambda c: c.update(iterations=True), "iterations"),
+        (lambda c: c.update(prompt="x" * 70_000), "prompt: "),
+        (lambda c: c.update(version="1.0.0\n"), "version: "),
+    ],
+)
+def test_a_manifest_is_refused_by_the_field(place, change, field):
+    sealed(place, change)
+    with pytest.raises(ArtifactError, match=field):
+        read_artifact(place)
+
+
+SCORE = {"mean": 0.5, "low": 0.4, "high": 0.6, "samples": 3}
+
+
+@pytest.mark.parametrize("value", ["1e999", "-1e999", "1" * 5000, "NaN"])
+def test_numbers_that_are_none_are_refused(place, value):
+    text = (place / MANIFEST).read_text()
+    (place / MANIFEST).write_text(text.replace('"tau": 1.0', f'"tau": {value}'))
+    with pytest.raises(ArtifactError):
+        read_artifact(place)
+
+
+def test_text_that_is_not_unicode_is_refused(place):
+    text = (place / MANIFEST).read_text()
+    (place / MANIFEST).write_text(text.replace('"tiny-clasp"', '"\\ud800"'))
+    with pytest.raises(ArtifactError, match="holds text that is not Unicode"):
+        read_artifact(place)
+
+
+def test_a_key_that_stands_twice_is_refused(place):
+    text = (place / MANIFEST).read_text()
+    (place / MANIFEST).write_text(text.replace('"tau": 1.0', '"tau": 1.0, "tau": 2.0'))
+    with pytest.raises(ArtifactError, match="the key 'tau' stands twice"):
+        read_artifact(place)
+
+
+def test_files_are_bounded_before_they_are_read(place):
+    with (place / MANIFEST).open("r+b") as file:
+        file.truncate(1 << 34)
+    with pytest.raises(ArtifactError, match=r"artifact\.json is larger than the 16777216 bytes"):
+        read_artifact(place)
+
+
+def test_weights_are_bounded_by_what_the_manifest_needs(place):
+    with (place / WEIGHTS).open("r+b") as file:
+        file.truncate(1 << 34)
+    with pytest.raises(ArtifactError, match=r"weights\.safetensors is larger than the \d+ bytes that it can need"):
+        read_artifact(place)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, WEIGHTS, "study/trials.parquet"])
+def test_links_out_of_the_artifact_are_refused(place, name, tmp_path):
+    secret = tmp_path / "secret"
+    (place / name).rename(secret)
+    (place / name).symlink_to(secret)
+    with pytest.raises(ArtifactError, match=r"is a link to .*secret, outside of the artifact"):
+        read_artifact(place)
+
+
+def test_a_linked_study_directory_is_refused(place, tmp_path):
+    (place / "study").rename(tmp_path / "elsewhere")
+    (place / "study").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match="outside of the artifact"):
+        read_artifact(place)
+
+
+def test_the_hubs_own_links_are_followed(place, tmp_path):
+    """The Hub's cache links snapshots/REVISION/FILE to blobs/HASH."""
+    snapshot, blobs = tmp_path / "models--x" / "snapshots" / "1", tmp_path / "models--x" / "blobs"
+    blobs.mkdir(parents=True)
+    for number, file in enumerate(p for p in sorted(place.rglob("*")) if p.is_file()):
+        link = snapshot / file.relative_to(place)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(blobs / str(number))
+        link.symlink_to(blobs / str(number))
+    assert read_artifact(snapshot).budgets == ("8", "50%")
+
+
+def header(text, data=b""):
+    return struct.pack("<Q", len(text)) + text.encode() + data
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff" * 8,
+        header("{}"),
+        header("[]"),
+        header('{"alpha":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', b"1234"),
+        header('{"alpha":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}}', b"1234"),
+        header(
+            '{"alpha":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]},"rho":{"dtype":"BF16","shape":[1],'
+            '"data_offsets":[2,4]}}',
+            b"1234",
+        ),
+        header(
+            '{"alpha":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]},"rho":{"dtype":"F4","shape":[2],'
+            '"data_offsets":[1,2]}}',
+            b"12",
+        ),
+        struct.pack("<Q", 1 << 60) + b"{}",
+    ],
+)
+def test_weights_that_are_none_are_refused_though_their_hash_fits(place, content):
+    (place / WEIGHTS).write_bytes(content)
+    sealed(place)
+    with pytest.raises(ArtifactError):
+        read_artifact(place)
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "value"),
+    [("alpha", (0, 0, 0), np.nan), ("alpha", (0, 0, 0), -1), ("alpha", (1, 2, 3), 2), ("rho", (0, 1), 1.5),
+     ("rho", (0, 1), -0.1), ("rho", (1, 1), np.inf)],
+)  # fmt: skip
+def test_numbers_out_of_range_are_refused_though_their_hash_fits(place, name, index, value):
+    weights = load_file(place / WEIGHTS)
+    weights[name][index] = value
+    (place / WEIGHTS).write_bytes(save(weights))
+    sealed(place)
+    with pytest.raises(ArtifactError, match=r"not finite|not convex|outside \[0, 1\]"):
+        read_artifact(place)
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
+anything = st.recursive(leaves, lambda c: st.lists(c, max_size=3) | st.dictionaries(st.text(max_size=3), c, max_size=3))
+
+
+def paths(value, path=()):
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from paths(inner, (*path, key))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_change_of_the_manifest_is_read_or_refused(place, data):
+    whole = json.loads((place / MANIFEST).read_text())
+    original = json.dumps(whole)
+    path = data.draw(st.sampled_from([p for p in paths(whole) if p]))
+    *way, last = path
+    inner = whole
+    for key in way:
+        inner = inner[key]
+    if data.draw(st.booleans()):
+        del inner[last]
+    else:
+        inner[last] = data.draw(anything)
+    try:
+        whole["id"] = sha256_json({key: value for key, value in whole.items() if key != "id"})
+        text = json.dumps(whole)
+    except ValueError:
+        return  # No sha256 of a lone surrogate, so no id that fits.
+    (place / MANIFEST).write_text(text)
+    try:
+        trials(read_artifact(place))
+    except ArtifactError:
+        pass
+    finally:
+        (place / MANIFEST).write_text(original)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from([MANIFEST, WEIGHTS, "study/trials.parquet"]),
+    seal=st.booleans(),
+    place_=st.floats(0, 1, exclude_max=True),
+    junk=st.binary(max_size=20),
+    cut=st.integers(0, 40),
+)
+def test_any_change_of_the_bytes_is_read_or_refused(place, name, seal, place_, junk, cut):
+    before = {file: (place / file).read_bytes() for file in (MANIFEST, WEIGHTS, "study/trials.parquet")}
+    start = int(place_ * len(before[name]))
+    (place / name).write_bytes(before[name][:start] + junk + before[name][start + cut :])
+    try:
+        if seal and name != MANIFEST:
+            sealed(place)
+        trials(read_artifact(place))
+    except ArtifactError:
+        pass
+    finally:
+        for file, content in before.items():
+            (place / file).write_bytes(content)
