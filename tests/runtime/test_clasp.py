@@ -26,6 +26,7 @@ class Stub:
     starts: tuple[int, ...] = SCHEDULE.starts
     raters: str = "all"
     positions: str = "compact"
+    features: str = "projected"
     iterations: int = 3
 
     def counts(self, budget):
