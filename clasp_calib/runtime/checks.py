@@ -1,6 +1,8 @@
-"""What cannot be pruned is refused here, before anything is put on a model."""
+"""What cannot be pruned is refused here, before any work."""
 
 from typing import Any
+
+from transformers.cache_utils import DynamicCache
 
 from clasp_calib.common.errors import BudgetError, ModelError
 from clasp_calib.runtime.adapters.base import Adapter
@@ -35,19 +37,13 @@ def check_schedule(adapter: Adapter, schedule: AnySchedule) -> None:
                 f"the schedule counts {schedule.tokens} visual tokens, but pictures of this model differ in their "
                 "number; give a percentage (schedule_for(model, '33%'))"
             )
-        has, given = (adapter.decoder_layers,), (schedule.layers,)
+        has, given = f"{adapter.decoder_layers} layers", f"{schedule.layers} layers"
     else:
         tokens = schedule.tokens if isinstance(schedule, Schedule) else adapter.tokens_per_image
-        has, given = (adapter.tokens_per_image, adapter.decoder_layers), (tokens, schedule.layers)
+        has = f"{adapter.tokens_per_image} visual tokens and {adapter.decoder_layers} layers"
+        given = f"{tokens} visual tokens and {schedule.layers} layers"
     if has != given:
-        raise BudgetError(
-            f"the schedule is for {_said(given)}; this model has {_said(has)}: "
-            "make one for it (schedule_for)"
-        )
-
-
-def _said(numbers: tuple[int, ...]) -> str:
-    return " visual tokens and ".join(map(str, numbers)) + " layers"
+        raise BudgetError(f"the schedule is for {given}; this model has {has}: make one for it (schedule_for)")
 
 
 def check_decoder(model: Any, positions: str) -> None:
@@ -69,4 +65,25 @@ def check_decoder(model: Any, positions: str) -> None:
         raise ModelError(
             f"positions='compact' numbers tokens along one axis, and those of a {model.config.model_type} model have "
             f"{len(axes)} (time, height, width); use positions='keep'"
+        )
+
+
+def check_call(ids: Any, cache: Any, cache_implementation: str | None = None) -> None:
+    """Refuse what a pruned model cannot be called with.
+
+    Raises:
+        ModelError: embeddings without ids, or a cache whose layers have one common length.
+    """
+    if ids is None:
+        raise ModelError(
+            "pruning needs input_ids, to see which tokens are visual; give input_ids, with pixel_values "
+            "or mm_encoder_outputs, rather than inputs_embeds"
+        )
+    other = None if cache is None or isinstance(cache, DynamicCache) else type(cache).__name__
+    if other is None and cache_implementation not in (None, "dynamic", "dynamic_full"):
+        other = f"{cache_implementation} cache"
+    if other:
+        raise ModelError(
+            f"pruned layers hold fewer keys than the first, which a {other} cannot; "
+            "use the default DynamicCache (drop cache_implementation or past_key_values)"
         )

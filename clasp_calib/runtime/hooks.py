@@ -17,13 +17,14 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import DynamicCache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.checks import check_call
 from clasp_calib.runtime.deepstack import Deepstack
+from clasp_calib.runtime.generation import watched_generate
 from clasp_calib.runtime.stages import Plan, Prefill, Rope
 from clasp_calib.runtime.stats import PruningStats
 
@@ -102,6 +103,7 @@ class Pruner:
             yield
             return
         with ExitStack() as undo:
+            undo.enter_context(watched_generate(self._model, self._see_generate))
 
             def hook(handle: Any) -> None:
                 undo.callback(handle.remove)
@@ -144,14 +146,15 @@ class Pruner:
             attention.config = config
             del ALL_ATTENTION_FUNCTIONS[name]
 
+    def _see_generate(self, ids_BS: Tensor | None, kwargs: dict[str, Any]) -> None:
+        config = kwargs.get("generation_config") or getattr(self._model, "generation_config", None)
+        kind = kwargs.get("cache_implementation") or getattr(config, "cache_implementation", None)
+        check_call(ids_BS, kwargs.get("past_key_values"), kind)
+
     def _see_inputs(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids_BS = args[0] if args else kwargs.get("input_ids")
-        if ids_BS is None:
-            raise ModelError(
-                "pruning needs input_ids, to see which tokens are visual; give input_ids, with pixel_values "
-                "or mm_encoder_outputs, rather than inputs_embeds"
-            )
-        _check_cache(kwargs.get("past_key_values"))
+        check_call(ids_BS, kwargs.get("past_key_values"))
+        assert ids_BS is not None
         given = kwargs.get("mm_encoder_outputs") or {}
         brought = [
             modality
@@ -172,7 +175,6 @@ class Pruner:
             if cache is not None and cache.get_seq_length(0) != cache.get_seq_length(last):
                 raise ModelError("this cache was pruned in another context; go on with it there, or start anew")
             return None
-        _check_cache(cache)
         if mask is not None and mask.ndim != 2:
             raise ModelError(f"attention_mask has {mask.ndim} dimensions; pruning needs [rows, tokens]")
         prefill = None
@@ -246,11 +248,3 @@ class Pruner:
             self._records[call.cache] = call.key_valid_by_stage
         if call.prefill is not None:
             self.stats = call.prefill.stats()
-
-
-def _check_cache(cache: Any) -> None:
-    if cache is not None and not isinstance(cache, DynamicCache):
-        raise ModelError(
-            f"pruned layers hold fewer keys than the first, which a {type(cache).__name__} cannot; "
-            "use the default DynamicCache (drop cache_implementation)"
-        )

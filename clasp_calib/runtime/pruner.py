@@ -229,5 +229,3 @@ def _required(questions: str | Sequence[str] | None) -> list[str]:
 
 def _tuple(values: Sequence[int] | None) -> tuple[int, ...] | None:
     return None if values is None else tuple(int(value) for value in values)
-
-

@@ -5,7 +5,6 @@ B rows of the batch, R rows that pictures are to the tower, L states of the towe
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import wraps
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.base import Adapter
 from clasp_calib.runtime.adapters.towers import recorded_states
 from clasp_calib.runtime.fusion import fuse
+from clasp_calib.runtime.generation import watched_generate
 from clasp_calib.runtime.stages import expand_rows
 
 
@@ -106,7 +106,7 @@ def fused_tower(model: nn.Module, adapter: Adapter, alpha_BL: Tensor) -> Iterato
 
             multimodal = adapter.multimodal_model(model)
             undo.callback(multimodal.register_forward_pre_hook(see, with_kwargs=True).remove)
-            undo.enter_context(_watched_generate(model, owners))
+            undo.enter_context(watched_generate(model, owners.see))
         yield
 
 
@@ -115,23 +115,3 @@ def _modalities_by_tower(model: nn.Module, adapter: Adapter) -> dict[nn.Module, 
     for modality in adapter.pixel_names:
         found.setdefault(adapter.vision_tower(model, modality), []).append(modality)
     return found
-
-
-@contextmanager
-def _watched_generate(model: Any, owners: _Owners) -> Iterator[None]:
-    """Show the prompts that ``generate`` is given: it encodes pictures before any forward sees the ids."""
-    plain, before = model.generate, vars(model).get("generate")
-
-    @wraps(plain)
-    def generate(*args: Any, **kwargs: Any) -> Any:
-        owners.see(kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None)), kwargs)
-        return plain(*args, **kwargs)
-
-    model.generate = generate
-    try:
-        yield
-    finally:
-        if before is None:
-            del model.generate
-        else:
-            model.generate = before

@@ -75,20 +75,28 @@ class Case:
             _randomise(model)
             model.generation_config.update(pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS, do_sample=False)
             self.made[attention] = model.eval()
+            # At its first forward transformers puts hooks of its own on a tower, and leaves them there.
+            model.generate(**self.row(0, 1, 1, 1), max_new_tokens=1)
         return self.made[attention]
+
+    @property
+    def _any(self) -> Any:
+        return next(iter(self.made.values()))
 
     def row(self, seed: int, before: int, pictures: int, after: int) -> dict[str, Tensor]:
         """One unpadded prompt: ``input_ids`` and ``attention_mask`` [1, S] and what its pictures need."""
+        if not self.made:
+            self.model()
         generator = torch.Generator().manual_seed(seed)
         ids, inputs = [BOS, *_words(generator, before)], {}
         for number in range(pictures):
-            picture, tokens = self.picture(self.model(), generator, seed + number)
+            picture, tokens = self.picture(self._any, generator, seed + number)
             ids += tokens
             for name, value in picture.items():
                 inputs[name] = torch.cat([inputs[name], value]) if name in inputs else value
         inputs["input_ids"] = torch.tensor([[*ids, *_words(generator, after)]])
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        if hasattr(self.model().config, "vision_start_token_id"):
+        if hasattr(self._any.config, "vision_start_token_id"):
             kinds = inputs["input_ids"] == IMAGE, inputs["input_ids"] == VIDEO
             inputs["mm_token_type_ids"] = (kinds[0] + 2 * kinds[1]).int()
         return inputs
@@ -275,7 +283,9 @@ def _patches(model: Any, generator: torch.Generator, number: int) -> Any:
 def _film(model: Any, generator: torch.Generator, number: int) -> Any:
     grid = VIDEO_GRIDS[number % len(VIDEO_GRIDS)]
     pixels = torch.randn(math.prod(grid), 3 * 2 * 14 * 14, generator=generator)
-    return {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([grid])}, _between(math.prod(grid) // 4, VIDEO)
+    return {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([grid])}, _between(
+        math.prod(grid) // 4, VIDEO
+    )
 
 
 def _between(tokens: int, kind: int) -> list[int]:

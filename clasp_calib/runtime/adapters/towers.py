@@ -4,7 +4,7 @@ Letters as in `clasp_calib.runtime.adapters.base`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -79,11 +79,9 @@ class TowerAdapter:
         with (
             recorded_states(self.vision_blocks(model, modality), range(self.vision_layers + 1), states),
             self._tower_replaced(model, modality, _Recorder(self.vision_tower(model, modality))),
+            suppress(_EncodedError),
         ):
-            try:
-                self._features(model, pixels, modality, sizes)
-            except _EncodedError:
-                pass
+            self._features(model, pixels, modality, sizes)
         cut = self._cut(modality)
         maps = [states[layer] for layer in range(self.vision_layers + 1)]
         maps = [map_RTC.reshape(len(map_RTC), -1, map_RTC.shape[-1])[:, cut:] for map_RTC in maps]
