@@ -5,6 +5,7 @@ from runtime_cases import model
 from tiny_models import tiny_batch
 from transformers import LlamaConfig, LlavaConfig, SiglipVisionConfig
 
+from clasp_calib.artifacts.model_shape import model_shape
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.pruner import prune, schedule_for
@@ -105,3 +106,20 @@ def test_what_cannot_be_served_is_refused():
         adapter_for(LlavaConfig(vision_feature_layer=[1, 3]))
     with pytest.raises(ModelError, match="'pixtral' tower"):
         adapter_for(LlavaConfig(vision_config={"model_type": "pixtral"}))
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=lambda case: case.name)
+def test_an_artifacts_shape_agrees_with_the_adapter(case):
+    adapter, shape = adapter_for(case.model()), model_shape(case.model().config)
+    assert (shape.vision_layers, shape.vision_feature_layer) == (adapter.vision_layers, adapter.own_layer)
+    assert shape.text_layers == adapter.decoder_layers
+    assert shape.tokens_per_image == (None if adapter.ragged else adapter.tokens_per_image)
+
+
+def test_tokens_that_are_a_grid_say_which():
+    assert adapter_for(model()).grid(tiny_batch(model(), [(3, 7)])) == (4, 4)
+    assert adapter_for(CASES["qwen2_vl"].model()).grid(CASES["qwen2_vl"].row(0, 1, 1, 1)) == (4, 6)
+    for name, pictures in (("llava_next", 1), ("internvl", 2), ("qwen2_vl", 2)):
+        case = CASES[name]
+        with pytest.raises(ModelError, match="one"):
+            adapter_for(case.model()).grid(case.row(0, 1, pictures, 1))

@@ -77,6 +77,14 @@ class Adapter(Protocol):
         """N of every picture, from the arguments of ``forward``."""
         ...
 
+    def grid(self, inputs: Mapping[str, Any]) -> tuple[int, int]:
+        """Rows and columns of the visual tokens over the one image in the arguments of ``forward``.
+
+        Raises:
+            ModelError: they are not such a grid, or there are several images.
+        """
+        ...
+
     def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
         """The tower's ``output`` as it would be if its own layer's state were ``fused``.
 

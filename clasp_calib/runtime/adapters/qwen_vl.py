@@ -39,6 +39,15 @@ class Qwen2VLAdapter(TowerAdapter):
         merged = self.config.vision_config.spatial_merge_size**2
         return [patches // merged for patches in self.rows(inputs, modality)]
 
+    def grid(self, inputs: Mapping[str, Any]) -> tuple[int, int]:
+        """The merged patches of the image."""
+        grids = inputs["image_grid_thw"].tolist()
+        if len(grids) != 1:
+            raise ModelError(f"there are {len(grids)} pictures; expected one, to lay its tokens over it")
+        merge = self.config.vision_config.spatial_merge_size
+        _, height, width = grids[0]
+        return height // merge, width // merge
+
     def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
         """The model reads what the tower's merger makes of the last state."""
         merger: Any = tower.get_submodule("merger")

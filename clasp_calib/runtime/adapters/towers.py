@@ -3,6 +3,7 @@
 Letters as in `clasp_calib.runtime.adapters.base`.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -65,6 +66,17 @@ class TowerAdapter:
     def tokens(self, model: nn.Module, inputs: Mapping[str, Any], modality: str = "image") -> list[int]:
         """Every picture has as many."""
         return [self.tokens_per_image] * len(self.rows(inputs, modality))
+
+    def grid(self, inputs: Mapping[str, Any]) -> tuple[int, int]:
+        """A square, where every image has as many tokens."""
+        images = len(self.rows(inputs))
+        side = 0 if self.ragged else math.isqrt(self.tokens_per_image)
+        if images != 1 or side == 0 or side**2 != self.tokens_per_image:
+            raise ModelError(
+                f"the visual tokens of {images} picture(s) of this {self.config.model_type} model are not one grid "
+                "over a picture; drop --overlay, or use one picture of a model without tiles"
+            )
+        return side, side
 
     def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
         """Put ``fused`` where the model looks for the state that it projects."""
