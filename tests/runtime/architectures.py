@@ -52,6 +52,7 @@ _WIDTHS = {
     "bos_token_id": BOS,
     "eos_token_id": EOS,
 }
+_TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
 _QWEN_VISION = {"depth": 3, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2}
 
 
@@ -143,10 +144,7 @@ def _randomise(model: Any) -> None:
 
 def _clip() -> CLIPVisionConfig:
     return CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
+        **_TOWER,
         image_size=56,
         patch_size=14,
         projection_dim=16,
@@ -191,10 +189,7 @@ def _video_llava() -> tuple[type, Any]:
 
 def _llava_onevision() -> tuple[type, Any]:
     vision = SiglipVisionConfig(
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
+        **_TOWER,
         image_size=56,
         patch_size=14,
         vision_use_head=False,
@@ -214,10 +209,7 @@ def _llava_onevision() -> tuple[type, Any]:
 
 def _internvl() -> tuple[type, Any]:
     vision = InternVLVisionConfig(
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
+        **_TOWER,
         image_size=[112, 112],
         patch_size=[14, 14],
         use_mean_pooling=True,
