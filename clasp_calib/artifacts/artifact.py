@@ -68,6 +68,11 @@ class Artifact:
         return self.manifest.positions
 
     @property
+    def features(self) -> str:
+        """Whose cosines are clustered."""
+        return self.manifest.features
+
+    @property
     def iterations(self) -> int:
         """k-means iterations."""
         return self.manifest.iterations

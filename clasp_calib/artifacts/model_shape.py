@@ -18,9 +18,11 @@ class ModelShape(BaseModel):
     vision_width: int
     vision_feature_layer: int
     """Index into ``hidden_states``, counted from 0 (embeddings) to ``vision_layers``."""
-    image_size: int
+    image_size: int | None
+    """``None`` where pictures keep their own size."""
     patch_size: int
-    tokens_per_image: int
+    tokens_per_image: int | None
+    """``None`` where pictures differ in their number of tokens."""
     text_layers: int
     text_width: int
     text_mlp_width: int
@@ -36,25 +38,30 @@ class ModelShape(BaseModel):
         return [f"{name}: {mine[name]!r}, {theirs[name]!r}" for name in mine if mine[name] != theirs[name]]
 
 
+# model_type of models whose pictures differ in their number of visual tokens.
+_RAGGED = {"llava_next", "llava_onevision", "video_llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
+
+
 def model_shape(config: Any) -> ModelShape:
-    """The shape of a model with one vision tower of fixed size, from its configuration.
+    """The shape of a model with a vision tower and a projector, from its configuration.
 
     Raises:
         ModelError: the configuration is not that of such a model.
     """
     try:
         vision, text = config.vision_config, config.text_config
-        layer = config.vision_feature_layer
-        side = vision.image_size // vision.patch_size
-        class_token = config.vision_feature_select_strategy == "full" and vision.model_type.startswith("clip")
+        depth = vision.depth if hasattr(vision, "depth") else vision.num_hidden_layers
+        layer = getattr(config, "vision_feature_layer", -1)
+        image_size, patch_size = _side(getattr(vision, "image_size", None)), _side(vision.patch_size)
+        assert patch_size is not None
         return ModelShape(
             architecture=(config.architectures or [type(config).__name__])[0],
-            vision_layers=vision.num_hidden_layers,
-            vision_width=vision.hidden_size,
-            vision_feature_layer=layer if layer >= 0 else vision.num_hidden_layers + 1 + layer,
-            image_size=vision.image_size,
-            patch_size=vision.patch_size,
-            tokens_per_image=side * side + class_token,
+            vision_layers=depth,
+            vision_width=vision.embed_dim if hasattr(vision, "embed_dim") else vision.hidden_size,
+            vision_feature_layer=layer if layer >= 0 else depth + 1 + layer,
+            image_size=image_size,
+            patch_size=patch_size,
+            tokens_per_image=_tokens(config, image_size, patch_size),
             text_layers=text.num_hidden_layers,
             text_width=text.hidden_size,
             text_mlp_width=text.intermediate_size,
@@ -62,5 +69,21 @@ def model_shape(config: Any) -> ModelShape:
     except (AttributeError, TypeError) as error:
         raise ModelError(
             f"cannot read the shape of a {type(config).__name__} ({error}); "
-            "expected the configuration of a LLaVA model with one vision feature layer"
+            "expected the configuration of a multimodal model that projects one layer of its vision tower"
         ) from error
+
+
+def _tokens(config: Any, image_size: int | None, patch_size: int) -> int | None:
+    if config.model_type in _RAGGED or image_size is None:
+        return None
+    class_token: bool = config.vision_feature_select_strategy == "full" and config.vision_config.model_type.startswith(
+        "clip"
+    )
+    patches = (image_size // patch_size) ** 2 * getattr(config, "downsample_ratio", 1) ** 2
+    return int(patches) + int(class_token)
+
+
+def _side(size: Any) -> int | None:
+    """Some configurations give height and width."""
+    side: int | None = size[0] if isinstance(size, list | tuple) else size
+    return side

@@ -53,9 +53,10 @@ def show_artifact(
         emit({**manifest.model_dump(mode="json"), "numbers": _numbers(known)})
         return
     say(f"{manifest.name} {manifest.version}, format {manifest.format}, id {(manifest.id or '')[:16]}")
+    visual = manifest.shape.tokens_per_image or "a varying number of"
     say(
         f"for {manifest.model}: {manifest.shape.architecture}, {manifest.shape.text_layers} decoder layers, "
-        f"{manifest.shape.tokens_per_image} visual tokens, fingerprint {manifest.fingerprint[:16]}"
+        f"{visual} visual tokens, fingerprint {manifest.fingerprint[:16]}"
     )
     for entry in manifest.budgets:
         calibrated = entry.results.get("calibrated", {})

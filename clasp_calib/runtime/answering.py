@@ -1,23 +1,30 @@
 """One question about one picture, answered and timed."""
 
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
 
-from clasp_calib.runtime.pruner import Calibrated, clasp
+from clasp_calib.runtime.hooks import Pruner
+from clasp_calib.runtime.stats import PruningStats
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said, how many visual tokens each stage kept, and how long it took (preprocessing apart)."""
+    """What the model said, how long it took (preprocessing apart), what it was given, and what pruning did."""
 
     text: str
-    kept: tuple[int, ...]
     seconds: float
+    inputs: dict[str, Any]
+    stats: PruningStats | None
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Visual tokens that each stage kept."""
+        return () if self.stats is None else tuple(len(stage.kept(0)) for stage in self.stats.stages)
 
 
 @torch.inference_mode()
@@ -27,21 +34,30 @@ def answer(
     picture: Image.Image,
     prompt: str,
     max_new_tokens: int,
-    artifact: Calibrated | None = None,
-    budget: str = "",
-    label: str = "",
+    pruning: AbstractContextManager[Pruner] | None = None,
 ) -> Answer:
-    """Answer greedily; with an artifact, under its ``budget`` and as it says for the class ``label``.
+    """Answer greedily, within ``pruning`` (a `clasp` or `prune`) if it is given.
 
     The first answer of a process pays for warming up, so one token is generated before the clock starts.
     """
     inputs = processor(images=picture, text=prompt, return_tensors="pt").to(model.device, model.dtype)
-    with clasp(model, artifact, budget=budget, classes=label) if artifact else nullcontext() as pruner:
+    with pruning or nullcontext() as pruner:
         model.generate(**inputs, do_sample=False, max_new_tokens=1)
         begun = time.perf_counter()
         output = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
         seconds = time.perf_counter() - begun
+        stats = pruner.stats if pruner else None
     new = output[:, inputs["input_ids"].shape[1] :]
     text: str = processor.batch_decode(new, skip_special_tokens=True)[0].strip()
-    kept = tuple(artifact.counts(budget)) if artifact and pruner else ()
-    return Answer(text, kept, seconds)
+    return Answer(text, seconds, dict(inputs), stats)
+
+
+def seen_picture(answered: Answer, processor: Any, picture: Image.Image) -> Image.Image:
+    """The picture as the tower saw it, cropped and all; the picture itself where its patches keep no such order."""
+    pixels = answered.inputs["pixel_values"]
+    if pixels.ndim != 4:
+        return picture
+    images = getattr(processor, "image_processor", processor)
+    mean, spread = (torch.tensor(getattr(images, name)).view(3, 1, 1) for name in ("image_mean", "image_std"))
+    values = ((pixels[0].float().cpu() * spread + mean) * 255).round().clamp(0, 255).byte()
+    return Image.fromarray(values.permute(1, 2, 0).numpy())

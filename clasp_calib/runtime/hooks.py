@@ -11,18 +11,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from inspect import signature
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import DynamicCache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.base import Adapter
-from clasp_calib.runtime.stages import Plan, Prefill, PruningStats, Rope
+from clasp_calib.runtime.checks import check_call
+from clasp_calib.runtime.deepstack import Deepstack
+from clasp_calib.runtime.generation import watched_generate
+from clasp_calib.runtime.stages import Plan, Prefill, Rope
+from clasp_calib.runtime.stats import PruningStats
 
 
 class _OneLayer:
@@ -45,6 +49,7 @@ class _Call:
         self.prefill = prefill
         self.key_valid_BT = None if mask_BT is None else mask_BT.bool()
         self.cache: Any = None
+        self.deepstack: Deepstack | None = None
         self.key_valid_by_stage: dict[int, Tensor | None] = {}
         self.mask: Any = None
         self.rope: Rope | None = None
@@ -98,10 +103,12 @@ class Pruner:
             yield
             return
         with ExitStack() as undo:
+            undo.enter_context(watched_generate(self._model, self._see_generate))
 
             def hook(handle: Any) -> None:
                 undo.callback(handle.remove)
 
+            deepstacked = "deepstack_visual_embeds" in signature(self._decoder.forward).parameters
             multimodal = self._adapter.multimodal_model(self._model)
             hook(multimodal.register_forward_pre_hook(self._see_inputs, with_kwargs=True))
             hook(self._decoder.register_forward_pre_hook(self._begin, with_kwargs=True))
@@ -113,6 +120,8 @@ class Pruner:
                     hook(layer.register_forward_pre_hook(partial(self._enter, index), with_kwargs=True))
                 if index >= min(stages):
                     hook(layer.register_forward_pre_hook(self._follow, with_kwargs=True))
+                if deepstacked:
+                    hook(layer.register_forward_hook(partial(self._leave, index)))
             yield
 
     @contextmanager
@@ -137,18 +146,27 @@ class Pruner:
             attention.config = config
             del ALL_ATTENTION_FUNCTIONS[name]
 
+    def _see_generate(self, ids_BS: Tensor | None, kwargs: dict[str, Any]) -> None:
+        config = kwargs.get("generation_config") or getattr(self._model, "generation_config", None)
+        kind = kwargs.get("cache_implementation") or getattr(config, "cache_implementation", None)
+        check_call(ids_BS, kwargs.get("past_key_values"), kind)
+
     def _see_inputs(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids_BS = args[0] if args else kwargs.get("input_ids")
-        if ids_BS is None:
-            raise ModelError(
-                "pruning needs input_ids, to see which tokens are visual; give input_ids, with pixel_values "
-                "or mm_encoder_outputs, rather than inputs_embeds"
-            )
-        features = (kwargs.get("mm_encoder_outputs") or {}).get("image")
-        brings_pictures = kwargs.get("pixel_values") is not None or features is not None
-        self._visual_BS = ids_BS == self._adapter.image_token_id if brings_pictures else None
+        check_call(ids_BS, kwargs.get("past_key_values"))
+        assert ids_BS is not None
+        given = kwargs.get("mm_encoder_outputs") or {}
+        brought = [
+            modality
+            for modality, pixels in self._adapter.pixel_names.items()
+            if kwargs.get(pixels) is not None or given.get(modality) is not None
+        ]
+        ids = [self._adapter.visual_token_ids[modality] for modality in brought]
+        self._visual_BS = torch.isin(ids_BS, torch.tensor(ids, device=ids_BS.device)) if brought else None
 
-    def _begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _begin(
+        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         visual_BS, self._visual_BS, self._call = self._visual_BS, None, None
         cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
         record = None if cache is None else self._records.get(cache)
@@ -156,12 +174,7 @@ class Pruner:
             last = len(self._decoder.layers) - 1
             if cache is not None and cache.get_seq_length(0) != cache.get_seq_length(last):
                 raise ModelError("this cache was pruned in another context; go on with it there, or start anew")
-            return
-        if cache is not None and not isinstance(cache, DynamicCache):
-            raise ModelError(
-                f"pruned layers hold fewer keys than the first, which a {type(cache).__name__} cannot; "
-                "use the default DynamicCache (drop cache_implementation)"
-            )
+            return None
         if mask is not None and mask.ndim != 2:
             raise ModelError(f"attention_mask has {mask.ndim} dimensions; pruning needs [rows, tokens]")
         prefill = None
@@ -170,6 +183,10 @@ class Pruner:
             cached = 0 if cache is None else cache.get_seq_length()
             prefill = Prefill(self.plan, kwargs["inputs_embeds"], visual_BS, valid_BS, cached)
         self._call = _Call(prefill, mask, record)
+        if prefill is not None:
+            kwargs = dict(kwargs)
+            self._call.deepstack = Deepstack.taken_from(kwargs, prefill)
+        return args, kwargs
 
     def _enter(
         self, start: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -219,6 +236,10 @@ class Pruner:
             replaced["position_embeddings"] = call.rope
         return args, {**kwargs, **replaced}
 
+    def _leave(self, index: int, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        deepstack = None if self._call is None else self._call.deepstack
+        return None if deepstack is None else deepstack.add(index, output)
+
     def _end(self, *_: Any) -> None:
         call, self._call = self._call, None
         if call is None:
@@ -226,4 +247,4 @@ class Pruner:
         if call.cache is not None:
             self._records[call.cache] = call.key_valid_by_stage
         if call.prefill is not None:
-            self.stats = call.prefill.stats
+            self.stats = call.prefill.stats()

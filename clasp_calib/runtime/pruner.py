@@ -8,13 +8,21 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from clasp_calib.common.errors import BudgetError, ModelError
+from clasp_calib.common.errors import InputError, ModelError
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.checks import check_decoder, check_options, check_schedule
 from clasp_calib.runtime.hooks import Pruner
-from clasp_calib.runtime.schedule import Schedule, parse_budget
-from clasp_calib.runtime.scoring import RATERS
+from clasp_calib.runtime.routing import AUTO, classes_of
+from clasp_calib.runtime.schedule import (
+    DEFAULT_STARTS,
+    AnySchedule,
+    RelativeSchedule,
+    Schedule,
+    parse_budget,
+    solve_schedule,
+)
 from clasp_calib.runtime.selection import DualStage, Selector
-from clasp_calib.runtime.stages import POSITIONS, Plan
+from clasp_calib.runtime.stages import Plan
 from clasp_calib.runtime.tower import fused_tower
 
 
@@ -33,6 +41,11 @@ class Calibrated(Protocol):
 
     @property
     def positions(self) -> str:
+        """See `prune`."""
+        ...
+
+    @property
+    def features(self) -> str:
         """See `prune`."""
         ...
 
@@ -58,12 +71,13 @@ class Calibrated(Protocol):
 def prune(
     model: nn.Module,
     *,
-    schedule: Schedule,
+    schedule: AnySchedule,
     rho: float | Sequence[float] | Tensor,
     alpha_BL: Tensor | None = None,
     selector: Selector | None = None,
     raters: str = "sparsevlm",
     positions: str = "keep",
+    features: str = "projected",
     iterations: int = 5,
     prompt_lengths: int | Sequence[int] | None = None,
     fan: Sequence[int] | None = None,
@@ -77,14 +91,17 @@ def prune(
 
     Args:
         model: a transformers model that an adapter is known for.
-        schedule: visual tokens of every stage, for this model's pictures.
+        schedule: visual tokens of every stage, for this model's pictures; `schedule_for` makes one of a budget.
         rho: share of the pivots, in [0, 1]: one for all rows or one a row. Rows that ``generate`` repeats for
             beams or for several returned sequences need no repeating here.
         alpha_BL: mixture of the vision tower's layers, one for all rows or one a row; ``None`` leaves the
             tower alone, as does giving features as ``mm_encoder_outputs``.
         selector: what chooses the tokens; the dual-stage selection by default.
         raters: which text scores the tokens, see `clasp_calib.runtime.scoring.choose_raters`.
-        positions: ``keep`` the position ids of kept tokens, or ``compact`` them to 0, 1, 2...
+        positions: ``keep`` the position ids of kept tokens, or ``compact`` them to 0, 1, 2... (not for models
+            whose positions have several axes).
+        features: whose cosines are clustered: the ``projected`` tokens as they entered the decoder, at all stages
+            the same, or the ``hidden`` states of the stage.
         iterations: k-means rounds of the default selector.
         prompt_lengths: where answers follow the prompt (teacher forcing): positions of a row, padding
             included, before the first token of the answer, one for all rows or one a row. Only the prompt
@@ -98,20 +115,12 @@ def prune(
 
     Raises:
         ModelError: the model, or what it is called with, cannot be pruned.
-        BudgetError: the schedule is for another number of tokens or layers.
+        BudgetError: the schedule is for another number of tokens or layers, or in tokens where pictures differ.
     """
     adapter = adapter_for(model)
-    _check_decoder(model)
-    if (schedule.tokens, schedule.layers) != (adapter.tokens_per_image, adapter.decoder_layers):
-        raise BudgetError(
-            f"the schedule is for {schedule.tokens} visual tokens and {schedule.layers} layers; this model "
-            f"has {adapter.tokens_per_image} and {adapter.decoder_layers}: solve one for it (solve_schedule)"
-        )
-    if raters not in RATERS or positions not in POSITIONS:
-        raise ModelError(
-            f"raters {raters!r}, positions {positions!r}; expected one of {', '.join(RATERS)} and one of "
-            f"{', '.join(POSITIONS)}"
-        )
+    check_decoder(model, positions)
+    check_schedule(adapter, schedule)
+    check_options(raters=raters, positions=positions, features=features)
     rho_B = torch.as_tensor(rho, dtype=torch.float64, device="cpu").reshape(-1)
     if not len(rho_B) or not bool(((rho_B >= 0) & (rho_B <= 1)).all()):
         raise ModelError(f"rho is {rho_B.tolist()}; expected shares between 0 and 1")
@@ -125,6 +134,7 @@ def prune(
         selector=selector or DualStage(iterations, needs_gram=bool((rho_B < 1).any())),
         raters=raters,
         positions=positions,
+        features=features,
         prompt_lengths=(prompt_lengths,) if isinstance(prompt_lengths, int) else _tuple(prompt_lengths),
         fan=_tuple(fan),
     )
@@ -141,6 +151,7 @@ def clasp(
     *,
     budget: str | int,
     classes: str | Sequence[str],
+    questions: str | Sequence[str] | None = None,
     prompt_lengths: int | Sequence[int] | None = None,
 ) -> Iterator[Pruner]:
     """Run ``model`` as an artifact says: fusion of its live tower, then pruning.
@@ -149,7 +160,9 @@ def clasp(
         model: the model that the artifact was calibrated for.
         artifact: as `clasp_calib.artifacts.files.read_artifact` gives it, or where it lies.
         budget: one of the artifact's budgets, such as ``192`` or ``33%``.
-        classes: the class slug of every row of the batch, or one for all.
+        classes: the class slug of every row of the batch, or one for all, or ``auto``: what the keyword rules make
+            of ``questions``.
+        questions: for ``auto``, the question of every row, without picture and template.
         prompt_lengths: see `prune`.
 
     Yields:
@@ -165,8 +178,14 @@ def clasp(
     check_fits(chosen, model.config)
     name = parse_budget(budget).name
     rows = [classes] if isinstance(classes, str) else list(classes)
+    if classes == AUTO:
+        rows = classes_of(_required(questions))
     adapter = adapter_for(model)
-    schedule = Schedule(adapter.tokens_per_image, adapter.decoder_layers, chosen.starts, chosen.counts(name))
+    schedule: AnySchedule = (
+        RelativeSchedule(parse_budget(name), adapter.decoder_layers, chosen.starts)
+        if adapter.ragged
+        else Schedule(adapter.tokens_per_image, adapter.decoder_layers, chosen.starts, chosen.counts(name))
+    )
     with prune(
         model,
         schedule=schedule,
@@ -174,22 +193,39 @@ def clasp(
         alpha_BL=torch.tensor([chosen.alpha(name, row) for row in rows], dtype=torch.float64),
         raters=chosen.raters,
         positions=chosen.positions,
+        features=chosen.features,
         iterations=chosen.iterations,
         prompt_lengths=prompt_lengths,
     ) as pruner:
         yield pruner
 
 
+def schedule_for(model: nn.Module, budget: str | int, starts: tuple[int, ...] = DEFAULT_STARTS) -> AnySchedule:
+    """The schedule that meets a budget on this model.
+
+    Args:
+        model: a transformers model that an adapter is known for.
+        budget: visual tokens a layer works on in the mean (``192``), or a percentage (``33%``), which is the only
+            kind where pictures differ in their number of tokens.
+        starts: the decoder layers that the three stages begin at.
+
+    Raises:
+        BudgetError: it cannot be met.
+        ModelError: the architecture is not known.
+    """
+    adapter, wanted = adapter_for(model), parse_budget(budget)
+    if adapter.ragged:
+        return RelativeSchedule(wanted, adapter.decoder_layers, starts)
+    return solve_schedule(wanted, adapter.tokens_per_image, adapter.decoder_layers, starts)
+
+
+def _required(questions: str | Sequence[str] | None) -> list[str]:
+    if not questions:
+        raise InputError(
+            "classes='auto' routes questions, and there are none; give questions=[...], one a row, or the classes"
+        )
+    return [questions] if isinstance(questions, str) else list(questions)
+
+
 def _tuple(values: Sequence[int] | None) -> tuple[int, ...] | None:
     return None if values is None else tuple(int(value) for value in values)
-
-
-def _check_decoder(model: Any) -> None:
-    text = model.config.get_text_config()
-    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
-    window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
-    if window is not None or kinds != {"full_attention"}:
-        raise ModelError(
-            f"the language model attends with a sliding window ({window or ', '.join(sorted(kinds))}), which "
-            "counts positions that pruning removes; expected full attention in every layer"
-        )

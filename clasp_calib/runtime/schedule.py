@@ -7,6 +7,7 @@ layers ``starts = (s0, s1, s2)``, 0-based, which the shortened sequence enters; 
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -86,6 +87,16 @@ class Schedule:
                 f"expected {len(self.starts)} counts that never grow, between 1 and {self.tokens}"
             )
 
+    def counts_for(self, tokens: int) -> tuple[int, ...]:
+        """Counts for a row with ``tokens`` visual tokens: of several pictures each gives as many, chosen together."""
+        return tuple(max(count * tokens // self.tokens, min(tokens, 1)) for count in self.counts)
+
+    @property
+    def changing(self) -> tuple[int, ...]:
+        """The starts of the stages that drop anything."""
+        before = (self.tokens, *self.counts)
+        return tuple(start for start, a, b in zip(self.starts, before, self.counts, strict=False) if b < a)
+
     @property
     def per_layer(self) -> tuple[int, ...]:
         """Visual tokens that each decoder layer works on."""
@@ -106,6 +117,54 @@ class Schedule:
     def full(self) -> bool:
         """Whether nothing is pruned."""
         return self.counts[-1] == self.tokens
+
+
+@dataclass(frozen=True)
+class RelativeSchedule:
+    """A percentage of each row's own visual tokens, for models whose pictures differ in number of tokens.
+
+    Raises:
+        BudgetError: a budget in tokens, a percentage that no number of tokens can meet, or impossible starts.
+    """
+
+    budget: Budget
+    layers: int
+    starts: tuple[int, ...] = DEFAULT_STARTS
+
+    def __post_init__(self) -> None:
+        check_starts(self.starts, self.layers)
+        floor = 100 * self.starts[0] / self.layers
+        if self.budget.percent is None:
+            raise BudgetError(
+                f"a budget of {self.budget.name} tokens means something else for every picture of a model whose "
+                f"pictures differ in their number of visual tokens; give a percentage above {floor:.4g}%, such as 33%"
+            )
+        if self.budget.percent <= floor:
+            raise BudgetError(
+                f"a budget of {self.budget.name} cannot be met: before layer {self.starts[0]} of {self.layers} nothing "
+                f"is dropped, which is {floor:.4g}% already; start the first stage earlier, or give a larger percentage"
+            )
+
+    @property
+    def changing(self) -> tuple[int, ...]:
+        """The starts of the stages that drop anything."""
+        return () if self.budget.full else self.starts
+
+    def counts_for(self, tokens: int) -> tuple[int, ...]:
+        """Counts for a row with ``tokens`` visual tokens.
+
+        Raises:
+            BudgetError: so few that the budget is under their floor.
+        """
+        return _solved(self.budget, tokens, self.layers, self.starts).counts if tokens else (0,) * len(self.starts)
+
+
+AnySchedule = Schedule | RelativeSchedule
+
+
+@lru_cache(maxsize=1024)
+def _solved(budget: Budget, tokens: int, layers: int, starts: tuple[int, ...]) -> Schedule:
+    return solve_schedule(budget, tokens, layers, starts)
 
 
 def solve_schedule(budget: Budget, tokens: int, layers: int, starts: tuple[int, ...] = DEFAULT_STARTS) -> Schedule:

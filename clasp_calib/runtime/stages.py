@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.runtime.schedule import Schedule
+from clasp_calib.runtime.schedule import AnySchedule
 from clasp_calib.runtime.scoring import choose_raters, gather_index, rater_attention, take
 from clasp_calib.runtime.selection import Selector, gram_matrix
+from clasp_calib.runtime.stats import PruningStats, StageStats, Stopwatch
 
-POSITIONS = ("keep", "compact")
 Rope = tuple[Tensor, Tensor]
 
 
@@ -22,59 +22,21 @@ Rope = tuple[Tensor, Tensor]
 class Plan:
     """What `clasp_calib.runtime.pruner.prune` was asked for; the meaning of the fields is explained there."""
 
-    schedule: Schedule
+    schedule: AnySchedule
     rho: Tensor
     selector: Selector
     raters: str = "sparsevlm"
     positions: str = "keep"
+    features: str = "projected"
     prompt_lengths: tuple[int, ...] | None = None
     fan: tuple[int, ...] | None = None
 
     @property
     def stages(self) -> dict[int, int]:
-        """Start -> count of the stages that change anything: drop tokens, or let candidates fan out."""
-        schedule = self.schedule
-        before = (schedule.tokens, *schedule.counts)
-        fan_start = schedule.starts[0] if self.fan else None
-        return {
-            start: count
-            for start, count, last in zip(schedule.starts, schedule.counts, before, strict=False)
-            if count < last or start == fan_start
-        }
-
-
-@dataclass(frozen=True)
-class StageStats:
-    """What one stage kept, as indices of patches in the row's picture (or pictures, one after the other).
-
-    ``patches_BK`` is long, rising, and -1 (at the left) where a row keeps fewer than another; ``pivots_BK``
-    is bool and ``relevance_BK`` float32, for the same tokens.
-    """
-
-    start: int
-    patches_BK: Tensor
-    pivots_BK: Tensor
-    relevance_BK: Tensor
-
-    def kept(self, row: int) -> list[int]:
-        """Patches of this row that entered layer ``start``, in order."""
-        return [patch for patch in self.patches_BK[row].tolist() if patch >= 0]
-
-    def pivots(self, row: int) -> list[int]:
-        """Those of `kept` that were chosen for their relevance."""
-        return self.patches_BK[row][self.pivots_BK[row]].tolist()
-
-    def medoids(self, row: int) -> list[int]:
-        """Those of `kept` that represent the rest."""
-        return sorted(set(self.kept(row)) - set(self.pivots(row)))
-
-
-@dataclass(frozen=True)
-class PruningStats:
-    """One prefill: visual tokens of every row in every decoder layer, and what each stage kept."""
-
-    tokens: tuple[tuple[int, ...], ...]
-    stages: tuple[StageStats, ...]
+        """Start -> number of the stages that change anything: drop tokens, or let candidates fan out."""
+        starts = self.schedule.starts
+        changing = {*self.schedule.changing, *(starts[:1] if self.fan else ())}
+        return {start: number for number, start in enumerate(starts) if start in changing}
 
 
 class Prefill:
@@ -106,40 +68,57 @@ class Prefill:
         visual_BN = gather_index(self.visual_BS, self.columns)
         self.is_patch_BN = take(self.visual_BS, visual_BN)
         self.column_BN = torch.arange(self.columns, device=visual_BS.device).expand(rows, -1)
-        # Projected tokens do not change on the way: their cosines serve every stage and every rho.
-        self.gram_MNN = gram_matrix(take(embeddings_BSD, visual_BN)) if plan.selector.needs_gram else None
         self.source_B = torch.arange(rows, device=visual_BS.device)
         self.offered = self.visual
+        self.counts = [plan.schedule.counts_for(tokens) for tokens in self.visual]
         self.relevance_BS: Tensor | None = None
         self.stages: list[tuple[list[int], StageStats]] = []
+        self.watch = Stopwatch(visual_BS.device)
+        self._kept_B: list[Tensor] = []
+        # Projected tokens do not change on the way: their cosines serve every stage and every rho.
+        self.gram_MNN: Tensor | None = None
+        if plan.selector.needs_gram and plan.features == "projected":
+            with self.watch.part("cosines"):
+                self.gram_MNN = gram_matrix(take(embeddings_BSD, visual_BN))
 
     @property
     def padded(self) -> bool:
         """Whether some row is shorter than the sequence."""
         return bool(min(self.lengths) < self.valid_BS.shape[1])
 
-    @property
     def stats(self) -> PruningStats:
-        """What has been kept so far."""
+        """What has been kept, once the forward is over.
+
+        Raises:
+            ModelError: the selector did not keep as many tokens as it was told.
+        """
+        # Counted here rather than stage by stage, so that a GPU is waited for only once.
+        for (expected, _), kept_B in zip(self.stages, self._kept_B, strict=True):
+            if kept_B.tolist() != expected:
+                raise ModelError(
+                    f"{type(self.plan.selector).__name__} kept {kept_B.tolist()} tokens of the rows; "
+                    f"a selector must keep as many as it is told, here {expected}"
+                )
         counts = {stage.start: kept for kept, stage in self.stages}
         layers, current = [], self.offered
         for layer in range(self.plan.schedule.layers):
             current = counts.get(layer, current)
             layers.append(current)
-        return PruningStats(tuple(zip(*layers, strict=True)), tuple(stage for _, stage in self.stages))
+        return PruningStats(tuple(zip(*layers, strict=True)), tuple(stage for _, stage in self.stages), self.watch)
 
     def score(self, query: Tensor, key: Tensor, scaling: float, key_valid: Tensor | None) -> None:
         """Note the attention of the raters in the layer before a stage; see `rater_attention`."""
-        self.relevance_BS = rater_attention(
-            query, key, self.rater_BR, self.is_rater_BR, scaling=scaling, key_valid_BT=key_valid
-        )
+        with self.watch.part("scoring"):
+            self.relevance_BS = rater_attention(
+                query, key, self.rater_BR, self.is_rater_BR, scaling=scaling, key_valid_BT=key_valid
+            )
 
-    def prune(self, start: int, count: int, hidden_BSD: Tensor, rope: Rope) -> tuple[Tensor, Rope]:
+    def prune(self, start: int, number: int, hidden_BSD: Tensor, rope: Rope) -> tuple[Tensor, Rope]:
         """Drop visual tokens from what enters layer ``start``.
 
         Args:
             start: the layer.
-            count: tokens that one picture keeps; of several in a row that many for each, chosen together.
+            number: which stage it begins, counted from 0.
             hidden_BSD: hidden states, [B, S, D].
             rope: cosines and sines of the positions, [B or 1, S, d].
 
@@ -151,25 +130,24 @@ class Prefill:
             self._fan_out(self.plan.fan)
             hidden_BSD, cos_BSd, sin_BSd = (t[self.source_B] for t in (hidden_BSD, cos_BSd, sin_BSd))
         assert self.relevance_BS is not None
-        tokens = self.plan.schedule.tokens
-        kept = [max(count * n // tokens, min(n, 1)) for n in self.offered]
+        kept = [counts[number] for counts in self.counts]
         self.lengths = [a - b + c for a, b, c in zip(self.lengths, self.visual, kept, strict=True)]
         self.visual = kept
 
         position_BN = gather_index(self.visual_BS, self.column_BN.shape[1])
         relevance_BN = take(self.relevance_BS, position_BN)
         rho_B = expand_rows(self.plan.rho, len(hidden_BSD), "rho")
-        selection = self.plan.selector(relevance_BN, self._gram(), torch.tensor(kept), rho_B, self.is_patch_BN)
-        keep_BN = selection.keep_BN & self.is_patch_BN
-        if keep_BN.sum(1).tolist() != kept:
-            raise ModelError(
-                f"{type(self.plan.selector).__name__} kept {keep_BN.sum(1).tolist()} tokens of the rows; "
-                f"a selector must keep as many as it is told, here {kept}"
-            )
+        gram_BNN = self._gram(hidden_BSD, position_BN)
+        with self.watch.part("selection"):
+            selection = self.plan.selector(relevance_BN, gram_BNN, torch.tensor(kept), rho_B, self.is_patch_BN)
+            keep_BN = selection.keep_BN & self.is_patch_BN
+        self._kept_B.append(keep_BN.sum(1))
 
-        kept_BK = gather_index(keep_BN, max(kept))
+        arrived_BN, kept_BK = self._patches(), gather_index(keep_BN, max(kept))
         self.column_BN, self.is_patch_BN = take(self.column_BN, kept_BK), take(keep_BN, kept_BK)
-        self._note(start, take(selection.pivots_BN, kept_BK), take(relevance_BN, kept_BK))
+        pivots_BK = take(selection.pivots_BN, kept_BK) & self.is_patch_BN
+        stage = StageStats(start, self._patches(), pivots_BK, take(relevance_BN, kept_BK), arrived_BN, relevance_BN)
+        self.stages.append((self.visual, stage))
 
         keep_BS = torch.zeros_like(self.visual_BS).scatter(1, position_BN, keep_BN)
         keep_BS |= self.valid_BS & ~self.visual_BS
@@ -191,24 +169,29 @@ class Prefill:
         self.source_B = torch.tensor(fan, device=self.visual_BS.device)
         for name in ("valid_BS", "visual_BS", "rater_BS", "relevance_BS", "column_BN", "is_patch_BN"):
             setattr(self, name, getattr(self, name)[self.source_B])
-        self.offered, self.visual, self.lengths = (
-            [values[row] for row in fan] for values in (self.offered, self.visual, self.lengths)
-        )
+        for name in ("offered", "visual", "lengths", "counts"):
+            setattr(self, name, [getattr(self, name)[row] for row in fan])
 
-    def _gram(self) -> Tensor | None:
+    def visual_indices(self, first_M: Tensor) -> Tensor:
+        """Of the visual tokens that are left, row by row, the index among all, given the first of every row."""
+        return (self._patches() + first_M[self.source_B][:, None])[self.is_patch_BN]
+
+    def _gram(self, hidden_BSD: Tensor, position_BN: Tensor) -> Tensor | None:
         """Cosines of the tokens that are left, [B, N, N]."""
-        if self.gram_MNN is None:
-            return None
-        rows_BN = self.column_BN + self.source_B[:, None] * self.columns
-        gram = self.gram_MNN.view(-1, self.columns).index_select(0, rows_BN.flatten())
-        gram_BNN = gram.view(*rows_BN.shape, self.columns)
-        return gram_BNN.gather(2, self.column_BN[:, None, :].expand(-1, rows_BN.shape[1], -1))
+        with self.watch.part("cosines"):
+            if self.plan.selector.needs_gram and self.plan.features == "hidden":
+                return gram_matrix(take(hidden_BSD, position_BN))
+            if self.gram_MNN is None:
+                return None
+            rows_BN = self.column_BN + self.source_B[:, None] * self.columns
+            gram = self.gram_MNN.view(-1, self.columns).index_select(0, rows_BN.flatten())
+            gram_BNN = gram.view(*rows_BN.shape, self.columns)
+            return gram_BNN.gather(2, self.column_BN[:, None, :].expand(-1, rows_BN.shape[1], -1))
 
-    def _note(self, start: int, pivots_BK: Tensor, relevance_BK: Tensor) -> None:
-        spare_B = torch.tensor([self.columns - n for n in self.offered], device=pivots_BK.device)
-        patches_BK = (self.column_BN - spare_B[:, None]).masked_fill(~self.is_patch_BN, -1)
-        stage = StageStats(start, patches_BK, pivots_BK & self.is_patch_BN, relevance_BK)
-        self.stages.append((self.visual, stage))
+    def _patches(self) -> Tensor:
+        """Index among the visual tokens of its row of every token that is left, -1 where there is none."""
+        spare_B = torch.tensor([self.columns - n for n in self.offered], device=self.column_BN.device)
+        return (self.column_BN - spare_B[:, None]).masked_fill(~self.is_patch_BN, -1)
 
 
 def expand_rows(values_R: Tensor, rows: int, name: str) -> Tensor:

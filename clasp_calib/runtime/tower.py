@@ -1,11 +1,10 @@
-"""Fusion in a live vision tower: the layer that the model projects becomes a mixture of all layers.
+"""Fusion in a live vision tower: the state that the model projects becomes a mixture of all states.
 
-B rows of the batch, I pictures, L layers of the tower with its embeddings, T its tokens, C its width.
+B rows of the batch, R rows that pictures are to the tower, L states of the tower, T its tokens, C its width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import wraps
 from typing import Any
 
 import torch
@@ -13,49 +12,62 @@ from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.adapters.towers import recorded_states
 from clasp_calib.runtime.fusion import fuse
+from clasp_calib.runtime.generation import watched_generate
 from clasp_calib.runtime.stages import expand_rows
 
 
 class _Owners:
-    """Which row of the batch each picture belongs to: pictures come in the order of their rows."""
+    """Which row of the batch each row of the tower belongs to: pictures come in the order of their rows."""
 
-    def __init__(self, adapter: Adapter) -> None:
-        self._adapter = adapter
-        self._pictures_B: Tensor | None = None
+    def __init__(self, model: nn.Module, adapter: Adapter, rows: int) -> None:
+        self._model, self._adapter, self._rows = model, adapter, rows
+        self._owner_by_modality: dict[str, Tensor] = {}
 
-    def see(self, ids_BS: Tensor | None) -> None:
-        """Count the pictures of every row, for the next time that the tower runs."""
-        if ids_BS is not None:
-            visual_B = (ids_BS == self._adapter.image_token_id).sum(1).cpu()
-            self._pictures_B = visual_B // self._adapter.tokens_per_image if bool(visual_B.any()) else None
+    def see(self, ids_BS: Tensor | None, inputs: Mapping[str, Any]) -> None:
+        """Find the owners of the pictures in these arguments, for the next time that their tower runs."""
+        self._owner_by_modality = {}
+        for modality, pixels in self._adapter.pixel_names.items():
+            if ids_BS is not None and inputs.get(pixels) is not None:
+                visual_B = (ids_BS == self._adapter.visual_token_ids[modality]).sum(1).tolist()
+                tokens = self._adapter.tokens(self._model, inputs, modality)
+                rows = self._adapter.rows(inputs, modality)
+                owners = expand_rows(torch.arange(self._rows), len(visual_B), "alpha")
+                owner = owners[_rows_of(tokens, visual_B)]
+                self._owner_by_modality[modality] = owner.repeat_interleave(torch.tensor(rows))
 
-    def spread(self, alpha_BL: Tensor, pictures: int) -> Tensor:
-        """The mixture of every picture, [I, L]; without prompts they are taken to have one each."""
-        if len(alpha_BL) == 1:
-            return alpha_BL.expand(pictures, -1)
-        counts_B, self._pictures_B = self._pictures_B, None
-        counts_B = torch.ones(pictures, dtype=torch.long) if counts_B is None else counts_B
-        row_B = expand_rows(torch.arange(len(alpha_BL)), len(counts_B), "alpha")
-        if int(counts_B.sum()) != pictures:
-            raise ModelError(
-                f"the prompts stand for {int(counts_B.sum())} pictures, {pictures} were given; "
-                "expected one block of image tokens for every picture"
-            )
-        return alpha_BL[row_B.repeat_interleave(counts_B)]
+    def of(self, modalities: list[str], rows: int) -> Tensor:
+        """The row of the batch of every row of the tower; without prompts, one picture for each."""
+        for modality in modalities:
+            if modality in self._owner_by_modality:
+                return self._owner_by_modality.pop(modality)
+        return expand_rows(torch.arange(self._rows), rows, "alpha")
+
+
+def _rows_of(tokens: list[int], visual_B: list[int]) -> Tensor:
+    """The row of the batch that each picture stands in, from the visual tokens of both; long."""
+    ends = torch.tensor(visual_B).cumsum(0)
+    after = torch.tensor(tokens).cumsum(0)
+    if not len(after) or int(after[-1]) != int(ends[-1]):
+        raise ModelError(
+            f"the prompts hold {int(ends[-1])} visual tokens, the {len(tokens)} pictures given make {sum(tokens)}; "
+            "expected one block of visual tokens for every picture"
+        )
+    return torch.searchsorted(ends, after)
 
 
 @contextmanager
 def fused_tower(model: nn.Module, adapter: Adapter, alpha_BL: Tensor) -> Iterator[None]:
-    """Let the tower of ``model`` give mixtures of its layers.
+    """Let the towers of ``model`` give mixtures of their states.
 
     Args:
         model: what ``adapter`` is for.
-        adapter: tells tower and layers.
-        alpha_BL: weights over ``hidden_states``, one row for all pictures or one for every row of the batch.
+        adapter: tells towers and layers.
+        alpha_BL: weights over the states, one row for all pictures or one for every row of the batch.
 
     Raises:
-        ModelError: the number of weights is not the number of layers.
+        ModelError: the number of weights is not the number of states.
     """
     layers = adapter.vision_layers + 1
     if alpha_BL.shape[1] != layers:
@@ -64,44 +76,42 @@ def fused_tower(model: nn.Module, adapter: Adapter, alpha_BL: Tensor) -> Iterato
             f"one for each of its {layers - 1} blocks"
         )
     used = alpha_BL.ne(0).any(0).nonzero().flatten().tolist()
-    owners = _Owners(adapter)
-
-    def see(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        owners.see(args[0] if args else kwargs.get("input_ids"))
-
-    def mix(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        states = output.hidden_states
-        alpha_IL = owners.spread(alpha_BL, len(states[0]))
-        layers_ILTC = torch.stack([states[layer] for layer in used], dim=1)
-        fused_ITC = fuse(layers_ILTC, alpha_IL[:, used])
-        own = adapter.own_layer
-        output.hidden_states = (*states[:own], fused_ITC, *states[own + 1 :])
-        return output
+    owners = _Owners(model, adapter, len(alpha_BL))
 
     with ExitStack() as undo:
-        undo.callback(adapter.vision_tower(model).register_forward_hook(mix).remove)
+        for tower, modalities in _modalities_by_tower(model, adapter).items():
+            states: dict[int, Tensor] = {}
+            undo.enter_context(recorded_states(adapter.vision_blocks(model, modalities[0]), used, states))
+
+            def mix(
+                tower: nn.Module,
+                _: tuple[Any, ...],
+                call: dict[str, Any],
+                output: Any,
+                states: dict[int, Tensor] = states,
+                modalities: list[str] = modalities,
+            ) -> Any:
+                maps = [states.pop(layer) for layer in used]
+                rows = len(maps[0])
+                alpha_RL = alpha_BL.expand(rows, -1) if len(alpha_BL) == 1 else alpha_BL[owners.of(modalities, rows)]
+                maps_RLTC = torch.stack([map_RTC.reshape(rows, -1, map_RTC.shape[-1]) for map_RTC in maps], dim=1)
+                fused_RTC = fuse(maps_RLTC, alpha_RL[:, used])
+                return adapter.replace_own(tower, output, fused_RTC.reshape(maps[0].shape), call)
+
+            undo.callback(tower.register_forward_hook(mix, with_kwargs=True).remove)
         if len(alpha_BL) > 1:
+
+            def see(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                owners.see(args[0] if args else kwargs.get("input_ids"), kwargs)
+
             multimodal = adapter.multimodal_model(model)
             undo.callback(multimodal.register_forward_pre_hook(see, with_kwargs=True).remove)
-            undo.enter_context(_watched_generate(model, owners))
+            undo.enter_context(watched_generate(model, owners.see))
         yield
 
 
-@contextmanager
-def _watched_generate(model: Any, owners: _Owners) -> Iterator[None]:
-    """Show the prompts that ``generate`` is given: it encodes pictures before any forward sees the ids."""
-    plain, before = model.generate, vars(model).get("generate")
-
-    @wraps(plain)
-    def generate(*args: Any, **kwargs: Any) -> Any:
-        owners.see(kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None)))
-        return plain(*args, **kwargs)
-
-    model.generate = generate
-    try:
-        yield
-    finally:
-        if before is None:
-            del model.generate
-        else:
-            model.generate = before
+def _modalities_by_tower(model: nn.Module, adapter: Adapter) -> dict[nn.Module, list[str]]:
+    found: dict[nn.Module, list[str]] = {}
+    for modality in adapter.pixel_names:
+        found.setdefault(adapter.vision_tower(model, modality), []).append(modality)
+    return found

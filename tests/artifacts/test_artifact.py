@@ -121,6 +121,6 @@ def test_a_shape_is_read_from_a_configuration():
 
 def test_a_configuration_without_a_tower_is_refused():
     with pytest.raises(
-        ModelError, match=r"cannot read the shape of a LlamaConfig .*expected the configuration of a LLaVA"
+        ModelError, match=r"cannot read the shape of a LlamaConfig .*expected the configuration of a multimodal model"
     ):
         model_shape(CONFIG.text_config)

@@ -95,7 +95,7 @@ CASES = {
     "text model": (
         CACHE + " --model {bad}",
         text_model,
-        r"no adapter for the architecture 'bert'; use a model of a known one \(llava\), or write an adapter",
+        r"no adapter for the architecture 'bert'; use a model of a known one \(.*llava, .*\), or write an adapter",
     ),
     "no weights": (
         CACHE + " --model {bad}",

@@ -6,9 +6,11 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from clasp_calib.artifacts.files import read_artifact
 from clasp_calib.common.samples import CLASSES
+from clasp_calib.report.overlay import MARGIN, PANEL
 
 
 def test_label_writes_one_row_for_a_row(finished, command, tmp_path):
@@ -173,10 +175,41 @@ def test_generate_answers_and_compares(finished, command):
     result = command(*ask, "--budget", "6", "--class", "spatial", "--compare", "--json").json
     assert (result["class"], result["budget"], result["kept"]) == ("spatial", "6", [7, 4, 3])
     assert result["seconds"] > 0
-    assert set(result["unpruned"]) == {"text", "kept", "seconds"}
+    assert set(result["unpruned"]) == {"text", "seconds"}
+    assert result["artifact"] == str(finished.run / "artifact")
     alone = command(*ask, "--budget", "6", "--class", "spatial", "--json").json
     assert alone["answer"] == result["answer"]
     assert "unpruned" not in alone
+
+
+def test_generate_draws_what_each_stage_kept(finished, command, tmp_path):
+    """Three panels of 4 x 4 tokens: as many blue and red cells as the command says."""
+    path = tmp_path / "new" / "kept.png"
+    Image.new("RGB", (56, 56), "grey").save(tmp_path / "grey.png")
+    ask = ["generate", *finished.words, "--image", tmp_path / "grey.png", "--prompt", "How many?", "--overlay", path]
+    said = command(*ask, "--budget", "50%").out
+    assert f"kept tokens drawn in {path}" in said
+    with Image.open(path) as sheet:
+        cell, step = PANEL // 4, PANEL + MARGIN
+        counted = []
+        for panel in range(3):
+            places = [(MARGIN + panel * step + x * cell + 3, MARGIN + y * cell + 3) for y in range(4) for x in range(4)]
+            tints = [sheet.getpixel(place) for place in places]
+            counted.append(sum(abs(red - blue) > 40 for red, _, blue in tints))
+    assert counted == [10, 6, 5]
+    assert command(*ask, "--json").json["overlay"] == str(path)
+    assert "cannot write the overlay" in command(*ask[:-1], tmp_path / "kept.nothing").err
+
+
+def test_generate_prunes_without_an_artifact(finished, command, tmp_path):
+    ask = ["generate", "--run", tmp_path, "--model", finished.model, "--image", finished.picture, "--prompt", "What?"]
+    ended = command(*ask, "--budget", "50%")
+    assert (ended.code, ended.err) == (0, "")
+    assert "no artifact (own layer, rho 1), budget 50%: 10 / 6 / 5 visual tokens" in ended.out
+    assert command(*ask, "--budget", "100%", "--json").json["kept"] == []
+    ended = command(*ask, "--budget", "100%", "--overlay", tmp_path / "kept.png")
+    assert (ended.code, "prunes nothing" in ended.err) == (2, True)
+    assert command(*ask).code == 2
 
 
 def test_the_run_directory_keeps_what_was_asked(finished):

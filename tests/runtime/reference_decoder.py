@@ -1,15 +1,18 @@
-"""Pruned LLaVA, slow and obvious: one unpadded row, own attention, everything anew for each token."""
+"""A pruned decoder, slow and obvious: one unpadded row, own attention, everything anew for each token."""
 
 import torch
 from reference_selection import reference_select
 from torch import Tensor
-from transformers import LlavaForConditionalGeneration
 
-from clasp_calib.runtime.schedule import Schedule
+from clasp_calib.runtime.schedule import Schedule, solve_schedule
 
 
 class ReferenceRow:
-    """One row of a batch: its input embeddings, which of them are visual, and how it is to be pruned."""
+    """One row of a batch: its input embeddings, which of them are visual, and how it is to be pruned.
+
+    ``place_AS`` are its position ids along one or three axes, ``shift`` what a generated token's id has beyond its
+    index, and ``deepstack`` the features that are added to the visual tokens after the first layers.
+    """
 
     def __init__(
         self,
@@ -21,11 +24,17 @@ class ReferenceRow:
         rho,
         raters="sparsevlm",
         positions="keep",
+        features="projected",
         iterations=5,
+        place_AS=None,
+        shift=0,
+        deepstack=(),
     ):
         self.model, self.schedule, self.rho = model, schedule, rho
-        self.raters, self.positions, self.iterations = raters, positions, iterations
+        self.raters, self.positions, self.features, self.iterations = raters, positions, features, iterations
         self.prompt_SD, self.visual_S = embeddings_SD, visual_S
+        self.place_AS = torch.arange(len(visual_S))[None] if place_AS is None else place_AS
+        self.shift, self.deepstack = shift, deepstack
         self.kept: list[list[int]] = []
         self.lengths: list[int] = []
 
@@ -39,44 +48,61 @@ class ReferenceRow:
         shares = (self.prompt_SD[visual] @ self.prompt_SD[text].T).double().softmax(-1).mean(0)
         return [i for i, share in zip(text, shares, strict=True) if share > shares.mean() + 1e-6] or text
 
+    def counts(self, tokens: int) -> list[int]:
+        if isinstance(self.schedule, Schedule):
+            return [count * tokens // self.schedule.tokens for count in self.schedule.counts]
+        solved = solve_schedule(self.schedule.budget, tokens, self.schedule.layers, self.schedule.starts)
+        return list(solved.counts)
+
     @torch.no_grad()
     def logits(self, answer: list[int]) -> Tensor:
         """Logits after the prompt and the given answer tokens."""
         text = self.model.model.language_model
         hidden = torch.cat([self.prompt_SD, text.embed_tokens(torch.tensor(answer, dtype=torch.long))])
+        beyond = torch.arange(len(self.visual_S), len(hidden)) + self.shift
+        all_ids = torch.cat([self.place_AS, beyond.expand(len(self.place_AS), -1)], 1)
         place = list(range(len(hidden)))
         visual = self.visual_S.nonzero().flatten().tolist()
         left, raters = list(visual), self.rater_positions()
         self.kept, self.lengths, attention = [], [], None
         for index, layer in enumerate(text.layers):
             if index in self.schedule.starts and visual:
-                count = self.schedule.counts[self.schedule.starts.index(index)]
-                count = count * len(visual) // self.schedule.tokens
+                count = self.counts(len(visual))[self.schedule.starts.index(index)]
                 rows = [place.index(i) for i in raters]
                 relevance = [float(attention[:, rows, place.index(i)].mean()) for i in left]
                 pivots = int(count * self.rho + 0.5 + 1e-9)
-                chosen, _ = reference_select(relevance, self.prompt_SD[left], pivots, count - pivots, self.iterations)
+                compared = self.prompt_SD[left]
+                if self.features == "hidden":
+                    compared = hidden[[place.index(i) for i in left]]
+                chosen, _ = reference_select(relevance, compared, pivots, count - pivots, self.iterations)
                 left = [i for k, i in enumerate(left) if k in chosen]
                 stay = [k for k, i in enumerate(place) if i in left or i not in visual]
                 hidden, place = hidden[stay], [place[k] for k in stay]
                 self.kept.append([visual.index(i) for i in left])
-            ids = place if self.positions == "keep" or index < self.schedule.starts[0] else range(len(place))
-            hidden, attention = self.layer(layer, hidden, torch.tensor(list(ids)))
+            keep = self.positions == "keep" or index < self.schedule.starts[0]
+            hidden, attention = self.layer(layer, hidden, all_ids[:, place] if keep else torch.arange(len(place))[None])
+            if index < len(self.deepstack):
+                for k, i in enumerate(place):
+                    if i in visual:
+                        hidden[k] = hidden[k] + self.deepstack[index][visual.index(i)]
             self.lengths.append(len(hidden))
         return self.model.lm_head(text.norm(hidden))[-1]
 
-    def layer(self, layer, hidden: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def layer(self, layer, hidden: Tensor, ids_AS: Tensor) -> tuple[Tensor, Tensor]:
         own, size = layer.self_attn, len(hidden)
-        cos, sin = self.model.model.language_model.rotary_emb(hidden[None], ids[None])
+        ids = ids_AS if len(ids_AS) == 1 else ids_AS[:, None]
+        cos, sin = self.model.model.language_model.rotary_emb(hidden[None], ids)
 
-        def heads(projection, rotate):
-            x = projection(layer.input_layernorm(hidden)).view(size, -1, own.head_dim).transpose(0, 1)
+        def heads(projection, norm, rotate):
+            x = projection(layer.input_layernorm(hidden)).view(size, -1, own.head_dim)
+            x = getattr(own, norm, torch.nn.Identity())(x).transpose(0, 1)
             if rotate:
                 a, b = x.chunk(2, -1)
                 x = x * cos[0] + torch.cat((-b, a), -1) * sin[0]
             return x
 
-        query, key, value = heads(own.q_proj, True), heads(own.k_proj, True), heads(own.v_proj, False)
+        query, key = heads(own.q_proj, "q_norm", True), heads(own.k_proj, "k_norm", True)
+        value = heads(own.v_proj, "no_norm", False)
         key, value = (x.repeat_interleave(len(query) // len(x), 0) for x in (key, value))
         logits = query @ key.mT * own.head_dim**-0.5
         attention = logits.masked_fill(torch.ones(size, size).triu(1).bool(), -torch.inf).softmax(-1)
@@ -92,26 +118,45 @@ class ReferenceRow:
 
 
 @torch.no_grad()
-def reference_rows(
-    model: LlavaForConditionalGeneration,
-    batch: dict[str, Tensor],
-    schedule: Schedule,
-    rho,
-    features: list[Tensor] | None = None,
-    **settings: str | int,
-) -> list[ReferenceRow]:
-    """The rows of a batch; the pictures' features are transformers' own unless given."""
+def reference_row(model, row: dict[str, Tensor], schedule, rho, pictures=None, **settings):
+    """One unpadded prompt of any architecture; the pictures' features are transformers' own unless given."""
+    ids, config = row["input_ids"][0], model.config
+    embeddings, visual, deepstack = model.get_input_embeddings()(ids), torch.zeros(len(ids), dtype=torch.bool), ()
+    for modality in ("image", "video"):
+        mask = ids == getattr(config, f"{modality}_token_id", -1)
+        if mask.any():
+            output = encoded(model, row, modality) if pictures is None else None
+            pooled = output.pooler_output if pictures is None else pictures
+            pooled = pooled if isinstance(pooled, Tensor) else torch.cat(list(pooled))
+            embeddings[mask] = pooled.reshape(-1, pooled.shape[-1])
+            visual |= mask
+            deepstack = [torch.cat(list(part)) for part in getattr(output, "deepstack_features", None) or ()]
+    if "mm_token_type_ids" in row:
+        grids = {name: value for name, value in row.items() if name.endswith("grid_thw")}
+        place, shift = model.model.get_rope_index(row["input_ids"], mm_token_type_ids=row["mm_token_type_ids"], **grids)
+        settings |= {"place_AS": place[:, 0], "shift": int(shift)}
+    return ReferenceRow(model, embeddings, visual, schedule=schedule, rho=rho, deepstack=deepstack, **settings)
+
+
+def encoded(model, row: dict[str, Tensor], modality: str):
+    """What transformers' own encoder makes of the pictures of a modality."""
+    names = {"image": ("pixel_values", "pixel_values_images", "image_sizes", "image_grid_thw")}
+    names["video"] = ("pixel_values_videos", "video_grid_thw")
+    pictures = {name: row[name] for name in names[modality] if name in row}
+    return getattr(model.model, f"get_{modality}_features")(**pictures, return_dict=True)
+
+
+@torch.no_grad()
+def reference_rows(model, batch: dict[str, Tensor], schedule, rho, features: list[Tensor] | None = None, **settings):
+    """The rows of a LLaVA batch."""
     if features is None:
         features = model.get_image_features(batch["pixel_values"], return_dict=True).pooler_output
     pictures = iter(features)
     rows = []
-    for row, (ids, mask) in enumerate(zip(batch["input_ids"], batch["attention_mask"], strict=True)):
-        ids = ids[mask.bool()]  # noqa: PLW2901
-        visual = ids == model.config.image_token_id
-        embeddings = model.get_input_embeddings()(ids)
-        blocks = [next(pictures) for _ in range(int(visual.sum()) // schedule.tokens)]
-        if blocks:
-            embeddings[visual] = torch.cat(blocks)
-        row_settings = {"rho": rho[row] if isinstance(rho, list) else rho, **settings}
-        rows.append(ReferenceRow(model, embeddings, visual, schedule=schedule, **row_settings))
+    for index, (ids, mask) in enumerate(zip(batch["input_ids"], batch["attention_mask"], strict=True)):
+        tokens = int((ids == model.config.image_token_id).sum())
+        blocks = [next(pictures) for _ in range(tokens // schedule.tokens)]
+        row = {"input_ids": ids[mask.bool()][None], "pixel_values": torch.zeros(len(blocks), 3, 1, 1)}
+        share = rho[index] if isinstance(rho, list) else rho
+        rows.append(reference_row(model, row, schedule, share, pictures=blocks, **settings))
     return rows

@@ -1,17 +1,20 @@
 import pytest
 import torch
+from architectures import CASES, together
 from runtime_cases import model
 from tiny_models import tiny_batch
 from transformers import LlamaConfig, LlavaConfig, SiglipVisionConfig
 
+from clasp_calib.artifacts.model_shape import model_shape
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.pruner import prune, schedule_for
 
 
 def test_reads_the_configuration():
     adapter = adapter_for(model().config)
     assert (adapter.vision_layers, adapter.own_layer, adapter.decoder_layers) == (4, 3, 8)
-    assert (adapter.tokens_per_image, adapter.image_token_id) == (16, 4)
+    assert (adapter.tokens_per_image, adapter.visual_token_ids) == (16, {"image": 4})
     assert adapter_for(model(vision_feature_layer=-1)).own_layer == 4
 
 
@@ -46,6 +49,46 @@ def test_half_precision_features_are_cast_to_the_model():
         assert adapter.project(model(), torch.randn(2, 16, 16).half())[0].dtype == torch.float32
 
 
+def test_pictures_of_different_sizes_are_captured_apart():
+    case = CASES["qwen2_vl"]
+    inputs = together(case.rows((1, 1)))
+    with pytest.raises(ModelError, match=r"different sizes \(\[96, 48\] rows\)"):
+        adapter_for(case.model()).capture(case.model(), inputs["pixel_values"], image_grid_thw=inputs["image_grid_thw"])
+
+
+def test_several_pictures_of_one_size_are_captured_together():
+    case, adapter = CASES["llava_next"], adapter_for(CASES["llava_next"].model())
+    rows = [case.row(seed, 1, 1, 1) for seed in (0, 4)]
+    with torch.no_grad():
+        apart = [adapter.capture(case.model(), row["pixel_values"], image_sizes=row["image_sizes"]) for row in rows]
+        both = together(rows)
+        captured = adapter.capture(case.model(), both["pixel_values"], image_sizes=both["image_sizes"])
+        features = adapter.project(case.model(), captured[:, 3], image_sizes=both["image_sizes"])
+    assert torch.equal(captured, torch.cat(apart))
+    assert captured.shape == (2, 5, 5 * 16, 16)
+    assert [len(feature) for feature in features] == [int((row["input_ids"] == 3).sum()) for row in rows]
+
+
+def test_a_norm_after_the_tower_belongs_to_the_projection():
+    """InternVL towers without mean pooling end with a norm, which a mixture passes too."""
+    case = CASES["internvl"]
+    model = case.model()
+    inputs, adapter, tower = case.rows((1,))[0], adapter_for(model), model.model.vision_tower
+    plain, tower.layernorm = tower.layernorm, torch.nn.LayerNorm(16)
+    torch.nn.init.normal_(tower.layernorm.weight)
+    try:
+        with torch.no_grad():
+            expected = model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output
+            captured = adapter.capture(model, inputs["pixel_values"])
+            assert torch.equal(adapter.project(model, captured[:, -1])[0], expected[0])
+            alpha_BL = torch.tensor([[0.0, 0, 0, 0, 1]])
+            with prune(model, schedule=schedule_for(model, "100%", (1, 2, 4)), rho=1.0, alpha_BL=alpha_BL):
+                live = model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output
+            assert torch.equal(live, expected)
+    finally:
+        tower.layernorm = plain
+
+
 def test_siglip_has_no_class_token():
     vision = SiglipVisionConfig(hidden_size=16, image_size=56, patch_size=14, num_hidden_layers=3)
     text = LlamaConfig(hidden_size=32, num_hidden_layers=5)
@@ -57,11 +100,26 @@ def test_siglip_has_no_class_token():
 
 
 def test_what_cannot_be_served_is_refused():
-    with pytest.raises(
-        ModelError, match=r"no adapter for the architecture 'llama'; use a model of a known one \(llava\)"
-    ):
+    with pytest.raises(ModelError, match=r"'llama'; use a model of a known one \(internvl, llava, .*docs/adapters\.md"):
         adapter_for(LlamaConfig())
     with pytest.raises(ModelError, match="concatenated layers"):
         adapter_for(LlavaConfig(vision_feature_layer=[1, 3]))
     with pytest.raises(ModelError, match="'pixtral' tower"):
         adapter_for(LlavaConfig(vision_config={"model_type": "pixtral"}))
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=lambda case: case.name)
+def test_an_artifacts_shape_agrees_with_the_adapter(case):
+    adapter, shape = adapter_for(case.model()), model_shape(case.model().config)
+    assert (shape.vision_layers, shape.vision_feature_layer) == (adapter.vision_layers, adapter.own_layer)
+    assert shape.text_layers == adapter.decoder_layers
+    assert shape.tokens_per_image == (None if adapter.ragged else adapter.tokens_per_image)
+
+
+def test_tokens_that_are_a_grid_say_which():
+    assert adapter_for(model()).grid(tiny_batch(model(), [(3, 7)])) == (4, 4)
+    assert adapter_for(CASES["qwen2_vl"].model()).grid(CASES["qwen2_vl"].row(0, 1, 1, 1)) == (4, 6)
+    for name, pictures in (("llava_next", 1), ("internvl", 2), ("qwen2_vl", 2)):
+        case = CASES[name]
+        with pytest.raises(ModelError, match="one"):
+            adapter_for(case.model()).grid(case.row(0, 1, pictures, 1))

@@ -4,16 +4,19 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from architectures import CASES, together
 from reference_decoder import reference_rows
 from runtime_cases import SCHEDULE, fingerprint, generated, model
 from tiny_models import tiny_batch
 
 import clasp_calib
 from clasp_calib.artifacts import files
-from clasp_calib.common.errors import ArtifactError
+from clasp_calib.common.errors import ArtifactError, BudgetError, InputError
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.fusion import fuse
 from clasp_calib.runtime.pruner import clasp
+from clasp_calib.runtime.routing import classes_of
+from clasp_calib.runtime.schedule import RelativeSchedule, parse_budget
 
 MIXTURES = {"object": (0.0, 0.0, 0.25, 0.75, 0.0), "text": (0.0, 0.5, 0.0, 0.0, 0.5)}
 SHARES = {"object": 0.8, "text": 0.2}
@@ -26,6 +29,7 @@ class Stub:
     starts: tuple[int, ...] = SCHEDULE.starts
     raters: str = "all"
     positions: str = "compact"
+    features: str = "projected"
     iterations: int = 3
 
     def counts(self, budget):
@@ -66,6 +70,48 @@ def test_one_class_serves_every_row():
         one = generated(model(), batch)
     with clasp(model(), Stub(), budget="7", classes=["text"] * 3):
         assert generated(model(), batch) == one
+
+
+def test_classes_may_be_found_by_the_rules(monkeypatch):
+    batch = tiny_batch(model(), [(3, 7), (2, 5)])
+    questions = ["What does the sign say?", "What object is this?"]
+    assert classes_of(questions) == ["text", "object"]
+    with clasp(model(), Stub(), budget=7, classes="auto", questions=questions):
+        found = generated(model(), batch)
+    with clasp(model(), Stub(), budget=7, classes=["text", "object"]):
+        assert generated(model(), batch) == found
+    with clasp(model(), Stub(), budget=7, classes="auto", questions=questions[0]):
+        pass
+    with (
+        pytest.raises(InputError, match="give questions="),
+        clasp(model(), Stub(), budget=7, classes="auto"),
+    ):
+        pass
+
+
+def test_ragged_models_take_an_artifacts_percentage():
+    case = CASES["qwen2_5_vl"]
+    rows = case.rows((1, 1))
+
+    class Percent(Stub):
+        def counts(self, budget):
+            raise AssertionError("an artifact's counts are for a fixed number of tokens")
+
+        def alpha(self, budget, label):
+            return (0.25, 0.0, 0.0, 0.75)
+
+    stub = Percent(positions="keep")
+    with clasp(case.model(), stub, budget="40%", classes=["object", "text"]) as pruner:
+        generated(case.model(), together(rows))
+    schedule = RelativeSchedule(parse_budget("40%"), 8, stub.starts)
+    for row in range(2):
+        kept = [len(stage.kept(row)) for stage in pruner.stats.stages]
+        assert kept == list(schedule.counts_for(pruner.stats.tokens[row][0]))
+    with (
+        pytest.raises(BudgetError, match="give a percentage"),
+        clasp(case.model(), stub, budget=7, classes="text"),
+    ):
+        pass
 
 
 def test_an_artifact_of_another_model_is_refused(monkeypatch):

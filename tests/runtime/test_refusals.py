@@ -2,12 +2,13 @@ import copy
 
 import pytest
 import torch
+from architectures import CASES
 from runtime_cases import LATER, SCHEDULE, fingerprint, model
 from tiny_models import tiny_batch
-from transformers import MistralConfig
+from transformers import MistralConfig, StaticCache
 
 from clasp_calib.common.errors import BudgetError, ModelError
-from clasp_calib.runtime.pruner import prune
+from clasp_calib.runtime.pruner import prune, schedule_for
 from clasp_calib.runtime.schedule import Schedule
 from clasp_calib.runtime.selection import Selection
 
@@ -18,9 +19,24 @@ def pruned():
         yield pruner
 
 
-def test_static_caches(pruned):
-    with pytest.raises(ModelError, match=r"StaticCache.*DynamicCache"):
-        model().generate(**tiny_batch(model()), max_new_tokens=2, cache_implementation="static")
+def refuse_to_run(*_):
+    raise AssertionError("the tower ran")
+
+
+def test_static_caches_before_the_tower_runs(pruned):
+    handle = model().model.vision_tower.register_forward_pre_hook(refuse_to_run)
+    cache = StaticCache(config=model().config.get_text_config(), max_cache_len=64)
+    try:
+        with pytest.raises(ModelError, match=r"a static cache cannot.*DynamicCache"):
+            model().generate(**tiny_batch(model()), max_new_tokens=2, cache_implementation="static")
+        with pytest.raises(ModelError, match=r"a StaticCache cannot.*DynamicCache"):
+            model().generate(**tiny_batch(model()), max_new_tokens=2, past_key_values=cache)
+        with pytest.raises(ModelError, match=r"a StaticCache cannot.*DynamicCache"):
+            model()(**tiny_batch(model()), past_key_values=cache)
+        with pytest.raises(ModelError, match="needs input_ids"):
+            model().generate(inputs_embeds=torch.zeros(1, 3, 32), pixel_values=torch.zeros(1, 3, 56, 56))
+    finally:
+        handle.remove()
 
 
 def test_embeddings_without_ids(pruned):
@@ -61,16 +77,23 @@ def test_rho_outside_its_range(rho):
 @pytest.mark.parametrize("schedule", [Schedule(16, 9, (1, 2, 4), (9, 6, 3)), Schedule(25, 8, (1, 2, 4), (9, 6, 3))])
 def test_schedules_of_another_model(schedule):
     with (
-        pytest.raises(BudgetError, match="this model has 16 and 8"),
+        pytest.raises(BudgetError, match="this model has 16 visual tokens and 8 layers"),
         prune(model(), schedule=schedule, rho=0.5),
     ):
         pass
 
 
-@pytest.mark.parametrize("settings", [{"raters": "some"}, {"positions": "shuffle"}])
-def test_unknown_options(settings):
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"raters": "some"}, "raters is 'some'; expected one of sparsevlm, all, last"),
+        ({"positions": "shuffle"}, "positions is 'shuffle'; expected one of keep, compact"),
+        ({"features": "raw"}, "features is 'raw'; expected one of projected, hidden"),
+    ],
+)
+def test_unknown_options(settings, expected):
     with (
-        pytest.raises(ModelError, match="expected one of sparsevlm"),
+        pytest.raises(ModelError, match=expected),
         prune(model(), schedule=SCHEDULE, rho=0.5, **settings),
     ):
         pass
@@ -128,3 +151,32 @@ def test_caches_of_another_context():
             cache = model()(**batch).past_key_values
         with prune(model(), schedule=SCHEDULE, rho=0.5), pytest.raises(ModelError, match="another context"):
             model()(torch.tensor([[40]]), past_key_values=cache)
+
+
+def test_ragged_models_take_percentages_only():
+    case = CASES["qwen2_5_vl"]
+    with (
+        pytest.raises(BudgetError, match=r"counts 16 visual tokens.*give a percentage"),
+        prune(case.model(), schedule=SCHEDULE, rho=0.5),
+    ):
+        pass
+
+
+def test_compact_positions_have_one_axis():
+    case = CASES["qwen2_vl"]
+    with (
+        pytest.raises(ModelError, match=r"one axis.*have 3 \(time, height, width\); use positions='keep'"),
+        prune(case.model(), schedule=schedule_for(case.model(), "40%", (1, 2, 4)), rho=0.5, positions="compact"),
+    ):
+        pass
+
+
+def test_pictures_too_small_for_a_percentage():
+    """Known only when the picture is there: 4 tokens at 15 % are under their floor."""
+    case = CASES["qwen2_vl video"]
+    inputs = case.row(3, 1, 1, 4)
+    with (
+        pytest.raises(BudgetError, match=r"15% \(a mean of 0\.60 tokens\) cannot be met: with 4 visual tokens"),
+        prune(case.model(), schedule=schedule_for(case.model(), "15%", (1, 2, 4)), rho=0.5),
+    ):
+        case.model().generate(**inputs, max_new_tokens=1)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from clasp_calib.common.errors import BudgetError
 from clasp_calib.runtime.schedule import (
     Budget,
+    RelativeSchedule,
     Schedule,
     decoder_flops,
     parse_budget,
@@ -128,3 +129,29 @@ def test_flops_are_twice_the_multiply_adds_of_every_layer():
     schedule = Schedule(16, 4, (1, 2, 3), (8, 4, 2))
     by_hand = sum(2 * (4 * n * 6 * 6 + 2 * n * n * 6 + 3 * n * 6 * 10) for n in (19, 11, 7, 5))
     assert decoder_flops(schedule, hidden=6, mlp=10, text_tokens=3) == by_hand
+
+
+def test_a_relative_schedule_solves_for_every_number_of_tokens():
+    schedule = RelativeSchedule(parse_budget("40%"), 32)
+    for tokens in (96, 576, 2880):
+        assert schedule.counts_for(tokens) == solve_schedule(parse_budget("40%"), tokens, 32).counts
+    assert schedule.counts_for(0) == (0, 0, 0)
+    assert schedule.changing == (2, 6, 15)
+    full = RelativeSchedule(parse_budget("100%"), 32)
+    assert (full.changing, full.counts_for(50)) == ((), (50, 50, 50))
+
+
+def test_a_relative_schedule_takes_percentages_above_its_floor():
+    with pytest.raises(BudgetError, match=r"192 tokens means something else.*above 6\.25%"):
+        RelativeSchedule(parse_budget(192), 32)
+    with pytest.raises(BudgetError, match=r"budget of 6% cannot be met: before layer 2 of 32.*6\.25% already"):
+        RelativeSchedule(parse_budget("6%"), 32)
+    with pytest.raises(BudgetError, match="rising layers"):
+        RelativeSchedule(parse_budget("50%"), 32, (0, 6, 15))
+
+
+def test_several_pictures_scale_the_counts():
+    schedule = Schedule(16, 8, (1, 2, 4), (9, 6, 3))
+    assert [schedule.counts_for(n) for n in (0, 2, 16, 48)] == [(0, 0, 0), (1, 1, 1), (9, 6, 3), (27, 18, 9)]
+    assert schedule.changing == (1, 2, 4)
+    assert Schedule(16, 8, (1, 2, 4), (16, 6, 6)).changing == (2,)

@@ -84,6 +84,20 @@ def test_keeps_exactly_k_or_all(seed, kind, tokens, count, rho):
     assert selection.pivots_BN.sum(1).tolist() == pivots_B.clamp(max=tokens).tolist()
 
 
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), rho=st.floats(0, 1), count=st.integers(1, 16), data=st.data())
+def test_of_equal_tokens_the_first_stay(seed, rho, count, data):
+    """Of tokens alike in features and relevance those of lowest index stay, wherever such twins stand."""
+    features_BND = points(seed, 1, 16, 5)
+    relevance_BN = torch.rand(1, 16, generator=torch.Generator().manual_seed(seed))
+    twins = sorted(data.draw(st.lists(st.integers(0, 15), min_size=2, max_size=8, unique=True)))
+    features_BND[:, twins], relevance_BN[:, twins] = features_BND[:, twins[:1]], relevance_BN[:, twins[:1]]
+    pivots_B, medoids_B = split_budget(torch.tensor([count]), torch.tensor([rho]))
+    selection = select(relevance_BN, gram_matrix(features_BND), pivots_B, medoids_B)
+    for chosen in (selection.keep_BN[0, twins].tolist(), selection.pivots_BN[0, twins].tolist()):
+        assert chosen == sorted(chosen, reverse=True)
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), kind=kinds, pivots=st.integers(0, 6), clusters=st.integers(1, 8))
 def test_objective_never_decreases(seed, kind, pivots, clusters):

@@ -7,7 +7,16 @@ from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.base import Adapter
 
 # model_type of the configuration -> module and class, imported when wanted.
-ADAPTERS = {"llava": ("llava", "LlavaAdapter")}
+ADAPTERS = {
+    "internvl": ("internvl", "InternVLAdapter"),
+    "llava": ("llava", "LlavaAdapter"),
+    "llava_next": ("llava_next", "LlavaNextAdapter"),
+    "llava_onevision": ("llava_next", "LlavaOnevisionAdapter"),
+    "qwen2_5_vl": ("qwen_vl", "Qwen25VLAdapter"),
+    "qwen2_vl": ("qwen_vl", "Qwen2VLAdapter"),
+    "qwen3_vl": ("qwen_vl", "Qwen3VLAdapter"),
+    "video_llava": ("video_llava", "VideoLlavaAdapter"),
+}
 
 
 def adapter_for(model_or_config: Any) -> Adapter:
@@ -22,7 +31,7 @@ def adapter_for(model_or_config: Any) -> Adapter:
         given = kind or type(model_or_config).__name__
         raise ModelError(
             f"no adapter for the architecture {given!r}; use a model of a known one "
-            f"({', '.join(sorted(ADAPTERS))}), or write an adapter (CONTRIBUTING.md says how)"
+            f"({', '.join(sorted(ADAPTERS))}), or write an adapter (docs/adapters.md says how)"
         )
     module, name = ADAPTERS[kind]
     adapter: Adapter = getattr(import_module(f"{__name__}.{module}"), name)(config)

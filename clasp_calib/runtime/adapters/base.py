@@ -1,10 +1,11 @@
 """What the runtime asks of an architecture.
 
-B pictures, T patch tokens that the projector receives, C width of the tower, N visual tokens, D width of the
-decoder.
+B pictures of one size, R rows that they are to the tower (tiles, frames or single patches), T patch tokens of a
+picture that the projector receives, C width of the tower, N visual tokens of a picture, D width of the decoder.
+A *modality* is ``image`` or ``video``; a video is one picture here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -14,23 +15,37 @@ class Adapter(Protocol):
     """Made from a configuration; every method takes the model, which the adapter does not keep."""
 
     @property
-    def image_token_id(self) -> int:
-        """The id that stands for one visual token in ``input_ids``."""
+    def visual_token_ids(self) -> Mapping[str, int]:
+        """For every modality the id that stands for one visual token in ``input_ids``."""
+        ...
+
+    @property
+    def pixel_names(self) -> Mapping[str, str]:
+        """For every modality the argument that ``forward`` takes its pixels in, such as ``pixel_values``."""
+        ...
+
+    @property
+    def ragged(self) -> bool:
+        """Whether pictures differ in their number of visual tokens."""
         ...
 
     @property
     def tokens_per_image(self) -> int:
-        """N, the visual tokens of one picture."""
+        """N, the visual tokens of one picture.
+
+        Raises:
+            ModelError: it differs from picture to picture.
+        """
         ...
 
     @property
     def vision_layers(self) -> int:
-        """L_v, the blocks of the tower; its ``hidden_states`` are 0..L_v, 0 being the embeddings."""
+        """L_v, the blocks of the tower; its states are 0..L_v, 0 being what enters the first block."""
         ...
 
     @property
     def own_layer(self) -> int:
-        """The entry of ``hidden_states`` that the unmodified model projects, counted from 0."""
+        """The state that the unmodified model projects, counted from 0."""
         ...
 
     @property
@@ -46,19 +61,64 @@ class Adapter(Protocol):
         """The module whose forward is given ``input_ids`` together with pictures or their features."""
         ...
 
-    def vision_tower(self, model: nn.Module) -> nn.Module:
-        """The module whose output has ``hidden_states``."""
+    def vision_tower(self, model: nn.Module, modality: str = "image") -> nn.Module:
+        """The module that encodes pixels of a modality; modalities may share it."""
         ...
 
-    def capture(self, model: nn.Module, pixel_values: Tensor) -> Tensor:
-        """Patch tokens of all layers, [B, L_v + 1, T, C], as the projector would receive each of them."""
+    def vision_blocks(self, model: nn.Module, modality: str = "image") -> Sequence[nn.Module]:
+        """The L_v blocks of the tower, each of which returns its state [R, T, C] or [R, C]."""
         ...
 
-    def project(self, model: nn.Module, fused_BTC: Tensor) -> list[Tensor]:
-        """Visual tokens [N, D] of every picture from its fused patch tokens."""
+    def rows(self, inputs: Mapping[str, Any], modality: str = "image") -> list[int]:
+        """R of every picture, from the arguments of ``forward``."""
         ...
 
-    def encoder_outputs(self, features: Sequence[Tensor]) -> dict[str, Any]:
+    def tokens(self, model: nn.Module, inputs: Mapping[str, Any], modality: str = "image") -> list[int]:
+        """N of every picture, from the arguments of ``forward``."""
+        ...
+
+    def grid(self, inputs: Mapping[str, Any]) -> tuple[int, int]:
+        """Rows and columns of the visual tokens over the one image in the arguments of ``forward``.
+
+        Raises:
+            ModelError: they are not such a grid, or there are several images.
+        """
+        ...
+
+    def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
+        """The tower's ``output`` as it would be if its own layer's state were ``fused``.
+
+        Args:
+            tower: as `vision_tower` gives it.
+            output: what it returned.
+            fused: in the shape of a block's state.
+            call: keyword arguments that the tower was called with.
+        """
+        ...
+
+    def capture(self, model: nn.Module, pixels: Tensor, modality: str = "image", **sizes: Tensor) -> Tensor:
+        """Patch tokens of all states, [B, L_v + 1, T, C], without class tokens that the projector does not see.
+
+        Args:
+            model: what the adapter is for.
+            pixels: of pictures of one size, as the processor makes them.
+            modality: ``image`` or ``video``.
+            sizes: what else the processor says of these pictures, such as ``image_sizes`` or ``image_grid_thw``.
+
+        Raises:
+            ModelError: the pictures are not of one size.
+        """
+        ...
+
+    def project(self, model: nn.Module, fused_BTC: Tensor, modality: str = "image", **sizes: Tensor) -> list[Tensor]:
+        """Visual tokens [N, D] of every picture from its fused patch tokens; ``sizes`` as in `capture`.
+
+        Raises:
+            ModelError: the projector needs more than one map.
+        """
+        ...
+
+    def encoder_outputs(self, features: Sequence[Tensor], modality: str = "image") -> dict[str, Any]:
         """A fresh ``mm_encoder_outputs`` for ``forward`` or ``generate``; the pictures in order of rows.
 
         Fresh, because ``generate`` with beams writes into what it is given: make one for every call.

@@ -1,0 +1,65 @@
+"""InternVL (the port in transformers): a tile's patches are shuffled to a quarter of the tokens and projected."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clasp_calib.common.errors import ModelError
+from clasp_calib.runtime.adapters.towers import TowerAdapter
+
+
+class InternVLAdapter(TowerAdapter):
+    """See `clasp_calib.runtime.adapters.base.Adapter`; each tile counts as one picture.
+
+    Frames of a video stand for tiles too. Pixel shuffle only moves numbers, so patches are fused before it.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        if not isinstance(config.vision_feature_layer, int):
+            raise ModelError(
+                f"vision_feature_layer is {config.vision_feature_layer}; expected a model that projects one layer"
+            )
+        vision = config.vision_config
+        self.vision_layers: int = vision.num_hidden_layers
+        self.own_layer: int = config.vision_feature_layer % (self.vision_layers + 1)
+
+    @property
+    def tokens_per_image(self) -> int:
+        """The patches of a tile after pixel shuffle."""
+        return int(self._patches * self.config.downsample_ratio**2)
+
+    def vision_blocks(self, model: nn.Module, modality: str = "image") -> Sequence[nn.Module]:
+        """The layers of the tower's encoder."""
+        layers: Any = self.vision_tower(model, modality).get_submodule("encoder.layer")
+        return list(layers)
+
+    def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
+        """The model reads the last state through the tower's norm, or any other as it is."""
+        if self.config.vision_feature_layer == -1:
+            norm: Any = tower.get_submodule("layernorm")
+            output.last_hidden_state = norm(fused)
+        else:
+            states, own = output.hidden_states, self.own_layer
+            output.hidden_states = (*states[:own], fused, *states[own + 1 :])
+        return output
+
+    def encoder_outputs(self, features: Sequence[Tensor], modality: str = "image") -> dict[str, Any]:
+        """A fresh ``mm_encoder_outputs``, as one tensor of tiles."""
+        outputs = super().encoder_outputs(features, modality)
+        outputs[modality].pooler_output = torch.stack(list(features))
+        return outputs
+
+    @property
+    def _patches(self) -> int:
+        vision = self.config.vision_config
+        (height, width), (down, right) = vision.image_size, vision.patch_size
+        return int((height // down) * (width // right))
+
+    def _cut(self, modality: str) -> int:
+        return 1 if self.config.vision_feature_select_strategy == "default" else 0
+
+    def _row_tokens(self, modality: str) -> int:
+        return self._patches + 1 - self._cut(modality)

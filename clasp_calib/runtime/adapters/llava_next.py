@@ -1,0 +1,79 @@
+"""LLaVA-NeXT and LLaVA-OneVision: a picture is cut into tiles, whose tokens are packed to one ragged map."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+from clasp_calib.runtime.adapters.llava import LayerAdapter
+
+
+class LlavaNextAdapter(LayerAdapter):
+    """See `clasp_calib.runtime.adapters.base.Adapter`; rows are tiles, and the tokens at line ends are visual too."""
+
+    ragged = True
+
+    def rows(self, inputs: Mapping[str, Any], modality: str = "image") -> list[int]:
+        """Tiles of every picture."""
+        return [
+            image_size_to_num_patches(
+                image_size=size,
+                grid_pinpoints=self.config.image_grid_pinpoints,
+                patch_size=self.config.vision_config.image_size,
+            )
+            for size in inputs["image_sizes"]
+        ]
+
+    def tokens(self, model: nn.Module, inputs: Mapping[str, Any], modality: str = "image") -> list[int]:
+        """Packed by the model itself, from tokens of width 1."""
+        tiles = [torch.zeros(rows, self._row_tokens(modality), 1) for rows in self.rows(inputs, modality)]
+        _, lengths = self._pack(model, tiles, inputs["image_sizes"])
+        return [int(length) for length in lengths]
+
+    def _pack(self, model: nn.Module, tiles: Sequence[Tensor], image_sizes: Tensor) -> Any:
+        multimodal: Any = self.multimodal_model(model)
+        strategy = self.config.vision_feature_select_strategy
+        return multimodal.pack_image_features(tiles, image_sizes, strategy, image_newline=torch.zeros(1))
+
+
+class LlavaOnevisionAdapter(LlavaNextAdapter):
+    """The same with videos, whose frames are pooled, and with a grid that is shrunk where it is large."""
+
+    towers: Mapping[str, str] = {"image": "vision_tower", "video": "vision_tower"}
+    pixel_names: Mapping[str, str] = {"image": "pixel_values", "video": "pixel_values_videos"}
+
+    def rows(self, inputs: Mapping[str, Any], modality: str = "image") -> list[int]:
+        """Tiles of every picture, one where several stand in a prompt; frames of every video."""
+        if modality == "video":
+            videos = inputs["pixel_values_videos"]
+            return [videos.shape[1]] * len(videos)
+        together = inputs.get("batch_num_images")
+        tiles = super().rows(inputs, modality)
+        if together is None:
+            return tiles
+        alone = [int(count) == 1 for count in together for _ in range(int(count))]
+        return [count if one else 1 for count, one in zip(tiles, alone, strict=True)]
+
+    def tokens(self, model: nn.Module, inputs: Mapping[str, Any], modality: str = "image") -> list[int]:
+        """As packed; of a video the frames at half their width and height, and one token at the end."""
+        if modality == "image":
+            return super().tokens(model, inputs, modality)
+        vision = self.config.vision_config
+        side = -(-(vision.image_size // vision.patch_size) // 2)
+        return [frames * side**2 + 1 for frames in self.rows(inputs, modality)]
+
+    def encoder_outputs(self, features: Sequence[Tensor], modality: str = "image") -> dict[str, Any]:
+        """A fresh ``mm_encoder_outputs``; videos come as one tensor."""
+        outputs = super().encoder_outputs(features, modality)
+        if modality == "video":
+            outputs[modality].pooler_output = torch.stack(list(features))
+        return outputs
+
+    def _pack(self, model: nn.Module, tiles: Sequence[Tensor], image_sizes: Tensor) -> Any:
+        multimodal: Any = self.multimodal_model(model)
+        ratio = self.config.vision_aspect_ratio
+        return multimodal.pack_image_features(
+            tiles, image_sizes, image_newline=torch.zeros(1), vision_aspect_ratio=ratio
+        )

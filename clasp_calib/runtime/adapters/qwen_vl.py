@@ -1,0 +1,94 @@
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: patches of all pictures in one sequence, merged two by two in both directions.
+
+The rows of a picture are its patches.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clasp_calib.common.errors import ModelError
+from clasp_calib.runtime.adapters.towers import TowerAdapter
+
+
+class Qwen2VLAdapter(TowerAdapter):
+    """See `clasp_calib.runtime.adapters.base.Adapter`; shapes and letters are explained there."""
+
+    towers: Mapping[str, str] = {"image": "visual", "video": "visual"}
+    pixel_names: Mapping[str, str] = {"image": "pixel_values", "video": "pixel_values_videos"}
+    ragged = True
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.vision_layers: int = config.vision_config.depth
+        self.own_layer: int = self.vision_layers
+
+    def vision_blocks(self, model: nn.Module, modality: str = "image") -> Sequence[nn.Module]:
+        """The tower's blocks."""
+        blocks: Any = self.vision_tower(model, modality).get_submodule("blocks")
+        return list(blocks)
+
+    def rows(self, inputs: Mapping[str, Any], modality: str = "image") -> list[int]:
+        """Patches of every picture."""
+        return [int(patches) for patches in inputs[f"{modality}_grid_thw"].prod(-1)]
+
+    def tokens(self, model: nn.Module, inputs: Mapping[str, Any], modality: str = "image") -> list[int]:
+        """Merged patches of every picture."""
+        merged = self.config.vision_config.spatial_merge_size**2
+        return [patches // merged for patches in self.rows(inputs, modality)]
+
+    def grid(self, inputs: Mapping[str, Any]) -> tuple[int, int]:
+        """The merged patches of the image."""
+        grids = inputs["image_grid_thw"].tolist()
+        if len(grids) != 1:
+            raise ModelError(f"there are {len(grids)} pictures; expected one, to lay its tokens over it")
+        merge = self.config.vision_config.spatial_merge_size
+        _, height, width = grids[0]
+        return height // merge, width // merge
+
+    def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
+        """The model reads what the tower's merger makes of the last state."""
+        merger: Any = tower.get_submodule("merger")
+        output.pooler_output = merger(fused)
+        return output
+
+    def _map(self, fused_BTC: Tensor, modality: str) -> Tensor:
+        return fused_BTC.flatten(0, 1)
+
+    def _blank_pixels(self, fused_BTC: Tensor, map_RTC: Tensor, modality: str) -> Tensor:
+        return map_RTC.new_zeros(1).expand(len(map_RTC), 1)
+
+
+class Qwen25VLAdapter(Qwen2VLAdapter):
+    """The same with windowed attention, for which the tower takes its patches in another order."""
+
+    def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
+        """Merged in the order of the windows, which are within one picture, and put back."""
+        from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import get_vision_window_index
+
+        vision = self.config.vision_config
+        window_index, _ = get_vision_window_index(
+            call["grid_thw"],
+            spatial_merge_size=vision.spatial_merge_size,
+            window_size=vision.window_size,
+            patch_size=vision.patch_size,
+        )
+        output = super().replace_own(tower, output, fused, call)
+        output.pooler_output = output.pooler_output[torch.argsort(window_index)]
+        return output
+
+
+class Qwen3VLAdapter(Qwen2VLAdapter):
+    """The same with deepstack: some states are projected beside the last and added to early decoder layers.
+
+    Our choice: these stay the model's own, and only the last state becomes a mixture.
+    """
+
+    def project(self, model: nn.Module, fused_BTC: Tensor, modality: str = "image", **sizes: Tensor) -> list[Tensor]:
+        """Refused: one fused map has not the states that deepstack projects."""
+        raise ModelError(
+            "features of a Qwen3-VL picture cannot be computed beforehand from one fused map: its deepstack projects "
+            "other layers too; fuse in the live tower (prune or clasp with pixel_values) instead"
+        )

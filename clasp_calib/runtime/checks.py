@@ -1,0 +1,89 @@
+"""What cannot be pruned is refused here, before any work."""
+
+from typing import Any
+
+from transformers.cache_utils import DynamicCache
+
+from clasp_calib.common.errors import BudgetError, ModelError
+from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.schedule import AnySchedule, Schedule
+from clasp_calib.runtime.scoring import RATERS
+
+POSITIONS = ("keep", "compact")
+FEATURES = ("projected", "hidden")
+_CHOICES = {"raters": RATERS, "positions": POSITIONS, "features": FEATURES}
+
+
+def check_options(**given: str) -> None:
+    """Refuse options by other names than theirs.
+
+    Raises:
+        ModelError: with the names that there are.
+    """
+    for name, value in given.items():
+        if value not in _CHOICES[name]:
+            raise ModelError(f"{name} is {value!r}; expected one of {', '.join(_CHOICES[name])}")
+
+
+def check_schedule(adapter: Adapter, schedule: AnySchedule) -> None:
+    """Refuse a schedule that was made for another model.
+
+    Raises:
+        BudgetError: with what the model has.
+    """
+    if adapter.ragged:
+        if isinstance(schedule, Schedule):
+            raise BudgetError(
+                f"the schedule counts {schedule.tokens} visual tokens, but pictures of this model differ in their "
+                "number; give a percentage (schedule_for(model, '33%'))"
+            )
+        has, given = f"{adapter.decoder_layers} layers", f"{schedule.layers} layers"
+    else:
+        tokens = schedule.tokens if isinstance(schedule, Schedule) else adapter.tokens_per_image
+        has = f"{adapter.tokens_per_image} visual tokens and {adapter.decoder_layers} layers"
+        given = f"{tokens} visual tokens and {schedule.layers} layers"
+    if has != given:
+        raise BudgetError(f"the schedule is for {given}; this model has {has}: make one for it (schedule_for)")
+
+
+def check_decoder(model: Any, positions: str) -> None:
+    """Refuse decoders whose attention or positions pruning would break.
+
+    Raises:
+        ModelError: sliding windows, or compact positions where they have several axes.
+    """
+    text = model.config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+    window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
+    if window is not None or kinds != {"full_attention"}:
+        raise ModelError(
+            f"the language model attends with a sliding window ({window or ', '.join(sorted(kinds))}), which "
+            "counts positions that pruning removes; expected full attention in every layer"
+        )
+    axes = (getattr(text, "rope_parameters", None) or {}).get("mrope_section")
+    if positions == "compact" and axes:
+        raise ModelError(
+            f"positions='compact' numbers tokens along one axis, and those of a {model.config.model_type} model have "
+            f"{len(axes)} (time, height, width); use positions='keep'"
+        )
+
+
+def check_call(ids: Any, cache: Any, cache_implementation: str | None = None) -> None:
+    """Refuse what a pruned model cannot be called with.
+
+    Raises:
+        ModelError: embeddings without ids, or a cache whose layers have one common length.
+    """
+    if ids is None:
+        raise ModelError(
+            "pruning needs input_ids, to see which tokens are visual; give input_ids, with pixel_values "
+            "or mm_encoder_outputs, rather than inputs_embeds"
+        )
+    other = None if cache is None or isinstance(cache, DynamicCache) else type(cache).__name__
+    if other is None and cache_implementation not in (None, "dynamic", "dynamic_full"):
+        other = f"{cache_implementation} cache"
+    if other:
+        raise ModelError(
+            f"pruned layers hold fewer keys than the first, which a {other} cannot; "
+            "use the default DynamicCache (drop cache_implementation or past_key_values)"
+        )
