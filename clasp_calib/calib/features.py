@@ -4,7 +4,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from clasp_calib.cache.encode import image_key
@@ -51,7 +50,7 @@ class CachedFeatures:
         Raises:
             CacheError: the picture is not cached, or damaged.
         """
-        return torch.from_numpy(self._store.read(self.key(sample), self.layers)).float()
+        return self._store.read(self.key(sample), self.layers).float()
 
     def key(self, sample: Sample) -> str:
         """What the sample's picture is cached under: its content."""

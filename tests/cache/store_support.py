@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clasp_calib.cache.precision import Stored
 from clasp_calib.cache.store import FeatureStore
 
 SHAPE = (6, 8)
@@ -31,12 +32,12 @@ def writer(root: Path, layers=LAYERS, shape=SHAPE, shard_bytes=2**16) -> Feature
 
 
 def put(store: FeatureStore, numbers, layers=LAYERS, shape=SHAPE) -> int:
-    batch = np.stack([features(number, layers, shape) for number in numbers])
+    batch = [Stored(features(number, layers, shape)) for number in numbers]
     return store.put([key_of(number) for number in numbers], batch)
 
 
 def same(store: FeatureStore, number: int, layers=LAYERS) -> bool:
-    got = store.read(key_of(number), layers)
+    got = store.read(key_of(number), layers).numpy()
     return bool(np.array_equal(got.view(np.uint16), features(number, layers, store.shape).view(np.uint16)))
 
 
