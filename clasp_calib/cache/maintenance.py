@@ -80,7 +80,7 @@ def collect_garbage(root: Path, wanted: Collection[str]) -> tuple[int, int]:
     """
     before = contents(root).bytes_reserved
     with FeatureStore.reopen(root) as store:
-        unused = [key for key in store.keys() if key not in set(wanted)]
+        unused = [key for key in store.pictures() if key not in wanted]
         store.forget(unused)
     return len(unused), before - contents(root).bytes_reserved
 
@@ -100,7 +100,7 @@ def export_manifest(root: Path, target: Path) -> int:
     slabs = 0
     with FeatureStore.open(root) as store:
         opened = Opened(root, store.form, Index(root))
-        for key in store.keys():
+        for key in store.pictures():
             refs[f"{key}/.zgroup"] = refs[".zgroup"]
             for layer, (entry, position) in opened.places(key).items():
                 shard = opened.shard(entry.shard)

@@ -9,23 +9,25 @@ is one token; a picture takes ``stride`` rows a layer, layer after layer.
 
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from clasp_calib.cache.disk import read_exactly, replace_synced, write_exactly, write_failed
 from clasp_calib.cache.index import Entry, ShardRecord
-from clasp_calib.cache.precision import Precision, Stored
+from clasp_calib.cache.precision import Precision, Stored, precision_of
 from clasp_calib.common.errors import CacheError
 
 DATASET, SCALES = "x", "scale"
 FORMAT = "clasp-calib features 2"
 PAGE = 4096
+RAGGED = "ragged"
+"""Stands for the tokens of a store whose pictures differ in them."""
 REPAIR = "`clasp-calib cache repair` drops what is damaged, cache-features then encodes it again"
 
 
@@ -38,6 +40,12 @@ class Form:
     tokens: int | None
     """Tokens of every picture, None where they differ."""
 
+    @classmethod
+    def of(cls, meta: Mapping[str, str]) -> Self:
+        """What the index's ``meta`` says of it."""
+        tokens = None if meta["tokens"] == RAGGED else int(meta["tokens"])
+        return cls(int(meta["channels"]), precision_of(meta["precision"]), tokens)
+
     def stride(self, tokens: int) -> int:
         """Rows that a slab takes: its tokens, and up to a sixteenth more where that makes it end on a page."""
         unit = PAGE // gcd(PAGE, self.precision.data_row(self.channels))
@@ -46,7 +54,7 @@ class Form:
 
 
 def create_shard(
-    path: Path, rows: int, layers: Sequence[int], form: Form, identity: dict[str, str]
+    path: Path, rows: int, layers: Sequence[int], form: Form, identity: Mapping[str, str]
 ) -> tuple[int, int | None]:
     """Create a shard with all its space reserved, complete or not at all.
 
@@ -57,7 +65,7 @@ def create_shard(
         rows: tokens that there is room for, in all layers together.
         layers: what its pictures have.
         form: of the slabs.
-        identity: attributes of the file, which say whose it is.
+        identity: ``meta`` of the index; its ``id``, ``encoder`` and ``precision`` become attributes of the file.
 
     Returns:
         The byte offsets of the values and of the scales, the latter None where there are none.
@@ -83,7 +91,7 @@ def create_shard(
             locking=False,
         ) as file:
             file.attrs["format"] = FORMAT
-            file.attrs.update(identity)
+            file.attrs.update({name: identity[name] for name in ("id", "encoder", "precision")})
             scales = None
             if precision.grouped:
                 scales = _contiguous(file, SCALES, rows, precision.groups(channels), h5py.h5t.IEEE_F16LE, layers, form)

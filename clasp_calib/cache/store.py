@@ -15,12 +15,11 @@ import numpy.typing as npt
 from torch import Tensor
 
 from clasp_calib.cache.disk import checksums
-from clasp_calib.cache.index import FILE as INDEX_FILE
 from clasp_calib.cache.index import Durability, Entry, Index
 from clasp_calib.cache.kernels import weighted_sum
 from clasp_calib.cache.opened import Damage, Opened
 from clasp_calib.cache.precision import Stored, precision_of
-from clasp_calib.cache.shard import REPAIR, Form
+from clasp_calib.cache.shard import RAGGED, REPAIR, Form
 from clasp_calib.cache.writer import Writer
 from clasp_calib.common.errors import CacheError
 
@@ -28,7 +27,6 @@ __all__ = ["SHARD_BYTES", "Damage", "FeatureStore"]
 
 FORMAT = "2"
 SHARD_BYTES = 256 * 2**20
-RAGGED = "ragged"
 _INHERITED: list[Opened] = []
 """What a parent process had open. SQLite forbids using and closing it after a fork, so it is kept."""
 
@@ -45,9 +43,9 @@ class FeatureStore:
         self.root = root
         self.encoder = meta["encoder"]
         """Fingerprint of the encoder that the features come from."""
-        self.precision = precision_of(meta["precision"])
+        self.form = Form.of(meta)
+        self.precision = self.form.precision
         """How they are kept."""
-        self.form = Form(int(meta["channels"]), self.precision, _tokens(meta["tokens"]))
         self.id = meta["id"]
         """Of this cache; each shard bears it."""
         self._layers = layers
@@ -101,27 +99,17 @@ class FeatureStore:
             "encoder": encoder,
             "tokens": RAGGED if shape[0] is None else str(shape[0]),
             "channels": str(shape[1]),
-            "precision": precision or "float16",
+            "precision": precision_of(precision or "float16").name,
         }
-        if (root / INDEX_FILE).is_file():
-            with_index = Index(root)
-            meta = with_index.meta() or meta
-            with_index.close()
-        _check(root, meta, encoder, shape, precision)
-        form = Form(int(meta["channels"]), precision_of(meta["precision"]), _tokens(meta["tokens"]))
-        identity = {name: meta[name] for name in ("id", "encoder", "precision")}
-        writer = Writer(root, layers, form, identity, shard_bytes, durability)
-        try:
-            index = writer.opened.index
-            if not index.meta():
-                index.initialise(meta)
-            if index.meta() != meta:
-                raise CacheError(f"another process has just made the cache {root}; run again")
-            writer.clear_leftovers()
-            return cls(root, layers, meta, writer)
-        except BaseException:
-            writer.close()
-            raise
+        writer = Writer(
+            root,
+            layers,
+            meta,
+            lambda found: _check(root, found, encoder, shape, precision),
+            shard_bytes,
+            durability,
+        )
+        return cls(root, layers, writer.meta, writer)
 
     @classmethod
     def reopen(cls, root: Path) -> Self:
@@ -172,7 +160,7 @@ class FeatureStore:
         held = {layer for shard in index.shards().values() if shard.id in filled for layer in shard.layers}
         return tuple(sorted(held))
 
-    def keys(self) -> list[str]:
+    def pictures(self) -> list[str]:
         """Every picture of which a layer is there."""
         return self._reading().index.keys()
 
@@ -358,10 +346,6 @@ class FeatureStore:
         return self._writer
 
 
-def _tokens(text: str) -> int | None:
-    return None if text == RAGGED else int(text)
-
-
 def _check(
     root: Path,
     meta: Mapping[str, str],
@@ -381,7 +365,7 @@ def _check(
             f"the cache {root} was made with the encoder [{meta['encoder']}], asked for [{encoder}]; "
             "give the model, dtype and processor that it was made with, or another directory"
         )
-    if shape is not None and (_tokens(meta["tokens"]), int(meta["channels"])) != shape:
+    if shape is not None and (meta["tokens"], meta["channels"]) != (str(shape[0] or RAGGED), str(shape[1])):
         raise CacheError(
             f"the cache {root} holds {meta['tokens']} tokens of {meta['channels']} channels a layer, "
             f"asked for {shape[0] or RAGGED} of {shape[1]}; give another directory"

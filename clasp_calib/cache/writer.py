@@ -9,7 +9,7 @@ Shape suffixes: L layers, T tokens, C channels.
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,23 +47,29 @@ class Writer:
         self,
         root: Path,
         layers: tuple[int, ...],
-        form: Form,
-        identity: dict[str, str],
+        proposed: Mapping[str, str],
+        check: Callable[[Mapping[str, str]], None],
         shard_bytes: int,
         durability: Durability,
     ):
-        """Take the lock and open or create the index; the store's identity is not checked yet.
+        """Take the lock, open or create the index, and remove what a killed writer left.
+
+        Args:
+            root: directory of the store.
+            layers: those that `put` will be given.
+            proposed: what a new store is to have in common.
+            check: raises if what the store has in common is not what was asked for.
+            shard_bytes: size of a shard.
+            durability: what an acknowledged picture survives.
 
         Raises:
-            CacheError: somebody else writes, the place cannot be written to, or shards lie there unindexed.
+            CacheError: somebody else writes, the place cannot be written to, shards lie there unindexed, or
+                ``check`` says so.
         """
         self.root = root
         self.layers = layers
-        self.form = form
-        self._identity = identity
         self._durability = durability
-        row_bytes = form.precision.data_row(form.channels) + form.precision.scale_row(form.channels)
-        self._shard_rows = shard_bytes // row_bytes
+        self._shard_bytes = shard_bytes
         self._filling: dict[int, Place] = {}
         self._candidates: list[ShardRecord] | None = None
         """The shards that may have free rows; None if only the index knows."""
@@ -79,7 +85,14 @@ class Writer:
                     f"{root} has {shards} shards but no {INDEX_FILE}, without which nobody knows whose "
                     "features they are; put it back, or remove the directory and run cache-features again"
                 )
-            self.opened = Opened(root, form, Index(root, writable=True, durability=durability))
+            index = Index(root, writable=True, durability=durability)
+            if not index.meta():
+                index.initialise(proposed)
+            self.meta = index.meta()
+            check(self.meta)
+            self.form = Form.of(self.meta)
+            self.opened = Opened(root, self.form, index)
+            self._clear_leftovers()
         except BaseException:
             self._lock.release()
             raise
@@ -103,7 +116,7 @@ class Writer:
         if os.getpid() != self.opened.process:
             raise CacheError(f"{self.root} was opened for writing by another process; open a reader here")
 
-    def clear_leftovers(self) -> None:
+    def _clear_leftovers(self) -> None:
         """Remove what a killed writer left: a half-made shard, or a finished one not yet recorded."""
         known = {record.file for record in self.opened.index.shards().values()}
         for path in self.root.glob("shard-*.h5*"):
@@ -232,11 +245,12 @@ class Writer:
         """A shard for pictures of about ``rows`` rows: no larger than those that are expected need."""
         number = self.opened.index.next_shard()
         file = f"shard-{number:05d}.h5"
-        pictures = self._shard_rows // rows
+        precision, channels = self.form.precision, self.form.channels
+        pictures = self._shard_bytes // (rows * (precision.data_row(channels) + precision.scale_row(channels)))
         if (expected := self._expected[layers]) > 0:
             pictures = min(pictures, expected)
         room = max(pictures, 1) * rows
-        offset, scale_offset = create_shard(self.root / file, room, layers, self.form, self._identity)
+        offset, scale_offset = create_shard(self.root / file, room, layers, self.form, self.meta)
         record = ShardRecord(number, file, offset, scale_offset, room, layers)
         self.opened.index.add_shard(record)
         return record

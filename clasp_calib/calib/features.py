@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clasp_calib.cache.encode import image_key
@@ -51,6 +52,19 @@ class CachedFeatures:
             CacheError: the picture is not cached, or damaged.
         """
         return self._store.read(self.key(sample), self.layers).float()
+
+    def fused(self, sample: Sample, alpha_Ml: Tensor) -> Tensor:
+        """Mixtures of the layers of the sample's picture, ``[M, T, C]`` float32, bit for bit as `fuse` gives them.
+
+        Args:
+            sample: has a picture.
+            alpha_Ml: weights, one row a mixture, one column each of ``layers``.
+
+        Raises:
+            CacheError: the picture is not cached, or damaged.
+        """
+        weights_Ml = alpha_Ml.to(torch.float32).cpu().numpy()
+        return torch.from_numpy(self._store.fused(self.key(sample), self.layers, weights_Ml))
 
     def key(self, sample: Sample) -> str:
         """What the sample's picture is cached under: its content."""
