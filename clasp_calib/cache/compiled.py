@@ -53,9 +53,22 @@ def _halves_kernel(widen: Any) -> Any:
             size = min(BLOCK, len(sums) - start)
             block = sums[start : start + size]
             skip = numba.uint64(2 * start)
-            for i in range(size):
-                block[i] = numba.float32(0)
             layer = 0
+            if layers >= 4:  # The first four start the sums, which are then not read; 0 + -0.0 is 0.0 as elsewhere.
+                a = numba.carray(_pointer(data[0] + skip, numba.uint16), size)
+                b = numba.carray(_pointer(data[1] + skip, numba.uint16), size)
+                c = numba.carray(_pointer(data[2] + skip, numba.uint16), size)
+                d = numba.carray(_pointer(data[3] + skip, numba.uint16), size)
+                u, v, w, x = weights[0], weights[1], weights[2], weights[3]
+                for i in range(size):
+                    sum_ = numba.float32(0) + u * widen(a[i])
+                    sum_ = sum_ + v * widen(b[i])
+                    sum_ = sum_ + w * widen(c[i])
+                    block[i] = sum_ + x * widen(d[i])
+                layer = 4
+            else:
+                for i in range(size):
+                    block[i] = numba.float32(0)
             while layer + 4 <= layers:
                 a = numba.carray(_pointer(data[layer] + skip, numba.uint16), size)
                 b = numba.carray(_pointer(data[layer + 1] + skip, numba.uint16), size)
@@ -80,22 +93,28 @@ def _halves_kernel(widen: Any) -> Any:
 
 @numba.njit(nogil=True)
 def _integers_kernel(data: Any, scales: Any, weights: Any, out_TC: Any, channels: int) -> None:
-    tokens = len(out_TC)
+    sums = out_TC.reshape(-1)
     groups = (channels + GROUP - 1) // GROUP
-    for token in range(tokens):
-        sums = out_TC[token]
+    for token in range(len(out_TC)):
+        row = token * channels
         for i in range(channels):
-            sums[i] = numba.float32(0)
+            sums[row + i] = numba.float32(0)
         for layer in range(len(data)):
-            codes = numba.carray(_pointer(data[layer] + numba.uint64(token * channels), numba.int8), channels)
             steps = numba.carray(_pointer(scales[layer] + numba.uint64(2 * token * groups), numba.uint16), groups)
             weight = weights[layer]
             for group in range(groups):
                 step = _widen_half(steps[group])
-                first = group * GROUP
-                for i in range(first, min(first + GROUP, channels)):
-                    # In this order, as `Precision.decode` first makes values of the codes.
-                    sums[i] = sums[i] + weight * (numba.float32(codes[i]) * step)
+                first = row + group * GROUP
+                size = min(GROUP, channels - group * GROUP)
+                codes = numba.carray(_pointer(data[layer] + numba.uint64(first), numba.int8), size)
+                block = sums[first : first + size]
+                # The value of a code first, then its weight, as after `Precision.decode`.
+                if size == GROUP:
+                    for i in range(GROUP):
+                        block[i] = block[i] + weight * (numba.float32(codes[i]) * step)
+                else:
+                    for i in range(size):
+                        block[i] = block[i] + weight * (numba.float32(codes[i]) * step)
 
 
 KERNELS = {

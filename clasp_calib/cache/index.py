@@ -73,6 +73,7 @@ class Index:
             CacheError: there is no index, or it cannot be read.
         """
         self.path = root / FILE
+        self.writable = writable
         self._lock = threading.Lock()
         if not writable and not self.path.is_file():
             raise CacheError(f"no feature cache at {root}; make one with cache-features, or give its directory")
@@ -90,6 +91,11 @@ class Index:
         """Close the database; the last one out folds the write-ahead log into it."""
         with self._errors():
             self._database.close()
+
+    def version(self) -> int:
+        """A number that changes when another connection commits; far cheaper than to look up a picture."""
+        with self._lock:
+            return int(self._database.execute("pragma data_version").fetchone()[0])
 
     def meta(self) -> dict[str, str]:
         """What the whole cache has in common; empty for a new index."""

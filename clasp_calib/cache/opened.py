@@ -39,6 +39,8 @@ class Opened:
         self.index = index
         self.shard = lru_cache(OPEN_SHARDS)(self._shard)
         self._records: dict[int, ShardRecord] = {}
+        self._places: dict[str, dict[int, tuple[Entry, int]]] = {}
+        self._version = -1
 
     def record(self, shard: int) -> ShardRecord:
         """The record of a shard, even of one that another process has just added."""
@@ -48,11 +50,20 @@ class Opened:
 
     def places(self, key: str) -> dict[int, tuple[Entry, int]]:
         """Layer -> entry and position in its shard, for each layer that there is of a picture."""
-        return {
+        if not self.index.writable:
+            # A reader looks the same pictures up again and again; what it found holds until somebody commits.
+            if (version := self.index.version()) != self._version:
+                self._places, self._version = {}, version
+            if (known := self._places.get(key)) is not None:
+                return known
+        found = {
             layer: (entry, position)
             for entry in self.index.entries(key)
             for position, layer in enumerate(self.record(entry.shard).layers)
         }
+        if not self.index.writable:
+            self._places[key] = found
+        return found
 
     def lacking(self, key: str, layers: tuple[int, ...]) -> tuple[int, ...]:
         """Those of ``layers`` that there are not of a picture, ascending."""

@@ -11,6 +11,7 @@ import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import gcd
 from pathlib import Path
 from typing import Any, Self
@@ -48,9 +49,14 @@ class Form:
 
     def stride(self, tokens: int) -> int:
         """Rows that a slab takes: its tokens, and up to a sixteenth more where that makes it end on a page."""
-        unit = PAGE // gcd(PAGE, self.precision.data_row(self.channels))
-        padded = -(-tokens // unit) * unit
-        return padded if (padded - tokens) * 16 <= tokens else tokens
+        return _stride(self.precision.data_row(self.channels), tokens)
+
+
+@cache
+def _stride(row_bytes: int, tokens: int) -> int:
+    unit = PAGE // gcd(PAGE, row_bytes)
+    padded = -(-tokens // unit) * unit
+    return padded if (padded - tokens) * 16 <= tokens else tokens
 
 
 def create_shard(
@@ -206,8 +212,9 @@ class Shard:
             CacheError: the disk failed or the file ends early.
         """
         try:
-            for (start, _), part in zip(self.extents(entry, position), out, strict=False):
-                if part is not None:
+            for (start, size), part in zip(self.extents(entry, position), out, strict=False):
+                # In one call as a rule; what a first call left is rare, and worth no speed.
+                if part is not None and os.preadv(self._descriptor, [part.data], start) != size:
                     read_exactly(self._descriptor, part.data.cast("B"), start)
         except OSError as error:
             raise CacheError(f"cannot read the shard {self.path} ({error.strerror}); {REPAIR}") from error
