@@ -1,4 +1,4 @@
-"""Small things that are asked of a disk: whole writes, lasting renames, checksums, what kind it is."""
+"""Small things that are asked of a disk: whole writes, lasting renames, checksums."""
 
 import errno
 import os
@@ -11,9 +11,6 @@ from clasp_calib.cache.precision import Stored
 from clasp_calib.common.errors import CacheError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# File systems of this machine on which a shared map shows what other processes of it write. Our choice: a list
-# of what is known to be safe rather than of what is not, since new network file systems keep appearing.
-_LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "ramfs", "overlay", "bcachefs", "jfs"}
 
 
 def write_exactly(descriptor: int, buffer: memoryview, offset: int) -> None:
@@ -52,27 +49,6 @@ def replace_synced(source: Path, target: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def file_system(path: Path) -> str:
-    """The type of the file system that ``path`` lies on, as the kernel calls it; empty if that cannot be told."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    best, kind = -1, ""
-    place = path.resolve()
-    for line in mounts:
-        left, _, right = line.partition(" - ")
-        point = Path(left.split()[4].encode().decode("unicode_escape"))
-        if (place == point or point in place.parents) and len(point.parts) >= best:
-            best, kind = len(point.parts), right.split()[0]
-    return kind
-
-
-def maps_are_safe(path: Path) -> bool:
-    """Whether files there may be mapped, and SQLite may keep a write-ahead log there."""
-    return file_system(path) in _LOCAL
 
 
 def _pread_into(descriptor: int, buffer: memoryview, offset: int) -> int:

@@ -4,8 +4,10 @@ Torch would widen each slab into memory and read it again; here four layers at a
 the sums of a block stay in the first-level cache, so that memory is read once. Both add in float32, layer after
 layer and without fused multiply-add, and give the same bits.
 
-Physical limit: to read k layers with ``preadv`` moves every byte three times (read, the destination's line read,
-written), the sum moves it once and writes 4 bytes a value: for 4 layers in float16 it could be up to twice as fast.
+Physical limit: ``preadv`` of k layers moves 6 k bytes a value (2 read, 2 of the destination's line fetched, 2
+written), the sum 2 k read and 8 of its own (4 fetched, 4 written). Where memory binds, the sum of 4 layers in a
+16-bit precision is 24 / 16 = 1.5 times as fast as ``preadv`` of the same bytes, and faster where its own line stays
+in a cache. benchmarks/cache.py measures the gap.
 
 Shape suffixes: T tokens, C channels.
 """
@@ -22,8 +24,6 @@ from clasp_calib.cache.precision import PRECISIONS, Stored
 
 Floats = npt.NDArray[np.float32]
 Kernel = Callable[[npt.NDArray[np.uint64], npt.NDArray[np.uint64], Floats, Floats, int], None]
-AT_ONCE = 4
-"""Layers that are added in one go over a block."""
 
 
 def weighted_sum(slabs: Sequence[Stored], weights: Sequence[float] | Floats, precision: str, out_TC: Floats) -> None:
@@ -39,7 +39,7 @@ def weighted_sum(slabs: Sequence[Stored], weights: Sequence[float] | Floats, pre
     """
     used = [(slab, np.float32(weight)) for slab, weight in zip(slabs, weights, strict=True) if weight != 0]
     kernel = compiled(precision)
-    if not used or kernel is None or used[0][1] == 1:
+    if kernel is None or not used or (len(used) == 1 and used[0][1] == 1):
         sum_by_torch(used, precision, out_TC)
         return
     data = np.array([slab.data_LTC.ctypes.data for slab, _ in used], np.uint64)

@@ -1,4 +1,4 @@
-"""How features are kept: float16, bfloat16 bit for bit, int8 with a scale for 64 channels, or plain bytes.
+"""How features are kept: float16, bfloat16 bit for bit, or int8 with a scale for 64 channels.
 
 Shape suffixes: L layers, T tokens, C channels, G groups of channels with one scale.
 """
@@ -22,7 +22,7 @@ class Stored(NamedTuple):
     """Features of one picture in the form in which they lie on the disk, C-contiguous."""
 
     data_LTC: npt.NDArray[Any]
-    """float16; uint16 (the bits of bfloat16); int8; uint8."""
+    """float16; uint16 (the bits of bfloat16); int8."""
     scale_LTG: npt.NDArray[np.float16] | None = None
     """int8 only: what a group's integers are multiplied with."""
 
@@ -62,13 +62,11 @@ class Precision:
         """Bring features into this form.
 
         Args:
-            features_LTC: floating [L, T, C] on any device (uint8 for ``uint8``).
+            features_LTC: floating [L, T, C] on any device.
 
         Raises:
             PrecisionError: a layer has values that this form cannot hold.
         """
-        if self.name == "uint8":
-            return Stored(features_LTC.cpu().contiguous().numpy())
         if self.grouped:
             return _quantise(features_LTC)
         halves_LTC = features_LTC.to(getattr(torch, self.name))
@@ -77,7 +75,7 @@ class Precision:
         return Stored((halves_LTC if self.name == "float16" else halves_LTC.view(torch.uint16)).numpy())
 
     def decode(self, stored: Stored) -> Tensor:
-        """The values: float16, bfloat16, float32 for int8 (exact: an int8 times a float16), or uint8."""
+        """The values: float16, bfloat16, or float32 for int8 (exact: an int8 times a float16)."""
         data_LTC = torch.from_numpy(stored.data_LTC)
         if stored.scale_LTG is None:
             return data_LTC.view(torch.bfloat16) if self.name == "bfloat16" else data_LTC
@@ -99,10 +97,7 @@ PRECISIONS = {
     "float16": Precision("float16", np.dtype("<f2")),
     "bfloat16": Precision("bfloat16", np.dtype("<u2")),
     "int8": Precision("int8", np.dtype("i1"), grouped=True),
-    "uint8": Precision("uint8", np.dtype("u1")),
 }
-FEATURE_PRECISIONS = ("float16", "bfloat16", "int8")
-"""Those that features may be kept in; bytes are for pixels."""
 
 
 def precision_of(name: str) -> Precision:
@@ -112,7 +107,7 @@ def precision_of(name: str) -> Precision:
         CacheError: there is none.
     """
     if name not in PRECISIONS:
-        raise CacheError(f"cannot keep features as {name!r}; expected one of {', '.join(FEATURE_PRECISIONS)}")
+        raise CacheError(f"cannot keep features as {name!r}; expected one of {', '.join(PRECISIONS)}")
     return PRECISIONS[name]
 
 

@@ -108,7 +108,7 @@ def export(
 ) -> None:
     """Copy the features to safetensors, or write a manifest of where in the shards they are.
 
-    Example: clasp-calib cache export --run my-run --format kerchunk --out my-run/manifest.json
+    Example: clasp-calib cache export --run my-run --format kerchunk --out features.json
     """
     from clasp_calib.cache.maintenance import export_manifest, export_safetensors
 

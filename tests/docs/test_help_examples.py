@@ -41,7 +41,13 @@ def example(command) -> list[str]:
 def run_examples(place: Path, names: Sequence[str]) -> None:
     picture = str(ROOT / "examples" / "images" / "30000000.png")
     run = str(place / "run")
-    instead = {"my-run": run, "my-run/artifact": f"{run}/artifact", "served": f"{run}/served", "features.json": f"{run}/features.json", "picture.png": picture}
+    instead = {
+        "my-run": run,
+        "my-run/artifact": f"{run}/artifact",
+        "served": f"{run}/served",
+        "features.json": f"{run}/features.json",
+        "picture.png": picture,
+    }
     more = {"quickstart": ["--run", str(place / "quickstart"), "--pictures", "2", "2", "2"]}
     known = dict(leaves(GROUP))
     for name in names:
