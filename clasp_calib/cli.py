@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from clasp_calib import __version__
-from clasp_calib.commands import artifact
+from clasp_calib.commands import artifact, cache
 from clasp_calib.commands.cache_features import cache_features
 from clasp_calib.commands.doctor import doctor
 from clasp_calib.commands.evaluate import evaluate
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.command()(quickstart)
 app.command()(label)
 app.command("cache-features")(cache_features)
+app.add_typer(cache.app, name="cache")
 app.command()(search)
 app.command()(evaluate)
 app.command()(generate)

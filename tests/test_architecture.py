@@ -14,7 +14,7 @@ PACKAGE = ROOT / "clasp_calib"
 PAGE = ROOT / "docs" / "architecture.md"
 FREE = "commands"
 """May import any room, so a door of its own may be unused."""
-HEAVY = ("torch", "transformers", "vllm", "optuna", "h5py", "pyarrow")
+HEAVY = ("torch", "transformers", "vllm", "optuna", "h5py", "pyarrow", "numba")
 
 Door = tuple[str, str]
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clasp_calib.cache.fingerprint import encoder_fingerprint
+from clasp_calib.cache.index import Durability
 from clasp_calib.cache.pictures import (
     ahead,
     check_headers,
@@ -21,7 +22,7 @@ from clasp_calib.cache.pictures import (
     image_key,
     refuse,
 )
-from clasp_calib.cache.shard import Halves
+from clasp_calib.cache.precision import Precision, PrecisionError, Stored, precision_of
 from clasp_calib.cache.store import SHARD_BYTES, FeatureStore
 from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.common.progress import progress
@@ -86,6 +87,8 @@ def cache_features(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     verify: bool = False,
+    precision: str = "float16",
+    durability: Durability = "process",
     shard_bytes: int = SHARD_BYTES,
 ) -> CacheReport:
     """Encode every distinct picture of ``samples`` that is not in the cache yet.
@@ -100,14 +103,16 @@ def cache_features(
         root: directory of the feature store.
         batch_size: pictures a forward pass.
         device: where the tower runs.
-        dtype: what it computes in; None leaves it as loaded. Features are stored in float16 in any case.
+        dtype: what it computes in; None leaves it as loaded.
         verify: first drop what is damaged in the store, so that it is encoded again.
+        precision: what features are kept in, whatever they were computed in: ``float16``, ``bfloat16`` or ``int8``.
+        durability: see `FeatureStore.open`.
         shard_bytes: see `FeatureStore.open`.
 
     Raises:
         InputError: there is no picture at all, or pictures cannot be read. Missing files and files that are
             no pictures are found before anything is encoded; damaged ones after everything else is stored.
-        CacheError: a layer that the tower does not have or whose values exceed float16; a store that was made
+        CacheError: a layer that the tower does not have or whose values exceed the precision; a store that was made
             with another encoder or is written by somebody else; a disk or a device that is too small.
     """
     started = time.monotonic()
@@ -123,9 +128,19 @@ def cache_features(
     place = next(tower.parameters())
     shape = (adapter.tokens_per_image, tower.config.hidden_size)
     encoder = encoder_fingerprint(model, processor)
+    kept = precision_of(precision)
     broken: dict[Path, Exception] = {}
     encoded = 0
-    with FeatureStore.open(root, "w", encoder=encoder, layers=wanted, shape=shape, shard_bytes=shard_bytes) as store:
+    with FeatureStore.open(
+        root,
+        "w",
+        encoder=encoder,
+        layers=wanted,
+        shape=shape,
+        precision=precision,
+        shard_bytes=shard_bytes,
+        durability=durability,
+    ) as store:
         dropped = store.drop_damaged() if verify else []
         missing = store.missing(pictures)
         store.reserve(missing)
@@ -139,7 +154,7 @@ def cache_features(
                 broken |= batch.broken
                 if batch.keys:
                     layers_BLTC = _encode(model, batch.pixels.to(place.device, place.dtype), wanted)
-                    encoded += store.put(batch.keys, _halves(layers_BLTC, wanted, batch.keys, pictures))
+                    encoded += store.put(batch.keys, _stored(layers_BLTC, kept, wanted, batch.keys, pictures))
                 bar.advance(task, len(batch.keys) + len(batch.broken))
     refuse(broken, f"; the {encoded} others are cached")
     return CacheReport(
@@ -149,7 +164,7 @@ def cache_features(
         encoded=encoded,
         dropped=len(dropped),
         layers=wanted,
-        bytes=len(pictures) * len(wanted) * shape[0] * shape[1] * 2,
+        bytes=len(pictures) * len(wanted) * shape[0] * (kept.data_row(shape[1]) + kept.scale_row(shape[1])),
         seconds=time.monotonic() - started,
     )
 
@@ -196,16 +211,22 @@ def _encode(model: "PreTrainedModel", pixels: torch.Tensor, layers: Sequence[int
         ) from error
 
 
-def _halves(
-    layers_BLTC: torch.Tensor, layers: Sequence[int], keys: Sequence[str], pictures: Mapping[str, Path]
-) -> Halves:
-    halves_BLTC = layers_BLTC.to(torch.float16)
-    finite_BL = halves_BLTC.isfinite().flatten(2).all(-1)
-    if not finite_BL.all():
-        picture, layer = (int(index) for index in (~finite_BL).nonzero()[0])
-        largest = layers_BLTC[picture, layer].abs().max().item()
-        raise CacheError(
-            f"layer {layers[layer]} of {pictures[keys[picture]]} has values up to {largest:.4g}, float16 "
-            "holds no more than 65504; leave this layer out and run again: what is cached so far stays"
-        )
-    return halves_BLTC.cpu().numpy()
+def _stored(
+    layers_BLTC: torch.Tensor,
+    precision: Precision,
+    layers: Sequence[int],
+    keys: Sequence[str],
+    pictures: Mapping[str, Path],
+) -> list[Stored]:
+    found = []
+    for key, layers_LTC in zip(keys, layers_BLTC, strict=True):
+        try:
+            found.append(precision.encode(layers_LTC))
+        except PrecisionError as error:
+            wide = precision.name != "bfloat16" and math.isfinite(error.largest)
+            another = ", or keep features in bfloat16 in another directory," if wide else ""
+            raise CacheError(
+                f"layer {layers[error.layer]} of {pictures[key]} has {error}; leave this layer out{another} "
+                "and run again: what is cached so far stays"
+            ) from error
+    return found

@@ -12,19 +12,38 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from clasp_calib.cache.shard import ShardRecord
 from clasp_calib.common.errors import CacheError
 
 FILE = "index.sqlite"
 _SCHEMA = (
     "create table meta(name text primary key, value text not null) without rowid",
     "create table shard(id integer primary key autoincrement, file text not null unique,"
-    " offset integer not null, slots integer not null, layers text not null)",
+    " offset integer not null, scale_offset integer, rows integer not null, layers text not null)",
     "create table entry(key text not null, shard integer not null references shard(id),"
-    " slot integer not null, checksums blob not null, primary key(key, shard), unique(shard, slot))"
-    " without rowid",
+    " row integer not null, tokens integer not null, checksums blob not null,"
+    " primary key(key, shard), unique(shard, row)) without rowid",
 )
+
+
+Durability = Literal["process", "power"]
+"""What an acknowledged picture survives: the end of the process however it comes, or a power cut as well."""
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """What the index knows of a shard."""
+
+    id: int
+    file: str
+    offset: int
+    """Byte at which the values begin."""
+    scale_offset: int | None
+    """Byte at which the scales begin, None where there are none."""
+    rows: int
+    """Tokens that it has room for, in all layers together."""
+    layers: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -33,7 +52,9 @@ class Entry:
 
     key: str
     shard: int
-    slot: int
+    row: int
+    """Where its first slab begins, counted in tokens."""
+    tokens: int
     checksums: bytes
     """8 bytes a layer of the shard, in its order."""
 
@@ -45,13 +66,14 @@ class Entry:
 class Index:
     """An open index. Threads may share it; processes may not."""
 
-    def __init__(self, root: Path, writable: bool = False):
+    def __init__(self, root: Path, writable: bool = False, durability: Durability = "process"):
         """Open ``root``'s index; a writable one is created when there is none.
 
         Raises:
             CacheError: there is no index, or it cannot be read.
         """
         self.path = root / FILE
+        self.writable = writable
         self._lock = threading.Lock()
         if not writable and not self.path.is_file():
             raise CacheError(f"no feature cache at {root}; make one with cache-features, or give its directory")
@@ -61,14 +83,19 @@ class Index:
             )
             if writable:
                 self._database.execute("pragma journal_mode = wal")
-                # Our choice: not `full`. A kill loses nothing either way; after a power cut the checksums
-                # tell what did not reach the disk, and waiting for it at every batch would cost far more.
-                self._database.execute("pragma synchronous = normal")
+                # A kill loses nothing with `normal` either; after a power cut the checksums tell what did not
+                # reach the disk.
+                self._database.execute(f"pragma synchronous = {'full' if durability == 'power' else 'normal'}")
 
     def close(self) -> None:
         """Close the database; the last one out folds the write-ahead log into it."""
         with self._errors():
             self._database.close()
+
+    def version(self) -> int:
+        """A number that changes when another connection commits; far cheaper than to look up a picture."""
+        with self._lock:
+            return int(self._database.execute("pragma data_version").fetchone()[0])
 
     def meta(self) -> dict[str, str]:
         """What the whole cache has in common; empty for a new index."""
@@ -87,17 +114,11 @@ class Index:
     def shards(self) -> dict[int, ShardRecord]:
         """All shards by id."""
         with self._errors():
-            rows = self._database.execute("select id, file, offset, slots, layers from shard").fetchall()
+            rows = self._database.execute("select id, file, offset, scale_offset, rows, layers from shard").fetchall()
         return {
-            number: ShardRecord(number, file, offset, slots, tuple(json.loads(layers)))
-            for number, file, offset, slots, layers in rows
+            number: ShardRecord(number, file, offset, scales, room, tuple(json.loads(layers)))
+            for number, file, offset, scales, room, layers in rows
         }
-
-    def shards_with_room(self) -> list[ShardRecord]:
-        """The shards that have a free slot."""
-        with self._errors():
-            used = dict(self._database.execute("select shard, count(*) from entry group by shard").fetchall())
-        return [record for record in self.shards().values() if used.get(record.id, 0) < record.slots]
 
     def next_shard(self) -> int:
         """The id that the next shard will get; ids are never given twice."""
@@ -107,9 +128,12 @@ class Index:
 
     def add_shard(self, record: ShardRecord) -> None:
         """Make a shard known."""
-        row = (record.id, record.file, record.offset, record.slots, json.dumps(record.layers))
+        row = (
+            *(record.id, record.file, record.offset, record.scale_offset, record.rows),
+            json.dumps(record.layers),
+        )
         with self._transaction():
-            self._database.execute("insert into shard values (?, ?, ?, ?, ?)", row)
+            self._database.execute("insert into shard values (?, ?, ?, ?, ?, ?)", row)
 
     def drop_shard(self, shard: int) -> None:
         """Forget a shard and every entry in it."""
@@ -121,17 +145,22 @@ class Index:
         """Where a picture's layers are."""
         with self._errors():
             rows = self._database.execute(
-                "select key, shard, slot, checksums from entry where key = ? order by shard", (key,)
+                "select key, shard, row, tokens, checksums from entry where key = ? order by shard", (key,)
             ).fetchall()
         return [Entry(*row) for row in rows]
 
     def entries_of(self, shard: int) -> list[Entry]:
-        """A shard's entries in the order of their slots."""
+        """A shard's entries in the order of their rows."""
         with self._errors():
             rows = self._database.execute(
-                "select key, shard, slot, checksums from entry where shard = ? order by slot", (shard,)
+                "select key, shard, row, tokens, checksums from entry where shard = ? order by row", (shard,)
             ).fetchall()
         return [Entry(*row) for row in rows]
+
+    def keys(self) -> list[str]:
+        """Every picture that has an entry."""
+        with self._errors():
+            return [row[0] for row in self._database.execute("select distinct key from entry").fetchall()]
 
     def count(self) -> int:
         """Number of entries."""
@@ -145,12 +174,12 @@ class Index:
 
     def commit(self, entries: Iterable[Entry]) -> None:
         """Record entries whose bytes are written: all of them or none."""
-        rows = [(entry.key, entry.shard, entry.slot, entry.checksums) for entry in entries]
+        rows = [(entry.key, entry.shard, entry.row, entry.tokens, entry.checksums) for entry in entries]
         with self._transaction():
-            self._database.executemany("insert into entry values (?, ?, ?, ?)", rows)
+            self._database.executemany("insert into entry values (?, ?, ?, ?, ?)", rows)
 
     def drop(self, entries: Iterable[Entry]) -> None:
-        """Forget entries; their slots are free again."""
+        """Forget entries; their rows are free again."""
         rows = [(entry.key, entry.shard) for entry in entries]
         with self._transaction():
             self._database.executemany("delete from entry where key = ? and shard = ?", rows)

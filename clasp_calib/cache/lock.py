@@ -5,7 +5,7 @@ import os
 import socket
 from pathlib import Path
 
-from clasp_calib.cache.shard import write_failed
+from clasp_calib.cache.disk import write_failed
 from clasp_calib.common.errors import CacheError
 
 FILE = "writer.lock"

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
-from clasp_calib.cache.index import Entry, Index
-from clasp_calib.cache.shard import Shard, ShardRecord, checksum
+from clasp_calib.cache.disk import checksums
+from clasp_calib.cache.index import Entry, Index, ShardRecord
+from clasp_calib.cache.shard import DATASET, Form, Shard
 from clasp_calib.common.errors import CacheError
 from clasp_calib.common.progress import track
 
@@ -25,20 +24,23 @@ class Damage:
     layer: int
     shard: str
     """File name of the shard."""
-    slot: int
+    row: int
+    """Where the picture begins in it, counted in tokens."""
     reason: str
 
 
 class Opened:
     """An index and the shards that it names. Threads may share it; a forked process must make its own."""
 
-    def __init__(self, root: Path, shape: tuple[int, int], index: Index):
+    def __init__(self, root: Path, form: Form, index: Index):
         self.process = os.getpid()
         self.root = root
-        self.shape = shape
+        self.form = form
         self.index = index
         self.shard = lru_cache(OPEN_SHARDS)(self._shard)
         self._records: dict[int, ShardRecord] = {}
+        self._places: dict[str, dict[int, tuple[Entry, int]]] = {}
+        self._version = -1
 
     def record(self, shard: int) -> ShardRecord:
         """The record of a shard, even of one that another process has just added."""
@@ -48,11 +50,20 @@ class Opened:
 
     def places(self, key: str) -> dict[int, tuple[Entry, int]]:
         """Layer -> entry and position in its shard, for each layer that there is of a picture."""
-        return {
+        if not self.index.writable:
+            # A reader looks the same pictures up again and again; what it found holds until somebody commits.
+            if (version := self.index.version()) != self._version:
+                self._places, self._version = {}, version
+            if (known := self._places.get(key)) is not None:
+                return known
+        found = {
             layer: (entry, position)
             for entry in self.index.entries(key)
             for position, layer in enumerate(self.record(entry.shard).layers)
         }
+        if not self.index.writable:
+            self._places[key] = found
+        return found
 
     def lacking(self, key: str, layers: tuple[int, ...]) -> tuple[int, ...]:
         """Those of ``layers`` that there are not of a picture, ascending."""
@@ -61,22 +72,38 @@ class Opened:
 
     def damaged(self) -> Iterator[tuple[Entry, list[Damage]]]:
         """Read every slab, shard by shard, and yield the entries that have damaged ones."""
-        slab_TC = np.empty(self.shape, dtype=np.float16)
         rows = (entry for shard in self.index.shards() for entry in self.index.entries_of(shard))
+        strange = {number: self.strange(record) for number, record in self.index.shards().items()}
         for entry in track(rows, f"verifying {self.root}", self.index.count()):
             record = self.record(entry.shard)
             damages = []
+            slab = self.form.precision.empty(1, entry.tokens, self.form.channels)
             for position, layer in enumerate(record.layers):
-                reason = "the checksum is wrong"
+                reason = strange[record.id] or "the checksum is wrong"
                 try:
-                    self.shard(record.id).read(entry.slot, position, slab_TC)
-                    if checksum(slab_TC) == entry.checksum(position):
+                    self.shard(record.id).read(entry, position, slab)
+                    if checksums(slab) == entry.checksum(position) and not strange[record.id]:
                         continue
                 except CacheError as error:
                     reason = str(error)
-                damages.append(Damage(entry.key, layer, record.file, entry.slot, reason))
+                damages.append(Damage(entry.key, layer, record.file, entry.row, reason))
             if damages:
                 yield entry, damages
 
+    def strange(self, record: ShardRecord) -> str:
+        """Why a shard's own metadata does not fit the index; empty if it does."""
+        import h5py
+
+        path = self.root / record.file
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                dataset, owner = file[DATASET], file.attrs["id"]
+                places = (int(dataset.id.get_offset()), tuple(int(layer) for layer in dataset.attrs["layers"]))
+        except (OSError, KeyError, RuntimeError, TypeError) as error:
+            return f"{path} is not readable as HDF5 ({error})"
+        if owner != self.index.meta()["id"]:
+            return f"{path} belongs to another cache ({owner}, the index is of {self.index.meta()['id']})"
+        return "" if places == (record.offset, record.layers) else f"{path} holds other layers than the index says"
+
     def _shard(self, shard: int) -> Shard:
-        return Shard(self.root, self.record(shard), self.shape)
+        return Shard(self.root, self.record(shard), self.form)

@@ -1,32 +1,39 @@
 """The feature store: put pictures' layers, read them back, survive anything in between.
 
-Shape suffixes: B pictures, L layers, T tokens, C channels.
+Shape suffixes: B pictures, L layers, T tokens, C channels, M mixtures.
 """
 
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
+from torch import Tensor
 
-from clasp_calib.cache.index import Index
+from clasp_calib.cache.disk import checksums
+from clasp_calib.cache.index import Durability, Entry, Index
+from clasp_calib.cache.kernels import weighted_sum
 from clasp_calib.cache.opened import Damage, Opened
-from clasp_calib.cache.shard import REPAIR, Halves, checksum
+from clasp_calib.cache.precision import Stored, precision_of
+from clasp_calib.cache.shard import RAGGED, REPAIR, Form
 from clasp_calib.cache.writer import Writer
 from clasp_calib.common.errors import CacheError
 
 __all__ = ["SHARD_BYTES", "Damage", "FeatureStore"]
 
-FORMAT = "1"
+FORMAT = "2"
 SHARD_BYTES = 256 * 2**20
 _INHERITED: list[Opened] = []
 """What a parent process had open. SQLite forbids using and closing it after a fork, so it is kept."""
 
 
 class FeatureStore:
-    """Features of pictures at vision layers, float16 [T, C] each, keyed by the pictures' content.
+    """Features of pictures at vision layers, [T, C] each, keyed by the pictures' content.
 
     A reader opens its files when it first needs them, once a process, so it may be handed to forked or
     spawned DataLoader workers. A writer belongs to the process that opened it, and reads too.
@@ -37,12 +44,16 @@ class FeatureStore:
         self.root = root
         self.encoder = meta["encoder"]
         """Fingerprint of the encoder that the features come from."""
-        self.shape = (int(meta["tokens"]), int(meta["channels"]))
-        """(T, C)."""
+        self.form = Form.of(meta)
+        self.precision = self.form.precision
+        """How they are kept."""
+        self.id = meta["id"]
+        """Of this cache; each shard bears it."""
         self._layers = layers
         self._writer = writer
         self._writable = writer is not None
         self._opened: Opened | None = None
+        self._verified: set[tuple[int, int, int]] = set()
 
     @classmethod
     def open(
@@ -52,8 +63,10 @@ class FeatureStore:
         *,
         encoder: str | None = None,
         layers: Sequence[int] = (),
-        shape: tuple[int, int] | None = None,
+        shape: tuple[int | None, int] | None = None,
+        precision: str | None = None,
         shard_bytes: int = SHARD_BYTES,
+        durability: Durability = "process",
     ) -> Self:
         """Open the store in the directory ``root``.
 
@@ -62,34 +75,59 @@ class FeatureStore:
             mode: ``"r"`` or ``"w"``.
             encoder: fingerprint of the encoder; a writer must give it, a reader may, to be sure.
             layers: the layers to work with, as ``hidden_states`` counts them; a writer must give them.
-            shape: (T, C); a writer must give it.
+            shape: (T, C), T None where pictures differ in their tokens; a writer must give it.
+            precision: how features are kept, a key of `PRECISIONS`; float16 for a new store, None takes what
+                it has.
             shard_bytes: size of a shard in bytes; at least one picture goes into each.
+            durability: what an acknowledged picture survives: ``"process"`` a kill, ``"power"`` a power cut too.
 
         Raises:
             CacheError: there is nothing to read, somebody else writes, or the store was made with another
-                encoder or for other shapes.
+                encoder, for other shapes or in another precision.
         """
         root, layers = Path(root), tuple(dict.fromkeys(layers))
         if mode == "r":
             index = Index(root)
             meta = index.meta()
             index.close()
-            _check(root, meta, encoder, shape)
+            _check(root, meta, encoder, shape, precision)
             return cls(root, layers, meta)
         if encoder is None or not layers or shape is None:
             raise CacheError(f"a writer needs encoder, layers and shape; got {encoder!r}, {layers}, {shape!r}")
-        writer = Writer(root, layers, shape, encoder, shard_bytes)
-        try:
-            index = writer.opened.index
-            if not index.meta():
-                tokens, channels = (str(size) for size in shape)
-                index.initialise({"format": FORMAT, "encoder": encoder, "tokens": tokens, "channels": channels})
-            _check(root, index.meta(), encoder, shape)
-            writer.clear_leftovers()
-            return cls(root, layers, index.meta(), writer)
-        except BaseException:
-            writer.close()
-            raise
+        meta = {
+            "format": FORMAT,
+            "id": uuid.uuid4().hex,
+            "encoder": encoder,
+            "tokens": RAGGED if shape[0] is None else str(shape[0]),
+            "channels": str(shape[1]),
+            "precision": precision_of(precision or "float16").name,
+        }
+        writer = Writer(
+            root,
+            layers,
+            meta,
+            lambda found: _check(root, found, encoder, shape, precision),
+            shard_bytes,
+            durability,
+        )
+        return cls(root, layers, writer.meta, writer)
+
+    @classmethod
+    def reopen(cls, root: Path) -> Self:
+        """Open a store for writing as it is: with the encoder, shape, precision and layers that it has.
+
+        Raises:
+            CacheError: as for `open`.
+        """
+        with cls.open(root) as known:
+            given = (known.encoder, known.layers or (0,), known.shape)
+        encoder, layers, shape = given
+        return cls.open(root, "w", encoder=encoder, layers=layers, shape=shape)
+
+    @property
+    def shape(self) -> tuple[int | None, int]:
+        """(T, C); T is None where pictures differ in their tokens."""
+        return self.form.tokens, self.form.channels
 
     def __enter__(self) -> Self:
         return self
@@ -111,7 +149,7 @@ class FeatureStore:
     def __getstate__(self) -> dict[str, Any]:
         if self._writable:
             raise CacheError(f"the writer of {self.root} cannot move to another process; open a reader there")
-        return {**self.__dict__, "_opened": None}
+        return {**self.__dict__, "_opened": None, "_verified": set()}
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -123,6 +161,10 @@ class FeatureStore:
         held = {layer for shard in index.shards().values() if shard.id in filled for layer in shard.layers}
         return tuple(sorted(held))
 
+    def pictures(self) -> list[str]:
+        """Every picture of which a layer is there."""
+        return self._reading().index.keys()
+
     def missing(self, keys: Iterable[str], layers: Sequence[int] | None = None) -> list[str]:
         """Those of ``keys``, each once and in order, that lack one of ``layers`` (None: of `layers`)."""
         wanted, opened = self.layers if layers is None else tuple(layers), self._reading()
@@ -132,26 +174,26 @@ class FeatureStore:
         """Say which pictures are going to be put, so that no shard is made larger than they need."""
         self._writing().reserve(keys)
 
-    def put(self, keys: Sequence[str], features_BLTC: Halves) -> int:
+    def put(self, keys: Sequence[str], features: Sequence[Stored]) -> int:
         """Store pictures; when this returns, killing the process does not lose them.
 
         What is there already is left alone; of a picture that has some of the layers, only the others are
         written.
 
         Args:
-            keys: content hashes of B pictures.
-            features_BLTC: float16, L in the order of `layers`.
+            keys: content hashes of pictures.
+            features: of each, made by `Precision.encode`; L in the order of `layers`.
 
         Returns:
             Number of pictures that were written to.
 
         Raises:
-            CacheError: the features have another shape or dtype than the store's, or the disk is full.
+            CacheError: the features have another shape or type than the store's, or the disk is full.
         """
-        return self._writing().put(keys, features_BLTC)
+        return self._writing().put(keys, features)
 
-    def read(self, key: str, layers: Sequence[int], verify: bool = True) -> Halves:
-        """Read a picture's layers.
+    def read(self, key: str, layers: Sequence[int], verify: bool = True) -> Tensor:
+        """Read a picture's layers into memory of their own.
 
         Args:
             key: the picture's content hash.
@@ -159,34 +201,124 @@ class FeatureStore:
             verify: compare each slab with its checksum.
 
         Returns:
-            [len(layers), T, C] float16.
+            [len(layers), T, C] in what `Precision.decode` gives.
+
+        Raises:
+            CacheError: the picture or a layer of it is not there, or is damaged.
+        """
+        [(_, entry, _), *_] = places = self._places(key, layers)
+        stored = self.precision.empty(len(layers), entry.tokens, self.form.channels)
+        self.read_into(stored, key, layers, verify, places)
+        return self.precision.decode(stored)
+
+    def read_into(
+        self,
+        out: Stored,
+        key: str,
+        layers: Sequence[int],
+        verify: bool = True,
+        places: "list[tuple[int, Entry, int]] | None" = None,
+    ) -> None:
+        """`read` without decoding, into memory that is there, pinned for instance; see `Precision.empty`."""
+        opened = self._reading()
+        for number, (layer, entry, position) in enumerate(places or self._places(key, layers)):
+            part = out.at(slice(number, number + 1))
+            shard = opened.shard(entry.shard)
+            shard.read(entry, position, part)
+            if verify and checksums(part) != entry.checksum(position):
+                raise self._damage(layer, key, entry)
+
+    def read_batch(
+        self, outs: Sequence[Stored], keys: Sequence[str], layers: Sequence[int], verify: bool = True, threads: int = 4
+    ) -> None:
+        """`read_into` for several pictures at once, from several threads: a disk serves them side by side.
+
+        Raises:
+            CacheError: a picture or a layer of one is not there, or is damaged.
+        """
+        self.prefetch(keys, layers)
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(lambda out, key: self.read_into(out, key, layers, verify), outs, keys):
+                pass
+
+    def views(self, key: str, layers: Sequence[int], verify: bool = True) -> list[Stored]:
+        """A picture's slabs as read-only arrays over the mapped shard: nothing is copied.
+
+        Args:
+            key: the picture's content hash.
+            layers: which, in the order that they are wanted.
+            verify: compare a slab with its checksum the first time that this store views it.
 
         Raises:
             CacheError: the picture or a layer of it is not there, or is damaged.
         """
         opened = self._reading()
-        places = opened.places(key)
-        if absent := [layer for layer in layers if layer not in places]:
-            raise CacheError(
-                f"the cache {self.root} has {_listed(places)} of picture {key}, asked for {_listed(absent)}; "
-                "run cache-features with these layers on the table that has this picture"
-            )
-        features_LTC = np.empty((len(layers), *self.shape), dtype=np.float16)
-        for layer, slab_TC in zip(layers, features_LTC, strict=True):
-            entry, position = places[layer]
-            shard = opened.shard(entry.shard)
-            shard.read(entry.slot, position, slab_TC)
-            if verify and checksum(slab_TC) != entry.checksum(position):
-                raise CacheError(
-                    f"layer {layer} of picture {key} in {shard.path} (slot {entry.slot}) "
-                    f"is not what was written; {REPAIR}"
-                )
-        return features_LTC
+        found = []
+        for layer, entry, position in self._places(key, layers):
+            slab = opened.shard(entry.shard).view(entry, position)
+            place = (entry.shard, entry.row, position)
+            if verify and place not in self._verified:
+                if checksums(slab) != entry.checksum(position):
+                    raise self._damage(layer, key, entry)
+                self._verified.add(place)
+            found.append(slab)
+        return found
+
+    def fused(
+        self,
+        key: str,
+        layers: Sequence[int],
+        weights_ML: npt.NDArray[np.float32],
+        verify: bool = True,
+        out_MTC: npt.NDArray[np.float32] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Mixtures of a picture's layers, summed straight from the mapped shard.
+
+        Args:
+            key: the picture's content hash.
+            layers: which.
+            weights_ML: float32, one row a mixture, one column a layer; a layer of weight 0 is not read.
+            verify: as for `views`.
+            out_MTC: where to write; what is used again need not be fetched from the system again.
+
+        Returns:
+            [M, T, C] float32.
+
+        Raises:
+            CacheError: the picture or a layer of it is not there, or is damaged.
+        """
+        slabs = self.views(key, layers, verify)
+        if out_MTC is None:
+            out_MTC = np.empty((len(weights_ML), *slabs[0].data_LTC.shape[1:]), np.float32)
+        for weights_L, fused_TC in zip(weights_ML, out_MTC, strict=True):
+            weighted_sum(slabs, weights_L, self.precision.name, fused_TC)
+        return out_MTC
+
+    def prefetch(self, keys: Iterable[str], layers: Sequence[int]) -> None:
+        """Let the system begin to read what will be wanted next; does not wait."""
+        opened = self._reading()
+        for key in keys:
+            for _, entry, position in self._places(key, layers):
+                opened.shard(entry.shard).prefetch(entry, position)
 
     def verify(self) -> Iterator[Damage]:
         """Read everything, and yield each slab that is not what was written."""
         for _, damages in self._reading().damaged():
             yield from damages
+
+    def forget(self, keys: Iterable[str]) -> int:
+        """Forget pictures; shards in which nothing is left are removed, other room is used again.
+
+        Returns:
+            Number of entries that were forgotten.
+
+        Raises:
+            CacheError: the store is not open for writing.
+        """
+        index = self._writing().opened.index
+        entries = [entry for key in keys for entry in index.entries(key)]
+        self._writing().forget(entries)
+        return len(entries)
 
     def drop_damaged(self) -> list[Damage]:
         """Forget each picture's entry in a shard where a slab of it is damaged, so that it is encoded again.
@@ -208,8 +340,25 @@ class FeatureStore:
             _INHERITED.append(self._opened)
             self._opened = None
         if self._opened is None:
-            self._opened = Opened(self.root, self.shape, Index(self.root))
+            self._opened = Opened(self.root, self.form, Index(self.root))
         return self._opened
+
+    def _places(self, key: str, layers: Sequence[int]) -> list[tuple[int, Entry, int]]:
+        """Layer, entry, and position in the entry's shard, for each of ``layers``."""
+        places = self._reading().places(key)
+        absent = [layer for layer in layers if layer not in places]
+        if absent or not layers:
+            raise CacheError(
+                f"the cache {self.root} has {_listed(places)} of picture {key}, asked for {_listed(absent)}; "
+                "run cache-features with these layers on the table that has this picture"
+            )
+        return [(layer, *places[layer]) for layer in layers]
+
+    def _damage(self, layer: int, key: str, entry: Entry) -> CacheError:
+        shard = self._reading().shard(entry.shard)
+        return CacheError(
+            f"layer {layer} of picture {key} in {shard.path} (row {entry.row}) is not what was written; {REPAIR}"
+        )
 
     def _writing(self) -> Writer:
         if self._writer is None:
@@ -218,7 +367,13 @@ class FeatureStore:
         return self._writer
 
 
-def _check(root: Path, meta: Mapping[str, str], encoder: str | None, shape: tuple[int, int] | None) -> None:
+def _check(
+    root: Path,
+    meta: Mapping[str, str],
+    encoder: str | None,
+    shape: tuple[int | None, int] | None,
+    precision: str | None,
+) -> None:
     if not meta:
         raise CacheError(f"the cache {root} is empty; fill it with cache-features")
     if meta["format"] != FORMAT:
@@ -231,10 +386,15 @@ def _check(root: Path, meta: Mapping[str, str], encoder: str | None, shape: tupl
             f"the cache {root} was made with the encoder [{meta['encoder']}], asked for [{encoder}]; "
             "give the model, dtype and processor that it was made with, or another directory"
         )
-    if shape is not None and (meta["tokens"], meta["channels"]) != (str(shape[0]), str(shape[1])):
+    if shape is not None and (meta["tokens"], meta["channels"]) != (str(shape[0] or RAGGED), str(shape[1])):
         raise CacheError(
             f"the cache {root} holds {meta['tokens']} tokens of {meta['channels']} channels a layer, "
-            f"asked for {shape[0]} of {shape[1]}; give another directory"
+            f"asked for {shape[0] or RAGGED} of {shape[1]}; give another directory"
+        )
+    if precision is not None and meta["precision"] != precision:
+        raise CacheError(
+            f"the cache {root} keeps features as {meta['precision']}, asked for {precision}; "
+            "leave the precision out, or give another directory"
         )
 
 

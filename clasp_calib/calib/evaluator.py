@@ -22,7 +22,6 @@ from clasp_calib.calib.metrics import EXACT, metric
 from clasp_calib.calib.prompting import Prompter
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.fusion import fuse
 from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import Schedule
 from clasp_calib.runtime.selection import Selector
@@ -112,8 +111,7 @@ class Evaluator:
         """Visual tokens of each different mixture, and which of them each candidate uses."""
         mixtures = list(dict.fromkeys(c.alpha for c in candidates))
         alpha_Ml = torch.tensor(mixtures)[:, list(self._features.layers)]
-        layers_lTC = self._features.read(sample)
-        fused_MTC = fuse(layers_lTC.expand(len(mixtures), *layers_lTC.shape), alpha_Ml)
+        fused_MTC = self._features.fused(sample, alpha_Ml)
         place = next(self._adapter.vision_tower(self._model).parameters())
         visual = self._adapter.project(self._model, fused_MTC.to(place.device, place.dtype))
         return visual, [mixtures.index(c.alpha) for c in candidates]

@@ -51,7 +51,20 @@ class CachedFeatures:
         Raises:
             CacheError: the picture is not cached, or damaged.
         """
-        return torch.from_numpy(self._store.read(self.key(sample), self.layers)).float()
+        return self._store.read(self.key(sample), self.layers).float()
+
+    def fused(self, sample: Sample, alpha_Ml: Tensor) -> Tensor:
+        """Mixtures of the layers of the sample's picture, ``[M, T, C]`` float32, bit for bit as `fuse` gives them.
+
+        Args:
+            sample: has a picture.
+            alpha_Ml: weights, one row a mixture, one column each of ``layers``.
+
+        Raises:
+            CacheError: the picture is not cached, or damaged.
+        """
+        weights_Ml = alpha_Ml.to(torch.float32).cpu().numpy()
+        return torch.from_numpy(self._store.fused(self.key(sample), self.layers, weights_Ml))
 
     def key(self, sample: Sample) -> str:
         """What the sample's picture is cached under: its content."""

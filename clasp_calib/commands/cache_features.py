@@ -1,7 +1,7 @@
 """``clasp-calib cache-features``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,6 +21,8 @@ from clasp_calib.commands.output import emit, say
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
+Durability = Literal["process", "power"]
+
 
 def cache_features(
     run: RunOption = DEFAULT_RUN,
@@ -30,6 +32,10 @@ def cache_features(
     out: Annotated[Path | None, typer.Option(help="Cache directory; default: cache/ of the run.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures of one forward.")] = 8,
     verify: Annotated[bool, typer.Option(help="Check all that is cached first; encode damaged entries again.")] = False,
+    precision: Annotated[str, typer.Option(help="Keep features as float16, bfloat16 or int8.")] = "float16",
+    durability: Annotated[
+        Durability, typer.Option(help="What a stored picture survives: 'process' a kill, 'power' a power cut too.")
+    ] = "process",
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
     limit: LimitOption = None,
@@ -64,6 +70,8 @@ def cache_features(
         batch_size=batch_size,
         device=device,
         verify=verify,
+        precision=precision,
+        durability=durability,
     )
     if as_json:
         emit({"out": target, **vars(report)})

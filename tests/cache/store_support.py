@@ -1,5 +1,6 @@
 """Deterministic features for the store's tests, and a writer that can be run as a process and killed."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clasp_calib.cache.precision import Stored
 from clasp_calib.cache.store import FeatureStore
 
 SHAPE = (6, 8)
@@ -31,12 +33,12 @@ def writer(root: Path, layers=LAYERS, shape=SHAPE, shard_bytes=2**16) -> Feature
 
 
 def put(store: FeatureStore, numbers, layers=LAYERS, shape=SHAPE) -> int:
-    batch = np.stack([features(number, layers, shape) for number in numbers])
+    batch = [Stored(features(number, layers, shape)) for number in numbers]
     return store.put([key_of(number) for number in numbers], batch)
 
 
 def same(store: FeatureStore, number: int, layers=LAYERS) -> bool:
-    got = store.read(key_of(number), layers)
+    got = store.read(key_of(number), layers).numpy()
     return bool(np.array_equal(got.view(np.uint16), features(number, layers, store.shape).view(np.uint16)))
 
 
@@ -52,7 +54,7 @@ def write_forever(root: Path, first: int) -> None:
             os.write(1, f"{number + 2}\n".encode())
 
 
-def sweep(root: Path, pictures: int) -> None:
+def sweep(root: Path, pictures: int, die_at=None) -> None:
     """Kill a writer at every call that changes the disk, and check the store after each; prints what it did.
 
     A kill comes before the n-th call or, for data, in the middle of it. Calls inside SQLite's own commit are
@@ -65,7 +67,7 @@ def sweep(root: Path, pictures: int) -> None:
         acknowledged = root / f"{points}.acknowledged"
         child = os.fork()
         if child == 0:
-            _die_at(points)
+            (die_at or _die_at)(points)
             _write_in_batches(store_root, pictures, acknowledged)
             os._exit(0)
         _, status = os.waitpid(child, 0)
@@ -89,6 +91,14 @@ def sweep(root: Path, pictures: int) -> None:
             break
         assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, status
     print(points - 1)
+
+
+def sweep_system_calls(root: Path, pictures: int) -> None:
+    """`sweep` by the preloaded killer: every write call of whatever library, before it and in its middle."""
+    killer = ctypes.CDLL(None)
+    for name, torn in (("before", 0), ("torn", 1)):
+        (root / name).mkdir()
+        sweep(root / name, pictures, lambda point, torn=torn: killer.arm(ctypes.c_long(point), torn))
 
 
 def _write_in_batches(root: Path, pictures: int, acknowledged: Path) -> None:
@@ -147,4 +157,5 @@ def _die_at(point: int) -> None:
 
 
 if __name__ == "__main__":
-    {"write": write_forever, "sweep": sweep}[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))
+    called = {"write": write_forever, "sweep": sweep, "calls": sweep_system_calls}[sys.argv[1]]
+    called(Path(sys.argv[2]), int(sys.argv[3]))

@@ -75,7 +75,7 @@ def test_every_distinct_picture_is_encoded_once_and_rightly(model, processor, sa
         assert (store.layers, store.shape) == (LAYERS, (16, 16))
         for sample in samples[:5]:
             expected = direct(model, processor, sample.image)
-            got = torch.from_numpy(store.read(image_key(sample.image), (4, 0, 3)))
+            got = store.read(image_key(sample.image), (4, 0, 3))
             torch.testing.assert_close(got.float(), expected[[4, 0, 3]], rtol=6e-4, atol=1e-5)
     held = sum(path.stat().st_size for path in (tmp_path / "cache").glob("*.h5"))
     assert report.bytes <= held < report.bytes + 16384
@@ -85,7 +85,7 @@ def test_a_one_hot_mixture_of_cached_features_projects_like_the_model(model, pro
     cache_features(model, processor, samples, LAYERS, tmp_path)
     adapter = adapter_for(model)
     with FeatureStore.open(tmp_path) as store:
-        own = torch.from_numpy(store.read(image_key(samples[1].image), [adapter.own_layer])).float()
+        own = store.read(image_key(samples[1].image), [adapter.own_layer]).float()
     pixels = processor.image_processor(images=[Image.open(samples[1].image)], return_tensors="pt").pixel_values
     with torch.no_grad():
         expected = model.model.get_image_features(pixel_values=pixels, return_dict=True).pooler_output[0]
@@ -168,7 +168,7 @@ def test_a_layer_that_float16_cannot_hold_is_named(checkpoint, samples, tmp_path
         return captured_BLTC
 
     monkeypatch.setattr(adapter, "capture", capture)
-    with pytest.raises(CacheError, match=rf"layer 2 of .*b\.png has values up to {said}, float16"):
+    with pytest.raises(CacheError, match=rf"layer 2 of .*b\.png has values up to {said}, which float16 cannot"):
         cache_features(model, processor, samples, LAYERS, tmp_path)
     assert cache_features(model, processor, samples, (0, 3), tmp_path).encoded == 3
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from store_support import ENCODER, LAYERS, SHAPE, features, key_of, put, same, slot_bytes, writer
 
 from clasp_calib.cache import index as index_module
+from clasp_calib.cache.precision import Stored
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import CacheError
 
@@ -44,8 +45,8 @@ def test_what_was_put_is_read_bit_for_bit(data):
 def test_putting_again_changes_nothing(tmp_path):
     with writer(tmp_path) as store:
         assert put(store, [1, 2, 1]) == 2
-        other = np.zeros((2, len(LAYERS), *SHAPE), np.float16)
-        assert store.put([key_of(1), key_of(2)], other) == 0
+        other = Stored(np.zeros((len(LAYERS), *SHAPE), np.float16))
+        assert store.put([key_of(1), key_of(2)], [other, other]) == 0
         assert same(store, 1)
         assert same(store, 2)
 
@@ -125,10 +126,10 @@ def test_what_cannot_be_opened_is_refused(tmp_path):
 
 
 def test_a_newer_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("clasp_calib.cache.store.FORMAT", "2")
+    monkeypatch.setattr("clasp_calib.cache.store.FORMAT", "3")
     writer(tmp_path).close()
     monkeypatch.undo()
-    with pytest.raises(CacheError, match="has format 2, this version reads 1"):
+    with pytest.raises(CacheError, match="has format 3, this version reads 2"):
         FeatureStore.open(tmp_path)
 
 
@@ -162,18 +163,18 @@ def test_what_is_not_there_is_named(tmp_path):
 
 def test_features_of_another_form_are_refused(tmp_path):
     with writer(tmp_path) as store:
-        for wrong in (features(1)[None].astype(np.float32), features(1, (1, 3))[None], features(1)):
-            with pytest.raises(CacheError, match=r"expected float16 \(1, 3, 6, 8\)"):
-                store.put([key_of(1)], wrong)
-        transposed = np.asfortranarray(features(1)[None])
-        store.put([key_of(1)], transposed)
+        for wrong in (features(1).astype(np.float32), features(1, (1, 3)), features(1)[None]):
+            with pytest.raises(CacheError, match=r"expected float16 \(3, 6, 8\)"):
+                store.put([key_of(1)], [Stored(wrong)])
+        transposed = np.asfortranarray(features(1))
+        store.put([key_of(1)], [Stored(transposed)])
         assert same(store, 1)
 
 
 def damage(root: Path, store: FeatureStore, key: str, layer: int) -> Path:
     entry, position = store._reading().places(key)[layer]
     record = store._reading().record(entry.shard)
-    at = record.offset + (entry.slot * len(record.layers) + position) * SHAPE[0] * SHAPE[1] * 2
+    at = next(store._reading().shard(entry.shard).extents(entry, position))[0]
     with (root / record.file).open("r+b") as file:
         file.seek(at + 10)
         byte = file.read(1)[0]
@@ -186,12 +187,17 @@ def test_one_flipped_bit_is_found_named_and_repaired(tmp_path):
     with writer(tmp_path, shard_bytes=2 * slot_bytes()) as store:
         put(store, range(5))
         shard = damage(tmp_path, store, key_of(3), 4)
-        with pytest.raises(CacheError, match=rf"layer 4 of picture {key_of(3)} in {shard} .*--verify"):
+        with pytest.raises(CacheError, match=rf"layer 4 of picture {key_of(3)} in {shard} .*cache repair"):
             store.read(key_of(3), LAYERS)
         assert store.read(key_of(3), (1, 3)).shape == (2, *SHAPE)
         assert store.read(key_of(3), LAYERS, verify=False).shape == (3, *SHAPE)
         [found] = FeatureStore.open(tmp_path).verify()
-        assert (found.key, found.layer, found.shard, found.slot) == (key_of(3), 4, shard.name, 1)
+        assert (found.key, found.layer, found.shard, found.row) == (
+            key_of(3),
+            4,
+            shard.name,
+            1 * len(LAYERS) * SHAPE[0],
+        )
         size = sum(path.stat().st_size for path in tmp_path.glob("*.h5"))
         assert store.drop_damaged() == [found]
         assert store.missing(map(key_of, range(5))) == [key_of(3)]
@@ -211,7 +217,7 @@ def test_a_lost_shard_is_forgotten_and_written_anew(tmp_path, how):
     else:
         os.truncate(lost, lost.stat().st_size - 100)
     with writer(tmp_path, shard_bytes=2 * slot_bytes()) as store:
-        with pytest.raises(CacheError, match=r"shard-00002\.h5 .*--verify"):
+        with pytest.raises(CacheError, match=r"shard-00002\.h5 .*cache repair"):
             store.read(key_of(2), LAYERS)
         assert {found.key for found in store.drop_damaged()} == {key_of(2), key_of(3)}
         assert store.missing(map(key_of, range(5))) == [key_of(2), key_of(3)]

@@ -46,7 +46,7 @@ def evaluator(bench):
 def answer(bench, sample, candidate, pruning):
     """What the model says: the obvious way, one candidate at a time, token after token."""
     adapter = adapter_for(bench.model)
-    layers = torch.from_numpy(bench.store.read(image_key(sample.image), (0, 1, 2, 3, 4))).float()
+    layers = bench.store.read(image_key(sample.image), (0, 1, 2, 3, 4)).float()
     fused = sum(weight * layer for weight, layer in zip(candidate.alpha, layers, strict=True))
     ids = torch.tensor([bench.prompter.prompt(sample.question)])
     call = {

@@ -1,0 +1,73 @@
+"""The fused sum ``sum_l w_l X_l`` straight over mapped slabs, compiled by numba, or by torch where it cannot be.
+
+Torch would widen each slab into memory and read it again; here four layers at a time are widened in registers, and
+the sums of a block stay in the first-level cache, so that memory is read once. Both add in float32, layer after
+layer and without fused multiply-add, and give the same bits.
+
+Physical limit: ``preadv`` of k layers moves 6 k bytes a value (2 read, 2 of the destination's line fetched, 2
+written), the sum 2 k read and 8 of its own (4 fetched, 4 written). Where memory binds, the sum of 4 layers in a
+16-bit precision is 24 / 16 = 1.5 times as fast as ``preadv`` of the same bytes, and faster where its own line stays
+in a cache. benchmarks/cache.py measures the gap.
+
+Shape suffixes: T tokens, C channels.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from clasp_calib.cache.precision import PRECISIONS, Stored
+
+Floats = npt.NDArray[np.float32]
+Kernel = Callable[[npt.NDArray[np.uint64], npt.NDArray[np.uint64], Floats, Floats, int], None]
+
+
+def weighted_sum(slabs: Sequence[Stored], weights: Sequence[float] | Floats, precision: str, out_TC: Floats) -> None:
+    """Write the mixture of a picture's slabs into ``out_TC``.
+
+    A layer of weight 0 is not read. A lone layer of weight 1 is given as it is, bit for bit.
+
+    Args:
+        slabs: one a layer; L is 1 in each.
+        weights: one a layer.
+        precision: of the slabs, a key of `PRECISIONS`.
+        out_TC: float32 [T, C], C-contiguous.
+    """
+    used = [(slab, np.float32(weight)) for slab, weight in zip(slabs, weights, strict=True) if weight != 0]
+    kernel = compiled(precision)
+    if kernel is None or not used or (len(used) == 1 and used[0][1] == 1):
+        sum_by_torch(used, precision, out_TC)
+        return
+    data = np.array([slab.data_LTC.ctypes.data for slab, _ in used], np.uint64)
+    scales = [slab.scale_LTG.ctypes.data for slab, _ in used if slab.scale_LTG is not None]
+    kernel(data, np.array(scales, np.uint64), np.array([w for _, w in used], np.float32), out_TC, out_TC.shape[1])
+
+
+def sum_by_torch(used: Sequence[tuple[Stored, np.float32]], precision: str, out_TC: Floats) -> None:
+    """The same without numba."""
+    total_TC = torch.from_numpy(out_TC)
+    total_TC.zero_()
+    for slab, weight in used:
+        layer_TC = PRECISIONS[precision].decode(slab.at([0]))[0].float()
+        if weight == 1 and len(used) == 1:
+            total_TC.copy_(layer_TC)
+        else:
+            total_TC += layer_TC * float(weight)
+
+
+@cache
+def compiled(precision: str) -> Kernel | None:
+    """The compiled kernel, or None where numba does not work on this machine.
+
+    Compiling takes a second or two, once a process and precision.
+    """
+    try:
+        from clasp_calib.cache.compiled import KERNELS
+    except Exception:  # Whatever keeps numba from working here (no wheel, no cache, another LLVM): torch works.
+        return None
+    kernel: Any = KERNELS.get(precision)
+    return kernel  # type: ignore[no-any-return]

@@ -1,0 +1,155 @@
+"""What is in a cache, what of it nobody uses, and how others can read it."""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clasp_calib.cache.disk import replace_synced
+from clasp_calib.cache.index import Index
+from clasp_calib.cache.opened import Opened
+from clasp_calib.cache.store import FeatureStore
+
+# Of the values, as zarr names types; it has none for bfloat16, whose bits are given.
+_ZARR_TYPES = {"float16": "<f2", "bfloat16": "<u2", "int8": "|i1"}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a cache holds."""
+
+    pictures: int
+    slabs: int
+    """Pictures x layers."""
+    layers: dict[int, int]
+    """Layer -> pictures that have it."""
+    tokens: int | None
+    """Of every picture, None where they differ."""
+    channels: int
+    precision: str
+    shards: int
+    bytes_used: int
+    bytes_reserved: int
+    """Of the shard files."""
+    encoder: str
+
+
+def contents(root: Path) -> Contents:
+    """Describe a cache without reading features.
+
+    Raises:
+        CacheError: there is none.
+    """
+    with FeatureStore.open(root) as store:
+        index = Index(root)
+        records = index.shards()
+        layers: dict[int, int] = {}
+        used = 0
+        row = store.precision.data_row(store.form.channels) + store.precision.scale_row(store.form.channels)
+        for record in records.values():
+            for entry in index.entries_of(record.id):
+                used += entry.tokens * len(record.layers) * row
+                for layer in record.layers:
+                    layers[layer] = layers.get(layer, 0) + 1
+        pictures = len(index.keys())
+        index.close()
+        files = [root / record.file for record in records.values()]
+        return Contents(
+            pictures=pictures,
+            slabs=sum(layers.values()),
+            layers=dict(sorted(layers.items())),
+            tokens=store.form.tokens,
+            channels=store.form.channels,
+            precision=store.precision.name,
+            shards=len(files),
+            bytes_used=used,
+            bytes_reserved=sum(file.stat().st_size for file in files if file.exists()),
+            encoder=store.encoder,
+        )
+
+
+def collect_garbage(root: Path, wanted: Collection[str]) -> tuple[int, int]:
+    """Forget the pictures that are not ``wanted``. Shards that become empty are removed, other room is used again.
+
+    Returns:
+        Pictures that were forgotten, and bytes that the disk got back.
+
+    Raises:
+        CacheError: there is no cache, or somebody else writes to it.
+    """
+    before = contents(root).bytes_reserved
+    with FeatureStore.reopen(root) as store:
+        unused = [key for key in store.pictures() if key not in wanted]
+        store.forget(unused)
+    return len(unused), before - contents(root).bytes_reserved
+
+
+def export_manifest(root: Path, target: Path) -> int:
+    """Write a kerchunk-style manifest: each slab's file, first byte and bytes, as zarr arrays ``<key>/<layer>``.
+
+    int8 has a second array ``<key>/<layer>.scale``, float16, one scale for 64 channels.
+
+    Returns:
+        Number of slabs in it.
+
+    Raises:
+        CacheError: there is no cache.
+    """
+    refs: dict[str, Any] = {".zgroup": json.dumps({"zarr_format": 2})}
+    slabs = 0
+    with FeatureStore.open(root) as store:
+        opened = Opened(root, store.form, Index(root))
+        for key in store.pictures():
+            refs[f"{key}/.zgroup"] = refs[".zgroup"]
+            for layer, (entry, position) in opened.places(key).items():
+                shard = opened.shard(entry.shard)
+                widths = [
+                    ("", store.form.channels, _ZARR_TYPES[store.precision.name]),
+                    (".scale", store.precision.groups(store.form.channels), "<f2"),
+                ]
+                for (first, size), (suffix, width, kind) in zip(shard.extents(entry, position), widths, strict=False):
+                    shape = [entry.tokens, width]
+                    refs[f"{key}/{layer}{suffix}/.zarray"] = json.dumps(_zarr_array(shape, kind))
+                    refs[f"{key}/{layer}{suffix}/0.0"] = [str(shard.path.resolve()), first, size]
+                slabs += 1
+        opened.index.close()
+    partial = target.with_name(target.name + ".tmp")
+    partial.write_text(json.dumps({"version": 1, "refs": refs}), encoding="utf-8")
+    replace_synced(partial, target)
+    return slabs
+
+
+def export_safetensors(root: Path, target: Path) -> int:
+    """Write one safetensors file a shard, with tensors ``<key>.<layer>`` as `Precision.decode` gives them.
+
+    Returns:
+        Number of slabs that were written.
+
+    Raises:
+        CacheError: there is no cache, or a slab of it is damaged.
+    """
+    from safetensors.torch import save_file
+
+    target.mkdir(parents=True, exist_ok=True)
+    slabs = 0
+    with FeatureStore.open(root) as store:
+        index = Index(root)
+        for record in index.shards().values():
+            tensors = {}
+            for entry in index.entries_of(record.id):
+                layers_LTC = store.read(entry.key, record.layers)
+                for layer, layer_TC in zip(record.layers, layers_LTC, strict=True):
+                    tensors[f"{entry.key}.{layer}"] = layer_TC.contiguous()
+            file = target / Path(record.file).with_suffix(".safetensors").name
+            partial = file.with_name(file.name + ".tmp")
+            save_file(tensors, partial, metadata={"encoder": store.encoder, "precision": store.precision.name})
+            replace_synced(partial, file)
+            slabs += len(tensors)
+        index.close()
+    return slabs
+
+
+def _zarr_array(shape: list[int], kind: str) -> dict[str, Any]:
+    fixed = {"zarr_format": 2, "compressor": None, "filters": None, "fill_value": None, "order": "C"}
+    return {**fixed, "shape": shape, "chunks": shape, "dtype": kind}

@@ -1,0 +1,106 @@
+"""Random interleavings of all that a store can do, against a dictionary of arrays."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from store_support import key_of
+
+from clasp_calib.cache.maintenance import collect_garbage, contents
+from clasp_calib.cache.precision import PRECISIONS, Stored
+from clasp_calib.cache.store import FeatureStore
+
+CHANNELS = 70
+LAYERS = (1, 2, 5)
+PICTURES = st.integers(0, 7)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    @initialize(name=st.sampled_from(sorted(PRECISIONS)), ragged=st.booleans(), slots=st.integers(1, 4))
+    def begin(self, name, ragged, slots):
+        self.root = Path(tempfile.mkdtemp())
+        self.precision, self.ragged = PRECISIONS[name], ragged
+        self.shard_bytes = slots * 3 * 9 * 2 * CHANNELS
+        self.model: dict[tuple[int, int], Stored] = {}
+        self.layers = LAYERS
+        self.open(LAYERS)
+
+    def open(self, layers):
+        self.layers = tuple(layers)
+        self.store = FeatureStore.open(
+            self.root,
+            "w",
+            encoder="e",
+            layers=self.layers,
+            shape=(None if self.ragged else 9, CHANNELS),
+            precision=self.precision.name,
+            shard_bytes=self.shard_bytes,
+        )
+
+    def tokens(self, number):
+        return 4 + 3 * number if self.ragged else 9
+
+    def made(self, number):
+        stored = self.precision.empty(len(self.layers), self.tokens(number), CHANNELS)
+        for at, layer in enumerate(self.layers):
+            noise = np.random.default_rng((number, layer))
+            for part in stored:
+                if part is not None:
+                    size = part[at].nbytes
+                    part[at] = np.frombuffer(noise.bytes(size), part.dtype).reshape(part[at].shape)
+        return stored
+
+    @rule(numbers=st.lists(PICTURES, min_size=1, max_size=4))
+    def put(self, numbers):
+        batch = [self.made(number) for number in numbers]
+        new = {n for n in numbers if any((n, layer) not in self.model for layer in self.layers)}
+        assert self.store.put([key_of(n) for n in numbers], batch) == len(new)
+        for number, stored in zip(numbers, batch, strict=True):
+            for at, layer in enumerate(self.layers):
+                self.model.setdefault((number, layer), stored.at([at]))
+
+    @rule(layers=st.lists(st.sampled_from([0, 1, 2, 5, 9]), min_size=1, max_size=3, unique=True))
+    def add_layers(self, layers):
+        self.store.close()
+        self.open(layers)
+
+    @rule(wanted=st.sets(PICTURES))
+    def collect(self, wanted):
+        self.store.close()
+        unused = {number for number, _ in self.model} - wanted
+        if self.model:
+            assert collect_garbage(self.root, [key_of(n) for n in wanted])[0] == len(unused)
+        self.model = {place: stored for place, stored in self.model.items() if place[0] in wanted}
+        self.open(self.layers)
+
+    @rule(number=PICTURES)
+    def missing(self, number):
+        lacks = any((number, layer) not in self.model for layer in self.layers)
+        assert self.store.missing([key_of(number)]) == [key_of(number)] * lacks
+
+    @invariant()
+    def everything_is_there(self):
+        if not hasattr(self, "root"):
+            return
+        with FeatureStore.open(self.root) as reader:
+            for (number, layer), expected in self.model.items():
+                out = self.precision.empty(1, self.tokens(number), CHANNELS)
+                reader.read_into(out, key_of(number), [layer])
+                [view] = reader.views(key_of(number), [layer])
+                for got, seen, part in zip(out, view, expected, strict=True):
+                    assert part is None or (got.tobytes() == part.tobytes() == seen.tobytes())
+            assert list(reader.verify()) == []
+        assert contents(self.root).slabs == len(self.model)
+
+    def teardown(self):
+        if hasattr(self, "root"):
+            self.store.close()
+            shutil.rmtree(self.root)
+
+
+StoreMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=12, deadline=None)
+TestStore = StoreMachine.TestCase
