@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from clasp_calib import __version__
-from clasp_calib.commands import artifact
+from clasp_calib.commands import artifact, rules
 from clasp_calib.commands.cache_features import cache_features
 from clasp_calib.commands.doctor import doctor
 from clasp_calib.commands.evaluate import evaluate
@@ -16,6 +16,7 @@ from clasp_calib.commands.generate import generate
 from clasp_calib.commands.label import label
 from clasp_calib.commands.quickstart import quickstart
 from clasp_calib.commands.search import search
+from clasp_calib.commands.serve_labeler import serve_labeler
 from clasp_calib.common.errors import ClaspError
 
 FAILED, INTERRUPTED = 2, 130
@@ -27,12 +28,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(quickstart)
+app.command("serve-labeler")(serve_labeler)
 app.command()(label)
 app.command("cache-features")(cache_features)
 app.command()(search)
 app.command()(evaluate)
 app.command()(generate)
 app.add_typer(artifact.app, name="artifact")
+app.add_typer(rules.app, name="rules")
 app.command()(doctor)
 
 
@@ -61,7 +64,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         if end.code == INTERRUPTED:
             _complain(
-                "interrupted; cache-features and search go on where they stopped when the same command is given again",
+                "interrupted; label, cache-features and search go on where they stopped when the same command is given "
+                "again",
                 "yellow",
             )
         return end.code if isinstance(end.code, int) else 0
