@@ -20,20 +20,19 @@ def serve_labeler(
 ) -> None:
     """Start `vllm serve` as `label --backend server` needs it, and stay until it is ended.
 
-    Example: clasp-calib serve-labeler --vllm /usr/bin/env --dry-run
+    Example: clasp-calib serve-labeler --dry-run
     """
     import shlex
     import signal
-    import subprocess
     import types
 
-    from clasp_calib.router_labeling.serving import serve_command, wait_until_healthy
+    from clasp_calib.router_labeling.serving import serve_command, start, wait_until_healthy
 
     command = serve_command(model, host, port, revision, vllm, extra or [])
     if dry_run:
         say(shlex.join(command))
         return
-    process = subprocess.Popen(command)
+    process = start(command)
 
     def terminate(*_: int | types.FrameType | None) -> None:
         process.terminate()

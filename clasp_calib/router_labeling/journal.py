@@ -105,7 +105,8 @@ class JournalledLabeler:
                     if entry["labeler"] != self.fingerprint:
                         raise InputError(f"the journal {self.path} belongs to another labeler; remove it")
                 else:
-                    guesses[entry.pop("question")] = Guess(**entry)
+                    question = entry.pop("question")
+                    guesses[question] = Guess(**entry)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise InputError(
                     f"line {number} of the journal {self.path} is damaged ({error}); remove the line, or the file"

@@ -94,7 +94,8 @@ def _questions(phrase: str, words: Mapping[str, Sequence[str]]) -> list[str]:
     questions = []
     for turn in range(longest):
         core = " ".join(alternatives[turn % len(alternatives)] for alternatives in options)
-        core = " ".join(core.replace("*", FILLER).split())
-        questions.append(core)
-        questions.append(f"{'' if start else FILLER + ' '}{core}{'' if end else ' ' + FILLER}")
+        for gap in ("", FILLER):
+            filled = " ".join(core.replace("...", gap).replace("*", FILLER).split())
+            questions.append(filled)
+            questions.append(f"{'' if start else FILLER + ' '}{filled}{'' if end else ' ' + FILLER}")
     return questions

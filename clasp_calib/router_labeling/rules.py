@@ -82,9 +82,9 @@ def phrase_matches(phrase: str, words: Mapping[str, Sequence[str]], bare: str) -
 
 
 def phrase_options(phrase: str, words: Mapping[str, Sequence[str]]) -> tuple[bool, list[list[str]], bool]:
-    """(is bound to the start, alternatives of each word in order without gaps, is bound to the end) of a phrase."""
+    """(is bound to the start, alternatives of each word or gap in order, is bound to the end) of a phrase."""
     start, tokens, end = _tokens(phrase)
-    return start, [_alternatives(token, phrase, words) for token in tokens if token != "..."], end
+    return start, [[t] if t == "..." else _alternatives(t, phrase, words) for t in tokens], end
 
 
 def _tokens(phrase: str) -> tuple[bool, list[str], bool]:

@@ -1,7 +1,6 @@
 """Starting ``vllm serve`` with the flags that labelling needs, and waiting until it is healthy."""
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -22,18 +21,12 @@ def serve_command(
 ) -> list[str]:
     """The command line of ``vllm serve``; ``extra`` comes last and wins.
 
-    Raises:
-        LabelerError: there is no ``vllm`` command.
+    Without ``vllm``, the command beside this Python is taken, or the one on the path.
     """
     beside = Path(sys.executable).with_name("vllm")
-    found = str(vllm) if vllm else str(beside) if beside.is_file() else shutil.which("vllm")
-    if not found or not Path(found).is_file():
-        raise LabelerError(
-            f"there is no command {str(vllm) if vllm else 'vllm'!r}; install vLLM (pip install 'clasp-calib[vllm]'), "
-            "in an environment of its own if you like, and give its command with --vllm"
-        )
+    found = vllm or (beside if beside.is_file() else Path("vllm"))
     return [
-        *[found, "serve", model, "--host", host, "--port", str(port)],
+        *[str(found), "serve", model, "--host", host, "--port", str(port)],
         *(["--revision", revision] if revision else []),
         *["--max-model-len", "4096"],
         # Qwen3's own generation config samples; labels are greedy.
@@ -44,6 +37,21 @@ def serve_command(
         "--enable-prompt-tokens-details",
         *extra,
     ]
+
+
+def start(command: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """Start a command line that `serve_command` gave.
+
+    Raises:
+        LabelerError: there is no such command.
+    """
+    try:
+        return subprocess.Popen(command)
+    except OSError as error:
+        raise LabelerError(
+            f"cannot run {command[0]!r} ({error.strerror}); install vLLM (pip install 'clasp-calib[vllm]'), "
+            "in an environment of its own if you like, and give its command with --vllm"
+        ) from error
 
 
 def wait_until_healthy(process: "subprocess.Popen[bytes]", url: str, seconds: float) -> None:

@@ -18,7 +18,10 @@ from clasp_calib.reference import model as reference
 
 GROUP = typer.main.get_command(app)
 ARTIFACT = tuple(f"artifact {name}" for name in ("show", "verify", "export", "bump", "diff"))
-PATH = ("doctor", "label", "cache-features", "search", "evaluate", *ARTIFACT, "generate", "quickstart")
+PATH = (
+    *("doctor", "rules test", "rules lint", "serve-labeler", "label"),
+    *("cache-features", "search", "evaluate", *ARTIFACT, "generate", "quickstart"),
+)
 """All commands, in an order in which each finds what it needs; the last goes through most of the others again."""
 
 
