@@ -19,7 +19,7 @@ test-slow: $(STAMP)  ## The tests marked slow.
 	$(BIN)/python -m pytest -m slow
 
 test-vllm: $(VLLM_STAMP)  ## Labelling on vLLM itself, on a CPU, in an environment of its own (Linux, Python 3.11).
-	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -m vllm tests/vllm
+	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -m vllm tests/on_vllm
 
 lint: $(STAMP)  ## Style and types.
 	$(BIN)/ruff check .
@@ -36,13 +36,13 @@ $(STAMP): pyproject.toml constraints.txt
 
 # uv can leave packages out: torchvision, torchaudio and torchcodec would come as CUDA builds, which break vLLM on a
 # CPU, and triton is a gigabyte that has no CPU backend. vLLM pins what conflicts with constraints.txt (numpy below 2.4).
-$(VLLM_STAMP): pyproject.toml tests/vllm/requirements.txt tests/vllm/vllm_name/pyproject.toml
+$(VLLM_STAMP): pyproject.toml tests/on_vllm/requirements.txt tests/on_vllm/vllm_name/pyproject.toml
 	$(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 	links="$$($(VLLM_BIN)/python -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")"; \
 	$(VLLM_BIN)/uv pip install --quiet --compile-bytecode --python $(VLLM_BIN)/python \
-		$${links:+--find-links "$$links"} --excludes tests/vllm/excludes.txt \
-		-r tests/vllm/requirements.txt ./tests/vllm/vllm_name -e .
+		$${links:+--find-links "$$links"} --excludes tests/on_vllm/excludes.txt \
+		-r tests/on_vllm/requirements.txt ./tests/on_vllm/vllm_name -e .
 	touch $(VLLM_STAMP)
 
 clean:  ## Remove the virtual environments.
