@@ -10,6 +10,7 @@ from rich.console import Console
 from clasp_calib import __version__
 from clasp_calib.commands import artifact, rules
 from clasp_calib.commands.cache_features import cache_features
+from clasp_calib.commands.compare_labels import compare_labels
 from clasp_calib.commands.doctor import doctor
 from clasp_calib.commands.evaluate import evaluate
 from clasp_calib.commands.generate import generate
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command()(quickstart)
 app.command("serve-labeler")(serve_labeler)
 app.command()(label)
+app.command("compare-labels")(compare_labels)
 app.command("cache-features")(cache_features)
 app.command()(search)
 app.command()(evaluate)

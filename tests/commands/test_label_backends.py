@@ -85,3 +85,18 @@ def test_rules_test_and_lint(command, tmp_path):
     ended = command("rules", "lint", "--rules", rules)
     assert ended.code == 1
     assert "rule 'b' can never decide" in ended.out
+
+
+def test_compare_labels(command, tmp_path):
+    def table(name, *classes):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps({"question": "Q?", "class": c}) + "\n" for c in classes))
+        return path
+
+    first, second = table("a.jsonl", "text", "text", "scene"), table("b.jsonl", "text", "scene", "scene")
+    told = command("compare-labels", first, second, "--json").json
+    assert told["agreement"] == pytest.approx(2 / 3)
+    assert told["confusions"] == [{"first": "text", "second": "scene", "rows": 1}]
+    assert "agreement 66.7%" in command("compare-labels", first, second).out
+    assert "expected two labellings of the same rows" in command("compare-labels", first, table("c.jsonl", "text")).err
+    assert "no column 'class'" in command("compare-labels", first, written(tmp_path / "q.jsonl")).err

@@ -19,7 +19,7 @@ from clasp_calib.reference import model as reference
 GROUP = typer.main.get_command(app)
 ARTIFACT = tuple(f"artifact {name}" for name in ("show", "verify", "export", "bump", "diff"))
 PATH = (
-    *("doctor", "rules test", "rules lint", "serve-labeler", "label"),
+    *("doctor", "rules test", "rules lint", "serve-labeler", "label", "compare-labels"),
     *("cache-features", "search", "evaluate", *ARTIFACT, "generate", "quickstart"),
 )
 """All commands, in an order in which each finds what it needs; the last goes through most of the others again."""
@@ -43,7 +43,8 @@ def example(command) -> list[str]:
 def run_examples(place: Path, names: Sequence[str]) -> None:
     picture = str(ROOT / "examples" / "images" / "30000000.png")
     run = str(place / "run")
-    instead = {"my-run": run, "my-run/artifact": f"{run}/artifact", "served": f"{run}/served", "picture.png": picture}
+    instead = {"my-run": run, "served": f"{run}/served", "picture.png": picture}
+    instead |= {f"my-run/{name}": f"{run}/{name}" for name in ("artifact", "labels.parquet")}
     more = {"quickstart": ["--run", str(place / "quickstart"), "--pictures", "2", "2", "2"]}
     known = dict(leaves(GROUP))
     for name in names:
