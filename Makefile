@@ -3,16 +3,23 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test test-slow lint bench clean
+VLLM_VENV ?= .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
+VLLM_STAMP := $(VLLM_VENV)/.installed
+
+.PHONY: quickstart test test-slow test-vllm lint bench clean
 
 quickstart: $(STAMP)  ## Walk the whole path on the embedded model and benchmark.
 	$(BIN)/clasp-calib quickstart --budget 192
 
 test: $(STAMP)  ## All unmarked tests, with coverage.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=85
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not vllm" --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 test-slow: $(STAMP)  ## The tests marked slow.
 	$(BIN)/python -m pytest -m slow
+
+test-vllm: $(VLLM_STAMP)  ## Labelling on vLLM itself, on a CPU, in an environment of its own (Linux, Python 3.11).
+	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -m vllm tests/on_vllm
 
 lint: $(STAMP)  ## Style and types.
 	$(BIN)/ruff check .
@@ -27,5 +34,16 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
 
-clean:  ## Remove the virtual environment.
-	rm -rf $(VENV)
+# uv can leave packages out: torchvision, torchaudio and torchcodec would come as CUDA builds, which break vLLM on a
+# CPU, and triton is a gigabyte that has no CPU backend. vLLM pins what conflicts with constraints.txt (numpy below 2.4).
+$(VLLM_STAMP): pyproject.toml tests/on_vllm/requirements.txt tests/on_vllm/vllm_name/pyproject.toml
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	links="$$($(VLLM_BIN)/python -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")"; \
+	$(VLLM_BIN)/uv pip install --quiet --compile-bytecode --python $(VLLM_BIN)/python \
+		$${links:+--find-links "$$links"} --excludes tests/on_vllm/excludes.txt \
+		-r tests/on_vllm/requirements.txt ./tests/on_vllm/vllm_name -e .
+	touch $(VLLM_STAMP)
+
+clean:  ## Remove the virtual environments.
+	rm -rf $(VENV) $(VLLM_VENV)

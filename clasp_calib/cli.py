@@ -8,14 +8,16 @@ import typer
 from rich.console import Console
 
 from clasp_calib import __version__
-from clasp_calib.commands import artifact, cache
+from clasp_calib.commands import artifact, cache, rules
 from clasp_calib.commands.cache_features import cache_features
+from clasp_calib.commands.compare_labels import compare_labels
 from clasp_calib.commands.doctor import doctor
 from clasp_calib.commands.evaluate import evaluate
 from clasp_calib.commands.generate import generate
 from clasp_calib.commands.label import label
 from clasp_calib.commands.quickstart import quickstart
 from clasp_calib.commands.search import search
+from clasp_calib.commands.serve_labeler import serve_labeler
 from clasp_calib.common.errors import ClaspError
 
 FAILED, INTERRUPTED = 2, 130
@@ -27,13 +29,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(quickstart)
+app.command("serve-labeler")(serve_labeler)
 app.command()(label)
+app.command("compare-labels")(compare_labels)
 app.command("cache-features")(cache_features)
 app.add_typer(cache.app, name="cache")
 app.command()(search)
 app.command()(evaluate)
 app.command()(generate)
 app.add_typer(artifact.app, name="artifact")
+app.add_typer(rules.app, name="rules")
 app.command()(doctor)
 
 
@@ -62,7 +67,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         if end.code == INTERRUPTED:
             _complain(
-                "interrupted; cache-features and search go on where they stopped when the same command is given again",
+                "interrupted; label, cache-features and search go on where they stopped when the same command is given "
+                "again",
                 "yellow",
             )
         return end.code if isinstance(end.code, int) else 0

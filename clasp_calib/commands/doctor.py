@@ -24,7 +24,7 @@ REQUIRED = (
     "matplotlib",
 )
 OPTIONAL = {
-    "vllm": "labelling with a language model (planned: nothing uses it yet)",
+    "vllm": "labelling with a language model in this process (--backend vllm)",
     "ray": "searching on several machines (planned: nothing uses it yet)",
     "datasets": "reading datasets by Hub id (planned: nothing uses it yet)",
 }

@@ -27,3 +27,7 @@ class ArtifactError(ClaspError):
 
 class StudyError(ClaspError):
     """A search whose recorded trials do not belong to the configuration that was asked for."""
+
+
+class LabelerError(ClaspError):
+    """A language model or its server that cannot be reached, died, or does not do what labelling needs."""

@@ -28,6 +28,11 @@ class RunDirectory:
         return self.root / "labels.parquet"
 
     @property
+    def labelling(self) -> Path:
+        """Journals of what language models answered."""
+        return self.root / "labelling"
+
+    @property
     def cache(self) -> Path:
         """The feature cache."""
         return self.root / "cache"

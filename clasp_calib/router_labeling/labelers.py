@@ -17,8 +17,8 @@ class Guess:
 
     intent: str
     """Slug of the intent."""
-    confidence: float
-    """In [0, 1]; what it means is the labeler's to say."""
+    confidence: float | None
+    """In [0, 1]; what it means is the labeler's to say. None if it does not say how sure it is."""
     raw: str
     """What the backend answered, word for word; empty if it answered nothing."""
     source: Source = "llm"

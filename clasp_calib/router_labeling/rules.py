@@ -65,6 +65,29 @@ def phrase_regex(phrase: str, words: Mapping[str, Sequence[str]]) -> str:
         ValueError: the phrase begins or ends with a gap or has no word; an alternative is empty or of several
             words; ``^`` or ``$`` is in the middle; or a word list is unknown.
     """
+    start, tokens, end = _tokens(phrase)
+    regex = r"\A\W*" if start else r"(?<!\w)"
+    for position, token in enumerate(tokens):
+        if token == "...":
+            regex += _GAP
+        else:
+            spelled = "|".join(_spell(entry) for entry in _alternatives(token, phrase, words))
+            regex += (_SEPARATOR if position else "") + f"(?:{spelled})"
+    return regex + (r"\W*\Z" if end else r"(?!\w)")
+
+
+def phrase_matches(phrase: str, words: Mapping[str, Sequence[str]], bare: str) -> bool:
+    """Whether a phrase occurs in a question in the form that `RuleSet.bare` gives it."""
+    return re.search(phrase_regex(phrase, words), bare) is not None
+
+
+def phrase_options(phrase: str, words: Mapping[str, Sequence[str]]) -> tuple[bool, list[list[str]], bool]:
+    """(is bound to the start, alternatives of each word or gap in order, is bound to the end) of a phrase."""
+    start, tokens, end = _tokens(phrase)
+    return start, [[t] if t == "..." else _alternatives(t, phrase, words) for t in tokens], end
+
+
+def _tokens(phrase: str) -> tuple[bool, list[str], bool]:
     tokens = [token for raw in phrase.split() for token in _token(raw, phrase)]
     start, end = tokens[:1] == ["^"], tokens[-1:] == ["$"]
     tokens = tokens[start : len(tokens) - end]
@@ -72,13 +95,7 @@ def phrase_regex(phrase: str, words: Mapping[str, Sequence[str]]) -> str:
         raise ValueError(f"the phrase {phrase!r} must begin and end with a word (after ^ and before $)")
     if "^" in tokens or "$" in tokens:
         raise ValueError(f"in the phrase {phrase!r}, ^ may only stand first and $ only last")
-    regex = r"\A\W*" if start else r"(?<!\w)"
-    for position, token in enumerate(tokens):
-        if token == "...":
-            regex += _GAP
-        else:
-            regex += (_SEPARATOR if position else "") + _alternatives(token, phrase, words)
-    return regex + (r"\W*\Z" if end else r"(?!\w)")
+    return start, tokens, end
 
 
 def _token(raw: str, phrase: str) -> list[str]:
@@ -88,7 +105,7 @@ def _token(raw: str, phrase: str) -> list[str]:
     return spelled
 
 
-def _alternatives(token: str, phrase: str, words: Mapping[str, Sequence[str]]) -> str:
+def _alternatives(token: str, phrase: str, words: Mapping[str, Sequence[str]]) -> list[str]:
     spelled: list[str] = []
     for option in token.split("|"):
         if option in ("", "^", "$", "..."):
@@ -99,7 +116,7 @@ def _alternatives(token: str, phrase: str, words: Mapping[str, Sequence[str]]) -
             spelled += words[option[1:-1]]
         else:
             spelled.append(option)
-    return f"(?:{'|'.join(_spell(entry) for entry in spelled)})"
+    return spelled
 
 
 def _spell(entry: str) -> str:
@@ -185,6 +202,10 @@ class RuleSet(BaseModel):
         bare = self.bare(question)
         pairs = zip(self.rules, self._conditions, strict=True)
         return next((rule for rule, condition in pairs if condition.holds(bare)), None)
+
+    def holds(self, rule: Rule, bare: str) -> bool:
+        """Whether one of these rules matches a question that `bare` has prepared, whatever comes before it."""
+        return self._conditions[self.rules.index(rule)].holds(bare)
 
 
 @dataclass(frozen=True)

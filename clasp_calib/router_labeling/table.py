@@ -20,7 +20,7 @@ _MACHINE_MADE = ("llm", "rule", "default")
 class _Label:
     intent: str | None
     class_: str
-    confidence: float
+    confidence: float | None
     source: str
     rule: str | None = None
     raw: str | None = None
@@ -46,9 +46,10 @@ def label_table(
 
     Returns:
         The table with ``intent`` and ``class`` (strings; ``intent`` is null where only a class was given),
-        ``confidence`` (float64; 1 for gold and for an override), ``source`` (llm | rule | gold | default),
-        ``rule`` (id or null), ``raw`` (the labeler's answer; null for gold) and ``labeler`` (its fingerprint;
-        null for gold). Columns of these names are replaced where they stand; new ones come last.
+        ``confidence`` (float64; 1 for gold and for an override; null where the labeler says none), ``source``
+        (llm | rule | gold | default), ``rule`` (id or null), ``raw`` (the labeler's answer, or why there is
+        none; null for gold) and ``labeler`` (its fingerprint; null for gold). Columns of these names are
+        replaced where they stand; new ones come last.
 
     Raises:
         InputError: no ``question`` column or a null in it; a gold intent or class that the taxonomy lacks, or

@@ -19,7 +19,10 @@ from clasp_calib.reference import model as reference
 GROUP = typer.main.get_command(app)
 ARTIFACT = tuple(f"artifact {name}" for name in ("show", "verify", "export", "bump", "diff"))
 CACHE = tuple(f"cache {name}" for name in ("info", "verify", "repair", "gc", "export"))
-PATH = ("doctor", "label", "cache-features", *CACHE, "search", "evaluate", *ARTIFACT, "generate", "quickstart")
+PATH = (
+    *("doctor", "rules test", "rules lint", "serve-labeler", "label", "compare-labels"),
+    *("cache-features", *CACHE, "search", "evaluate", *ARTIFACT, "generate", "quickstart"),
+)
 """All commands, in an order in which each finds what it needs; the last goes through most of the others again."""
 
 
@@ -41,13 +44,9 @@ def example(command) -> list[str]:
 def run_examples(place: Path, names: Sequence[str]) -> None:
     picture = str(ROOT / "examples" / "images" / "30000000.png")
     run = str(place / "run")
-    instead = {
-        "my-run": run,
-        "my-run/artifact": f"{run}/artifact",
-        "served": f"{run}/served",
-        "features.json": f"{run}/features.json",
-        "picture.png": picture,
-    }
+    instead = {"my-run": run, "picture.png": picture}
+    instead |= {f"my-run/{name}": f"{run}/{name}" for name in ("artifact", "labels.parquet")}
+    instead |= {name: f"{run}/{name}" for name in ("served", "features.json")}
     more = {"quickstart": ["--run", str(place / "quickstart"), "--pictures", "2", "2", "2"]}
     known = dict(leaves(GROUP))
     for name in names:

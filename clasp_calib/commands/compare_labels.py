@@ -1,0 +1,50 @@
+"""``clasp-calib compare-labels``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clasp_calib.commands.options import JsonOption
+from clasp_calib.commands.output import emit, say, show
+from clasp_calib.common.errors import InputError
+
+
+def compare_labels(
+    first: Annotated[Path, typer.Argument(help="A labelled table.")],
+    second: Annotated[Path, typer.Argument(help="Another labelling of the same questions.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say how far two labellings of the same questions agree: share, Cohen's kappa, count variance, confusions.
+
+    Example: clasp-calib compare-labels my-run/labels.parquet my-run/labels.parquet
+    """
+    from clasp_calib.common.samples import read_table
+    from clasp_calib.router_labeling.agreement import agreement
+
+    labels = []
+    for path in (first, second):
+        table = read_table(path)
+        if "class" not in table.column_names:
+            raise InputError(f"{path} has no column 'class'; label it with `clasp-calib label` first")
+        labels.append(dict(zip(table["id"].to_pylist(), table["class"].to_pylist(), strict=True)))
+        if None in labels[-1].values():
+            raise InputError(f"{path} has rows without a class; label them with `clasp-calib label`")
+    lacking = [name for name in labels[0] if name not in labels[1]]
+    if lacking or len(labels[0]) != len(labels[1]):
+        raise InputError(
+            f"{first} has {len(labels[0])} rows and {second} {len(labels[1])}, and {len(lacking)} ids of the first "
+            "are not in the second; expected two labellings of the same rows"
+        )
+    names = sorted({*labels[0].values(), *labels[1].values()})
+    found = agreement(list(labels[0].values()), [labels[1][name] for name in labels[0]], names)
+    confused = sorted(((n, a, b) for (a, b), n in found.pairs.items() if a != b), reverse=True)
+    if as_json:
+        confusions = [{"first": a, "second": b, "rows": n} for n, a, b in confused]
+        emit({k: v for k, v in vars(found).items() if k != "pairs"} | {"confusions": confusions})
+        return
+    kappa = "undefined" if found.kappa is None else f"{found.kappa:.3f}"
+    say(f"{found.rows} rows: agreement {found.agreement:.1%}, Cohen's kappa {kappa}")
+    say(f"count variance {found.count_variance:.2f} (percent squared)")
+    if confused:
+        show("where they differ", ["first", "second", "rows"], [[a, b, str(n)] for n, a, b in confused])

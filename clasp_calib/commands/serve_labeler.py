@@ -1,0 +1,50 @@
+"""``clasp-calib serve-labeler``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clasp_calib.commands.output import say
+
+
+def serve_labeler(
+    extra: Annotated[list[str] | None, typer.Argument(help="After --: further arguments of `vllm serve`.")] = None,
+    model: Annotated[str, typer.Option(help="Directory or Hub id of a chat model.")] = "Qwen/Qwen3-8B",
+    revision: Annotated[str | None, typer.Option(help="Commit or tag of the Hub id.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 8000,
+    vllm: Annotated[Path | None, typer.Option(help="The vllm command, where it is not on the path.")] = None,
+    wait: Annotated[float, typer.Option(min=1, help="Seconds until it must be healthy.")] = 900,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command instead of running it.")] = False,
+) -> None:
+    """Start `vllm serve` as `label --backend server` needs it, and stay until it is ended.
+
+    Example: clasp-calib serve-labeler --dry-run
+    """
+    import shlex
+    import signal
+    import types
+
+    from clasp_calib.router_labeling.serving import serve_command, start, wait_until_healthy
+
+    command = serve_command(model, host, port, revision, vllm, extra or [])
+    if dry_run:
+        say(shlex.join(command))
+        return
+    process = start(command)
+
+    def terminate(*_: int | types.FrameType | None) -> None:
+        process.terminate()
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        address = f"http://{host}:{port}"
+        wait_until_healthy(process, f"{address}/health", wait)
+        say(f"ready; label with: clasp-calib label samples.jsonl --backend server --base-url {address}/v1")
+        code = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    raise typer.Exit(0 if code in (0, -signal.SIGTERM) else 1)
