@@ -123,12 +123,12 @@ def _rows(artifact: Artifact, name: str, row: type[Row]) -> list[Row]:
 
     try:
         table = pq.read_table(io.BytesIO(content))
-    except (pa.ArrowException, OSError) as error:
+        values: list[dict[str, Any]] = table.to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:  # Text that is not UTF-8 is a ValueError.
         raise ArtifactError(f"{name} cannot be read as Parquet ({error}); fetch or make the artifact again") from error
     if not table.schema.equals(_schema(row)):
         raise ArtifactError(
             f"{name} has the columns {', '.join(f'{f.name} {f.type}' for f in table.schema)}; "
             f"expected {', '.join(f'{f.name} {f.type}' for f in _schema(row))}"
         )
-    values: list[dict[str, Any]] = table.to_pylist()
     return [row(**value) for value in values]

@@ -62,6 +62,11 @@ def test_other_files_in_their_place_are_refused():
     with pytest.raises(ArtifactError, match=r"study/trials\.parquet cannot be read as Parquet"):
         trials(broken)
     sink = io.BytesIO()
+    text = pa.array([b"\xff"]).view(pa.string())
+    pq.write_table(pa.table({"budget": text}), sink)
+    with pytest.raises(ArtifactError, match="cannot be read as Parquet"):
+        trials(made("8").with_study(TRIALS, sink.getvalue()))
+    sink = io.BytesIO()
     pq.write_table(pa.table({"budget": [1]}), sink)
     with pytest.raises(ArtifactError, match=r"has the columns budget int64; expected budget string, label string"):
         trials(made("8").with_study(TRIALS, sink.getvalue()))
