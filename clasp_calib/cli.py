@@ -15,6 +15,7 @@ from clasp_calib.commands.doctor import doctor
 from clasp_calib.commands.evaluate import evaluate
 from clasp_calib.commands.generate import generate
 from clasp_calib.commands.label import label
+from clasp_calib.commands.publish import publish, pull
 from clasp_calib.commands.quickstart import quickstart
 from clasp_calib.commands.search import search
 from clasp_calib.commands.serve_labeler import serve_labeler
@@ -38,6 +39,8 @@ app.command()(search)
 app.command()(evaluate)
 app.command()(generate)
 app.add_typer(artifact.app, name="artifact")
+app.command()(publish)
+app.command()(pull)
 app.add_typer(rules.app, name="rules")
 app.command()(doctor)
 

@@ -45,9 +45,9 @@ def show_artifact(
     Example: clasp-calib artifact show --run my-run
     """
     from clasp_calib.artifacts.card import mixture
-    from clasp_calib.artifacts.files import read_artifact
+    from clasp_calib.artifacts.hub import open_artifact
 
-    known = read_artifact(directory or RunDirectory(run).artifact)
+    known = open_artifact(directory or RunDirectory(run).artifact)
     manifest = known.manifest
     if as_json:
         emit({**manifest.model_dump(mode="json"), "numbers": _numbers(known)})
@@ -100,10 +100,11 @@ def verify(
     Example: clasp-calib artifact verify --run my-run
     """
     from clasp_calib.artifacts.files import check_fits, read_artifact, verify_files
+    from clasp_calib.artifacts.hub import locate_artifact
 
     if recheck and model is None:
         raise InputError("--recheck answers questions with the model; give it with --model")
-    place = directory or RunDirectory(run).artifact
+    place = locate_artifact(directory or RunDirectory(run).artifact)
     files = verify_files(place)
     known = read_artifact(place)
     result: dict[str, Any] = {"artifact": place, "id": known.manifest.id, "files": files}

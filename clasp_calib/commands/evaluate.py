@@ -46,6 +46,7 @@ def evaluate(
     Example: clasp-calib evaluate --run my-run --split test
     """
     from clasp_calib.artifacts.files import read_artifact, write_artifact
+    from clasp_calib.artifacts.hub import locate_artifact
     from clasp_calib.artifacts.manifest import Measured
     from clasp_calib.calib.dataset import by_class, load_samples, of_split
     from clasp_calib.calib.evaluation import evaluate_artifact
@@ -57,7 +58,8 @@ def evaluate(
     directory = RunDirectory(run)
     directory.prepare()
     place = artifact or directory.artifact
-    known = read_artifact(place)
+    home = locate_artifact(place)
+    known = read_artifact(home)
     names = [parse_budget(b).name for b in budget] if budget else list(known.budgets)
     for name in names:
         known.entry(name)
@@ -83,7 +85,7 @@ def evaluate(
     recorded = [known.entry(name).measured for name in names]
     again = all(one == measured for one in recorded)
     agrees = evaluation.agrees_with(known) if again else None
-    if whole := split == "test" and limit is None and per_class is None:
+    if whole := home == place and split == "test" and limit is None and per_class is None:
         write_artifact(evaluation.recorded_in(known, measured), place)
     if as_json:
         emit({"report": target, "as_recorded": agrees, **evaluation.as_dict()})
@@ -92,7 +94,7 @@ def evaluate(
         header, body = rows(result, digits=0)
         show(result.title, header, body)
     if not whole:
-        say("not recorded in the artifact: only a whole test split is")
+        say("not recorded in the artifact: only a whole test split is, and only in a directory of yours")
     elif agrees is not None:
         say("the same numbers as the artifact recorded before" if agrees else "other numbers than recorded before")
     say(f"table and plot are in {directory.report}; brackets are 95 % intervals")

@@ -30,7 +30,8 @@ def generate(
     artifact: Annotated[
         Path | None,
         typer.Option(
-            help="Artifact directory; default: artifact/ of the run, or default pruning if --budget is given."
+            help="Artifact directory or org/name@version; default: artifact/ of the run, or default pruning "
+            "if --budget is given."
         ),
     ] = None,
     budget: Annotated[
@@ -52,7 +53,7 @@ def generate(
 
     Example: clasp-calib generate --run my-run --image examples/images/30000000.png --prompt "What is this place?"
     """
-    from clasp_calib.artifacts.files import read_artifact
+    from clasp_calib.artifacts.hub import open_artifact
     from clasp_calib.calib.prompting import PROMPT, Prompter
     from clasp_calib.runtime.adapters import adapter_for
     from clasp_calib.runtime.answering import answer
@@ -62,7 +63,7 @@ def generate(
     from clasp_calib.runtime.schedule import parse_budget
 
     place = artifact or RunDirectory(run).artifact
-    known = None if artifact is None and budget and not place.exists() else read_artifact(place)
+    known = None if artifact is None and budget and not place.exists() else open_artifact(place)
     picture = open_picture(image)
     name = parse_budget(budget).name if budget else known.budgets[0] if known else ""
     if label == AUTO:

@@ -23,7 +23,8 @@ SamplesOption = Annotated[
 ]
 CacheOption = Annotated[Path | None, typer.Option("--cache", help="Feature cache; default: cache/ of the run.")]
 ArtifactOption = Annotated[
-    Path | None, typer.Option("--artifact", help="Artifact directory; default: artifact/ of the run.")
+    Path | None,
+    typer.Option("--artifact", help="Artifact directory or org/name@version; default: artifact/ of the run."),
 ]
 BudgetOption = Annotated[
     list[str],

@@ -158,7 +158,8 @@ def clasp(
 
     Args:
         model: the model that the artifact was calibrated for.
-        artifact: as `clasp_calib.artifacts.files.read_artifact` gives it, or where it lies.
+        artifact: as `clasp_calib.artifacts.files.read_artifact` gives it, or where it lies: a directory, or
+            ``org/name@v1.2.0`` on the Hugging Face Hub.
         budget: one of the artifact's budgets, such as ``192`` or ``33%``.
         classes: the class slug of every row of the batch, or one for all, or ``auto``: what the keyword rules make
             of ``questions``.
@@ -172,9 +173,10 @@ def clasp(
         ArtifactError: it is not for this model, or has no such budget or class.
         ModelError: as `prune`.
     """
-    from clasp_calib.artifacts.files import check_fits, read_artifact
+    from clasp_calib.artifacts.files import check_fits
+    from clasp_calib.artifacts.hub import open_artifact
 
-    chosen: Any = read_artifact(Path(artifact)) if isinstance(artifact, Path | str) else artifact
+    chosen: Any = open_artifact(artifact) if isinstance(artifact, Path | str) else artifact
     check_fits(chosen, model.config)
     name = parse_budget(budget).name
     rows = [classes] if isinstance(classes, str) else list(classes)

@@ -10,7 +10,7 @@ from runtime_cases import SCHEDULE, fingerprint, generated, model
 from tiny_models import tiny_batch
 
 import clasp_calib
-from clasp_calib.artifacts import files
+from clasp_calib.artifacts import files, hub
 from clasp_calib.common.errors import ArtifactError, BudgetError, InputError
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.fusion import fuse
@@ -124,7 +124,7 @@ def test_an_artifact_of_another_model_is_refused(monkeypatch):
 
 
 def test_a_path_is_read(monkeypatch, tmp_path):
-    monkeypatch.setattr(files, "read_artifact", {tmp_path: Stub()}.__getitem__)
+    monkeypatch.setattr(hub, "read_artifact", {tmp_path: Stub()}.__getitem__)
     batch = tiny_batch(model())
     with clasp(model(), tmp_path, budget=7, classes="object") as pruner:
         generated(model(), batch)

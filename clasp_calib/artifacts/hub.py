@@ -1,0 +1,172 @@
+"""Artifacts on the Hugging Face Hub: published in one commit with a tag, pulled by that tag, verified before use.
+
+Nothing here runs unless a Hub reference is named. Tokens are those of ``hf auth login`` (or ``HF_TOKEN``), which
+huggingface_hub finds by itself.
+"""
+
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.artifacts.files import FILES, MANIFEST, read_artifact, verify_files
+from clasp_calib.common.errors import ArtifactError, InputError
+
+_REFERENCE = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)@(?P<tag>\w[\w.+-]*)")
+_REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_ADVICE = {
+    401: "log in with `hf auth login`, or check the name",
+    403: "your token may not do this; log in with one that may write to this place",
+    404: "check the name and the version",
+    409: "it is there already, or somebody else works on it; look at it on the Hub",
+    412: "somebody else changed the repository meanwhile; give the command again",
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """What an artifact became on the Hub."""
+
+    repo: str
+    tag: str
+    files: dict[str, int]
+    """Name -> bytes of all that belongs to it."""
+    commit: str | None
+    """``None`` if nothing was uploaded."""
+
+
+def locate_artifact(reference: str | Path) -> Path:
+    """The directory of an artifact: a path stays one, and ``org/name@tag`` is pulled.
+
+    Our choice: a tag must be named, so that what a server answers does not change when somebody publishes.
+
+    Raises:
+        InputError, ArtifactError: see `pull`.
+    """
+    found = None if Path(reference).exists() else _REFERENCE.fullmatch(str(reference))
+    return pull(found["repo"], found["tag"]) if found else Path(reference)
+
+
+def open_artifact(reference: str | Path) -> Artifact:
+    """Read an artifact from a directory or from the Hub.
+
+    Raises:
+        InputError: the Hub does not give it.
+        ArtifactError: it is missing, of an unknown format, or damaged.
+    """
+    return read_artifact(locate_artifact(reference))
+
+
+def parse_reference(reference: str) -> tuple[str, str]:
+    """Repository and tag of ``org/name@tag``.
+
+    Raises:
+        InputError: it is none.
+    """
+    found = _REFERENCE.fullmatch(reference)
+    if not found:
+        raise InputError(f"{reference!r} names no artifact on the Hub; expected a name and a version: org/name@v1.2.0")
+    return found["repo"], found["tag"]
+
+
+def pull(repo: str, tag: str) -> Path:
+    """Fetch an artifact into huggingface_hub's own cache, verify all of it, and return where it lies.
+
+    Raises:
+        InputError: the Hub refuses, has no such version, or cannot be reached.
+        ArtifactError: what came is not an artifact, or damaged.
+    """
+    from huggingface_hub import HfApi
+
+    with _explained(f"pull {repo}@{tag}"):
+        place = Path(HfApi().snapshot_download(repo, revision=tag, allow_patterns=[MANIFEST, *FILES]))
+    verify_files(place)
+    return place
+
+
+def publish(
+    directory: Path, repo: str, tag: str | None = None, *, private: bool = False, dry_run: bool = False
+) -> Published:
+    """Upload an artifact's own files, and nothing else, in one commit, and tag it.
+
+    A version that is there already is left alone: the same content succeeds without an upload.
+
+    Args:
+        directory: the artifact.
+        repo: ``org/name``; created if it is not there.
+        tag: name of the version; ``v`` and the artifact's own version if ``None``.
+        private: whether a new repository is private.
+        dry_run: say what would be uploaded, without touching the network.
+
+    Raises:
+        InputError: the Hub refuses or cannot be reached; or a name that it cannot have.
+        ArtifactError: the artifact is damaged, or the version exists with other content.
+    """
+    sizes = verify_files(directory)
+    manifest = read_artifact(directory).manifest
+    tag = tag or f"v{manifest.version}"
+    if not _REPO.fullmatch(repo) or not _REFERENCE.fullmatch(f"{repo}@{tag}"):
+        raise InputError(f"{repo}@{tag} cannot be published to; expected a name and a version such as org/name, v1.2.0")
+    if dry_run:
+        return Published(repo, tag, sizes, None)
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    api = HfApi()
+    with _explained(f"publish to {repo}"):
+        api.create_repo(repo, private=private, exist_ok=True)
+        refs = api.list_repo_refs(repo)
+        if tag in {ref.name for ref in refs.tags}:
+            if _published_id(api, repo, tag) != manifest.id:
+                raise ArtifactError(
+                    f"{repo}@{tag} exists with other content, and a published version never changes; "
+                    "raise the version with `clasp-calib artifact bump`, or give another --tag"
+                )
+            return Published(repo, tag, sizes, None)
+        head = next((ref.target_commit for ref in refs.branches if ref.name == "main"), None)
+        stale = {*api.list_repo_files(repo)} & set(FILES) - set(sizes)
+        operations: list[Any] = [CommitOperationAdd(name, directory / name) for name in sizes]
+        operations += [CommitOperationDelete(name) for name in sorted(stale)]
+        message = f"{manifest.name} {manifest.version}"
+        with warnings.catch_warnings():
+            # The client takes Parquet in a model's repository for a mistake.
+            warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
+            commit = api.create_commit(repo, operations, commit_message=message, parent_commit=head).oid
+        api.create_tag(repo, tag=tag, revision=commit)
+    return Published(repo, tag, sizes, commit)
+
+
+def _published_id(api: Any, repo: str, tag: str) -> Any:
+    try:
+        content = json.loads(Path(api.hf_hub_download(repo, MANIFEST, revision=tag)).read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return content.get("id") if isinstance(content, dict) else None
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Errors of the client, the service and the network as one line of ours."""
+    from httpx2 import HTTPError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    try:
+        yield
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        advice = _ADVICE.get(status, "try again later")
+        raise InputError(f"cannot {what}: the Hub answers {status} ({_first_line(error)}); {advice}") from error
+    except EntryNotFoundError as error:
+        raise InputError(f"cannot {what}: {_first_line(error)}; check the name, the version and the network") from error
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"cannot {what}: {_first_line(error)}; check the network, and give the command again"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,219 @@
+"""Artifacts to and from the Hub: the real huggingface_hub client against a double of the service."""
+
+import huggingface_hub
+import pytest
+from hub_service import answering, cut, running_hub
+from made_artifacts import made
+
+from clasp_calib.artifacts.files import MANIFEST, WEIGHTS, read_artifact, write_artifact
+from clasp_calib.artifacts.hub import locate_artifact, open_artifact, parse_reference, publish, pull
+from clasp_calib.artifacts.study import Trial, with_trials
+from clasp_calib.cli import run
+from clasp_calib.common.errors import ArtifactError, InputError
+
+REPO, TOKEN = "org/tiny-clasp", "hf_aSecretThatNobodyMayRead"
+TRIAL = Trial("8", "text", "own/rho=1", "own", 1.0, "chosen", 3, 0.5, None)
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with running_hub() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        urls = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", urls)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        yield hub
+        huggingface_hub.close_session()
+
+
+@pytest.fixture
+def place(tmp_path):
+    write_artifact(with_trials(made("8", "50%"), [TRIAL]), tmp_path / "a")
+    (tmp_path / "a" / "notes.txt").write_text("not for others")
+    return tmp_path / "a"
+
+
+def test_what_is_pulled_is_what_was_published(hub, place):
+    done = publish(place, REPO)
+    assert (done.repo, done.tag) == (REPO, "v0.1.0")
+    files = hub.repos[REPO].commits[done.commit]
+    assert set(files) == {MANIFEST, WEIGHTS, "README.md", "study/trials.parquet"} == set(done.files)
+    assert all(files[name] == (place / name).read_bytes() and len(files[name]) == done.files[name] for name in files)
+    assert (hub.repos[REPO].tags, hub.repos[REPO].private) == ({"v0.1.0": done.commit}, False)
+    assert hub.repos[REPO].messages == ["tiny-clasp 0.1.0"]
+    pulled = pull(REPO, "v0.1.0")
+    assert read_artifact(pulled).manifest == read_artifact(place).manifest
+    assert open_artifact(f"{REPO}@v0.1.0").budgets == ("8", "50%")
+    assert locate_artifact(f"{REPO}@v0.1.0") == pulled
+
+
+def test_a_version_never_changes(hub, place):
+    first = publish(place, REPO)
+    again = publish(place, REPO)
+    assert (again.commit, len(hub.repos[REPO].commits)) == (None, 2)
+    write_artifact(made("8", seed=1), place)
+    with pytest.raises(ArtifactError, match="exists with other content, and a published version never changes"):
+        publish(place, REPO)
+    assert hub.repos[REPO].tags == {"v0.1.0": first.commit}
+    later = publish(place, REPO, "v0.2.0")
+    assert hub.repos[REPO].tags == {"v0.1.0": first.commit, "v0.2.0": later.commit}
+    assert "study/trials.parquet" not in hub.repos[REPO].commits[later.commit]
+    assert open_artifact(f"{REPO}@v0.1.0").budgets == ("8", "50%")
+    assert open_artifact(f"{REPO}@v0.2.0").budgets == ("8",)
+
+
+def test_a_new_repository_is_private_where_asked(hub, place):
+    publish(place, REPO, private=True)
+    assert hub.repos[REPO].private
+
+
+def test_a_dry_run_touches_no_network(hub, place, capsys):
+    assert run(["publish", REPO, "--artifact", str(place), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "weights.safetensors" in out
+    assert "would upload 4 files" in out
+    assert "notes.txt" not in out
+    assert hub.requests == []
+
+
+def test_a_damaged_artifact_is_not_published(hub, place):
+    (place / "README.md").write_text("mine")
+    with pytest.raises(ArtifactError, match=r"README\.md is damaged"):
+        publish(place, REPO)
+    assert hub.requests == []
+
+
+def test_the_token_is_used_and_never_shown(hub, place, capsys, caplog):
+    assert run(["publish", REPO, "--artifact", str(place)]) == 0
+    assert run(["pull", f"{REPO}@v0.1.0"]) == 0
+    hub.faults.append(("GET", "/refs", answering(401)))
+    assert run(["publish", REPO, "--artifact", str(place)]) == 2
+    assert {token for _, path, token in hub.requests if path.startswith("/api")} == {f"Bearer {TOKEN}"}
+    printed = capsys.readouterr()
+    assert TOKEN not in printed.out + printed.err + caplog.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "expected"),
+    [
+        ("POST", "/api/repos/create", 401, "log in with `hf auth login`"),
+        ("POST", "/api/repos/create", 403, "your token may not do this"),
+        ("GET", "/refs", 404, "check the name and the version"),
+        ("POST", "/preupload/", 403, "your token may not do this"),
+        ("POST", "/lfs/objects/batch", 403, "your token may not do this"),
+        ("POST", "/commit/", 409, "somebody else works on it"),
+        ("POST", "/commit/", 412, "somebody else changed the repository meanwhile; give the command again"),
+        ("POST", "/tag/", 409, "it is there already"),
+        ("POST", "/commit/", 500, "try again later"),
+    ],
+)
+def test_a_refusal_is_one_clear_line_and_can_be_given_again(hub, place, capsys, method, path, status, expected):
+    hub.faults.append((method, path, answering(status)))
+    assert run(["publish", REPO, "--artifact", str(place)]) == 2
+    # Before it the client may show its progress, with no line break behind it.
+    before, err = capsys.readouterr().err.strip().split("error: ")
+    assert "Traceback" not in before
+    assert err.startswith(f"cannot publish to {REPO}: the Hub answers {status}")
+    assert len(err.splitlines()) == 1
+    assert expected in err
+    assert all(not repo.tags for repo in hub.repos.values())
+    hub.faults.clear()
+    assert run(["publish", REPO, "--artifact", str(place)]) == 0
+    assert open_artifact(f"{REPO}@v0.1.0").budgets == ("8", "50%")
+
+
+def test_somebody_else_who_commits_meanwhile_is_not_overwritten(hub, place):
+    publish(place, REPO)
+
+    def meanwhile(handler):
+        hub.faults.clear()
+        known = hub.repos[REPO]
+        known.commits["f" * 40] = {**known.commits[known.head], "README.md": b"theirs"}
+        handler._route()
+
+    write_artifact(made("8", version="0.2.0"), place)
+    hub.faults.append(("POST", "/preupload/", meanwhile))
+    with pytest.raises(InputError, match="412"):
+        publish(place, REPO)
+    assert hub.repos[REPO].commits[hub.repos[REPO].head]["README.md"] == b"theirs"
+
+
+def test_a_cut_upload_leaves_nothing_to_be_seen(hub, place, capsys):
+    hub.faults.append(("PUT", "/objects/", cut))
+    assert run(["publish", REPO, "--artifact", str(place)]) == 2
+    assert "check the network" in capsys.readouterr().err
+    assert (len(hub.repos[REPO].commits), hub.repos[REPO].tags) == (1, {})
+    hub.faults.clear()
+    assert publish(place, REPO).commit
+
+
+def test_what_the_hub_changed_is_refused(hub, place, capsys):
+    commit = publish(place, REPO).commit
+    hub.repos[REPO].commits[commit][WEIGHTS] = hub.repos[REPO].commits[commit][WEIGHTS][:-1] + b"x"
+    assert run(["pull", f"{REPO}@v0.1.0"]) == 2
+    assert "weights.safetensors is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("org/nothing@v1.0.0", "the Hub answers 404"),
+        (f"{REPO}@v9.9.9", "the Hub answers 404"),
+        (REPO, "expected a name and a version: org/name@v1.2.0"),
+        ("../../etc@v1", "expected a name and a version"),
+    ],
+)
+def test_what_is_not_there_cannot_be_pulled(hub, place, capsys, reference, expected):
+    publish(place, REPO)
+    assert run(["pull", reference]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_repository_that_holds_something_else_is_refused(hub, place, capsys):
+    commit = publish(place, REPO).commit
+    del hub.repos[REPO].commits[commit][MANIFEST]
+    assert run(["pull", f"{REPO}@v0.1.0"]) == 2
+    assert "there is no artifact.json" in capsys.readouterr().err
+
+
+def test_a_hub_that_cannot_be_reached_is_said(hub, place, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert run(["publish", REPO, "--artifact", str(place)]) == 2
+    assert run(["pull", f"{REPO}@v0.1.0"]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 2
+    assert all("check" in line and "network" in line for line in lines)
+
+
+def test_a_pulled_version_serves_without_a_network(hub, place, monkeypatch):
+    publish(place, REPO)
+    pull(REPO, "v0.1.0")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert open_artifact(f"{REPO}@v0.1.0").budgets == ("8", "50%")
+
+
+def test_a_directory_stays_a_path(hub, place, tmp_path, monkeypatch):
+    assert locate_artifact(place) == place
+    (tmp_path / "org").mkdir()
+    write_artifact(made("6"), tmp_path / "org" / "name@v1")
+    monkeypatch.chdir(tmp_path)
+    assert open_artifact("org/name@v1").budgets == ("6",)
+    assert hub.requests == []
+
+
+def test_commands_take_a_reference_where_they_take_a_path(hub, place, capsys):
+    publish(place, REPO)
+    assert run(["artifact", "show", f"{REPO}@v0.1.0"]) == 0
+    assert "tiny-clasp 0.1.0" in capsys.readouterr().out
+    assert run(["artifact", "verify", f"{REPO}@v0.1.0"]) == 0
+
+
+def test_references_are_names_with_versions():
+    assert parse_reference("org/name@v1.2.0") == ("org/name", "v1.2.0")
+    with pytest.raises(InputError, match="names no artifact on the Hub"):
+        parse_reference("name@v1")
