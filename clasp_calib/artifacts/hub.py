@@ -17,7 +17,8 @@ from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.files import FILES, MANIFEST, read_artifact, verify_files
 from clasp_calib.common.errors import ArtifactError, InputError
 
-_REFERENCE = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)@(?P<tag>\w[\w.+-]*)")
+# Not main: what that branch holds changes, and a version must not.
+_REFERENCE = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)@(?P<tag>(?!main$)\w[\w.+-]*)")
 _REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _ADVICE = {
     401: "log in with `hf auth login`, or check the name",
@@ -46,10 +47,20 @@ def locate_artifact(reference: str | Path) -> Path:
     Our choice: a tag must be named, so that what a server answers does not change when somebody publishes.
 
     Raises:
-        InputError, ArtifactError: see `pull`.
+        InputError: see `pull`.
+        ArtifactError: see `pull`; or ``org/name`` is no directory here, and names no version on the Hub.
     """
-    found = None if Path(reference).exists() else _REFERENCE.fullmatch(str(reference))
-    return pull(found["repo"], found["tag"]) if found else Path(reference)
+    name = str(reference)
+    if Path(reference).exists():
+        return Path(reference)
+    if found := _REFERENCE.fullmatch(name):
+        return pull(found["repo"], found["tag"])
+    if _REPO.fullmatch(name.removesuffix("@main")):
+        raise ArtifactError(
+            f"no artifact at {name} (there is no {MANIFEST}); make one with `clasp-calib search --budget 192`, "
+            f"or, if it is on the Hub, name a version: {name.removesuffix('@main')}@v0.1.0"
+        )
+    return Path(reference)
 
 
 def open_artifact(reference: str | Path) -> Artifact:
@@ -83,9 +94,17 @@ def pull(repo: str, tag: str) -> Path:
     """
     from huggingface_hub import HfApi
 
-    with _explained(f"pull {repo}@{tag}"):
-        place = Path(HfApi().snapshot_download(repo, revision=tag, allow_patterns=[MANIFEST, *FILES]))
-    verify_files(place)
+    def fetched(again: bool) -> Path:
+        with _explained(f"pull {repo}@{tag}"):
+            wanted = [MANIFEST, *FILES]
+            return Path(HfApi().snapshot_download(repo, revision=tag, allow_patterns=wanted, force_download=again))
+
+    place = fetched(again=False)
+    try:
+        verify_files(place)
+    except ArtifactError:
+        # The client keeps what was damaged on its way or on the disk, and would give it out for ever.
+        verify_files(place := fetched(again=True))
     return place
 
 
@@ -100,7 +119,7 @@ def publish(
         directory: the artifact.
         repo: ``org/name``; created if it is not there.
         tag: name of the version; ``v`` and the artifact's own version if ``None``.
-        private: whether a new repository is private.
+        private: a new repository is private; one that is there and public is refused.
         dry_run: say what would be uploaded, without touching the network.
 
     Raises:
@@ -119,6 +138,11 @@ def publish(
     api = HfApi()
     with _explained(f"publish to {repo}"):
         api.create_repo(repo, private=private, exist_ok=True)
+        if private and not api.repo_info(repo).private:
+            raise InputError(
+                f"{repo} is there and public, so nothing in it can be private; publish to another name, "
+                "make it private in its settings on the Hub, or leave --private out"
+            )
         refs = api.list_repo_refs(repo)
         if tag in {ref.name for ref in refs.tags}:
             if _published_id(api, repo, tag) != manifest.id:
@@ -141,9 +165,11 @@ def publish(
 
 
 def _published_id(api: Any, repo: str, tag: str) -> Any:
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
     try:
         content = json.loads(Path(api.hf_hub_download(repo, MANIFEST, revision=tag)).read_text(encoding="utf-8"))
-    except ValueError:
+    except (RemoteEntryNotFoundError, ValueError, RecursionError):  # Whatever it is, it is not this artifact.
         return None
     return content.get("id") if isinstance(content, dict) else None
 
@@ -152,20 +178,23 @@ def _published_id(api: Any, repo: str, tag: str) -> Any:
 def _explained(what: str) -> Iterator[None]:
     """Errors of the client, the service and the network as one line of ours."""
     from httpx2 import HTTPError
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         yield
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        advice = _ADVICE.get(status, "try again later")
-        raise InputError(f"cannot {what}: the Hub answers {status} ({_first_line(error)}); {advice}") from error
-    except EntryNotFoundError as error:
-        raise InputError(f"cannot {what}: {_first_line(error)}; check the name, the version and the network") from error
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"cannot {what}: {_first_line(error)}; check the network, and give the command again"
-        ) from error
+        # The client wraps some refusals: in "not in the cache" on the way down, in "while uploading" on the way up.
+        refusal: BaseException | None = error
+        while refusal is not None and not isinstance(refusal, HfHubHTTPError):
+            refusal = refusal.__cause__
+        if refusal is None:
+            raise InputError(
+                f"cannot {what}: {_first_line(error)}; check the name, the version and the network, "
+                "and give the command again"
+            ) from error
+        status = refusal.response.status_code
+        advice = _ADVICE.get(status, "try again later")
+        raise InputError(f"cannot {what}: the Hub answers {status} ({_first_line(refusal)}); {advice}") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -137,8 +137,8 @@ def verify(
 
 @app.command()
 def diff(
-    first: Annotated[Path, typer.Argument(help="Artifact directory.")],
-    second: Annotated[Path, typer.Argument(help="Artifact directory.")],
+    first: Annotated[Path, typer.Argument(help="Artifact directory or org/name@version.")],
+    second: Annotated[Path, typer.Argument(help="Artifact directory or org/name@version.")],
     as_json: JsonOption = False,
 ) -> None:
     """Say what changed from one artifact to another: settings, and for each class its mixture, rho and score.
@@ -148,9 +148,9 @@ def diff(
     from dataclasses import asdict
 
     from clasp_calib.artifacts.difference import difference
-    from clasp_calib.artifacts.files import read_artifact
+    from clasp_calib.artifacts.hub import open_artifact
 
-    found = difference(read_artifact(first), read_artifact(second))
+    found = difference(open_artifact(first), open_artifact(second))
     if as_json:
         emit(asdict(found))
         return
@@ -164,7 +164,8 @@ def export(
     out: Annotated[Path, typer.Argument(help="A new directory, or a file that ends in .json for the numbers alone.")],
     budget: Annotated[list[str] | None, typer.Option("--budget", help="Default: all budgets; repeatable.")] = None,
     directory: Annotated[
-        Path | None, typer.Option("--artifact", help="Artifact directory; default: artifact/ of the run.")
+        Path | None,
+        typer.Option("--artifact", help="Artifact directory or org/name@version; default: artifact/ of the run."),
     ] = None,
     run: RunOption = DEFAULT_RUN,
     as_json: JsonOption = False,
@@ -175,9 +176,10 @@ def export(
     """
     import json
 
-    from clasp_calib.artifacts.files import read_artifact, write_artifact
+    from clasp_calib.artifacts.files import write_artifact
+    from clasp_calib.artifacts.hub import open_artifact
 
-    known = read_artifact(directory or RunDirectory(run).artifact)
+    known = open_artifact(directory or RunDirectory(run).artifact)
     chosen = known.only(budget or known.budgets)
     if out.suffix == ".json":
         try:

@@ -178,16 +178,15 @@ def tree(handler: Handler, repo: str, revision: str) -> None:
 
 
 def preupload(handler: Handler, repo: str, revision: str) -> None:
-    if handler.found(repo, revision):
-        files = [
-            {
-                "path": f["path"],
-                "uploadMode": "lfs" if f["path"].endswith((".safetensors", ".parquet")) else "regular",
-                "shouldIgnore": False,
-                "oid": None,
-            }
-            for f in json.loads(handler.body)["files"]
-        ]
+    if found := handler.found(repo, revision):
+        known, head = found
+        files = []
+        for name in (asked["path"] for asked in json.loads(handler.body)["files"]):
+            lfs, there = name.endswith((".safetensors", ".parquet")), known.commits[head].get(name)
+            # What is there already, so that the client leaves it out of the commit.
+            oid = None if there is None else hashlib.sha256(there).hexdigest() if lfs else _git(there)
+            mode = "lfs" if lfs else "regular"
+            files.append({"path": name, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         handler.answer(200, {"files": files})
 
 

@@ -146,7 +146,7 @@ def test_somebody_else_who_commits_meanwhile_is_not_overwritten(hub, place):
 def test_a_cut_upload_leaves_nothing_to_be_seen(hub, place, capsys):
     hub.faults.append(("PUT", "/objects/", cut))
     assert run(["publish", REPO, "--artifact", str(place)]) == 2
-    assert "check the network" in capsys.readouterr().err
+    assert "and the network, and give the command again" in capsys.readouterr().err
     assert (len(hub.repos[REPO].commits), hub.repos[REPO].tags) == (1, {})
     hub.faults.clear()
     assert publish(place, REPO).commit
@@ -217,3 +217,117 @@ def test_references_are_names_with_versions():
     assert parse_reference("org/name@v1.2.0") == ("org/name", "v1.2.0")
     with pytest.raises(InputError, match="names no artifact on the Hub"):
         parse_reference("name@v1")
+
+
+def test_a_bare_name_is_advised_to_name_a_version(hub, place, capsys, tmp_path, monkeypatch):
+    publish(place, REPO)
+    monkeypatch.chdir(tmp_path)
+    for reference in (REPO, f"{REPO}@main"):
+        assert run(["artifact", "show", reference]) == 2
+        assert f"if it is on the Hub, name a version: {REPO}@v0.1.0" in capsys.readouterr().err
+    with pytest.raises(InputError, match="cannot be published to"):
+        publish(place, REPO, "main")
+
+
+def test_private_never_goes_to_a_public_repository(hub, place):
+    publish(place, REPO)
+    commits = len(hub.repos[REPO].commits)
+    with pytest.raises(InputError, match="is there and public"):
+        publish(place, REPO, "v0.2.0", private=True)
+    assert (len(hub.repos[REPO].commits), list(hub.repos[REPO].tags)) == (commits, ["v0.1.0"])
+    publish(place, "org/hidden", private=True)
+    assert publish(place, "org/hidden", "v0.2.0", private=True).repo == "org/hidden"
+
+
+def spoiled(hub):
+    """The next weights are damaged on their way: their hash, as the service tells it, is that of the whole ones."""
+
+    def fault(handler):
+        hub.faults.clear()
+
+        def spoil(status, content, **headers):
+            del handler.answer
+            handler.answer(status, bytes([content[0] ^ 1]) + content[1:], **headers)
+
+        handler.answer = spoil
+        handler._route()
+
+    return fault
+
+
+def test_damage_on_the_way_is_fetched_again(hub, place):
+    publish(place, REPO)
+    hub.faults.append(("GET", "/resolve/.*weights", spoiled(hub)))
+    assert read_artifact(pull(REPO, "v0.1.0")).manifest == read_artifact(place).manifest
+    assert not hub.faults
+
+
+def test_damage_in_the_cache_is_mended(hub, place):
+    publish(place, REPO)
+    weights = pull(REPO, "v0.1.0") / WEIGHTS
+    weights.resolve().write_bytes(b"junk")
+    assert open_artifact(f"{REPO}@v0.1.0").budgets == ("8", "50%")
+
+
+@pytest.mark.parametrize("path", ["/revision/", "/tree/", "/resolve/"])
+@pytest.mark.parametrize(
+    ("status", "expected"), [(401, "hf auth login"), (403, "may not"), (404, "the name"), (500, "later")]
+)
+def test_a_refused_pull_says_what_the_hub_answered(hub, place, capsys, path, status, expected):
+    publish(place, REPO)
+    hub.faults += [(method, path, answering(status)) for method in ("GET", "HEAD")]
+    assert run(["pull", f"{REPO}@v0.1.0"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert line.startswith(f"error: cannot pull {REPO}@v0.1.0: the Hub answers {status}")
+    assert expected in line
+
+
+def test_a_refused_object_says_what_the_hub_answered(hub, place, capsys):
+    hub.faults.append(("PUT", "/objects/", answering(403)))
+    assert run(["publish", REPO, "--artifact", str(place)]) == 2
+    assert "the Hub answers 403" in capsys.readouterr().err
+
+
+def test_a_cut_download_leaves_nothing_unfinished(hub, place, tmp_path):
+    def half(handler):
+        handler.whole_body()
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        handler.wfile.write(b"a" * 100)
+        handler.close_connection = True
+
+    publish(place, REPO)
+    hub.faults.append(("GET", "/resolve/.*weights", half))
+    with pytest.raises(InputError, match="cannot pull"):
+        pull(REPO, "v0.1.0")
+    assert not list((tmp_path / "cache").rglob("*.incomplete"))
+    hub.faults.clear()
+    assert pull(REPO, "v0.1.0")
+
+
+def test_a_tag_of_something_else_is_not_overwritten(hub, place):
+    commit = publish(place, REPO).commit
+    for content in (None, b"[" * 100_000, b"[]"):
+        hub.repos[REPO].commits[commit].pop(MANIFEST, None)
+        if content is not None:
+            hub.repos[REPO].commits[commit][MANIFEST] = content
+        with pytest.raises(ArtifactError, match="exists with other content"):
+            publish(place, REPO)
+    assert hub.repos[REPO].tags == {"v0.1.0": commit}
+
+
+def test_a_tag_that_failed_is_made_up_for_without_another_commit(hub, place):
+    hub.faults.append(("POST", "/tag/", answering(403)))
+    with pytest.raises(InputError, match="403"):
+        publish(place, REPO)
+    hub.faults.clear()
+    publish(place, REPO)
+    assert (len(hub.repos[REPO].messages), hub.repos[REPO].tags) == (1, {"v0.1.0": hub.repos[REPO].head})
+
+
+def test_diff_and_export_take_a_reference(hub, place, tmp_path, capsys):
+    publish(place, REPO)
+    assert run(["artifact", "diff", f"{REPO}@v0.1.0", str(place)]) == 0
+    assert run(["artifact", "export", str(tmp_path / "served"), "--artifact", f"{REPO}@v0.1.0"]) == 0
+    assert read_artifact(tmp_path / "served").budgets == ("8", "50%")
