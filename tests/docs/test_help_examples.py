@@ -23,9 +23,9 @@ PATH = (
     *("doctor", "rules test", "rules lint", "serve-labeler", "label", "compare-labels"),
     *("cache-features", *CACHE, "search", "evaluate", *ARTIFACT, "publish", "generate", "quickstart"),
 )
+"""All commands, in an order in which each finds what it needs; the last goes through most of the others again."""
 NETWORK = ("pull",)
 """Commands whose examples need the Hub; tests/artifacts/test_hub.py gives them to a double of it."""
-"""All commands, in an order in which each finds what it needs; the last goes through most of the others again."""
 
 
 def leaves(group, name=""):
