@@ -12,6 +12,7 @@ in a cache. benchmarks/cache.py measures the gap.
 Shape suffixes: T tokens, C channels.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -67,7 +68,10 @@ def compiled(precision: str) -> Kernel | None:
     """
     try:
         from clasp_calib.cache.compiled import KERNELS
-    except Exception:  # Whatever keeps numba from working here (no wheel, no cache, another LLVM): torch works.
+    except Exception as error:  # Whatever keeps numba from working here (no wheel, another LLVM): torch works.
+        warnings.warn(
+            f"numba does not work here ({error}); cached layers are mixed by torch, more slowly", stacklevel=2
+        )
         return None
     kernel: Any = KERNELS.get(precision)
     return kernel  # type: ignore[no-any-return]

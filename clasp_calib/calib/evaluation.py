@@ -166,7 +166,7 @@ def calibrated_setting(model: Any, artifact: Artifact, budget: str) -> Setting:
         label: Candidate(CALIBRATED, artifact.alpha(budget, label), artifact.rho(budget, label))
         for label in artifact.classes
     }
-    pruning = Pruning(schedule, artifact.raters, artifact.positions, artifact.iterations)
+    pruning = Pruning(schedule, artifact.raters, artifact.positions, artifact.features, artifact.iterations)
     return Setting(CALIBRATED, pruning, candidates)
 
 

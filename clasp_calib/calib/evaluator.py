@@ -39,6 +39,7 @@ class Pruning:
     schedule: Schedule | None
     raters: str = "sparsevlm"
     positions: str = "keep"
+    features: str = "projected"
     iterations: int = 5
     selector_for: Callable[[Sample], Selector] | None = None
     """Makes the selector of a sample, anew for each forward; ``None`` is the dual-stage selection."""
@@ -133,6 +134,7 @@ class Evaluator:
             selector=pruning.selector_for(sample) if pruning.selector_for else None,
             raters=pruning.raters,
             positions=pruning.positions,
+            features=pruning.features,
             iterations=pruning.iterations,
             prompt_lengths=prompt,
             fan=fan,

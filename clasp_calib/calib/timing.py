@@ -52,5 +52,6 @@ def _applied(model: Any, setting: Setting, sample: Sample) -> AbstractContextMan
         selector=pruning.selector_for(sample) if pruning.selector_for else None,
         raters=pruning.raters,
         positions=pruning.positions,
+        features=pruning.features,
         iterations=pruning.iterations,
     )

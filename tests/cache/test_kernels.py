@@ -1,5 +1,6 @@
 """The fused sum against a loop over layers, and against the runtime's own fusion."""
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -78,3 +79,13 @@ def test_a_layer_of_weight_zero_is_not_read():
     out = np.empty((3, 5), np.float32)
     weighted_sum([stored.at(slice(0, 1)), stored.at(slice(1, 2))], [0.5, 0.0], "float16", out)
     assert np.isfinite(out).all()
+
+
+def test_a_machine_on_which_numba_does_not_work_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "clasp_calib.cache.compiled", None)
+    kernels.compiled.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="numba does not work here .*; cached layers are mixed by torch"):
+            assert kernels.compiled("float16") is None
+    finally:
+        kernels.compiled.cache_clear()

@@ -33,6 +33,7 @@ PRUNINGS = {
     "whole": Pruning(None),
     "early": Pruning(Schedule(16, 8, (1, 2, 4), (9, 6, 3))),
     "late": Pruning(Schedule(16, 8, (2, 4, 6), (10, 5, 2)), raters="all", positions="compact", iterations=0),
+    "hidden": Pruning(Schedule(16, 8, (1, 2, 4), (9, 6, 3)), features="hidden"),
     "100%": Pruning(Schedule(16, 8, (1, 2, 4), (16, 16, 16))),
 }
 
@@ -57,7 +58,7 @@ def answer(bench, sample, candidate, pruning):
     }
     if pruning.schedule is None:
         return bench.model.generate(**call)[0, ids.shape[1] :].tolist()
-    settings = {"raters": pruning.raters, "positions": pruning.positions, "iterations": pruning.iterations}
+    settings = {name: getattr(pruning, name) for name in ("raters", "positions", "features", "iterations")}
     with prune(bench.model, schedule=pruning.schedule, rho=candidate.rho, **settings):
         return bench.model.generate(**call)[0, ids.shape[1] :].tolist()
 
