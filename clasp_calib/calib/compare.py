@@ -64,7 +64,7 @@ def _scores(evaluator: Evaluator, sample: Sample, label: str, settings: Sequence
     found: dict[tuple[Pruning, Candidate], float] = {}
     for pruning in dict.fromkeys(setting.pruning for setting in settings):
         candidates = list(dict.fromkeys(s.candidates[label] for s in settings if s.pruning == pruning))
-        scores = evaluator.scores(sample, candidates, pruning)
+        scores = evaluator.scores(sample, candidates, pruning).score
         found |= {(pruning, candidate): score for candidate, score in zip(candidates, scores, strict=True)}
     return [found[setting.pruning, setting.candidates[label]] for setting in settings]
 

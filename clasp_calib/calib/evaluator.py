@@ -1,6 +1,6 @@
 """What candidates score on a sample: many candidates, one read of the picture, one forward.
 
-Shapes: M mixtures, l cached layers, T patches, C width of the tower.
+Shapes: M mixtures, l cached layers, T patches or tokens of an answer, C width of the tower, B candidates, V words.
 
 **One-pass scoring.** Under greedy decoding an answer equals a reference to the last token (end of sequence included) if
 and only if every token of the reference is the most likely one after the prompt and the reference's tokens before it.
@@ -20,6 +20,7 @@ from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.features import CachedFeatures
 from clasp_calib.calib.metrics import EXACT, metric
 from clasp_calib.calib.prompting import Prompter
+from clasp_calib.calib.scores import Scores
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.pruner import prune
@@ -63,21 +64,17 @@ class Evaluator:
         self._max_new_tokens = max_new_tokens
 
     @torch.inference_mode()
-    def scores(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> list[float]:
-        """Score of each candidate on one sample, in [0, 1]."""
-        found: list[float] = []
-        for start in range(0, len(candidates), ROWS):
-            part = candidates[start : start + ROWS]
-            if (sample.metric or EXACT) == EXACT:
-                found += self._one_pass(sample, part, pruning)
-            else:
-                found += self._generated(sample, part, pruning)
-        return found
+    def scores(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
+        """Score of each candidate on one sample, in [0, 1], and its companion where one forward gives both."""
+        score = self._one_pass if (sample.metric or EXACT) == EXACT else self._generated
+        parts = [candidates[start : start + ROWS] for start in range(0, len(candidates), ROWS)]
+        return Scores.joined([score(sample, part, pruning) for part in parts])
 
-    def _one_pass(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> list[float]:
+    def _one_pass(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
         visual, fan = self._project(sample, candidates)
         prompt = self._prompter.prompt(sample.question)
         right = torch.zeros(len(candidates), dtype=torch.bool)
+        nll = torch.full((len(candidates),), torch.inf)
         for reference in dict.fromkeys(sample.answers):
             answer = self._prompter.answer(sample.question, reference)
             ids = torch.tensor(prompt + answer[:-1], device=self._model.device)
@@ -89,11 +86,13 @@ class Evaluator:
                     logits_to_keep=len(answer),
                     use_cache=False,
                 )
-            hit = (output.logits.argmax(-1).cpu() == torch.tensor(answer)).all(-1)
-            right |= hit if pruning.schedule else hit[torch.tensor(fan)]
-        return right.float().tolist()
+            logits_BTV = output.logits if pruning.schedule else output.logits[fan]
+            answer_T = torch.tensor(answer, device=ids.device)
+            right |= (logits_BTV.argmax(-1) == answer_T).all(-1).cpu()
+            nll = torch.minimum(nll, _nll(logits_BTV, answer_T).cpu())
+        return Scores(tuple(right.float().tolist()), tuple(nll.tolist()))
 
-    def _generated(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> list[float]:
+    def _generated(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
         visual, fan = self._project(sample, candidates)
         prompt = torch.tensor(self._prompter.prompt(sample.question), device=self._model.device)
         with self._pruned(sample, pruning, candidates, None, len(prompt)):
@@ -106,7 +105,7 @@ class Evaluator:
             )
         answers = self._prompter.decode(output[:, len(prompt) :])
         score = metric(sample.metric or EXACT)
-        return [score(answer, sample.answers) for answer in answers]
+        return Scores(tuple(score(answer, sample.answers) for answer in answers))
 
     def _project(self, sample: Sample, candidates: Sequence[Candidate]) -> tuple[list[Tensor], list[int]]:
         """Visual tokens of each different mixture, and which of them each candidate uses."""
@@ -139,3 +138,8 @@ class Evaluator:
             prompt_lengths=prompt,
             fan=fan,
         )
+
+
+def _nll(logits_BTV: Tensor, answer_T: Tensor) -> Tensor:
+    """Negative log-likelihood [B] of an answer, float32 nats."""
+    return -logits_BTV.float().log_softmax(-1).gather(2, answer_T.expand(len(logits_BTV), -1)[..., None]).sum((1, 2))

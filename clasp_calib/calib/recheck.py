@@ -74,6 +74,6 @@ def recheck(
     found = []
     for row in track(chosen, "answering", len(chosen)):
         setting = settings[row.budget]
-        (score,) = evaluator.scores(by_id[row.sample], [setting.candidates[row.label]], setting.pruning)
+        (score,) = evaluator.scores(by_id[row.sample], [setting.candidates[row.label]], setting.pruning).score
         found.append(Rechecked(row, score))
     return found

@@ -99,7 +99,7 @@ def search_class(
         known = ledger.known(step)
         unknown = [c for c in live if c not in known]
         if unknown:
-            scores = evaluator.scores(sample, [candidates[c] for c in unknown], pruning)
+            scores = evaluator.scores(sample, [candidates[c] for c in unknown], pruning).score
             ledger.record(step, dict(zip(unknown, scores, strict=True)))
             known = ledger.known(step)
         tick(len(live))

@@ -8,6 +8,7 @@ import pytest
 from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.compare import MACRO, Comparison, Setting, compare
 from clasp_calib.calib.evaluator import Pruning
+from clasp_calib.calib.scores import Scores
 from clasp_calib.common.samples import Sample
 
 GOOD, BAD = Candidate("good", (1.0,), 1.0), Candidate("bad", (1.0,), 0.5)
@@ -21,7 +22,7 @@ class Fake:
 
     def scores(self, sample, candidates, pruning):
         self.calls.append((sample.id, len(candidates)))
-        return [float(candidate.name in sample.id) for candidate in candidates]
+        return Scores(tuple(float(candidate.name in sample.id) for candidate in candidates))
 
 
 def samples(label, *ids):

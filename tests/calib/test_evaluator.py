@@ -1,6 +1,7 @@
 """Scores are those of really answering: one forward instead of decoding, many candidates at once."""
 
 import random
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.evaluator import Evaluator, Pruning
 from clasp_calib.calib.features import CachedFeatures
 from clasp_calib.calib.metrics import metric
+from clasp_calib.calib.scores import Scores
 from clasp_calib.common.errors import CacheError
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.pruner import prune
@@ -43,24 +45,48 @@ def evaluator(bench):
     return Evaluator(bench.model, bench.prompter, CachedFeatures(bench.store, (0, 1, 2, 3, 4)), LONGEST)
 
 
-@torch.inference_mode()
-def answer(bench, sample, candidate, pruning):
-    """What the model says: the obvious way, one candidate at a time, token after token."""
+def applied(bench, candidate, pruning, **more):
+    """The pruning of one candidate, set up by hand."""
+    if pruning.schedule is None:
+        return nullcontext()
+    settings = {name: getattr(pruning, name) for name in ("raters", "positions", "features", "iterations")}
+    return prune(bench.model, schedule=pruning.schedule, rho=candidate.rho, **settings, **more)
+
+
+def visual_tokens(bench, sample, candidate):
+    """What the model takes for the picture, mixed by hand."""
     adapter = adapter_for(bench.model)
     layers = bench.store.read(image_key(sample.image), (0, 1, 2, 3, 4)).float()
     fused = sum(weight * layer for weight, layer in zip(candidate.alpha, layers, strict=True))
+    return adapter.encoder_outputs(adapter.project(bench.model, fused[None]))
+
+
+@torch.inference_mode()
+def answer(bench, sample, candidate, pruning):
+    """What the model says: the obvious way, one candidate at a time, token after token."""
     ids = torch.tensor([bench.prompter.prompt(sample.question)])
     call = {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
-        "mm_encoder_outputs": adapter.encoder_outputs(adapter.project(bench.model, fused[None])),
+        "mm_encoder_outputs": visual_tokens(bench, sample, candidate),
         "max_new_tokens": LONGEST,
     }
-    if pruning.schedule is None:
+    with applied(bench, candidate, pruning):
         return bench.model.generate(**call)[0, ids.shape[1] :].tolist()
-    settings = {name: getattr(pruning, name) for name in ("raters", "positions", "features", "iterations")}
-    with prune(bench.model, schedule=pruning.schedule, rho=candidate.rho, **settings):
-        return bench.model.generate(**call)[0, ids.shape[1] :].tolist()
+
+
+@torch.inference_mode()
+def nll(bench, sample, candidate, pruning, reference):
+    """How unlikely the model finds an answer: word by word, each in a forward of its own."""
+    prompt, total = bench.prompter.prompt(sample.question), 0.0
+    said = bench.prompter.answer(sample.question, reference)
+    with applied(bench, candidate, pruning, prompt_lengths=len(prompt)):
+        for count, token in enumerate(said):
+            visual = visual_tokens(bench, sample, candidate)
+            ids = torch.tensor([prompt + said[:count]])
+            logits = bench.model(input_ids=ids, mm_encoder_outputs=visual, use_cache=False).logits[0, -1]
+            total -= float(logits.double().softmax(-1)[token].log())
+    return total
 
 
 @pytest.mark.parametrize("pruning", PRUNINGS.values(), ids=PRUNINGS)
@@ -71,12 +97,24 @@ def test_one_forward_scores_what_decoding_would(bench, evaluator, pruning):
         chosen = said[number % len(said)]
         references = (bench.prompter.decode([chosen])[0], rng.choice(WORDS)) if chosen[-1] == EOS else WORDS
         accepted = [bench.prompter.answer(sample.question, reference) for reference in references]
-        scores = evaluator.scores(replace(sample, answers=references), CANDIDATES, pruning)
-        assert scores == [float(ids in accepted) for ids in said]
+        scores = evaluator.scores(replace(sample, answers=references), CANDIDATES, pruning).score
+        assert scores == tuple(float(ids in accepted) for ids in said)
         scored.append(scores)
     right = sum(map(sum, scored)) / len(CANDIDATES) / len(scored)
     assert 0.1 < right < 0.9, "these answers tell nothing"
     assert any(0 < sum(scores) < len(scores) for scores in scored), "no candidate differs from another"
+
+
+@pytest.mark.parametrize("pruning", PRUNINGS.values(), ids=PRUNINGS)
+def test_the_companion_is_the_nll_of_the_likeliest_reference(bench, evaluator, pruning):
+    references, likeliest = ("two red", "no", "red", "yes"), set()
+    for sample in bench.samples[:4]:
+        found = evaluator.scores(replace(sample, answers=references), CANDIDATES, pruning).nll
+        for candidate, value in zip(CANDIDATES, found, strict=True):
+            each = [nll(bench, sample, candidate, pruning, reference) for reference in references]
+            assert value == pytest.approx(min(each), abs=1e-4)
+            likeliest.add(each.index(min(each)))
+    assert len(likeliest) > 1, "always the same reference is the likeliest"
 
 
 @pytest.mark.parametrize("name", ["exact", "exact_match"])
@@ -86,8 +124,10 @@ def test_candidates_of_one_forward_score_as_alone(bench, evaluator, pruning, nam
     for sample in bench.samples[:2]:
         said = bench.prompter.decode([answer(bench, sample, CANDIDATES[3], pruning)])[0]
         asked = replace(sample, answers=(said, *WORDS), metric=name)
-        alone = [evaluator.scores(asked, [candidate], pruning)[0] for candidate in CANDIDATES]
-        assert evaluator.scores(asked, CANDIDATES, pruning) == alone
+        alone = Scores.joined([evaluator.scores(asked, [candidate], pruning) for candidate in CANDIDATES])
+        together = evaluator.scores(asked, CANDIDATES, pruning)
+        assert together.score == alone.score
+        assert together.nll == (None if name == "exact_match" else pytest.approx(alone.nll, abs=1e-4))
 
 
 @pytest.mark.parametrize("pruning", PRUNINGS.values(), ids=PRUNINGS)
@@ -97,8 +137,8 @@ def test_other_metrics_read_the_generated_answer(bench, evaluator, pruning):
         said = bench.prompter.decode([answer(bench, sample, candidate, pruning) for candidate in CANDIDATES])
         for name, references in (("exact_match", (f"{said[1].upper()}.", "red")), ("yes_no", ("yes",))):
             asked = replace(sample, answers=references, metric=name)
-            expected = [metric(name)(text, references) for text in said]
-            assert evaluator.scores(asked, CANDIDATES, pruning) == expected
+            expected = tuple(metric(name)(text, references) for text in said)
+            assert evaluator.scores(asked, CANDIDATES, pruning) == Scores(expected, None)
             scored += expected
     assert 0 < sum(scored) < len(scored)
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.evaluator import Pruning
+from clasp_calib.calib.scores import Scores
 from clasp_calib.common.samples import Sample
 from clasp_calib.search.engine import RaceSettings, search_class
 from clasp_calib.search.ledger import Ledger, open_storage
@@ -34,7 +35,7 @@ class Fake:
         self.life -= 1
         numbers = [0 if c.prototype == "own" else int(c.prototype[1:]) for c in live]
         self.asked += [(number, sample.id) for number in numbers]
-        return [self.worth(sample.id.split("-")[0], number, sample) for number in numbers]
+        return Scores(tuple(self.worth(sample.id.split("-")[0], number, sample) for number in numbers))
 
 
 def search(root, fake, count=6, selection=SELECTION, ticks=None, race=RACE):

@@ -1,0 +1,26 @@
+"""What candidates scored on a sample."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One value for each candidate, in their order.
+
+    ``score`` is what is maximised. ``nll`` is its companion where the same forward gives it, ``None`` elsewhere: the
+    negative log-likelihood in nats of the accepted answer that a candidate finds most likely, summed over its tokens,
+    the end of sequence included. It varies less from sample to sample than a score that is right or wrong.
+    """
+
+    score: tuple[float, ...]
+    nll: tuple[float, ...] | None = None
+
+    @staticmethod
+    def joined(parts: Sequence["Scores"]) -> "Scores":
+        """Those of several groups of candidates, one after the other."""
+        nll = [part.nll for part in parts if part.nll is not None]
+        return Scores(
+            tuple(score for part in parts for score in part.score),
+            tuple(value for values in nll for value in values) if len(nll) == len(parts) else None,
+        )
