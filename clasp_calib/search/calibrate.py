@@ -24,9 +24,9 @@ from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.schedule import Budget, Schedule, decoder_flops, solve_schedule
 from clasp_calib.search.engine import Choice, RaceSettings, search_class
+from clasp_calib.search.halving import cost, rungs
 from clasp_calib.search.identity import text_settings, weights_digest
 from clasp_calib.search.ledger import Ledger, open_storage
-from clasp_calib.search.racing import cost, rungs
 from clasp_calib.search.space import OWN, default_space, read_space, write_space
 
 SCORING = 1

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.evaluator import Evaluator, Pruning
 from clasp_calib.common.samples import Sample
+from clasp_calib.search.halving import race, rungs
 from clasp_calib.search.ledger import Ledger
-from clasp_calib.search.racing import race, rungs
 
 SELECTION = 1_000_000
 """Ledger steps of selection samples start here, behind all calibration samples."""

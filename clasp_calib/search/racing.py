@@ -1,85 +1,175 @@
-"""Early rejection: successive halving over paired samples, with the default never rejected.
+"""A race: candidates measured on the same samples, block by block, dropped when the evidence is against them.
 
-All candidates see the same samples in the same order. After each rung the worse part goes. The default stays to the
-end whatever it scores, so that the winner is always compared with doing nothing on the same samples.
+Shapes: C candidates, n samples of a block, m live candidates.
+
+The promise: with probability ``confidence`` the winner's true mean score is at most ``indifference`` below the best
+candidate's. A race is a function of the scores alone: the same scores give the same race, bit for bit, so that a
+search that was killed is resumed by racing again over what was recorded.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Protocol
 
-Scores = dict[int, list[float]]
-"""Candidate index -> its scores on the samples so far."""
-Measure = Callable[[int, Sequence[int]], Sequence[float]]
-"""Of a sample's index and live candidates: the score of each."""
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Rung:
-    """After ``samples`` samples, keep ``keep`` candidates (and the default)."""
+class Observations:
+    """What one block of samples says of the live candidates.
+
+    ``score`` is [n, m] in [0, 1], the metric; ``nll`` is [n, m], the answer's negative log-likelihood in nats, or
+    ``None`` where it is not known.
+    """
+
+    score: Floats
+    nll: Floats | None = None
+
+
+class Measure(Protocol):
+    """Measures the candidates ``live`` on the samples ``samples`` (indices in the race's one order)."""
+
+    def __call__(self, samples: range, live: Sequence[int]) -> Observations:
+        """Observations of shape [len(samples), len(live)]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What is known of the candidates before any is measured: ``alpha`` [C, L] over layers and ``rho`` [C]."""
+
+    alpha: Floats
+    rho: Floats
+
+
+@dataclass(frozen=True)
+class RaceSettings:
+    """What a race promises, and where it looks.
+
+    ``indifference`` is in units of the score (0.005 is half a point); blocks end after ``first`` samples and then
+    after ``growth`` times as many.
+    """
+
+    indifference: float = 0.005
+    confidence: float = 0.95
+    first: int = 32
+    growth: float = 1.4
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a race stands behind a block."""
 
     samples: int
-    keep: int
+    """That the live candidates have seen."""
+    live: tuple[int, ...]
+    """Who goes on, in ascending order."""
+    rejected: tuple[int, ...]
+    """Who was rejected behind this block."""
+    leader: int
+    confidence: float
+    """That the leader is within ``indifference`` of the best."""
 
 
-def rungs(samples: int, candidates: int, first: int, eta: float) -> list[Rung]:
-    """The plan of a race: ``first`` samples for all, then ``eta`` times more samples for ``1 / eta`` of them.
+@dataclass(frozen=True)
+class RaceResult:
+    """How a race ended."""
 
-    Args:
-        samples: how many there are.
-        candidates: how many start.
-        first: samples of the first rung.
-        eta: halving factor, above 1.
-    """
-    plan = []
-    alive, seen = float(candidates), first
-    while seen < samples and alive > 1:
-        alive = max(1.0, alive / eta)
-        plan.append(Rung(seen, max(1, round(alive))))
-        seen = max(seen + 1, round(seen * eta))
-    return [*plan, Rung(samples, 1)]
+    winner: int
+    ranked: tuple[int, ...]
+    """Who was live at the end, best first."""
+    confidence: float
+    """That the winner is within ``indifference`` of the best; under the one asked for when the samples ran out."""
+    seen: tuple[int, ...]
+    """[C] samples that each candidate was measured on."""
+    standings: tuple[Standing, ...]
+
+    @property
+    def evaluations(self) -> int:
+        """Candidate-sample pairs that were measured."""
+        return sum(self.seen)
 
 
-def cost(plan: Sequence[Rung], candidates: int) -> int:
-    """The most evaluations that a race of this plan takes (one candidate on one sample each)."""
-    total, seen, alive = 0, 0, candidates
-    for rung in plan:
-        total += (rung.samples - seen) * alive
-        seen, alive = rung.samples, min(alive, rung.keep + 1)
-    return total
+def block_ends(samples: int, first: int, growth: float) -> list[int]:
+    """After how many samples a race looks at its evidence: ``first``, then ``growth`` times as many, the last all."""
+    ends = []
+    end = first
+    while end < samples:
+        ends.append(end)
+        end = max(end + 1, round(end * growth))
+    return [*ends, samples]
 
 
 def race(
-    plan: Sequence[Rung],
+    samples: int,
     candidates: int,
     measure: Measure,
+    settings: RaceSettings,
+    structure: Structure | None = None,
     default: int = 0,
-    on_reject: Callable[[int], None] = lambda candidate: None,
-) -> tuple[list[int], Scores]:
+    on_block: Callable[[Standing], None] = lambda standing: None,
+) -> RaceResult:
     """Run a race.
 
     Args:
-        plan: as `rungs` gives it.
-        candidates: how many; they are numbered from 0, and of equal ones the lower number is kept.
-        measure: scores live candidates on one sample.
+        samples: how many there are at most, at least 1; their order was shuffled once, before.
+        candidates: C; numbered from 0, and of equal ones the lower number is preferred.
+        measure: asked for each block once, in order, with ascending live candidates.
+        settings: what to promise.
+        structure: of the candidates.
         default: the candidate that is never rejected.
-        on_reject: told of each rejected candidate.
-
-    Returns:
-        Those that reached the last rung, best first, and all scores.
+        on_block: told where the race stands behind each block.
     """
-    scores: Scores = {c: [] for c in range(candidates)}
-    alive, seen = list(range(candidates)), 0
-    for rung in plan:
-        for sample in range(seen, rung.samples):
-            for candidate, score in zip(alive, measure(sample, alive), strict=True):
-                scores[candidate].append(score)
-        seen = rung.samples
-        ranked = sorted(alive, key=lambda c: (-sum(scores[c]), c))
-        if rung is plan[-1]:
-            return ranked, scores
-        kept = {*ranked[: rung.keep], default}
-        for candidate in alive:
-            if candidate not in kept:
-                on_reject(candidate)
-        alive = sorted(kept)
-    raise AssertionError("a plan has at least one rung")
+    live = list(range(candidates))
+    seen = [0] * candidates
+    score = np.empty((0, candidates))
+    standings: list[Standing] = []
+    ends = block_ends(samples, settings.first, settings.growth)
+    # Bonferroni over looks and rivals: whatever is concluded at any look is wrong with at most 1 - confidence.
+    level = (1 - settings.confidence) / (len(ends) * max(1, candidates - 1))
+    begun = 0
+    for end in ends:
+        block = measure(range(begun, end), live)
+        score = np.vstack([score[:, live] if len(score) else np.empty((0, len(live))), block.score])
+        for candidate in live:
+            seen[candidate] = end
+        begun = end
+        order = sorted(range(len(live)), key=lambda c: (-score[:, c].mean(), c))
+        leader = order[0]
+        most = _highest_lead(score, leader, level)
+        rejected = [c for c, high in enumerate(most) if high < 0 and live[c] != default and c != leader]
+        sure = bool(np.all(most <= settings.indifference))
+        ranked = [live[c] for c in order if c not in rejected]
+        keep = [c for c in range(len(live)) if c not in rejected]
+        standing = Standing(
+            end,
+            tuple(live[c] for c in keep),
+            tuple(live[c] for c in rejected),
+            live[leader],
+            settings.confidence if sure else 0.0,
+        )
+        on_block(standing)
+        standings.append(standing)
+        full = np.full((len(score), candidates), np.nan)
+        full[:, [live[c] for c in keep]] = score[:, keep]
+        score = full
+        live = list(standing.live)
+        if sure:
+            break
+    return RaceResult(ranked[0], tuple(ranked), standings[-1].confidence, tuple(seen), tuple(standings))
+
+
+def _highest_lead(score: Floats, leader: int, level: float) -> Floats:
+    """[m] upper bound, at a one-sided level, of how much each candidate's true mean is above the leader's."""
+    difference = score - score[:, [leader]]
+    n = len(difference)
+    mean = difference.mean(0)
+    # One made-up disagreement, so that a few samples without any do not count as certainty.
+    variance = (((difference - mean) ** 2).sum(0) + 1) / n
+    bound: Floats = mean + NormalDist().inv_cdf(1 - level) * np.sqrt(variance / n)
+    bound[leader] = 0.0
+    return bound

@@ -21,7 +21,7 @@ from clasp_calib.reference.scenes import draw_scene
 from clasp_calib.reference.supervision import KIND, patch_labels
 from clasp_calib.reference.vocabulary import COLORS, KINDS, SIZES, WORDS
 from clasp_calib.runtime.schedule import Schedule, parse_budget, solve_schedule
-from clasp_calib.search.racing import cost, rungs
+from clasp_calib.search.halving import cost, rungs
 from clasp_calib.search.space import default_space, read_space
 
 EXAMPLES = ROOT / "examples"

@@ -9,8 +9,8 @@ from clasp_calib.calib.evaluator import Pruning
 from clasp_calib.calib.scores import Scores
 from clasp_calib.common.samples import Sample
 from clasp_calib.search.engine import RaceSettings, search_class
+from clasp_calib.search.halving import cost, rungs
 from clasp_calib.search.ledger import Ledger, open_storage
-from clasp_calib.search.racing import cost, rungs
 
 PRUNING = Pruning(None)
 CALIBRATION = [Sample(f"calibration-{i}", "?") for i in range(12)]

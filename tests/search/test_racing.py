@@ -1,86 +1,90 @@
-"""Early rejection: what it costs, whom it may not reject, and that it finds the best where nothing is noise."""
+"""Races: what is asked of whom, who may not be rejected, and that the promise holds where the means are known."""
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clasp_calib.search.racing import Rung, cost, race, rungs
+from clasp_calib.search.racing import Observations, RaceSettings, block_ends, race
 
-PLANS = {
-    "samples": st.integers(1, 60),
-    "candidates": st.integers(1, 30),
-    "first": st.integers(1, 20),
-    "eta": st.floats(1.1, 4),
-}
+SMALL = {"samples": st.integers(1, 80), "candidates": st.integers(1, 9), "seed": st.integers(0, 10**6)}
 
 
-class Measured:
-    """Scores from a table, or noise; counts what is asked."""
+class Table:
+    """Answers from a table of scores, and remembers what was asked."""
 
-    def __init__(self, score):
-        self.score = score
-        self.asked = []
+    def __init__(self, score, nll=None):
+        self.score, self.nll, self.asked = score, nll, []
 
-    def __call__(self, sample, live):
-        self.asked += [(candidate, sample) for candidate in live]
-        return [self.score(candidate, sample) for candidate in live]
-
-
-def test_a_plan_by_hand():
-    assert rungs(40, 24, 6, 2) == [Rung(6, 12), Rung(12, 6), Rung(24, 3), Rung(40, 1)]
-    assert cost(rungs(40, 24, 6, 2), 24) == 6 * 24 + 6 * 13 + 12 * 7 + 16 * 4
-    assert rungs(5, 24, 6, 2) == [Rung(5, 1)]
-    assert rungs(40, 1, 6, 2) == [Rung(40, 1)]
+    def __call__(self, samples, live):
+        self.asked.append((samples, tuple(live)))
+        rows = np.ix_(list(samples), list(live))
+        return Observations(self.score[rows], None if self.nll is None else self.nll[rows])
 
 
-@given(**PLANS)
-@example(samples=5, candidates=9, first=1, eta=1.1)
-def test_a_plan_rises_to_all_samples_and_falls_to_one_candidate(samples, candidates, first, eta):
-    plan = rungs(samples, candidates, first, eta)
-    seen, kept = [r.samples for r in plan], [r.keep for r in plan]
-    assert all(a < b for a, b in pairwise(seen))
-    assert kept == sorted(kept, reverse=True)
-    assert (seen[-1], kept[-1]) == (samples, 1)
+def coin_flips(samples, candidates, seed):
+    return (np.random.default_rng(seed).random((samples, candidates)) < 0.7).astype(float)
 
 
-@given(**PLANS, seed=st.integers(0, 10**6), data=st.data())
-def test_the_default_survives_and_the_plan_bounds_the_cost(samples, candidates, first, eta, seed, data):
+@given(st.integers(1, 5000), st.integers(1, 200), st.floats(1.01, 4))
+def test_blocks_grow_to_all_samples(samples, first, growth):
+    ends = block_ends(samples, first, growth)
+    assert all(a < b for a, b in pairwise(ends))
+    assert ends[-1] == samples
+    assert ends[0] == min(first, samples)
+
+
+@given(**SMALL, data=st.data())
+@settings(deadline=None)
+def test_live_candidates_are_measured_once_in_order_and_the_default_survives(samples, candidates, seed, data):
     default = data.draw(st.integers(0, candidates - 1))
-    plan = rungs(samples, candidates, first, eta)
-    measured = Measured(lambda candidate, sample: hash((seed, candidate, sample)) % 2)
-    rejected = []
-    ranked, scores = race(plan, candidates, measured, default, rejected.append)
-    assert default in ranked
-    assert len(scores[default]) == samples
-    assert len(measured.asked) <= cost(plan, candidates)
-    assert len(measured.asked) == len(set(measured.asked)) == sum(map(len, scores.values()))
-    assert sorted([*rejected, *ranked]) == list(range(candidates))
-    for candidate, of in scores.items():
-        assert of == [measured.score(candidate, sample) for sample in range(len(of))]
-        assert len(of) == samples if candidate in ranked else len(of) in {r.samples for r in plan}
+    table = Table(coin_flips(samples, candidates, seed))
+    told = []
+    result = race(samples, candidates, table, RaceSettings(first=8), default=default, on_block=told.append)
+    assert tuple(told) == result.standings
+    assert [s.start for s, _ in table.asked] == [0, *(s.stop for s, _ in table.asked[:-1])]
+    lives = [live for _, live in table.asked]
+    assert lives[0] == tuple(range(candidates))
+    assert lives[1:] == [standing.live for standing in told[:-1]]
+    for live, standing in zip(lives, told, strict=True):
+        assert sorted([*standing.live, *standing.rejected]) == sorted(live)
+        assert default in standing.live
+        assert standing.leader in standing.live
+    assert sorted(result.ranked) == list(told[-1].live)
+    assert result.winner == result.ranked[0]
+    measured = np.zeros(candidates, int)
+    for part, live in table.asked:
+        measured[list(live)] += len(part)
+    assert result.seen == tuple(measured)
+    assert result.evaluations == measured.sum()
 
 
-@given(**PLANS, data=st.data())
-def test_without_noise_the_best_wins_and_of_equals_the_first(samples, candidates, first, eta, data):
-    worth = data.draw(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=candidates, max_size=candidates))
-    ranked, _ = race(rungs(samples, candidates, first, eta), candidates, lambda sample, live: [worth[c] for c in live])
-    assert ranked[0] == worth.index(max(worth))
-    assert ranked == sorted(ranked, key=lambda c: (-worth[c], c))
+@given(**SMALL)
+@settings(deadline=None, max_examples=25)
+def test_the_same_scores_give_the_same_race(samples, candidates, seed):
+    score = coin_flips(samples, candidates, seed)
+    first = race(samples, candidates, Table(score), RaceSettings(first=8))
+    assert race(samples, candidates, Table(score), RaceSettings(first=8)) == first
 
 
-def test_all_live_candidates_see_the_same_samples_in_order():
-    steps = []
-
-    def measure(sample, live):
-        steps.append((sample, tuple(live)))
-        return [float(candidate == 2) for candidate in live]
-
-    race([Rung(2, 1), Rung(4, 1)], 3, measure, default=1)
-    assert steps == [(0, (0, 1, 2)), (1, (0, 1, 2)), (2, (1, 2)), (3, (1, 2))]
+@pytest.mark.parametrize(("samples", "candidates"), [(1, 1), (1, 5), (200, 1)])
+def test_races_with_little_to_race(samples, candidates):
+    result = race(samples, candidates, Table(np.ones((samples, candidates))), RaceSettings())
+    assert result.winner == 0
 
 
-def test_a_measure_that_answers_for_fewer_candidates_is_an_error():
-    with pytest.raises(ValueError, match="shorter"):
-        race([Rung(1, 1)], 2, lambda sample, live: [0.0])
+def test_equal_candidates_end_early_and_the_default_wins():
+    result = race(2000, 20, Table(np.ones((2000, 20))), RaceSettings(), default=0)
+    assert result.winner == 0
+    assert result.confidence >= 0.95
+    assert result.evaluations < 2000 * 20
+
+
+def test_a_hopeless_candidate_goes_soon():
+    score = np.ones((2000, 3))
+    score[:, 1] = 0
+    result = race(2000, 3, Table(score), RaceSettings(), default=0)
+    assert result.seen[1] <= 100
+    assert result.winner == 0
