@@ -27,6 +27,15 @@ Floats = npt.NDArray[np.float32]
 Kernel = Callable[[npt.NDArray[np.uint64], npt.NDArray[np.uint64], Floats, Floats, int], None]
 
 
+def mixtures(slabs: Sequence[Stored], weights_ML: Floats, precision: str, out_MTC: Floats | None = None) -> Floats:
+    """Several mixtures of a picture's slabs; arguments as for `weighted_sum`, ``out_MTC`` is made when it is None."""
+    if out_MTC is None:
+        out_MTC = np.empty((len(weights_ML), *slabs[0].data_LTC.shape[1:]), np.float32)
+    for weights_L, fused_TC in zip(weights_ML, out_MTC, strict=True):
+        weighted_sum(slabs, weights_L, precision, fused_TC)
+    return out_MTC
+
+
 def weighted_sum(slabs: Sequence[Stored], weights: Sequence[float] | Floats, precision: str, out_TC: Floats) -> None:
     """Write the mixture of a picture's slabs into ``out_TC``.
 

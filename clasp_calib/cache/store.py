@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clasp_calib.cache.disk import checksums
 from clasp_calib.cache.index import Durability, Entry, Index
-from clasp_calib.cache.kernels import weighted_sum
+from clasp_calib.cache.kernels import mixtures
 from clasp_calib.cache.opened import Damage, Opened
 from clasp_calib.cache.precision import Stored, precision_of
 from clasp_calib.cache.shard import RAGGED, REPAIR, Form
@@ -287,12 +287,7 @@ class FeatureStore:
         Raises:
             CacheError: the picture or a layer of it is not there, or is damaged.
         """
-        slabs = self.views(key, layers, verify)
-        if out_MTC is None:
-            out_MTC = np.empty((len(weights_ML), *slabs[0].data_LTC.shape[1:]), np.float32)
-        for weights_L, fused_TC in zip(weights_ML, out_MTC, strict=True):
-            weighted_sum(slabs, weights_L, self.precision.name, fused_TC)
-        return out_MTC
+        return mixtures(self.views(key, layers, verify), weights_ML, self.precision.name, out_MTC)
 
     def prefetch(self, keys: Iterable[str], layers: Sequence[int]) -> None:
         """Let the system begin to read what will be wanted next; does not wait."""

@@ -14,9 +14,9 @@ from clasp_calib.baselines.random_pruning import RandomPruning
 from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.compare import Comparison, Setting, compare
 from clasp_calib.calib.evaluator import Evaluator, Pruning
-from clasp_calib.calib.features import CachedFeatures, open_cache
 from clasp_calib.calib.intervals import Interval
 from clasp_calib.calib.prompting import Prompter
+from clasp_calib.calib.sources import open_source
 from clasp_calib.calib.timing import seconds_per_answer
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.samples import Sample
@@ -96,7 +96,7 @@ def evaluate_artifact(
     artifact: Artifact,
     budgets: Sequence[str],
     samples: Mapping[str, Sequence[Sample]],
-    cache: Path,
+    cache: Path | None,
     seed: int,
     timed: int,
 ) -> Evaluation:
@@ -108,7 +108,7 @@ def evaluate_artifact(
         artifact: what to evaluate.
         budgets: which of its budgets.
         samples: by class.
-        cache: feature cache that holds the samples' pictures.
+        cache: feature cache that holds the samples' pictures; None runs the vision tower instead.
         seed: of random pruning and of the bootstrap.
         timed: how many answers to time for each setting, of all classes in turn.
 
@@ -144,15 +144,17 @@ def evaluate_artifact(
     return Evaluation(tuple(results))
 
 
-def evaluator_for(model: Any, processor: Any, artifact: Artifact, samples: Sequence[Sample], cache: Path) -> Evaluator:
-    """An evaluator on cached features with everything that the artifact's settings need for these samples.
+def evaluator_for(
+    model: Any, processor: Any, artifact: Artifact, samples: Sequence[Sample], cache: Path | None
+) -> Evaluator:
+    """An evaluator with everything that the artifact's settings need for these samples.
 
     Raises:
         CacheError: a picture or a layer is not cached.
     """
     adapter = adapter_for(model)
     used = {layer for layer in range(adapter.vision_layers + 1) if artifact.alphas[..., layer].any()}
-    features = CachedFeatures(open_cache(cache, model, processor), tuple(sorted({*used, adapter.own_layer})))
+    features = open_source(cache, model, processor).at(tuple(sorted({*used, adapter.own_layer})))
     features.check(list(samples))
     prompter = Prompter(processor, adapter.tokens_per_image, artifact.manifest.prompt)
     return Evaluator(model, prompter, features, artifact.manifest.decoding.max_new_tokens)

@@ -1,6 +1,7 @@
 """What candidates score on a sample: many candidates, one read of the picture, one forward.
 
-Shapes: M mixtures, l cached layers, T patches or tokens of an answer, C width of the tower, B candidates, V words.
+Shapes: M mixtures, l layers that may be mixed, T patches or tokens of an answer, C width of the tower, B candidates,
+V words.
 
 **One-pass scoring.** Under greedy decoding an answer equals a reference to the last token (end of sequence included) if
 and only if every token of the reference is the most likely one after the prompt and the reference's tokens before it.
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from clasp_calib.calib.candidate import Candidate
-from clasp_calib.calib.features import CachedFeatures
+from clasp_calib.calib.features import Features
 from clasp_calib.calib.metrics import EXACT, metric
 from clasp_calib.calib.prompting import Prompter
 from clasp_calib.calib.scores import Scores
@@ -47,16 +48,16 @@ class Pruning:
 
 
 class Evaluator:
-    """Scores candidates of one model on cached features.
+    """Scores candidates of one model.
 
     Args:
         model: in evaluation mode.
         prompter: of the same model.
-        features: cached layers; a candidate's mixture may use no others.
+        features: vision layers; a candidate's mixture may use no others.
         max_new_tokens: longest answer where a metric has to generate.
     """
 
-    def __init__(self, model: Any, prompter: Prompter, features: CachedFeatures, max_new_tokens: int = MAX_NEW_TOKENS):
+    def __init__(self, model: Any, prompter: Prompter, features: Features, max_new_tokens: int = MAX_NEW_TOKENS):
         self._model = model
         self._adapter = adapter_for(model)
         self._prompter = prompter

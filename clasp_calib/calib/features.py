@@ -1,26 +1,58 @@
-"""Where the evaluator gets a picture's vision layers from: the cache."""
+"""Where the evaluator gets a picture's vision layers from, and the first of such places: the cache.
 
+Shape suffixes: M mixtures, l layers that may be mixed, T patch tokens, C width of the tower.
+"""
+
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from clasp_calib.cache.encode import image_key
-from clasp_calib.cache.fingerprint import encoder_fingerprint
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import CacheError
 from clasp_calib.common.samples import Sample
 
 
-def open_cache(root: Path, model: Any, processor: Any) -> FeatureStore:
-    """The feature cache of a model, for reading.
+class Features(Protocol):
+    """Mixtures of samples' vision layers. All kinds give the same bits for the same layers, kept in the same precision.
 
-    Raises:
-        CacheError: there is none, or it was made by another encoder.
+    The kinds are `CachedFeatures` and `clasp_calib.calib.live.LiveFeatures`; `clasp_calib.calib.sources` chooses.
     """
-    return FeatureStore.open(root, encoder=encoder_fingerprint(model, processor))
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that may be mixed, as ``hidden_states`` counts them."""
+        ...
+
+    def fused(self, sample: Sample, alpha_Ml: Tensor) -> Tensor:
+        """Mixtures of the layers of the sample's picture, ``[M, T, C]`` float32.
+
+        Args:
+            sample: has a picture.
+            alpha_Ml: weights, one row a mixture, one column each of ``layers``.
+
+        Raises:
+            CacheError: the picture is not cached, or damaged.
+            InputError: the picture cannot be read.
+        """
+        ...
+
+    def key(self, sample: Sample) -> str:
+        """The content of the sample's picture, in short: samples of the same picture have the same."""
+        ...
+
+    def check(self, samples: Sequence[Sample]) -> None:
+        """Make sure that all samples' pictures are there, before hours of work.
+
+        Raises:
+            CacheError: some are not.
+            InputError: a picture cannot be read.
+        """
+        ...
 
 
 class CachedFeatures:
@@ -54,28 +86,16 @@ class CachedFeatures:
         return self._store.read(self.key(sample), self.layers).float()
 
     def fused(self, sample: Sample, alpha_Ml: Tensor) -> Tensor:
-        """Mixtures of the layers of the sample's picture, ``[M, T, C]`` float32, bit for bit as `fuse` gives them.
-
-        Args:
-            sample: has a picture.
-            alpha_Ml: weights, one row a mixture, one column each of ``layers``.
-
-        Raises:
-            CacheError: the picture is not cached, or damaged.
-        """
+        """See `Features`; bit for bit what `clasp_calib.runtime.fusion.fuse` gives."""
         weights_Ml = alpha_Ml.to(torch.float32).cpu().numpy()
         return torch.from_numpy(self._store.fused(self.key(sample), self.layers, weights_Ml))
 
     def key(self, sample: Sample) -> str:
         """What the sample's picture is cached under: its content."""
-        return self._key(_picture(sample))
+        return self._key(picture_of(sample))
 
-    def check(self, samples: list[Sample]) -> None:
-        """Make sure that all samples' pictures are there, before hours of work.
-
-        Raises:
-            CacheError: some are not.
-        """
+    def check(self, samples: Sequence[Sample]) -> None:
+        """See `Features`."""
         pictures = {self.key(s): s for s in samples}
         missing = [pictures[key] for key in self._store.missing(pictures, self.layers)]
         if missing:
@@ -85,7 +105,12 @@ class CachedFeatures:
             )
 
 
-def _picture(sample: Sample) -> Path:
+def picture_of(sample: Sample) -> Path:
+    """The file of a sample's picture.
+
+    Raises:
+        CacheError: it has none.
+    """
     if sample.image is None:
         raise CacheError(f"sample {sample.id!r} has no picture")
     return sample.image

@@ -15,11 +15,13 @@ from clasp_calib.commands.options import (
     JsonOption,
     LimitOption,
     ModelOption,
+    RecomputeOption,
     RunOption,
     SamplesOption,
     SeedOption,
 )
 from clasp_calib.commands.output import emit, say, show
+from clasp_calib.commands.sources import cache_of
 from clasp_calib.common.run_directory import RunDirectory
 
 
@@ -31,6 +33,7 @@ def evaluate(
     model: ModelOption = REFERENCE,
     samples: SamplesOption = None,
     cache: CacheOption = None,
+    recompute: RecomputeOption = False,
     per_class: Annotated[int | None, typer.Option(min=1, help="Samples a class, at most; default: all.")] = None,
     timed: Annotated[int, typer.Option(min=0, help="Answers to time for each setting; 0 times none.")] = 5,
     device: DeviceOption = "cpu",
@@ -72,7 +75,7 @@ def evaluate(
         known,
         names,
         by_class(chosen, known.classes, per_class, seed),
-        cache or directory.cache,
+        cache_of(directory, cache, recompute),
         seed,
         timed,
     )

@@ -22,6 +22,9 @@ SamplesOption = Annotated[
     Path | None, typer.Option("--samples", help="Labelled samples; default: labels.parquet of the run.")
 ]
 CacheOption = Annotated[Path | None, typer.Option("--cache", help="Feature cache; default: cache/ of the run.")]
+RecomputeOption = Annotated[
+    bool, typer.Option("--recompute", help="Run the vision tower for every look at a picture, without a cache.")
+]
 ArtifactOption = Annotated[
     Path | None,
     typer.Option("--artifact", help="Artifact directory or org/name@version; default: artifact/ of the run."),

@@ -17,11 +17,13 @@ from clasp_calib.commands.options import (
     JsonOption,
     LimitOption,
     ModelOption,
+    RecomputeOption,
     RunOption,
     SamplesOption,
     SeedOption,
 )
 from clasp_calib.commands.output import emit, say, show
+from clasp_calib.commands.sources import cache_of
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
@@ -32,6 +34,7 @@ def search(
     model: ModelOption = REFERENCE,
     samples: SamplesOption = None,
     cache: CacheOption = None,
+    recompute: RecomputeOption = False,
     space: Annotated[Path | None, typer.Option(help="Search space (YAML); --plan writes the default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Artifact directory; default: artifact/ of the run.")] = None,
     per_class: Annotated[int, typer.Option(min=2, help="Calibration samples a class, at most.")] = 2000,
@@ -79,7 +82,7 @@ def search(
         classes=taxonomy.classes,
         taxonomy={slug: intent.class_ for slug, intent in taxonomy.intents.items()},
         taxonomy_hash=taxonomy.digest,
-        cache=cache or directory.cache,
+        cache=cache_of(directory, cache, recompute),
         study=directory.study,
         artifact=out or directory.artifact,
         space=space,

@@ -15,9 +15,9 @@ from clasp_calib.artifacts.model_shape import model_shape
 from clasp_calib.artifacts.study import Trial, joined, with_trials
 from clasp_calib.calib.dataset import by_class, of_split
 from clasp_calib.calib.evaluator import MAX_NEW_TOKENS, Evaluator, Pruning
-from clasp_calib.calib.features import CachedFeatures, open_cache
 from clasp_calib.calib.metrics import EXACT
 from clasp_calib.calib.prompting import Prompter
+from clasp_calib.calib.sources import open_source
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.progress import progress
 from clasp_calib.common.samples import Sample
@@ -47,7 +47,8 @@ class SearchRequest:
     taxonomy: Mapping[str, str]
     """Intent -> class."""
     taxonomy_hash: str
-    cache: Path
+    cache: Path | None
+    """None runs the vision tower whenever a picture is looked at."""
     study: Path
     artifact: Path
     space: Path | None
@@ -70,11 +71,10 @@ class Calibration:
         self._request, self._model = request, model
         self._adapter = adapter_for(model)
         own = self._adapter.own_layer
-        store = open_cache(request.cache, model, processor)
-        self._encoder = store.encoder
-        self._space = read_space(request.space) if request.space else default_space(store.layers, own)
+        self._source = source = open_source(request.cache, model, processor)
+        self._space = read_space(request.space) if request.space else default_space(source.layers, own)
         self._candidates = self._space.candidates(self._adapter.vision_layers, own)
-        self._features = CachedFeatures(store, tuple(sorted({*self._space.layers, own})))
+        self._features = source.at(tuple(sorted({*self._space.layers, own})))
         self._calibration = self._split("calibration", required=True)
         self._selection = self._split("selection", required=False)
         self._features.check([s for split in (self._calibration, self._selection) for of in split.values() for s in of])
@@ -184,7 +184,8 @@ class Calibration:
             "scoring": SCORING,
             "fingerprint": model_shape(self._model.config).fingerprint,
             "text": text_settings(self._model.config),
-            "encoder": self._encoder,
+            "encoder": self._source.encoder,
+            "precision": self._source.precision,
             "weights": self._weights,
             "pruning": [pruning.raters, pruning.positions, pruning.features, pruning.iterations],
             "schedule": [schedule.tokens, schedule.layers, list(schedule.starts), list(schedule.counts)],
@@ -218,7 +219,7 @@ class Calibration:
         provenance = Provenance(
             samples=request.samples_hash,
             labels=sha256_json([[sample.id, sample.label] for sample in request.samples]),
-            cache_encoder=self._encoder,
+            cache_encoder=self._source.encoder,
             space=self._space.digest,
             taxonomy=request.taxonomy_hash,
             strategy=f"successive halving, first {request.race.first}, eta {request.race.eta:g}",
