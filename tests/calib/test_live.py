@@ -59,7 +59,7 @@ def test_scores_are_those_of_the_cache(bench, places, kind):
             asked = replace(sample, answers=WORDS, metric=name)
             cached, other = (evaluator.scores(asked, candidates, pruning) for evaluator in evaluators)
             assert cached == other
-            scored += cached
+            scored += cached.score
     assert 0.05 < sum(scored) / len(scored) < 0.95, "these scores tell nothing"
 
 
