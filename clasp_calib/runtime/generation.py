@@ -9,9 +9,10 @@ Watcher = Callable[[Any, dict[str, Any]], None]
 
 
 @contextmanager
-def watched_generate(model: Any, watcher: Watcher) -> Iterator[None]:
+def watched_generate(model: Any, watcher: Watcher, ended: Callable[[], None] | None = None) -> Iterator[None]:
     """Show every call of ``model.generate`` to ``watcher(ids, arguments)`` first; it may raise.
 
+    ``ended`` is called after a call that the watcher let pass, however that went.
     The instance's attribute is set and taken off again; the class is left alone.
     """
     plain, before = model.generate, vars(model).get("generate")
@@ -19,7 +20,11 @@ def watched_generate(model: Any, watcher: Watcher) -> Iterator[None]:
     @wraps(plain)
     def generate(*args: Any, **kwargs: Any) -> Any:
         watcher(kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None)), kwargs)
-        return plain(*args, **kwargs)
+        try:
+            return plain(*args, **kwargs)
+        finally:
+            if ended is not None:
+                ended()
 
     model.generate = generate
     try:

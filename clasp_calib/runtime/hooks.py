@@ -7,7 +7,6 @@ every stage makes its own.
 B rows, S tokens of a call, T keys.
 """
 
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -18,26 +17,15 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from transformers.masking_utils import create_causal_mask
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.attention import watched_attention
 from clasp_calib.runtime.checks import check_call
 from clasp_calib.runtime.deepstack import Deepstack
 from clasp_calib.runtime.generation import watched_generate
 from clasp_calib.runtime.stages import Plan, Prefill, Rope
 from clasp_calib.runtime.stats import PruningStats
-
-
-class _OneLayer:
-    """Configuration of one attention module: the model's, except for the name of its attention function."""
-
-    def __init__(self, config: Any, attention: str) -> None:
-        self.replaced = config
-        self._attn_implementation = attention
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.replaced, name)
 
 
 class _Call:
@@ -115,7 +103,7 @@ class Pruner:
             hook(self._decoder.register_forward_hook(self._end, always_call=True))
             for index, layer in enumerate(self._decoder.layers):
                 if index + 1 in stages:
-                    undo.enter_context(self._scoring(layer.self_attn))
+                    undo.enter_context(watched_attention(layer.self_attn, self._score))
                 if index in stages:
                     hook(layer.register_forward_pre_hook(partial(self._enter, index), with_kwargs=True))
                 if index >= min(stages):
@@ -124,27 +112,9 @@ class Pruner:
                     hook(layer.register_forward_hook(partial(self._leave, index)))
             yield
 
-    @contextmanager
-    def _scoring(self, attention: Any) -> Iterator[None]:
-        name, config = f"clasp_calib_{id(attention)}", attention.config
-        if isinstance(config, _OneLayer):
-            raise ModelError("this model is being pruned already; leave that context before you enter another")
-
-        def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any) -> Any:
-            eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-            own = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager)
-            result = own(module, query, key, value, mask, **kwargs)
-            if self._call is not None and self._call.prefill is not None:
-                self._call.prefill.score(query, key, kwargs["scaling"], self._call.key_valid_BT)
-            return result
-
-        ALL_ATTENTION_FUNCTIONS[name] = attend
-        attention.config = _OneLayer(config, name)
-        try:
-            yield
-        finally:
-            attention.config = config
-            del ALL_ATTENTION_FUNCTIONS[name]
+    def _score(self, query: Tensor, key: Tensor, scaling: float) -> None:
+        if self._call is not None and self._call.prefill is not None:
+            self._call.prefill.score(query, key, scaling, self._call.key_valid_BT)
 
     def _see_generate(self, ids_BS: Tensor | None, kwargs: dict[str, Any]) -> None:
         config = kwargs.get("generation_config") or getattr(self._model, "generation_config", None)

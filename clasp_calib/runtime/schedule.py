@@ -65,7 +65,7 @@ def parse_budget(text: str | int) -> Budget:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many visual tokens of ``tokens`` enter each of ``layers`` decoder layers.
+    """How many visual tokens of ``tokens`` enter each of ``layers`` decoder layers, in any number of stages.
 
     ``counts[i]`` tokens enter layer ``starts[i]`` and those after it, up to the next start.
 
@@ -79,7 +79,7 @@ class Schedule:
     counts: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        check_starts(self.starts, self.layers)
+        check_starts(self.starts, self.layers, stages=max(len(self.starts), 1))
         ladder = (self.tokens, *self.counts, 1)
         if len(self.counts) != len(self.starts) or any(a < b for a, b in pairwise(ladder)):
             raise BudgetError(
@@ -159,7 +159,39 @@ class RelativeSchedule:
         return _solved(self.budget, tokens, self.layers, self.starts).counts if tokens else (0,) * len(self.starts)
 
 
-AnySchedule = Schedule | RelativeSchedule
+@dataclass(frozen=True)
+class ShareSchedule:
+    """Given shares of each row's own visual tokens, in any number of stages; no share grows.
+
+    Raises:
+        BudgetError: starts or shares that cannot be a schedule.
+    """
+
+    layers: int
+    starts: tuple[int, ...]
+    shares: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        check_starts(self.starts, self.layers, stages=max(len(self.starts), 1))
+        ladder = (1.0, *self.shares, 0.0)
+        if len(self.shares) != len(self.starts) or any(a < b for a, b in pairwise(ladder)):
+            raise BudgetError(
+                f"shares {_listed(self.shares)} do not fit stages at layers {_listed(self.starts)}; "
+                f"expected {len(self.starts)} shares between 0 and 1 that never grow"
+            )
+
+    @property
+    def changing(self) -> tuple[int, ...]:
+        """The starts of the stages that drop anything."""
+        before = (1.0, *self.shares)
+        return tuple(start for start, a, b in zip(self.starts, before, self.shares, strict=False) if b < a)
+
+    def counts_for(self, tokens: int) -> tuple[int, ...]:
+        """Counts for a row with ``tokens`` visual tokens, to the nearest (half up), at least one of them."""
+        return tuple(max(int(share * tokens + 0.5 + 1e-9), min(tokens, 1)) for share in self.shares)
+
+
+AnySchedule = Schedule | RelativeSchedule | ShareSchedule
 
 
 @lru_cache(maxsize=1024)
@@ -205,9 +237,7 @@ def solve_schedule(budget: Budget, tokens: int, layers: int, starts: tuple[int, 
 
 
 def decoder_flops(schedule: Schedule, hidden: int, mlp: int, text_tokens: int = 0) -> float:
-    """FLOPs of the decoder layers for one prefill.
-
-    Twice SparseVLM's multiply-adds, ``4 n d^2 + 2 n^2 d + 3 n d m`` for a layer with ``n`` tokens.
+    """FLOPs of the decoder layers for one prefill, each as `layer_flops` counts them.
 
     Args:
         schedule: visual tokens that each layer works on.
@@ -215,27 +245,40 @@ def decoder_flops(schedule: Schedule, hidden: int, mlp: int, text_tokens: int = 
         mlp: width ``m`` of its MLP.
         text_tokens: tokens that stand beside the visual ones in every layer.
     """
-    lengths = [n + text_tokens for n in schedule.per_layer]
-    return float(sum(2 * (4 * n * hidden**2 + 2 * n**2 * hidden + 3 * n * hidden * mlp) for n in lengths))
+    return sum(layer_flops(n + text_tokens, hidden, mlp) for n in schedule.per_layer)
 
 
-def check_starts(starts: tuple[int, ...], layers: int) -> None:
-    """Refuse starts that are not three rising layers between 1 and ``layers - 1``.
+def layer_flops(tokens: int, hidden: int, mlp: int, mlp_matrices: int = 3) -> float:
+    """FLOPs of one transformer layer.
+
+    Twice SparseVLM's multiply-adds, ``4 n d^2 + 2 n^2 d + 3 n d m``.
+
+    Args:
+        tokens: ``n``.
+        hidden: width ``d``.
+        mlp: width ``m`` of its MLP.
+        mlp_matrices: 3 in a gated MLP, 2 in one of a CLIP tower.
+    """
+    return float(2 * (4 * tokens * hidden**2 + 2 * tokens**2 * hidden + mlp_matrices * tokens * hidden * mlp))
+
+
+def check_starts(starts: tuple[int, ...], layers: int, stages: int = STAGES) -> None:
+    """Refuse starts that are not so many rising layers between 1 and ``layers - 1``.
 
     Raises:
         BudgetError: with the rule.
     """
     # Layer 0 never shrinks: cache lengths, masks and positions are taken from it.
     edges = (0, *starts, layers)
-    if len(starts) != STAGES or any(a >= b for a, b in pairwise(edges)):
+    if len(starts) != stages or any(a >= b for a, b in pairwise(edges)):
         raise BudgetError(
             f"stages at layers {_listed(starts)} do not fit a decoder of {layers} layers; "
-            f"expected {STAGES} rising layers between 1 and {layers - 1}"
+            f"expected {stages} rising layers between 1 and {layers - 1}"
         )
 
 
-def _listed(starts: tuple[int, ...]) -> str:
-    return ", ".join(map(str, starts))
+def _listed(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def _floor(tokens: int, layers: int, starts: tuple[int, ...]) -> float:

@@ -6,9 +6,30 @@ A *modality* is ``image`` or ``video``; a video is one picture here.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the visual tokens of one image come from. A *cell* is what the projector makes one token of.
+
+    ``cell_N`` is long: of every visual token the index of its cell, -1 for one that ends a line. Cells are counted
+    tile by tile, each of ``grid`` rows and columns, line by line. ``place_U`` is where a tower that takes
+    patches in an order of its own has each cell, ``None`` if it has none.
+    """
+
+    cell_N: Tensor
+    tiles: int
+    grid: tuple[int, int]
+    place_U: Tensor | None = None
+
+    @property
+    def cells(self) -> int:
+        """U, the cells of all tiles."""
+        return self.tiles * self.grid[0] * self.grid[1]
 
 
 class Adapter(Protocol):
@@ -82,6 +103,32 @@ class Adapter(Protocol):
 
         Raises:
             ModelError: they are not such a grid, or there are several images.
+        """
+        ...
+
+    @property
+    def class_tokens(self) -> int:
+        """Tokens at the head of a tower's state that stand for no patch: 1, or 0 if the tower has none."""
+        ...
+
+    @property
+    def attention_block(self) -> int:
+        """The last block before the projector in which every patch of a tile attends to every other."""
+        ...
+
+    def tower_attention(self, block: nn.Module) -> nn.Module:
+        """The attention module of a block of the tower.
+
+        Raises:
+            ModelError: this architecture's is not known.
+        """
+        ...
+
+    def layouts(self, model: nn.Module, inputs: Mapping[str, Any]) -> list[Layout]:
+        """The `Layout` of every image in the arguments of ``forward``.
+
+        Raises:
+            ModelError: this architecture's is not known.
         """
         ...
 

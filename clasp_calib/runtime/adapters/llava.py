@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
+from clasp_calib.runtime.adapters.base import Layout
 from clasp_calib.runtime.adapters.towers import TowerAdapter
 
 # model_type of the tower -> tokens that it puts before the patches.
@@ -30,6 +32,11 @@ class LayerAdapter(TowerAdapter):
             )
         self.vision_layers: int = vision.num_hidden_layers
         self.own_layer: int = config.vision_feature_layer % (self.vision_layers + 1)
+        self.class_tokens = TOWERS[vision.model_type]
+
+    def tower_attention(self, block: nn.Module) -> nn.Module:
+        """Of a layer of the encoder."""
+        return block.get_submodule("self_attn")
 
     def vision_blocks(self, model: nn.Module, modality: str = "image") -> Sequence[nn.Module]:
         """The layers of the tower's encoder."""
@@ -50,6 +57,21 @@ class LayerAdapter(TowerAdapter):
         patches: int = (vision.image_size // vision.patch_size) ** 2
         return patches + TOWERS[vision.model_type] - self._cut(modality)
 
+    @property
+    def _tile_grid(self) -> tuple[int, int]:
+        """Patches of a tile.
+
+        Raises:
+            ModelError: the projector sees class tokens too, which are no cells.
+        """
+        if self._cut("image") != self.class_tokens:
+            raise ModelError(
+                "this model projects the class token too (vision_feature_select_strategy); methods that act "
+                "before the decoder are written for models that project patches only"
+            )
+        side = self.config.vision_config.image_size // self.config.vision_config.patch_size
+        return side, side
+
 
 class LlavaAdapter(LayerAdapter):
     """See `clasp_calib.runtime.adapters.base.Adapter`; shapes and letters are explained there."""
@@ -58,3 +80,8 @@ class LlavaAdapter(LayerAdapter):
     def tokens_per_image(self) -> int:
         """Every picture has the tower's patches."""
         return self._row_tokens("image")
+
+    def layouts(self, model: nn.Module, inputs: Mapping[str, Any]) -> list[Layout]:
+        """Every token is a patch."""
+        grid = self._tile_grid
+        return [Layout(torch.arange(grid[0] * grid[1]), 1, grid) for _ in self.rows(inputs)]

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
+from clasp_calib.runtime.adapters.base import Layout
 from clasp_calib.runtime.adapters.llava import LayerAdapter
+from clasp_calib.runtime.adapters.towers import TowerAdapter
 
 
 class LlavaNextAdapter(LayerAdapter):
@@ -29,13 +31,22 @@ class LlavaNextAdapter(LayerAdapter):
     def tokens(self, model: nn.Module, inputs: Mapping[str, Any], modality: str = "image") -> list[int]:
         """Packed by the model itself, from tokens of width 1."""
         tiles = [torch.zeros(rows, self._row_tokens(modality), 1) for rows in self.rows(inputs, modality)]
-        _, lengths = self._pack(model, tiles, inputs["image_sizes"])
-        return [int(length) for length in lengths]
+        return [len(packed_N1) for packed_N1 in self._pack(model, tiles, inputs["image_sizes"])]
 
-    def _pack(self, model: nn.Module, tiles: Sequence[Tensor], image_sizes: Tensor) -> Any:
+    def layouts(self, model: nn.Module, inputs: Mapping[str, Any]) -> list[Layout]:
+        """Packed by the model itself, from tokens that are the indices of their patches."""
+        grid, rows = self._tile_grid, self.rows(inputs)
+        patches = grid[0] * grid[1]
+        tiles = [torch.arange(count * patches, dtype=torch.float32).view(count, patches, 1) for count in rows]
+        packed = self._pack(model, tiles, inputs["image_sizes"])
+        return [Layout(cell_N1[:, 0].long(), count, grid) for cell_N1, count in zip(packed, rows, strict=True)]
+
+    def _pack(self, model: nn.Module, tiles: Sequence[Tensor], image_sizes: Tensor) -> list[Tensor]:
+        """Tokens of width 1, with -1 at line ends."""
         multimodal: Any = self.multimodal_model(model)
         strategy = self.config.vision_feature_select_strategy
-        return multimodal.pack_image_features(tiles, image_sizes, strategy, image_newline=torch.zeros(1))
+        packed, _ = multimodal.pack_image_features(tiles, image_sizes, strategy, image_newline=-torch.ones(1))
+        return list(packed)
 
 
 class LlavaOnevisionAdapter(LlavaNextAdapter):
@@ -71,9 +82,14 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
             outputs[modality].pooler_output = torch.stack(list(features))
         return outputs
 
-    def _pack(self, model: nn.Module, tiles: Sequence[Tensor], image_sizes: Tensor) -> Any:
+    def layouts(self, model: nn.Module, inputs: Mapping[str, Any]) -> list[Layout]:
+        """Refused: a grid that is too large is resampled, so that tokens are no longer patches."""
+        return TowerAdapter.layouts(self, model, inputs)
+
+    def _pack(self, model: nn.Module, tiles: Sequence[Tensor], image_sizes: Tensor) -> list[Tensor]:
         multimodal: Any = self.multimodal_model(model)
         ratio = self.config.vision_aspect_ratio
-        return multimodal.pack_image_features(
-            tiles, image_sizes, image_newline=torch.zeros(1), vision_aspect_ratio=ratio
+        packed, _ = multimodal.pack_image_features(
+            tiles, image_sizes, image_newline=-torch.ones(1), vision_aspect_ratio=ratio
         )
+        return list(packed)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
+from clasp_calib.runtime.adapters.base import Layout
 from clasp_calib.runtime.adapters.towers import TowerAdapter
 
 
@@ -48,6 +49,24 @@ class Qwen2VLAdapter(TowerAdapter):
         _, height, width = grids[0]
         return height // merge, width // merge
 
+    def tower_attention(self, block: nn.Module) -> nn.Module:
+        """Of a block."""
+        return block.get_submodule("attn")
+
+    def layouts(self, model: nn.Module, inputs: Mapping[str, Any]) -> list[Layout]:
+        """Every token is a group of patches that the merger made one."""
+        merge = self.config.vision_config.spatial_merge_size
+        found = []
+        for grid in inputs["image_grid_thw"]:
+            time, height, width = grid.tolist()
+            cells = (height // merge, width // merge)
+            found.append(Layout(torch.arange(time * cells[0] * cells[1]), time, cells, self._places(grid[None])))
+        return found
+
+    def _places(self, grid_thw: Tensor) -> Tensor | None:
+        """``place_U`` of pictures that follow each other."""
+        return None
+
     def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
         """The model reads what the tower's merger makes of the last state."""
         merger: Any = tower.get_submodule("merger")
@@ -64,20 +83,28 @@ class Qwen2VLAdapter(TowerAdapter):
 class Qwen25VLAdapter(Qwen2VLAdapter):
     """The same with windowed attention, for which the tower takes its patches in another order."""
 
+    @property
+    def attention_block(self) -> int:
+        """The last block without windows."""
+        return int(max(self.config.vision_config.fullatt_block_indexes))
+
     def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
         """Merged in the order of the windows, which are within one picture, and put back."""
+        output = super().replace_own(tower, output, fused, call)
+        output.pooler_output = output.pooler_output[self._places(call["grid_thw"])]
+        return output
+
+    def _places(self, grid_thw: Tensor) -> Tensor:
         from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import get_vision_window_index
 
         vision = self.config.vision_config
         window_index, _ = get_vision_window_index(
-            call["grid_thw"],
+            grid_thw,
             spatial_merge_size=vision.spatial_merge_size,
             window_size=vision.window_size,
             patch_size=vision.patch_size,
         )
-        output = super().replace_own(tower, output, fused, call)
-        output.pooler_output = output.pooler_output[torch.argsort(window_index)]
-        return output
+        return torch.argsort(window_index)
 
 
 class Qwen3VLAdapter(Qwen2VLAdapter):
@@ -92,3 +119,7 @@ class Qwen3VLAdapter(Qwen2VLAdapter):
             "features of a Qwen3-VL picture cannot be computed beforehand from one fused map: its deepstack projects "
             "other layers too; fuse in the live tower (prune or clasp with pixel_values) instead"
         )
+
+    def layouts(self, model: nn.Module, inputs: Mapping[str, Any]) -> list[Layout]:
+        """Refused: deepstack adds features of tokens that never entered the decoder."""
+        return TowerAdapter.layouts(self, model, inputs)

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from clasp_calib.common.errors import ModelError
+from clasp_calib.runtime.adapters.base import Layout
+
+_KNOWN = "methods that act before the decoder run on LLaVA-1.5, LLaVA-NeXT, Qwen2-VL and Qwen2.5-VL"
 
 
 class TowerAdapter:
@@ -77,6 +80,21 @@ class TowerAdapter:
                 "over a picture; drop --overlay, or use one picture of a model without tiles"
             )
         return side, side
+
+    class_tokens = 0
+
+    @property
+    def attention_block(self) -> int:
+        """The block that makes the state which the model projects."""
+        return self.own_layer - 1
+
+    def tower_attention(self, block: nn.Module) -> nn.Module:
+        """Refused, unless a subclass knows."""
+        raise ModelError(f"how the tower of a {self.config.model_type} model attends is not known; {_KNOWN}")
+
+    def layouts(self, model: nn.Module, inputs: Mapping[str, Any]) -> list[Layout]:
+        """Refused, unless a subclass knows."""
+        raise ModelError(f"where visual tokens of a {self.config.model_type} model come from is not known; {_KNOWN}")
 
     def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
         """Put ``fused`` where the model looks for the state that it projects."""

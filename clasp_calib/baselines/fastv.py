@@ -1,0 +1,55 @@
+"""FastV: from an early decoder layer on, the tokens that the last token of the prompt attends to most.
+
+Chen et al., An Image is Worth 1/2 Tokens After Layer 2, arXiv 2403.06764.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+from clasp_calib.baselines.method import DecoderMethod
+from clasp_calib.common.errors import BudgetError
+from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.schedule import Budget, ShareSchedule
+
+
+@dataclass(frozen=True)
+class FastV(DecoderMethod):
+    """Drops a share ``ratio`` of the visual tokens at the entry of decoder layer ``layer``, once.
+
+    Scored with the attention of the layer before, mean over heads, from the last token of the prompt. Position ids
+    are kept. The authors' code runs the scoring layer a second time for its attention; here its queries and keys
+    are read as it runs.
+    """
+
+    name: ClassVar[str] = "fastv"
+    paper: ClassVar[str] = "arXiv 2403.06764"
+    semantics: ClassVar[str] = "tokens kept from layer K on"
+    raters: ClassVar[str] = "last"
+
+    layer: int = 2
+    """K, from 0."""
+    ratio: float = 0.5
+    """R, the share that is dropped."""
+
+    def schedule(self, adapter: Adapter) -> ShareSchedule:
+        """One stage."""
+        return ShareSchedule(adapter.decoder_layers, (self.layer,), (1 - self.ratio,))
+
+    def solved(self, adapter: Adapter, budget: Budget) -> Self:
+        """R from ``L budget = K N + (L - K) (1 - R) N``.
+
+        Raises:
+            BudgetError: the layers before K alone cost more.
+        """
+        layers = adapter.decoder_layers
+        tokens = 100 if adapter.ragged else adapter.tokens_per_image
+        kept = (layers * budget.of(tokens) - self.layer * tokens) / (layers - self.layer)
+        least = 0 if adapter.ragged else 1
+        if kept < least:
+            floor = (self.layer * tokens + (layers - self.layer) * least) / layers
+            unit = "%" if adapter.ragged else " tokens"
+            raise BudgetError(
+                f"fastv cannot meet a budget of {budget.name}: layers 0 to {self.layer - 1} of {layers} work on all "
+                f"tokens, which is a floor of {floor:.4g}{unit}; prune from an earlier layer, or give a larger budget"
+            )
+        return replace(self, ratio=1 - kept / tokens)

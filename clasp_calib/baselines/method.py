@@ -1,0 +1,243 @@
+"""What all peers share: knobs that a budget solves, a context manager that applies them, and a report of the cost.
+
+A *budget* always means equal cost: the mean number of visual tokens that a decoder layer works on. A *native* setting
+is the paper's own, under the name that the paper gives it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from clasp_calib.common.errors import BudgetError, ModelError
+from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.checks import check_decoder
+from clasp_calib.runtime.encoding import Encoded, Kept, chosen_tokens
+from clasp_calib.runtime.entry import Entry
+from clasp_calib.runtime.pruner import prune
+from clasp_calib.runtime.schedule import AnySchedule, Budget, layer_flops, parse_budget
+from clasp_calib.runtime.selection import DualStage, Selector
+from clasp_calib.runtime.stats import PruningStats
+
+DEFAULT = "default"
+"""The native setting that the knobs of the instance are."""
+
+
+PromptLengths = int | Sequence[int] | None
+Reader = Callable[[], PruningStats | None]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A method at work on a model: its solved knobs, and what the last prefill cost."""
+
+    method: "Method"
+    model: Any = field(repr=False)
+    adapter: Adapter = field(repr=False)
+    read: Reader = field(repr=False)
+
+    @property
+    def stats(self) -> PruningStats | None:
+        """Of the last forward that brought pictures; ``None`` before there was one, and where nothing is pruned."""
+        return self.read()
+
+    @property
+    def native(self) -> dict[str, Any]:
+        """The method's own knobs as they came out."""
+        return asdict(self.method)
+
+    def decoder_flops(self, text_tokens: int = 0) -> tuple[float, ...]:
+        """FLOPs of the decoder layers for the last prefill, row by row; see `layer_flops`.
+
+        Args:
+            text_tokens: tokens that stand beside the visual ones.
+        """
+        text = self.model.config.get_text_config()
+        rows = self.stats.tokens if self.stats else ()
+        widths = text.hidden_size, text.intermediate_size
+        return tuple(sum(layer_flops(n + text_tokens, *widths) for n in row) for row in rows)
+
+    def vision_flops(self) -> float | None:
+        """FLOPs of the tower's blocks for one tile, if the method changes them."""
+        return self.method.vision_flops(self.model, self.adapter)
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A published method with its knobs; ``with method(model, budget=192): model.generate(...)`` applies it."""
+
+    name: ClassVar[str]
+    """What it is called in tables and on the command line."""
+    paper: ClassVar[str]
+    """Where it was published."""
+    semantics: ClassVar[str]
+    """What the paper's own number of tokens counts."""
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Native settings by the paper's name for them, as knobs; `DEFAULT` is always there."""
+
+    @contextmanager
+    def __call__(
+        self,
+        model: nn.Module,
+        *,
+        budget: str | int | None = None,
+        native: str | int | None = None,
+        prompt_lengths: PromptLengths = None,
+    ) -> Iterator[Applied]:
+        """Prune in every ``forward`` and ``generate`` of ``model`` within the ``with`` block.
+
+        Args:
+            model: a transformers model that an adapter is known for. Rows must be padded on the left.
+            budget: equal cost: visual tokens that a decoder layer works on in the mean (``192``), or a percentage of
+                each row's own (``33%``), the only kind where pictures differ in number of tokens.
+            native: instead, the paper's own setting by the paper's name, or ``default`` for the knobs as they are.
+            prompt_lengths: where answers follow the prompt, see `clasp_calib.runtime.pruner.prune`.
+
+        Raises:
+            BudgetError: the budget cannot be met, there is no such native setting, or not exactly one was given.
+            ModelError: the model lacks what the method needs, or cannot be pruned.
+        """
+        adapter = adapter_for(model)
+        if (budget is None) == (native is None):
+            raise BudgetError(
+                f"{self.name} was given budget={budget!r} and native={native!r}; "
+                "give one of them: budget= for equal cost, native= for the paper's own setting"
+            )
+        if lacking := self.lacks(model, adapter):
+            kind = getattr(model.config, "model_type", None)
+            raise ModelError(f"{self.name} cannot run on this {kind} model: {lacking}; choose another method or model")
+        method = self.with_native(native) if budget is None else self.with_budget(adapter, budget)
+        with method.attached(model, adapter, prompt_lengths) as read:
+            yield Applied(method, model, adapter, read)
+
+    def with_native(self, native: str | int | None) -> Self:
+        """The method with knobs as the paper sets them.
+
+        Raises:
+            BudgetError: the paper has no setting of this name.
+        """
+        settings = {DEFAULT: {}, **self.published}
+        if str(native) not in settings:
+            raise BudgetError(
+                f"{self.name} has no native setting {str(native)!r}; it has {', '.join(settings)}: "
+                "choose one of them, or set the knobs yourself and say native='default'"
+            )
+        return replace(self, **settings[str(native)])
+
+    def with_budget(self, adapter: Adapter, budget: str | int) -> Self:
+        """The method with knobs at which it costs as much as ``budget`` says.
+
+        Raises:
+            BudgetError: they cannot.
+        """
+        wanted = parse_budget(budget)
+        if adapter.ragged and wanted.percent is None:
+            raise BudgetError(
+                f"a budget of {wanted.name} tokens means something else for every picture of a model whose pictures "
+                "differ in their number of visual tokens; give a percentage, such as 33%"
+            )
+        if not adapter.ragged and not wanted.full and wanted.of(adapter.tokens_per_image) >= adapter.tokens_per_image:
+            raise BudgetError(
+                f"a budget of {wanted.name} tokens prunes nothing: the encoder gives {adapter.tokens_per_image}; "
+                f"give a budget under {adapter.tokens_per_image}, or 100% for the unpruned model"
+            )
+        return self.solved(adapter, wanted)
+
+    @abstractmethod
+    def solved(self, adapter: Adapter, budget: Budget) -> Self:
+        """See `with_budget`; budgets that prune nothing do not come here, except 100%."""
+
+    @abstractmethod
+    def attached(
+        self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths
+    ) -> AbstractContextManager[Reader]:
+        """Put the method on the model and take it off again; yields what reads its statistics."""
+
+    def lacks(self, model: nn.Module, adapter: Adapter) -> str | None:
+        """What of that which the method needs the model does not have; ``None`` if it has all."""
+        return None
+
+    def vision_flops(self, model: nn.Module, adapter: Adapter) -> float | None:
+        """FLOPs of the tower's blocks for one tile under the method, ``None`` if it leaves them as they are."""
+        return None
+
+
+@dataclass(frozen=True)
+class InputMethod(Method):
+    """A method that decides before the decoder which tokens enter it, so that all layers work on as many."""
+
+    semantics: ClassVar[str] = "tokens that enter the decoder"
+
+    keep: str = "25%"
+    """Tokens that an image keeps: a number, or a percentage of its own."""
+
+    def solved(self, adapter: Adapter, budget: Budget) -> Self:
+        """The budget is what enters: every layer works on that."""
+        return replace(self, keep=budget.name)
+
+    def count(self, tokens: int) -> int:
+        """How many tokens an image that has ``tokens`` keeps: at least 1, halves up."""
+        return min(max(int(parse_budget(self.keep).of(tokens) + 0.5 + 1e-9), 1), tokens)
+
+    def tower_blocks(self, adapter: Adapter) -> tuple[int, ...]:
+        """Blocks of the tower whose attention `choose` looks at."""
+        return ()
+
+    @abstractmethod
+    def choose(self, image: Encoded) -> Kept:
+        """What of an image goes on, and in which order."""
+
+    @contextmanager
+    def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
+        """See `Method`."""
+        if parse_budget(self.keep).full:
+            yield lambda: None
+            return
+        config: Any = model.config
+        axes = (getattr(config.get_text_config(), "rope_parameters", None) or {}).get("mrope_section")
+        # All papers let what enters be numbered anew; positions with several axes cannot be.
+        positions = "keep" if axes else "compact"
+        check_decoder(model, positions)
+        entry = Entry(model, adapter, positions)
+        with chosen_tokens(model, adapter, self.tower_blocks(adapter), self.choose), entry.attached():
+            yield lambda: entry.stats
+
+
+@dataclass(frozen=True)
+class DecoderMethod(Method):
+    """A method that drops tokens between decoder layers, through `clasp_calib.runtime.pruner.prune`."""
+
+    raters: ClassVar[str] = "sparsevlm"
+    positions: ClassVar[str] = "keep"
+
+    @abstractmethod
+    def schedule(self, adapter: Adapter) -> AnySchedule:
+        """Which layers the shortened sequence enters, and with how many tokens."""
+
+    def selector(self) -> Selector:
+        """What chooses the tokens: the most relevant, unless a method says otherwise."""
+        return DualStage(needs_gram=False)
+
+    @contextmanager
+    def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
+        """See `Method`."""
+        with prune(
+            model,
+            schedule=self.schedule(adapter),
+            rho=1.0,
+            selector=self.selector(),
+            raters=self.raters,
+            positions=self.positions,
+            prompt_lengths=prompt_lengths,
+        ) as pruner:
+            yield lambda: pruner.stats
+
+
+def first_largest(values: Tensor, count: int) -> Tensor:
+    """Indices of the ``count`` largest along dimension 0, largest first; of equal ones the lower index first."""
+    return torch.argsort(values, dim=0, descending=True, stable=True)[:count]

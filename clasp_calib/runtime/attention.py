@@ -1,0 +1,58 @@
+"""Watching the queries and keys of one attention module, without an attention matrix and without a trace."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from clasp_calib.common.errors import ModelError
+
+Watcher = Callable[[Tensor, Tensor, float], None]
+
+
+class _OneLayer:
+    """Configuration of one attention module: the model's, except for the name of its attention function."""
+
+    def __init__(self, config: Any, attention: str) -> None:
+        self.replaced = config
+        self._attn_implementation = attention
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.replaced, name)
+
+
+@contextmanager
+def watched_attention(attention: Any, watcher: Watcher) -> Iterator[None]:
+    """Show ``watcher(query, key, scaling)`` what this module attends with, as its kernel gets it.
+
+    Args:
+        attention: a transformers attention module that dispatches by ``config._attn_implementation``.
+        watcher: is given queries [B, H, S, d] and keys [B, G, T, d], rotated where the module rotates them, and
+            the factor of their logits, after the module's own function has run. Towers that attend chunk by
+            chunk call it once for each.
+
+    Raises:
+        ModelError: the module is being watched already.
+    """
+    name, config = f"clasp_calib_{id(attention)}", attention.config
+    if isinstance(config, _OneLayer):
+        raise ModelError("this model is being pruned already; leave that context before you enter another")
+
+    def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any = None, **kwargs: Any) -> Any:
+        mask = kwargs.pop("attention_mask", mask)
+        eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+        own = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager)
+        result = own(module, query, key, value, mask, **kwargs)
+        watcher(query, key, kwargs["scaling"])
+        return result
+
+    ALL_ATTENTION_FUNCTIONS[name] = attend
+    attention.config = _OneLayer(config, name)
+    try:
+        yield
+    finally:
+        attention.config = config
+        del ALL_ATTENTION_FUNCTIONS[name]

@@ -1,0 +1,207 @@
+"""What a method sees of an image as it is encoded, and what of it goes on to the decoder.
+
+N visual tokens of the image, D their width, U cells (see `Layout`), C width of a cell's state, T tokens that go on,
+H heads of the tower, d width of a head.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial, wraps
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clasp_calib.common.errors import ModelError
+from clasp_calib.runtime.adapters.base import Adapter, Layout
+from clasp_calib.runtime.adapters.towers import recorded_states
+from clasp_calib.runtime.attention import watched_attention
+from clasp_calib.runtime.entry import DROPPED
+
+
+@dataclass(frozen=True)
+class TowerAttention:
+    """Queries and keys of one block of the tower, float32 [R, H, t, d]: R tiles of t tokens, class tokens first.
+
+    ``patches`` are the tokens of a cell, one after the other.
+    """
+
+    query_RHtd: Tensor
+    key_RHtd: Tensor
+    scaling: float
+    class_tokens: int
+    patches: int
+    layout: Layout
+
+    def received(self) -> Tensor:
+        """Softmax attention [H, U] that every cell receives from the class token of its tile.
+
+        Where the tower has none: the mean of what all patches of the tile give, over the patches of a cell.
+        """
+        if self.class_tokens:
+            logits_RHt = (self.query_RHtd[:, :, :1] @ self.key_RHtd.mT)[:, :, 0] * self.scaling
+            attention_RHt = logits_RHt.softmax(-1)[:, :, self.class_tokens :]
+        else:
+            tiles = zip(self.query_RHtd, self.key_RHtd, strict=True)  # one at a time: t x t logits are large
+            given = [(query_Htd @ key_Htd.mT * self.scaling).softmax(-1).mean(1) for query_Htd, key_Htd in tiles]
+            attention_RHt = torch.stack(given)
+        return self._cells(attention_RHt.movedim(1, 2)[..., None])[..., 0].mT
+
+    def keys(self) -> Tensor:
+        """Keys of the cells, [U, H, d], the mean over their patches."""
+        return self._cells(self.key_RHtd[:, :, self.class_tokens :].transpose(1, 2))
+
+    def _cells(self, values_RtHd: Tensor) -> Tensor:
+        flat = values_RtHd.reshape(-1, self.patches, *values_RtHd.shape[2:]).mean(1)
+        return flat if self.layout.place_U is None else flat[self.layout.place_U.to(flat.device)]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One image: what its tokens would be, and what the tower made of it.
+
+    ``features_ND`` are the projected tokens; ``layout`` tells their cells. ``states_UC`` are the cells as the projector
+    gets them, and ``class_RC`` the class tokens of the tiles beside them, if there are; where a merger makes
+    tokens of several patches the states are what it makes, as nothing comes after it. ``attention`` has what a
+    method asked for, by block; ``project`` makes features of other states.
+    """
+
+    features_ND: Tensor
+    layout: Layout
+    states_UC: Tensor
+    class_RC: Tensor | None
+    attention: Mapping[int, TowerAttention]
+    project: Callable[[Tensor], Tensor]
+
+    def by_token(self, values_U: Tensor, line_end: float) -> Tensor:
+        """Values of cells [U, ...] as values of tokens [N, ...]; a token that ends a line gets ``line_end``."""
+        cell_N = self.layout.cell_N.to(values_U.device)
+        values_N = values_U[cell_N.clamp(min=0)]
+        ends_N = (cell_N < 0).view(-1, *(1,) * (values_U.ndim - 1))
+        return values_N.masked_fill(ends_N, line_end)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What of an image goes on: tokens ``place_T`` (long, of N, each once), in this order.
+
+    With ``features_TD`` something else stands in their places.
+    """
+
+    place_T: Tensor
+    features_TD: Tensor | None = None
+
+
+Choose = Callable[[Encoded], Kept]
+Seen = tuple[Tensor, Tensor, float]
+
+
+@contextmanager
+def chosen_tokens(model: nn.Module, adapter: Adapter, blocks: Sequence[int], choose: Choose) -> Iterator[None]:
+    """Let ``choose`` say of every image that is encoded what goes on; the rest is marked `DROPPED`.
+
+    Tokens that change their order stand in each other's places; those of a model that keeps positions take the
+    position of the place.
+
+    Args:
+        model: what ``adapter`` is for.
+        adapter: of the model.
+        blocks: of the tower, from 0, whose attention ``choose`` wants to see.
+        choose: is given every image in turn.
+
+    Raises:
+        ModelError: another method is at work on this model.
+    """
+    multimodal: Any = adapter.multimodal_model(model)
+    if "get_image_features" in vars(multimodal):
+        raise ModelError("this model is being pruned already; leave that context before you enter another")
+    plain = multimodal.get_image_features
+    tower_blocks, own = adapter.vision_blocks(model), adapter.own_layer
+    modules = {block: adapter.tower_attention(tower_blocks[block]) for block in blocks}
+
+    @wraps(plain)
+    def encode(*args: Any, **kwargs: Any) -> Any:
+        inputs = dict(zip(signature(plain).parameters, args, strict=False)) | kwargs
+        states: dict[int, Tensor] = {}
+        seen: dict[int, list[Seen]] = {block: [] for block in blocks}
+        with ExitStack() as undo:
+            undo.enter_context(recorded_states(tower_blocks, [own], states))
+            for block, module in modules.items():
+                undo.enter_context(watched_attention(module, lambda *call, block=block: seen[block].append(call)))
+            output = plain(*args, **kwargs)
+        images = _images(model, adapter, inputs, list(output.pooler_output), states[own], seen)
+        output.pooler_output = [marked(image, choose(image)) for image in images]
+        return output
+
+    multimodal.get_image_features = encode
+    try:
+        yield
+    finally:
+        del multimodal.get_image_features
+
+
+def marked(image: Encoded, kept: Kept) -> Tensor:
+    """The features of an image with all that does not go on `DROPPED`.
+
+    Raises:
+        ModelError: places twice.
+    """
+    place_T, _ = kept.place_T.sort()
+    if bool((place_T.diff() == 0).any()):
+        raise ModelError("a method gave one place to several tokens; expected different places")
+    features_TD = image.features_ND[kept.place_T] if kept.features_TD is None else kept.features_TD
+    marked_ND = torch.full_like(image.features_ND, DROPPED)
+    marked_ND[place_T] = features_TD.to(marked_ND.dtype)
+    return marked_ND
+
+
+def _images(
+    model: nn.Module,
+    adapter: Adapter,
+    inputs: Mapping[str, Any],
+    features: Sequence[Tensor],
+    state: Tensor,
+    seen: Mapping[int, Sequence[Seen]],
+) -> Iterator[Encoded]:
+    heads, row = adapter.class_tokens, 0
+    for number, (layout, rows) in enumerate(zip(adapter.layouts(model, inputs), adapter.rows(inputs), strict=True)):
+        mine = slice(row, row + rows)
+        row += rows
+        if state.ndim == 3:
+            states_UC, class_RC = state[mine, heads:].flatten(0, 1), state[mine, 0] if heads else None
+            image_sizes = inputs.get("image_sizes")
+            sizes = {} if image_sizes is None else {"image_sizes": image_sizes[number : number + 1]}
+            project: Callable[[Tensor], Tensor] = partial(_projected, adapter, model, sizes)
+            patches, read = 1, _tiles
+        else:
+            # One sequence for the patches of all pictures.
+            states_UC, class_RC, project = features[number], None, _as_they_are
+            patches, read = rows // layout.cells, _frames
+        attention = {}
+        for block, calls in seen.items():
+            query = read([query for query, _, _ in calls], mine, layout)
+            key = read([key for _, key, _ in calls], mine, layout)
+            attention[block] = TowerAttention(query, key, calls[0][2], heads, patches, layout)
+        yield Encoded(features[number], layout, states_UC, class_RC, attention, project)
+
+
+def _projected(adapter: Adapter, model: nn.Module, sizes: dict[str, Tensor], states_UC: Tensor) -> Tensor:
+    return adapter.project(model, states_UC[None], "image", **sizes)[0]
+
+
+def _as_they_are(states_UC: Tensor) -> Tensor:
+    return states_UC
+
+
+def _tiles(parts: Sequence[Tensor], mine: slice, layout: Layout) -> Tensor:
+    """Of the one call of a block the tiles of an image, float32 [R, H, t, d]."""
+    return parts[0][mine].float()
+
+
+def _frames(parts: Sequence[Tensor], mine: slice, layout: Layout) -> Tensor:
+    """The same where every call of a block has a part of the one sequence."""
+    whole_HSd = torch.cat([part[0] for part in parts], dim=1)[:, mine]
+    heads, _, width = whole_HSd.shape
+    return whole_HSd.view(heads, layout.tiles, -1, width).transpose(0, 1).float()
