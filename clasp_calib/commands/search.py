@@ -38,8 +38,14 @@ def search(
     space: Annotated[Path | None, typer.Option(help="Search space (YAML); --plan writes the default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Artifact directory; default: artifact/ of the run.")] = None,
     per_class: Annotated[int, typer.Option(min=2, help="Calibration samples a class, at most.")] = 2000,
-    first: Annotated[int, typer.Option(min=1, help="Samples before the first candidates are rejected.")] = 6,
-    eta: Annotated[float, typer.Option(min=1.1, help="Share 1/ETA of the candidates survives a rejection.")] = 2.0,
+    strategy: Annotated[str, typer.Option(help="race, grid, tpe, two-step or halving.")] = "race",
+    indifference: Annotated[float, typer.Option(min=0, max=100, help="Race: points that are not worth finding.")] = 0.5,
+    first: Annotated[
+        int | None, typer.Option(min=1, help="Race, halving: samples before the first are rejected (32, 6).")
+    ] = None,
+    eta: Annotated[float, typer.Option(min=1.1, help="Halving: 1/ETA of the candidates survive a rejection.")] = 2.0,
+    trials: Annotated[int, typer.Option(min=1, help="TPE: candidates to try.")] = 64,
+    fixed_rho: Annotated[float, typer.Option(min=0, max=1, help="Two-step: the rho that mixtures meet at.")] = 0.5,
     prompt: Annotated[
         str | None, typer.Option(help="Template with <image> and {question}; default: LLaVA-1.5's.")
     ] = None,
@@ -53,8 +59,8 @@ def search(
 ) -> None:
     """Find, for each class, the layer mixture and the rho that keep most answers right under a token budget.
 
-    Each class's candidates race on calibration samples with early rejection; the best are compared on the selection
-    split, where the model's own setting can win. A killed search goes on where it stopped.
+    Each class's candidates race on calibration samples, and the worse are rejected early; the best are compared on
+    the selection split, where the model's own setting can win. A killed search goes on where it stopped.
 
     Example: clasp-calib search --budget 192 --run my-run
     """
@@ -65,7 +71,7 @@ def search(
     from clasp_calib.router_labeling.taxonomy import load_taxonomy
     from clasp_calib.runtime.schedule import parse_budget
     from clasp_calib.search.calibrate import Calibration, SearchRequest
-    from clasp_calib.search.engine import RaceSettings
+    from clasp_calib.search.strategies.registry import describe, strategy_of
 
     directory = RunDirectory(run)
     directory.prepare()
@@ -88,7 +94,9 @@ def search(
         space=space,
         per_class=per_class,
         starts=_starts(starts),
-        race=RaceSettings(first, eta),
+        strategy=strategy_of(
+            strategy, indifference=indifference / 100, first=first, eta=eta, trials=trials, rho=fixed_rho
+        ),
         seed=seed,
     )
     calibration = Calibration(loaded, processor, request)
@@ -100,10 +108,17 @@ def search(
             calibration.write_space(path)
         _show_plans(plans, path, edited, as_json)
         return
-    settings = {name: value for name, value in vars(request).items() if name not in ("samples", "race")}
+    settings = {name: value for name, value in vars(request).items() if name not in ("samples", "strategy")}
     directory.record(
         "search",
-        {**settings, **vars(request.race), "budgets": budget, "samples": table, "device": device, "dtype": dtype},
+        {
+            **settings,
+            "strategy": describe(request.strategy),
+            "budgets": budget,
+            "samples": table,
+            "device": device,
+            "dtype": dtype,
+        },
     )
     for b in budgets:
         artifact = write_artifact(calibration.run(b), request.artifact)

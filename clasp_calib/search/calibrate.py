@@ -23,11 +23,12 @@ from clasp_calib.common.progress import progress
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.schedule import Budget, Schedule, decoder_flops, solve_schedule
-from clasp_calib.search.engine import Choice, RaceSettings, search_class
-from clasp_calib.search.halving import cost, rungs
+from clasp_calib.search.engine import FINALISTS, Choice, search_class
 from clasp_calib.search.identity import text_settings, weights_digest
 from clasp_calib.search.ledger import Ledger, open_storage
 from clasp_calib.search.space import OWN, default_space, read_space, write_space
+from clasp_calib.search.strategies.base import Strategy
+from clasp_calib.search.strategies.registry import describe
 
 SCORING = 1
 """Raised when the same candidate scores otherwise than before, so that old journals are not taken up."""
@@ -54,7 +55,7 @@ class SearchRequest:
     space: Path | None
     per_class: int
     starts: tuple[int, ...]
-    race: RaceSettings
+    strategy: Strategy
     seed: int
 
 
@@ -146,7 +147,8 @@ class Calibration:
                     self._calibration[label],
                     self._selection.get(label, []),
                     ledger,
-                    self._request.race,
+                    self._request.strategy,
+                    self._request.seed,
                     lambda count, task=task: bar.advance(task, count),  # type: ignore[misc]
                 )
         found = self._assemble(budget, schedule, pruning, choices)
@@ -155,13 +157,9 @@ class Calibration:
         return self._previous
 
     def _most(self, label: str) -> int:
-        """The most evaluations that the search of a class takes: its race, and the final."""
-        race = cost(self._rungs(len(self._calibration[label])), len(self._candidates))
-        return race + len(self._selection.get(label, ())) * (self._request.race.finalists + 1)
-
-    def _rungs(self, samples: int) -> Any:
-        race = self._request.race
-        return rungs(samples, len(self._candidates), race.first, race.eta)
+        """The most evaluations that the search of a class takes: its strategy, and the final."""
+        search = self._request.strategy.most(len(self._candidates), len(self._calibration[label]))
+        return search + len(self._selection.get(label, ())) * (FINALISTS + 1)
 
     def _split(self, split: str, required: bool) -> dict[str, list[Sample]]:
         if not required and not any(s.split == split for s in self._request.samples):
@@ -191,7 +189,8 @@ class Calibration:
             "schedule": [schedule.tokens, schedule.layers, list(schedule.starts), list(schedule.counts)],
             "space": self._space.digest,
             "samples": sha256_json(samples),
-            "race": vars(self._request.race),
+            "strategy": describe(self._request.strategy),
+            "seed": self._request.seed,
         }
 
     def _assemble(
@@ -222,7 +221,7 @@ class Calibration:
             cache_encoder=self._source.encoder,
             space=self._space.digest,
             taxonomy=request.taxonomy_hash,
-            strategy=f"successive halving, first {request.race.first}, eta {request.race.eta:g}",
+            strategy=describe(request.strategy),
             metric=", ".join(sorted({s.metric or EXACT for of in self._calibration.values() for s in of})),
             seed=request.seed,
             versions={name: version(name) for name in ("clasp-calib", "torch", "transformers")},
@@ -278,4 +277,5 @@ def _trials(budget: Budget, label: str, choice: Choice) -> list[Trial]:
             sum(course.selection) / len(course.selection) if course.selection else None,
         )
         for number, course in enumerate(choice.courses)
+        if course.calibration
     ]

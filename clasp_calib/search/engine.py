@@ -3,25 +3,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.evaluator import Evaluator, Pruning
 from clasp_calib.common.samples import Sample
-from clasp_calib.search.halving import race, rungs
 from clasp_calib.search.ledger import Ledger
+from clasp_calib.search.strategies.base import DEFAULT, Observations, Problem, Strategy
 
 SELECTION = 1_000_000
 """Ledger steps of selection samples start here, behind all calibration samples."""
-DEFAULT = 0
-"""Index of the candidate that stands for doing nothing: the model's own layer, rho = 1."""
-
-
-@dataclass(frozen=True)
-class RaceSettings:
-    """How early to reject: samples of the first rung, halving factor, candidates compared in the final."""
-
-    first: int = 6
-    eta: float = 2.0
-    finalists: int = 3
+FINALISTS = 3
+"""Candidates compared in the final, beside the default. Our choice: each more costs one evaluation a sample."""
 
 
 @dataclass(frozen=True)
@@ -76,24 +69,27 @@ def search_class(
     calibration: Sequence[Sample],
     selection: Sequence[Sample],
     ledger: Ledger,
-    settings: RaceSettings,
+    strategy: Strategy,
+    seed: int = 0,
     tick: Callable[[int], None] = lambda evaluations: None,
 ) -> Choice:
     """Find the best candidate for one class.
 
-    A candidate other than the default is chosen only if it beats the default on the selection samples, which the race
-    has not seen. Without selection samples the race decides.
+    A candidate other than the default is chosen only if it beats the default on the selection samples, which the
+    strategy has not seen. Without selection samples the strategy decides.
 
     Args:
         evaluator: scores candidates.
         pruning: the budget's schedule and settings.
         candidates: the first is the default.
-        calibration: samples to race on, in their order.
+        calibration: samples to search on, in their order.
         selection: samples of another split.
         ledger: where scores are recorded; what it holds is not measured again.
-        settings: of the race.
+        strategy: what is measured on which samples.
+        seed: of the strategy.
         tick: told how many evaluations each step has answered.
     """
+    told: set[tuple[int, int]] = set()
 
     def measure(sample: Sample, step: int, live: Sequence[int]) -> list[float]:
         known = ledger.known(step)
@@ -102,22 +98,24 @@ def search_class(
             scores = evaluator.scores(sample, [candidates[c] for c in unknown], pruning).score
             ledger.record(step, dict(zip(unknown, scores, strict=True)))
             known = ledger.known(step)
-        tick(len(live))
+        tick(len({(step, c) for c in live} - told))
+        told.update((step, c) for c in live)
         return [known[c] for c in live]
 
-    plan = rungs(len(calibration), len(candidates), settings.first, settings.eta)
-    ranked, scores = race(
-        plan,
-        len(candidates),
-        lambda step, live: measure(calibration[step], step, live),
-        DEFAULT,
-        ledger.reject,
-    )
-    finalists = sorted({*ranked[: settings.finalists], DEFAULT})
+    def observe(samples: Sequence[int], live: Sequence[int]) -> Observations:
+        return Observations(np.array([measure(calibration[step], step, live) for step in samples]))
+
+    def reject(rejected: Sequence[int]) -> None:
+        for candidate in rejected:
+            ledger.reject(candidate)
+
+    ranked = strategy.search(Problem(candidates, len(calibration), observe, seed, reject))
+    finalists = sorted({*ranked[:FINALISTS], DEFAULT})
     final: dict[int, list[float]] = {c: [] for c in finalists}
     for number, sample in enumerate(selection):
         for candidate, score in zip(finalists, measure(sample, SELECTION + number, finalists), strict=True):
             final[candidate].append(score)
+    scores = {c: ledger.scores(c, range(len(calibration))) for c in range(len(candidates))}
     winner = _winner(finalists, scores, final) if selection else ranked[0]
     for candidate in ranked:
         ledger.complete(candidate, _mean(scores[candidate]))

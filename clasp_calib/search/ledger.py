@@ -115,6 +115,10 @@ class Ledger:
         """Scores already recorded for a sample: candidate -> score."""
         return {c: scores[sample] for c, scores in enumerate(self._scores) if sample in scores}
 
+    def scores(self, candidate: int, samples: range) -> list[float]:
+        """A candidate's scores on those of the samples that it was measured on, in order."""
+        return [self._scores[candidate][sample] for sample in samples if sample in self._scores[candidate]]
+
     def record(self, sample: int, scores: Mapping[int, float]) -> None:
         """Record a sample's scores by candidate; durable before this returns."""
         for candidate, score in scores.items():

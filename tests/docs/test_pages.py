@@ -21,8 +21,8 @@ from clasp_calib.reference.scenes import draw_scene
 from clasp_calib.reference.supervision import KIND, patch_labels
 from clasp_calib.reference.vocabulary import COLORS, KINDS, SIZES, WORDS
 from clasp_calib.runtime.schedule import Schedule, parse_budget, solve_schedule
-from clasp_calib.search.halving import cost, rungs
 from clasp_calib.search.space import default_space, read_space
+from clasp_calib.search.strategies.halving import cost, rungs
 
 EXAMPLES = ROOT / "examples"
 

@@ -19,8 +19,8 @@ from clasp_calib.common.errors import ArtifactError, CacheError, InputError, Stu
 from clasp_calib.common.samples import CLASSES, Sample
 from clasp_calib.runtime.schedule import parse_budget
 from clasp_calib.search.calibrate import Calibration, SearchRequest
-from clasp_calib.search.engine import RaceSettings
 from clasp_calib.search.space import Prototype, SearchSpace, write_space
+from clasp_calib.search.strategies.halving import Halving
 
 BUDGET, OTHER = parse_budget("50%"), parse_budget(6)
 SPACE = SearchSpace(
@@ -76,7 +76,7 @@ def request_(bench, tmp_path) -> SearchRequest:
         space=bench.space,
         per_class=100,
         starts=(2, 6, 15),
-        race=RaceSettings(first=2),
+        strategy=Halving(first=2),
         seed=0,
     )
 
@@ -221,7 +221,7 @@ def test_scores_of_other_settings_are_not_taken_up(bench, request_, tmp_path, ch
         "split": lambda: {"samples": (replace(samples[0], split="selection"), *samples[1:])},
         "metric": lambda: {"samples": (replace(samples[0], metric="yes_no"), *samples[1:])},
         "picture": lambda: {"samples": (replace(samples[0], image=samples[1].image), *samples[1:])},
-        "race": lambda: {"race": RaceSettings(first=3)},
+        "race": lambda: {"strategy": Halving(first=3)},
         "space": lambda: {"space": None},
         "prompt": lambda: {"prompt": "<image> {question}:"},
         "weights": lambda: {},

@@ -8,14 +8,14 @@ from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.evaluator import Pruning
 from clasp_calib.calib.scores import Scores
 from clasp_calib.common.samples import Sample
-from clasp_calib.search.engine import RaceSettings, search_class
-from clasp_calib.search.halving import cost, rungs
+from clasp_calib.search.engine import FINALISTS, search_class
 from clasp_calib.search.ledger import Ledger, open_storage
+from clasp_calib.search.strategies.halving import Halving
 
 PRUNING = Pruning(None)
 CALIBRATION = [Sample(f"calibration-{i}", "?") for i in range(12)]
 SELECTION = [Sample(f"selection-{i}", "?") for i in range(4)]
-RACE = RaceSettings(first=3, eta=2.0, finalists=2)
+RACE = Halving(first=3, eta=2.0)
 
 
 def candidates(count):
@@ -42,7 +42,7 @@ def search(root, fake, count=6, selection=SELECTION, ticks=None, race=RACE):
     all_of = candidates(count)
     ledger = Ledger(open_storage(root), "8/object", all_of, {})
     tick = ticks.append if ticks is not None else (lambda answered: None)
-    return search_class(fake, PRUNING, all_of, CALIBRATION, selection, ledger, race, tick)
+    return search_class(fake, PRUNING, all_of, CALIBRATION, selection, ledger, race, 0, tick)
 
 
 def by_split(calibration, selection):
@@ -57,10 +57,10 @@ def test_a_candidate_that_wins_both_splits_is_chosen(tmp_path):
 
 def test_of_several_that_beat_the_default_the_best_on_all_samples_is_chosen(tmp_path):
     worth = by_split([0.5, 0.1, 0.9, 0.8], [0.5, 0, 0.6, 0.7])
-    assert search(tmp_path, Fake(worth), 4, race=RaceSettings(first=12, finalists=3)).candidate.prototype == "p2"
+    assert search(tmp_path, Fake(worth), 4, race=Halving(first=12)).candidate.prototype == "p2"
     # Four samples count for less than twelve, but for something.
     worth = by_split([0.5, 0.1, 0.9, 0.8], [0.5, 0, 0.6, 1])
-    assert search(tmp_path / "b", Fake(worth), 4, race=RaceSettings(first=12, finalists=3)).candidate.prototype == "p3"
+    assert search(tmp_path / "b", Fake(worth), 4, race=Halving(first=12)).candidate.prototype == "p3"
 
 
 @pytest.mark.parametrize("selection", [[0.5, 0, 0.5, 0.5], [0.5, 0, 0.4, 0.1], [1, 1, 1, 1]])
@@ -123,5 +123,5 @@ def test_a_sample_that_was_recorded_in_part_is_completed(tmp_path):
 
 
 def test_the_plan_bounds_the_evaluations(tmp_path):
-    most = cost(rungs(len(CALIBRATION), 6, RACE.first, RACE.eta), 6) + len(SELECTION) * (RACE.finalists + 1)
+    most = RACE.most(6, len(CALIBRATION)) + len(SELECTION) * (FINALISTS + 1)
     assert search(tmp_path, Fake(noise)).evaluations <= most

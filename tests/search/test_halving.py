@@ -2,11 +2,12 @@
 
 from itertools import pairwise
 
-import pytest
+import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from clasp_calib.search.halving import Rung, cost, race, rungs
+from clasp_calib.search.strategies.base import Observations
+from clasp_calib.search.strategies.halving import Rung, cost, race, rungs
 
 PLANS = {
     "samples": st.integers(1, 60),
@@ -23,9 +24,9 @@ class Measured:
         self.score = score
         self.asked = []
 
-    def __call__(self, sample, live):
-        self.asked += [(candidate, sample) for candidate in live]
-        return [self.score(candidate, sample) for candidate in live]
+    def __call__(self, samples, live):
+        self.asked += [(candidate, sample) for sample in samples for candidate in live]
+        return Observations(np.array([[float(self.score(c, sample)) for c in live] for sample in samples]))
 
 
 def test_a_plan_by_hand():
@@ -51,36 +52,27 @@ def test_the_default_survives_and_the_plan_bounds_the_cost(samples, candidates, 
     plan = rungs(samples, candidates, first, eta)
     measured = Measured(lambda candidate, sample: hash((seed, candidate, sample)) % 2)
     rejected = []
-    ranked, scores = race(plan, candidates, measured, default, rejected.append)
+    ranked = race(plan, candidates, measured, default, rejected.extend)
     assert default in ranked
-    assert len(scores[default]) == samples
     assert len(measured.asked) <= cost(plan, candidates)
-    assert len(measured.asked) == len(set(measured.asked)) == sum(map(len, scores.values()))
+    assert len(measured.asked) == len(set(measured.asked))
     assert sorted([*rejected, *ranked]) == list(range(candidates))
-    for candidate, of in scores.items():
-        assert of == [measured.score(candidate, sample) for sample in range(len(of))]
-        assert len(of) == samples if candidate in ranked else len(of) in {r.samples for r in plan}
+    for candidate in range(candidates):
+        seen = [sample for asked, sample in measured.asked if asked == candidate]
+        assert seen == list(range(len(seen)))
+        assert len(seen) == samples if candidate in ranked else len(seen) in {r.samples for r in plan}
 
 
 @given(**PLANS, data=st.data())
 def test_without_noise_the_best_wins_and_of_equals_the_first(samples, candidates, first, eta, data):
     worth = data.draw(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=candidates, max_size=candidates))
-    ranked, _ = race(rungs(samples, candidates, first, eta), candidates, lambda sample, live: [worth[c] for c in live])
+    measured = Measured(lambda candidate, sample: worth[candidate])
+    ranked = race(rungs(samples, candidates, first, eta), candidates, measured)
     assert ranked[0] == worth.index(max(worth))
     assert ranked == sorted(ranked, key=lambda c: (-worth[c], c))
 
 
 def test_all_live_candidates_see_the_same_samples_in_order():
-    steps = []
-
-    def measure(sample, live):
-        steps.append((sample, tuple(live)))
-        return [float(candidate == 2) for candidate in live]
-
-    race([Rung(2, 1), Rung(4, 1)], 3, measure, default=1)
-    assert steps == [(0, (0, 1, 2)), (1, (0, 1, 2)), (2, (1, 2)), (3, (1, 2))]
-
-
-def test_a_measure_that_answers_for_fewer_candidates_is_an_error():
-    with pytest.raises(ValueError, match="shorter"):
-        race([Rung(1, 1)], 2, lambda sample, live: [0.0])
+    measured = Measured(lambda candidate, sample: candidate == 2)
+    race([Rung(2, 1), Rung(4, 1)], 3, measured, default=1)
+    assert measured.asked == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1), (1, 2), (2, 2), (1, 3), (2, 3)]

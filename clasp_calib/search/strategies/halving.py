@@ -1,16 +1,33 @@
-"""Early rejection: successive halving over paired samples, with the default never rejected.
+"""Successive halving over paired samples: after each rung the worse part of the candidates goes.
 
-All candidates see the same samples in the same order. After each rung the worse part goes. The default stays to the
-end whatever it scores, so that the winner is always compared with doing nothing on the same samples.
+All candidates see the same samples in the same order. The default stays to the end whatever it scores, so that the
+winner is always compared with doing nothing on the same samples. Cheap, and a bet: where candidates differ by less than
+the noise of a rung, the best one may go.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-Scores = dict[int, list[float]]
-"""Candidate index -> its scores on the samples so far."""
-Measure = Callable[[int, Sequence[int]], Sequence[float]]
-"""Of a sample's index and live candidates: the score of each."""
+import numpy as np
+
+from clasp_calib.search.strategies.base import DEFAULT, Measure, Problem, ranked
+
+
+@dataclass(frozen=True)
+class Halving:
+    """After ``first`` samples ``1 / eta`` of the candidates goes on, for ``eta`` times as many samples, and so on."""
+
+    first: int = 6
+    eta: float = 2.0
+
+    def search(self, problem: Problem) -> list[int]:
+        """Those that reached the last rung, best first."""
+        plan = rungs(problem.samples, len(problem.candidates), self.first, self.eta)
+        return race(plan, len(problem.candidates), problem.measure, DEFAULT, problem.reject)
+
+    def most(self, candidates: int, samples: int) -> int:
+        """The cost of its plan, which is fixed beforehand."""
+        return cost(rungs(samples, candidates, self.first, self.eta), candidates)
 
 
 @dataclass(frozen=True)
@@ -53,33 +70,30 @@ def race(
     candidates: int,
     measure: Measure,
     default: int = 0,
-    on_reject: Callable[[int], None] = lambda candidate: None,
-) -> tuple[list[int], Scores]:
+    on_reject: Callable[[Sequence[int]], None] = lambda candidates: None,
+) -> list[int]:
     """Run a race.
 
     Args:
         plan: as `rungs` gives it.
         candidates: how many; they are numbered from 0, and of equal ones the lower number is kept.
-        measure: scores live candidates on one sample.
+        measure: scores live candidates on samples.
         default: the candidate that is never rejected.
-        on_reject: told of each rejected candidate.
+        on_reject: told of rejected candidates.
 
     Returns:
-        Those that reached the last rung, best first, and all scores.
+        Those that reached the last rung, best first.
     """
-    scores: Scores = {c: [] for c in range(candidates)}
+    totals = np.zeros(candidates)
     alive, seen = list(range(candidates)), 0
     for rung in plan:
-        for sample in range(seen, rung.samples):
-            for candidate, score in zip(alive, measure(sample, alive), strict=True):
-                scores[candidate].append(score)
+        totals[alive] += measure(range(seen, rung.samples), alive).score.sum(0)
         seen = rung.samples
-        ranked = sorted(alive, key=lambda c: (-sum(scores[c]), c))
+        best = ranked(alive, totals[None, alive])
         if rung is plan[-1]:
-            return ranked, scores
-        kept = {*ranked[: rung.keep], default}
-        for candidate in alive:
-            if candidate not in kept:
-                on_reject(candidate)
+            return best
+        kept = {*best[: rung.keep], default}
+        if rejected := [candidate for candidate in alive if candidate not in kept]:
+            on_reject(rejected)
         alive = sorted(kept)
     raise AssertionError("a plan has at least one rung")

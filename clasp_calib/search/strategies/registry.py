@@ -1,0 +1,44 @@
+"""The strategies by name."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from clasp_calib.common.errors import InputError
+from clasp_calib.search.strategies.base import Strategy
+from clasp_calib.search.strategies.grid import Grid
+from clasp_calib.search.strategies.halving import Halving
+from clasp_calib.search.strategies.race import Race
+from clasp_calib.search.strategies.tpe import TPE
+from clasp_calib.search.strategies.two_step import TwoStep
+
+STRATEGIES: Mapping[str, type[Any]] = {
+    "race": Race,
+    "grid": Grid,
+    "tpe": TPE,
+    "two-step": TwoStep,
+    "halving": Halving,
+}
+"""By the name that the command line gives them."""
+
+
+def strategy_of(name: str, **settings: Any) -> Strategy:
+    """The strategy of a name, with those of the settings that it has and that are not ``None``.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if name not in STRATEGIES:
+        raise InputError(f"unknown strategy {name!r}; expected one of {', '.join(STRATEGIES)}")
+    kind = STRATEGIES[name]
+    own = {field.name for field in fields(kind)}
+    strategy: Strategy = kind(
+        **{setting: value for setting, value in settings.items() if setting in own and value is not None}
+    )
+    return strategy
+
+
+def describe(strategy: Strategy) -> str:
+    """One line that says which strategy with which settings."""
+    (name,) = [name for name, kind in STRATEGIES.items() if type(strategy) is kind]
+    return ", ".join([name, *(f"{setting} {value:g}" for setting, value in vars(strategy).items())])

@@ -1,0 +1,30 @@
+"""One after the other, as the paper did: the mixture at a fixed rho, then rho for the mixture that won."""
+
+from dataclasses import dataclass
+
+from clasp_calib.search.strategies.base import DEFAULT, Problem, ranked
+
+
+@dataclass(frozen=True)
+class TwoStep:
+    """Takes as many evaluations as there are mixtures and ratios, not their product; blind to how they interact."""
+
+    rho: float = 0.5
+    """Mixtures are compared at the ratio of the space that is nearest to this. Our choice: the paper's is not given."""
+
+    def search(self, problem: Problem) -> list[int]:
+        """The ratios of the winning mixture, best first."""
+        candidates, samples = problem.candidates, range(problem.samples)
+        nearest = min({c.rho for c in candidates}, key=lambda rho: (abs(rho - self.rho), rho))
+        # The default is measured, but only mixtures at the same ratio are compared.
+        first = [n for n, c in enumerate(candidates) if c.rho == nearest]
+        asked = sorted({DEFAULT, *first})
+        scores = problem.measure(samples, asked).score
+        winner = ranked(first, scores[:, [asked.index(n) for n in first]])[0]
+        second = [n for n, c in enumerate(candidates) if c.alpha == candidates[winner].alpha]
+        problem.reject([n for n in range(len(candidates)) if n not in {DEFAULT, *second}])
+        return ranked(second, problem.measure(samples, second).score)
+
+    def most(self, candidates: int, samples: int) -> int:
+        """At most every candidate is at the fixed ratio, or of the winning mixture."""
+        return candidates * samples
