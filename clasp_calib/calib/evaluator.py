@@ -9,8 +9,8 @@ So one forward over prompt and reference scores exactly what decoding would, wit
 never rate visual ones. It applies to the metric ``exact``; other metrics generate.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.features import Features
 from clasp_calib.calib.metrics import EXACT, metric
+from clasp_calib.calib.prompted import Prefixes, Prompted
 from clasp_calib.calib.prompting import Prompter
 from clasp_calib.calib.scores import Scores
 from clasp_calib.common.samples import Sample
@@ -63,6 +64,7 @@ class Evaluator:
         self._prompter = prompter
         self._features = features
         self._max_new_tokens = max_new_tokens
+        self._prefixes = Prefixes(model, self._adapter)
 
     @torch.inference_mode()
     def scores(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
@@ -72,41 +74,33 @@ class Evaluator:
         return Scores.joined([score(sample, part, pruning) for part in parts])
 
     def _one_pass(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
-        visual, fan = self._project(sample, candidates)
-        prompt = self._prompter.prompt(sample.question)
         right = torch.zeros(len(candidates), dtype=torch.bool)
         nll = torch.full((len(candidates),), torch.inf)
-        for reference in dict.fromkeys(sample.answers):
-            answer = self._prompter.answer(sample.question, reference)
-            ids = torch.tensor(prompt + answer[:-1], device=self._model.device)
-            with self._pruned(sample, pruning, candidates, fan, len(prompt)):
-                output = self._model(
-                    input_ids=ids.expand(len(visual), -1),
-                    attention_mask=torch.ones(len(visual), len(ids), dtype=torch.long, device=ids.device),
-                    mm_encoder_outputs=self._adapter.encoder_outputs(visual),
-                    logits_to_keep=len(answer),
-                    use_cache=False,
-                )
-            logits_BTV = output.logits if pruning.schedule else output.logits[fan]
-            answer_T = torch.tensor(answer, device=ids.device)
-            right |= (logits_BTV.argmax(-1) == answer_T).all(-1).cpu()
-            nll = torch.minimum(nll, _nll(logits_BTV, answer_T).cpu())
+        with self._prompted(sample, candidates, pruning) as (prompted, row_B):
+            for reference in dict.fromkeys(sample.answers):
+                answer = self._prompter.answer(sample.question, reference)
+                logits_BTV = prompted.logits(answer)[row_B]
+                answer_T = torch.tensor(answer, device=logits_BTV.device)
+                right |= (logits_BTV.argmax(-1) == answer_T).all(-1).cpu()
+                nll = torch.minimum(nll, _nll(logits_BTV, answer_T).cpu())
         return Scores(tuple(right.float().tolist()), tuple(nll.tolist()))
 
     def _generated(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
-        visual, fan = self._project(sample, candidates)
-        prompt = torch.tensor(self._prompter.prompt(sample.question), device=self._model.device)
-        with self._pruned(sample, pruning, candidates, None, len(prompt)):
-            output = self._model.generate(
-                input_ids=prompt.expand(len(candidates), -1),
-                attention_mask=torch.ones(len(candidates), len(prompt), dtype=torch.long, device=prompt.device),
-                mm_encoder_outputs=self._adapter.encoder_outputs([visual[row] for row in fan]),
-                do_sample=False,
-                max_new_tokens=self._max_new_tokens,
-            )
-        answers = self._prompter.decode(output[:, len(prompt) :])
+        with self._prompted(sample, candidates, pruning) as (prompted, row_B):
+            answers = self._prompter.decode(prompted.generated(self._max_new_tokens)[row_B])
         score = metric(sample.metric or EXACT)
         return Scores(tuple(score(answer, sample.answers) for answer in answers))
+
+    @contextmanager
+    def _prompted(
+        self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning
+    ) -> Iterator[tuple[Prompted, list[int]]]:
+        """The sample's prompt under the candidates, and the row of each: unpruned, those of a mixture are the same."""
+        visual, fan = self._project(sample, candidates)
+        prompt = self._prompter.prompt(sample.question)
+        prompted = Prompted(self._model, self._adapter, prompt, visual, self._prefixes)
+        with self._pruned(sample, pruning, candidates, fan, len(prompt)):
+            yield prompted, fan if pruning.schedule is None else list(range(len(candidates)))
 
     def _project(self, sample: Sample, candidates: Sequence[Candidate]) -> tuple[list[Tensor], list[int]]:
         """Visual tokens of each different mixture, and which of them each candidate uses."""
@@ -122,7 +116,7 @@ class Evaluator:
         sample: Sample,
         pruning: Pruning,
         candidates: Sequence[Candidate],
-        fan: Sequence[int] | None,
+        fan: Sequence[int],
         prompt: int,
     ) -> AbstractContextManager[Any]:
         if pruning.schedule is None:

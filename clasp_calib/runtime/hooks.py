@@ -44,6 +44,15 @@ class _Call:
         self._given_BT = self.key_valid_BT
         self._record = record
 
+    def fan_out(self, source_B: Tensor) -> None:
+        """Let the rows of the cache, and what is known of its keys, go on as those of the candidates."""
+        if self._given_BT is not None:
+            self._given_BT = self._given_BT[source_B]
+        if self._record is not None:
+            self._record = {start: None if k is None else k[source_B] for start, k in self._record.items()}
+        if self.cache is not None:
+            self.cache.batch_select_indices(source_B)
+
     def note_keys(self, start: int, rows: int, width: int) -> int:
         """Find out which keys the layers of a stage will see; returns how many of them are cached."""
         cached = 0 if self.cache is None else int(self.cache.get_seq_length(start))
@@ -120,6 +129,11 @@ class Pruner:
         config = kwargs.get("generation_config") or getattr(self._model, "generation_config", None)
         kind = kwargs.get("cache_implementation") or getattr(config, "cache_implementation", None)
         check_call(ids_BS, kwargs.get("past_key_values"), kind)
+        if self.plan.fan is not None and kwargs.get("past_key_values") is None:
+            raise ModelError(
+                "candidates fan out in one forward, which generate does not expect; call the model on the prompts "
+                "first, and let generate go on from the cache, with a row a candidate"
+            )
 
     def _see_inputs(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids_BS = args[0] if args else kwargs.get("input_ids")
@@ -166,11 +180,12 @@ class Pruner:
             return None
         hidden_BSD, call.cache = args[0], kwargs.get("past_key_values")
         if call.prefill is not None:
-            if call.cache is not None and self.plan.fan is not None:
-                raise ModelError("candidates cannot fan out into a cache; call the model with use_cache=False")
+            fanning = self.plan.fan is not None and not call.prefill.stages
             hidden_BSD, call.rope = call.prefill.prune(
                 start, self.plan.stages[start], hidden_BSD, call.rope or kwargs["position_embeddings"]
             )
+            if fanning:
+                call.fan_out(call.prefill.source_B)
         cached = call.note_keys(start, *hidden_BSD.shape[:2])
         # Without position ids: their gaps would be taken for packed sequences. The layer's index, because the
         # lengths of the cache differ from layer to layer.

@@ -107,8 +107,8 @@ def prune(
             included, before the first token of the answer, one for all rows or one a row. Only the prompt
             rates.
         fan: candidates that share their prompt and features but not rho need the layers before the first
-            stage only once: output row ``b`` continues input row ``fan[b]`` with ``rho[b]``. Needs
-            ``use_cache=False``.
+            stage only once: output row ``b`` continues input row ``fan[b]`` with ``rho[b]``. A cache comes back
+            with the rows of the output, and later calls, ``generate`` too, go on from it with as many.
 
     Yields:
         The `Pruner`; its ``stats`` describe the last prefill.

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from speaking_models import WORDS
-from tiny_models import EOS
+from tiny_models import EOS, IMAGE
 
 from clasp_calib.cache.encode import image_key
 from clasp_calib.calib import evaluator as module
@@ -17,10 +17,11 @@ from clasp_calib.calib.features import CachedFeatures
 from clasp_calib.calib.metrics import metric
 from clasp_calib.calib.scores import Scores
 from clasp_calib.common.errors import CacheError
+from clasp_calib.runtime import stages
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import Schedule
-from clasp_calib.runtime.selection import DualStage
+from clasp_calib.runtime.selection import DualStage, gram_matrix
 
 LONGEST = 4
 CANDIDATES = [
@@ -187,6 +188,35 @@ def test_references_would_rate_if_the_evaluator_did_not_say_where_they_begin(ben
         evaluator.scores(replace(bench.samples[0], answers=("two red",)), CANDIDATES, pruning)
         heard.append(selector.heard[0])
     assert not torch.allclose(*heard, rtol=1e-2)
+
+
+def test_what_candidates_share_is_computed_once(bench, evaluator, monkeypatch):
+    """The text before the picture once for all samples, cosines once a mixture, the prompt once for all answers."""
+    sizes, grams, decoder = {0: [], 7: []}, [], bench.model.model.language_model
+
+    def counted(features_BND):
+        grams.append(len(features_BND))
+        return gram_matrix(features_BND)
+
+    monkeypatch.setattr(stages, "gram_matrix", counted)
+    hooks = [
+        decoder.layers[layer].register_forward_pre_hook(
+            lambda _, args, layer=layer: sizes[layer].append(args[0].shape[:2])
+        )
+        for layer in sizes
+    ]
+    answers = ("two red yes", "no", "red two")
+    for sample in bench.samples[:2]:
+        evaluator.scores(replace(sample, answers=answers), CANDIDATES, PRUNINGS["early"])
+    for hook in hooks:
+        hook.remove()
+    before = bench.prompter.prompt("").index(IMAGE)
+    assert before > 0
+    prompts = [len(bench.prompter.prompt(sample.question)) for sample in bench.samples[:2]]
+    later = [(6, 1), (6, 2)]
+    assert sizes[0] == [(1, before), (4, prompts[0] - before + 3), *later, (4, prompts[1] - before + 3), *later]
+    assert sizes[7] == [(1, before), (6, prompts[0] - before - 10), *later, (6, prompts[1] - before - 10), *later]
+    assert grams == [4, 4]
 
 
 def test_only_cached_layers_and_pictures_can_be_read(bench, tmp_path):

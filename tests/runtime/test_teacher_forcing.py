@@ -5,6 +5,7 @@ import torch
 from reference_decoder import reference_rows
 from runtime_cases import FULL, LATER, SCHEDULE, generated, model, with_answers
 from tiny_models import tiny_batch
+from transformers import DynamicCache
 
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters import adapter_for
@@ -118,16 +119,50 @@ def test_a_cached_prefix_leaves_the_prompt_where_it_is():
     assert (got - expected).abs().max() < 1e-4
 
 
-def test_a_fan_needs_no_cache_and_rows_that_exist():
+@pytest.mark.parametrize("prefix", [0, 4])
+def test_a_cache_fans_out_with_its_candidates(prefix):
+    """The answers that follow, given or generated, are those of candidates that stood alone."""
+    adapter, features, rows, length = candidates()
+    fan, rho = [0, 0, 1, 2], [0.1, 0.9, 0.5, 0.0]
+    prompt = rows["input_ids"][:, :length]
+    with torch.no_grad():
+        cache = model()(prompt[:, :prefix]).past_key_values if prefix else DynamicCache()
+        with prune(model(), schedule=LATER, rho=rho, fan=fan, prompt_lengths=length):
+            outputs = adapter.encoder_outputs(features)
+            forced = {"input_ids": rows["input_ids"][:, prefix:], "attention_mask": rows["attention_mask"]}
+            model()(**forced, mm_encoder_outputs=outputs, past_key_values=cache)
+            cache.crop(length - rows["input_ids"].shape[1])
+            other = model()(torch.tensor([[90, 91]] * 4), past_key_values=cache).logits
+            cache.crop(-3)
+            whole = prompt[:1].expand(4, -1)
+            said = generated(model(), {"input_ids": whole, "attention_mask": whole * 0 + 1}, past_key_values=cache)
+        for index, (row, share) in enumerate(zip(fan, rho, strict=True)):
+            one = {"input_ids": prompt[:1], "attention_mask": prompt[:1] * 0 + 1}
+            with prune(model(), schedule=LATER, rho=share, prompt_lengths=length):
+                outputs = adapter.encoder_outputs([features[row]])
+                assert generated(model(), {**one, "mm_encoder_outputs": outputs}) == [said[index]]
+                outputs, ids = adapter.encoder_outputs([features[row]]), torch.tensor([[*prompt[0].tolist(), 90, 91]])
+                alone = model()(ids, mm_encoder_outputs=outputs, logits_to_keep=2, use_cache=False).logits
+            assert (other[index] - alone[0]).abs().max() < 1e-4
+    assert len(set(map(tuple, said))) > 1
+
+
+def test_a_fan_needs_rows_that_exist():
     adapter, features, rows, _ = candidates()
-    for fan, use_cache, message in (
-        ([0, 1, 2, 2], True, "use_cache=False"),
-        ([0, 3], False, "row 3 of a batch of 3"),
+    outputs = adapter.encoder_outputs(features)
+    with (
+        prune(model(), schedule=LATER, rho=0.5, fan=[0, 3]),
+        torch.no_grad(),
+        pytest.raises(ModelError, match="row 3 of a batch of 3"),
     ):
-        outputs = adapter.encoder_outputs(features)
-        with (
-            prune(model(), schedule=LATER, rho=0.5, fan=fan),
-            torch.no_grad(),
-            pytest.raises(ModelError, match=message),
-        ):
-            model()(**rows, mm_encoder_outputs=outputs, use_cache=use_cache)
+        model()(**rows, mm_encoder_outputs=outputs)
+
+
+def test_generate_cannot_begin_with_a_fan():
+    adapter, features, rows, _ = candidates()
+    outputs = adapter.encoder_outputs(features)
+    with (
+        prune(model(), schedule=LATER, rho=0.5, fan=[0, 1, 2, 2]),
+        pytest.raises(ModelError, match="generate does not expect; call the model on the prompts first"),
+    ):
+        model().generate(**rows, mm_encoder_outputs=outputs)
