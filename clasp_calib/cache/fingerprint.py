@@ -34,16 +34,20 @@ def encoder_fingerprint(model: "PreTrainedModel", processor: "ProcessorMixin") -
         ModelError: the architecture is not known, or the tower's weights are not loaded.
     """
     tower: Any = adapter_for(model).vision_tower(model)
-    images = getattr(processor, "image_processor", processor)
-    settings = json.loads(images.to_json_string())
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in tower.parameters()}
     parts = {
         "weights": _hash_of_values(tower),
         "dtype": "+".join(sorted(dtypes)),
         "tower": sha256_json(_lasting(tower.config.to_diff_dict()))[:_DIGITS],
-        "pictures": sha256_json([type(images).__name__, _lasting(settings)])[:_DIGITS],
     }
-    return " ".join(f"{name}:{value}" for name, value in parts.items())
+    return " ".join([*(f"{name}:{value}" for name, value in parts.items()), pictures_fingerprint(processor)])
+
+
+def pictures_fingerprint(processor: "ProcessorMixin") -> str:
+    """The last part of `encoder_fingerprint`: all that the tower's input depends on besides the picture."""
+    images = getattr(processor, "image_processor", processor)
+    settings = json.loads(images.to_json_string())
+    return f"pictures:{sha256_json([type(images).__name__, _lasting(settings)])[:_DIGITS]}"
 
 
 def _hash_of_values(tower: torch.nn.Module) -> str:

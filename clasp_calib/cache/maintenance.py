@@ -12,7 +12,7 @@ from clasp_calib.cache.opened import Opened
 from clasp_calib.cache.store import FeatureStore
 
 # Of the values, as zarr names types; it has none for bfloat16, whose bits are given.
-_ZARR_TYPES = {"float16": "<f2", "bfloat16": "<u2", "int8": "|i1"}
+_ZARR_TYPES = {"float16": "<f2", "bfloat16": "<u2", "int8": "|i1", "uint8": "|u1"}
 
 
 @dataclass(frozen=True)

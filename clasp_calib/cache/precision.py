@@ -1,4 +1,4 @@
-"""How features are kept: float16, bfloat16 bit for bit, or int8 with a scale for 64 channels.
+"""How features are kept: float16, bfloat16 bit for bit, or int8 with a scale for 64 channels; and pixels in bytes.
 
 Shape suffixes: L layers, T tokens, C channels, G groups of channels with one scale.
 """
@@ -22,7 +22,7 @@ class Stored(NamedTuple):
     """Features of one picture in the form in which they lie on the disk, C-contiguous."""
 
     data_LTC: npt.NDArray[Any]
-    """float16; uint16 (the bits of bfloat16); int8."""
+    """float16; uint16 (the bits of bfloat16); int8; uint8 for pixels."""
     scale_LTG: npt.NDArray[np.float16] | None = None
     """int8 only: what a group's integers are multiplied with."""
 
@@ -75,7 +75,7 @@ class Precision:
         return Stored((halves_LTC if self.name == "float16" else halves_LTC.view(torch.uint16)).numpy())
 
     def decode(self, stored: Stored) -> Tensor:
-        """The values: float16, bfloat16, or float32 for int8 (exact: an int8 times a float16)."""
+        """The values: float16, bfloat16, or float32 for int8 (exact: an int8 times a float16); pixels as they are."""
         data_LTC = torch.from_numpy(stored.data_LTC)
         if stored.scale_LTG is None:
             return data_LTC.view(torch.bfloat16) if self.name == "bfloat16" else data_LTC
@@ -99,9 +99,21 @@ PRECISIONS = {
     "int8": Precision("int8", np.dtype("i1"), grouped=True),
 }
 
+PIXELS = Precision("uint8", np.dtype("u1"))
+"""Of what is cached before the encoder, as it is; see `clasp_calib.cache.pixels`."""
+
+
+def kept_as(name: str) -> Precision:
+    """What a store's slabs are, by name: one of `PRECISIONS`, or `PIXELS`.
+
+    Raises:
+        CacheError: there is none.
+    """
+    return PIXELS if name == PIXELS.name else precision_of(name)
+
 
 def precision_of(name: str) -> Precision:
-    """The precision of a name.
+    """The precision of a name, for features.
 
     Raises:
         CacheError: there is none.

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from clasp_calib.cache.disk import read_exactly, replace_synced, write_exactly, write_failed
 from clasp_calib.cache.index import Entry, ShardRecord
-from clasp_calib.cache.precision import Precision, Stored, precision_of
+from clasp_calib.cache.precision import Precision, Stored, kept_as
 from clasp_calib.common.errors import CacheError
 
 DATASET, SCALES = "x", "scale"
@@ -45,7 +45,7 @@ class Form:
     def of(cls, meta: Mapping[str, str]) -> Self:
         """What the index's ``meta`` says of it."""
         tokens = None if meta["tokens"] == RAGGED else int(meta["tokens"])
-        return cls(int(meta["channels"]), precision_of(meta["precision"]), tokens)
+        return cls(int(meta["channels"]), kept_as(meta["precision"]), tokens)
 
     def stride(self, tokens: int) -> int:
         """Rows that a slab takes: its tokens, and up to a sixteenth more where that makes it end on a page."""

@@ -16,10 +16,11 @@ import numpy.typing as npt
 from torch import Tensor
 
 from clasp_calib.cache.disk import checksums
+from clasp_calib.cache.index import FILE as INDEX_FILE
 from clasp_calib.cache.index import Durability, Entry, Index
 from clasp_calib.cache.kernels import mixtures
 from clasp_calib.cache.opened import Damage, Opened
-from clasp_calib.cache.precision import Stored, precision_of
+from clasp_calib.cache.precision import Stored, kept_as
 from clasp_calib.cache.shard import RAGGED, REPAIR, Form
 from clasp_calib.cache.writer import Writer
 from clasp_calib.common.errors import CacheError
@@ -76,8 +77,7 @@ class FeatureStore:
             encoder: fingerprint of the encoder; a writer must give it, a reader may, to be sure.
             layers: the layers to work with, as ``hidden_states`` counts them; a writer must give them.
             shape: (T, C), T None where pictures differ in their tokens; a writer must give it.
-            precision: how features are kept, a key of `PRECISIONS`; float16 for a new store, None takes what
-                it has.
+            precision: how slabs are kept, see `kept_as`; float16 for a new store, None takes what it has.
             shard_bytes: size of a shard in bytes; at least one picture goes into each.
             durability: what an acknowledged picture survives: ``"process"`` a kill, ``"power"`` a power cut too.
 
@@ -100,7 +100,7 @@ class FeatureStore:
             "encoder": encoder,
             "tokens": RAGGED if shape[0] is None else str(shape[0]),
             "channels": str(shape[1]),
-            "precision": precision_of(precision or "float16").name,
+            "precision": kept_as(precision or "float16").name,
         }
         writer = Writer(
             root,
@@ -111,6 +111,11 @@ class FeatureStore:
             durability,
         )
         return cls(root, layers, writer.meta, writer)
+
+    @staticmethod
+    def there(root: Path) -> bool:
+        """Whether there is a store in ``root``, of whatever encoder or format."""
+        return (root / INDEX_FILE).is_file()
 
     @classmethod
     def reopen(cls, root: Path) -> Self:

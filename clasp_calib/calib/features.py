@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clasp_calib.cache.encode import image_key
 from clasp_calib.cache.store import FeatureStore
-from clasp_calib.common.errors import CacheError
+from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.common.samples import Sample
 
 
@@ -75,7 +75,7 @@ class CachedFeatures:
             )
         self._store = store
         self.layers = layers
-        self._key = cache(image_key)
+        self._key = cache(content_of)
 
     def read(self, sample: Sample) -> Tensor:
         """Layers of the sample's picture, ``[l, T, C]`` float32 in the order of ``layers``.
@@ -114,3 +114,15 @@ def picture_of(sample: Sample) -> Path:
     if sample.image is None:
         raise CacheError(f"sample {sample.id!r} has no picture")
     return sample.image
+
+
+def content_of(picture: Path) -> str:
+    """`clasp_calib.cache.encode.image_key` of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return image_key(picture)
+    except OSError as error:
+        raise InputError(f"the picture {picture} cannot be read ({error.strerror}); check its path") from error

@@ -3,7 +3,7 @@
 Shape suffixes: M mixtures, l layers that may be mixed, L all layers, T patch tokens, C width of the tower.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clasp_calib.cache.encode import image_key
 from clasp_calib.cache.kernels import mixtures
 from clasp_calib.cache.precision import PrecisionError, Stored, precision_of
-from clasp_calib.calib.features import picture_of
+from clasp_calib.calib.features import content_of, picture_of
 from clasp_calib.common.errors import CacheError
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
@@ -33,8 +32,8 @@ class LiveFeatures:
     Args:
         model: its tower runs where and in what it is loaded.
         layers: the layers that may be mixed, as ``hidden_states`` counts them.
-        pixels: the tower's input of a picture, one row, as the processor makes it.
-        lacking: raises if one of these pictures cannot be had.
+        pixels: of a picture's key and file what the tower is shown, one row, as the processor makes it.
+        check: raises if a picture of these, key -> file, cannot be had.
         precision: what layers are rounded to.
 
     Raises:
@@ -45,8 +44,8 @@ class LiveFeatures:
         self,
         model: Any,
         layers: tuple[int, ...],
-        pixels: Callable[[Path], Tensor],
-        check: Callable[[Sequence[Path]], None],
+        pixels: Callable[[str, Path], Tensor],
+        check: Callable[[Mapping[str, Path]], None],
         precision: str,
     ):
         self._model = model
@@ -60,12 +59,12 @@ class LiveFeatures:
         self._pixels = pixels
         self._check = check
         self._precision = precision_of(precision)
-        self._key = cache(image_key)
+        self._key = cache(content_of)
         self._encoded = lru_cache(KEPT)(self._encode)
 
     def fused(self, sample: Sample, alpha_Ml: Tensor) -> Tensor:
         """See `clasp_calib.calib.features.Features`."""
-        stored = self._encoded(picture_of(sample))
+        stored = self._encoded(self.key(sample), picture_of(sample))
         slabs = [stored.at(slice(place, place + 1)) for place in range(len(self.layers))]
         weights_Ml = alpha_Ml.to(torch.float32).cpu().numpy()
         return torch.from_numpy(mixtures(slabs, weights_Ml, self._precision.name))
@@ -76,12 +75,12 @@ class LiveFeatures:
 
     def check(self, samples: Sequence[Sample]) -> None:
         """See `clasp_calib.calib.features.Features`."""
-        self._check(list(dict.fromkeys(picture_of(sample) for sample in samples)))
+        self._check({self.key(sample): picture_of(sample) for sample in samples})
 
     @torch.inference_mode()
-    def _encode(self, picture: Path) -> Stored:
+    def _encode(self, key: str, picture: Path) -> Stored:
         place = next(self._adapter.vision_tower(self._model).parameters())
-        pixels = self._pixels(picture).to(place.device, place.dtype)
+        pixels = self._pixels(key, picture).to(place.device, place.dtype)
         layers_LTC = self._adapter.capture(self._model, pixels)[0, list(self.layers)]
         try:
             return self._precision.encode(layers_LTC)

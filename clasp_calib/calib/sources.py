@@ -1,6 +1,6 @@
-"""Which features there are for a model: its cache of layers, or its tower again."""
+"""Which features there are for a model: a cache of its layers, or its tower again, on cached pixels or on files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from clasp_calib.cache.encode import auto_layers
-from clasp_calib.cache.fingerprint import encoder_fingerprint
+from clasp_calib.cache.fingerprint import encoder_fingerprint, pictures_fingerprint
 from clasp_calib.cache.pictures import check_headers
+from clasp_calib.cache.pixels import LAYER, read_pixels
+from clasp_calib.cache.precision import PIXELS
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.calib.features import CachedFeatures, Features
 from clasp_calib.calib.live import LiveFeatures
-from clasp_calib.common.errors import InputError
+from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.pictures import load_picture
 
@@ -39,7 +41,7 @@ def open_source(cache: Path | None, model: Any, processor: Any) -> Source:
     """The features in a cache, or of the tower itself.
 
     Args:
-        cache: directory of a feature cache; None runs the tower whenever a picture is asked for.
+        cache: directory of a cache of features or of pixels; None runs the tower on the picture files.
         model: the model that the features are for.
         processor: its processor.
 
@@ -47,20 +49,48 @@ def open_source(cache: Path | None, model: Any, processor: Any) -> Source:
         CacheError: there is no cache, or it was made by another encoder.
     """
     encoder = encoder_fingerprint(model, processor)
-    if cache is not None:
-        store = FeatureStore.open(cache, encoder=encoder)
-        return Source(store.layers, encoder, store.precision.name, lambda layers: CachedFeatures(store, layers))
+    if cache is None:
+        return _live(model, encoder, _from_files(processor), _are_pictures)
+    store = FeatureStore.open(cache)
+    if store.precision is PIXELS:
+        store = FeatureStore.open(cache, encoder=pictures_fingerprint(processor))
+        return _live(model, encoder, lambda key, _: read_pixels(store, processor, key), _cached_in(store))
+    store = FeatureStore.open(cache, encoder=encoder)
+    return Source(store.layers, encoder, store.precision.name, lambda layers: CachedFeatures(store, layers))
+
+
+def _live(
+    model: Any, encoder: str, pixels: Callable[[str, Path], Tensor], check: Callable[[Mapping[str, Path]], None]
+) -> Source:
     adapter = adapter_for(model)
+    offered = auto_layers(adapter.vision_layers, adapter.own_layer)
+    return Source(offered, encoder, PRECISION, lambda layers: LiveFeatures(model, layers, pixels, check, PRECISION))
+
+
+def _from_files(processor: Any) -> Callable[[str, Path], Tensor]:
     images = getattr(processor, "image_processor", processor)
 
-    def pixels(picture: Path) -> Tensor:
+    def pixels(_: str, picture: Path) -> Tensor:
         try:
             prepared: Tensor = images(images=[load_picture(picture)], return_tensors="pt")["pixel_values"]
         except Exception as error:  # Pillow's readers raise whatever damaged data makes them raise.
             raise InputError(f"the picture {picture} cannot be read ({error}); mend it or remove its rows") from error
         return prepared
 
-    def live(layers: tuple[int, ...]) -> Features:
-        return LiveFeatures(model, layers, pixels, check_headers, PRECISION)
+    return pixels
 
-    return Source(auto_layers(adapter.vision_layers, adapter.own_layer), encoder, PRECISION, live)
+
+def _are_pictures(pictures: Mapping[str, Path]) -> None:
+    """Raise InputError for pictures that are none."""
+    check_headers(pictures.values())
+
+
+def _cached_in(store: FeatureStore) -> Callable[[Mapping[str, Path]], None]:
+    def check(pictures: Mapping[str, Path]) -> None:
+        if missing := store.missing(pictures, [LAYER]):
+            raise CacheError(
+                f"the pixels of {len(missing)} of {len(pictures)} pictures are not cached (first: "
+                f"{pictures[missing[0]]}); run `clasp-calib cache-features --pixels` with the same samples"
+            )
+
+    return check

@@ -19,17 +19,21 @@ def info(run: RunOption = DEFAULT_RUN, cache: CacheOption = None, as_json: JsonO
     Example: clasp-calib cache info --run my-run
     """
     from clasp_calib.cache.maintenance import contents
+    from clasp_calib.cache.precision import PIXELS
 
     known = contents(_place(run, cache))
     if as_json:
         emit(vars(known))
         return
     tokens = "a varying number of" if known.tokens is None else known.tokens
-    say(f"{known.pictures} pictures; {tokens} tokens of {known.channels} channels a layer in {known.precision}")
-    for layer, pictures in known.layers.items():
-        say(f"layer {layer}: {pictures} pictures")
+    if known.precision == PIXELS.name:
+        say(f"pixels of {known.pictures} pictures")
+    else:
+        say(f"{known.pictures} pictures; {tokens} tokens of {known.channels} channels a layer in {known.precision}")
+        for layer, pictures in known.layers.items():
+            say(f"layer {layer}: {pictures} pictures")
     say(
-        f"{known.bytes_used / 2**20:.1f} MiB of features in {known.shards} shards of together "
+        f"{known.bytes_used / 2**20:.1f} MiB in {known.shards} shards of together "
         f"{known.bytes_reserved / 2**20:.1f} MiB"
     )
     say(f"encoder: {known.encoder}")

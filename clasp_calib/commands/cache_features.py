@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from clasp_calib.commands.cache_reports import say_pixels, say_plan
 from clasp_calib.commands.models import load
 from clasp_calib.commands.options import (
     DEFAULT_RUN,
@@ -36,6 +37,12 @@ def cache_features(
     durability: Annotated[
         Durability, typer.Option(help="What a stored picture survives: 'process' a kill, 'power' a power cut too.")
     ] = "process",
+    pixels: Annotated[
+        bool, typer.Option("--pixels", help="Cache decoded pixels only; search runs the tower on them.")
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what a cache would cost and whether it pays, and stop.")
+    ] = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
     limit: LimitOption = None,
@@ -60,6 +67,21 @@ def cache_features(
     adapter = adapter_for(loaded)
     wanted = chosen or auto_layers(adapter.vision_layers, adapter.own_layer)
     target = out or directory.cache
+    if plan:
+        from clasp_calib.cache.plan import plan_cache
+
+        say_plan(
+            plan_cache(loaded, processor, pictured, wanted, target, batch_size=batch_size, precision=precision),
+            as_json,
+        )
+        return
+    if pixels:
+        from clasp_calib.cache.pixels import cache_pixels
+
+        directory.record("cache-features", {"model": model, "samples": table, "pixels": True, "out": target})
+        made = cache_pixels(processor, pictured, target, batch_size=batch_size, verify=verify, durability=durability)
+        say_pixels(made, target, as_json)
+        return
     directory.record("cache-features", {"model": model, "samples": table, "layers": wanted, "out": target})
     report = encode(
         loaded,

@@ -7,6 +7,7 @@ import torch
 from speaking_models import WORDS
 
 from clasp_calib.cache.encode import cache_features
+from clasp_calib.cache.pixels import cache_pixels
 from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.evaluator import Evaluator, Pruning
 from clasp_calib.calib.live import LiveFeatures
@@ -23,14 +24,15 @@ def places(bench, tmp_path_factory):
     """What `open_source` is given for each kind; pictures are encoded one by one, as live ones are."""
     root = tmp_path_factory.mktemp("live")
     cache_features(bench.model, bench.processor, bench.samples, LAYERS, root / "cache", batch_size=1)
-    return {"cache": root / "cache", "live": None}
+    cache_pixels(bench.processor, bench.samples, root / "pixels")
+    return {"cache": root / "cache", "live": None, "pixels": root / "pixels"}
 
 
 def features(bench, places, kind):
     return open_source(places[kind], bench.model, bench.processor).at(LAYERS)
 
 
-@pytest.mark.parametrize("kind", ["live"])
+@pytest.mark.parametrize("kind", ["live", "pixels"])
 def test_mixtures_have_the_bits_of_cached_ones(bench, places, kind):
     cached, other = features(bench, places, "cache"), features(bench, places, kind)
     other.check(bench.samples)
@@ -48,7 +50,7 @@ def test_pictures_encoded_in_a_batch_differ_by_rounding_at_most(bench, places):
         assert (single - batched).abs().max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["live"])
+@pytest.mark.parametrize("kind", ["live", "pixels"])
 def test_scores_are_those_of_the_cache(bench, places, kind):
     candidates = [Candidate("a", tuple(alpha), rho) for alpha in ALPHA_ML.tolist() for rho in (0.25, 1.0)]
     pruning = Pruning(Schedule(16, 8, (1, 2, 4), (9, 6, 3)))
@@ -83,13 +85,23 @@ def test_a_live_source_offers_spread_layers_and_any_other(bench, places):
 def test_pictures_that_cannot_be_read_are_named(bench, places, tmp_path):
     live = features(bench, places, "live")
     lost = replace(bench.samples[0], image=tmp_path / "lost.png")
-    with pytest.raises(InputError, match=r"1 pictures cannot be read \(.*lost\.png"):
+    with pytest.raises(InputError, match=r"the picture .*lost\.png cannot be read \(No such file"):
         live.check([*bench.samples, lost])
+    text = replace(lost, image=tmp_path / "text.png")
+    text.image.write_text("not a picture")
+    with pytest.raises(InputError, match=r"1 pictures cannot be read \(.*text\.png"):
+        live.check([*bench.samples, text])
     torn = replace(bench.samples[0], image=tmp_path / "torn.png")
     torn.image.write_bytes(bench.samples[0].image.read_bytes()[:3000])
     live.check([torn])
     with pytest.raises(InputError, match=r"the picture .*torn\.png cannot be read"):
         live.fused(torn, ALPHA_ML)
+    pixels = features(bench, places, "pixels")
+    pixels.check(bench.samples)
+    with pytest.raises(
+        CacheError, match=r"pixels of 1 of 1 pictures are not cached \(first: .*torn.png\); run .*--pixels"
+    ):
+        pixels.check([torn])
     with pytest.raises(CacheError, match="sample 'none' has no picture"):
         live.check([replace(torn, id="none", image=None)])
 

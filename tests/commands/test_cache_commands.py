@@ -1,5 +1,7 @@
 """``clasp-calib cache``: damage is told by the exit code, repaired, and only what was dropped is encoded again."""
 
+import shutil
+
 import pytest
 
 
@@ -53,3 +55,29 @@ def test_features_are_kept_as_asked_and_another_precision_is_refused(copied, com
     ended = command(*words, "--precision", "fp8")
     assert ended.code == 2
     assert "expected one of float16, bfloat16, int8" in ended.err
+
+
+def test_a_plan_says_what_a_cache_would_cost_and_makes_none(begun, command, tmp_path):
+    words = ("cache-features", *begun.words, "--out", tmp_path / "cache", "--plan")
+    plan = command(*words, "--json").json
+    assert plan["recommended"] in ("layers", "pixels", "recompute")
+    assert (plan["unique"], plan["cached"]) == (10, 0)
+    assert [way["name"] for way in plan["ways"]] == ["layers", "pixels", "recompute"]
+    assert not list(tmp_path.iterdir())
+    said = command(*words).out
+    assert "10 different pictures of 30 samples (20 duplicates), 0 cached already" in said
+    assert "recommended: cache" in said
+
+
+def test_pixels_serve_search_and_evaluate_as_layers_do(copied, command):
+    shutil.rmtree(copied.run / "cache")
+    made = command("cache-features", *copied.words, "--pixels", "--json").json
+    assert (made["unique"], made["encoded"]) == (10, 10)
+    assert "10 were there" in command("cache-features", *copied.words, "--pixels").out
+    said = command("cache", "info", "--run", copied.run).out
+    assert "pixels of 10 pictures" in said
+    ended = command("evaluate", *copied.words, "--timed", 0)
+    assert "the same numbers as the artifact recorded before" in ended.out, ended.err
+    ended = command("cache-features", *copied.words)
+    assert ended.code == 2
+    assert "was made with the encoder [pictures:" in ended.err

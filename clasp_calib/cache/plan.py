@@ -1,0 +1,261 @@
+"""What a cache will cost and whether it pays, before a disk is filled: `clasp-calib cache-features --plan`.
+
+A *look* is one picture with all candidates that are scored on it together. The ways to serve a look:
+
+- ``layers``: the layers are cached and read;
+- ``pixels``: the picture is cached as the tower is shown it, and the tower runs again;
+- ``recompute``: nothing is cached, the picture is decoded and the tower runs.
+"""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from clasp_calib.cache.pictures import distinct_pictures, refuse
+from clasp_calib.cache.precision import precision_of
+from clasp_calib.cache.probe import DiskSpeed, probe_disk
+from clasp_calib.cache.shard import Form
+from clasp_calib.cache.store import FeatureStore
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.samples import Sample
+from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.pictures import load_picture
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+LOOKS = 8
+"""Looks that a search takes at a question. Our choice: a race that halves 64 candidates takes up to seven, the final
+one more."""
+TRIED = 8
+"""Pictures that are decoded and encoded for the timing."""
+SPARE = 0.95
+"""Share of the free space that a cache may take, to be recommended."""
+
+
+@dataclass(frozen=True)
+class EncoderSpeed:
+    """Seconds a picture, measured on some of the pictures, and bytes of one."""
+
+    decode: float
+    """Decoding and preprocessing, in one thread."""
+    alone: float
+    """The tower, one picture at a time, as a look would run it."""
+    batched: float
+    """The tower, in batches, as `cache_features` runs it."""
+    tokens: int
+    """Of a layer; the mean where pictures differ."""
+    channels: int
+    pixels: int
+    """Bytes of what the tower is shown, a byte a value."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to serve the looks of a calibration."""
+
+    name: str
+    bytes: int
+    """On the disk, of all pictures."""
+    make: float
+    """Seconds until it is made, of what is not there yet."""
+    look: float
+    """Seconds of one look."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a decision needs."""
+
+    pictures: int
+    """Samples that have one."""
+    unique: int
+    cached: int
+    """Unique pictures that have all layers in the cache already."""
+    layers: tuple[int, ...]
+    precision: str
+    free: int
+    """Bytes."""
+    memory: int
+    """Bytes of this machine's memory: half of it is taken to hold what was read before."""
+    disk: DiskSpeed
+    encoder: EncoderSpeed
+    ways: tuple[Way, ...]
+    looks: int
+    """In all."""
+
+    @property
+    def missing(self) -> int:
+        """Bytes that are yet to be written."""
+        return self.way("layers").bytes // max(1, self.unique) * (self.unique - self.cached)
+
+    @property
+    def break_even(self) -> float:
+        """Bytes a second at which reading a picture's layers takes as long as recomputing them."""
+        recompute = self.way("recompute").look
+        return math.inf if recompute == 0 else self.way("layers").bytes / max(1, self.unique) / recompute
+
+    @property
+    def looks_to_pay(self) -> float:
+        """Looks at each picture after which the cache of layers has saved the time that it takes to make."""
+        layers, recompute = self.way("layers"), self.way("recompute")
+        saved = (recompute.look - layers.look) * self.unique
+        return math.inf if saved <= 0 else layers.make / saved
+
+    @property
+    def recommended(self) -> str:
+        """The way that takes least time in all, of those that the disk has room for."""
+        return min(filter(self.fits, self.ways), key=self.total).name
+
+    def fits(self, way: Way) -> bool:
+        """Whether the disk has room for it."""
+        return self._to_write(way) <= SPARE * self.free
+
+    def total(self, way: Way) -> float:
+        """Seconds to make it and to look at it."""
+        return way.make + self.looks * way.look
+
+    def way(self, name: str) -> Way:
+        """One of them."""
+        return next(way for way in self.ways if way.name == name)
+
+    def _to_write(self, way: Way) -> int:
+        return self.missing if way.name == "layers" else way.bytes
+
+
+def plan_cache(
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
+    samples: Sequence[Sample],
+    layers: Sequence[int],
+    root: Path,
+    *,
+    batch_size: int = 8,
+    precision: str = "float16",
+    looks: int = LOOKS,
+) -> Plan:
+    """Measure the disk and the encoder, and reckon; nothing is written but a nameless file, gone afterwards.
+
+    Args:
+        model: on the device and in the dtype that it would encode in.
+        processor: its own.
+        samples: pictures may occur several times.
+        layers: to be cached.
+        root: where the cache would be, or is.
+        batch_size: pictures a forward pass.
+        precision: what features are kept in.
+        looks: that a search takes at a question.
+
+    Raises:
+        InputError: there is no picture, or pictures cannot be read.
+        CacheError: the disk cannot be written to.
+    """
+    paths = [sample.image for sample in samples if sample.image is not None]
+    if not paths:
+        raise InputError(f"none of the {len(samples)} samples has a picture; expected a column 'image' with paths")
+    unique = distinct_pictures(paths)
+    keys = list(unique)
+    speed = encoder_speed(model, processor, [unique[key] for key in keys[:: max(1, len(keys) // TRIED)]], batch_size)
+    form = Form(speed.channels, precision_of(precision), None)
+    row = form.precision.data_row(speed.channels) + form.precision.scale_row(speed.channels)
+    slab = form.stride(speed.tokens) * row
+    cached = len(keys) - len(_missing(root, keys, layers))
+    folder = root.absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    disk = probe_disk(folder, slab)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    workers = os.cpu_count() or 1
+
+    def reading(size: int) -> float:
+        """Seconds to read a picture of ``size`` bytes, the first look apart."""
+        return size / (disk.memory if size * len(keys) <= memory / 2 else disk.read)
+
+    left = len(keys) - cached
+    size = slab * len(layers)
+    decoding = speed.decode / workers
+    layers_take = left * (max(decoding, speed.batched) + size / disk.write)
+    ways = (
+        Way("layers", size * len(keys), layers_take, reading(size)),
+        Way(
+            "pixels",
+            speed.pixels * len(keys),
+            len(keys) * (decoding + speed.pixels / disk.write),
+            reading(speed.pixels) + speed.alone,
+        ),
+        Way("recompute", 0, 0.0, speed.decode + speed.alone),
+    )
+    return Plan(
+        pictures=len(paths),
+        unique=len(keys),
+        cached=cached,
+        layers=tuple(layers),
+        precision=precision,
+        free=shutil.disk_usage(folder).free,
+        memory=memory,
+        disk=disk,
+        encoder=speed,
+        ways=ways,
+        looks=looks * len(paths),
+    )
+
+
+@torch.inference_mode()
+def encoder_speed(
+    model: "PreTrainedModel", processor: "ProcessorMixin", pictures: Sequence[Path], batch_size: int
+) -> EncoderSpeed:
+    """Decode and encode some pictures, once to warm up and once for the clock.
+
+    Raises:
+        InputError: one of them cannot be read.
+    """
+    adapter = adapter_for(model)
+    place = next(adapter.vision_tower(model).parameters())
+    images: Any = getattr(processor, "image_processor", processor)
+    prepared: list[torch.Tensor] = []
+
+    def decode() -> None:
+        for path in pictures:
+            try:
+                prepared.append(images(images=[load_picture(path)], return_tensors="pt")["pixel_values"])
+            except Exception as error:  # Pillow's readers raise whatever damaged data makes them raise.
+                refuse({path: error})
+
+    decoding = _seconds(decode) / len(pictures)
+    pixels = torch.cat(prepared).to(place.device, place.dtype)
+    batch = pixels.repeat(math.ceil(batch_size / len(pixels)), 1, 1, 1)[:batch_size]
+    layers_BLTC = adapter.capture(model, batch)
+    batched = _seconds(lambda: adapter.capture(model, batch), place.device) / len(batch)
+    adapter.capture(model, pixels[:1])
+    alone = min(_seconds(lambda: adapter.capture(model, pixels[:1]), place.device) for _ in range(3))
+    return EncoderSpeed(
+        decode=decoding,
+        alone=alone,
+        batched=batched,
+        tokens=layers_BLTC.shape[2],
+        channels=layers_BLTC.shape[3],
+        pixels=pixels[0].numel(),
+    )
+
+
+def _seconds(work: Callable[[], object], device: torch.device | None = None) -> float:
+    begun = time.perf_counter()
+    work()
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begun
+
+
+def _missing(root: Path, keys: Sequence[str], layers: Sequence[int]) -> list[str]:
+    """Pictures that lack one of the layers in the cache that is there, or all."""
+    if not FeatureStore.there(root):
+        return list(keys)
+    with FeatureStore.open(root) as store:
+        return store.missing(keys, layers)
