@@ -17,8 +17,10 @@ from clasp_calib.commands.generate import generate
 from clasp_calib.commands.label import label
 from clasp_calib.commands.publish import publish, pull
 from clasp_calib.commands.quickstart import quickstart
+from clasp_calib.commands.route import route
 from clasp_calib.commands.search import search
 from clasp_calib.commands.serve_labeler import serve_labeler
+from clasp_calib.commands.train_router import train_router
 from clasp_calib.common.errors import ClaspError
 
 FAILED, INTERRUPTED = 2, 130
@@ -33,6 +35,8 @@ app.command()(quickstart)
 app.command("serve-labeler")(serve_labeler)
 app.command()(label)
 app.command("compare-labels")(compare_labels)
+app.command("train-router")(train_router)
+app.command()(route)
 app.command("cache-features")(cache_features)
 app.add_typer(cache.app, name="cache")
 app.command()(search)

@@ -33,6 +33,11 @@ class RunDirectory:
         return self.root / "labelling"
 
     @property
+    def router(self) -> Path:
+        """The router that was trained on the labels."""
+        return self.root / "router.safetensors"
+
+    @property
     def cache(self) -> Path:
         """The feature cache."""
         return self.root / "cache"

@@ -1,0 +1,149 @@
+"""``clasp-calib train-router``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, RunOption, SeedOption
+from clasp_calib.commands.output import emit, say, show
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from clasp_calib.router_labeling.taxonomy import Taxonomy
+    from clasp_calib.router_labeling.training import Judged
+
+UNPLACED = "default"
+"""The source of rows that a labeler could not place: they say nothing about the default class."""
+
+
+def train_router(
+    labels: Annotated[
+        Path | None, typer.Argument(help="Labelled questions; default: labels.parquet of the run.", show_default=False)
+    ] = None,
+    run: RunOption = DEFAULT_RUN,
+    gold: Annotated[
+        Path | None, typer.Option(help="Questions with a 'class' by hand: to judge by, not to train on.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The router; default: router.safetensors of the run.")] = None,
+    wrong_cost: Annotated[
+        float, typer.Option(min=1, help="What a wrong class costs, where the default class instead of another costs 1.")
+    ] = 3.0,
+    taxonomy: Annotated[Path | None, typer.Option(help="Your own taxonomy (YAML).")] = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Distil labels into a router: a small linear model that names a question's class without a language model.
+
+    It is judged on questions that it was not trained on, five folds, near-duplicates in one. What counts is its
+    accuracy on classes given by hand: rows of source 'gold', and --gold. Needs scikit-learn; running it does not.
+
+    Example: clasp-calib train-router my-run/labels.parquet --run my-run
+    """
+    from dataclasses import asdict
+
+    from clasp_calib.common.hashing import sha256_file
+    from clasp_calib.common.progress import progress
+    from clasp_calib.report.abstention import plot_trade_off
+    from clasp_calib.router_labeling.router import Training
+    from clasp_calib.router_labeling.router_file import router_bytes, write_router
+    from clasp_calib.router_labeling.taxonomy import load_taxonomy
+    from clasp_calib.router_labeling.training import FOLDS
+    from clasp_calib.router_labeling.training import train_router as train
+
+    directory = RunDirectory(run)
+    directory.prepare()
+    known = load_taxonomy(taxonomy)
+    path = labels or directory.labels
+    rows = _rows(path, known)
+    kept = [row for row in rows if row[2] != UNPLACED]
+    judge_by = [] if gold is None else [(question, label) for question, label, *_ in _rows(gold, known)]
+    labelers = tuple(dict.fromkeys(labeler for *_, source, labeler in kept if source != "gold" and labeler))
+    with progress() as bar:
+        task = bar.add_task("fitting", total=FOLDS + 1)
+        trained = train(
+            [question for question, *_ in kept],
+            [label for _, label, *_ in kept],
+            [source == "gold" for *_, source, _ in kept],
+            classes=known.classes,
+            default=known.default_class,
+            taxonomy=known.digest,
+            training=Training(sha256_file(path), len(kept), labelers),
+            judge_by=judge_by,
+            wrong_cost=wrong_cost,
+            seed=seed,
+            step=lambda: bar.advance(task),
+        )
+    target = out or directory.router
+    write_router(trained.router, target)
+    directory.record(
+        "train-router", {"labels": path, "gold": gold, "out": target, "wrong_cost": wrong_cost, "seed": seed}
+    )
+    directory.report.mkdir(exist_ok=True)
+    plot = directory.report / "router.png"
+    costs = trained.trade_off
+    curves = {"right": costs.right, "abstained": costs.abstained, "wrong class": costs.wrong, "mean cost": costs.cost}
+    plot_trade_off(costs.thresholds.tolist(), {n: c.tolist() for n, c in curves.items()}, costs.best, plot)
+    if as_json:
+        emit(
+            {
+                "router": target,
+                "bytes": len(router_bytes(trained.router)),
+                "questions": len(kept),
+                "unplaced": len(rows) - len(kept),
+                "groups": trained.groups,
+                "gold": None if trained.gold is None else asdict(trained.gold),
+                "agreement": asdict(trained.agreement),
+                "temperature": trained.router.temperature,
+                "threshold": trained.router.threshold,
+                "wrong_cost": wrong_cost,
+                "mean_cost": {"never_abstaining": costs.cost[0], "at_threshold": costs.cost[costs.best]},
+                "log_loss": trained.log_loss,
+                "calibration_error": trained.calibration_error,
+                "plot": plot,
+            }
+        )
+        return
+    say(f"{len(kept)} questions, {trained.groups} without near-duplicates; {len(rows) - len(kept)} unplaced left out")
+    show(
+        f"on questions that it was not trained on ({FOLDS} folds)",
+        ["measured against", "questions", "likeliest right", "right", "macro", "abstained", "wrong class"],
+        [_judged("classes by hand", trained.gold), _judged("labels distilled from", trained.agreement)],
+    )
+    if trained.gold is None:
+        say("how right it is is not known: give questions with a class by hand with --gold. Agreement is not accuracy")
+    before, after = trained.calibration_error
+    say(
+        f"abstains below {trained.router.threshold:.2f}: mean cost {costs.cost[0]:.3f} -> "
+        f"{costs.cost[costs.best]:.3f}; calibration error {before:.1%} -> {after:.1%}"
+    )
+    say(f"router in {target}, trade-off in {plot}; next: clasp-calib route QUESTION --run {run}")
+
+
+def _rows(path: Path, taxonomy: "Taxonomy") -> list[tuple[str, str, str | None, str | None]]:
+    """(question, class, source, labeler) of each row that has a class."""
+    from clasp_calib.common.samples import read_table
+
+    table = read_table(path)
+    if "class" not in table.column_names:
+        raise InputError(f"{path} has no column 'class'; label it with `clasp-calib label` first")
+    rows = [
+        (row["question"], row["class"], row.get("source"), row.get("labeler"))
+        for row in table.to_pylist()
+        if row["class"] is not None
+    ]
+    for question, label, *_ in rows:
+        if label not in taxonomy.classes:
+            raise InputError(
+                f"{path}: the question {question!r} has the class {label!r}; expected one of "
+                f"{', '.join(taxonomy.classes)}, or give --taxonomy"
+            )
+    return rows
+
+
+def _judged(against: str, judged: "Judged | None") -> list[str]:
+    if judged is None:
+        return [against, "0", "-", "-", "-", "-", "-"]
+    shares = (judged.likeliest, judged.accuracy, judged.macro, judged.abstained, judged.wrong)
+    return [against, str(judged.questions), *(f"{share:.1%}" for share in shares)]

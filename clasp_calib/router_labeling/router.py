@@ -1,0 +1,115 @@
+"""The router: a linear model on hashed n-grams that names the class of a question in a fraction of a millisecond.
+
+It needs numpy alone. Below its threshold it abstains: the question gets the default class, because a wrong class
+costs more than the default one (Table 22 of the paper).
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clasp_calib.router_labeling.ngrams import Hashing, buckets, canonical, features, spans
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a router was trained on."""
+
+    labels: str
+    """sha256 of the labelled table's file."""
+    rows: int
+    """Labelled questions."""
+    labelers: tuple[str, ...] = ()
+    """Fingerprints of the labelers whose labels it was distilled from."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the router makes of one question."""
+
+    label: str
+    """The class to use: the default class where the router abstains."""
+    likeliest: str
+    """The class of largest probability."""
+    confidence: float
+    """Its calibrated probability, in [0, 1]."""
+    abstained: bool
+
+
+@dataclass(frozen=True)
+class Reason:
+    """An n-gram that spoke for a class."""
+
+    ngram: str
+    weight: float
+    """What it adds to the class's logit beyond its mean over classes."""
+
+
+@dataclass(frozen=True)
+class Router:
+    """Logits are ``(sum of weights[b] over the different buckets b) / sqrt(their number) + bias``.
+
+    Probabilities are the softmax of the logits divided by the temperature.
+    """
+
+    classes: tuple[str, ...]
+    """Slugs, in the taxonomy's order."""
+    default: str
+    """The class that a question gets where the router abstains."""
+    taxonomy: str
+    """Hex sha256 of the taxonomy that the labels follow."""
+    weights: NDArray[np.float32]
+    """``[2**bits, classes]``"""
+    bias: NDArray[np.float32]
+    """``[classes]``"""
+    temperature: float
+    threshold: float
+    """It abstains below this probability."""
+    training: Training
+    hashing: Hashing = field(default_factory=Hashing)
+
+    def logits(self, question: str) -> NDArray[np.float32]:
+        """``[classes]``, before the temperature."""
+        found = features(question, self.hashing)
+        scores: NDArray[np.float32] = self.weights[found].sum(0) / np.float32(np.sqrt(len(found))) + self.bias
+        return scores
+
+    def probabilities(self, question: str) -> NDArray[np.float64]:
+        """``[classes]``, calibrated."""
+        return softmax(self.logits(question), self.temperature)
+
+    def route(self, question: str) -> Decision:
+        """The class of a question; ties go to the class that comes first."""
+        probabilities = self.probabilities(question)
+        best = int(probabilities.argmax())
+        confidence = float(probabilities[best])
+        likeliest = self.classes[best]
+        abstained = confidence < self.threshold and likeliest != self.default
+        return Decision(self.default if abstained else likeliest, likeliest, confidence, abstained)
+
+    def reasons(self, question: str, label: str, limit: int = 8) -> list[Reason]:
+        """The n-grams that weighed most for a class, heaviest first.
+
+        N-grams that share a bucket weigh together and are told by the longest of them.
+        """
+        text = canonical(question)
+        found = spans(text, self.hashing)
+        where = buckets(text, found, self.hashing.bits)
+        longest: dict[int, str] = {}
+        for bucket, start, end in zip(where.tolist(), found.starts.tolist(), found.ends.tolist(), strict=True):
+            if end - start > len(longest.get(bucket, "")):
+                longest[bucket] = text[start:end]
+        rows = self.weights[list(longest)] / np.sqrt(len(longest))
+        weights = rows[:, self.classes.index(label)] - rows.mean(1)
+        order = np.argsort(-weights, kind="stable")[:limit]
+        ngrams = list(longest.values())
+        return [Reason(ngrams[i], float(weights[i])) for i in order if weights[i] > 0]
+
+
+def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Probabilities along the last axis, in float64."""
+    scaled = np.asarray(logits, np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(-1, keepdims=True))
+    probabilities: NDArray[np.float64] = powers / powers.sum(-1, keepdims=True)
+    return probabilities

@@ -1,0 +1,198 @@
+"""A router as bytes: two tensors in safetensors, and what belongs to them as JSON in its metadata.
+
+What is read may come from anybody: nothing is executed, and what does not fit together is refused by its name.
+"""
+
+import json
+import struct
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from clasp_calib.common.errors import ArtifactError, InputError
+from clasp_calib.router_labeling.ngrams import VERSION, Hashing
+from clasp_calib.router_labeling.router import Router, Training
+from clasp_calib.router_labeling.rules import NORMALISATION
+from clasp_calib.router_labeling.taxonomy import describe
+
+MOST_BYTES = 20_000_000
+"""No router file may be larger."""
+MOST_BITS = 18
+_HEADER_BYTES = 1 << 20
+_KEY = "router"
+_AGAIN = "fetch or train the router again"
+
+_Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,99}$")]
+_Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Length = Annotated[int, Field(ge=1, le=8)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Hashing(_Strict):
+    bits: int = Field(ge=1, le=MOST_BITS)
+    words: tuple[_Length, ...] = Field(max_length=8)
+    characters: tuple[_Length, ...] = Field(max_length=8)
+    normalisation: Literal[1]
+    version: Literal[1]
+
+
+class _Training(_Strict):
+    labels: _Hash
+    rows: int = Field(ge=1)
+    labelers: tuple[str, ...] = Field(max_length=1000)
+
+
+class _Metadata(_Strict):
+    """The JSON under the metadata's key ``router``."""
+
+    format: Literal[1] = 1
+    classes: tuple[_Slug, ...] = Field(min_length=2, max_length=1000)
+    default: _Slug
+    taxonomy: _Hash
+    temperature: float = Field(gt=0)
+    threshold: float = Field(ge=0, le=1)
+    training: _Training
+    hashing: _Hashing
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "_Metadata":
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes: one is listed twice")
+        if self.default not in self.classes:
+            raise ValueError(f"default: {self.default!r} is not among the classes")
+        if not (self.hashing.words or self.hashing.characters):
+            raise ValueError("hashing: there are no n-grams")
+        return self
+
+
+def router_bytes(router: Router) -> bytes:
+    """The file's content; the same router always gives the same bytes.
+
+    Raises:
+        InputError: it would be larger than a router file may be.
+    """
+    metadata = _Metadata(
+        classes=router.classes,
+        default=router.default,
+        taxonomy=router.taxonomy,
+        temperature=router.temperature,
+        threshold=router.threshold,
+        training=_Training(**asdict(router.training)),
+        hashing=_Hashing(**asdict(router.hashing)),
+    )
+    # One key alone: safetensors does not promise an order of several.
+    text = json.dumps(metadata.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+    tensors = {"weights": np.ascontiguousarray(router.weights), "bias": np.ascontiguousarray(router.bias)}
+    content: bytes = save(tensors, {_KEY: text})
+    if len(content) > MOST_BYTES:
+        raise InputError(f"the router takes {len(content):,} bytes, more than {MOST_BYTES:,}; hash into fewer bits")
+    return content
+
+
+def read_router(content: bytes, name: str) -> Router:
+    """The router that a file holds.
+
+    Args:
+        content: the file's bytes.
+        name: what the file is called in messages.
+
+    Raises:
+        ArtifactError: it is damaged, too large, of an unknown format or hash, holds other tensors, dtypes or shapes
+            than its own metadata says, or numbers that are not finite.
+    """
+    if len(content) > MOST_BYTES:
+        raise ArtifactError(f"{name} is larger than the {MOST_BYTES:,} bytes of a router; {_AGAIN}")
+    metadata = _metadata(content, name)
+    try:
+        tensors = load(content)
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{name} cannot be read as safetensors ({error}); {_AGAIN}") from error
+    if set(tensors) != {"weights", "bias"}:
+        raise ArtifactError(
+            f"{name} holds {', '.join(sorted(tensors)) or 'nothing'}; expected weights and bias; {_AGAIN}"
+        )
+    expected = {"weights": (1 << metadata.hashing.bits, len(metadata.classes)), "bias": (len(metadata.classes),)}
+    for key, shape in expected.items():
+        tensor = tensors[key]
+        if tensor.dtype != np.float32 or tensor.shape != shape:
+            raise ArtifactError(
+                f"{name}: {key} is {tensor.dtype} of shape {tensor.shape}; its metadata speak of float32 and {shape}; "
+                f"{_AGAIN}"
+            )
+        if not bool(np.isfinite(tensor).all()):
+            raise ArtifactError(f"{name}: {key} holds numbers that are not finite; {_AGAIN}")
+    return Router(
+        metadata.classes,
+        metadata.default,
+        metadata.taxonomy,
+        tensors["weights"],
+        tensors["bias"],
+        metadata.temperature,
+        metadata.threshold,
+        Training(**metadata.training.model_dump()),
+        Hashing(**metadata.hashing.model_dump()),
+    )
+
+
+def write_router(router: Router, path: Path) -> None:
+    """Write a router file, whole or not at all.
+
+    Raises:
+        InputError: it would be too large, or the place cannot be written to.
+    """
+    content = router_bytes(router)
+    partial = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write the router to {path} ({error}); give another place") from error
+
+
+def load_router(path: Path) -> Router:
+    """Read a router file.
+
+    Raises:
+        InputError: it cannot be read.
+        ArtifactError: see `read_router`.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise InputError(
+            f"cannot read the router {path} ({error.strerror}); train one with `clasp-calib train-router`"
+        ) from error
+    return read_router(content, str(path))
+
+
+def _metadata(content: bytes, name: str) -> _Metadata:
+    """The JSON in the file's header, which safetensors itself gives only of files that lie on a disk."""
+    size = struct.unpack("<Q", content[:8])[0] if len(content) >= 8 else 0
+    if not 2 <= size <= min(_HEADER_BYTES, len(content) - 8):
+        raise ArtifactError(f"{name} cannot be read as safetensors (its header is cut off or too large); {_AGAIN}")
+    try:
+        text = json.loads(content[8 : 8 + size])["__metadata__"][_KEY]
+        found = json.loads(text).get("format")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ArtifactError(f"{name} has no metadata {_KEY!r} in JSON; {_AGAIN}") from error
+    if found != 1 or isinstance(found, bool):
+        raise ArtifactError(f"{name} is a router of format {found!r}; this version of clasp-calib reads format 1")
+    try:
+        return _Metadata.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        if any(place in ("normalisation", "version") for place in error.errors()[0]["loc"]):
+            raise ArtifactError(
+                f"{name} was trained with other n-grams (this version has normalisation {NORMALISATION} and hash "
+                f"{VERSION}); {_AGAIN}"
+            ) from error
+        raise ArtifactError(f"{name} does not follow its format: {describe(error)}; {_AGAIN}") from error

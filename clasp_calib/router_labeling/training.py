@@ -1,0 +1,225 @@
+"""Fitting a router to labels, and judging it on questions that it has not seen. Needs scikit-learn."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clasp_calib.common.errors import InputError
+from clasp_calib.router_labeling.abstention import (
+    WRONG_COST,
+    TradeOff,
+    best_temperature,
+    calibration_error,
+    log_loss,
+    trade_off,
+)
+from clasp_calib.router_labeling.duplicates import duplicate_groups
+from clasp_calib.router_labeling.ngrams import Hashing, features
+from clasp_calib.router_labeling.router import Router, Training, softmax
+from clasp_calib.router_labeling.router_file import MOST_BYTES
+
+FOLDS = 5
+FEWEST = 2 * FOLDS
+"""Fewest labelled questions. So few make no router worth having; they make one that can be looked at."""
+REGULARISATION = 10.0
+"""Our choice: scikit-learn's C; benchmarks/router.py compares others."""
+NEVER = -30.0
+"""The logit of a class that the rows do not hold."""
+_ITERATIONS = 1000
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How a router does on questions that it was not trained on."""
+
+    questions: int
+    likeliest: float
+    """Share whose class is the likeliest one, before abstaining."""
+    accuracy: float
+    """Share that gets its class, abstentions and all."""
+    macro: float
+    """Mean over the classes that occur of the share of their questions that get it."""
+    abstained: float
+    wrong: float
+    """Share that gets a class other than its own and than the default one."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A router and what cross-validation says about it."""
+
+    router: Router
+    gold: Judged | None
+    """Against classes given by hand; ``None`` if there are none."""
+    agreement: Judged
+    """With the labels that it was distilled from, on held-out questions."""
+    groups: int
+    """Near-duplicates count as one."""
+    trade_off: TradeOff
+    log_loss: tuple[float, float]
+    """Of held-out questions, before and after calibration, in nats."""
+    calibration_error: tuple[float, float]
+    """The same for the expected calibration error, in [0, 1]."""
+
+
+def train_router(
+    questions: Sequence[str],
+    labels: Sequence[str],
+    is_gold: Sequence[bool],
+    *,
+    classes: Sequence[str],
+    default: str,
+    taxonomy: str,
+    training: Training,
+    judge_by: Sequence[tuple[str, str]] = (),
+    wrong_cost: float = WRONG_COST,
+    seed: int = 0,
+    step: Callable[[], object] = lambda: None,
+) -> Trained:
+    """Fit a router, its temperature and its threshold.
+
+    Multinomial logistic regression on hashed n-grams. For each of five folds, a model that has seen neither the fold
+    nor a near-duplicate of it says what it thinks of the fold. These held-out logits choose the temperature (by
+    likelihood) and the threshold (by `trade_off`), and they alone are judged. The router is then fitted to all rows.
+
+    Args:
+        questions: one a row.
+        labels: the class of each.
+        is_gold: whether a row's class was given by hand.
+        classes: slugs, in the taxonomy's order.
+        default: the class to abstain to.
+        taxonomy: hex sha256 of the taxonomy.
+        training: what the rows are, for the file.
+        judge_by: further questions with classes given by hand, to judge by and not to train on.
+        wrong_cost: see `trade_off`.
+        seed: of the division into folds.
+        step: called after each of the six fits.
+
+    Raises:
+        InputError: scikit-learn is missing, or there are too few rows or classes.
+    """
+    _check(labels)
+    hashing = Hashing(_bits(len(classes)))
+    places = {slug: place for place, slug in enumerate(classes)}
+    truth = np.array([places[label] for label in [*labels, *(label for _, label in judge_by)]])
+    everything = [*questions, *(question for question, _ in judge_by)]
+    trained_on = np.arange(len(everything)) < len(questions)
+    matrix = feature_matrix(everything, hashing)
+    groups = np.array(duplicate_groups(everything))
+    held_out = np.zeros((len(everything), len(classes)), np.float32)
+    for fit_on, judged in folds(truth, groups, seed):
+        rows = fit_on[trained_on[fit_on]]
+        weights, bias = fit(matrix[rows], truth[rows], len(classes))
+        held_out[judged] = matrix[judged] @ weights + bias
+        step()
+    ours, truth_ours = held_out[trained_on], truth[trained_on]
+    temperature = best_temperature(ours, truth_ours)
+    raw, probabilities = softmax(ours), softmax(ours, temperature)
+    costs = trade_off(probabilities, truth_ours, places[default], wrong_cost)
+    threshold = float(costs.thresholds[costs.best])
+    weights, bias = fit(matrix[trained_on], truth_ours, len(classes))
+    step()
+    router = Router(tuple(classes), default, taxonomy, weights, bias, temperature, threshold, training, hashing)
+    by_hand = np.concatenate([np.array(is_gold, bool), np.ones(len(judge_by), bool)])
+    return Trained(
+        router,
+        _judged(held_out[by_hand], truth[by_hand], router) if by_hand.any() else None,
+        _judged(ours, truth_ours, router),
+        len(set(groups[trained_on].tolist())),
+        costs,
+        (log_loss(raw, truth_ours), log_loss(probabilities, truth_ours)),
+        (calibration_error(raw, truth_ours), calibration_error(probabilities, truth_ours)),
+    )
+
+
+def folds(
+    truth: NDArray[np.int64], groups: NDArray[np.int64], seed: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """(rows to fit on, rows to judge) of each of five folds: classes balanced, no group on both sides."""
+    import warnings
+
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    with warnings.catch_warnings():
+        # It says that a class has fewer rows than there are folds, which a user is told in other words.
+        warnings.simplefilter("ignore", UserWarning)
+        yield from StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(truth, truth, groups)
+
+
+def feature_matrix(questions: Sequence[str], hashing: Hashing) -> Any:
+    """Sparse ``[questions, 2**bits]``: 1 / sqrt(n) in each of a question's n different buckets, as `Router` counts."""
+    from scipy.sparse import csr_matrix
+
+    rows = [features(question, hashing) for question in questions]
+    pointers = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    values = np.concatenate([np.full(len(row), 1 / np.sqrt(len(row)), np.float32) for row in rows])
+    return csr_matrix((values, np.concatenate(rows), pointers), shape=(len(rows), 1 << hashing.bits))
+
+
+def fit(matrix: Any, truth: NDArray[np.int64], classes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weights ``[features, classes]`` and bias ``[classes]`` of a logistic regression.
+
+    A class without rows gets a bias so low that it is never named.
+
+    Args:
+        matrix: sparse ``[rows, features]``.
+        truth: ``[rows]``, places of classes.
+        classes: how many there are.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    # Columns in which nothing stands have no gradient; without them the solver has a tenth of the work.
+    used = np.unique(matrix.indices)
+    if len(present := np.unique(truth)) == 1:
+        bias = np.full(classes, NEVER, np.float32)
+        bias[present] = 0
+        return np.zeros((matrix.shape[1], classes), np.float32), bias
+    model = LogisticRegression(C=REGULARISATION, max_iter=_ITERATIONS)
+    model.fit(matrix[:, used], truth)
+    coefficients, intercepts = model.coef_, model.intercept_
+    if len(model.classes_) == 2:
+        # Two classes have one row, the logit of the second against the first.
+        coefficients, intercepts = np.stack([-coefficients[0], coefficients[0]]) / 2, np.array([-1, 1]) * intercepts / 2
+    weights = np.zeros((matrix.shape[1], classes), np.float32)
+    weights[np.ix_(used, model.classes_)] = coefficients.T
+    bias = np.full(classes, NEVER, np.float32)
+    bias[model.classes_] = intercepts
+    return weights, bias
+
+
+def _judged(logits: NDArray[np.float32], truth: NDArray[np.int64], router: Router) -> Judged:
+    probabilities, default = softmax(logits, router.temperature), router.classes.index(router.default)
+    likeliest = probabilities.argmax(1)
+    abstains = (probabilities.max(1) < router.threshold) & (likeliest != default)
+    given = np.where(abstains, default, likeliest)
+    right = given == truth
+    return Judged(
+        len(truth),
+        float((likeliest == truth).mean()),
+        float(right.mean()),
+        float(np.mean([right[truth == place].mean() for place in np.unique(truth)])),
+        float(abstains.mean()),
+        float((~right & (given != default)).mean()),
+    )
+
+
+def _bits(classes: int) -> int:
+    """As many as a router file has room for, 16 at most."""
+    return min(16, int(np.log2(MOST_BYTES * 0.9 / 4 / classes)))
+
+
+def _check(labels: Sequence[str]) -> None:
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "training a router needs scikit-learn; pip install 'clasp-calib[router]'. A trained router needs none"
+        ) from error
+    if len(labels) < FEWEST or len(set(labels)) < 2:
+        raise InputError(
+            f"there are {len(labels)} labelled questions of {len(set(labels))} classes; a router needs {FEWEST} "
+            "questions of two classes at least, and some hundreds to be worth having"
+        )

@@ -1,0 +1,116 @@
+"""`train-router` and `route`."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clasp_calib.router_labeling.router_file import load_router, write_router
+
+THINGS = ("dog", "cat", "car", "boat", "tree", "lamp", "shoe", "bird", "plane", "chair")
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory):
+    """30 questions of three classes; ten are gold, and one could not be placed."""
+    rows = [
+        {"id": f"{label}-{thing}", "question": f"{words} {thing}?", "class": label, "source": source, "labeler": "{}"}
+        for label, words, source in (
+            ("counting", "how many of the", "llm"),
+            ("attribute", "what colour has the", "gold"),
+            ("default", "please translate this into", "llm"),
+        )
+        for thing in THINGS
+    ]
+    rows.append({"id": "x", "question": "?", "class": "default", "source": "default", "labeler": "{}"})
+    path = tmp_path_factory.mktemp("labels") / "labels.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.fixture
+def trained(command, labels, tmp_path):
+    ended = command("train-router", labels, "--run", tmp_path / "run", "--json")
+    assert ended.code == 0, ended.err
+    return tmp_path / "run", ended.json
+
+
+def test_training_reports_gold_beside_agreement_and_draws_the_trade_off(trained):
+    run, found = trained
+    assert (found["questions"], found["unplaced"]) == (30, 1)
+    assert found["gold"]["questions"] == 10
+    assert found["agreement"]["questions"] == 30
+    assert found["bytes"] == (run / "router.safetensors").stat().st_size < 20_000_000
+    assert (run / "report" / "router.png").read_bytes().startswith(b"\x89PNG")
+    router = load_router(run / "router.safetensors")
+    assert router.training.rows == 30
+    assert router.training.labelers == ("{}",)
+    assert json.loads((run / "config.json").read_text())["train-router"]["wrong_cost"] == 3.0
+
+
+def test_routing_says_why(trained, command):
+    run, _ = trained
+    found = command("route", "How many zebras?", "--run", run, "--json").json
+    assert (found["by"], found["class"], found["likeliest"]) == ("router", "counting", "counting")
+    assert found["confidence"] == max(found["probabilities"].values())
+    assert any("many" in reason["ngram"] for reason in found["reasons"])
+    said = command("route", "How many zebras?", "--router", run / "router.safetensors").out
+    assert "class counting, confidence" in said
+    assert "what spoke most for counting" in said
+
+
+def test_an_abstention_is_told(command, labels, tmp_path):
+    command("train-router", labels, "--run", tmp_path)
+    careful = replace(load_router(tmp_path / "router.safetensors"), threshold=1.0)
+    write_router(careful, tmp_path / "router.safetensors")
+    said = command("route", "How many zebras?", "--run", tmp_path).out
+    assert "class default: the router abstains, since counting has" in said
+
+
+def test_without_gold_accuracy_is_not_claimed_and_gold_is_not_trained_on(command, labels, tmp_path):
+    table = pq.read_table(labels)
+    plain = tmp_path / "plain.parquet"
+    pq.write_table(table.drop_columns(["source", "labeler"]), plain)
+    said = command("train-router", plain, "--run", tmp_path)
+    assert "how right it is is not known" in said.out
+    before = load_router(tmp_path / "router.safetensors")
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text('{"question": "how many zebras?", "class": "counting"}\n')
+    found = command("train-router", plain, "--run", tmp_path, "--gold", gold, "--json").json
+    assert found["gold"]["questions"] == 1
+    assert found["gold"]["likeliest"] == 1
+    after = load_router(tmp_path / "router.safetensors")
+    assert np.array_equal(after.weights, before.weights)
+    assert after.training == before.training
+
+
+def test_without_a_router_the_rules_answer(command, tmp_path):
+    found = command("route", "How many dogs are there?", "--run", tmp_path, "--json").json
+    assert (found["class"], found["by"], found["confidence"]) == ("counting", "keyword rules", None)
+    assert "there is no router in" in command("route", "How many dogs are there?", "--run", tmp_path).out
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["train-router", "{none}"], "no sample file"),
+        (["train-router", "{unlabelled}"], "no column 'class'"),
+        (["train-router", "{strange}"], "has the class 'cats'; expected one of"),
+        (["train-router", "{few}"], "a router needs 10 questions of two classes"),
+        (["route", "?", "--router", "{none}"], "train one with `clasp-calib train-router`"),
+        (["route", "?", "--router", "{few}"], "cannot be read as safetensors"),
+        (["route", "?", "--router", "x", "--artifact", "y"], "give one of them"),
+    ],
+)
+def test_bad_inputs(command, tmp_path, words, complaint):
+    files = {"unlabelled": {"question": "?"}, "strange": {"question": "?", "class": "cats"}}
+    files["few"] = {"question": "?", "class": "text"}
+    for name, row in files.items():
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    names = {name: str(tmp_path / f"{name}.jsonl") for name in (*files, "none")}
+    ended = command(*[word.format(**names) for word in words], "--run", tmp_path / "run")
+    assert ended.code == 2
+    assert complaint in ended.err

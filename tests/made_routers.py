@@ -1,0 +1,27 @@
+"""Routers made by hand, for tests."""
+
+import numpy as np
+
+from clasp_calib.router_labeling.ngrams import Hashing
+from clasp_calib.router_labeling.router import Router, Training
+
+TAXONOMY = "3" * 64
+
+
+def made_router(
+    classes: tuple[str, ...] = ("object", "text", "default"), bits: int = 8, seed: int = 0, **changes: object
+) -> Router:
+    """A router with random weights; ``changes`` are of its other fields."""
+    rng = np.random.default_rng(seed)
+    fields = {
+        "classes": classes,
+        "default": classes[-1],
+        "taxonomy": TAXONOMY,
+        "weights": rng.normal(size=(1 << bits, len(classes))).astype(np.float32),
+        "bias": rng.normal(size=len(classes)).astype(np.float32),
+        "temperature": 0.5,
+        "threshold": 0.4,
+        "training": Training("1" * 64, 100, ("a labeler",)),
+        "hashing": Hashing(bits),
+    }
+    return Router(**(fields | changes))

@@ -1,0 +1,114 @@
+"""Router files: the same bytes again, and strangers' files refused by the name of what is wrong."""
+
+import contextlib
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_routers import made_router
+from safetensors.numpy import save
+
+from clasp_calib.common.errors import ArtifactError, InputError
+from clasp_calib.router_labeling import router_file
+from clasp_calib.router_labeling.router_file import load_router, read_router, router_bytes, write_router
+
+
+def metadata(router, **changes):
+    content = router_bytes(router)
+    size = int.from_bytes(content[:8], "little")
+    return json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["router"]) | changes
+
+
+def content_of(router, told, **tensors):
+    return save({"weights": router.weights, "bias": router.bias, **tensors}, {"router": json.dumps(told)})
+
+
+def test_what_is_written_is_read_and_gives_the_same_bytes(tmp_path):
+    router = made_router()
+    write_router(router, tmp_path / "deep" / "router.safetensors")
+    again = load_router(tmp_path / "deep" / "router.safetensors")
+    arrays = ("weights", "bias")
+    assert all(np.array_equal(getattr(router, name), getattr(again, name)) for name in arrays)
+    blank = dict.fromkeys(arrays)
+    assert asdict(replace(router, **blank)) == asdict(replace(again, **blank))
+    assert router_bytes(again) == router_bytes(router)
+    assert router.route("How many?") == again.route("How many?")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["object", "default"]}, r"weights is float32 of shape \(256, 3\); .* float32 and \(256, 2\)"),
+        ({"classes": ["object", "object", "default"]}, "classes: one is listed twice"),
+        ({"classes": ["../x", "text", "default"]}, r"classes\.0"),
+        ({"classes": [f"c{i}" for i in range(1001)]}, "classes"),
+        ({"default": "other"}, "default: 'other' is not among the classes"),
+        ({"taxonomy": "x"}, "taxonomy"),
+        ({"temperature": 0}, "temperature"),
+        ({"temperature": "1"}, "temperature"),
+        ({"threshold": 1.5}, "threshold"),
+        ({"format": 2}, "is a router of format 2; this version of clasp-calib reads format 1"),
+        ({"format": True}, "is a router of format True"),
+        ({"more": 1}, "more"),
+        ({"hashing": {"bits": 60, "words": [1], "characters": [], "normalisation": 1, "version": 1}}, r"hashing\.bits"),
+        ({"hashing": {"bits": 8, "words": [], "characters": [], "normalisation": 1, "version": 1}}, "no n-grams"),
+        ({"hashing": {"bits": 8, "words": [99], "characters": [], "normalisation": 1, "version": 1}}, "words"),
+        ({"hashing": {"bits": 9, "words": [1], "characters": [], "normalisation": 1, "version": 1}}, "weights is"),
+        ({"hashing": {"bits": 8, "words": [1], "characters": [], "normalisation": 1, "version": 2}}, "other n-grams"),
+    ],
+)
+def test_metadata_that_do_not_fit_are_refused_by_the_field(change, message):
+    router = made_router()
+    with pytest.raises(ArtifactError, match=message):
+        read_router(content_of(router, metadata(router, **change)), "router")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"weights": np.zeros((256, 3), np.float64)}, "weights is float64"),
+        ({"weights": np.zeros((3, 256), np.float32)}, r"weights is float32 of shape \(3, 256\)"),
+        ({"weights": np.full((256, 3), np.nan, np.float32)}, "weights holds numbers that are not finite"),
+        ({"bias": np.array([0, np.inf, 0], np.float32)}, "bias holds numbers that are not finite"),
+        ({"bias": np.zeros(4, np.float32)}, r"bias is float32 of shape \(4,\)"),
+        ({"more": np.zeros(1, np.float32)}, "holds bias, more, weights; expected weights and bias"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_by_their_name(tensors, message):
+    router = made_router()
+    with pytest.raises(ArtifactError, match=message):
+        read_router(content_of(router, metadata(router), **tensors), "router")
+
+
+@pytest.mark.parametrize("told", [None, {}, {"router": "["}, {"router": "[]"}, {"other": "{}"}])
+def test_metadata_that_are_none_are_refused(told):
+    router = made_router()
+    with pytest.raises(ArtifactError, match=r"router has no metadata 'router' in JSON|is a router of format"):
+        read_router(save({"weights": router.weights, "bias": router.bias}, told), "router")
+
+
+def test_a_router_that_is_too_large_is_neither_read_nor_written(monkeypatch, tmp_path):
+    content = router_bytes(made_router())
+    (tmp_path / "router.safetensors").write_bytes(content)
+    monkeypatch.setattr(router_file, "MOST_BYTES", len(content) - 1)
+    with pytest.raises(ArtifactError, match="larger than"):
+        load_router(tmp_path / "router.safetensors")
+    with pytest.raises(InputError, match="fewer bits"):
+        router_bytes(made_router())
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path):
+    with pytest.raises(InputError, match="train-router"):
+        load_router(tmp_path / "router.safetensors")
+
+
+@settings(max_examples=200, deadline=None)
+@given(place=st.floats(0, 1, exclude_max=True), junk=st.binary(max_size=12), cut=st.integers(0, 20))
+def test_any_change_of_the_bytes_is_read_or_refused(place, junk, cut):
+    content = router_bytes(made_router(bits=4))
+    start = int(place * len(content))
+    with contextlib.suppress(ArtifactError):
+        read_router(content[:start] + junk + content[start + cut :], "router").route("How many?")
