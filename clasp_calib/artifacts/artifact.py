@@ -1,13 +1,14 @@
 """The artifact in memory: the manifest and its two arrays, and what can be asked of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clasp_calib.artifacts.manifest import BudgetEntry, Manifest
+from clasp_calib.artifacts.manifest import BudgetEntry, Manifest, RouterEntry
 from clasp_calib.common.errors import ArtifactError
+from clasp_calib.router_labeling.router import Router
 
 CONVEX = 1e-5
 """How far the sum of a mixture in float32 may lie from 1."""
@@ -38,6 +39,8 @@ class Artifact:
     rhos: NDArray[np.float32]
     study: Mapping[str, bytes] = field(default_factory=dict)
     """Files under ``study/`` by name, as they are on the disk; see `clasp_calib.artifacts.study`."""
+    router: Router | None = None
+    """Finds the class of a question; ``None`` if the artifact brings none."""
 
     def __post_init__(self) -> None:
         self._check()
@@ -118,6 +121,15 @@ class Artifact:
         """The artifact with a file of its study added or replaced."""
         return replace(self, study={**self.study, name: content})
 
+    def with_router(self, router: Router | None) -> "Artifact":
+        """The artifact with this router, or with none.
+
+        Raises:
+            ArtifactError: it was trained for other classes or another taxonomy.
+        """
+        manifest = self.manifest.model_copy(update={"router": None if router is None else router_entry(router)})
+        return replace(self, manifest=manifest, router=router)
+
     def only(self, budgets: Sequence[str]) -> "Artifact":
         """The artifact of some of its budgets, without its study.
 
@@ -131,10 +143,12 @@ class Artifact:
                 "provenance": {name: self.manifest.provenance[name] for name in budgets},
             }
         )
-        return Artifact(manifest, self.alphas[places], self.rhos[places])
+        return Artifact(manifest, self.alphas[places], self.rhos[places], router=self.router)
 
     def joined(self, earlier: "Artifact | None") -> "Artifact":
         """This artifact's budgets and study together with the other budgets of an earlier one.
+
+        The router is this artifact's, or else the earlier one's.
 
         Raises:
             ArtifactError: the two were made under other settings, so that one artifact cannot hold both.
@@ -156,7 +170,10 @@ class Artifact:
             }
         )
         alphas = np.concatenate([earlier.alphas[kept], self.alphas])
-        return replace(self, manifest=manifest, alphas=alphas, rhos=np.concatenate([earlier.rhos[kept], self.rhos]))
+        rhos = np.concatenate([earlier.rhos[kept], self.rhos])
+        router = self.router or earlier.router
+        manifest = manifest.model_copy(update={"router": None if router is None else router_entry(router)})
+        return replace(self, manifest=manifest, alphas=alphas, rhos=rhos, router=router)
 
     def _budget(self, name: str) -> int:
         if name not in self.budgets:
@@ -187,3 +204,37 @@ class Artifact:
             raise ArtifactError("a mixture is not convex: its weights must be non-negative and sum to 1")
         if bool((self.rhos < 0).any() or (self.rhos > 1).any()):
             raise ArtifactError("a rho lies outside [0, 1]")
+        if self.router is not None:
+            check_router(self.router, self.classes, [p.taxonomy for p in manifest.provenance.values()])
+        if manifest.router != (None if self.router is None else router_entry(self.router)):
+            raise ArtifactError("router: the manifest and the router's file do not say the same")
+
+
+def check_router(router: Router, classes: Sequence[str], taxonomies: Iterable[str]) -> None:
+    """Refuse a router that was trained for another artifact: ask before hours of work.
+
+    Args:
+        router: the router.
+        classes: the artifact's.
+        taxonomies: hex sha256 of the taxonomies that the labels of the artifact's budgets follow.
+
+    Raises:
+        ArtifactError: the classes or the taxonomies differ.
+    """
+    if router.classes != tuple(classes):
+        raise ArtifactError(
+            f"router: it knows the classes {', '.join(router.classes)}, and the artifact {', '.join(classes)}; "
+            "train it on labels of the artifact's taxonomy"
+        )
+    others = sorted(set(taxonomies) - {router.taxonomy})
+    if others:
+        raise ArtifactError(
+            f"router: its labels follow the taxonomy {router.taxonomy[:12]}, and the artifact's {others[0][:12]}; "
+            "train it on labels of that one"
+        )
+
+
+def router_entry(router: Router) -> RouterEntry:
+    """What a manifest says of a router."""
+    training = router.training
+    return RouterEntry(taxonomy=router.taxonomy, threshold=router.threshold, labels=training.labels, rows=training.rows)

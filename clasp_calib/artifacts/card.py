@@ -6,6 +6,7 @@ from importlib.resources import files
 
 from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.manifest import MACRO, Manifest, Score
+from clasp_calib.router_labeling.router import Router
 
 CARD = "README.md"
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
@@ -30,6 +31,8 @@ def model_card(artifact: Artifact) -> str:
             }
             for entry in manifest.budgets
         ],
+        router=told_router(artifact.router),
+        routes=artifact.router is not None,
         measured=any(entry.results for entry in manifest.budgets),
     )
 
@@ -37,6 +40,14 @@ def model_card(artifact: Artifact) -> str:
 def mixture(alpha: Sequence[float]) -> str:
     """A mixture as text: ``0.50 x 3 + 0.50 x 5``."""
     return " + ".join(f"{weight:.2f} x {layer}" for layer, weight in enumerate(alpha) if weight)
+
+
+def told_router(router: Router | None) -> str:
+    """A router in a few words."""
+    if router is None:
+        return "none"
+    training = router.training
+    return f"n-grams, trained on {training.rows} labels ({training.labels[:12]}), abstains below {router.threshold:.2f}"
 
 
 def _choice(artifact: Artifact, budget: str, label: str) -> list[str]:

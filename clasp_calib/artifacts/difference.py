@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.artifacts.card import told_router
 from clasp_calib.artifacts.manifest import CALIBRATED, Manifest, Score
 from clasp_calib.artifacts.study import SampleScore, sample_scores
+from clasp_calib.router_labeling.router import Router
+from clasp_calib.router_labeling.router_file import router_bytes
 
 NORMAL = 1.96
 """Half width of a 95 % interval in standard errors."""
@@ -58,6 +61,8 @@ class Difference:
     """Setting -> its two values, where they differ."""
     counts: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
     """Budget -> its two stage counts, where they differ."""
+    router: tuple[str, str] | None
+    """What the two say of their routers, where the routers differ."""
     removed: tuple[str, ...]
     added: tuple[str, ...]
     changes: tuple[ClassChange, ...]
@@ -75,6 +80,7 @@ def difference(first: Artifact, second: Artifact) -> Difference:
     return Difference(
         {name: pair for name, pair in _settings(first.manifest, second.manifest).items() if pair[0] != pair[1]},
         {name: pair for name, pair in counts.items() if pair[0] != pair[1]},
+        _routers(first.router, second.router),
         tuple(name for name in first.budgets if name not in both),
         tuple(name for name in second.budgets if name not in both),
         tuple(_changes(first, second, both)),
@@ -84,6 +90,12 @@ def difference(first: Artifact, second: Artifact) -> Difference:
 def _settings(first: Manifest, second: Manifest) -> dict[str, tuple[str, str]]:
     one, two = (m.model_dump(mode="json") for m in (first, second))
     return {name: (str(one[name]), str(two[name])) for name in _COMPARED}
+
+
+def _routers(first: Router | None, second: Router | None) -> tuple[str, str] | None:
+    if first is second or (first and second and router_bytes(first) == router_bytes(second)):
+        return None
+    return told_router(first), told_router(second)
 
 
 def _changes(first: Artifact, second: Artifact, budgets: list[str]) -> list[ClassChange]:

@@ -22,11 +22,13 @@ from clasp_calib.artifacts.model_shape import model_shape
 from clasp_calib.artifacts.study import SCORES, TRIALS
 from clasp_calib.common.errors import ArtifactError, InputError
 from clasp_calib.common.hashing import sha256_json
+from clasp_calib.router_labeling.router_file import MOST_BYTES, read_router, router_bytes
 
 MANIFEST = "artifact.json"
 WEIGHTS = "weights.safetensors"
+ROUTER = "router.safetensors"
 STUDY = (TRIALS, SCORES)
-FILES = (WEIGHTS, *STUDY, CARD)
+FILES = (WEIGHTS, ROUTER, *STUDY, CARD)
 """Every file that a manifest may list; the first is always there."""
 _PARTIAL = ".partial"
 _MANIFEST_BYTES = 16 << 20
@@ -49,7 +51,8 @@ def write_artifact(artifact: Artifact, directory: Path) -> Artifact:
     """
     check_place(directory)
     weights = {"alpha": np.ascontiguousarray(artifact.alphas), "rho": np.ascontiguousarray(artifact.rhos)}
-    contents = {WEIGHTS: save(weights), **artifact.study, CARD: model_card(artifact).encode()}
+    router = {} if artifact.router is None else {ROUTER: router_bytes(artifact.router)}
+    contents = {WEIGHTS: save(weights), **router, **artifact.study, CARD: model_card(artifact).encode()}
     files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     manifest = artifact.manifest.model_copy(update={"files": files, "id": None})
     manifest = manifest.model_copy(update={"id": _identity(manifest.model_dump(mode="json"))})
@@ -89,7 +92,7 @@ def check_place(directory: Path) -> None:
 
 
 def read_artifact(directory: Path) -> Artifact:
-    """Read and verify what a server needs of an artifact, and its study; not its model card.
+    """Read and verify what a server needs of an artifact, its router too, and its study; not its model card.
 
     Raises:
         ArtifactError: it is missing, of an unknown format, damaged, or was edited by hand.
@@ -106,7 +109,10 @@ def read_artifact(directory: Path) -> Artifact:
         raise ArtifactError(
             f"{directory / WEIGHTS} holds {', '.join(sorted(weights)) or 'nothing'}; expected alpha and rho; {_AGAIN}"
         )
-    return Artifact(manifest, weights["alpha"], weights["rho"], study)
+    router = None
+    if ROUTER in manifest.files:
+        router = read_router(_checked(directory, ROUTER, manifest, MOST_BYTES), str(directory / ROUTER))
+    return Artifact(manifest, weights["alpha"], weights["rho"], study, router)
 
 
 def verify_files(directory: Path) -> dict[str, int]:

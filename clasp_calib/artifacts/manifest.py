@@ -97,6 +97,19 @@ class Provenance(_Frozen):
     versions: dict[Line, Line]
 
 
+class RouterEntry(_Frozen):
+    """What ``router.safetensors`` says of itself, for readers of the manifest alone."""
+
+    kind: Literal["ngrams"] = "ngrams"
+    taxonomy: Hash
+    """Of the taxonomy that its labels follow."""
+    threshold: float = Field(ge=0, le=1)
+    """It abstains to the default class below this probability."""
+    labels: Hash
+    """sha256 of the labelled table that it was trained on."""
+    rows: int = Field(ge=1)
+
+
 class Manifest(_Frozen):
     """The whole of ``artifact.json``."""
 
@@ -122,6 +135,8 @@ class Manifest(_Frozen):
     budgets: tuple[BudgetEntry, ...] = Field(min_length=1, max_length=1000)
     provenance: dict[BudgetName, Provenance]
     """Budget name -> what that budget's search was made from."""
+    router: RouterEntry | None = None
+    """``None`` if the artifact brings no router."""
     files: dict[Line, Hash]
     id: Hash | None = None
 

@@ -44,7 +44,7 @@ def show_artifact(
 
     Example: clasp-calib artifact show --run my-run
     """
-    from clasp_calib.artifacts.card import mixture
+    from clasp_calib.artifacts.card import mixture, told_router
     from clasp_calib.artifacts.hub import open_artifact
 
     known = open_artifact(directory or RunDirectory(run).artifact)
@@ -58,6 +58,7 @@ def show_artifact(
         f"for {manifest.model}: {manifest.shape.architecture}, {manifest.shape.text_layers} decoder layers, "
         f"{visual} visual tokens, fingerprint {manifest.fingerprint[:16]}"
     )
+    say(f"router: {told_router(known.router)}")
     for entry in manifest.budgets:
         calibrated = entry.results.get("calibrated", {})
         show(
@@ -194,6 +195,37 @@ def export(
     say(f"{', '.join(chosen.budgets)} written to {out}")
 
 
+@app.command("set-router")
+def set_router(
+    directory: DirectoryArgument = None,
+    router: Annotated[
+        Path | None, typer.Option(help="A router file; default: router.safetensors of the run.", show_default=False)
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the artifact's router out instead.")] = False,
+    run: RunOption = DEFAULT_RUN,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a router into an artifact, or take it out: what names the class of a question where nobody says it.
+
+    Example: clasp-calib artifact set-router --run my-run
+    """
+    from clasp_calib.artifacts.card import told_router
+    from clasp_calib.artifacts.files import read_artifact, write_artifact
+    from clasp_calib.router_labeling.router_file import load_router
+
+    if remove and router is not None:
+        raise InputError("--remove takes the router out and --router puts one in; give one of them")
+    place = directory or RunDirectory(run).artifact
+    known = read_artifact(place)
+    chosen = None if remove else load_router(router or RunDirectory(run).router)
+    written = write_artifact(known.with_router(chosen), place)
+    if as_json:
+        entry = written.manifest.router
+        emit({"artifact": place, "router": entry and entry.model_dump(), "id": written.manifest.id})
+        return
+    say(f"router of {place}: {told_router(written.router)}")
+
+
 @app.command()
 def bump(
     directory: DirectoryArgument = None,
@@ -242,6 +274,7 @@ def _plain(known: "Artifact") -> dict[str, Any]:
 def _told(found: "Difference") -> list[str]:
     return [
         *(f"{name}: {before} -> {after}" for name, (before, after) in found.settings.items()),
+        *([f"router: {found.router[0]} -> {found.router[1]}"] if found.router else []),
         *(f"budget {name}: only in the first" for name in found.removed),
         *(f"budget {name}: only in the second" for name in found.added),
         *(

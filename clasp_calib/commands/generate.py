@@ -37,7 +37,10 @@ def generate(
     budget: Annotated[
         str | None, typer.Option(help="Tokens or percent; of an artifact one of its own, by default its first.")
     ] = None,
-    label: Annotated[str, typer.Option("--class", help="Class of the question, or 'auto': by keyword rules.")] = AUTO,
+    label: Annotated[
+        str,
+        typer.Option("--class", help="Class of the question, or 'auto': by the artifact's router, or rules."),
+    ] = AUTO,
     compare: Annotated[bool, typer.Option("--compare", help="Answer without pruning too, and compare.")] = False,
     overlay: Annotated[
         Path | None, typer.Option(help="Draw the kept tokens over the picture: relevance blue, coverage red.")
@@ -67,7 +70,7 @@ def generate(
     picture = open_picture(image)
     name = parse_budget(budget).name if budget else known.budgets[0] if known else ""
     if label == AUTO:
-        (label,) = classes_of([prompt])
+        (label,) = classes_of([prompt], known.router if known else None)
     if known:
         known.rho(name, label)
     loaded, processor = load(model, device, dtype)

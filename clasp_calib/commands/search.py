@@ -50,6 +50,10 @@ def search(
         str | None, typer.Option(help="Template with <image> and {question}; default: LLaVA-1.5's.")
     ] = None,
     starts: Annotated[str, typer.Option(help="Decoder layers that the pruned sequences enter.")] = "2,6,15",
+    router: Annotated[
+        Path | None,
+        typer.Option(help="Router to put into the artifact; default: router.safetensors of the run, if it is there."),
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print the space and the cost, write the space, stop.")] = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
@@ -64,10 +68,12 @@ def search(
 
     Example: clasp-calib search --budget 192 --run my-run
     """
+    from clasp_calib.artifacts.artifact import check_router
     from clasp_calib.artifacts.files import write_artifact
     from clasp_calib.calib.dataset import load_samples
     from clasp_calib.calib.prompting import PROMPT
     from clasp_calib.common.hashing import sha256_file
+    from clasp_calib.router_labeling.router_file import load_router
     from clasp_calib.router_labeling.taxonomy import load_taxonomy
     from clasp_calib.runtime.schedule import parse_budget
     from clasp_calib.search.calibrate import Calibration, SearchRequest
@@ -77,6 +83,9 @@ def search(
     directory.prepare()
     budgets = [parse_budget(text) for text in budget]
     taxonomy = load_taxonomy(None)
+    routing = load_router(router or directory.router) if router or directory.router.is_file() else None
+    if routing:
+        check_router(routing, taxonomy.classes, [taxonomy.digest])
     table = samples or directory.labels
     labelled = load_samples(table, taxonomy.classes, limit)
     loaded, processor = load(model, device, dtype)
@@ -121,7 +130,8 @@ def search(
         },
     )
     for b in budgets:
-        artifact = write_artifact(calibration.run(b), request.artifact)
+        found = calibration.run(b)
+        artifact = write_artifact(found.with_router(routing) if routing else found, request.artifact)
     if as_json:
         emit(
             {

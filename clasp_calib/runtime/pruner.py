@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.common.errors import InputError, ModelError
+from clasp_calib.router_labeling.router import Router
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.checks import check_decoder, check_options, check_schedule
 from clasp_calib.runtime.hooks import Pruner
@@ -52,6 +53,11 @@ class Calibrated(Protocol):
     @property
     def iterations(self) -> int:
         """See `prune`."""
+        ...
+
+    @property
+    def router(self) -> Router | None:
+        """Finds the class of a question."""
         ...
 
     def counts(self, budget: str) -> tuple[int, ...]:
@@ -161,8 +167,8 @@ def clasp(
         artifact: as `clasp_calib.artifacts.files.read_artifact` gives it, or where it lies: a directory, or
             ``org/name@v1.2.0`` on the Hugging Face Hub.
         budget: one of the artifact's budgets, such as ``192`` or ``33%``.
-        classes: the class slug of every row of the batch, or one for all, or ``auto``: what the keyword rules make
-            of ``questions``.
+        classes: the class slug of every row of the batch, or one for all, or ``auto``: what the artifact's
+            router, or keyword rules if it has none, make of ``questions``.
         questions: for ``auto``, the question of every row, without picture and template.
         prompt_lengths: see `prune`.
 
@@ -181,7 +187,7 @@ def clasp(
     name = parse_budget(budget).name
     rows = [classes] if isinstance(classes, str) else list(classes)
     if classes == AUTO:
-        rows = classes_of(_required(questions))
+        rows = classes_of(_required(questions), chosen.router)
     adapter = adapter_for(model)
     schedule: AnySchedule = (
         RelativeSchedule(parse_budget(name), adapter.decoder_layers, chosen.starts)

@@ -2,14 +2,23 @@
 
 from collections.abc import Sequence
 
+from clasp_calib.router_labeling.router import Router
 from clasp_calib.router_labeling.rules import load_rules
 from clasp_calib.router_labeling.taxonomy import load_taxonomy
 
 AUTO = "auto"
 
 
-def classes_of(questions: Sequence[str]) -> list[str]:
-    """The packaged keyword rules' class of every question; the taxonomy's default class where none applies."""
+def classes_of(questions: Sequence[str], router: Router | None = None) -> list[str]:
+    """The class of every question.
+
+    Args:
+        questions: without picture and template.
+        router: an artifact's. Without one the packaged keyword rules answer; where none of them applies, it is the
+            taxonomy's default class.
+    """
+    if router is not None:
+        return [router.route(question).label for question in questions]
     taxonomy = load_taxonomy(None)
     rules = load_rules(None, taxonomy)
     found = [rules.match(question) for question in questions]

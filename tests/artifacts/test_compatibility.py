@@ -47,7 +47,8 @@ def test_the_shipped_schema_is_that_of_the_manifest():
 
 def test_the_schema_names_every_key_of_the_golden_artifact():
     content = json.loads((GOLDEN / MANIFEST).read_text())
-    assert set(content) == set(json_schema()["properties"])
+    added_since = {"router"}
+    assert set(content) == set(json_schema()["properties"]) - added_since
 
 
 BLOCKED = ("optuna", "h5py", "vllm", "sklearn", "scipy", "matplotlib", "pandas", "ray", "datasets", "xxhash")

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_artifacts import CHOICE, CLASSES, made, with_numbers
+from made_routers import made_router
 
 from clasp_calib.artifacts.difference import difference
 from clasp_calib.artifacts.manifest import Score
@@ -24,6 +25,15 @@ def test_an_artifact_does_not_differ_from_itself():
     assert (found.settings, found.counts, found.added, found.removed) == ({}, {}, (), ())
     assert [change.label for change in found.changes] == list(CLASSES)
     assert not any(change.changed or change.gain for change in found.changes)
+
+
+def test_routers_that_differ_are_named():
+    plain, routed = made("8"), made("8").with_router(made_router())
+    assert difference(routed, made("8").with_router(made_router())).router is None
+    before, after = difference(plain, routed).router
+    assert before == "none"
+    assert after == "n-grams, trained on 100 labels (111111111111), abstains below 0.40"
+    assert difference(routed, made("8").with_router(made_router(seed=1))).router == (after, after)
 
 
 def test_what_differs_is_named():

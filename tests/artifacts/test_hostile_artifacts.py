@@ -9,12 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_artifacts import made
+from made_routers import made_router
 from safetensors.numpy import load_file, save
 
-from clasp_calib.artifacts.files import MANIFEST, WEIGHTS, read_artifact, write_artifact
+from clasp_calib.artifacts.files import MANIFEST, ROUTER, WEIGHTS, read_artifact, write_artifact
 from clasp_calib.artifacts.study import Trial, trials, with_trials
 from clasp_calib.common.errors import ArtifactError
 from clasp_calib.common.hashing import sha256_json
+from clasp_calib.router_labeling.router_file import router_bytes
 
 
 @pytest.fixture
@@ -64,6 +66,77 @@ def test_a_manifest_is_refused_by_the_field(place, change, field):
         read_artifact(place)
 
 
+@pytest.fixture
+def routed(place):
+    write_artifact(read_artifact(place).with_router(made_router()), place)
+    return place
+
+
+def test_a_missing_router_is_refused(routed):
+    (routed / ROUTER).unlink()
+    with pytest.raises(ArtifactError, match=r"router\.safetensors is missing"):
+        read_artifact(routed)
+
+
+def test_a_changed_router_is_refused(routed):
+    content = bytearray((routed / ROUTER).read_bytes())
+    content[-1] ^= 1
+    (routed / ROUTER).write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"router\.safetensors is damaged"):
+        read_artifact(routed)
+
+
+def test_a_router_is_bounded_before_it_is_read(routed):
+    with (routed / ROUTER).open("r+b") as file:
+        file.truncate(1 << 34)
+    with pytest.raises(ArtifactError, match=r"router\.safetensors is larger than the 20000000 bytes"):
+        read_artifact(routed)
+
+
+@pytest.mark.parametrize(
+    ("router", "message"),
+    [
+        (made_router(("text", "object", "default")), "router: it knows the classes text, object, default"),
+        (made_router(("object", "text")), "router: it knows the classes object, text, and the artifact"),
+        (made_router(taxonomy="4" * 64), "router: its labels follow the taxonomy 444444444444"),
+        (made_router(threshold=0.9), "router: the manifest and the router's file do not say the same"),
+        (made_router(weights=np.zeros((4, 3), np.float32)), r"weights is float32 of shape \(4, 3\)"),
+        (made_router(bias=np.zeros(2, np.float32)), r"bias is float32 of shape \(2,\)"),
+        (made_router(bias=np.zeros(3)), "bias is float64"),
+        (made_router(bias=np.full(3, np.nan, np.float32)), "bias holds numbers that are not finite"),
+    ],
+)
+def test_routers_that_do_not_fit_are_refused_though_their_hash_fits(routed, router, message):
+    (routed / ROUTER).write_bytes(router_bytes(router))
+    sealed(routed)
+    with pytest.raises(ArtifactError, match=message):
+        read_artifact(routed)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 8, b"not safetensors at all"])
+def test_routers_that_are_none_are_refused_though_their_hash_fits(routed, content):
+    (routed / ROUTER).write_bytes(content)
+    sealed(routed)
+    with pytest.raises(ArtifactError, match="cannot be read as safetensors"):
+        read_artifact(routed)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(router=None), "router: the manifest and the router's file do not say the same"),
+        (lambda c: c["files"].pop(ROUTER), "router: the manifest and the router's file do not say the same"),
+        (lambda c: c["router"].update(threshold=2), r"router\.threshold"),
+        (lambda c: c["router"].update(kind="pickle"), r"router\.kind"),
+        (lambda c: c["router"].update(more=1), r"router\.more"),
+    ],
+)
+def test_a_manifest_that_speaks_of_another_router_is_refused(routed, change, message):
+    sealed(routed, change)
+    with pytest.raises(ArtifactError, match=message):
+        read_artifact(routed)
+
+
 SCORE = {"mean": 0.5, "low": 0.4, "high": 0.6, "samples": 3}
 
 
@@ -103,13 +176,13 @@ def test_weights_are_bounded_by_what_the_manifest_needs(place):
         read_artifact(place)
 
 
-@pytest.mark.parametrize("name", [MANIFEST, WEIGHTS, "study/trials.parquet"])
-def test_links_out_of_the_artifact_are_refused(place, name, tmp_path):
+@pytest.mark.parametrize("name", [MANIFEST, WEIGHTS, ROUTER, "study/trials.parquet"])
+def test_links_out_of_the_artifact_are_refused(routed, name, tmp_path):
     secret = tmp_path / "secret"
-    (place / name).rename(secret)
-    (place / name).symlink_to(secret)
+    (routed / name).rename(secret)
+    (routed / name).symlink_to(secret)
     with pytest.raises(ArtifactError, match=r"is a link to .*secret, outside of the artifact"):
-        read_artifact(place)
+        read_artifact(routed)
 
 
 def test_a_linked_study_directory_is_refused(place, tmp_path):
@@ -219,14 +292,15 @@ def test_any_change_of_the_manifest_is_read_or_refused(place, data):
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    name=st.sampled_from([MANIFEST, WEIGHTS, "study/trials.parquet"]),
+    name=st.sampled_from([MANIFEST, WEIGHTS, ROUTER, "study/trials.parquet"]),
     seal=st.booleans(),
     place_=st.floats(0, 1, exclude_max=True),
     junk=st.binary(max_size=20),
     cut=st.integers(0, 40),
 )
-def test_any_change_of_the_bytes_is_read_or_refused(place, name, seal, place_, junk, cut):
-    before = {file: (place / file).read_bytes() for file in (MANIFEST, WEIGHTS, "study/trials.parquet")}
+def test_any_change_of_the_bytes_is_read_or_refused(routed, name, seal, place_, junk, cut):
+    place = routed
+    before = {file: (place / file).read_bytes() for file in (MANIFEST, WEIGHTS, ROUTER, "study/trials.parquet")}
     start = int(place_ * len(before[name]))
     (place / name).write_bytes(before[name][:start] + junk + before[name][start + cut :])
     try:

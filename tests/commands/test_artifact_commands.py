@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from made_routers import made_router
 
 from clasp_calib.artifacts.files import MANIFEST, WEIGHTS, read_artifact, write_artifact
 from clasp_calib.artifacts.study import sample_scores, trials, with_scores
+from clasp_calib.router_labeling.router_file import write_router
 
 
 @pytest.fixture
@@ -139,3 +141,36 @@ def test_an_evaluation_that_is_given_again_gives_the_recorded_numbers(copied, pl
     assert "the same numbers as the artifact recorded before" in ended.out
     assert read_artifact(place).manifest == before
     assert command(*words, "--seed", "1", "--json").json["as_recorded"] is None
+
+
+def test_a_router_is_put_in_shown_compared_used_and_taken_out(place, copied, command, tmp_path):
+    before = tmp_path / "before"
+    command("artifact", "export", before, "--artifact", place)
+    trained = command("train-router", "--run", copied.run)
+    assert trained.code == 0, trained.err
+    ended = command("artifact", "set-router", "--run", copied.run)
+    assert ended.code == 0, ended.err
+    assert "n-grams, trained on" in ended.out
+    assert "router: n-grams, trained on" in command("artifact", "show", place).out
+    assert "router.safetensors" in command("artifact", "verify", place, "--json").json["files"]
+    assert "router: none -> n-grams" in command("artifact", "diff", before, place).out
+    routed = command("route", "How many?", "--artifact", place, "--json").json
+    words = ["generate", *copied.words, "--image", copied.picture, "--prompt", "How many?", "--json"]
+    assert command(*words).json["class"] == routed["class"]
+    assert command("artifact", "set-router", place, "--remove", "--json").json["router"] is None
+    assert read_artifact(place).router is None
+    assert "has no router" in command("route", "How many?", "--artifact", place).err
+    assert command("artifact", "set-router", place, "--remove", "--router", "x").code == 2
+
+
+def test_a_search_puts_the_runs_router_in_and_refuses_one_of_another_taxonomy(copied, command):
+    command("train-router", "--run", copied.run)
+    words = ["search", *copied.words, "--space", copied.run / "small.yaml", "--first", 2, "--budget", "6"]
+    ended = command(*words, "--json")
+    assert ended.code == 0, ended.err
+    assert read_artifact(copied.run / "artifact").router is not None
+    strange = copied.run / "strange.safetensors"
+    write_router(made_router(tuple(read_artifact(copied.run / "artifact").classes), taxonomy="9" * 64), strange)
+    ended = command(*words, "--router", strange)
+    assert ended.code == 2
+    assert "router: its labels follow the taxonomy 999999999999" in ended.err

@@ -17,7 +17,7 @@ from clasp_calib.cli import app
 from clasp_calib.reference import model as reference
 
 GROUP = typer.main.get_command(app)
-ARTIFACT = tuple(f"artifact {name}" for name in ("show", "verify", "export", "bump", "diff"))
+ARTIFACT = tuple(f"artifact {name}" for name in ("show", "verify", "export", "set-router", "bump", "diff"))
 CACHE = tuple(f"cache {name}" for name in ("info", "verify", "repair", "gc", "export"))
 PATH = (
     *("doctor", "rules test", "rules lint", "serve-labeler", "label", "compare-labels"),

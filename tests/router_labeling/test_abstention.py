@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clasp_calib.router_labeling.abstention import best_temperature, calibration_error, log_loss, trade_off
 from clasp_calib.router_labeling.router import softmax
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 50), cost=st.sampled_from([1.0, 3.0, 10.0]), questions=st.integers(1, 30))
 def test_the_trade_off_is_that_of_a_plain_loop(seed, cost, questions):
     rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 import re
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clasp_calib.router_labeling.duplicates import duplicate_groups
@@ -23,6 +23,7 @@ def slow_groups(texts, similar):
     return {frozenset(group) for group in groups}
 
 
+@settings(deadline=None)
 @given(texts=questions, similar=st.sampled_from([0.3, 0.5, 0.6, 0.7, 0.75, 0.9, 1.0]))
 def test_the_groups_are_those_of_all_pairs(texts, similar):
     found = {}

@@ -1,6 +1,6 @@
 """Hashed n-grams against a slow, obvious reference."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clasp_calib.router_labeling.ngrams import CHARACTER, LONGEST, WORD, Hashing, buckets, canonical, features, spans
@@ -33,6 +33,7 @@ questions = st.text(max_size=60) | st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(question=questions, hashing=hashings)
 def test_all_ngrams_are_found_and_hashed_as_the_slow_reference_says(question, hashing):
     text = canonical(question)

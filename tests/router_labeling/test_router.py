@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_routers import made_router
 
@@ -24,6 +24,7 @@ def slow_probabilities(router, question):
     return [power / sum(powers) for power in powers]
 
 
+@settings(deadline=None)
 @given(question=st.text(max_size=80), seed=st.integers(0, 5), bits=st.integers(1, 10))
 def test_probabilities_are_those_of_the_slow_reference(question, seed, bits):
     router = made_router(bits=bits, seed=seed)

@@ -2,9 +2,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from architectures import CASES, together
+from made_routers import made_router
 from reference_decoder import reference_rows
 from runtime_cases import SCHEDULE, fingerprint, generated, model
 from tiny_models import tiny_batch
@@ -12,6 +14,7 @@ from tiny_models import tiny_batch
 import clasp_calib
 from clasp_calib.artifacts import files, hub
 from clasp_calib.common.errors import ArtifactError, BudgetError, InputError
+from clasp_calib.router_labeling.router import Router
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.fusion import fuse
 from clasp_calib.runtime.pruner import clasp
@@ -31,6 +34,7 @@ class Stub:
     positions: str = "compact"
     features: str = "projected"
     iterations: int = 3
+    router: Router | None = None
 
     def counts(self, budget):
         return {"7": SCHEDULE.counts}[budget]
@@ -87,6 +91,18 @@ def test_classes_may_be_found_by_the_rules(monkeypatch):
         clasp(model(), Stub(), budget=7, classes="auto"),
     ):
         pass
+
+
+def test_classes_are_found_by_the_artifacts_router_where_it_has_one():
+    batch = tiny_batch(model(), [(3, 7), (2, 5)])
+    router = made_router(("object", "text"), threshold=0.0, bias=np.zeros(2, np.float32))
+    found = {router.route(question).label: question for question in "abcdefghijklmnop"}
+    rows = ["text", "object"]
+    assert classes_of([found[row] for row in rows]) != rows
+    with clasp(model(), Stub(router=router), budget=7, classes="auto", questions=[found[row] for row in rows]):
+        routed = generated(model(), batch)
+    with clasp(model(), Stub(), budget=7, classes=rows):
+        assert generated(model(), batch) == routed
 
 
 def test_ragged_models_take_an_artifacts_percentage():
