@@ -14,34 +14,32 @@ from clasp_calib.runtime.adapters.base import Adapter
 from clasp_calib.runtime.encoding import Encoded, Kept
 
 
-def most_attended(attention_HN: Tensor, count: int) -> Tensor:
-    """Tokens whose attention, mean over heads, is largest (of equal ones the first), in rising order; long.
+def most_attended(attention_HP: Tensor, count: int) -> Tensor:
+    """Patches whose attention, mean over heads, is largest (of equal ones the first), in rising order; long.
 
     Args:
-        attention_HN: attention from the class token.
+        attention_HP: attention from the class token, floating.
         count: how many.
     """
-    return first_largest(attention_HN.mean(0), count).sort().values
+    return first_largest(attention_HP.mean(0), count).sort().values
 
 
 @dataclass(frozen=True)
 class FasterVLM(InputMethod):
     """Class attention of the block that makes the projected state; kept tokens stay in order and are renumbered.
 
-    Where the picture is cut into tiles, its tokens are ranked together (the authors keep as many of every tile), and
-    tokens that end a line go first. A tower without class token has the mean attention of all patches stand in.
+    Where the tower has no class token, the mean attention of all patches stands in.
     """
 
     name: ClassVar[str] = "fastervlm"
     paper: ClassVar[str] = "arXiv 2412.01818"
-    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"144": {"keep": "144"}, "58": {"keep": "58"}}
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {str(n): {"keep": str(n)} for n in (288, 144, 58, 29)}
 
     def tower_blocks(self, adapter: Adapter) -> tuple[int, ...]:
-        """See `InputMethod`."""
+        """The one before the projector."""
         return (adapter.attention_block,)
 
-    def choose(self, image: Encoded) -> Kept:
+    def kept(self, image: Encoded, token_P: Tensor, count: int) -> Kept:
         """See `InputMethod`."""
         (attention,) = image.attention.values()
-        attention_NH = image.by_token(attention.received().mT, line_end=-1.0)
-        return Kept(most_attended(attention_NH.mT, self.count(len(attention_NH))))
+        return Kept(token_P[most_attended(attention.received()[:, image.cells(token_P)], count)])

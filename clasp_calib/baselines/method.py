@@ -7,7 +7,7 @@ is the paper's own, under the name that the paper gives it.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -36,7 +36,8 @@ Reader = Callable[[], PruningStats | None]
 class Applied:
     """A method at work on a model: its solved knobs, and what the last prefill cost."""
 
-    method: "Method"
+    method: "Method | None"
+    """As it came out; ``None`` where nothing is pruned."""
     model: Any = field(repr=False)
     adapter: Adapter = field(repr=False)
     read: Reader = field(repr=False)
@@ -49,7 +50,7 @@ class Applied:
     @property
     def native(self) -> dict[str, Any]:
         """The method's own knobs as they came out."""
-        return asdict(self.method)
+        return {knob.name: getattr(self.method, knob.name) for knob in fields(self.method)} if self.method else {}
 
     def decoder_flops(self, text_tokens: int = 0) -> tuple[float, ...]:
         """FLOPs of the decoder layers for the last prefill, row by row; see `layer_flops`.
@@ -64,7 +65,7 @@ class Applied:
 
     def vision_flops(self) -> float | None:
         """FLOPs of the tower's blocks for one tile, if the method changes them."""
-        return self.method.vision_flops(self.model, self.adapter)
+        return self.method.vision_flops(self.model, self.adapter) if self.method else None
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,9 @@ class Method(ABC):
     """What the paper's own number of tokens counts."""
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Native settings by the paper's name for them, as knobs; `DEFAULT` is always there."""
+
+    depends_on_image: ClassVar[bool] = False
+    """Whether the number of tokens does: a budget is then met in the mean, by a knob solved on images beforehand."""
 
     @contextmanager
     def __call__(
@@ -102,18 +106,31 @@ class Method(ABC):
             BudgetError: the budget cannot be met, there is no such native setting, or not exactly one was given.
             ModelError: the model lacks what the method needs, or cannot be pruned.
         """
-        adapter = adapter_for(model)
+        adapter = self.adapter_for(model)
         if (budget is None) == (native is None):
             raise BudgetError(
                 f"{self.name} was given budget={budget!r} and native={native!r}; "
                 "give one of them: budget= for equal cost, native= for the paper's own setting"
             )
+        wanted = None if budget is None else self.wanted(adapter, budget)
+        if wanted is not None and wanted.full:
+            yield Applied(None, model, adapter, lambda: None)
+            return
+        method = self.with_native(native) if wanted is None else self.with_budget(adapter, wanted)
+        with method.attached(model, adapter, prompt_lengths) as read:
+            yield Applied(method, model, adapter, read)
+
+    def adapter_for(self, model: nn.Module) -> Adapter:
+        """The adapter of a model on which the method can run.
+
+        Raises:
+            ModelError: it cannot, for lack of what is named.
+        """
+        adapter = adapter_for(model)
         if lacking := self.lacks(model, adapter):
             kind = getattr(model.config, "model_type", None)
             raise ModelError(f"{self.name} cannot run on this {kind} model: {lacking}; choose another method or model")
-        method = self.with_native(native) if budget is None else self.with_budget(adapter, budget)
-        with method.attached(model, adapter, prompt_lengths) as read:
-            yield Applied(method, model, adapter, read)
+        return adapter
 
     def with_native(self, native: str | int | None) -> Self:
         """The method with knobs as the paper sets them.
@@ -129,11 +146,11 @@ class Method(ABC):
             )
         return replace(self, **settings[str(native)])
 
-    def with_budget(self, adapter: Adapter, budget: str | int) -> Self:
-        """The method with knobs at which it costs as much as ``budget`` says.
+    def wanted(self, adapter: Adapter, budget: str | int) -> Budget:
+        """A budget that makes sense for a model.
 
         Raises:
-            BudgetError: they cannot.
+            BudgetError: tokens where pictures differ in number of them, or as many as an image has.
         """
         wanted = parse_budget(budget)
         if adapter.ragged and wanted.percent is None:
@@ -146,11 +163,29 @@ class Method(ABC):
                 f"a budget of {wanted.name} tokens prunes nothing: the encoder gives {adapter.tokens_per_image}; "
                 f"give a budget under {adapter.tokens_per_image}, or 100% for the unpruned model"
             )
-        return self.solved(adapter, wanted)
+        return wanted
+
+    def with_budget(self, adapter: Adapter, budget: Budget) -> Self:
+        """The method with knobs at which it costs as much as ``budget`` says.
+
+        Raises:
+            BudgetError: there are none, or they have to be solved on images.
+        """
+        if self.depends_on_image:
+            raise BudgetError(
+                f"how many tokens {self.name} keeps depends on the image; solve its knob on images of yours first, "
+                f"method, spread = {type(self).__name__}().calibrated(model, images, budget='{budget.name}'), "
+                "and apply the method that comes out with native='default'"
+            )
+        return self.solved(adapter, budget)
 
     @abstractmethod
     def solved(self, adapter: Adapter, budget: Budget) -> Self:
-        """See `with_budget`; budgets that prune nothing do not come here, except 100%."""
+        """See `with_budget`; a budget that prunes nothing does not come here.
+
+        Raises:
+            BudgetError: the budget is under the method's floor.
+        """
 
     @abstractmethod
     def attached(
@@ -171,6 +206,8 @@ class Method(ABC):
 class InputMethod(Method):
     """A method that decides before the decoder which tokens enter it, so that all layers work on as many."""
 
+    by_tile: ClassVar[bool] = True
+    """Whether the tiles of an image are pruned each by itself, as authors do, or all together."""
     semantics: ClassVar[str] = "tokens that enter the decoder"
 
     keep: str = "25%"
@@ -180,31 +217,58 @@ class InputMethod(Method):
         """The budget is what enters: every layer works on that."""
         return replace(self, keep=budget.name)
 
-    def count(self, tokens: int) -> int:
-        """How many tokens an image that has ``tokens`` keeps: at least 1, halves up."""
-        return min(max(int(parse_budget(self.keep).of(tokens) + 0.5 + 1e-9), 1), tokens)
-
     def tower_blocks(self, adapter: Adapter) -> tuple[int, ...]:
-        """Blocks of the tower whose attention `choose` looks at."""
+        """Blocks of the tower whose attention the method looks at."""
         return ()
 
     @abstractmethod
+    def kept(self, image: Encoded, token_P: Tensor, count: int) -> Kept:
+        """What of some patches goes on, and in which order.
+
+        Args:
+            image: the whole image.
+            token_P: the tokens to choose from: those of one tile, or of all tiles if not ``by_tile``; long, rising.
+            count: how many go on; at least 1, and fewer than there are.
+        """
+
+    def count(self, image: Encoded) -> int:
+        """How many tokens of an image go on: at least 1, halves up."""
+        tokens = len(image.layout.cell_N)
+        return min(max(int(parse_budget(self.keep).of(tokens) + 0.5 + 1e-9), 1), tokens)
+
+    def allot(self, image: Encoded, tiles: Sequence[Tensor], count: int) -> list[int]:
+        """How many tokens of each tile go on: in proportion to what it shows.
+
+        Our choice: authors keep as many of every tile, also of one that is cut off at the picture's edge.
+        """
+        return proportional([len(token_P) for token_P in tiles], count)
+
     def choose(self, image: Encoded) -> Kept:
-        """What of an image goes on, and in which order."""
+        """What of an image goes on. Tokens that end lines are no patches; they go first."""
+        tiles = image.patches()
+        tiles = tiles if self.by_tile else [torch.cat(tiles).sort().values]
+        counts = self.allot(image, tiles, self.count(image))
+        parts = [
+            self.kept(image, token_P, count) if count < len(token_P) else Kept(token_P)
+            for token_P, count in zip(tiles, counts, strict=True)
+            if count
+        ]
+        spare = self.count(image) - sum(map(len, tiles))
+        if spare > 0:
+            ends_N = (image.layout.cell_N < 0).nonzero().flatten().to(image.features_ND.device)
+            parts = [Kept(torch.cat([*tiles, ends_N[:spare]]).sort().values)]
+        return _together(image, parts)
 
     @contextmanager
     def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
         """See `Method`."""
-        if parse_budget(self.keep).full:
-            yield lambda: None
-            return
         config: Any = model.config
         axes = (getattr(config.get_text_config(), "rope_parameters", None) or {}).get("mrope_section")
         # All papers let what enters be numbered anew; positions with several axes cannot be.
         positions = "keep" if axes else "compact"
         check_decoder(model, positions)
-        entry = Entry(model, adapter, positions)
-        with chosen_tokens(model, adapter, self.tower_blocks(adapter), self.choose), entry.attached():
+        entry, in_place = Entry(model, adapter, positions), positions == "keep"
+        with chosen_tokens(model, adapter, self.tower_blocks(adapter), self.choose, in_place), entry.attached():
             yield lambda: entry.stats
 
 
@@ -241,3 +305,37 @@ class DecoderMethod(Method):
 def first_largest(values: Tensor, count: int) -> Tensor:
     """Indices of the ``count`` largest along dimension 0, largest first; of equal ones the lower index first."""
     return torch.argsort(values, dim=0, descending=True, stable=True)[:count]
+
+
+def proportional(sizes: Sequence[float], count: int, limits: Sequence[int] | None = None) -> list[int]:
+    """Whole shares of ``count`` in proportion to ``sizes``, by largest remainder; of equal ones the first first.
+
+    No share passes its limit, which is its size unless given; what is over goes to the others. The shares sum to
+    ``count``, or to all limits if those are less.
+    """
+    limits = [int(size) for size in sizes] if limits is None else list(limits)
+    count, shares = min(count, sum(limits)), [0] * len(sizes)
+    while (left := count - sum(shares)) > 0:
+        open_ = [i for i, limit in enumerate(limits) if shares[i] < limit]
+        total = sum(sizes[i] for i in open_)
+        wanted = {i: left * (sizes[i] / total if total else 1 / len(open_)) for i in open_}
+        whole = {i: min(int(wanted[i] + 1e-9), limits[i] - shares[i]) for i in open_}
+        if not any(whole.values()):
+            by_remainder = sorted(open_, key=lambda i: (-wanted[i], i))[:left]
+            whole = dict.fromkeys(by_remainder, 1)
+        for i, more in whole.items():
+            shares[i] += more
+    return shares
+
+
+def _together(image: Encoded, parts: Sequence[Kept]) -> Kept:
+    """The parts of an image one after the other."""
+    place_T = torch.cat([part.place_T for part in parts])
+    if any(part.states_TC is not None for part in parts):
+        own = [image.states_UC[image.cells(part.place_T)] for part in parts]
+        states = [part.states_TC if part.states_TC is not None else mine for part, mine in zip(parts, own, strict=True)]
+        return Kept(place_T, states_TC=torch.cat([state.to(image.states_UC.dtype) for state in states]))
+    if any(part.features_TD is not None for part in parts):
+        features = [image.features_ND[part.place_T] if part.features_TD is None else part.features_TD for part in parts]
+        return Kept(place_T, features_TD=torch.cat(features))
+    return Kept(place_T)

@@ -1,11 +1,42 @@
 """The methods by name."""
 
+from clasp_calib.baselines.average_pooling import AveragePooling
+from clasp_calib.baselines.cdpruner import CDPruner
+from clasp_calib.baselines.divprune import DivPrune
 from clasp_calib.baselines.fastervlm import FasterVLM
 from clasp_calib.baselines.fastv import FastV
+from clasp_calib.baselines.ficoco_v import FiCoCoV
+from clasp_calib.baselines.hired import HiRED
+from clasp_calib.baselines.holov import HoloV
 from clasp_calib.baselines.method import Method
+from clasp_calib.baselines.prumerge import PruMerge, PruMergePlus
+from clasp_calib.baselines.random_tokens import RandomTokens
+from clasp_calib.baselines.tome import ToMe
+from clasp_calib.baselines.uniform_grid import UniformGrid
+from clasp_calib.baselines.visionzip import VisionZip
+from clasp_calib.baselines.vispruner import VisPruner
 from clasp_calib.common.errors import InputError
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (FasterVLM, FastV)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        RandomTokens,
+        UniformGrid,
+        AveragePooling,
+        ToMe,
+        FastV,
+        PruMerge,
+        PruMergePlus,
+        HiRED,
+        VisionZip,
+        FiCoCoV,
+        FasterVLM,
+        DivPrune,
+        VisPruner,
+        CDPruner,
+        HoloV,
+    )
+}
 
 
 def method(name: str) -> Method:

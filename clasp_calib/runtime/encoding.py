@@ -75,22 +75,32 @@ class Encoded:
     attention: Mapping[int, TowerAttention]
     project: Callable[[Tensor], Tensor]
 
-    def by_token(self, values_U: Tensor, line_end: float) -> Tensor:
-        """Values of cells [U, ...] as values of tokens [N, ...]; a token that ends a line gets ``line_end``."""
-        cell_N = self.layout.cell_N.to(values_U.device)
-        values_N = values_U[cell_N.clamp(min=0)]
-        ends_N = (cell_N < 0).view(-1, *(1,) * (values_U.ndim - 1))
-        return values_N.masked_fill(ends_N, line_end)
+    def patches(self) -> list[Tensor]:
+        """Of every tile that is shown the tokens that show a cell of it, in order; long. The others end lines."""
+        cell_N = self.layout.cell_N
+        tile_N = torch.where(cell_N < 0, -1, cell_N // (self.layout.cells // self.layout.tiles))
+        found = [(tile_N == tile).nonzero().flatten() for tile in range(self.layout.tiles)]
+        return [token_P.to(self.features_ND.device) for token_P in found if len(token_P)]
+
+    def cells(self, token_P: Tensor) -> Tensor:
+        """The cells of tokens that show one, long."""
+        return self.layout.cell_N.to(token_P.device)[token_P]
+
+    def shown(self, token_P: Tensor) -> tuple[int, int]:
+        """Rows and columns that the tokens of one tile, as `patches` gives them, are laid in."""
+        rows = len(torch.unique(self.cells(token_P) // self.layout.grid[1]))
+        return rows, len(token_P) // rows
 
 
 @dataclass(frozen=True)
 class Kept:
     """What of an image goes on: tokens ``place_T`` (long, of N, each once), in this order.
 
-    With ``features_TD`` something else stands in their places.
+    Something else may stand in their places: ``features_TD``, or what the projector makes of ``states_TC``.
     """
 
     place_T: Tensor
+    states_TC: Tensor | None = None
     features_TD: Tensor | None = None
 
 
@@ -99,17 +109,18 @@ Seen = tuple[Tensor, Tensor, float]
 
 
 @contextmanager
-def chosen_tokens(model: nn.Module, adapter: Adapter, blocks: Sequence[int], choose: Choose) -> Iterator[None]:
+def chosen_tokens(
+    model: nn.Module, adapter: Adapter, blocks: Sequence[int], choose: Choose, in_place: bool
+) -> Iterator[None]:
     """Let ``choose`` say of every image that is encoded what goes on; the rest is marked `DROPPED`.
-
-    Tokens that change their order stand in each other's places; those of a model that keeps positions take the
-    position of the place.
 
     Args:
         model: what ``adapter`` is for.
         adapter: of the model.
         blocks: of the tower, from 0, whose attention ``choose`` wants to see.
         choose: is given every image in turn.
+        in_place: every token stands in its own place, which keeps its position, rather than in the order that
+            ``choose`` has them in.
 
     Raises:
         ModelError: another method is at work on this model.
@@ -129,10 +140,14 @@ def chosen_tokens(model: nn.Module, adapter: Adapter, blocks: Sequence[int], cho
         with ExitStack() as undo:
             undo.enter_context(recorded_states(tower_blocks, [own], states))
             for block, module in modules.items():
-                undo.enter_context(watched_attention(module, lambda *call, block=block: seen[block].append(call)))
+                undo.enter_context(watched_attention(module, partial(_note, seen[block])))
             output = plain(*args, **kwargs)
         images = _images(model, adapter, inputs, list(output.pooler_output), states[own], seen)
-        output.pooler_output = [marked(image, choose(image)) for image in images]
+        multimodal.get_image_features = plain  # what a method projects is no new image
+        try:
+            output.pooler_output = [marked(image, choose(image), in_place) for image in images]
+        finally:
+            multimodal.get_image_features = encode
         return output
 
     multimodal.get_image_features = encode
@@ -142,18 +157,25 @@ def chosen_tokens(model: nn.Module, adapter: Adapter, blocks: Sequence[int], cho
         del multimodal.get_image_features
 
 
-def marked(image: Encoded, kept: Kept) -> Tensor:
-    """The features of an image with all that does not go on `DROPPED`.
+def marked(image: Encoded, kept: Kept, in_place: bool) -> Tensor:
+    """The features of an image with all that does not go on `DROPPED`; see `chosen_tokens`.
 
     Raises:
         ModelError: places twice.
     """
-    place_T, _ = kept.place_T.sort()
+    place_T = kept.place_T.sort().values
     if bool((place_T.diff() == 0).any()):
         raise ModelError("a method gave one place to several tokens; expected different places")
-    features_TD = image.features_ND[kept.place_T] if kept.features_TD is None else kept.features_TD
-    marked_ND = torch.full_like(image.features_ND, DROPPED)
-    marked_ND[place_T] = features_TD.to(marked_ND.dtype)
+    features_TD = kept.features_TD
+    if features_TD is None:
+        features_ND = image.features_ND
+        if kept.states_TC is not None:
+            states_UC = image.states_UC.clone()
+            states_UC[image.cells(kept.place_T)] = kept.states_TC.to(states_UC.dtype)
+            features_ND = image.project(states_UC)
+        features_TD = features_ND[kept.place_T]
+    marked_ND = image.features_ND.new_full((len(image.layout.cell_N), image.features_ND.shape[1]), DROPPED)
+    marked_ND[kept.place_T if in_place else place_T] = features_TD.to(marked_ND.dtype)
     return marked_ND
 
 
@@ -185,6 +207,10 @@ def _images(
             key = read([key for _, key, _ in calls], mine, layout)
             attention[block] = TowerAttention(query, key, calls[0][2], heads, patches, layout)
         yield Encoded(features[number], layout, states_UC, class_RC, attention, project)
+
+
+def _note(seen: list[Seen], *call: Any) -> None:
+    seen.append(call)
 
 
 def _projected(adapter: Adapter, model: nn.Module, sizes: dict[str, Tensor], states_UC: Tensor) -> Tensor:

@@ -248,18 +248,25 @@ def decoder_flops(schedule: Schedule, hidden: int, mlp: int, text_tokens: int = 
     return sum(layer_flops(n + text_tokens, hidden, mlp) for n in schedule.per_layer)
 
 
-def layer_flops(tokens: int, hidden: int, mlp: int, mlp_matrices: int = 3) -> float:
-    """FLOPs of one transformer layer.
-
-    Twice SparseVLM's multiply-adds, ``4 n d^2 + 2 n^2 d + 3 n d m``.
+def layer_flops(tokens: int, hidden: int, mlp: int) -> float:
+    """FLOPs of one decoder layer: twice SparseVLM's multiply-adds, ``4 n d^2 + 2 n^2 d + 3 n d m``.
 
     Args:
         tokens: ``n``.
         hidden: width ``d``.
         mlp: width ``m`` of its MLP.
-        mlp_matrices: 3 in a gated MLP, 2 in one of a CLIP tower.
     """
-    return float(2 * (4 * tokens * hidden**2 + 2 * tokens**2 * hidden + mlp_matrices * tokens * hidden * mlp))
+    return attention_flops(tokens, hidden) + mlp_flops(tokens, hidden, mlp)
+
+
+def attention_flops(tokens: int, hidden: int) -> float:
+    """The part of `layer_flops` that attention has."""
+    return float(2 * (4 * tokens * hidden**2 + 2 * tokens**2 * hidden))
+
+
+def mlp_flops(tokens: int, hidden: int, mlp: int, matrices: int = 3) -> float:
+    """The part that the MLP has, with 3 matrices if it is gated and 2 in a CLIP tower."""
+    return float(2 * matrices * tokens * hidden * mlp)
 
 
 def check_starts(starts: tuple[int, ...], layers: int, stages: int = STAGES) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, image_size_to_num_patches
 
 from clasp_calib.runtime.adapters.base import Layout
 from clasp_calib.runtime.adapters.llava import LayerAdapter
@@ -39,7 +39,12 @@ class LlavaNextAdapter(LayerAdapter):
         patches = grid[0] * grid[1]
         tiles = [torch.arange(count * patches, dtype=torch.float32).view(count, patches, 1) for count in rows]
         packed = self._pack(model, tiles, inputs["image_sizes"])
-        return [Layout(cell_N1[:, 0].long(), count, grid) for cell_N1, count in zip(packed, rows, strict=True)]
+        pinpoints, side = self.config.image_grid_pinpoints, self.config.vision_config.image_size
+        cuts = [get_anyres_image_grid_shape(size, pinpoints, side) for size in inputs["image_sizes"]]
+        return [
+            Layout(cell_N1[:, 0].long(), count, grid, cut=cut)
+            for cell_N1, count, cut in zip(packed, rows, cuts, strict=True)
+        ]
 
     def _pack(self, model: nn.Module, tiles: Sequence[Tensor], image_sizes: Tensor) -> list[Tensor]:
         """Tokens of width 1, with -1 at line ends."""

@@ -1,0 +1,46 @@
+"""Control: neighbouring tokens replaced by their mean."""
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from clasp_calib.baselines.method import InputMethod, proportional
+from clasp_calib.runtime.encoding import Encoded, Kept
+
+
+def windows(rows: int, columns: int, count: int) -> list[tuple[range, range]]:
+    """``count`` windows, nearly squares of one size, that cover a grid line by line: rows and columns of each.
+
+    They overlap by a line where the grid cannot be divided, as in adaptive pooling.
+    """
+    lines = min(max(round(sqrt(count * rows / columns)), -(-count // columns)), rows, count)
+    found = []
+    for line, many in enumerate(proportional([columns] * lines, count)):
+        height = range(line * rows // lines, -(-(line + 1) * rows // lines))
+        found += [(height, range(i * columns // many, -(-(i + 1) * columns // many))) for i in range(many)]
+    return found
+
+
+def pooled(features_RCD: Tensor, count: int) -> Tensor:
+    """Mean of the tokens of each of ``count`` `windows`, [count, D]."""
+    rows, columns = features_RCD.shape[:2]
+    parts = [features_RCD[h.start : h.stop, w.start : w.stop] for h, w in windows(rows, columns, count)]
+    return torch.stack([part_RCD.mean((0, 1)) for part_RCD in parts])
+
+
+@dataclass(frozen=True)
+class AveragePooling(InputMethod):
+    """Projected tokens of every tile, line by line, renumbered; each stands where the middle of its window was."""
+
+    name: ClassVar[str] = "pooling"
+    paper: ClassVar[str] = "control"
+
+    def kept(self, image: Encoded, token_P: Tensor, count: int) -> Kept:
+        """See `InputMethod`."""
+        rows, columns = image.shown(token_P)
+        middle = [h[len(h) // 2] * columns + w[len(w) // 2] for h, w in windows(rows, columns, count)]
+        features_RCD = image.features_ND[token_P].float().view(rows, columns, -1)
+        return Kept(token_P[torch.tensor(middle, device=token_P.device)], features_TD=pooled(features_RCD, count))

@@ -1,0 +1,74 @@
+"""Solving a knob whose number of tokens depends on the image, and saying how much it then varies."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+
+from clasp_calib.common.errors import BudgetError
+
+HALVINGS, STEPS, SLACK = 40, 200, 1.0
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the number of tokens varies over the images that a knob was solved on."""
+
+    mean: float
+    deviation: float
+    least: float
+    most: float
+    images: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.mean:.2f} tokens on {self.images} images, standard deviation {self.deviation:.2f}, "
+            f"from {self.least:g} to {self.most:g}"
+        )
+
+
+def spread_of(tokens: Sequence[float]) -> Spread:
+    """Of the numbers of tokens of images."""
+    return Spread(fmean(tokens), pstdev(tokens), min(tokens), max(tokens), len(tokens))
+
+
+def solve_knob(
+    tokens_at: Callable[[float], Sequence[float]], wanted: float, low: float, high: float, what: str
+) -> tuple[float, Spread]:
+    """The knob at which images have ``wanted`` tokens in the mean, to within one.
+
+    By halving, as if the number fell as the knob rises; where it does so only by and large, the neighbourhood of
+    what that finds is searched as well.
+
+    Args:
+        tokens_at: numbers of tokens of all images at a knob.
+        wanted: their mean.
+        low: knob with the most tokens.
+        high: with the fewest.
+        what: name of method and knob, for the error.
+
+    Raises:
+        BudgetError: no knob comes so near.
+    """
+    tried: dict[float, float] = {}
+
+    def over(knob: float) -> float:
+        tried[knob] = fmean(tokens_at(knob)) - wanted
+        return tried[knob]
+
+    below, above = low, high
+    for _ in range(HALVINGS):
+        middle = (below + above) / 2
+        below, above = (middle, above) if over(middle) > 0 else (below, middle)
+    best = min(tried, key=lambda knob: (abs(tried[knob]), knob))
+    if abs(tried[best]) > SLACK:
+        width = (high - low) / 20
+        for step in range(-STEPS, STEPS + 1):
+            over(best + width * step / STEPS)
+        best = min(tried, key=lambda knob: (abs(tried[knob]), knob))
+    spread = spread_of(tokens_at(best))
+    if abs(tried[best]) > SLACK:
+        raise BudgetError(
+            f"no {what} brings these images to {wanted:.2f} tokens in the mean: the nearest is {best:.4g} with "
+            f"{spread}; give more images, or another budget"
+        )
+    return best, spread

@@ -1,0 +1,144 @@
+"""What methods share that merge tokens inside the vision tower: solving for its blocks, and reading its result."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+from torch import nn
+
+from clasp_calib.baselines.method import Method, PromptLengths, Reader
+from clasp_calib.common.errors import BudgetError
+from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.checks import check_decoder
+from clasp_calib.runtime.encoding import Encoded, Kept, chosen_tokens
+from clasp_calib.runtime.entry import Entry
+from clasp_calib.runtime.merging import Merge, MergingTower, merging_tower
+from clasp_calib.runtime.schedule import Budget, attention_flops, mlp_flops
+
+
+@dataclass(frozen=True)
+class TowerMethod(Method):
+    """A method that merges tokens in some blocks of a CLIP tower, for pictures that are one tile.
+
+    What is left enters the decoder in the tower's order, renumbered. Blocks after the projected state run as well, as
+    in transformers, on what is left.
+    """
+
+    semantics: ClassVar[str] = "tokens that a block of the tower merges away"
+    proportional: ClassVar[bool] = False
+    """Whether a merged token is attended to as if it were as many as it stands for."""
+    halves: ClassVar[bool] = False
+    """Whether a block can merge no more than half of its patches away."""
+
+    rate: float
+    """Tokens that every block merges away in the mean; the first blocks have what cannot be shared evenly."""
+
+    def lacks(self, model: nn.Module, adapter: Adapter) -> str | None:
+        """See `Method`."""
+        if not adapter.class_tokens:
+            return "its vision tower is not a CLIP, whose blocks are the ones that can merge here"
+        if adapter.ragged:
+            return "tiles are cut to the picture's shape after the tower, where merged tokens have no place any more"
+        return None
+
+    @abstractmethod
+    def blocks(self, adapter: Adapter) -> range:
+        """The blocks that merge, from 0; none after the projected state."""
+
+    @abstractmethod
+    def merge(self, count: int, side: int) -> Merge:
+        """What a block does that merges ``count`` tokens away, of an image of ``side`` times ``side`` patches."""
+
+    def steps(self, adapter: Adapter) -> dict[int, int]:
+        """How many tokens each block merges away.
+
+        Raises:
+            BudgetError: they cannot.
+        """
+        blocks, tokens = self.blocks(adapter), adapter.tokens_per_image
+        counts = even_steps(len(blocks), round(self.rate * len(blocks)), tokens, self.halves)
+        return dict(zip(blocks, counts, strict=True))
+
+    def solved(self, adapter: Adapter, budget: Budget) -> Self:
+        """The budget is what is left of an image: every layer works on that."""
+        tokens = adapter.tokens_per_image
+        left = max(int(budget.of(tokens) + 0.5 + 1e-9), 1)
+        method = replace(self, rate=(tokens - left) / max(len(self.blocks(adapter)), 1))
+        method.steps(adapter)
+        return method
+
+    def vision_flops(self, model: nn.Module, adapter: Adapter) -> float:
+        """See `Method`."""
+        config: Any = adapter.vision_tower(model).config
+        steps, tokens, total = self.steps(adapter), adapter.tokens_per_image + adapter.class_tokens, 0.0
+        for block in range(adapter.vision_layers):
+            total += attention_flops(tokens, config.hidden_size)
+            tokens -= steps.get(block, 0)
+            total += mlp_flops(tokens, config.hidden_size, config.intermediate_size, matrices=2)
+        return total
+
+    @contextmanager
+    def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
+        """See `Method`."""
+        side = int(adapter.tokens_per_image**0.5)
+        merges = {block: self.merge(count, side) for block, count in self.steps(adapter).items() if count}
+        if not merges:
+            yield lambda: None
+            return
+        check_decoder(model, "compact")
+        entry = Entry(model, adapter, "compact")
+        with merging_tower(model, adapter, merges, self.proportional) as tower:
+            rows = _Rows(tower)
+            with chosen_tokens(model, adapter, (), rows.next, in_place=False), entry.attached():
+                yield lambda: entry.stats
+
+
+class _Rows:
+    """Images in the order in which the tower had them."""
+
+    def __init__(self, tower: MergingTower) -> None:
+        self._tower = tower
+        self._row, self._run = 0, 0
+
+    def next(self, image: Encoded) -> Kept:
+        """What is left of an image, in the tower's order; the class token is not among it."""
+        tokens = self._tower.tokens
+        assert tokens is not None
+        self._row = self._row + 1 if self._run == self._tower.runs else 0
+        self._run = self._tower.runs
+        return Kept(tokens.place_Rt[self._row, 1:], features_TD=image.features_ND)
+
+
+def even_steps(blocks: int, total: int, tokens: int, halves: bool) -> list[int]:
+    """``total`` merges shared between blocks, as evenly as can be, the last ones having one less if need be.
+
+    Args:
+        blocks: how many merge.
+        total: merges in all.
+        tokens: patches that enter the first block.
+        halves: whether a block can merge no more than half of its patches away; all but one otherwise.
+
+    Raises:
+        BudgetError: so many cannot be merged.
+    """
+
+    def made(rate: int) -> Sequence[int]:
+        counts, left = [], tokens
+        for _ in range(blocks):
+            counts.append(min(rate, left // 2 if halves else left - 1))
+            left -= counts[-1]
+        return counts
+
+    rate = next((rate for rate in range(tokens + 1) if sum(made(rate)) >= total), None)
+    if rate is None:
+        raise BudgetError(
+            f"{blocks} blocks of the tower can merge {tokens} patches down to {tokens - sum(made(tokens))}, which is "
+            f"the floor, and were to leave {tokens - total}; give a larger budget"
+        )
+    counts = list(made(rate))
+    for index in reversed(range(blocks)):
+        if counts[index] and sum(counts) > total:
+            counts[index] -= 1
+    return counts
