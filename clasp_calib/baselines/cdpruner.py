@@ -38,8 +38,9 @@ def conditional_kernel(features_PD: Tensor, similarity_P: Tensor) -> Tensor:
 def likeliest_subset(kernel_PP: Tensor, count: int) -> Tensor:
     """Greedy maximum of the determinant (Chen et al., arXiv 1709.05135), ``count`` indices, rising; long.
 
-    Each choice is the largest conditional variance (of equal ones the first). Our choice: where a subset has spanned
-    everything, variances are rounding errors, of which none counts as less than a small positive number.
+    Each choice is the largest conditional variance. Our choice: of those within 1e-6 of it the first, so that rounding
+    does not choose; and where a subset has spanned everything, variances are rounding errors, of which none
+    counts as less than a small positive number.
 
     Args:
         kernel_PP: positive semi-definite.
@@ -48,7 +49,7 @@ def likeliest_subset(kernel_PP: Tensor, count: int) -> Tensor:
     variance_P, rows = kernel_PP.diagonal().clone(), kernel_PP.new_zeros(count, len(kernel_PP))
     chosen: list[int] = []
     for i in range(count):
-        best = int(variance_P.argmax())
+        best = int((variance_P >= variance_P.max() - SMALL).byte().argmax())
         row_P = kernel_PP[best] - rows[:i, best] @ rows[:i]
         rows[i] = row_P / variance_P[best].clamp_min(SMALL**2).sqrt()
         variance_P = variance_P - rows[i].square()

@@ -314,17 +314,20 @@ def proportional(sizes: Sequence[float], count: int, limits: Sequence[int] | Non
     ``count``, or to all limits if those are less.
     """
     limits = [int(size) for size in sizes] if limits is None else list(limits)
-    count, shares = min(count, sum(limits)), [0] * len(sizes)
-    while (left := count - sum(shares)) > 0:
-        open_ = [i for i, limit in enumerate(limits) if shares[i] < limit]
+    shares, open_, left = list(limits), list(range(len(sizes))), min(count, sum(limits))
+    while open_:
         total = sum(sizes[i] for i in open_)
-        wanted = {i: left * (sizes[i] / total if total else 1 / len(open_)) for i in open_}
-        whole = {i: min(int(wanted[i] + 1e-9), limits[i] - shares[i]) for i in open_}
-        if not any(whole.values()):
-            by_remainder = sorted(open_, key=lambda i: (-wanted[i], i))[:left]
-            whole = dict.fromkeys(by_remainder, 1)
-        for i, more in whole.items():
-            shares[i] += more
+        quota = {i: left * (sizes[i] / total if total else 1 / len(open_)) for i in open_}
+        full = [i for i in open_ if quota[i] >= limits[i]]
+        if not full:
+            break
+        left -= sum(limits[i] for i in full)
+        open_ = [i for i in open_ if i not in full]
+    for i in open_:
+        shares[i] = int(quota[i] + 1e-9)
+    rest = left - sum(shares[i] for i in open_)
+    for i in sorted(open_, key=lambda i: (shares[i] - quota[i], i))[:rest]:
+        shares[i] += 1
     return shares
 
 

@@ -1,0 +1,227 @@
+"""The mathematics of every method against slow float64 references, on random inputs in which ties are common."""
+
+import math
+
+import numpy as np
+import pytest
+import reference_methods as reference
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clasp_calib.baselines import (
+    average_pooling,
+    cdpruner,
+    divprune,
+    fastervlm,
+    ficoco_v,
+    hired,
+    holov,
+    prumerge,
+    random_tokens,
+    tome,
+    uniform_grid,
+    visionzip,
+    vispruner,
+)
+from clasp_calib.baselines.method import proportional
+from clasp_calib.runtime.merging import TowerTokens
+
+# Vectors of +1 and -1 of length 16 have norm 4, so that equal cosines are equal to the last bit.
+WIDTH = 16
+SEEDS, PATCHES = st.integers(0, 10_000), st.integers(5, 28)
+few = settings(max_examples=25, deadline=None)
+
+
+def signs(rng, count, width=WIDTH):
+    """Few different vectors, so that many are alike."""
+    pool = rng.choice([-1.0, 1.0], size=(max(count // 2, 2), width))
+    return pool[rng.integers(len(pool), size=count)]
+
+
+def coarse(rng, *shape):
+    """Attention with ties that float64 and float32 agree on."""
+    return rng.integers(1, 12, size=shape) / 64
+
+
+def tensor(array):
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+@few
+@given(seed=SEEDS, patches=PATCHES, data=st.data())
+def test_most_attended(seed, patches, data):
+    attention, count = coarse(np.random.default_rng(seed), 4, patches), data.draw(st.integers(1, patches))
+    assert fastervlm.most_attended(tensor(attention), count).tolist() == reference.most_attended(attention, count)
+
+
+@few
+@given(
+    seed=SEEDS, rows=st.integers(2, 6), columns=st.integers(2, 6), cut=st.tuples(st.integers(1, 3), st.integers(1, 3))
+)
+def test_votes_of_hired(seed, rows, columns, cut):
+    attention = coarse(np.random.default_rng(seed), 4, rows * columns)
+    count = max(rows * columns // 2, 1)
+    got = hired.looked_at(tensor(attention), (rows, columns), cut, count)
+    assert got == reference.looked_at(attention, (rows, columns), cut, count)
+    assert sum(got) == count
+
+
+@few
+@given(seed=SEEDS, patches=PATCHES, data=st.data())
+def test_contextual_tokens_of_visionzip(seed, patches, data):
+    rng, count = np.random.default_rng(seed), data.draw(st.integers(1, patches))
+    states, keys = rng.normal(size=(patches, 5)), signs(rng, patches)
+    targets, merged = visionzip.contextual(tensor(states), tensor(keys), count)
+    expected = reference.contextual(states, keys, count)
+    assert targets.tolist() == expected[0]
+    np.testing.assert_allclose(merged.numpy(), expected[1], atol=1e-12)
+
+
+@few
+@given(seed=SEEDS, patches=PATCHES, data=st.data())
+def test_max_min_choice_of_divprune(seed, patches, data):
+    features, count = signs(np.random.default_rng(seed), patches), data.draw(st.integers(1, patches - 1))
+    assert divprune.max_min_diverse(tensor(features), count).tolist() == reference.max_min_diverse(features, count)
+
+
+@few
+@given(seed=SEEDS, patches=PATCHES, step=st.sampled_from([1, 3, 8]), data=st.data())
+def test_important_and_diverse_of_vispruner(seed, patches, step, data):
+    rng, count = np.random.default_rng(seed), data.draw(st.integers(1, patches - 1))
+    important = data.draw(st.integers(0, count))
+    attention, states = coarse(rng, patches), signs(rng, patches)
+    got = vispruner.important_and_diverse(tensor(attention), tensor(states), count, important, step).tolist()
+    assert got == reference.important_and_diverse(attention, states, count, important, step)
+    assert len(set(got)) == count
+
+
+@few
+@given(seed=SEEDS, patches=PATCHES, flat=st.booleans(), data=st.data())
+def test_greedy_determinant_of_cdpruner(seed, patches, flat, data):
+    """Every choice has the largest variance that is left; of equal ones it is the first, to within rounding."""
+    rng = np.random.default_rng(seed)
+    features, similarity = rng.normal(size=(patches, 40)), np.ones(patches) if flat else coarse(rng, patches)
+    features[1] = features[0]
+    kernel = cdpruner.conditional_kernel(tensor(features), tensor(similarity))
+    np.testing.assert_allclose(kernel.numpy(), reference.conditional_kernel(features, similarity), atol=1e-12)
+    count, chosen = data.draw(st.integers(1, patches - 2)), []
+    for _ in range(count):
+        left = reference.conditional_variances(kernel.numpy(), chosen)
+        if max(left) < 1e-6:  # everything is spanned: what follows is arbitrary
+            break
+        chosen.append(next(i for i, variance in enumerate(left) if variance >= max(left) - 1e-6))
+    assert set(chosen) <= set(cdpruner.likeliest_subset(kernel, count).tolist())
+    assert len(set(cdpruner.likeliest_subset(kernel, count).tolist())) == count
+
+
+@few
+@given(seed=SEEDS, patches=PATCHES, strips=st.sampled_from([1, 4, 16]), data=st.data())
+def test_strips_of_holov(seed, patches, strips, data):
+    rng, count = np.random.default_rng(seed), data.draw(st.integers(1, patches))
+    features, attention = signs(rng, patches), coarse(rng, patches) * 0.01
+    got = holov.holistic(tensor(features), tensor(attention), count, strips, 0.09).tolist()
+    assert got == reference.holistic(features, attention, count, strips, 0.09)
+    assert len(set(got)) == count
+
+
+@few
+@given(seed=SEEDS, patches=PATCHES, iqr=st.sampled_from([-2.0, 0.0, 0.5, 1.5]))
+def test_outliers_of_prumerge(seed, patches, iqr):
+    attention = coarse(np.random.default_rng(seed), patches) ** 4
+    assert prumerge.outliers(tensor(attention), iqr) == reference.outliers(attention, iqr)
+
+
+@few
+@given(seed=SEEDS, patches=st.integers(5, 60), data=st.data())
+def test_merging_of_prumerge(seed, patches, data):
+    rng, top = np.random.default_rng(seed), data.draw(st.integers(1, patches // 2))
+    attention, states, keys = coarse(rng, patches), rng.normal(size=(patches, 5)), signs(rng, patches)
+    steps = prumerge.spread(tensor(attention), top)
+    assert steps.tolist() == reference.spread(attention, top)
+    chosen = [*reference.ranked(attention)[:top], *steps.tolist()]
+    got = prumerge.merged(tensor(states), tensor(keys), tensor(attention), torch.tensor(chosen))
+    np.testing.assert_allclose(got.numpy(), reference.merged(states, keys, attention, chosen), atol=1e-12)
+
+
+@few
+@given(seed=SEEDS, tokens=st.integers(3, 24), images=st.integers(1, 3), data=st.data())
+def test_merging_of_tome(seed, tokens, images, data):
+    rng, count = np.random.default_rng(seed), data.draw(st.integers(0, (tokens - 1) // 2))
+    states, keys = rng.normal(size=(images, tokens, 5)), np.stack([signs(rng, tokens) for _ in range(images)])
+    sizes = rng.integers(1, 5, size=(images, tokens, 1)).astype(float)
+    places = np.stack([rng.permutation(tokens) for _ in range(images)])
+    given_ = TowerTokens(tensor(states), tensor(sizes), tensor(places))
+    got = tome.merge_pairs(given_, tensor(keys), count)
+    for image in range(images):
+        expected = reference.merge_pairs(states[image], sizes[image, :, 0], places[image], keys[image], count)
+        np.testing.assert_allclose(got.states_RtC[image].numpy(), expected[0], atol=1e-12)
+        assert got.size_Rt1[image, :, 0].tolist() == expected[1]
+        assert got.place_Rt[image].tolist() == expected[2]
+        assert got.size_Rt1[image].sum() == sizes[image].sum()
+
+
+@few
+@given(seed=SEEDS, side=st.integers(2, 5), data=st.data())
+def test_merging_of_ficoco(seed, side, data):
+    rng = np.random.default_rng(seed)
+    patches = data.draw(st.integers(2, side**2))
+    places = np.sort(rng.permutation(side**2)[:patches])
+    logits, count = rng.integers(-8, 9, size=(patches + 1, patches + 1)) / 4, data.draw(st.integers(1, patches - 1))
+    logits[0, 1], logits[1, 1] = 1.0, logits[1, 1] + 0.125  # not all nothing
+    states = rng.normal(size=(patches + 1, 5))
+    scores = ficoco_v.redundancy(tensor(logits), tensor(places), side, 0.35)
+    np.testing.assert_allclose(scores.numpy(), reference.ficoco_scores(logits, places, side, 0.35), atol=1e-12)
+    merged, left = ficoco_v.merge_one(tensor(states), tensor(logits), tensor(places), count, side, 0.35)
+    expected = reference.ficoco_merge(states, logits, places, count, side, 0.35)
+    assert left.tolist() == expected[1]
+    np.testing.assert_allclose(merged.numpy(), expected[0], atol=1e-12)
+
+
+@few
+@given(rows=st.integers(1, 12), columns=st.integers(1, 12), data=st.data())
+def test_even_grids_and_windows(rows, columns, data):
+    count = data.draw(st.integers(1, rows * columns))
+    grid = uniform_grid.even_grid(rows, columns, count).tolist()
+    assert len(set(grid)) == count
+    assert grid == sorted(grid)
+    assert grid[0] >= 0
+    assert grid[-1] < rows * columns
+    windows = average_pooling.windows(rows, columns, count)
+    covered = {(r, c) for height, width in windows for r in height for c in width}
+    assert len(windows) == count
+    assert covered == {(r, c) for r in range(rows) for c in range(columns)}
+    features = torch.arange(rows * columns, dtype=torch.float64).view(rows, columns, 1)
+    for mean, (height, width) in zip(average_pooling.pooled(features, count)[:, 0], windows, strict=True):
+        assert math.isclose(mean, np.mean([r * columns + c for r in height for c in width]), abs_tol=1e-9)
+
+
+def test_even_grids_are_even():
+    """Of 24 x 24 tokens 64 are every third of every third line."""
+    grid = uniform_grid.even_grid(24, 24, 64)
+    assert torch.equal(grid, (torch.arange(1, 24, 3)[:, None] * 24 + torch.arange(1, 24, 3)).flatten())
+    windows = average_pooling.windows(24, 24, 64)
+    assert {(len(height), len(width)) for height, width in windows} == {(3, 3)}
+
+
+def test_random_tokens_are_alike_likely_and_repeatable():
+    drawn = torch.cat([random_tokens.at_random(8, 2, seed) for seed in range(4000)])
+    assert (torch.bincount(drawn) / 4000 - 0.25).abs().max() < 0.03
+    assert torch.equal(random_tokens.at_random(64, 9, 3), random_tokens.at_random(64, 9, 3))
+
+
+@few
+@given(sizes=st.lists(st.integers(0, 30), min_size=1, max_size=6), count=st.integers(0, 100))
+def test_proportional_shares(sizes, count):
+    shares = proportional(sizes, count)
+    assert sum(shares) == min(count, sum(sizes))
+    assert all(0 <= share <= size for share, size in zip(shares, sizes, strict=True))
+    if 0 < count <= sum(sizes):
+        assert all(abs(share - count * size / sum(sizes)) < 1 for share, size in zip(shares, sizes, strict=True))
+
+
+@pytest.mark.parametrize("limits", [[1, 5, 5], [0, 0, 9]])
+def test_what_is_over_a_limit_goes_to_the_others(limits):
+    shares = proportional([8.0, 1.0, 1.0], 9, limits)
+    assert sum(shares) == 9
+    assert all(s <= limit for s, limit in zip(shares, limits, strict=True))
