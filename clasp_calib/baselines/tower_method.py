@@ -41,6 +41,9 @@ class TowerMethod(Method):
             return "its vision tower is not a CLIP, whose blocks are the ones that can merge here"
         if adapter.ragged:
             return "tiles are cut to the picture's shape after the tower, where merged tokens have no place any more"
+        kernel = str(getattr(adapter.vision_tower(model).config, "_attn_implementation", ""))
+        if self.proportional and "flash" in kernel:
+            return f"{kernel} takes no bias for what merged tokens stand for (set the tower's attention to sdpa)"
         return None
 
     @abstractmethod

@@ -110,7 +110,7 @@ Seen = tuple[Tensor, Tensor, float]
 
 @contextmanager
 def chosen_tokens(
-    model: nn.Module, adapter: Adapter, blocks: Sequence[int], choose: Choose, in_place: bool
+    model: Any, adapter: Adapter, blocks: Sequence[int], choose: Choose, in_place: bool
 ) -> Iterator[None]:
     """Let ``choose`` say of every image that is encoded what goes on; the rest is marked `DROPPED`.
 
@@ -123,8 +123,14 @@ def chosen_tokens(
             ``choose`` has them in.
 
     Raises:
-        ModelError: another method is at work on this model.
+        ModelError: it is not known where visual tokens of this architecture come from, or another method is at work
+            on this model.
     """
+    if not adapter.laid_out:
+        raise ModelError(
+            f"where the visual tokens of a {model.config.model_type} model come from is not known; methods that decide "
+            "before the decoder run on LLaVA-1.5, LLaVA-NeXT, Qwen2-VL and Qwen2.5-VL"
+        )
     multimodal: Any = adapter.multimodal_model(model)
     if "get_image_features" in vars(multimodal):
         raise ModelError("this model is being pruned already; leave that context before you enter another")

@@ -109,6 +109,11 @@ class Adapter(Protocol):
         ...
 
     @property
+    def laid_out(self) -> bool:
+        """Whether `tower_attention` and `layouts` are known, without which nothing is pruned before the decoder."""
+        ...
+
+    @property
     def class_tokens(self) -> int:
         """Tokens at the head of a tower's state that stand for no patch: 1, or 0 if the tower has none."""
         ...
@@ -119,18 +124,14 @@ class Adapter(Protocol):
         ...
 
     def tower_attention(self, block: nn.Module) -> nn.Module:
-        """The attention module of a block of the tower.
-
-        Raises:
-            ModelError: this architecture's is not known.
-        """
+        """The attention module of a block of the tower."""
         ...
 
     def layouts(self, model: nn.Module, inputs: Mapping[str, Any]) -> list[Layout]:
         """The `Layout` of every image in the arguments of ``forward``.
 
         Raises:
-            ModelError: this architecture's is not known.
+            ModelError: some visual tokens stand for no patch.
         """
         ...
 

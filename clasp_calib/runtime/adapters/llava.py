@@ -76,6 +76,8 @@ class LayerAdapter(TowerAdapter):
 class LlavaAdapter(LayerAdapter):
     """See `clasp_calib.runtime.adapters.base.Adapter`; shapes and letters are explained there."""
 
+    laid_out = True
+
     @property
     def tokens_per_image(self) -> int:
         """Every picture has the tower's patches."""

@@ -9,13 +9,13 @@ from transformers.models.llava_next.modeling_llava_next import get_anyres_image_
 
 from clasp_calib.runtime.adapters.base import Layout
 from clasp_calib.runtime.adapters.llava import LayerAdapter
-from clasp_calib.runtime.adapters.towers import TowerAdapter
 
 
 class LlavaNextAdapter(LayerAdapter):
     """See `clasp_calib.runtime.adapters.base.Adapter`; rows are tiles, and the tokens at line ends are visual too."""
 
     ragged = True
+    laid_out = True
 
     def rows(self, inputs: Mapping[str, Any], modality: str = "image") -> list[int]:
         """Tiles of every picture."""
@@ -57,6 +57,7 @@ class LlavaNextAdapter(LayerAdapter):
 class LlavaOnevisionAdapter(LlavaNextAdapter):
     """The same with videos, whose frames are pooled, and with a grid that is shrunk where it is large."""
 
+    laid_out = False  # a grid that is too large is resampled, so that tokens are no longer patches
     towers: Mapping[str, str] = {"image": "vision_tower", "video": "vision_tower"}
     pixel_names: Mapping[str, str] = {"image": "pixel_values", "video": "pixel_values_videos"}
 
@@ -86,10 +87,6 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
         if modality == "video":
             outputs[modality].pooler_output = torch.stack(list(features))
         return outputs
-
-    def layouts(self, model: nn.Module, inputs: Mapping[str, Any]) -> list[Layout]:
-        """Refused: a grid that is too large is resampled, so that tokens are no longer patches."""
-        return TowerAdapter.layouts(self, model, inputs)
 
     def _pack(self, model: nn.Module, tiles: Sequence[Tensor], image_sizes: Tensor) -> list[Tensor]:
         multimodal: Any = self.multimodal_model(model)

@@ -20,6 +20,7 @@ class Qwen2VLAdapter(TowerAdapter):
     towers: Mapping[str, str] = {"image": "visual", "video": "visual"}
     pixel_names: Mapping[str, str] = {"image": "pixel_values", "video": "pixel_values_videos"}
     ragged = True
+    laid_out = True
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -113,13 +114,11 @@ class Qwen3VLAdapter(Qwen2VLAdapter):
     Our choice: these stay the model's own, and only the last state becomes a mixture.
     """
 
+    laid_out = False  # deepstack adds features of tokens that never entered the decoder
+
     def project(self, model: nn.Module, fused_BTC: Tensor, modality: str = "image", **sizes: Tensor) -> list[Tensor]:
         """Refused: one fused map has not the states that deepstack projects."""
         raise ModelError(
             "features of a Qwen3-VL picture cannot be computed beforehand from one fused map: its deepstack projects "
             "other layers too; fuse in the live tower (prune or clasp with pixel_values) instead"
         )
-
-    def layouts(self, model: nn.Module, inputs: Mapping[str, Any]) -> list[Layout]:
-        """Refused: deepstack adds features of tokens that never entered the decoder."""
-        return TowerAdapter.layouts(self, model, inputs)

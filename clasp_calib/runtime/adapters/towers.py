@@ -15,8 +15,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.base import Layout
 
-_KNOWN = "methods that act before the decoder run on LLaVA-1.5, LLaVA-NeXT, Qwen2-VL and Qwen2.5-VL"
-
 
 class TowerAdapter:
     """`clasp_calib.runtime.adapters.base.Adapter` for a model of the usual make.
@@ -81,6 +79,7 @@ class TowerAdapter:
             )
         return side, side
 
+    laid_out = False
     class_tokens = 0
 
     @property
@@ -89,12 +88,12 @@ class TowerAdapter:
         return self.own_layer - 1
 
     def tower_attention(self, block: nn.Module) -> nn.Module:
-        """Refused, unless a subclass knows."""
-        raise ModelError(f"how the tower of a {self.config.model_type} model attends is not known; {_KNOWN}")
+        """Of a block of the tower."""
+        raise NotImplementedError
 
     def layouts(self, model: nn.Module, inputs: Mapping[str, Any]) -> list[Layout]:
-        """Refused, unless a subclass knows."""
-        raise ModelError(f"where visual tokens of a {self.config.model_type} model come from is not known; {_KNOWN}")
+        """Of every image."""
+        raise NotImplementedError
 
     def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
         """Put ``fused`` where the model looks for the state that it projects."""
