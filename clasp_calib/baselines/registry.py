@@ -1,7 +1,9 @@
 """The methods by name."""
 
 from clasp_calib.baselines.average_pooling import AveragePooling
+from clasp_calib.baselines.btp import Btp
 from clasp_calib.baselines.cdpruner import CDPruner
+from clasp_calib.baselines.dart import Dart
 from clasp_calib.baselines.divprune import DivPrune
 from clasp_calib.baselines.fastervlm import FasterVLM
 from clasp_calib.baselines.fastv import FastV
@@ -10,7 +12,10 @@ from clasp_calib.baselines.hired import HiRED
 from clasp_calib.baselines.holov import HoloV
 from clasp_calib.baselines.method import Method
 from clasp_calib.baselines.prumerge import PruMerge, PruMergePlus
+from clasp_calib.baselines.pyramiddrop import PyramidDrop
 from clasp_calib.baselines.random_tokens import RandomTokens
+from clasp_calib.baselines.sparsevlm import SparseVLM
+from clasp_calib.baselines.sparsevlm_v2 import SparseVLM2
 from clasp_calib.baselines.tome import ToMe
 from clasp_calib.baselines.uniform_grid import UniformGrid
 from clasp_calib.baselines.visionzip import VisionZip
@@ -27,14 +32,19 @@ METHODS: dict[str, type[Method]] = {
         FastV,
         PruMerge,
         PruMergePlus,
+        PyramidDrop,
         HiRED,
         VisionZip,
+        SparseVLM,
+        SparseVLM2,
+        Dart,
         FiCoCoV,
         FasterVLM,
         DivPrune,
         VisPruner,
         CDPruner,
         HoloV,
+        Btp,
     )
 }
 

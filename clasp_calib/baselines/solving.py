@@ -1,12 +1,13 @@
 """Solving a knob whose number of tokens depends on the image, and saying how much it then varies."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
+from typing import Any, Protocol, runtime_checkable
 
 from clasp_calib.common.errors import BudgetError
 
-HALVINGS, STEPS, SLACK = 40, 200, 1.0
+HALVINGS, STEPS, SLACK, NEAR = 40, 200, 1.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,15 @@ class Spread:
             f"{self.mean:.2f} tokens on {self.images} images, standard deviation {self.deviation:.2f}, "
             f"from {self.least:g} to {self.most:g}"
         )
+
+
+@runtime_checkable
+class ImageDependent(Protocol):
+    """A method whose number of tokens depends on the image, so that a budget is solved on images."""
+
+    def calibrated(self, model: Any, images: Iterable[Mapping[str, Any]], budget: str | int) -> tuple[Any, Spread]:
+        """The method that has ``budget`` tokens in the mean of these images, and how their number varies."""
+        ...
 
 
 def spread_of(tokens: Sequence[float]) -> Spread:
@@ -59,6 +69,8 @@ def solve_knob(
     for _ in range(HALVINGS):
         middle = (below + above) / 2
         below, above = (middle, above) if over(middle) > 0 else (below, middle)
+        if abs(tried[middle]) <= NEAR:
+            break
     best = min(tried, key=lambda knob: (abs(tried[knob]), knob))
     if abs(tried[best]) > SLACK:
         width = (high - low) / 20

@@ -24,6 +24,7 @@ from clasp_calib.runtime.attention import watched_attention
 from clasp_calib.runtime.checks import check_call
 from clasp_calib.runtime.deepstack import Deepstack
 from clasp_calib.runtime.generation import watched_generate
+from clasp_calib.runtime.row_stages import RowPlan, RowPrefill
 from clasp_calib.runtime.stages import Plan, Prefill, Rope
 from clasp_calib.runtime.stats import PruningStats
 
@@ -32,7 +33,7 @@ class _Call:
     """One forward of the decoder: what replaces transformers' own mask and rope from the first stage on."""
 
     def __init__(
-        self, prefill: Prefill | None, mask_BT: Tensor | None, record: dict[int, Tensor | None] | None
+        self, prefill: Prefill | RowPrefill | None, mask_BT: Tensor | None, record: dict[int, Tensor | None] | None
     ) -> None:
         self.prefill = prefill
         self.key_valid_BT = None if mask_BT is None else mask_BT.bool()
@@ -80,7 +81,7 @@ class Pruner:
     where nothing is pruned.
     """
 
-    def __init__(self, model: nn.Module, adapter: Adapter, plan: Plan) -> None:
+    def __init__(self, model: nn.Module, adapter: Adapter, plan: Plan | RowPlan) -> None:
         self.plan = plan
         self._adapter = adapter
         self._model = model
@@ -165,7 +166,7 @@ class Pruner:
         if visual_BS is not None:
             valid_BS = None if mask is None else mask[:, -visual_BS.shape[1] :].bool()
             cached = 0 if cache is None else cache.get_seq_length()
-            prefill = Prefill(self.plan, kwargs["inputs_embeds"], visual_BS, valid_BS, cached)
+            prefill = self.plan.begin(kwargs["inputs_embeds"], visual_BS, valid_BS, cached)
         self._call = _Call(prefill, mask, record)
         if prefill is not None:
             kwargs = dict(kwargs)
@@ -197,7 +198,7 @@ class Pruner:
             position_ids=None,
             layer_idx=start,
         )
-        if self.plan.positions == "compact":
+        if self.plan.positions == "compact" or (self.plan.positions == "prefix" and call.prefill is not None):
             call.rope = self._compact_rope(call, hidden_BSD, cached)
         return (hidden_BSD, *args[1:]), kwargs
 
@@ -230,6 +231,8 @@ class Pruner:
         if call is None:
             return
         if call.cache is not None:
+            if call.prefill is not None:
+                call.prefill.finish(call.cache, call.key_valid_by_stage)
             self._records[call.cache] = call.key_valid_by_stage
         if call.prefill is not None:
             self.stats = call.prefill.stats()

@@ -4,7 +4,9 @@ M rows as they come and B rows once candidates have fanned out, S tokens of a ro
 tokens of a row, K of them kept, D width of the decoder, d width of a head.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +40,10 @@ class Plan:
         changing = {*self.schedule.changing, *(starts[:1] if self.fan else ())}
         return {start: number for number, start in enumerate(starts) if start in changing}
 
+    def begin(self, embeddings_BSD: Tensor, visual_BS: Tensor, valid_BS: Tensor | None, cached: int) -> "Prefill":
+        """The prefill of one forward."""
+        return Prefill(self, embeddings_BSD, visual_BS, valid_BS, cached)
+
 
 class Prefill:
     """The tokens of one forward that brings pictures; `score` and `prune` are called in turn."""
@@ -50,17 +56,9 @@ class Prefill:
         self.visual_BS = visual_BS & self.valid_BS
         numbers = torch.stack([self.visual_BS.sum(1), self.valid_BS.sum(1), self.valid_BS[:, -1].long()])
         self.visual, self.lengths, filled = numbers.tolist()
-        if not all(filled):
-            raise ModelError(
-                f"row {filled.index(0)} ends with padding; pruned prompts must be padded on the left "
-                "(tokenizer.padding_side = 'left')"
-            )
-        rows, width = visual_BS.shape
-        prompt_BS = self.valid_BS
-        if plan.prompt_lengths is not None:
-            lengths_B = expand_rows(torch.tensor(plan.prompt_lengths), rows, "prompt_lengths")
-            position_S = torch.arange(cached, cached + width, device=visual_BS.device)
-            prompt_BS = prompt_BS & (position_S < lengths_B.to(visual_BS.device)[:, None])
+        check_left_padded(filled)
+        rows = len(visual_BS)
+        prompt_BS = prompt_of(self.valid_BS, plan.prompt_lengths, cached)
         self.rater_BS = choose_raters(embeddings_BSD, self.visual_BS, prompt_BS, plan.raters)
         self._find_raters(int(self.rater_BS.sum(1).max()))
 
@@ -158,6 +156,9 @@ class Prefill:
         self._find_raters(self.rater_BR.shape[1])
         return take(hidden_BSD, index_BS), (take(cos_BSd, index_BS), take(sin_BSd, index_BS))
 
+    def finish(self, cache: Any, key_valid_by_stage: dict[int, Tensor | None]) -> None:
+        """What is done to the cache when the forward is over: nothing."""
+
     def _find_raters(self, count: int) -> None:
         self.rater_BR = gather_index(self.rater_BS, count)
         self.is_rater_BR = take(self.rater_BS, self.rater_BR)
@@ -203,3 +204,25 @@ def expand_rows(values_R: Tensor, rows: int, name: str) -> Tensor:
     if rows % len(values_R):
         raise ModelError(f"{name} has {len(values_R)} values for a batch of {rows} rows; give one, or one a row")
     return values_R.repeat_interleave(rows // len(values_R))
+
+
+def check_left_padded(filled: Sequence[int | bool]) -> None:
+    """Refuse rows whose last position is not ``filled``.
+
+    Raises:
+        ModelError: with the first of them.
+    """
+    if not all(filled):
+        raise ModelError(
+            f"row {list(map(bool, filled)).index(False)} ends with padding; pruned prompts must be padded on the left "
+            "(tokenizer.padding_side = 'left')"
+        )
+
+
+def prompt_of(valid_BS: Tensor, prompt_lengths: tuple[int, ...] | None, cached: int) -> Tensor:
+    """Which tokens are of the prompt rather than of an answer that follows it, bool [B, S]."""
+    if prompt_lengths is None:
+        return valid_BS
+    lengths_B = expand_rows(torch.tensor(prompt_lengths), len(valid_BS), "prompt_lengths").to(valid_BS.device)
+    position_S = torch.arange(cached, cached + valid_BS.shape[1], device=valid_BS.device)
+    return valid_BS & (position_S < lengths_B[:, None])

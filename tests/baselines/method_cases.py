@@ -69,6 +69,11 @@ CASES = [
     MethodCase("vispruner"),
     MethodCase("cdpruner"),
     MethodCase("holov"),
+    MethodCase("pyramiddrop"),
+    MethodCase("sparsevlm"),
+    MethodCase("sparsevlm-v2"),
+    MethodCase("dart"),
+    MethodCase("btp"),
 ]
 PAIRS = [(case, model) for case in CASES for model in case.models]
 REFUSED = [(case, model) for case in CASES for model in EVERYWHERE if model not in case.models]

@@ -1,0 +1,147 @@
+"""Methods that prune between decoder layers and look at more than one rating of the tokens."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from clasp_calib.baselines.method import Method, PromptLengths
+from clasp_calib.common.errors import BudgetError
+from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.checks import check_decoder
+from clasp_calib.runtime.hooks import Pruner
+from clasp_calib.runtime.row_stages import Kept, Row, RowPlan
+from clasp_calib.runtime.schedule import Budget
+from clasp_calib.runtime.stats import PruningStats
+
+PUBLISHED_LAYERS = 32
+"""Decoder layers of the 7B models that the papers' layer numbers are for."""
+
+
+@dataclass(frozen=True)
+class StagedMethod(Method):
+    """A method whose stages choose row by row; ``starts`` are those of a decoder of 32 layers or more.
+
+    Our choice: in a shallower decoder, starts are as deep in proportion (`in_depth`).
+    """
+
+    positions: ClassVar[str] = "keep"
+    thins_cache: ClassVar[bool] = False
+
+    starts: tuple[int, ...]
+    """Decoder layers that the shortened sequence enters."""
+
+    @abstractmethod
+    def choose(self, stage: int, row: Row) -> Kept:
+        """See `clasp_calib.runtime.row_stages.RowMethod`."""
+
+    @abstractmethod
+    def at_share(self, layers: int, share: float) -> Self:
+        """The method with knobs at which a decoder's layers work on this share of a row's tokens, under 1.
+
+        Raises:
+            BudgetError: they cannot.
+        """
+
+    def solved(self, adapter: Adapter, budget: Budget) -> Self:
+        """See `Method`."""
+        tokens = 100.0 if adapter.ragged else float(adapter.tokens_per_image)
+        return self.at_share(adapter.decoder_layers, budget.of(int(tokens)) / tokens)
+
+    @contextmanager
+    def attached(
+        self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths
+    ) -> Iterator[Callable[[], PruningStats | None]]:
+        """See `Method`."""
+        placed = _Placed(self, in_depth(self.starts, adapter.decoder_layers), positions_on(model, self.positions))
+        check_decoder(model, placed.positions)
+        lengths = (prompt_lengths,) if isinstance(prompt_lengths, int) else prompt_lengths
+        plan = RowPlan(placed, adapter.language_model(model), None if lengths is None else tuple(lengths))
+        pruner = Pruner(model, adapter, plan)
+        with pruner.attached():
+            yield lambda: pruner.stats
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A method on a model."""
+
+    method: StagedMethod
+    starts: tuple[int, ...]
+    positions: str
+
+    @property
+    def thins_cache(self) -> bool:
+        return self.method.thins_cache
+
+    def choose(self, stage: int, row: Row) -> Kept:
+        return self.method.choose(stage, row)
+
+
+def positions_on(model: Any, wanted: str) -> str:
+    """``wanted``, or ``keep`` where positions have several axes, which cannot be numbered anew."""
+    axes = (getattr(model.config.get_text_config(), "rope_parameters", None) or {}).get("mrope_section")
+    return "keep" if axes else wanted
+
+
+def in_depth(starts: Sequence[int], layers: int) -> tuple[int, ...]:
+    """Starts of a decoder of 32 layers in one of ``layers``, rising and at least 1.
+
+    Raises:
+        BudgetError: the decoder is too shallow for so many.
+    """
+    placed: list[int] = []
+    for start in starts:
+        place = start if layers >= PUBLISHED_LAYERS else (start * layers + PUBLISHED_LAYERS // 2) // PUBLISHED_LAYERS
+        placed.append(max(place, placed[-1] + 1 if placed else 1))
+    if placed[-1] >= layers:
+        raise BudgetError(f"stages at layers {list(starts)} of 32 do not fit a decoder of {layers} layers")
+    return tuple(placed)
+
+
+def spans_of(starts: Sequence[int], layers: int) -> list[int]:
+    """Layers before the first start, and from each start to the next."""
+    return [b - a for a, b in pairwise((0, *starts, layers))]
+
+
+def scaled_shares(shape: Sequence[float], spans: Sequence[int], share: float, name: str) -> tuple[float, ...]:
+    """Shares of the stages, in proportion to ``shape`` and none above 1, whose mean over layers is ``share``.
+
+    Args:
+        shape: one number a stage.
+        spans: as `spans_of` gives them.
+        share: wanted, with the unpruned layers before the first stage.
+        name: of the method.
+
+    Raises:
+        BudgetError: less than the unpruned layers cost, or more than all stages can keep.
+    """
+    layers, alive = sum(spans), sum(span for span, part in zip(spans[1:], shape, strict=True) if part > 0)
+    floor, ceiling = spans[0] / layers, (spans[0] + alive) / layers
+    if not floor < share <= ceiling:
+        raise BudgetError(
+            f"{name} cannot work on {100 * share:.4g}% of the tokens in the mean: it starts at layer {spans[0]} of "
+            f"{layers} and can reach more than {100 * floor:.4g}% and at most {100 * ceiling:.4g}%; "
+            "give a budget between these"
+        )
+    low, high = 0.0, 1 / min(part for part in shape if part > 0)
+    for _ in range(100):
+        middle = (low + high) / 2
+        mean = sum(span * min(middle * part, 1) for span, part in zip(spans[1:], shape, strict=True))
+        low, high = (middle, high) if mean < share * layers - spans[0] else (low, middle)
+    return tuple(min(high * part, 1.0) for part in shape)
+
+
+def count_of(share: float, tokens: int) -> int:
+    """A share of a row's tokens, to the nearest, at least one of them unless the share is 0."""
+    return min(max(int(share * tokens + 0.5 + 1e-9), 1 if share else 0), tokens)
+
+
+def everything(row: Row) -> Kept:
+    """All visual tokens of a row."""
+    return Kept(torch.arange(len(row.visual_N), device=row.visual_N.device))

@@ -1,0 +1,65 @@
+import math
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from slow_ranking import cosine, order
+
+from clasp_calib.baselines.mustdrop import dual_attention, key_tokens, merged_windows
+
+
+def reference_windows(features, rows, columns, threshold, side):
+    windows = []
+    for top in range(0, rows - side + 1, side):
+        for left in range(0, columns - side + 1, side):
+            windows.append([(top + y) * columns + left + x for y in range(side) for x in range(side)])
+    alike = []
+    for window in windows:
+        pairs = [cosine(features[a], features[b]) for a in window for b in window if a != b]
+        alike.append(sum(pairs) / len(pairs))
+    merged = [w for w in order(alike) if alike[w] >= threshold]
+    tokens, into = [], [None] * len(features)
+    for w in merged:
+        tokens.append([sum(float(features[i][c]) for i in windows[w]) / side**2 for c in range(len(features[0]))])
+        for i in windows[w]:
+            into[i] = len(tokens) - 1
+    for i in range(len(features)):
+        if into[i] is None:
+            tokens.append([float(x) for x in features[i]])
+            into[i] = len(tokens) - 1
+    return tokens, into
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), rows=st.integers(3, 8), columns=st.integers(3, 8), spread=st.floats(0.05, 2))
+def test_windows_equal_the_slow_reference(seed, rows, columns, spread):
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn((rows + 2) // 3, (columns + 2) // 3, 6, generator=generator)
+    features = coarse.repeat_interleave(3, 0)[:rows].repeat_interleave(3, 1)[:, :columns].reshape(-1, 6)
+    features = features + spread * torch.randn(rows * columns, 6, generator=generator)
+    tokens, into = merged_windows(features, (rows, columns))
+    expected, expected_into = reference_windows(features.double(), rows, columns, 0.8, 3)
+    assert into.tolist() == expected_into
+    assert torch.allclose(tokens.double(), torch.tensor(expected, dtype=torch.float64), atol=1e-5)
+
+
+def test_a_plain_picture_becomes_its_windows():
+    tokens, into = merged_windows(torch.ones(576, 4), (24, 24))
+    assert len(tokens) == 64
+    assert into[:4].tolist() == [0, 0, 0, 1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), text=st.integers(1, 6), tokens=st.integers(1, 40), cut=st.floats(0, 0.2))
+def test_who_stays_equals_the_slow_reference(seed, text, tokens, cut):
+    generator = torch.Generator().manual_seed(seed)
+    attention = torch.rand(text, tokens, generator=generator, dtype=torch.float64) / tokens
+    attention = (attention * 64).round() / 64  # many equal, many nothing
+    keys = key_tokens(attention[0])
+    assert keys.nonzero().flatten().tolist() == sorted(order(attention[0].tolist())[: math.ceil(0.08 * tokens)])
+    stay = dual_attention(attention, keys, cut, cut / 4)
+    every = sum(float(a) for row in attention for a in row)
+    for j in range(tokens):
+        column = [float(attention[t, j]) for t in range(text)]
+        dropped = sum(column) < cut * every and max(column) < cut / 4
+        assert bool(stay[j]) == (not dropped or bool(keys[j]))
