@@ -9,7 +9,9 @@ from rich.console import Console
 
 from clasp_calib import __version__
 from clasp_calib.commands import artifact, cache, rules
+from clasp_calib.commands.ablate import ablate
 from clasp_calib.commands.cache_features import cache_features
+from clasp_calib.commands.compare import compare
 from clasp_calib.commands.compare_labels import compare_labels
 from clasp_calib.commands.doctor import doctor
 from clasp_calib.commands.evaluate import evaluate
@@ -41,6 +43,8 @@ app.command("cache-features")(cache_features)
 app.add_typer(cache.app, name="cache")
 app.command()(search)
 app.command()(evaluate)
+app.command()(compare)
+app.command()(ablate)
 app.command()(generate)
 app.add_typer(artifact.app, name="artifact")
 app.command()(publish)
@@ -74,8 +78,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         if end.code == INTERRUPTED:
             _complain(
-                "interrupted; label, cache-features and search go on where they stopped when the same command is given "
-                "again",
+                "interrupted; label, cache-features, search and compare go on where they stopped when the same "
+                "command is given again",
                 "yellow",
             )
         return end.code if isinstance(end.code, int) else 0

@@ -33,14 +33,15 @@ def seconds_per_answer(
         inputs = inputs.to(model.device, model.dtype)
         for setting in settings:
             begun = time.perf_counter()
-            with _applied(model, setting, sample):
+            with applied(model, setting, sample):
                 model.generate(**inputs, do_sample=False, max_new_tokens=8)
             if number:
                 times[setting.name].append(time.perf_counter() - begun)
     return {name: median(values) for name, values in times.items() if values}
 
 
-def _applied(model: Any, setting: Setting, sample: Sample) -> AbstractContextManager[Any]:
+def applied(model: Any, setting: Setting, sample: Sample) -> AbstractContextManager[Any]:
+    """Prune the live model as a setting says for the sample's class; yields a `Pruner`, or ``None`` if it keeps all."""
     pruning, candidate = setting.pruning, setting.candidates[str(sample.label)]
     if pruning.schedule is None:
         return nullcontext()

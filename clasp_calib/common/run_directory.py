@@ -53,6 +53,11 @@ class RunDirectory:
         return self.root / "artifact"
 
     @property
+    def comparison(self) -> Path:
+        """Answers of pruning methods that were compared."""
+        return self.root / "comparison"
+
+    @property
     def report(self) -> Path:
         """Tables and plots."""
         return self.root / "report"

@@ -1,5 +1,7 @@
 """Evaluation results as rows for a terminal and as Markdown."""
 
+from collections.abc import Sequence
+
 from clasp_calib.calib.evaluation import SETTINGS, BudgetResult, Evaluation
 from clasp_calib.calib.intervals import Interval
 
@@ -42,11 +44,14 @@ def markdown(evaluation: Evaluation) -> str:
     """All budgets as Markdown tables."""
     parts = []
     for result in evaluation.budgets:
-        header, body = rows(result)
-        lines = [f"### {result.title}", "", _line(header), _line(["---", *["---:"] * (len(header) - 1)])]
-        parts.append("\n".join([*lines, *map(_line, body)]))
+        parts.append(f"### {result.title}\n\n{table(*rows(result))}")
     return "\n\n".join(parts) + "\n"
 
 
-def _line(cells: list[str]) -> str:
+def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are flushed right."""
+    return "\n".join([_line(header), _line(["---", *["---:"] * (len(header) - 1)]), *map(_line, body)])
+
+
+def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"

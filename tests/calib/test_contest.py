@@ -1,0 +1,119 @@
+"""Methods that answer the same questions, and what is kept of it."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from clasp_calib.baselines.registry import method
+from clasp_calib.calib.answers import Answered, AnswerJournal, Asked
+from clasp_calib.calib.contest import UNPRUNED, Entrant, hold_contest
+from clasp_calib.calib.costs import prefill_costs
+from clasp_calib.common.errors import InputError
+from clasp_calib.runtime.schedule import layer_flops
+
+IDENTITY = {"model": "tiny"}
+ASKED = Asked("fastv", "6", "abc", 0, "one")
+
+
+def nothing(sample, seed):
+    return nullcontext()
+
+
+def fastv(model, budget):
+    solved = method("fastv").with_native("default")
+    return Entrant("fastv", budget, lambda sample, seed: solved(model, budget=budget), {"budget": budget})
+
+
+def hold(bench, entrants, folder, samples=None):
+    with AnswerJournal(folder, IDENTITY) as journal:
+        given = bench.samples[:6] if samples is None else samples
+        return hold_contest(
+            bench.model, bench.processor, bench.prompter, entrants, given, journal, max_new_tokens=4, seed=0
+        )
+
+
+@pytest.fixture
+def asked_samples(bench, tmp_path):
+    """Samples whose reference is what the unpruned model says."""
+    plain = hold(bench, [Entrant(UNPRUNED, "100%", nothing)], tmp_path / "plain")
+    entrant = plain.entrants[0]
+    texts = [plain.answers[entrant.asked(s, 0)].text for s in plain.samples]
+    return [replace(s, answers=(text,)) for s, text in zip(plain.samples, texts, strict=True)]
+
+
+def test_the_unpruned_model_scores_what_it_says_and_costs_all_tokens(bench, asked_samples, tmp_path):
+    entrants = [Entrant(UNPRUNED, "100%", nothing), fastv(bench.model, "6")]
+    contest = hold(bench, entrants, tmp_path, asked_samples)
+    table = contest.comparison("6").table()
+    assert table[UNPRUNED]["macro"].mean == 1.0
+    assert contest.tokens(entrants[0]) == (16.0, 16.0, 16.0)
+    mean, least, most = contest.tokens(entrants[1])
+    assert least == most == mean
+    assert abs(mean - 6) < 0.5
+    config = bench.model.config.get_text_config()
+    text = len(bench.prompter.prompt(asked_samples[0].question)) - 16
+    one = layer_flops(16 + text, config.hidden_size, config.intermediate_size)
+    first = contest.answers[entrants[0].asked(asked_samples[0], 0)]
+    assert first.flops == pytest.approx(config.num_hidden_layers * one)
+    assert contest.flops(entrants[1]) < contest.flops(entrants[0])
+
+
+def test_known_answers_are_not_asked_again(bench, asked_samples, tmp_path):
+    entrants = [Entrant(UNPRUNED, "100%", nothing)]
+    first = hold(bench, entrants, tmp_path, asked_samples[:4])
+
+    def never(sample, seed):
+        assert sample.id not in {s.id for s in asked_samples[:4]}
+        return nullcontext()
+
+    again = hold(bench, [replace(entrants[0], apply=never)], tmp_path, asked_samples)
+    assert len(again.answers) == 6
+    for asked, answered in first.answers.items():
+        assert again.answers[asked] == answered
+
+
+def test_seeds_are_averaged(bench, asked_samples, tmp_path):
+    with AnswerJournal(tmp_path, IDENTITY) as journal:
+        entrant = Entrant("random", "6", nothing, seeds=(0, 1, 2, 3))
+        plain = Entrant(UNPRUNED, "100%", nothing)
+        for number in entrant.seeds:
+            journal.add(entrant.asked(asked_samples[0], number), Answered("x", float(number == 2), 6.0, 1.0))
+        journal.add(plain.asked(asked_samples[0], 0), Answered("x", 1.0, 16.0, 2.0))
+        contest = hold_contest(
+            bench.model,
+            bench.processor,
+            bench.prompter,
+            [plain, entrant],
+            asked_samples[:1],
+            journal,
+            max_new_tokens=4,
+            seed=0,
+        )
+    assert np.array_equal(contest.comparison("6").scores, [[1.0], [0.25]])
+
+
+def test_costs_grow_with_tokens(bench):
+    entrants = [Entrant(UNPRUNED, "100%", nothing), fastv(bench.model, "6")]
+    plain, pruned = prefill_costs(bench.model, bench.processor, bench.prompter, entrants, bench.samples[:2])
+    assert plain.seconds > 0
+    assert plain.peak_bytes > pruned.peak_bytes > 0
+
+
+def test_a_torn_last_line_is_dropped_and_damage_refused(tmp_path):
+    answered = Answered("two", 1.0, 6.0, 10.0)
+    with AnswerJournal(tmp_path, IDENTITY) as journal:
+        journal.add(ASKED, answered)
+    with journal.path.open("ab") as file:
+        file.write(b'{"asked": {"meth')
+    with AnswerJournal(tmp_path, IDENTITY) as journal:
+        assert journal.get(ASKED) == answered
+        assert len(journal) == 1
+        journal.add(replace(ASKED, seed=1), answered)
+    with AnswerJournal(tmp_path, {"model": "another"}) as other:
+        assert len(other) == 0
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(lines[0] + b"{}\n" + lines[2])
+    with pytest.raises(InputError, match=r"line 2 of .* is damaged"):
+        AnswerJournal(tmp_path, IDENTITY)

@@ -1,0 +1,38 @@
+"""``clasp-calib compare`` on a finished run."""
+
+import json
+
+
+def test_methods_are_compared_and_reported(copied, command):
+    words = ["compare", *copied.words, "--methods", "fastv,fastervlm", "--budget", "6", "--per-class", "2"]
+    first = command(*words, "--timed", "1", "--json")
+    assert first.code == 0, first.err
+    (budget,) = first.json["budgets"]
+    names = {entrant["method"]: entrant for entrant in budget["methods"]}
+    assert set(names) == {"unpruned", "calibrated", "default", "fastv", "fastervlm"}
+    for name in ("fastv", "fastervlm"):
+        assert abs(names[name]["tokens"]["mean"] - 6) <= 0.5
+        assert names[name]["prefill"]["seconds"] > 0
+        assert names[name]["prefill"]["peak_bytes"] > 0
+    assert names["calibrated"]["difference"]["macro"]["mean"] == 0
+    report = copied.run / "report"
+    assert (report / "comparison-test.png").stat().st_size > 10_000
+    assert "| fastv |" in (report / "comparison-test.md").read_text()
+    assert json.loads((report / "comparison-test.json").read_text())["budgets"] == first.json["budgets"]
+
+    journal = next((copied.run / "comparison").iterdir())
+    before = journal.read_bytes()
+    journal.write_bytes(before[:-20])  # as a killed process may leave it
+    second = command(*words, "--timed", "0")
+    assert second.code == 0, second.err
+    assert "going on with" in second.out
+    assert journal.read_bytes() == before
+
+
+def test_a_method_that_cannot_meet_a_budget_is_named(copied, command):
+    ended = command(*["compare", *copied.words], "--methods", "btp,fastv", "--budget", "50%", "--timed", "0")
+    assert ended.code == 0, ended.err
+    ended = command("compare", *copied.words, "--methods", "fast5")
+    assert ended.code == 2
+    assert "fast5" in ended.err
+    assert "fastv" in ended.err
