@@ -1,15 +1,37 @@
-"""MustDrop: tokens are dropped in the tower, in the prefill and from the cache (Liu et al. 2024, arXiv 2411.10803).
+"""MustDrop: tokens are merged in the tower, dropped in the prefill, and then from the cache as well.
+
+Liu et al., Multi-Stage Vision Token Dropping: Towards Efficient Multimodal Large Language Model, arXiv 2411.10803.
 
 N patches of one picture, M tokens after merging, C width of the tower, W text tokens of one row.
 """
 
 import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from clasp_calib.baselines.method import first_largest
+from clasp_calib.baselines.method import PromptLengths, Reader, first_largest
+from clasp_calib.baselines.solving import Spread, solve_knob
+from clasp_calib.baselines.staged import StagedMethod, everything, in_depth, row_plan
+from clasp_calib.common.errors import BudgetError
+from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.checks import check_decoder
+from clasp_calib.runtime.encoding import Encoded, chosen_tokens
+from clasp_calib.runtime.encoding import Kept as KeptOfImage
+from clasp_calib.runtime.entry import Entry
+from clasp_calib.runtime.hooks import Pruner
+from clasp_calib.runtime.row_stages import Kept, Row
+from clasp_calib.runtime.schedule import attention_flops, mlp_flops
+from clasp_calib.runtime.shrinking import Shrunk, shrinking_tower
+
+EXPONENTS = (-6.0, 0.0)
+"""Of ten: the thresholds that a budget is looked for in."""
 
 
 def merged_windows(
@@ -64,3 +86,164 @@ def dual_attention(attention_WM: Tensor, key_M: Tensor, total: float, single: fl
     """
     sum_M, most_M = attention_WM.sum(0), attention_WM.amax(0)
     return key_M | (sum_M >= total * sum_M.sum()) | (most_M >= single)
+
+
+@dataclass(frozen=True)
+class MustDrop(StagedMethod):
+    """Windows are merged after the tower's first block; what leaves decoder layers 2, 6, 10 and 14 is thinned out.
+
+    What the tower merged enters first, the windows most alike leading; all is numbered anew at every stage. Once the
+    prefill is over, layers 2 to 14 forget what did not survive all of it. How many tokens there are depends on picture
+    and question: a budget is met by solving one threshold for both tests (`calibrated`).
+
+    Deviations: the authors tune two thresholds by benchmark, and let a batch of pictures merge as many windows as the
+    picture with the fewest.
+    """
+
+    name: ClassVar[str] = "mustdrop"
+    paper: ClassVar[str] = "arXiv 2411.10803"
+    semantics: ClassVar[str] = "mean over layers of what leaves them, as many as attention spares"
+    positions: ClassVar[str] = "prefix"
+    thins_cache: ClassVar[bool] = True
+    depends_on_image: ClassVar[bool] = True
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "192": {"total": 0.001, "single": 0.001},
+        "128": {"total": 0.0012, "single": 0.001},
+        "64": {"total": 0.011, "single": 0.01},
+    }
+
+    starts: tuple[int, ...] = (2, 3, 7, 11, 15)
+    """At the first nothing is dropped: it begins the layers whose keys are dropped afterwards."""
+    total: float = 0.001
+    """Share of all the text's attention to the picture that saves a token."""
+    single: float = 0.001
+    """Attention of one text token that saves a token."""
+    alike: float = 0.8
+    """Mean cosine from which on a window is merged."""
+    side: int = 3
+    """Patches of a window, each way."""
+    keys: float = 0.08
+    """Share of the tokens that are never dropped, by class attention in the tower's last block."""
+    patches: float | None = None
+    """Tokens that the tower leaves in the mean, if `calibrated` has counted them."""
+
+    def lacks(self, model: nn.Module, adapter: Adapter) -> str | None:
+        """See `Method`."""
+        if not adapter.class_tokens:
+            return "its vision tower has no class token, whose attention says what is never dropped"
+        return (
+            "tiles are cut to the picture's shape after the tower, where merged tokens have no place any more"
+            if (adapter.ragged)
+            else None
+        )
+
+    def at_share(self, layers: int, share: float) -> Self:
+        """Not by arithmetic: see `calibrated`."""
+        raise BudgetError("how many tokens mustdrop keeps depends on the image; use calibrated()")
+
+    def calibrated(
+        self, model: nn.Module, images: Iterable[Mapping[str, Any]], budget: str | int
+    ) -> tuple[Self, Spread]:
+        """The method with the threshold at which these prompts have as many tokens in the mean as ``budget`` says.
+
+        Args:
+            model: what the method is for.
+            images: arguments of ``forward``, each a prompt with one picture.
+            budget: see `Method`.
+
+        Returns:
+            The method, to be applied with ``native='default'``, and how the number of tokens varies.
+
+        Raises:
+            BudgetError: no threshold comes within one token of the budget.
+            ModelError: see `Method`.
+        """
+        adapter, prompts = self.adapter_for(model), list(images)
+        wanted = self.wanted(adapter, budget).of(adapter.tokens_per_image)
+        entered: list[int] = []
+
+        @torch.no_grad()
+        def tokens_at(exponent: float) -> list[float]:
+            entered.clear()
+            threshold = 10**exponent
+            found: list[float] = []
+            with replace(self, total=threshold, single=threshold).attached(model, adapter, None) as read:
+                for prompt in prompts:
+                    model(**prompt, use_cache=False, logits_to_keep=1)
+                    stats = read()
+                    assert stats is not None
+                    found += stats.mean_tokens
+                    entered.extend(row[0] for row in stats.tokens)
+            return found
+
+        what = f"{self.name} with log10 of total = single"
+        exponent, spread = solve_knob(tokens_at, wanted, *EXPONENTS, what, near=0.5)
+        return replace(self, total=10**exponent, single=10**exponent, patches=fmean(entered)), spread
+
+    def vision_flops(self, model: nn.Module, adapter: Adapter) -> float | None:
+        """See `Method`; with the mean number of tokens of the images that it was calibrated on."""
+        if self.patches is None:
+            return None
+        config: Any = adapter.vision_tower(model).config
+        widths = config.hidden_size, config.intermediate_size
+        left = round(self.patches) + adapter.class_tokens
+        blocks = [adapter.tokens_per_image + adapter.class_tokens, *[left] * (adapter.vision_layers - 1)]
+        return float(sum(attention_flops(n, widths[0]) + mlp_flops(n, *widths, matrices=2) for n in blocks))
+
+    def choose(self, stage: int, row: Row) -> Kept:
+        """See `StagedMethod`; without knowledge of key tokens, which `attached` has."""
+        return self.spared(stage, row, torch.zeros_like(row.origin_N, dtype=torch.bool))
+
+    def spared(self, stage: int, row: Row, key_N: Tensor) -> Kept:
+        """What a stage keeps, given the key tokens."""
+        if stage == 0:
+            return everything(row)
+        attention_WN = row.attention(row.text_W).mean(0)
+        return Kept(dual_attention(attention_WN, key_N, self.total, self.single).nonzero().flatten())
+
+    @contextmanager
+    def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
+        """See `Method`."""
+        check_decoder(model, "compact")
+        side = math.isqrt(adapter.tokens_per_image)
+
+        def shrink(features_NC: Tensor) -> Tensor:
+            return merged_windows(features_NC, (side, side), self.alike, self.side)[0]
+
+        with shrinking_tower(model, adapter, shrink) as shrunk:
+            run = _Run(self, in_depth(self.starts, adapter.decoder_layers), shrunk)
+            entry, plan = Entry(model, adapter, "compact"), row_plan(run, model, adapter, prompt_lengths)
+            pruner = Pruner(model, adapter, plan, entry)
+            seen = chosen_tokens(model, adapter, (adapter.vision_layers - 1,), run.see, in_place=False)
+            with seen, entry.attached(), pruner.attached():
+                yield lambda: pruner.stats
+
+
+class _Run:
+    """The method at work: it remembers the key tokens of the pictures that were encoded last."""
+
+    thins_cache, positions = True, "prefix"
+
+    def __init__(self, method: MustDrop, starts: tuple[int, ...], shrunk: Shrunk) -> None:
+        self.starts = starts
+        self._method, self._shrunk, self._run = method, shrunk, 0
+        self._keys: list[Tensor] = []
+
+    def see(self, image: Encoded) -> KeptOfImage:
+        """What of an image enters the decoder: all that the tower left."""
+        if self._run != self._shrunk.runs:
+            self._run, self._keys = self._shrunk.runs, []
+        count = self._shrunk.lengths[len(self._keys)]
+        (attention,) = image.attention.values()
+        heads = attention.class_tokens
+        query_Hd, key_Htd = attention.query_RHtd[0, :, 0], attention.key_RHtd[0, :, : heads + count]
+        logits_Ht = (key_Htd @ query_Hd[:, :, None])[:, :, 0] * attention.scaling
+        self._keys.append(key_tokens(logits_Ht.softmax(-1)[:, heads:].mean(0), self._method.keys))
+        return KeptOfImage(torch.arange(count, device=key_Htd.device), features_TD=image.features_ND[:count])
+
+    def choose(self, stage: int, row: Row) -> Kept:
+        """See `RowMethod`. Beams repeat a row, but not its pictures."""
+        keys = torch.cat(self._keys)
+        beams = sum(row.batch) // len(keys)
+        first = sum(row.batch[: row.number // beams * beams : beams])
+        return self._method.spared(stage, row, keys[first : first + row.came][row.origin_N])

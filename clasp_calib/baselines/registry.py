@@ -11,6 +11,7 @@ from clasp_calib.baselines.ficoco_v import FiCoCoV
 from clasp_calib.baselines.hired import HiRED
 from clasp_calib.baselines.holov import HoloV
 from clasp_calib.baselines.method import Method
+from clasp_calib.baselines.mustdrop import MustDrop
 from clasp_calib.baselines.prumerge import PruMerge, PruMergePlus
 from clasp_calib.baselines.pyramiddrop import PyramidDrop
 from clasp_calib.baselines.random_tokens import RandomTokens
@@ -38,6 +39,7 @@ METHODS: dict[str, type[Method]] = {
         SparseVLM,
         SparseVLM2,
         Dart,
+        MustDrop,
         FiCoCoV,
         FasterVLM,
         DivPrune,

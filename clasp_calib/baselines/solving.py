@@ -42,7 +42,12 @@ def spread_of(tokens: Sequence[float]) -> Spread:
 
 
 def solve_knob(
-    tokens_at: Callable[[float], Sequence[float]], wanted: float, low: float, high: float, what: str
+    tokens_at: Callable[[float], Sequence[float]],
+    wanted: float,
+    low: float,
+    high: float,
+    what: str,
+    near: float = NEAR,
 ) -> tuple[float, Spread]:
     """The knob at which images have ``wanted`` tokens in the mean, to within one.
 
@@ -55,6 +60,7 @@ def solve_knob(
         low: knob with the most tokens.
         high: with the fewest.
         what: name of method and knob, for the error.
+        near: tokens from the mean at which no better knob is looked for.
 
     Raises:
         BudgetError: no knob comes so near.
@@ -69,7 +75,7 @@ def solve_knob(
     for _ in range(HALVINGS):
         middle = (below + above) / 2
         below, above = (middle, above) if over(middle) > 0 else (below, middle)
-        if abs(tried[middle]) <= NEAR:
+        if abs(tried[middle]) <= near:
             break
     best = min(tried, key=lambda knob: (abs(tried[knob]), knob))
     if abs(tried[best]) > SLACK:

@@ -15,7 +15,7 @@ from clasp_calib.common.errors import BudgetError
 from clasp_calib.runtime.adapters.base import Adapter
 from clasp_calib.runtime.checks import check_decoder
 from clasp_calib.runtime.hooks import Pruner
-from clasp_calib.runtime.row_stages import Kept, Row, RowPlan
+from clasp_calib.runtime.row_stages import Kept, Row, RowMethod, RowPlan
 from clasp_calib.runtime.schedule import Budget
 from clasp_calib.runtime.stats import PruningStats
 
@@ -60,9 +60,7 @@ class StagedMethod(Method):
         """See `Method`."""
         placed = _Placed(self, in_depth(self.starts, adapter.decoder_layers), positions_on(model, self.positions))
         check_decoder(model, placed.positions)
-        lengths = (prompt_lengths,) if isinstance(prompt_lengths, int) else prompt_lengths
-        plan = RowPlan(placed, adapter.language_model(model), None if lengths is None else tuple(lengths))
-        pruner = Pruner(model, adapter, plan)
+        pruner = Pruner(model, adapter, row_plan(placed, model, adapter, prompt_lengths))
         with pruner.attached():
             yield lambda: pruner.stats
 
@@ -81,6 +79,12 @@ class _Placed:
 
     def choose(self, stage: int, row: Row) -> Kept:
         return self.method.choose(stage, row)
+
+
+def row_plan(method: RowMethod, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> RowPlan:
+    """The plan of a method on a model."""
+    lengths = (prompt_lengths,) if isinstance(prompt_lengths, int) else prompt_lengths
+    return RowPlan(method, adapter.language_model(model), None if lengths is None else tuple(lengths))
 
 
 def positions_on(model: Any, wanted: str) -> str:

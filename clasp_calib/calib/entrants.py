@@ -17,6 +17,7 @@ from clasp_calib.calib.evaluation import DEFAULT, calibrated_setting
 from clasp_calib.calib.timing import applied
 from clasp_calib.common.errors import BudgetError, ModelError
 from clasp_calib.common.hashing import sha256_json
+from clasp_calib.common.progress import track
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 
@@ -56,7 +57,7 @@ def entrants_for(
         calibrated = calibrated_setting(model, artifact, budget)
         default = replace(calibrated, name=DEFAULT, candidates=dict.fromkeys(artifact.classes, _own(model)))
         entrants += [_ours(model, setting, budget) for setting in (calibrated, default)]
-        for name in names:
+        for name in track(names, f"solving knobs for {budget}", len(names)):
             try:
                 entrants.append(_peer(model, method(name), budget, images))
             except (BudgetError, ModelError) as error:

@@ -21,7 +21,7 @@ from clasp_calib.commands.options import (
 )
 from clasp_calib.commands.output import emit, say, show
 
-SOLVED_ON = 3
+SOLVED_ON = 2
 """Samples a class, of the calibration split, on which knobs are solved whose number of tokens depends on the image."""
 
 

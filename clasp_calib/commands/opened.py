@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clasp_calib.commands.models import load
 from clasp_calib.common.run_directory import RunDirectory
-from clasp_calib.common.samples import Sample
+
+if TYPE_CHECKING:
+    from clasp_calib.common.samples import Sample
 
 
 @dataclass(frozen=True)
@@ -19,15 +21,15 @@ class Opened:
     artifact: Any
     budgets: tuple[str, ...]
     table: Path
-    everything: Sequence[Sample]
+    everything: "Sequence[Sample]"
     """The samples of all splits."""
-    chosen: Mapping[str, Sequence[Sample]]
+    chosen: "Mapping[str, Sequence[Sample]]"
     """By class, those of the split."""
     model: Any
     processor: Any
 
     @property
-    def questions(self) -> list[Sample]:
+    def questions(self) -> "list[Sample]":
         """The chosen samples of all classes."""
         return [sample for of in self.chosen.values() for sample in of]
 

@@ -41,6 +41,7 @@ class Entry:
         self._decoder: Any = adapter.language_model(model)
         self._visual_BS: Tensor | None = None
         self._valid_BT: Tensor | None = None
+        self._index_BS: Tensor | None = None
         # Which keys of a cache are valid. All beams of a prompt have the same, so that reordering leaves them true.
         self._records: WeakKeyDictionary[Any, Tensor] = WeakKeyDictionary()
         self._generating = False
@@ -65,6 +66,11 @@ class Entry:
             ):
                 undo.callback(handle.remove)
             yield
+
+    def entered(self, values_BS: Tensor) -> Tensor:
+        """Of the sequence that was given, [B, S], what entered in the call that is on its way, [B, S']."""
+        assert self._index_BS is not None
+        return take(values_BS, self._index_BS)
 
     def _see_generate(self, ids_BS: Tensor | None, kwargs: dict[str, Any]) -> None:
         config = kwargs.get("generation_config") or getattr(self._model, "generation_config", None)
@@ -122,6 +128,7 @@ class Entry:
         places = kwargs.get("position_ids")
         if visual_BS is not None:
             index_BS, keep_BS = self._survivors(embeddings_BSD, visual_BS & keep_BS, keep_BS)
+            self._index_BS = index_BS
             # What is dropped may stand where a shorter row is padded, and nothing times NaN is NaN.
             embeddings_BSD = take(embeddings_BSD, index_BS).masked_fill(~keep_BS[:, :, None], 0)
             if places is not None:

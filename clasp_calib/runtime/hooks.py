@@ -23,6 +23,7 @@ from clasp_calib.runtime.adapters.base import Adapter
 from clasp_calib.runtime.attention import watched_attention
 from clasp_calib.runtime.checks import check_call
 from clasp_calib.runtime.deepstack import Deepstack
+from clasp_calib.runtime.entry import Entry
 from clasp_calib.runtime.generation import watched_generate
 from clasp_calib.runtime.row_stages import RowPlan, RowPrefill
 from clasp_calib.runtime.stages import Plan, Prefill, Rope
@@ -81,8 +82,9 @@ class Pruner:
     where nothing is pruned.
     """
 
-    def __init__(self, model: nn.Module, adapter: Adapter, plan: Plan | RowPlan) -> None:
+    def __init__(self, model: nn.Module, adapter: Adapter, plan: Plan | RowPlan, entry: Entry | None = None) -> None:
         self.plan = plan
+        self._entry = entry
         self._adapter = adapter
         self._model = model
         self._decoder: Any = adapter.language_model(model)
@@ -153,6 +155,8 @@ class Pruner:
         self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         visual_BS, self._visual_BS, self._call = self._visual_BS, None, None
+        if visual_BS is not None and self._entry is not None:
+            visual_BS = self._entry.entered(visual_BS)
         cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
         record = None if cache is None else self._records.get(cache)
         if visual_BS is None and record is None:

@@ -31,6 +31,8 @@ class MethodCase:
     models: tuple[str, ...] = EVERYWHERE
     calibrated: bool = False
     """Whether the number of tokens depends on the image."""
+    forgets: bool = False
+    """Whether tokens are dropped from the cache as well, which only generated tokens notice."""
 
     @property
     def method(self):
@@ -74,6 +76,7 @@ CASES = [
     MethodCase("sparsevlm-v2"),
     MethodCase("dart"),
     MethodCase("btp"),
+    MethodCase("mustdrop", (LLAVA,), calibrated=True, forgets=True),
 ]
 PAIRS = [(case, model) for case in CASES for model in case.models]
 REFUSED = [(case, model) for case in CASES for model in EVERYWHERE if model not in case.models]

@@ -1,11 +1,20 @@
 import math
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow_ranking import cosine, order
 
-from clasp_calib.baselines.mustdrop import dual_attention, key_tokens, merged_windows
+sys.path.append(str(Path(__file__).parents[1] / "runtime"))
+
+from architectures import CASES as MODELS
+from architectures import together
+
+from clasp_calib.baselines import mustdrop
+from clasp_calib.baselines.mustdrop import MustDrop, dual_attention, key_tokens, merged_windows
 
 
 def reference_windows(features, rows, columns, threshold, side):
@@ -63,3 +72,50 @@ def test_who_stays_equals_the_slow_reference(seed, text, tokens, cut):
         column = [float(attention[t, j]) for t in range(text)]
         dropped = sum(column) < cut * every and max(column) < cut / 4
         assert bool(stay[j]) == (not dropped or bool(keys[j]))
+
+
+def prefill(method, inputs):
+    with method(MODELS["llava"].model(), native="default") as run, torch.no_grad():
+        output = MODELS["llava"].model()(**inputs)
+    return output.past_key_values.layers, run.stats
+
+
+def test_the_cache_forgets_what_did_not_survive(monkeypatch):
+    """Layers 1 to 3 of 8 (2 to 14 of 32) hold the very keys of the survivors, the layers before them all."""
+    method = replace(MustDrop(), total=0.06, single=0.06)
+    inputs = together(MODELS["llava"].rows((1, 2)))
+    held, stats = prefill(method, inputs)
+    monkeypatch.setattr(mustdrop._Run, "thins_cache", False)
+    whole, _ = prefill(method, inputs)
+    entered, survived = [row[0] for row in stats.tokens], [row[-1] for row in stats.tokens]
+    assert all(a > b > 0 for a, b in zip(entered, survived, strict=True))
+    text = [int((ids > 6).sum() + 1) for ids in inputs["input_ids"]]
+    starts = [stage.start for stage in stats.stages]
+    assert starts == [1, 2, 3, 4, 5]
+    for layer in range(8):
+        kept = max(t + (s if layer >= starts[0] else e) for t, s, e in zip(text, survived, entered, strict=True))
+        assert held[layer].keys.shape[2] == kept
+        for row, (words, left) in enumerate(zip(text, survived, strict=True)):
+            if layer >= starts[0]:
+                there = {tuple(key.flatten().tolist()) for key in whole[layer].keys[row].transpose(0, 1)}
+                mine = held[layer].keys[row].transpose(0, 1)[-(words + left) :]
+                assert {tuple(key.flatten().tolist()) for key in mine} <= there
+                assert torch.equal(mine[-5:], whole[layer].keys[row].transpose(0, 1)[-5:])
+
+
+def test_windows_shorten_every_picture_by_itself():
+    """A picture in one colour enters as its windows do, beside one whose patches differ."""
+    model = MODELS["llava"].model()
+    inputs = together(MODELS["llava"].rows((1, 1)))
+    inputs["pixel_values"][0] = 0.5
+    with replace(MustDrop(), alike=0.999)(model, native="default") as run, torch.no_grad():
+        both = model(**inputs).logits[:, -1]
+        entered = [row[0] for row in run.stats.tokens]
+        alone = []
+        for row in range(2):
+            ids = inputs["input_ids"][row][inputs["attention_mask"][row].bool()][None]
+            one = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            alone.append(model(**one, pixel_values=inputs["pixel_values"][row : row + 1]).logits[0, -1])
+    assert entered[1] == 16
+    assert entered[0] in (8, 16)
+    assert torch.allclose(both, torch.stack(alone), atol=1e-4)
