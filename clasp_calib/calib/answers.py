@@ -1,4 +1,4 @@
-"""Answers on disk as they come: what was answered once is not answered again, whenever the process dies."""
+"""Answers and solved knobs on disk as they come, so that nothing is done twice, whenever the process dies."""
 
 import json
 import os
@@ -89,3 +89,36 @@ class AnswerJournal:
 
     def _write(self, entry: dict[str, Any]) -> None:
         os.write(self._descriptor, (canonical_json(entry) + "\n").encode())
+
+
+class SolvedKnobs:
+    """The file ``<directory>/knobs-<16 hex of the identity's hash>.json``: knobs that took forwards to solve.
+
+    Args:
+        directory: made if it is missing.
+        identity: all that decides them but for method and budget.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+
+    def __init__(self, directory: Path, identity: dict[str, Any]) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.path = directory / f"knobs-{sha256_json(identity)[:16]}.json"
+        self._known: dict[str, dict[str, Any]] = {}
+        if self.path.exists():
+            try:
+                self._known = json.loads(self.path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise InputError(f"{self.path} is damaged ({error}); remove it") from error
+
+    def get(self, method: str, budget: str) -> dict[str, Any] | None:
+        """The knobs of a method at a budget, if they are known."""
+        return self._known.get(f"{method}@{budget}")
+
+    def add(self, method: str, budget: str, knobs: dict[str, Any]) -> None:
+        """Keep knobs, whole or not at all."""
+        self._known[f"{method}@{budget}"] = knobs
+        partial = self.path.with_suffix(".tmp")
+        partial.write_text(json.dumps(self._known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        partial.replace(self.path)

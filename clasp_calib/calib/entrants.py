@@ -10,6 +10,7 @@ from clasp_calib.baselines.method import DEFAULT as AS_IT_IS
 from clasp_calib.baselines.method import Method
 from clasp_calib.baselines.registry import method
 from clasp_calib.baselines.solving import ImageDependent
+from clasp_calib.calib.answers import SolvedKnobs
 from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.compare import Setting
 from clasp_calib.calib.contest import SEEDS, UNPRUNED, Entrant
@@ -37,6 +38,7 @@ def entrants_for(
     budgets: Sequence[str],
     names: Sequence[str],
     images: Sequence[Mapping[str, Any]],
+    solved: SolvedKnobs,
 ) -> tuple[list[Entrant], list[Refusal]]:
     """All entrants, ours first.
 
@@ -47,6 +49,7 @@ def entrants_for(
         names: of peers.
         images: arguments of ``generate``, of another split than that of the contest, on which knobs are solved whose
             number of tokens depends on the image.
+        solved: where those are kept.
 
     Raises:
         ArtifactError: the artifact lacks a budget.
@@ -59,7 +62,7 @@ def entrants_for(
         entrants += [_ours(model, setting, budget) for setting in (calibrated, default)]
         for name in track(names, f"solving knobs for {budget}", len(names)):
             try:
-                entrants.append(_peer(model, method(name), budget, images))
+                entrants.append(_peer(model, method(name), budget, images, solved))
             except (BudgetError, ModelError) as error:
                 refusals.append(Refusal(name, budget, str(error)))
     return entrants, refusals
@@ -93,12 +96,18 @@ def _ours(model: Any, setting: Setting, budget: str) -> Entrant:
     )
 
 
-def _peer(model: Any, plain: Method, budget: str, images: Sequence[Mapping[str, Any]]) -> Entrant:
+def _peer(model: Any, plain: Method, budget: str, images: Sequence[Mapping[str, Any]], kept: SolvedKnobs) -> Entrant:
     knobs: dict[str, Any] = {}
+    solved: Method
     adapter = plain.adapter_for(model)
     if isinstance(plain, ImageDependent):
-        solved, spread = plain.calibrated(model, images, budget)
-        knobs["solved on"] = str(spread)
+        known = kept.get(plain.name, budget)
+        if known is None:
+            found, spread = plain.calibrated(model, images, budget)
+            changed = {f.name for f in fields(found) if getattr(found, f.name) != getattr(plain, f.name)}
+            known = {"on": str(spread), "knobs": {name: getattr(found, name) for name in sorted(changed)}}
+            kept.add(plain.name, budget, known)
+        solved, knobs["solved on"] = replace(plain, **known["knobs"]), known["on"]
     else:
         solved = plain.with_budget(adapter, plain.wanted(adapter, budget))
     knobs |= {f.name: getattr(solved, f.name) for f in fields(solved)}

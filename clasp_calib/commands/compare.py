@@ -51,7 +51,7 @@ def compare(
     Example: clasp-calib compare --run my-run --methods fastv,dart --per-class 2
     """
     from clasp_calib.baselines.registry import METHODS
-    from clasp_calib.calib.answers import AnswerJournal
+    from clasp_calib.calib.answers import AnswerJournal, SolvedKnobs
     from clasp_calib.calib.contest import encoded, hold_contest
     from clasp_calib.calib.costs import prefill_costs
     from clasp_calib.calib.dataset import by_class
@@ -68,7 +68,6 @@ def compare(
     prompter = Prompter(of.processor, adapter_for(of.model).tokens_per_image, manifest.prompt)
     others = by_class([s for s in of.everything if s.split == "calibration"], of.artifact.classes, SOLVED_ON, seed)
     images = [encoded(of.model, of.processor, prompter, s) for samples_of in others.values() for s in samples_of]
-    entrants, refusals = entrants_for(of.model, of.artifact, of.budgets, peers, images)
     identity = {
         "weights": weights_digest(of.model),
         "samples": sha256_file(of.table),
@@ -76,6 +75,8 @@ def compare(
         "decoding": manifest.decoding.model_dump(),
         "dtype": dtype,
     }
+    solved = SolvedKnobs(of.directory.comparison, {**identity, "samples a class": SOLVED_ON, "seed": seed})
+    entrants, refusals = entrants_for(of.model, of.artifact, of.budgets, peers, images, solved)
     with AnswerJournal(of.directory.comparison, identity) as journal:
         if len(journal) and not as_json:
             say(f"going on with {len(journal)} answers in {journal.path}")

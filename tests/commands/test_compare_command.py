@@ -20,7 +20,7 @@ def test_methods_are_compared_and_reported(copied, command):
     assert "| fastv |" in (report / "comparison-test.md").read_text()
     assert json.loads((report / "comparison-test.json").read_text())["budgets"] == first.json["budgets"]
 
-    journal = next((copied.run / "comparison").iterdir())
+    (journal,) = (copied.run / "comparison").glob("answers-*.jsonl")
     before = journal.read_bytes()
     journal.write_bytes(before[:-20])  # as a killed process may leave it
     second = command(*words, "--timed", "0")
@@ -36,3 +36,20 @@ def test_a_method_that_cannot_meet_a_budget_is_named(copied, command):
     assert ended.code == 2
     assert "fast5" in ended.err
     assert "fastv" in ended.err
+
+
+def test_knobs_that_depend_on_the_image_are_solved_once(copied, command, monkeypatch):
+    words = ["compare", *copied.words, "--methods", "prumerge", "--budget", "50%", "--per-class", "1", "--timed", "0"]
+    first = command(*words, "--json")
+    assert first.code == 0, first.err
+    (budget,) = first.json["budgets"]
+    (settings,) = (m["settings"] for m in budget["methods"] if m["method"] == "prumerge")
+    assert "images, standard deviation" in settings["solved on"]
+
+    def never(*_, **__):
+        raise AssertionError("solved again")
+
+    monkeypatch.setattr("clasp_calib.baselines.prumerge.PruMerge.calibrated", never)
+    again = command(*words, "--json")
+    assert again.code == 0, again.err
+    assert again.json["budgets"] == first.json["budgets"]
