@@ -1,0 +1,84 @@
+"""What ablations compare, on scores that are known beforehand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from made_artifacts import made
+
+from clasp_calib.calib.ablations import ABLATIONS, MISROUTED, VARIANTS, Subject, ablate
+from clasp_calib.calib.scores import Scores
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.samples import Sample
+
+ADAPTER = SimpleNamespace(vision_layers=4, own_layer=3, tokens_per_image=16, decoder_layers=17)
+SAMPLES = {
+    label: [Sample(f"{label}{n}", "?", image=f"{n}.png", label=label) for n in range(3)] for label in ("object", "text")
+}
+
+
+@pytest.fixture
+def subject():
+    artifact = made("50%")
+    return Subject(ADAPTER, artifact, artifact.budgets[0])
+
+
+def test_settings_differ_from_the_calibrated_one_in_what_they_are_named_after(subject):
+    for name, settings in VARIANTS.items():
+        made_settings = settings(subject)
+        names = [setting.name for setting in made_settings]
+        assert len(set(names)) == len(names) > 1
+        (full,) = (s for s in made_settings if s.name.startswith("calibrated"))
+        for setting in made_settings:
+            if setting is not full:
+                assert (setting.pruning, setting.candidates) != (full.pruning, full.candidates)
+            if name in ("parts", "rho", "layers"):
+                assert setting.pruning == full.pruning
+            else:
+                assert setting.candidates == full.candidates
+    parts = {setting.name: setting.candidates for setting in VARIANTS["parts"](subject)}
+    for label in subject.artifact.classes:
+        assert parts["fusion only"][label].alpha == parts["calibrated"][label].alpha
+        assert parts["fusion only"][label].rho == 1.0
+        assert parts["ratio only"][label].alpha == parts["default"][label].alpha == (0, 0, 0, 1, 0)
+        assert parts["ratio only"][label].rho == parts["calibrated"][label].rho
+
+
+class Told:
+    """An evaluator whose score of a candidate on a sample is a function of both."""
+
+    def __init__(self, score):
+        self._score = score
+
+    def scores(self, sample, candidates, pruning):
+        return Scores(tuple(self._score(sample, candidate) for candidate in candidates))
+
+
+def test_a_router_that_errs_scores_the_mean_of_the_other_classes(subject):
+    classes = subject.artifact.classes
+    candidates = subject.candidates()
+    right = 0.75
+
+    def score(sample, candidate):
+        return right if candidate == candidates[sample.label] else 0.25
+
+    compared, base = ablate("routing", Told(score), subject, SAMPLES, seed=0, fallback=classes[0])
+    assert base == "calibrated"
+    table = compared.table()
+    assert table["calibrated"]["macro"].mean == right
+    others = [[c for c in classes if c != label] for label in ("object", "text")]
+    wrong = np.mean(
+        [
+            np.mean([right if candidates[c] == candidates[label] else 0.25 for c in rest])
+            for label, rest in zip(("object", "text"), others, strict=True)
+        ]
+    )
+    for share in MISROUTED:
+        expected = (1 - share) * right + share * wrong
+        assert table[f"{share:.0%} at random wrong"]["macro"].mean == pytest.approx(expected)
+    assert f"always {classes[0]}" in table
+
+
+def test_an_unknown_ablation_is_refused(subject):
+    with pytest.raises(InputError, match=", ".join(ABLATIONS)):
+        ablate("luck", Told(lambda *_: 1.0), subject, SAMPLES, seed=0)

@@ -1,0 +1,70 @@
+"""A contest as rows, as Markdown, as JSON and as a picture."""
+
+import json
+from contextlib import nullcontext
+
+import pytest
+from PIL import Image
+
+from clasp_calib.calib.answers import Answered
+from clasp_calib.calib.contest import Contest, Entrant
+from clasp_calib.calib.costs import PrefillCost
+from clasp_calib.calib.entrants import Refusal
+from clasp_calib.common.samples import Sample
+from clasp_calib.report.contest import contest_json, contest_markdown, contest_rows, plot_contest
+
+SAMPLES = tuple(Sample(f"s{n}", "?", image=f"{n}.png", label=("object", "text")[n % 2]) for n in range(8))
+RIGHT = {"unpruned": 8, "calibrated": 6, "dart": 7, "fastv": 2}
+
+
+def entrant(name, budget):
+    knobs = {"ratio": 0.25, "starts": (2, 6), "alpha": {"object": [0.0] * 30}}
+    return Entrant(name, budget, lambda sample, seed: nullcontext(), knobs, published="mean over layers")
+
+
+@pytest.fixture
+def contest():
+    entrants = [entrant("unpruned", "100%"), *(entrant(n, b) for b in ("6", "3") for n in RIGHT if n != "unpruned")]
+    answers = {
+        e.asked(sample, 0): Answered(
+            "a", float(number < RIGHT[e.method]), 16.0 if e.budget == "100%" else float(e.budget) + number % 2, 1e9
+        )
+        for e in entrants
+        for number, sample in enumerate(SAMPLES)
+    }
+    return Contest(tuple(entrants), SAMPLES, answers, 0)
+
+
+def test_rows_are_ranked_and_say_what_is_kept_of_the_score(contest):
+    header, body = contest_rows(contest, "6", {})
+    assert header[:4] == ["method", "score", "retained", "minus calibrated"]
+    assert [row[0] for row in body] == ["unpruned", "dart", "calibrated", "fastv"]
+    by_name = {row[0]: dict(zip(header, row, strict=True)) for row in body}
+    assert by_name["calibrated"]["retained"] == "75.0 %"
+    assert by_name["dart"]["minus calibrated"].startswith("+12.5 [")
+    assert by_name["calibrated"]["minus calibrated"] == ""
+    assert by_name["fastv"]["tokens a layer"] == "6.5 (6 to 7)"
+    assert by_name["unpruned"]["tokens a layer"] == "16.0"
+
+
+def test_markdown_and_json_hold_costs_settings_and_refusals(contest):
+    costs = {(e.method, e.budget): PrefillCost(0.25, 3 * 2**20) for e in contest.entrants}
+    refusals = [Refusal("btp", "3", "btp is too costly")]
+    text = contest_markdown(contest, costs, refusals)
+    assert text.count("### budget") == 2
+    assert "ratio 0.25, starts 2/6" in text
+    assert "alpha" not in text
+    assert text.count("btp is too costly") == 1
+    assert "| 250 | 3.0 |" in text
+    found = json.loads(json.dumps(contest_json(contest, costs, refusals)))
+    assert [of["budget"] for of in found["budgets"]] == ["6", "3"]
+    first = {of["method"]: of for of in found["budgets"][0]["methods"]}
+    assert first["dart"]["difference"]["macro"]["mean"] == 0.125
+    assert first["dart"]["settings"]["alpha"] == {"object": [0.0] * 30}
+    assert found["budgets"][1]["refused"] == {"btp": "btp is too costly"}
+
+
+def test_the_picture_is_drawn(contest, tmp_path):
+    plot_contest(contest, tmp_path / "contest.png")
+    with Image.open(tmp_path / "contest.png") as image:
+        assert image.size[0] > 800
