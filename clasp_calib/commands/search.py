@@ -41,7 +41,7 @@ def search(
     strategy: Annotated[str, typer.Option(help="race, grid, tpe, two-step or halving.")] = "race",
     indifference: Annotated[float, typer.Option(min=0, max=100, help="Race: points that are not worth finding.")] = 0.5,
     first: Annotated[
-        int | None, typer.Option(min=1, help="Race, halving: samples before the first are rejected (32, 6).")
+        int | None, typer.Option(min=1, help="Race, halving: samples before the first are rejected (40, 6).")
     ] = None,
     eta: Annotated[float, typer.Option(min=1.1, help="Halving: 1/ETA of the candidates survive a rejection.")] = 2.0,
     trials: Annotated[int, typer.Option(min=1, help="TPE: candidates to try.")] = 64,

@@ -1,21 +1,25 @@
 """A race: candidates measured on the same samples, block by block, dropped when the evidence is against them.
 
-Shapes: C candidates, n samples of a block, m live candidates.
+Shapes: C candidates, n samples of a block, m live candidates, D draws from the posterior.
 
 The promise: with probability ``confidence`` the winner's true mean score is at most ``indifference`` below the best
-candidate's. A race is a function of the scores alone: the same scores give the same race, bit for bit, so that a
-search that was killed is resumed by racing again over what was recorded.
+candidate's. After each block the race asks the posterior (`clasp_calib.search.evidence`) how probable that is for the
+leader, the rejected candidates included, and stops when it is probable enough. A posterior is as good after many looks
+as after one, so that the number of looks needs no correction; what could be wrong is the prior, and the promise is
+therefore tested on races whose means are known.
+
+A race is a function of the scores alone: the same scores give the same race, so that a search that was killed is
+resumed by racing again over what was recorded.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from clasp_calib.search.evidence import Evidence, Floats, kernels
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,13 @@ class Structure:
     rho: Floats
 
 
+DRAWS = 1000
+"""From the posterior, at each look: a probability of 5 % is then known to 0.7 %."""
+SPENT, EAGER = 0.2, 0.1
+"""Candidates are rejected while the probability that any of them is worth having is at most ``SPENT`` of what may go
+wrong in all, or ``EAGER`` of what is now in doubt. Our choice, tuned on simulated races."""
+
+
 @dataclass(frozen=True)
 class RaceSettings:
     """What a race promises, and where it looks.
@@ -56,8 +67,8 @@ class RaceSettings:
 
     indifference: float = 0.005
     confidence: float = 0.95
-    first: int = 32
-    growth: float = 1.4
+    first: int = 40
+    growth: float = 1.5
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,8 @@ class Standing:
     rejected: tuple[int, ...]
     """Who was rejected behind this block."""
     leader: int
+    evaluations: int
+    """Candidate-sample pairs that were measured so far."""
     confidence: float
     """That the leader is within ``indifference`` of the best."""
 
@@ -120,56 +133,61 @@ def race(
         candidates: C; numbered from 0, and of equal ones the lower number is preferred.
         measure: asked for each block once, in order, with ascending live candidates.
         settings: what to promise.
-        structure: of the candidates.
+        structure: of the candidates; without it their scores say nothing of each other.
         default: the candidate that is never rejected.
         on_block: told where the race stands behind each block.
     """
-    live = list(range(candidates))
+    evidence = Evidence(kernels(candidates, *((structure.alpha, structure.rho) if structure else ())))
+    generator = np.random.default_rng(0)
+    live = doubted = list(range(candidates))
     seen = [0] * candidates
-    score = np.empty((0, candidates))
     standings: list[Standing] = []
-    ends = block_ends(samples, settings.first, settings.growth)
-    # Bonferroni over looks and rivals: whatever is concluded at any look is wrong with at most 1 - confidence.
-    level = (1 - settings.confidence) / (len(ends) * max(1, candidates - 1))
     begun = 0
-    for end in ends:
+    for end in block_ends(samples, settings.first, settings.growth):
         block = measure(range(begun, end), live)
-        score = np.vstack([score[:, live] if len(score) else np.empty((0, len(live))), block.score])
+        evidence.add(block.score, block.nll, live)
+        begun = end
         for candidate in live:
             seen[candidate] = end
-        begun = end
-        order = sorted(range(len(live)), key=lambda c: (-score[:, c].mean(), c))
-        leader = order[0]
-        most = _highest_lead(score, leader, level)
-        rejected = [c for c, high in enumerate(most) if high < 0 and live[c] != default and c != leader]
-        sure = bool(np.all(most <= settings.indifference))
-        ranked = [live[c] for c in order if c not in rejected]
-        keep = [c for c in range(len(live)) if c not in rejected]
-        standing = Standing(
-            end,
-            tuple(live[c] for c in keep),
-            tuple(live[c] for c in rejected),
-            live[leader],
-            settings.confidence if sure else 0.0,
+        draws = evidence.draws(DRAWS, doubted, generator)
+        place = {candidate: number for number, candidate in enumerate(doubted)}
+        # Rounded, so that sums in another order do not decide between equal candidates.
+        means = draws.mean(0).round(9)
+        ranked = sorted(live, key=lambda c: (-means[place[c]], c))
+        leader = ranked[0]
+        ahead = draws - draws[:, [place[leader]]] > settings.indifference
+        in_doubt = float(ahead.any(1).mean())
+        allowed = max(SPENT * (1 - settings.confidence), EAGER * in_doubt)
+        rejected = _rejected(ahead, [place[c] for c in live if c not in (default, leader)], allowed)
+        rejected = [doubted[number] for number in rejected]
+        standings.append(
+            Standing(
+                end,
+                tuple(c for c in live if c not in rejected),
+                tuple(rejected),
+                leader,
+                sum(seen),
+                1 - in_doubt,
+            )
         )
-        on_block(standing)
-        standings.append(standing)
-        full = np.full((len(score), candidates), np.nan)
-        full[:, [live[c] for c in keep]] = score[:, keep]
-        score = full
-        live = list(standing.live)
-        if sure:
+        on_block(standings[-1])
+        live = list(standings[-1].live)
+        # Whom no draw puts ahead any more is out of the count for good.
+        doubted = [c for c in doubted if c in live or ahead[:, place[c]].any()]
+        if in_doubt <= 1 - settings.confidence:
             break
-    return RaceResult(ranked[0], tuple(ranked), standings[-1].confidence, tuple(seen), tuple(standings))
+    return RaceResult(
+        leader, tuple(c for c in ranked if c in live), standings[-1].confidence, tuple(seen), tuple(standings)
+    )
 
 
-def _highest_lead(score: Floats, leader: int, level: float) -> Floats:
-    """[m] upper bound, at a one-sided level, of how much each candidate's true mean is above the leader's."""
-    difference = score - score[:, [leader]]
-    n = len(difference)
-    mean = difference.mean(0)
-    # One made-up disagreement, so that a few samples without any do not count as certainty.
-    variance = (((difference - mean) ** 2).sum(0) + 1) / n
-    bound: Floats = mean + NormalDist().inv_cdf(1 - level) * np.sqrt(variance / n)
-    bound[leader] = 0.0
-    return bound
+def _rejected(ahead: NDArray[np.bool_], those: Sequence[int], allowed: float) -> list[int]:
+    """Columns of ``ahead`` [D, ...] to give up: most hopeless first, while any of them is ahead in few draws only."""
+    given_up: list[int] = []
+    lost = np.zeros(len(ahead), bool)
+    for column in sorted(those, key=lambda c: (ahead[:, c].sum(), c)):
+        lost = lost | ahead[:, column]
+        if lost.mean() > allowed:
+            break
+        given_up.append(column)
+    return sorted(given_up)

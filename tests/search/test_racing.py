@@ -1,13 +1,14 @@
 """Races: what is asked of whom, who may not be rejected, and that the promise holds where the means are known."""
 
 from itertools import pairwise
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clasp_calib.search.racing import Observations, RaceSettings, block_ends, race
+from clasp_calib.search.racing import Observations, RaceSettings, Structure, block_ends, race
 
 SMALL = {"samples": st.integers(1, 80), "candidates": st.integers(1, 9), "seed": st.integers(0, 10**6)}
 
@@ -52,6 +53,10 @@ def test_live_candidates_are_measured_once_in_order_and_the_default_survives(sam
         assert sorted([*standing.live, *standing.rejected]) == sorted(live)
         assert default in standing.live
         assert standing.leader in standing.live
+        assert 0 <= standing.confidence <= 1
+        assert standing.evaluations == sum(
+            len(part) * len(of) for part, of in table.asked if part.stop <= standing.samples
+        )
     assert sorted(result.ranked) == list(told[-1].live)
     assert result.winner == result.ranked[0]
     measured = np.zeros(candidates, int)
@@ -75,16 +80,62 @@ def test_races_with_little_to_race(samples, candidates):
     assert result.winner == 0
 
 
-def test_equal_candidates_end_early_and_the_default_wins():
-    result = race(2000, 20, Table(np.ones((2000, 20))), RaceSettings(), default=0)
+def margins(rng, samples, means):
+    """Scores with these true means, and the NLLs of the margins that they come from; correlated within a sample."""
+    own = rng.normal(size=(samples, len(means)))
+    margin = (
+        [NormalDist().inv_cdf(m) for m in means] + rng.normal(size=(samples, 1)) * 0.95 + own * (1 - 0.95**2) ** 0.5
+    )
+    return (margin > 0).astype(float), np.logaddexp(0, -3 * margin)
+
+
+@pytest.mark.parametrize("with_nll", [True, False])
+def test_the_promise_holds_where_the_means_are_known(with_nll):
+    """Of 60 races, 57 are expected to keep a promise of 95 %; fewer than 52 would be a chance of 1 in 100."""
+    settings = RaceSettings(indifference=0.03)
+    kept, spent = [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        means = 0.8 - rng.exponential(0.05, 10)
+        score, nll = margins(rng, 1200, means)
+        result = race(1200, 10, Table(score, nll if with_nll else None), settings)
+        if result.confidence >= settings.confidence:
+            kept.append(means.max() - means[result.winner] <= settings.indifference)
+            spent.append(result.evaluations / score.size)
+    assert len(kept) >= 50
+    assert sum(kept) >= len(kept) - 8
+    assert np.mean(spent) < 0.5
+
+
+def test_a_race_that_ran_out_of_samples_says_so():
+    score, nll = margins(np.random.default_rng(0), 60, np.full(12, 0.8))
+    result = race(60, 12, Table(score, nll), RaceSettings(indifference=0.001))
+    assert result.confidence < 0.95
+    assert result.seen[result.winner] == 60
+
+
+@pytest.mark.parametrize("default", [0, 2])
+def test_of_equal_candidates_the_first_wins(default):
+    result = race(2000, 4, Table(np.ones((2000, 4)), np.full((2000, 4), 0.1)), RaceSettings(), default=default)
     assert result.winner == 0
     assert result.confidence >= 0.95
-    assert result.evaluations < 2000 * 20
+    assert result.evaluations < 2000 * 4
 
 
 def test_a_hopeless_candidate_goes_soon():
-    score = np.ones((2000, 3))
+    score = (np.random.default_rng(0).random((2000, 1)) < 0.9) * np.ones(3)
     score[:, 1] = 0
     result = race(2000, 3, Table(score), RaceSettings(), default=0)
     assert result.seen[1] <= 100
     assert result.winner == 0
+
+
+def test_neighbours_speak_for_each_other():
+    """On a smooth curve of means the same scores decide a race sooner when the race is told about rho."""
+    rng = np.random.default_rng(2)
+    rho = np.linspace(0, 1, 16)
+    score, _ = margins(rng, 1500, 0.8 - 0.3 * (rho - 0.6) ** 2)
+    told = race(1500, 16, Table(score), RaceSettings(0.02), Structure(np.ones((16, 1)), rho))
+    untold = race(1500, 16, Table(score), RaceSettings(0.02))
+    assert told.confidence >= 0.95
+    assert told.evaluations < untold.evaluations

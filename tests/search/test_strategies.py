@@ -62,7 +62,8 @@ def test_every_strategy_is_bounded_and_repeatable(strategy, mixtures, samples, s
     assert len(measured.rejected) == len(set(measured.rejected))
     assert not {*measured.rejected} & {*found, DEFAULT}
     means = table[: len(seen[DEFAULT])].mean(0)
-    assert found == sorted(found, key=lambda c: (-means[c], c))
+    if not isinstance(strategy, Race):  # It ranks by what it believes of the true means.
+        assert found == sorted(found, key=lambda c: (-means[c], c))
     again, repeated = searched(strategy, candidates, table, seed)
     assert (again, repeated.asked, repeated.rejected) == (found, measured.asked, measured.rejected)
 
