@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-VARIANCES = np.geomspace(1e-5, 3.0, 16)
-"""Prior variances of the means, in units of the noise variance of one sample."""
+VARIANCES = np.geomspace(3e-4, 3.0, 12)
+"""Prior variances of the means, in units of the noise variance of one sample. Our choice: the least stands for
+differences of about a third of a point that nothing else foretells, so that neither neighbours nor the companion are
+ever believed blindly; without it races were surer than right (92 % of those that claimed 95 %)."""
 ANGLES = np.arange(30) * (np.pi / 60)
 """Turns of the whitened outputs; a right angle only exchanges them."""
 PRIOR_SAMPLES = 10.0

@@ -1,0 +1,355 @@
+"""What races promise and spend, on simulated tables with known means and on recorded ones.
+
+    python benchmarks/search.py [--races 200] [--seed 1000] [--out docs/races.md]
+
+The settings of the race were chosen on seeds 0 to 199; what is reported uses seeds from 1000 on. What an evaluation
+costs is measured by benchmarks/evaluation_cost.py.
+"""
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import NormalDist
+from unittest.mock import patch
+
+import numpy as np
+from race_peers import PEERS, regrets
+from race_tables import Row, Table, recorded, shuffled, simulated
+
+from clasp_calib.search import racing
+from clasp_calib.search.evidence import Evidence, kernels
+from clasp_calib.search.racing import Measure, Observations, RaceSettings, block_ends, race
+
+HALF_A_POINT = 0.005
+SETTINGS = RaceSettings(indifference=HALF_A_POINT)
+# Rows of the table in which plain elimination and halving were first compared.
+SHAPES = [
+    (2000, 60, 0.02, 0.7),
+    (2000, 60, 0.05, 0.7),
+    (2000, 60, 0.05, 0.95),
+    (1000, 60, 0.02, 0.7),
+    (1000, 60, 0.05, 0.7),
+    (1000, 60, 0.05, 0.95),
+    (512, 60, 0.05, 0.7),
+    (2000, 200, 0.05, 0.95),
+]
+ROWS = [Row(*shape, structured) for shape in SHAPES for structured in (True, False)]
+ABLATED = [Row(2000, 60, 0.05, 0.95, True), Row(2000, 60, 0.05, 0.95, False), Row(2000, 60, 0.05, 0.7, True)]
+SHARES = (0.05, 0.10, 0.15, 0.25)
+CURVE = (0.01, 0.02, 0.03, 0.05, 0.075, 0.10, 0.125, 0.15, 0.20, 0.25)
+NOTE = """# Races, measured
+
+Written by `benchmarks/search.py`; do not edit. Seeds from {seed} on; numpy {numpy}, {machine}; {minutes:.0f} minutes.
+How a race works is told in [search.md](search.md#how-the-race-rejects).
+
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One race: how far its winner is below the best, what was spent, what the race said of itself."""
+
+    regret: float
+    spent: float
+    sure: bool
+    confidence: float = float("nan")
+    agreed: float = float("nan")
+    exhaustive: float = float("nan")
+    """Regret of the best mean when everything is measured."""
+    posterior: float = float("nan")
+    """Regret of the posterior's best when everything is measured."""
+
+
+def measure_of(table: Table, with_nll: bool = True, agreed: list[int] | None = None) -> Measure:
+    def measure(samples: range, live: Sequence[int]) -> Observations:
+        part = slice(samples.start, samples.stop)
+        score = table.score[part][:, list(live)]
+        if agreed is not None:
+            agreed.append(int((score == score[:, :1]).all(1).sum()) * len(live))
+        return Observations(score, table.nll[part][:, list(live)] if with_nll else None)
+
+    return measure
+
+
+def regret(table: Table, candidate: int) -> float:
+    return float(table.mean.max() - table.mean[candidate])
+
+
+def raced(table: Table, settings: RaceSettings = SETTINGS, with_nll: bool = True, structured: bool = True) -> Outcome:
+    agreed: list[int] = []
+    structure = table.structure if structured else None
+    result = race(*table.score.shape, measure_of(table, with_nll, agreed), settings, structure)
+    sure = result.confidence >= settings.confidence
+    spent = result.evaluations / table.score.size
+    return Outcome(regret(table, result.winner), spent, sure, result.confidence, sum(agreed) / result.evaluations)
+
+
+def with_limits(table: Table) -> Outcome:
+    """A race, and what is found when everything is measured: by the means alone, and by the race's own posterior."""
+    structure = table.structure
+    evidence = Evidence(kernels(table.score.shape[1], structure.alpha, structure.rho))
+    everyone = range(table.score.shape[1])
+    evidence.add(table.score, table.nll, everyone)
+    believed = evidence.draws(1000, everyone, np.random.default_rng(0)).mean(0)
+    return replace(
+        raced(table),
+        exhaustive=regret(table, int(table.score.mean(0).argmax())),
+        posterior=regret(table, int(believed.argmax())),
+    )
+
+
+def eliminated(table: Table, corrected: bool) -> Outcome:
+    """Plain paired elimination: whoever is below the leader by a one-sided test at each look goes."""
+    live = np.arange(table.score.shape[1])
+    ends = block_ends(len(table.score), SETTINGS.first, SETTINGS.growth)
+    level = 0.05 / (len(ends) * (len(live) - 1)) if corrected else 0.05
+    spent, begun = 0, 0
+    for end in ends:
+        spent += (end - begun) * len(live)
+        begun = end
+        difference = table.score[:end, live]
+        leader = difference.mean(0).argmax()
+        difference = difference - difference[:, [leader]]
+        width = NormalDist().inv_cdf(1 - level) * np.sqrt((difference.var(0) + 1 / end) / end)
+        live = live[(difference.mean(0) + width >= 0) | (np.arange(len(live)) == leader)]
+        if len(live) == 1:
+            break
+    winner = int(live[table.score[:begun, live].mean(0).argmax()])
+    return Outcome(regret(table, winner), spent / table.score.size, len(live) == 1)
+
+
+def patient(table: Table) -> Outcome:
+    with patch.object(racing, "EAGER", 0.0):
+        return raced(table)
+
+
+VARIANTS: dict[str, Callable[[Table], Outcome]] = {
+    "the race": raced,
+    "without the indifference zone": partial(raced, settings=replace(SETTINGS, indifference=0.0)),
+    "without structure": partial(raced, structured=False),
+    "without the companion": partial(raced, with_nll=False),
+    "without structure and companion": partial(raced, with_nll=False, structured=False),
+    "rejecting by the promise alone": patient,
+    "paired elimination, corrected level": partial(eliminated, corrected=True),
+    "paired elimination, 5 % at every look": partial(eliminated, corrected=False),
+}
+
+
+def one(row: Row, seed: int, way: Callable[[Table], Outcome]) -> Outcome:
+    return way(simulated(row, seed))
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def interval(hits: int, of: int) -> str:
+    """A share with Wilson's 95 % interval."""
+    if of == 0:
+        return "-"
+    z = NormalDist().inv_cdf(0.975)
+    centre = (hits + z * z / 2) / (of + z * z)
+    half = z / (of + z * z) * np.sqrt(hits * (of - hits) / of + z * z / 4)
+    return f"{100 * hits / of:.1f} [{100 * (centre - half):.0f}, {100 * (centre + half):.0f}]"
+
+
+def good(regrets: Sequence[float]) -> str:
+    """Share within half a point of the best."""
+    return interval(sum(r <= HALF_A_POINT for r in regrets), len(regrets))
+
+
+def kept(outcomes: Sequence[Outcome]) -> str:
+    return good([o.regret for o in outcomes])
+
+
+def table_of(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    text = "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+    print(text, flush=True)
+    return text + "\n"
+
+
+def shape_of(row: Row) -> list[str]:
+    return [str(row.samples), str(row.candidates), f"{row.spread:g}", f"{row.correlation:g}", row.name]
+
+
+def rows_section(pool: ProcessPoolExecutor, seeds: range) -> str:
+    lines = []
+    for row in ROWS:
+        # Races among many candidates take ten times as long: a quarter of the seeds.
+        of = seeds if row.candidates <= 100 else seeds[: len(seeds) // 4]
+        found = list(pool.map(partial(one, row, way=with_limits), of, chunksize=5))
+        sure = [o for o in found if o.sure]
+        lines.append(
+            [
+                *shape_of(row),
+                str(len(found)),
+                kept(found),
+                percent(float(np.mean([o.spent for o in found]))),
+                percent(float(np.quantile([o.spent for o in found], 0.95))),
+                percent(float(np.mean([o.confidence for o in found]))),
+                str(len(sure)),
+                kept(sure),
+                good([o.exhaustive for o in found]),
+                good([o.posterior for o in found]),
+            ]
+        )
+        print(lines[-1], flush=True)
+    columns = (
+        "N | C | spread | r | means | races | within 0.5, % | spent | spent, 95th percentile | confidence stated | "
+        "sure | of them within 0.5, % | all measured: best mean, % | all measured: posterior, %"
+    )
+    return "## Simulated tables\n\n" + ROWS_TEXT + table_of(columns.split(" | "), lines)
+
+
+ROWS_TEXT = """`benchmarks/race_tables.py` tells how tables are made. *Within 0.5*: races whose winner's generating mean
+is at most half a point under the best's, with a 95 % interval. *Spent*: of the evaluations that measuring everything
+takes. A race is *sure* when it stopped by its own promise; the others ran out of samples and said a lower confidence.
+The last two columns are how often the winner is within half a point when all samples of all candidates are used: by
+the best mean, and by the race's own posterior. Where these are under 95 %, N samples do not hold the answer, however
+they are spent.
+
+"""
+
+
+def ablation_section(pool: ProcessPoolExecutor, seeds: range) -> str:
+    text = "## What each idea is worth\n\n" + ABLATION_TEXT.format(races=len(seeds))
+    for row in ABLATED:
+        lines = []
+        for name, way in VARIANTS.items():
+            found = list(pool.map(partial(one, row, way=way), seeds, chunksize=5))
+            sure = [o for o in found if o.sure]
+            lines.append(
+                [name, kept(found), percent(float(np.mean([o.spent for o in found]))), str(len(sure)), kept(sure)]
+            )
+            if name == "the race":
+                agreed = float(np.mean([o.agreed for o in found]))
+        title = f"### N {row.samples}, C {row.candidates}, spread {row.spread:g}, r {row.correlation:g}, {row.name}\n\n"
+        columns = ["", "within 0.5, %", "spent", "sure", "of them within 0.5, %"]
+        text += title + table_of(columns, lines)
+        text += f"{percent(agreed)} of the race's evaluations are on samples on which all live candidates agree.\n\n"
+    return text
+
+
+ABLATION_TEXT = """{races} races each. Each idea is taken away alone. *Rejecting by the promise alone* gives up
+candidates only out of a fifth of the promised 5 %, not out of a share of the doubt that is left. A race that skips
+samples on which all live candidates will agree could at most save the share given under each table; it is not built,
+because these are samples on which the companion still tells candidates apart.
+
+"""
+
+
+def recorded_section(seeds: range) -> str:
+    lines = []
+    for label, table in recorded().items():
+        found = [raced(shuffled(table, seed)) for seed in seeds]
+        best = np.sort(table.mean)[::-1]
+        lines.append(
+            [
+                label,
+                str(len(table.score)),
+                f"{100 * table.mean[0]:.1f}",
+                f"{100 * best[0]:.1f}",
+                str(int((best[0] - table.mean <= HALF_A_POINT).sum())),
+                kept(found),
+                percent(float(np.mean([o.spent for o in found]))),
+                str(sum(o.sure for o in found)),
+                f"{100 * np.mean([o.regret for o in found]):.2f}",
+            ]
+        )
+    columns = "class | N | default | best | within 0.5 of it | races within 0.5, % | spent | sure | mean regret, points"
+    return "## Recorded tables\n\n" + RECORDED_TEXT + table_of(columns.split(" | "), lines)
+
+
+RECORDED_TEXT = """Every candidate on every sample, measured on the embedded model at 64 tokens by
+`benchmarks/record_scores.py`. Each race shuffles the samples anew; winners are judged by the table's own means, which a
+race only knows once it has measured everything. With so few samples half a point is less than one answer.
+
+"""
+
+
+def race_path(table: Table, most: int, seed: int) -> list[tuple[int, int]]:
+    result = race(*table.score.shape, measure_of(table), SETTINGS, table.structure)
+    return [(standing.evaluations, standing.leader) for standing in result.standings]
+
+
+def regret_at(row: Row, seed: int, name: str) -> list[float]:
+    table = simulated(row, seed)
+    way = race_path if name == "the race" else PEERS[name]
+    most = int(CURVE[-1] * table.score.size)
+    return list(regrets(way(table, most, seed), table, [int(share * table.score.size) for share in CURVE]))
+
+
+def peers_section(pool: ProcessPoolExecutor, seeds: range, picture: Path) -> str:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    text = "## Beside Optuna's own\n\n" + PEERS_TEXT.format(races=len(seeds), picture=picture.name)
+    figure, axes = plt.subplots(1, len(ABLATED[:2]), figsize=(9, 3.2), sharey=True, layout="constrained")
+    for row, axis in zip(ABLATED[:2], axes, strict=True):
+        lines = []
+        for name in ["the race", *PEERS]:
+            found = np.array(list(pool.map(partial(regret_at, row, name=name), seeds)))
+            mean, error = found.mean(0), found.std(0, ddof=1) / np.sqrt(len(found))
+            cells = [
+                f"{100 * mean[CURVE.index(share)]:.2f} ± {196 * error[CURVE.index(share)]:.2f}" for share in SHARES
+            ]
+            lines.append([name, *cells])
+            print(lines[-1], flush=True)
+            axis.plot([100 * share for share in CURVE], 100 * mean, marker=".", label=name)
+            axis.fill_between(
+                [100 * s for s in CURVE], 100 * (mean - 1.96 * error), 100 * (mean + 1.96 * error), alpha=0.2
+            )
+        axis.set(title=row.name, xlabel="evaluations, % of all", ylabel="regret, points", yscale="symlog")
+        text += f"### {row.name.capitalize()}\n\n"
+        text += table_of(["regret, points, at", *(f"{100 * share:g} %" for share in SHARES)], lines)
+    axes[0].legend(fontsize=7)
+    figure.savefig(picture, dpi=90)
+    return text
+
+
+PEERS_TEXT = """How far the candidate that each search would return is under the best, in points of score, after so many
+of the evaluations; N 2000, C 60, spread 0.05, r 0.95; means over {races} tables with 95 % intervals.
+
+![Regret against evaluations]({picture})
+
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--races", type=int, default=200)
+    parser.add_argument("--peer-races", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1000, help="of the first race")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "docs" / "races.md")
+    arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    begun, first = time.perf_counter(), arguments.seed
+    sections: list[str] = []
+
+    def add(section: str) -> None:
+        """Written as it grows: what is measured stays when the run is cut short."""
+        sections.append(section)
+        minutes = (time.perf_counter() - begun) / 60
+        note = NOTE.format(seed=first, numpy=np.__version__, machine=platform.machine(), minutes=minutes)
+        arguments.out.write_text(note + "".join(sections).rstrip() + "\n", encoding="utf-8")
+
+    with ProcessPoolExecutor(arguments.workers) as pool:
+        add(recorded_section(range(first, first + arguments.races)))
+        add(rows_section(pool, range(first, first + arguments.races)))
+        add(ablation_section(pool, range(first, first + arguments.races // 2)))
+        peer_seeds = range(first, first + arguments.peer_races)
+        add(peers_section(pool, peer_seeds, arguments.out.with_suffix(".png")))
+
+
+if __name__ == "__main__":
+    main()
