@@ -1,13 +1,10 @@
-"""Run the frozen tower once over every distinct picture, and keep the layers that calibration will mix.
-
-Shape suffixes: B pictures, L layers, T tokens, C channels.
-"""
+"""Run the frozen tower once over every distinct picture, and keep the layers that calibration will mix."""
 
 import math
+import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,44 +12,27 @@ import torch
 
 from clasp_calib.cache.fingerprint import encoder_fingerprint
 from clasp_calib.cache.index import Durability
-from clasp_calib.cache.pictures import (
-    ahead,
-    check_headers,
-    distinct_pictures,
-    image_key,
-    refuse,
-)
-from clasp_calib.cache.precision import Precision, PrecisionError, Stored, precision_of
+from clasp_calib.cache.odd import OddPicture, record_odd_pictures
+from clasp_calib.cache.origin import Origin
+from clasp_calib.cache.pictures import headers, identified, image_key, refuse
+from clasp_calib.cache.pipeline import BackgroundWriter, prepared_ahead, workers_for
+from clasp_calib.cache.precision import PrecisionError, Stored
+from clasp_calib.cache.prepare import Broken, Prepared, Preparer
+from clasp_calib.cache.report import CacheReport, Times
+from clasp_calib.cache.states import in_batches, states_of
 from clasp_calib.cache.store import SHARD_BYTES, FeatureStore
-from clasp_calib.common.errors import CacheError, InputError
+from clasp_calib.common.errors import CacheError, InputError, ModelError
 from clasp_calib.common.progress import progress
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.pictures import load_picture
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
 __all__ = ["CacheReport", "auto_layers", "cache_features", "image_key"]
 
-
-@dataclass(frozen=True)
-class CacheReport:
-    """What one run of `cache_features` did."""
-
-    pictures: int
-    """Samples that have a picture."""
-    unique: int
-    """Different pictures among them, by content."""
-    skipped: int
-    """Unique pictures that were in the cache with all layers."""
-    encoded: int
-    dropped: int
-    """Damaged slabs that were dropped, when asked to verify."""
-    layers: tuple[int, ...]
-    bytes: int
-    """Of the features of the unique pictures at these layers."""
-    seconds: float
+_WAITING = 4
+"""Batches that may wait for the writer. Our choice: enough for a commit that takes long, little enough memory."""
 
 
 def auto_layers(vision_layers: int, own_layer: int) -> tuple[int, ...]:
@@ -84,6 +64,7 @@ def cache_features(
     root: Path,
     *,
     batch_size: int = 8,
+    workers: int | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     verify: bool = False,
@@ -93,15 +74,17 @@ def cache_features(
 ) -> CacheReport:
     """Encode every distinct picture of ``samples`` that is not in the cache yet.
 
-    It may be killed at any moment and run again: what it had stored is skipped.
+    It may be killed at any moment and run again: what it had stored is skipped. Pictures that cannot be read are left
+    out, and named in ``odd-pictures.json`` beside the cache.
 
     Args:
-        model: its vision tower is moved to ``device`` and ``dtype``, and stays there.
+        model: its vision towers are moved to ``device`` and ``dtype``, and stay there.
         processor: the model's own.
         samples: pictures may occur several times; samples without one are passed over.
         layers: indices into ``hidden_states``, 0..L_v.
         root: directory of the feature store.
-        batch_size: pictures a forward pass.
+        batch_size: pictures of a forward pass; fewer where neighbours differ in shape.
+        workers: processes that decode and preprocess; 0 for threads of this one; None chooses by the pictures.
         device: where the tower runs.
         dtype: what it computes in; None leaves it as loaded.
         verify: first drop what is damaged in the store, so that it is encoded again.
@@ -110,85 +93,151 @@ def cache_features(
         shard_bytes: see `FeatureStore.open`.
 
     Raises:
-        InputError: there is no picture at all, or pictures cannot be read. Missing files and files that are
-            no pictures are found before anything is encoded; damaged ones after everything else is stored.
+        InputError: there is no picture at all, or none that can be read.
+        ModelError: the model projects more than one state, so that what is cached could not be used.
         CacheError: a layer that the tower does not have or whose values exceed the precision; a store that was made
-            with another encoder or is written by somebody else; a disk or a device that is too small.
+            with another encoder or is written by somebody else; a disk or a device that is too small; a worker
+            that died.
     """
     started = time.monotonic()
     adapter = adapter_for(model)
     wanted = _checked(layers, adapter.vision_layers)
-    with_picture = [sample.image for sample in samples if sample.image is not None]
+    if adapter.taps:
+        raise ModelError(
+            f"a {model.config.model_type} model projects the states {list(adapter.taps)} too (its deepstack), and what "
+            "is cached could not be projected; use pruning and fusion in the live tower instead"
+        )
+    named = [(sample.id, sample.image) for sample in samples if sample.image is not None]
     if batch_size < 1:
         raise InputError(f"batch size {batch_size}; expected at least 1")
-    if not with_picture:
+    if not named:
         raise InputError(f"none of the {len(samples)} samples has a picture; expected a column 'image' with paths")
-    pictures = distinct_pictures(with_picture)
-    tower: Any = adapter.vision_tower(model).to(device=device, dtype=dtype)
-    place = next(tower.parameters())
-    shape = (adapter.tokens_per_image, tower.config.hidden_size)
-    encoder = encoder_fingerprint(model, processor)
-    kept = precision_of(precision)
-    broken: dict[Path, Exception] = {}
-    encoded = 0
+    keys, broken = identified(path for _, path in named)
+    if not keys:
+        refuse(broken)
+    files = {key: path for path, key in reversed(keys.items())}
+    distinct = list(dict.fromkeys(keys.values()))
+    for modality in adapter.pixel_names:
+        tower: Any = adapter.vision_tower(model, modality)
+        tower.to(device=device, dtype=dtype)
     with FeatureStore.open(
         root,
         "w",
-        encoder=encoder,
+        encoder=encoder_fingerprint(model, processor),
         layers=wanted,
-        shape=shape,
+        shape=(adapter.patch_tokens, adapter.vision_width),
         precision=precision,
         shard_bytes=shard_bytes,
         durability=durability,
     ) as store:
         dropped = store.drop_damaged() if verify else []
-        missing = store.missing(pictures)
-        store.reserve(missing)
-        check_headers(pictures[key] for key in missing)
-        skipped = len(pictures) - len(missing)
-        batches = [missing[at : at + batch_size] for at in range(0, len(missing), batch_size)]
-        load = partial(_load, pictures=pictures, processor=processor)
-        with progress() as bar:
-            task = bar.add_task(f"encoding ({skipped} are cached already)", total=len(missing))
-            for batch in ahead(load, batches):
-                broken |= batch.broken
-                if batch.keys:
-                    layers_BLTC = _encode(model, batch.pixels.to(place.device, place.dtype), wanted)
-                    encoded += store.put(batch.keys, _stored(layers_BLTC, kept, wanted, batch.keys, pictures))
-                bar.advance(task, len(batch.keys) + len(batch.broken))
-    refuse(broken, f"; the {encoded} others are cached")
+        missing = store.missing(distinct)
+        sizes, left_out = headers({key: files[key] for key in missing})
+        todo = list(sizes)
+        if adapter.patch_tokens is None:
+            # Pictures of one size are neighbours then, and go through the tower together.
+            todo.sort(key=lambda key: sizes[key])
+        store.reserve(todo)
+        workers = workers_for(len(todo)) if workers is None else workers
+        run = _Run(model, store, wanted, files)
+        run.encode(Preparer(processor, adapter.pixel_names), todo, batch_size, workers)
+        left_out |= run.broken
+        cached = {key: store.origin(key) for key in distinct if key not in left_out}
+        row = store.precision.data_row(store.form.channels) + store.precision.scale_row(store.form.channels)
+        size = sum(store.tokens(key) for key in cached) * len(wanted) * row
+    broken |= {path: left_out[key] for path, key in keys.items() if key in left_out}
+    notes = {path: cached[key].note for path, key in keys.items() if key in cached and cached[key].note}
+    odd = _odd(named, broken, notes)
+    record_odd_pictures(root, [path for _, path in named], odd)
+    if not cached:
+        refuse(broken)
     return CacheReport(
-        pictures=len(with_picture),
-        unique=len(pictures),
-        skipped=skipped,
-        encoded=encoded,
+        pictures=len(named),
+        unique=len(cached),
+        skipped=len(distinct) - len(missing),
+        encoded=run.encoded,
         dropped=len(dropped),
         layers=wanted,
-        bytes=len(pictures) * len(wanted) * shape[0] * (kept.data_row(shape[1]) + kept.scale_row(shape[1])),
+        bytes=size,
         seconds=time.monotonic() - started,
+        workers=workers,
+        times=run.times,
+        odd=odd,
     )
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Pictures ready for the tower, and those that turned out to be broken."""
+class _Run:
+    """Pictures on their way from their files through the tower into the store."""
 
-    keys: list[str]
-    pixels: torch.Tensor
-    broken: dict[Path, Exception]
+    def __init__(self, model: Any, store: FeatureStore, layers: tuple[int, ...], files: Mapping[str, Path]) -> None:
+        self.times = Times()
+        self.encoded = 0
+        self.broken: dict[str, str] = {}
+        """Key -> why the picture cannot be had."""
+        self._model = model
+        self._store = store
+        self._layers = layers
+        self._files = files
+
+    def encode(self, preparer: Preparer, keys: Sequence[str], batch_size: int, workers: int) -> None:
+        """Encode the pictures of ``keys`` in this order, and return when all are stored."""
+        times = self.times
+        with progress() as bar:
+            task = bar.add_task("encoding", total=len(keys))
+
+            def write(batch: tuple[list[str], list[Stored], list[Origin]]) -> None:
+                self.encoded += self._store.put(*batch)
+                bar.advance(task, len(batch[0]))
+
+            with BackgroundWriter(write, _WAITING) as writer:
+                # The tower's batch, one that is ready, and what the workers have in hand.
+                ahead = 2 * batch_size + max(workers, 8)
+                prepared = prepared_ahead(preparer, [self._files[key] for key in keys], workers, ahead)
+                for batch in in_batches(self._readable(keys, prepared), batch_size):
+                    begun = time.perf_counter()
+                    made = self._stored(batch)
+                    times.encode += time.perf_counter() - begun
+                    writer.put(made)
+            times.write, times.wait_for_cache = writer.seconds, writer.waited
+
+    def _readable(self, keys: Sequence[str], prepared: Iterator[Prepared | Broken]) -> Iterator[tuple[str, Prepared]]:
+        for key in keys:
+            begun = time.perf_counter()
+            picture = next(prepared)
+            self.times.wait_for_pictures += time.perf_counter() - begun
+            if isinstance(picture, Broken):
+                self.broken[key] = picture.reason
+            else:
+                self.times.decode += picture.decode_seconds
+                self.times.preprocess += picture.preprocess_seconds
+                yield key, picture
+
+    def _stored(self, batch: Sequence[tuple[str, Prepared]]) -> tuple[list[str], list[Stored], list[Origin]]:
+        keys = [key for key, _ in batch]
+        states = states_of(self._model, [prepared for _, prepared in batch], self._layers)
+        precision, features = self._store.precision, []
+        for key, (states_LTC, _) in zip(keys, states, strict=True):
+            try:
+                features.append(precision.encode(states_LTC))
+            except PrecisionError as error:
+                wide = precision.name != "bfloat16" and math.isfinite(error.largest)
+                another = ", or keep features in bfloat16 in another directory," if wide else ""
+                raise CacheError(
+                    f"layer {self._layers[error.layer]} of {self._files[key]} has {error}; leave this layer out"
+                    f"{another} and run again: what is cached so far stays"
+                ) from error
+        return keys, features, [origin for _, origin in states]
 
 
-def _load(keys: Sequence[str], *, pictures: Mapping[str, Path], processor: "ProcessorMixin") -> _Batch:
-    decoded = {}
-    broken: dict[Path, Exception] = {}
-    for key in keys:
-        try:
-            decoded[key] = load_picture(pictures[key])
-        except Exception as error:  # Pillow's readers raise whatever damaged data makes them raise.
-            broken[pictures[key]] = error
-    prepare = getattr(processor, "image_processor", processor)
-    pixels = prepare(images=list(decoded.values()), return_tensors="pt")["pixel_values"] if decoded else None
-    return _Batch(list(decoded), torch.empty(0) if pixels is None else pixels, broken)
+def _odd(
+    named: Sequence[tuple[str, Path]], broken: Mapping[Path, str], notes: Mapping[Path, str]
+) -> tuple[OddPicture, ...]:
+    samples: dict[Path, list[str]] = defaultdict(list)
+    for sample, path in named:
+        samples[path].append(sample)
+    reasons = {path: (True, reason) for path, reason in broken.items()}
+    reasons |= {path: (False, note) for path, note in notes.items()}
+    return tuple(OddPicture(os.path.abspath(path), tuple(samples[path]), *reasons[path]) for path in reasons)
 
 
 def _checked(layers: Sequence[int], vision_layers: int) -> tuple[int, ...]:
@@ -198,35 +247,3 @@ def _checked(layers: Sequence[int], vision_layers: int) -> tuple[int, ...]:
             "(the last block)"
         )
     return tuple(sorted(set(layers)))
-
-
-def _encode(model: "PreTrainedModel", pixels: torch.Tensor, layers: Sequence[int]) -> torch.Tensor:
-    try:
-        with torch.inference_mode():
-            return adapter_for(model).capture(model, pixels)[:, list(layers)]
-    except torch.OutOfMemoryError as error:
-        raise CacheError(
-            f"{len(pixels)} pictures at once do not fit on {pixels.device} ({error}); "
-            "run again with a smaller batch size: what is cached so far stays"
-        ) from error
-
-
-def _stored(
-    layers_BLTC: torch.Tensor,
-    precision: Precision,
-    layers: Sequence[int],
-    keys: Sequence[str],
-    pictures: Mapping[str, Path],
-) -> list[Stored]:
-    found = []
-    for key, layers_LTC in zip(keys, layers_BLTC, strict=True):
-        try:
-            found.append(precision.encode(layers_LTC))
-        except PrecisionError as error:
-            wide = precision.name != "bfloat16" and math.isfinite(error.largest)
-            another = ", or keep features in bfloat16 in another directory," if wide else ""
-            raise CacheError(
-                f"layer {layers[error.layer]} of {pictures[key]} has {error}; leave this layer out{another} "
-                "and run again: what is cached so far stays"
-            ) from error
-    return found

@@ -22,7 +22,7 @@ _SCHEMA = (
     "create table shard(id integer primary key autoincrement, file text not null unique,"
     " offset integer not null, scale_offset integer, rows integer not null, layers text not null)",
     "create table entry(key text not null, shard integer not null references shard(id),"
-    " row integer not null, tokens integer not null, checksums blob not null,"
+    " row integer not null, tokens integer not null, origin text not null, checksums blob not null,"
     " primary key(key, shard), unique(shard, row)) without rowid",
 )
 
@@ -55,6 +55,8 @@ class Entry:
     row: int
     """Where its first slab begins, counted in tokens."""
     tokens: int
+    origin: str
+    """What `clasp_calib.cache.origin.Origin` says of the tokens, as JSON."""
     checksums: bytes
     """8 bytes a layer of the shard, in its order."""
 
@@ -145,7 +147,7 @@ class Index:
         """Where a picture's layers are."""
         with self._errors():
             rows = self._database.execute(
-                "select key, shard, row, tokens, checksums from entry where key = ? order by shard", (key,)
+                "select key, shard, row, tokens, origin, checksums from entry where key = ? order by shard", (key,)
             ).fetchall()
         return [Entry(*row) for row in rows]
 
@@ -153,7 +155,7 @@ class Index:
         """A shard's entries in the order of their rows."""
         with self._errors():
             rows = self._database.execute(
-                "select key, shard, row, tokens, checksums from entry where shard = ? order by row", (shard,)
+                "select key, shard, row, tokens, origin, checksums from entry where shard = ? order by row", (shard,)
             ).fetchall()
         return [Entry(*row) for row in rows]
 
@@ -174,9 +176,9 @@ class Index:
 
     def commit(self, entries: Iterable[Entry]) -> None:
         """Record entries whose bytes are written: all of them or none."""
-        rows = [(entry.key, entry.shard, entry.row, entry.tokens, entry.checksums) for entry in entries]
+        rows = [(e.key, e.shard, e.row, e.tokens, e.origin, e.checksums) for e in entries]
         with self._transaction():
-            self._database.executemany("insert into entry values (?, ?, ?, ?, ?)", rows)
+            self._database.executemany("insert into entry values (?, ?, ?, ?, ?, ?)", rows)
 
     def drop(self, entries: Iterable[Entry]) -> None:
         """Forget entries; their rows are free again."""

@@ -1,4 +1,4 @@
-"""Picture files: their content keys, and decoding them ahead of the encoder."""
+"""Picture files: their content keys, their sizes, and those that cannot be had."""
 
 import os
 from collections import deque
@@ -9,12 +9,14 @@ from typing import TypeVar
 
 from PIL import Image
 
+from clasp_calib.cache.prepare import is_video
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_file
 from clasp_calib.common.progress import track
 
-T = TypeVar("T")
+K = TypeVar("K")
 R = TypeVar("R")
+T = TypeVar("T")
 _NAMED = 5
 
 
@@ -23,22 +25,36 @@ def image_key(path: Path) -> str:
     return sha256_file(path)
 
 
+def identified(paths: Iterable[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
+    """Find out which files are the same picture.
+
+    Returns:
+        File -> key, in the order of ``paths``; file that cannot be read -> why.
+    """
+    files = list(dict.fromkeys(paths))
+    keys: dict[Path, str] = {}
+    broken: dict[Path, str] = {}
+    for path in track(files, "identifying pictures", len(files)):
+        try:
+            if path.exists() and not path.is_file():
+                broken[path] = "it is a directory" if path.is_dir() else "it is not a file"
+            else:
+                keys[path] = image_key(path)
+        except OSError as error:
+            broken[path] = error.strerror or str(error)
+    return keys, broken
+
+
 def distinct_pictures(paths: Iterable[Path]) -> dict[str, Path]:
     """Key -> the first file with that content, in the order of ``paths``.
 
     Raises:
         InputError: files that cannot be read; all of them are counted and the first are named.
     """
-    files = list(dict.fromkeys(paths))
-    keys: dict[str, Path] = {}
-    broken: dict[Path, Exception] = {}
-    for path in track(files, "identifying pictures", len(files)):
-        try:
-            keys.setdefault(image_key(path), path)
-        except OSError as error:
-            broken[path] = error
+    keys, broken = identified(paths)
     refuse(broken)
-    return keys
+    files = {key: path for path, key in reversed(keys.items())}
+    return {key: files[key] for key in keys.values()}
 
 
 def check_headers(paths: Iterable[Path]) -> None:
@@ -47,24 +63,45 @@ def check_headers(paths: Iterable[Path]) -> None:
     Raises:
         InputError: there are such files.
     """
-    broken: dict[Path, Exception] = {}
-    for path in paths:
+    refuse(headers({path: path for path in paths})[1])
+
+
+def headers(files: Mapping[K, Path]) -> tuple[dict[K, tuple[int, int]], dict[K, str]]:
+    """Find files that are no pictures before hours are spent on the others.
+
+    Args:
+        files: by key.
+
+    Returns:
+        Key -> width and height, (0, 0) for a video; key of what is no picture, or far too large a one -> why.
+    """
+    sizes: dict[K, tuple[int, int]] = {}
+    broken: dict[K, str] = {}
+    for key, path in files.items():
         try:
-            Image.open(path).close()
+            if is_video(path):
+                sizes[key] = (0, 0)
+            else:
+                with Image.open(path) as image:
+                    sizes[key] = image.size
         except Exception as error:  # Pillow's readers raise whatever a malformed header makes them raise.
-            broken[path] = error
-    refuse(broken)
+            broken[key] = str(error)
+    return sizes, broken
 
 
-def refuse(broken: Mapping[Path, Exception], done: str = "") -> None:
+def refuse(broken: Mapping[Path, object], done: str = "") -> None:
     """Raise one InputError for all broken files, or do nothing when there are none."""
     if broken:
-        named = "; ".join(f"{path}: {error}" for path, error in list(broken.items())[:_NAMED])
-        more = f"; and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
         raise InputError(
-            f"{len(broken)} pictures cannot be read ({named}{more}); "
+            f"{len(broken)} pictures cannot be read ({named_with_reasons(broken)}); "
             f"mend these files or remove their rows, and run again{done}"
         )
+
+
+def named_with_reasons(broken: Mapping[Path, object]) -> str:
+    """The first few of these files in a line, each with what is wrong with it; empty if there are none."""
+    named = "; ".join(f"{path}: {reason}" for path, reason in list(broken.items())[:_NAMED])
+    return named + (f"; and {len(broken) - _NAMED} more" if len(broken) > _NAMED else "")
 
 
 def ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:

@@ -20,6 +20,7 @@ from clasp_calib.cache.index import FILE as INDEX_FILE
 from clasp_calib.cache.index import Durability, Entry, Index
 from clasp_calib.cache.kernels import mixtures
 from clasp_calib.cache.opened import Damage, Opened
+from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.precision import Stored, kept_as
 from clasp_calib.cache.shard import RAGGED, REPAIR, Form
 from clasp_calib.cache.writer import Writer
@@ -27,7 +28,7 @@ from clasp_calib.common.errors import CacheError
 
 __all__ = ["SHARD_BYTES", "Damage", "FeatureStore"]
 
-FORMAT = "2"
+FORMAT = "3"
 SHARD_BYTES = 256 * 2**20
 _INHERITED: list[Opened] = []
 """What a parent process had open. SQLite forbids using and closing it after a fork, so it is kept."""
@@ -179,7 +180,7 @@ class FeatureStore:
         """Say which pictures are going to be put, so that no shard is made larger than they need."""
         self._writing().reserve(keys)
 
-    def put(self, keys: Sequence[str], features: Sequence[Stored]) -> int:
+    def put(self, keys: Sequence[str], features: Sequence[Stored], origins: Sequence[Origin] | None = None) -> int:
         """Store pictures; when this returns, killing the process does not lose them.
 
         What is there already is left alone; of a picture that has some of the layers, only the others are
@@ -188,6 +189,7 @@ class FeatureStore:
         Args:
             keys: content hashes of pictures.
             features: of each, made by `Precision.encode`; L in the order of `layers`.
+            origins: of each; None where each is one image that needs no sizes.
 
         Returns:
             Number of pictures that were written to.
@@ -195,7 +197,23 @@ class FeatureStore:
         Raises:
             CacheError: the features have another shape or type than the store's, or the disk is full.
         """
-        return self._writing().put(keys, features)
+        return self._writing().put(keys, features, [Origin()] * len(keys) if origins is None else origins)
+
+    def origin(self, key: str) -> Origin:
+        """How a picture's tokens are arranged, which is what projecting them needs to know.
+
+        Raises:
+            CacheError: the picture is not there.
+        """
+        return Origin.from_json(self._any_entry(key).origin)
+
+    def tokens(self, key: str) -> int:
+        """T of a picture.
+
+        Raises:
+            CacheError: the picture is not there.
+        """
+        return self._any_entry(key).tokens
 
     def read(self, key: str, layers: Sequence[int], verify: bool = True) -> Tensor:
         """Read a picture's layers into memory of their own.
@@ -342,6 +360,11 @@ class FeatureStore:
         if self._opened is None:
             self._opened = Opened(self.root, self.form, Index(self.root))
         return self._opened
+
+    def _any_entry(self, key: str) -> Entry:
+        for entry, _ in self._reading().places(key).values():
+            return entry
+        raise CacheError(f"the cache {self.root} has nothing of picture {key}; run cache-features on a table with it")
 
     def _places(self, key: str, layers: Sequence[int]) -> list[tuple[int, Entry, int]]:
         """Layer, entry, and position in the entry's shard, for each of ``layers``."""

@@ -18,6 +18,7 @@ from clasp_calib.cache.index import FILE as INDEX_FILE
 from clasp_calib.cache.index import Durability, Entry, Index, ShardRecord
 from clasp_calib.cache.lock import WriterLock
 from clasp_calib.cache.opened import Damage, Opened
+from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.precision import Stored
 from clasp_calib.cache.shard import Form, Shard, create_shard
 from clasp_calib.common.errors import CacheError
@@ -128,14 +129,14 @@ class Writer:
         lacking = (self.opened.lacking(key, self.layers) for key in dict.fromkeys(keys))
         self._expected = Counter(layers for layers in lacking if layers)
 
-    def put(self, keys: Sequence[str], features: Sequence[Stored]) -> int:
+    def put(self, keys: Sequence[str], features: Sequence[Stored], origins: Sequence[Origin]) -> int:
         """See `FeatureStore.put`."""
         for stored in features:
             self._check(stored)
         taken: list[Place] = []
         entries: dict[str, Entry] = {}
         try:
-            for key, stored in zip(keys, features, strict=True):
+            for key, stored, origin in zip(keys, features, origins, strict=True):
                 lacking = self.opened.lacking(key, self.layers)
                 if not lacking or key in entries:
                     continue
@@ -145,7 +146,7 @@ class Writer:
                 self._expected[lacking] -= 1
                 part = _layers_of(stored, [self.layers.index(layer) for layer in lacking])
                 place.shard.write(row, part)
-                entries[key] = Entry(key, place.shard.record.id, row, tokens, checksums(part))
+                entries[key] = Entry(key, place.shard.record.id, row, tokens, origin.to_json(), checksums(part))
             if self._durability == "power":
                 for place in {place.shard.record.id: place for place in taken}.values():
                     place.shard.sync(data_only=True)

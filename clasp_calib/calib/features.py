@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 from clasp_calib.cache.encode import image_key
+from clasp_calib.cache.odd import reasons_left_out
+from clasp_calib.cache.origin import Origin
+from clasp_calib.cache.pictures import named_with_reasons
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.common.samples import Sample
@@ -37,6 +40,15 @@ class Features(Protocol):
 
         Raises:
             CacheError: the picture is not cached, or damaged.
+            InputError: the picture cannot be read.
+        """
+        ...
+
+    def origin(self, sample: Sample) -> Origin:
+        """What projecting these mixtures takes besides them; see `Origin.project`.
+
+        Raises:
+            CacheError: the picture is not cached.
             InputError: the picture cannot be read.
         """
         ...
@@ -90,6 +102,10 @@ class CachedFeatures:
         weights_Ml = alpha_Ml.to(torch.float32).cpu().numpy()
         return torch.from_numpy(self._store.fused(self.key(sample), self.layers, weights_Ml))
 
+    def origin(self, sample: Sample) -> Origin:
+        """See `Features`."""
+        return self._store.origin(self.key(sample))
+
     def key(self, sample: Sample) -> str:
         """What the sample's picture is cached under: its content."""
         return self._key(picture_of(sample))
@@ -97,11 +113,14 @@ class CachedFeatures:
     def check(self, samples: Sequence[Sample]) -> None:
         """See `Features`."""
         pictures = {self.key(s): s for s in samples}
-        missing = [pictures[key] for key in self._store.missing(pictures, self.layers)]
+        missing = [picture_of(pictures[key]) for key in self._store.missing(pictures, self.layers)]
         if missing:
+            left_out = named_with_reasons(reasons_left_out(self._store.root, missing))
+            mend = f"cache-features left out {left_out}; mend these files or remove their rows, and "
+            layers = ",".join(map(str, self.layers))
             raise CacheError(
-                f"{len(missing)} of {len(pictures)} pictures are not cached (first: {missing[0].image}); "
-                f"run `clasp-calib cache-features --layers {','.join(map(str, self.layers))}` with the same samples"
+                f"{len(missing)} of {len(pictures)} pictures are not cached (first: {missing[0]}); "
+                f"{mend if left_out else ''}run `clasp-calib cache-features --layers {layers}` with the same samples"
             )
 
 

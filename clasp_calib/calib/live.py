@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 from clasp_calib.cache.kernels import mixtures
+from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.precision import PrecisionError, Stored, precision_of
+from clasp_calib.cache.prepare import Prepared
+from clasp_calib.cache.states import states_of
 from clasp_calib.calib.features import content_of, picture_of
 from clasp_calib.common.errors import CacheError
 from clasp_calib.common.samples import Sample
@@ -32,7 +35,7 @@ class LiveFeatures:
     Args:
         model: its tower runs where and in what it is loaded.
         layers: the layers that may be mixed, as ``hidden_states`` counts them.
-        pixels: of a picture's key and file what the tower is shown, one row, as the processor makes it.
+        prepare: of a picture's key and file what the tower is shown, as the processor makes it.
         check: raises if a picture of these, key -> file, cannot be had.
         precision: what layers are rounded to.
 
@@ -44,19 +47,18 @@ class LiveFeatures:
         self,
         model: Any,
         layers: tuple[int, ...],
-        pixels: Callable[[str, Path], Tensor],
+        prepare: Callable[[str, Path], Prepared],
         check: Callable[[Mapping[str, Path]], None],
         precision: str,
     ):
         self._model = model
-        self._adapter = adapter_for(model)
-        if wrong := [layer for layer in layers if not 0 <= layer <= self._adapter.vision_layers]:
+        last = adapter_for(model).vision_layers
+        if wrong := [layer for layer in layers if not 0 <= layer <= last]:
             raise CacheError(
-                f"the tower has no layers {wrong}; expected some of 0 (the embeddings) to "
-                f"{self._adapter.vision_layers} (the last block)"
+                f"the tower has no layers {wrong}; expected some of 0 (the embeddings) to {last} (the last block)"
             )
         self.layers = layers
-        self._pixels = pixels
+        self._prepare = prepare
         self._check = check
         self._precision = precision_of(precision)
         self._key = cache(content_of)
@@ -64,10 +66,14 @@ class LiveFeatures:
 
     def fused(self, sample: Sample, alpha_Ml: Tensor) -> Tensor:
         """See `clasp_calib.calib.features.Features`."""
-        stored = self._encoded(self.key(sample), picture_of(sample))
+        stored, _ = self._encoded(self.key(sample), picture_of(sample))
         slabs = [stored.at(slice(place, place + 1)) for place in range(len(self.layers))]
         weights_Ml = alpha_Ml.to(torch.float32).cpu().numpy()
         return torch.from_numpy(mixtures(slabs, weights_Ml, self._precision.name))
+
+    def origin(self, sample: Sample) -> Origin:
+        """See `clasp_calib.calib.features.Features`."""
+        return self._encoded(self.key(sample), picture_of(sample))[1]
 
     def key(self, sample: Sample) -> str:
         """What the sample's picture would be cached under: its content."""
@@ -77,13 +83,10 @@ class LiveFeatures:
         """See `clasp_calib.calib.features.Features`."""
         self._check({self.key(sample): picture_of(sample) for sample in samples})
 
-    @torch.inference_mode()
-    def _encode(self, key: str, picture: Path) -> Stored:
-        place = next(self._adapter.vision_tower(self._model).parameters())
-        pixels = self._pixels(key, picture).to(place.device, place.dtype)
-        layers_LTC = self._adapter.capture(self._model, pixels)[0, list(self.layers)]
+    def _encode(self, key: str, picture: Path) -> tuple[Stored, Origin]:
+        [(layers_LTC, origin)] = states_of(self._model, [self._prepare(key, picture)], self.layers)
         try:
-            return self._precision.encode(layers_LTC)
+            return self._precision.encode(layers_LTC), origin
         except PrecisionError as error:
             raise CacheError(
                 f"layer {self.layers[error.layer]} of {picture} has {error}; leave this layer out of the space"

@@ -12,12 +12,12 @@ from clasp_calib.cache.fingerprint import encoder_fingerprint, pictures_fingerpr
 from clasp_calib.cache.pictures import check_headers
 from clasp_calib.cache.pixels import LAYER, read_pixels
 from clasp_calib.cache.precision import PIXELS
+from clasp_calib.cache.prepare import Broken, Prepared, Preparer
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.calib.features import CachedFeatures, Features
 from clasp_calib.calib.live import LiveFeatures
 from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.pictures import load_picture
 
 PRECISION = "float16"
 """What live layers are rounded to: what a cache keeps unless it is told otherwise."""
@@ -50,34 +50,37 @@ def open_source(cache: Path | None, model: Any, processor: Any) -> Source:
     """
     encoder = encoder_fingerprint(model, processor)
     if cache is None:
-        return _live(model, encoder, _from_files(processor), _are_pictures)
+        return _live(model, encoder, _from_files(model, processor), _are_pictures)
     store = FeatureStore.open(cache)
     if store.precision is PIXELS:
         store = FeatureStore.open(cache, encoder=pictures_fingerprint(processor))
-        return _live(model, encoder, lambda key, _: read_pixels(store, processor, key), _cached_in(store))
+        return _live(model, encoder, lambda key, _: _from_pixels(read_pixels(store, processor, key)), _cached_in(store))
     store = FeatureStore.open(cache, encoder=encoder)
     return Source(store.layers, encoder, store.precision.name, lambda layers: CachedFeatures(store, layers))
 
 
 def _live(
-    model: Any, encoder: str, pixels: Callable[[str, Path], Tensor], check: Callable[[Mapping[str, Path]], None]
+    model: Any, encoder: str, prepare: Callable[[str, Path], Prepared], check: Callable[[Mapping[str, Path]], None]
 ) -> Source:
     adapter = adapter_for(model)
     offered = auto_layers(adapter.vision_layers, adapter.own_layer)
-    return Source(offered, encoder, PRECISION, lambda layers: LiveFeatures(model, layers, pixels, check, PRECISION))
+    return Source(offered, encoder, PRECISION, lambda layers: LiveFeatures(model, layers, prepare, check, PRECISION))
 
 
-def _from_files(processor: Any) -> Callable[[str, Path], Tensor]:
-    images = getattr(processor, "image_processor", processor)
+def _from_files(model: Any, processor: Any) -> Callable[[str, Path], Prepared]:
+    preparer = Preparer(processor, adapter_for(model).pixel_names)
 
-    def pixels(_: str, picture: Path) -> Tensor:
-        try:
-            prepared: Tensor = images(images=[load_picture(picture)], return_tensors="pt")["pixel_values"]
-        except Exception as error:  # Pillow's readers raise whatever damaged data makes them raise.
-            raise InputError(f"the picture {picture} cannot be read ({error}); mend it or remove its rows") from error
+    def prepare(_: str, picture: Path) -> Prepared:
+        prepared = preparer(picture)
+        if isinstance(prepared, Broken):
+            raise InputError(f"the picture {picture} cannot be read ({prepared.reason}); mend it or remove its rows")
         return prepared
 
-    return pixels
+    return prepare
+
+
+def _from_pixels(pixels: Tensor) -> Prepared:
+    return Prepared("image", pixels.numpy(), {}, "", 0.0, 0.0)
 
 
 def _are_pictures(pictures: Mapping[str, Path]) -> None:

@@ -1,7 +1,7 @@
 """``clasp-calib cache-features``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,7 +22,12 @@ from clasp_calib.commands.output import emit, say
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
+if TYPE_CHECKING:
+    from clasp_calib.cache.report import CacheReport, Times
+
 Durability = Literal["process", "power"]
+_NAMED = 5
+"""Odd pictures that are printed; the others stand in the file."""
 
 
 def cache_features(
@@ -31,7 +36,12 @@ def cache_features(
     samples: SamplesOption = None,
     layers: Annotated[str, typer.Option(help="'auto', or hidden_states indices such as 3,9,15,23.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Cache directory; default: cache/ of the run.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures of one forward.")] = 8,
+    batch_size: Annotated[int, typer.Option("--batch", "--batch-size", min=1, help="Pictures of one forward.")] = 8,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that decode pictures; 0: threads; default: by the number of pictures."),
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="End with exit code 1 if a picture had to be left out.")] = False,
     verify: Annotated[bool, typer.Option(help="Check all that is cached first; encode damaged entries again.")] = False,
     precision: Annotated[str, typer.Option(help="Keep features as float16, bfloat16 or int8.")] = "float16",
     durability: Annotated[
@@ -90,20 +100,46 @@ def cache_features(
         wanted,
         target,
         batch_size=batch_size,
+        workers=workers,
         device=device,
         verify=verify,
         precision=precision,
         durability=durability,
     )
     if as_json:
-        emit({"out": target, **vars(report)})
-        return
+        shown = {**vars(report), "times": _times(report.times), "odd": [vars(odd) for odd in report.odd]}
+        emit({"out": target, **shown})
+    else:
+        _say(report, target)
+        say(f"cached in {target}; next: clasp-calib search --run {run} --model {model} --budget 192")
+    if strict and report.left_out:
+        raise typer.Exit(1)
+
+
+def _say(report: "CacheReport", target: Path) -> None:
+    from clasp_calib.cache.odd import FILE
+
     say(
         f"{report.unique} different pictures of {report.pictures} samples: {report.encoded} encoded, "
         f"{report.skipped} were there; layers {', '.join(map(str, report.layers))}; "
         f"{report.bytes / 2**20:.1f} MiB; {report.seconds:.1f} s"
     )
-    say(f"cached in {target}; next: clasp-calib search --run {run} --model {model} --budget 192")
+    times, workers = report.times, f"{report.workers} processes" if report.workers else "threads"
+    if report.encoded:
+        say(
+            f"encoder: {times.encode:.1f} s at work, {times.wait_for_pictures:.1f} s waiting for pictures, "
+            f"{times.wait_for_cache:.1f} s ({times.share_waited_for_cache:.1%}) for the cache; beside it {workers} "
+            f"decoded {times.decode:.1f} s and preprocessed {times.preprocess:.1f} s, a writer took {times.write:.1f} s"
+        )
+    for odd in report.odd[:_NAMED]:
+        say(f"{'left out' if odd.left_out else 'not seen whole'}: {odd.image}: {odd.reason}")
+    if report.odd:
+        left_out = len(report.left_out)
+        say(f"{left_out} files left out, {len(report.odd) - left_out} not seen whole; all are named in {target / FILE}")
+
+
+def _times(times: "Times") -> dict[str, float]:
+    return {**vars(times), "share_waited_for_cache": times.share_waited_for_cache}
 
 
 def _layers(text: str) -> tuple[int, ...] | None:

@@ -7,14 +7,23 @@ from PIL import Image, ImageOps
 from clasp_calib.common.errors import InputError
 
 
+def as_seen(image: Image.Image) -> Image.Image:
+    """A picture as transformers' ``load_image`` hands it on: upright according to its EXIF orientation, in RGB.
+
+    Raises:
+        Exception: whatever Pillow's reader raises for damaged data.
+    """
+    return ImageOps.exif_transpose(image).convert("RGB")
+
+
 def load_picture(path: Path) -> Image.Image:
-    """Decode a file as transformers does: upright according to its EXIF orientation, in RGB.
+    """Decode a file; see `as_seen`.
 
     Raises:
         Exception: whatever Pillow's reader raises for damaged data.
     """
     with Image.open(path) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
+        return as_seen(image)
 
 
 def open_picture(path: Path) -> Image.Image:

@@ -126,10 +126,10 @@ def test_what_cannot_be_opened_is_refused(tmp_path):
 
 
 def test_a_newer_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("clasp_calib.cache.store.FORMAT", "3")
+    monkeypatch.setattr("clasp_calib.cache.store.FORMAT", "4")
     writer(tmp_path).close()
     monkeypatch.undo()
-    with pytest.raises(CacheError, match="has format 3, this version reads 2"):
+    with pytest.raises(CacheError, match="has format 4, this version reads 3"):
         FeatureStore.open(tmp_path)
 
 

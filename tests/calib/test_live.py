@@ -13,6 +13,7 @@ from clasp_calib.calib.evaluator import Evaluator, Pruning
 from clasp_calib.calib.live import LiveFeatures
 from clasp_calib.calib.sources import open_source
 from clasp_calib.common.errors import CacheError, InputError
+from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.schedule import Schedule
 
 LAYERS = (0, 1, 2, 3, 4)
@@ -67,8 +68,8 @@ def test_scores_are_those_of_the_cache(bench, places, kind):
 
 def test_a_picture_is_encoded_once_for_questions_that_follow_one_another(bench, places, monkeypatch):
     live, runs = features(bench, places, "live"), []
-    capture = live._adapter.capture
-    monkeypatch.setattr(live._adapter, "capture", lambda *given: runs.append(1) or capture(*given), raising=False)
+    prepare = live._prepare
+    monkeypatch.setattr(live, "_prepare", lambda *given: runs.append(1) or prepare(*given))
     for sample in bench.samples[:6]:
         live.fused(sample, ALPHA_ML)
     assert len(runs) == len({sample.image for sample in bench.samples[:6]}) == 2
@@ -108,13 +109,14 @@ def test_pictures_that_cannot_be_read_are_named(bench, places, tmp_path):
 
 def test_a_layer_that_cannot_be_rounded_is_named(bench, places, monkeypatch):
     live = features(bench, places, "live")
-    capture = live._adapter.capture
+    adapter = type(adapter_for(bench.model))
+    capture = adapter.capture
 
     def large(*given):
         captured_BLTC = capture(*given).clone()
         captured_BLTC[0, 2, 3, 4] = 1e6
         return captured_BLTC
 
-    monkeypatch.setattr(live._adapter, "capture", large, raising=False)
+    monkeypatch.setattr(adapter, "capture", large)
     with pytest.raises(CacheError, match=r"layer 2 of .*png has values up to 1e\+06, which float16 cannot hold; leave"):
         live.fused(bench.samples[0], ALPHA_ML)

@@ -62,6 +62,26 @@ class Adapter(Protocol):
         ...
 
     @property
+    def patch_tokens(self) -> int | None:
+        """R x T of what one file becomes to the tower; None where files differ in it."""
+        ...
+
+    @property
+    def vision_width(self) -> int:
+        """C, the width of the tower's states."""
+        ...
+
+    @property
+    def size_names(self) -> Mapping[str, Sequence[str]]:
+        """For every modality the ``sizes`` that `capture` and `project` take, as the processor names them."""
+        ...
+
+    @property
+    def taps(self) -> Sequence[int]:
+        """States that the model projects beside its own layer's; `project` refuses where there are any."""
+        ...
+
+    @property
     def vision_layers(self) -> int:
         """L_v, the blocks of the tower; its states are 0..L_v, 0 being what enters the first block."""
         ...
@@ -146,13 +166,21 @@ class Adapter(Protocol):
         """
         ...
 
-    def capture(self, model: nn.Module, pixels: Tensor, modality: str = "image", **sizes: Tensor) -> Tensor:
-        """Patch tokens of all states, [B, L_v + 1, T, C], without class tokens that the projector does not see.
+    def capture(
+        self,
+        model: nn.Module,
+        pixels: Tensor,
+        modality: str = "image",
+        layers: Sequence[int] | None = None,
+        **sizes: Tensor,
+    ) -> Tensor:
+        """Patch tokens of states, [B, L, T, C], without class tokens that the projector does not see.
 
         Args:
             model: what the adapter is for.
             pixels: of pictures of one size, as the processor makes them.
             modality: ``image`` or ``video``.
+            layers: which of the states 0..L_v, in the order that they are wanted; None for all.
             sizes: what else the processor says of these pictures, such as ``image_sizes`` or ``image_grid_thw``.
 
         Raises:

@@ -83,6 +83,11 @@ class LlavaAdapter(LayerAdapter):
         """Every picture has the tower's patches."""
         return self._row_tokens("image")
 
+    @property
+    def patch_tokens(self) -> int:
+        """The same: the projector keeps their number."""
+        return self.tokens_per_image
+
     def layouts(self, model: nn.Module, inputs: Mapping[str, Any]) -> list[Layout]:
         """Every token is a patch."""
         grid = self._tile_grid

@@ -16,6 +16,7 @@ class LlavaNextAdapter(LayerAdapter):
 
     ragged = True
     laid_out = True
+    size_names: Mapping[str, Sequence[str]] = {"image": ("image_sizes",), "video": ()}
 
     def rows(self, inputs: Mapping[str, Any], modality: str = "image") -> list[int]:
         """Tiles of every picture."""

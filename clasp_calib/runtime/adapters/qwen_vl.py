@@ -19,6 +19,7 @@ class Qwen2VLAdapter(TowerAdapter):
 
     towers: Mapping[str, str] = {"image": "visual", "video": "visual"}
     pixel_names: Mapping[str, str] = {"image": "pixel_values", "video": "pixel_values_videos"}
+    size_names: Mapping[str, Sequence[str]] = {"image": ("image_grid_thw",), "video": ("video_grid_thw",)}
     ragged = True
     laid_out = True
 
@@ -26,6 +27,12 @@ class Qwen2VLAdapter(TowerAdapter):
         super().__init__(config)
         self.vision_layers: int = config.vision_config.depth
         self.own_layer: int = self.vision_layers
+
+    @property
+    def vision_width(self) -> int:
+        """Qwen2-VL calls it ``embed_dim``, and ``hidden_size`` what the merger gives."""
+        vision = self.config.vision_config
+        return int(getattr(vision, "embed_dim", None) or vision.hidden_size)
 
     def vision_blocks(self, model: nn.Module, modality: str = "image") -> Sequence[nn.Module]:
         """The tower's blocks."""
@@ -115,6 +122,10 @@ class Qwen3VLAdapter(Qwen2VLAdapter):
     """
 
     laid_out = False  # deepstack adds features of tokens that never entered the decoder
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.taps: Sequence[int] = tuple(block + 1 for block in config.vision_config.deepstack_visual_indexes)
 
     def project(self, model: nn.Module, fused_BTC: Tensor, modality: str = "image", **sizes: Tensor) -> list[Tensor]:
         """Refused: one fused map has not the states that deepstack projects."""

@@ -25,7 +25,9 @@ class TowerAdapter:
 
     towers: Mapping[str, str] = {"image": "vision_tower"}
     pixel_names: Mapping[str, str] = {"image": "pixel_values"}
+    size_names: Mapping[str, Sequence[str]] = {"image": (), "video": ()}
     ragged = False
+    taps: Sequence[int] = ()
     vision_layers: int
     own_layer: int
 
@@ -41,6 +43,16 @@ class TowerAdapter:
             f"pictures of a {self.config.model_type} model differ in their number of visual tokens; "
             "give budgets in percent, and do not ask for one number"
         )
+
+    @property
+    def patch_tokens(self) -> int | None:
+        """Files differ in it, unless a subclass knows better."""
+        return None
+
+    @property
+    def vision_width(self) -> int:
+        """What most towers call ``hidden_size``."""
+        return int(self.config.vision_config.hidden_size)
 
     def language_model(self, model: nn.Module) -> nn.Module:
         """The text model."""
@@ -99,20 +111,28 @@ class TowerAdapter:
         """Put ``fused`` where the model looks for the state that it projects."""
         raise NotImplementedError
 
-    def capture(self, model: nn.Module, pixels: Tensor, modality: str = "image", **sizes: Tensor) -> Tensor:
-        """All states of the tower, [B, L_v + 1, T, C]."""
+    def capture(
+        self,
+        model: nn.Module,
+        pixels: Tensor,
+        modality: str = "image",
+        layers: Sequence[int] | None = None,
+        **sizes: Tensor,
+    ) -> Tensor:
+        """States of the tower, [B, L, T, C]."""
+        wanted = range(self.vision_layers + 1) if layers is None else layers
         rows = self.rows({self.pixel_names[modality]: pixels, **sizes}, modality)
         if len(set(rows)) > 1:
             raise ModelError(f"these pictures are of different sizes ({rows} rows); capture pictures of one size")
         states: dict[int, Tensor] = {}
         with (
-            recorded_states(self.vision_blocks(model, modality), range(self.vision_layers + 1), states),
+            recorded_states(self.vision_blocks(model, modality), wanted, states),
             self._tower_replaced(model, modality, _Recorder(self.vision_tower(model, modality))),
             suppress(_EncodedError),
         ):
             self._features(model, pixels, modality, sizes)
         cut = self._cut(modality)
-        maps = [states[layer] for layer in range(self.vision_layers + 1)]
+        maps = [states[layer] for layer in wanted]
         maps = [map_RTC.reshape(len(map_RTC), -1, map_RTC.shape[-1])[:, cut:] for map_RTC in maps]
         return torch.stack([map_RTC.reshape(len(rows), -1, map_RTC.shape[-1]) for map_RTC in maps], dim=1)
 
@@ -154,7 +174,8 @@ class TowerAdapter:
 
     def _features(self, model: nn.Module, pixels: Tensor, modality: str, sizes: Mapping[str, Tensor]) -> Any:
         getter = getattr(self.multimodal_model(model), f"get_{modality}_features")
-        return getter(**{self.pixel_names[modality]: pixels}, **sizes, return_dict=True)
+        placed = {name: size.to(pixels.device) for name, size in sizes.items()}
+        return getter(**{self.pixel_names[modality]: pixels}, **placed, return_dict=True)
 
     @contextmanager
     def _tower_replaced(self, model: nn.Module, modality: str, stand_in: nn.Module) -> Iterator[None]:

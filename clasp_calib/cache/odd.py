@@ -1,0 +1,73 @@
+"""The list, beside a cache, of pictures that were left out of it or are not seen whole.
+
+Later stages read it, to say why a picture is missing.
+"""
+
+import json
+import os
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from clasp_calib.common.errors import CacheError
+
+FILE = "odd-pictures.json"
+
+
+@dataclass(frozen=True)
+class OddPicture:
+    """One file, and what is odd about it."""
+
+    image: str
+    """Absolute path."""
+    samples: tuple[str, ...]
+    """Ids of the samples that name it."""
+    left_out: bool
+    """Whether the cache lacks it. Otherwise it is there, as the model's processor sees it."""
+    reason: str
+
+
+def odd_pictures(root: Path) -> list[OddPicture]:
+    """What is odd about the pictures of the cache at ``root``; nothing if no list is there.
+
+    Raises:
+        CacheError: the list is damaged.
+    """
+    path = root / FILE
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [OddPicture(**{**row, "samples": tuple(row["samples"])}) for row in rows]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CacheError(f"cannot read {path} ({error}); remove it, and cache-features writes it anew") from error
+
+
+def reasons_left_out(root: Path, files: Iterable[Path]) -> dict[Path, str]:
+    """Those of ``files`` that the cache at ``root`` had to leave out, and why.
+
+    Raises:
+        CacheError: the list is damaged.
+    """
+    reasons = {odd.image: odd.reason for odd in odd_pictures(root) if odd.left_out}
+    return {path: reasons[image] for path in files if (image := os.path.abspath(path)) in reasons}
+
+
+def record_odd_pictures(root: Path, files: Collection[Path], found: Iterable[OddPicture]) -> None:
+    """Bring the list up to date: what it says of ``files`` is replaced, the rest stays.
+
+    Raises:
+        CacheError: the old list is damaged, or the new one cannot be written.
+    """
+    anew = {os.path.abspath(path) for path in files}
+    rows = [odd for odd in odd_pictures(root) if odd.image not in anew] + list(found)
+    path = root / FILE
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    partial = path.with_name(FILE + ".tmp")
+    try:
+        partial.write_text(json.dumps([asdict(odd) for odd in rows], indent=1), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise CacheError(f"cannot write {path} ({error.strerror}); make room or choose another place") from error

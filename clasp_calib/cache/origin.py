@@ -1,0 +1,76 @@
+"""What a stored picture's tokens are: rows of which tower, of which sizes, and how they are projected again.
+
+Our choice: the sizes are stored with the picture rather than worked out anew from it, so that a reader needs neither
+the file nor the processor, and a file that changed its place or its bytes cannot give others.
+
+M mixtures, B pictures that the file is to the adapter (tiles of InternVL, else one), T tokens of the file, C width of
+the tower, N visual tokens, D width of the decoder.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from clasp_calib.runtime.adapters.base import Adapter
+
+Sizes = Mapping[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How the patch tokens [T, C] of one file are arranged."""
+
+    modality: str = "image"
+    pictures: int = 1
+    """B: T is B times the tokens of one."""
+    sizes: Sizes = field(default_factory=dict)
+    """What the processor says of the file besides its pixels, such as ``image_grid_thw``, as lists."""
+    note: str = ""
+    """What of the file the model does not see; empty as a rule."""
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What `to_json` wrote."""
+        return cls(**json.loads(text))
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+    def forward_arguments(self) -> dict[str, Tensor]:
+        """The sizes as ``forward`` and ``generate`` take them, for one file."""
+        return {name: torch.tensor(value) for name, value in self.sizes.items()}
+
+    def project(self, adapter: Adapter, model: Any, fused_MTC: Tensor) -> list[list[Tensor]]:
+        """Visual tokens of each mixture of this file.
+
+        The lists of several files or mixtures, joined in the order of the prompts' rows, are what
+        `Adapter.encoder_outputs` takes.
+
+        Args:
+            adapter: of the model.
+            model: whose projector is used.
+            fused_MTC: mixtures of the file's states, of any floating dtype.
+
+        Returns:
+            M lists of B tensors [N, D].
+
+        Raises:
+            ModelError: see `Adapter.project`.
+        """
+        mixtures, tokens, channels = fused_MTC.shape
+        maps_BTC = fused_MTC.reshape(mixtures * self.pictures, tokens // self.pictures, channels)
+        visual = adapter.project(model, maps_BTC, self.modality, **self.tower_sizes(adapter, mixtures))
+        return [visual[at : at + self.pictures] for at in range(0, len(visual), self.pictures)]
+
+    def tower_sizes(self, adapter: Adapter, copies: int = 1) -> dict[str, Tensor]:
+        """The sizes that `Adapter.capture` and `Adapter.project` take, of ``copies`` of this file."""
+        return {
+            name: torch.tensor(self.sizes[name] * copies)
+            for name in adapter.size_names[self.modality]
+            if name in self.sizes
+        }

@@ -1,0 +1,107 @@
+"""From a file to what the tower takes, as the model's own processor makes it. Runs in worker processes too.
+
+Arrays are numpy's rather than torch's: torch would hand them to another process through shared memory, of which a
+container has little.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from clasp_calib.runtime.pictures import as_seen
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
+"""What a video's name ends in; anything else is opened as an image."""
+_OF_THE_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One file, ready for the tower."""
+
+    modality: str
+    pixels: npt.NDArray[Any]
+    """As the processor makes them of this file alone."""
+    sizes: Mapping[str, list[Any]]
+    """What else it says of the file; see `clasp_calib.cache.origin.Origin`."""
+    note: str
+    """What of the file the model does not see; empty as a rule."""
+    decode_seconds: float
+    preprocess_seconds: float
+
+
+@dataclass(frozen=True)
+class Broken:
+    """One file that cannot be had, and why."""
+
+    reason: str
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is taken for a video, by its name."""
+    return path.suffix.lower() in VIDEOS
+
+
+@dataclass(frozen=True)
+class Preparer:
+    """Decodes and preprocesses files; can be sent to another process."""
+
+    processor: "ProcessorMixin"
+    pixel_names: Mapping[str, str]
+    """Of the adapter: for every modality what the processor calls its pixels."""
+
+    def __call__(self, path: Path) -> Prepared | Broken:
+        """Prepare one file. Nothing that is wrong with the file is raised: the others go on."""
+        try:
+            return self._video(path) if is_video(path) else self._image(path)
+        except Exception as error:  # Pillow's readers and the processors raise whatever odd data makes them raise.
+            return Broken(f"{error}" or type(error).__name__)
+
+    def _image(self, path: Path) -> Prepared:
+        begun = time.perf_counter()
+        with Image.open(path) as image:
+            note, picture = unseen(image), as_seen(image)
+        decoded = time.perf_counter()
+        # With a text, as for an answer: some processors cut tiles only then, and some insist on one.
+        made: Any = self.processor(images=[picture], text=self.processor.image_token, return_tensors="pt")
+        return self._prepared("image", made, note, decoded - begun, time.perf_counter() - decoded)
+
+    def _video(self, path: Path) -> Prepared:
+        if "video" not in self.pixel_names or getattr(self.processor, "video_processor", None) is None:
+            raise ValueError("this is a video, and the model takes images only")
+        begun = time.perf_counter()
+        # transformers decodes it: which frames are wanted is the processor's choice. So there is one time for both.
+        made: Any = self.processor(videos=[str(path)], text=self.processor.video_token, return_tensors="pt")
+        return self._prepared("video", made, "", 0.0, time.perf_counter() - begun)
+
+    def _prepared(
+        self, modality: str, made: Mapping[str, Any], note: str, decode_seconds: float, preprocess_seconds: float
+    ) -> Prepared:
+        pixels = self.pixel_names[modality]
+        sizes = {name: _as_list(value) for name, value in made.items() if name not in (pixels, *_OF_THE_TEXT)}
+        return Prepared(modality, np.asarray(made[pixels]), sizes, note, decode_seconds, preprocess_seconds)
+
+
+def unseen(image: Image.Image) -> str:
+    """What of an opened image is lost when transformers makes RGB of it; empty if nothing is."""
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # whose second frame is a preview or another eye's
+        return f"only the first of {frames} frames is seen"
+    if image.mode.startswith(("I", "F")):
+        return f"pixels of mode {image.mode} are cut off at 255, not scaled to it; save it with 8 bits a channel"
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
+        return "it is partly transparent, and the colours beneath are seen"
+    return ""
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value.tolist() if hasattr(value, "tolist") else value)

@@ -1,0 +1,70 @@
+"""Transformers' own processors of images for the tiny architectures, in their variants that need no torchvision."""
+
+from tiny_models import tiny_tokenizer
+from transformers import (
+    CLIPImageProcessorPil,
+    GotOcr2ImageProcessorPil,
+    InternVLProcessor,
+    LlavaNextImageProcessorPil,
+    LlavaNextProcessor,
+    LlavaOnevisionImageProcessorPil,
+    LlavaOnevisionProcessor,
+    LlavaProcessor,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessorPil,
+    Qwen2VLProcessor,
+    VideoLlavaImageProcessor,
+    VideoLlavaProcessor,
+)
+
+PINPOINTS = [[56, 112], [112, 56], [112, 112]]
+_CROPPED = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
+_SQUARE = {"height": 56, "width": 56}
+_CLIP = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+
+
+def without_videos(processor_class):
+    """The processor, which does not insist on a video processor: each of these needs torchvision."""
+    return type(processor_class.__name__, (processor_class,), {"check_argument_for_proper_class": lambda *_: None})
+
+
+def tokenizer(**tokens):
+    """One that knows the tokens of a kind of picture by the names that processors look for."""
+    made = tiny_tokenizer()
+    made.add_tokens(list(tokens.values()), special_tokens=True)
+    for name, token in tokens.items():
+        setattr(made, name, token)
+        setattr(made, f"{name}_id", made.convert_tokens_to_ids(token))
+    return made
+
+
+def qwen(processor_class):
+    tokens = tokenizer(image_token="<image>", video_token="<video>")
+    images = Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=28 * 28 * 16)
+    return without_videos(processor_class)(images, tokens, chat_template="none")
+
+
+IMAGE_PROCESSORS = {
+    "llava": lambda: LlavaProcessor(CLIPImageProcessorPil(**_CROPPED), tiny_tokenizer(), **_CLIP),
+    "llava_next": lambda: LlavaNextProcessor(
+        LlavaNextImageProcessorPil(image_grid_pinpoints=PINPOINTS, **_CROPPED), tiny_tokenizer(), **_CLIP
+    ),
+    "llava_onevision": lambda: without_videos(LlavaOnevisionProcessor)(
+        LlavaOnevisionImageProcessorPil(size=_SQUARE, image_grid_pinpoints=PINPOINTS),
+        tokenizer(video_token="<video>"),
+        num_image_tokens=16,
+        vision_feature_select_strategy="full",
+    ),
+    "video_llava": lambda: without_videos(VideoLlavaProcessor)(
+        VideoLlavaImageProcessor(**_CROPPED), None, tokenizer(video_token="<video>"), **_CLIP
+    ),
+    "qwen2_vl": lambda: qwen(Qwen2VLProcessor),
+    "qwen2_5_vl": lambda: qwen(Qwen2_5_VLProcessor),
+    "internvl": lambda: without_videos(InternVLProcessor)(
+        GotOcr2ImageProcessorPil(size={"height": 112, "width": 112}),
+        tokenizer(
+            start_image_token="<img>", end_image_token="</img>", context_image_token="<image>", video_token="<video>"
+        ),
+        image_seq_length=16,
+    ),
+}
