@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from clasp_calib.cache.prepare import is_video
+from clasp_calib.cache.prepare import is_video, large_pictures_allowed
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_file
 from clasp_calib.common.progress import track
@@ -82,7 +82,7 @@ def headers(files: Mapping[K, Path]) -> tuple[dict[K, tuple[int, int]], dict[K, 
             if is_video(path):
                 sizes[key] = (0, 0)
             else:
-                with Image.open(path) as image:
+                with large_pictures_allowed(), Image.open(path) as image:
                     sizes[key] = image.size
         except Exception as error:  # Pillow's readers raise whatever a malformed header makes them raise.
             broken[key] = str(error)

@@ -18,7 +18,7 @@ from typing import Generic, Self, TypeVar
 
 from PIL import Image
 
-from clasp_calib.cache.prepare import Broken, Prepared, Preparer
+from clasp_calib.cache.prepare import Broken, Prepared, Preparer, large_pictures_allowed
 from clasp_calib.common.errors import CacheError
 
 T = TypeVar("T")
@@ -64,9 +64,7 @@ def prepared_ahead(preparer: Preparer, files: Sequence[Path], workers: int, ahea
 
 @contextmanager
 def _executor(preparer: Preparer, workers: int) -> Iterator[tuple[Executor, Callable[[Path], Prepared | Broken]]]:
-    with warnings.catch_warnings():
-        # Pillow warns of pictures of 90 million pixels, and refuses those of 180 million; the former are fine.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with large_pictures_allowed():
         if workers:
             # Spawned rather than forked: a fork inherits the locks of torch's threads and cannot use CUDA's.
             pool: Executor = ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, (preparer,))
@@ -84,7 +82,7 @@ def _begin_worker(preparer: Preparer) -> None:
 
     global _preparer  # noqa: PLW0603 - an initializer has no other way to leave something for the calls
     _preparer = preparer
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # as in `large_pictures_allowed`, for good
     torch.set_num_threads(1)  # There is a process for every core already.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

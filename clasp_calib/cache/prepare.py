@@ -5,7 +5,9 @@ container has little.
 """
 
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +46,14 @@ class Broken:
     """One file that cannot be had, and why."""
 
     reason: str
+
+
+@contextmanager
+def large_pictures_allowed() -> Iterator[None]:
+    """Be silent about pictures of 90 million pixels; those of 180 million Pillow refuses, as bombs, all the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
 
 
 def is_video(path: Path) -> bool:
