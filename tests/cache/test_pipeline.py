@@ -229,6 +229,6 @@ def children(process):
 def stored(root, key):
     try:
         with FeatureStore.open(root) as store:
-            return not store.missing([key], store.layers)
+            return not store.missing([key], [1])
     except CacheError:
         return False
