@@ -159,12 +159,11 @@ def test_what_is_not_seen_whole_is_noted_also_when_it_is_cached_already(bench, t
         assert tuple(odd_pictures(tmp_path / "cache")) == report.odd
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_what_cannot_be_read_is_left_out_and_named(bench, tmp_path, workers):
+def test_what_cannot_be_read_is_left_out_and_named(bench, tmp_path):
     samples = [*made(tmp_path, LEFT_OUT), good(tmp_path)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        report = cache_features(*bench, samples, [3], tmp_path / "cache", batch_size=2, workers=workers)
+        report = cache_features(*bench, samples, [3], tmp_path / "cache", batch_size=2)
     assert (report.pictures, report.unique, report.encoded) == (len(samples), 1, 1)
     reasons = {Path(odd.image).name: odd.reason for odd in report.left_out}
     assert set(reasons) == set(LEFT_OUT)

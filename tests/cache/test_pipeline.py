@@ -2,22 +2,20 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
+from stub_preparer import Stub, prepared
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from clasp_calib.cache.encode import cache_features, image_key
 from clasp_calib.cache.index import Index
 from clasp_calib.cache.pipeline import BackgroundWriter, prepared_ahead, workers_for
-from clasp_calib.cache.prepare import Broken, Prepared
+from clasp_calib.cache.prepare import Broken
 from clasp_calib.cache.states import in_batches
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import CacheError
@@ -28,23 +26,6 @@ from speaking_models import write_picture
 from tiny_models import tiny_llava_directory
 
 FILES = [Path(f"{number}") for number in range(40)]
-
-
-def prepared(shape=(1, 3, 4, 4), modality="image"):
-    return Prepared(modality, np.zeros(shape, np.float32), {}, "", 0.0, 0.0)
-
-
-@dataclass(frozen=True)
-class Stub:
-    """Prepares what a test wants; found again by a worker process, since it is a module's."""
-
-    deadly: str = ""
-
-    def __call__(self, path):
-        if path.name == self.deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.002 * (int(path.name) % 3))
-        return Broken("odd") if int(path.name) % 7 == 6 else prepared((1, int(path.name)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -188,6 +169,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_written(bench, samples, tm
     assert (report.skipped, report.encoded) == (4, 8)
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_command_that_is_killed(checkpoint, tmp_path):
     rows = [f'{{"image": "{number}.png", "question": "?"}}\n' for number in range(1500)]
     for number in range(1500):
