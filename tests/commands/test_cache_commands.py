@@ -1,5 +1,6 @@
 """``clasp-calib cache``: damage is told by the exit code, repaired, and only what was dropped is encoded again."""
 
+import json
 import shutil
 
 import pytest
@@ -81,3 +82,31 @@ def test_pixels_serve_search_and_evaluate_as_layers_do(copied, command):
     ended = command("cache-features", *copied.words)
     assert ended.code == 2
     assert "was made with the encoder [pictures:" in ended.err
+
+
+def test_odd_pictures_are_named_and_strict_ends_otherwise(copied, command, tmp_path):
+    samples = tmp_path / "samples.jsonl"
+    rows = [{"image": str(copied.picture), "question": "?"}, {"image": "lost.png", "question": "?"}]
+    samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("cache-features", "--run", tmp_path / "run", "--model", copied.model, "--samples", samples)
+    ended = command(*words)
+    assert ended.code == 0
+    assert f"left out: {tmp_path / 'lost.png'}: No such file or directory" in ended.out
+    assert "1 files left out, 0 not seen whole; all are named in" in ended.out
+    ended = command(*words, "--strict", "--json")
+    assert ended.code == 1
+    assert [odd["samples"] for odd in ended.json["odd"]] == [["1"]]
+    samples.write_text(json.dumps(rows[0]) + "\n")
+    assert command(*words, "--strict").code == 0
+
+
+def test_the_report_says_where_the_time_went(copied, command, tmp_path):
+    words = ("cache-features", *copied.words, "--workers", "0", "--batch", "2", "--out")
+    times = command(*words, tmp_path / "json", "--json").json["times"]
+    assert set(times) == {
+        *("decode", "preprocess", "encode", "wait_for_pictures", "wait_for_cache", "write"),
+        "share_waited_for_cache",
+    }
+    said = command(*words, tmp_path / "text").out
+    assert "s waiting for pictures" in said
+    assert "for the cache; beside it threads decoded" in said
