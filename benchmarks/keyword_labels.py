@@ -19,9 +19,9 @@ def main() -> None:
     rows = [json.loads(line) for line in GOLD.read_text(encoding="utf-8").splitlines()]
     taxonomy = load_taxonomy()
     labeler = KeywordLabeler(load_rules(None, taxonomy), taxonomy)
-    begun = time.perf_counter()
+    begun = time.process_time()
     guessed = [taxonomy.class_of(guess.intent) for guess in labeler.label([row["question"] for row in rows])]
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     pairs = Counter((row["class"], guess) for row, guess in zip(rows, guessed, strict=True))
     totals = Counter(row["class"] for row in rows)
     recalls = {name: pairs[name, name] / totals[name] for name in taxonomy.classes}

@@ -28,6 +28,7 @@ from pydantic import (
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
+from clasp_calib.router_labeling.phrase_index import PhraseIndex
 from clasp_calib.router_labeling.taxonomy import Slug, Taxonomy, Words, describe, packaged, read_yaml
 
 RuleId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
@@ -172,6 +173,7 @@ class RuleSet(BaseModel):
     rules: tuple[Rule, ...]
     _ignored: tuple[re.Pattern[str], ...] = PrivateAttr()
     _conditions: tuple["_Condition", ...] = PrivateAttr()
+    _index: PhraseIndex = PrivateAttr()
 
     @model_validator(mode="after")
     def _compile(self) -> "RuleSet":
@@ -183,6 +185,7 @@ class RuleSet(BaseModel):
             raise ValueError(f"the word list {empty[0]!r} is empty; give it words, or remove it")
         self._ignored = tuple(_regex(regex, "ignore") for regex in self.ignore)
         self._conditions = tuple(_condition(rule, self.words) for rule in self.rules)
+        self._index = PhraseIndex([_tokens_of_any(rule, self.words) for rule in self.rules])
         return self
 
     @property
@@ -200,8 +203,8 @@ class RuleSet(BaseModel):
     def match(self, question: str) -> Rule | None:
         """The first rule that matches ``question``, or None."""
         bare = self.bare(question)
-        pairs = zip(self.rules, self._conditions, strict=True)
-        return next((rule for rule, condition in pairs if condition.holds(bare)), None)
+        places = self._index.candidates(bare)
+        return next((self.rules[place] for place in places if self._conditions[place].holds(bare)), None)
 
     def holds(self, rule: Rule, bare: str) -> bool:
         """Whether one of these rules matches a question that `bare` has prepared, whatever comes before it."""
@@ -217,6 +220,13 @@ class _Condition:
         if not all(regex.search(bare) for regex in self.wanted):
             return False
         return self.unwanted is None or not self.unwanted.search(bare)
+
+
+def _tokens_of_any(rule: Rule, words: Mapping[str, Sequence[str]]) -> list[list[list[str]]] | None:
+    """Of each phrase in ``any`` the alternatives of each word, for the index; ``None`` if there are no such phrases."""
+    phrases = [phrase_options(phrase, words)[1] for phrase in rule.pattern.any_]
+    spelled = [[[normalise(entry) for entry in token] for token in tokens if token != ["..."]] for tokens in phrases]
+    return spelled or None
 
 
 def _condition(rule: Rule, words: Mapping[str, Sequence[str]]) -> _Condition:
