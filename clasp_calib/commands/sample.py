@@ -1,0 +1,74 @@
+"""``clasp-calib sample``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, RunOption, SeedOption
+from clasp_calib.commands.output import emit, say, show
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.run_directory import RunDirectory
+
+
+def sample(
+    labels: Annotated[
+        Path | None, typer.Argument(help="Labelled table; default: labels.parquet of the run.", show_default=False)
+    ] = None,
+    run: RunOption = DEFAULT_RUN,
+    per_class: Annotated[
+        int, typer.Option(min=1, help="Calibration samples a class; selection and test get half as many each.")
+    ] = 2000,
+    balanced: Annotated[
+        bool, typer.Option("--balanced/--natural", help="As many of each class, or as many in all as they come.")
+    ] = True,
+    out: Annotated[Path | None, typer.Option(help="The drawn table; default: sample.parquet of the run.")] = None,
+    taxonomy: Annotated[Path | None, typer.Option(help="Your own taxonomy (YAML).")] = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw calibration, selection and test samples from a large labelled table; no picture is in two of them.
+
+    The same table and seed always give the same samples. Give what was drawn to the next commands with --samples.
+
+    Example: clasp-calib sample my-run/labels.parquet --run my-run --per-class 2
+    """
+    import pyarrow as pa
+
+    from clasp_calib.calib.sampling import draw
+    from clasp_calib.common.samples import read_table, rebased, samples_of, write_table
+    from clasp_calib.router_labeling.taxonomy import load_taxonomy
+
+    directory = RunDirectory(run)
+    directory.prepare()
+    path, target = labels or directory.labels, out or directory.sample
+    classes = load_taxonomy(taxonomy).classes
+    table = read_table(path)
+    samples = samples_of(table, path.parent, classes)
+    unlabelled = [s.id for s in samples if s.label is None]
+    if unlabelled:
+        raise InputError(
+            f"{path}: {len(unlabelled)} rows have no class (first id {unlabelled[0]!r}); run `clasp-calib label` first"
+        )
+    drawn = draw(samples, classes, per_class, balanced, seed)
+    splits = pa.array([drawn.splits.get(name) for name in table["id"].to_pylist()], pa.string())
+    if "split" in table.column_names:
+        table = table.drop_columns(["split"])
+    chosen = table.append_column("split", splits).filter(splits.is_valid())
+    write_table(rebased(chosen, path.parent, target.parent), target)
+    directory.record(
+        "sample", {"labels": path, "out": target, "per_class": per_class, "balanced": balanced, "seed": seed}
+    )
+    if as_json:
+        emit({"out": target, "rows": chosen.num_rows, **{k: v for k, v in vars(drawn).items() if k != "splits"}})
+        return
+    header = ["class", *drawn.wanted]
+    show(
+        f"{chosen.num_rows} of {table.num_rows} samples",
+        header,
+        [[label, *(str(counts[split]) for split in drawn.wanted)] for label, counts in drawn.counts.items()],
+    )
+    for kind, missing in drawn.short.items():
+        told = ", ".join(f"{number} of {drawn.wanted[split]} for {split}" for split, number in missing.items())
+        say(f"short: {kind} lacks {told}")
+    say(f"written to {target}; next: clasp-calib cache-features --run {run} --samples {target}")
