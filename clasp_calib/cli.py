@@ -20,6 +20,7 @@ from clasp_calib.commands.label import label
 from clasp_calib.commands.publish import publish, pull
 from clasp_calib.commands.quickstart import quickstart
 from clasp_calib.commands.route import route
+from clasp_calib.commands.sample import sample
 from clasp_calib.commands.search import search
 from clasp_calib.commands.serve_labeler import serve_labeler
 from clasp_calib.commands.train_router import train_router
@@ -37,6 +38,7 @@ app.command()(quickstart)
 app.command("serve-labeler")(serve_labeler)
 app.command()(label)
 app.command("compare-labels")(compare_labels)
+app.command()(sample)
 app.command("train-router")(train_router)
 app.command()(route)
 app.command("cache-features")(cache_features)

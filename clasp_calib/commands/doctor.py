@@ -26,7 +26,8 @@ REQUIRED = (
 OPTIONAL = {
     "vllm": "labelling with a language model in this process (--backend vllm)",
     "ray": "searching on several machines (planned: nothing uses it yet)",
-    "datasets": "reading datasets by Hub id (planned: nothing uses it yet)",
+    "datasets": "labelling saved datasets and datasets on the Hub",
+    "sklearn": "training a router (running one needs none)",
 }
 
 

@@ -1,10 +1,12 @@
 """``clasp-calib label``."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clasp_calib.commands.backends import BACKENDS, KEYWORDS, BackendOptions, backend_of
 from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, LimitOption, RunOption
 from clasp_calib.commands.output import emit, say, show
 from clasp_calib.common.errors import InputError
@@ -13,17 +15,20 @@ from clasp_calib.common.run_directory import RunDirectory
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from clasp_calib.router_labeling.journal import Asker
-    from clasp_calib.router_labeling.taxonomy import Taxonomy
-
-BACKENDS = ("keywords", "server", "vllm")
+    from clasp_calib.router_labeling.label_report import LabelReport
 
 
 def label(
-    samples: Annotated[Path, typer.Argument(help="Parquet, JSONL or CSV with a column 'question'.")],
+    samples: Annotated[
+        Path,
+        typer.Argument(
+            help="Parquet, JSONL or CSV with a column 'question'; a directory of datasets' save_to_disk; or a dataset "
+            "on the Hub, org/name@revision."
+        ),
+    ],
     run: RunOption = DEFAULT_RUN,
     out: Annotated[Path | None, typer.Option(help="Output; default: labels.parquet of the run.")] = None,
-    backend: Annotated[str, typer.Option(help=f"Who labels: {', '.join(BACKENDS)}.")] = "keywords",
+    backend: Annotated[str, typer.Option(help=f"Who labels: {', '.join(BACKENDS)}.")] = KEYWORDS,
     base_url: Annotated[
         str | None, typer.Option(help="Backend server: root of its API, such as http://127.0.0.1:8000/v1.")
     ] = None,
@@ -45,6 +50,9 @@ def label(
     column: Annotated[
         list[str], typer.Option(help="Map a column: OURS=YOURS, for instance question=prompt; repeatable.")
     ] = [],  # noqa: B006 - typer copies it
+    dataset_split: Annotated[
+        str | None, typer.Option(help="Split of a dataset directory or Hub dataset; not needed if it has one.")
+    ] = None,
     relabel: Annotated[bool, typer.Option("--relabel", help="Label rows anew that bring an intent or class.")] = False,
     limit: LimitOption = None,
     as_json: JsonOption = False,
@@ -56,30 +64,30 @@ def label(
 
     Example: clasp-calib label examples/samples.jsonl --run my-run
     """
-    from clasp_calib.common.samples import read_table, rebased, samples_of, write_table
+    from clasp_calib.common.samples import rebased, samples_of, write_table
     from clasp_calib.router_labeling.journal import JournalledLabeler
+    from clasp_calib.router_labeling.label_report import label_report, markdown
     from clasp_calib.router_labeling.labelers import KeywordLabeler
     from clasp_calib.router_labeling.rules import load_rules
     from clasp_calib.router_labeling.table import label_table
     from clasp_calib.router_labeling.taxonomy import load_taxonomy
 
-    if backend not in BACKENDS:
-        raise InputError(f"unknown backend {backend!r}; expected one of {', '.join(BACKENDS)}")
     known = load_taxonomy(taxonomy)
     override = load_rules(rules, known)
-    table = read_table(samples, _mapping(column), limit)
-    samples_of(table, samples.parent)
     directory = RunDirectory(run)
     directory.prepare()
+    home, table = _read(samples, dataset_split, _mapping(column), limit, directory)
+    samples_of(table, home)
     target = out or directory.labels
-    if backend == "keywords":
-        labeler: KeywordLabeler | JournalledLabeler = KeywordLabeler(override, known)
-    else:
-        if backend == "server":
-            asker = _server(base_url, labeler_model, revision, concurrency, timeout, api_key, known)
-        else:
-            asker = _offline(labeler_model, revision, chunk, engine, known)
-        labeler = JournalledLabeler(asker, directory.labelling, retry_failed)
+    options = BackendOptions(base_url, labeler_model, revision, concurrency, timeout, api_key, chunk, engine)
+    taken = backend_of(backend, options, known)
+    if taken.why and not as_json:
+        say(f"backend {taken.name}: {taken.why}")
+    labeler: KeywordLabeler | JournalledLabeler = (
+        KeywordLabeler(override, known)
+        if taken.asker is None
+        else JournalledLabeler(taken.asker, directory.labelling, retry_failed)
+    )
     labelled = label_table(table, labeler, known, override, classes_from_gold=not relabel)
     failed: dict[str, str] = {}
     if isinstance(labeler, JournalledLabeler):
@@ -89,72 +97,42 @@ def label(
     directory.record(
         "label",
         {
-            **{"samples": samples, "out": target, "backend": backend, "labeler": labeler.fingerprint},
+            **{"samples": samples, "out": target, "backend": taken.name, "labeler": labeler.fingerprint},
             **{"taxonomy": known.digest, "rules": override.digest},
         },
     )
-    write_table(rebased(table, samples.parent, directory.samples.parent), directory.samples)
-    write_table(rebased(labelled, samples.parent, target.parent), target)
-    counts = {c: labelled["class"].to_pylist().count(c) for c in known.classes}
-    sources = {s: labelled["source"].to_pylist().count(s) for s in dict.fromkeys(labelled["source"].to_pylist())}
-    agreement = _agreement(labelled)
+    write_table(rebased(table, home, directory.samples.parent), directory.samples)
+    write_table(rebased(labelled, home, target.parent), target)
+    report = label_report(labelled, known)
+    directory.report.mkdir(exist_ok=True)
+    page = directory.report / "labels.md"
+    page.write_text(markdown(report, known), encoding="utf-8")
     if as_json:
         emit(
             {
                 "out": target,
-                "rows": labelled.num_rows,
-                "classes": counts,
-                "sources": sources,
-                "agreement": agreement,
+                "rows": report.rows,
+                "backend": taken.name,
+                "classes": report.classes,
+                "sources": report.sources,
+                "overridden": _pairs(report.overridden, "before", "after"),
+                "agreement": report.agreement.get("after"),
+                "agreement_before_overrides": report.agreement.get("before"),
+                "confusion": {when: _pairs(pairs, "gold", "class") for when, pairs in report.confusion.items()},
+                "report": page,
                 "failed": failed,
             }
         )
     else:
-        show(f"{labelled.num_rows} questions", ["class", "questions"], [[c, str(n)] for c, n in counts.items()])
-        say(f"decided by: {', '.join(f'{source} {n}' for source, n in sources.items())}")
-        if agreement is not None:
-            say(f"agreement with the gold classes in the table: {agreement:.1%}")
+        _tell(report)
         if failed:
             question, reason = next(iter(failed.items()))
             say(f"{len(failed)} questions could not be labelled and are {known.default_intent}, such as {question!r}")
             say(f"  {reason}; try them again with --retry-failed")
+        say(f"report in {page}")
         say(f"written to {target}; next: clasp-calib cache-features --run {run}")
     if strict and failed:
         raise typer.Exit(1)
-
-
-def _server(
-    base_url: str | None,
-    model: str | None,
-    revision: str | None,
-    concurrency: int,
-    timeout: float,
-    api_key: str | None,
-    taxonomy: "Taxonomy",
-) -> "Asker":
-    from clasp_calib.router_labeling.server import ServerLabeler
-
-    if base_url is None:
-        raise InputError(
-            "the backend 'server' needs --base-url, such as http://127.0.0.1:8000/v1; "
-            "start a server with `clasp-calib serve-labeler`"
-        )
-    return ServerLabeler(base_url, taxonomy, model, revision, concurrency, timeout, api_key=api_key)
-
-
-def _offline(model: str | None, revision: str | None, chunk: int, engine: str, taxonomy: "Taxonomy") -> "Asker":
-    import json
-
-    from clasp_calib.router_labeling.offline import OfflineLabeler
-    from clasp_calib.router_labeling.serving import DEFAULT_MODEL
-
-    try:
-        settings = json.loads(engine)
-    except json.JSONDecodeError:
-        settings = None
-    if not isinstance(settings, dict):
-        raise InputError(f"--engine takes a JSON object, for instance '{{\"max_num_seqs\": 64}}'; got {engine!r}")
-    return OfflineLabeler(model or DEFAULT_MODEL, taxonomy, revision, chunk, settings)
 
 
 def _mapping(columns: list[str]) -> dict[str, str]:
@@ -165,8 +143,37 @@ def _mapping(columns: list[str]) -> dict[str, str]:
     return {ours: theirs for ours, _, theirs in pairs}
 
 
-def _agreement(table: "pa.Table") -> float | None:
-    if "gold_class" not in table.column_names:
-        return None
-    pairs = list(zip(table["class"].to_pylist(), table["gold_class"].to_pylist(), strict=True))
-    return float(sum(a == b for a, b in pairs) / len(pairs))
+def _read(
+    source: Path, split: str | None, columns: dict[str, str], limit: int | None, directory: RunDirectory
+) -> "tuple[Path, pa.Table]":
+    """(what image paths are relative to, the sample table) of a file or a dataset."""
+    from clasp_calib.common.hub_datasets import is_dataset, read_dataset
+    from clasp_calib.common.samples import read_table, sample_table
+
+    if is_dataset(source):
+        return directory.root, sample_table(
+            read_dataset(source, split, directory.pictures, limit), source, columns, limit
+        )
+    if split is not None:
+        raise InputError(f"{source} is a file, and --dataset-split is for datasets; leave it out")
+    return source.parent, read_table(source, columns, limit)
+
+
+def _tell(report: "LabelReport") -> None:
+    rows = [[name, str(number)] for name, number in report.classes.items()]
+    show(f"{report.rows} questions", ["class", "questions"], rows)
+    say(f"decided by: {', '.join(f'{source} {number}' for source, number in report.sources.items())}")
+    changed = {pair: number for pair, number in report.overridden.items() if pair[0] != pair[1]}
+    if report.overridden:
+        total = sum(report.overridden.values())
+        say(f"rules overrode {total} answers of the model, and {sum(changed.values())} of its classes")
+    for (before, after), number in sorted(changed.items(), key=lambda item: -item[1]):
+        say(f"  {before} -> {after}: {number}")
+    if report.agreement:
+        say(f"agreement with the gold classes in the table: {report.agreement['after']:.1%}")
+    if report.overridden and report.agreement:
+        say(f"  before the overrides: {report.agreement['before']:.1%}")
+
+
+def _pairs(pairs: Mapping[tuple[str, str], int], first: str, second: str) -> list[dict[str, object]]:
+    return [{first: a, second: b, "rows": number} for (a, b), number in pairs.items()]

@@ -38,6 +38,16 @@ class RunDirectory:
         return self.root / "router.safetensors"
 
     @property
+    def sample(self) -> Path:
+        """What was drawn of a large labelled table."""
+        return self.root / "sample.parquet"
+
+    @property
+    def pictures(self) -> Path:
+        """Pictures that came within a dataset and not as files."""
+        return self.root / "pictures"
+
+    @property
     def cache(self) -> Path:
         """The feature cache."""
         return self.root / "cache"

@@ -58,6 +58,23 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None, limit: int 
         raise InputError(f"{path} ends in {path.suffix!r}; expected one of {', '.join(FORMATS)}") from None
     except (pa.ArrowException, ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as {path.suffix[1:]}: {error}; mend it, or write it again") from error
+    return sample_table(table, path, columns, limit)
+
+
+def sample_table(
+    table: pa.Table, path: Path, columns: Mapping[str, str] | None = None, limit: int | None = None
+) -> pa.Table:
+    """A table that was read as a sample table: columns mapped, ids made or checked, questions there.
+
+    Args:
+        table: as it was read.
+        path: where it comes from, for messages.
+        columns: our name -> the table's name, for columns called otherwise.
+        limit: keep no more than this many rows.
+
+    Raises:
+        InputError: there are no rows, or a question, an id or a mapped column is missing.
+    """
     for name, given in (columns or {}).items():
         if given not in table.column_names:
             raise InputError(

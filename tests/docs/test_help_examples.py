@@ -21,7 +21,7 @@ ARTIFACT = tuple(f"artifact {name}" for name in ("show", "verify", "export", "se
 CACHE = tuple(f"cache {name}" for name in ("info", "verify", "repair", "gc", "export"))
 PATH = (
     *("doctor", "rules test", "rules lint", "serve-labeler", "label", "compare-labels"),
-    *("train-router", "route", "cache-features", *CACHE, "search", "evaluate", "compare", "ablate"),
+    *("train-router", "route", "sample", "cache-features", *CACHE, "search", "evaluate", "compare", "ablate"),
     *(*ARTIFACT, "publish", "generate", "quickstart"),
 )
 """All commands, in an order in which each finds what it needs; the last goes through most of the others again."""

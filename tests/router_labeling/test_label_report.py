@@ -1,0 +1,71 @@
+"""What a labelling came to."""
+
+import pyarrow as pa
+import pytest
+
+from clasp_calib.router_labeling.label_report import label_report, markdown
+from clasp_calib.router_labeling.labelers import Guess, KeywordLabeler
+from clasp_calib.router_labeling.rules import load_rules
+from clasp_calib.router_labeling.table import label_table
+from clasp_calib.router_labeling.taxonomy import load_taxonomy
+
+TAXONOMY = load_taxonomy()
+RULES = load_rules(None, TAXONOMY)
+QUESTIONS = {"Who wrote this?": "text", "How many dogs?": "counting", "Who wrote that?": "text", "Hm?": "object"}
+
+
+class Model:
+    """Says counting to everything, and fails on the third."""
+
+    fingerprint = "{}"
+
+    def label(self, questions):
+        for number, _ in enumerate(questions):
+            yield (
+                Guess("other", 0.0, "no", "default") if number == 2 else Guess("counting", 0.9, '{"intent":"counting"}')
+            )
+
+
+def labelled(labeler, **more):
+    return label_table(pa.table({"question": list(QUESTIONS), **more}), labeler, TAXONOMY, RULES)
+
+
+def test_overrides_are_counted_against_what_the_model_had_said():
+    report = label_report(labelled(Model(), gold_class=list(QUESTIONS.values())), TAXONOMY)
+    assert report.rows == 4
+    assert report.overridden[("counting", "text")] == 1
+    assert report.overridden[("default", "text")] == 1
+    assert report.sources["rule"] == sum(report.overridden.values())
+    assert report.agreement == {"before": 0.25, "after": 0.75}
+    assert report.confusion["before"][("text", "counting")] == 1
+    assert report.confusion["after"][("text", "text")] == 2
+
+
+def test_keyword_labels_override_nobody():
+    report = label_report(labelled(KeywordLabeler(RULES, TAXONOMY)), TAXONOMY)
+    assert report.overridden == {}
+    assert report.agreement == {}
+    assert list(report.classes) == list(TAXONOMY.classes)
+    assert sum(report.classes.values()) == sum(report.sources.values()) == 4
+
+
+def test_rows_without_gold_are_left_out_of_the_confusion():
+    report = label_report(labelled(Model(), gold_class=["text", None, None, None]), TAXONOMY)
+    assert report.agreement == {"before": 0, "after": 1}
+
+
+def test_the_page_holds_the_matrices():
+    page = markdown(label_report(labelled(Model(), gold_class=list(QUESTIONS.values())), TAXONOMY), TAXONOMY)
+    assert "| text | 2 | 50.0% |" in page
+    assert "before overrides: 25.0% right" in page
+    assert "after overrides: 75.0% right" in page
+    assert "| text | 0 | 0 | 0 | 0 | 0 | 1 | 0 | 0 | 1 |" in page
+    assert "| text | 0 | 0 | 2 | 0 | 0 | 0 | 0 | 0 | 0 |" in page
+
+
+@pytest.mark.parametrize("gold", [False, True])
+def test_the_page_leaves_out_what_there_is_not(gold):
+    more = {"gold_class": list(QUESTIONS.values())} if gold else {}
+    page = markdown(label_report(labelled(KeywordLabeler(RULES, TAXONOMY), **more), TAXONOMY), TAXONOMY)
+    assert "What rules made of" not in page
+    assert ("Against the gold classes" in page) == gold
