@@ -176,8 +176,14 @@ class MustDrop(StagedMethod):
                     entered.extend(row[0] for row in stats.tokens)
             return found
 
+        most, least = (fmean(tokens_at(exponent)) for exponent in EXPONENTS)
+        if not least <= wanted <= most:
+            raise BudgetError(
+                f"mustdrop can work on {least:.1f} to {most:.1f} tokens of these pictures in the mean, between keeping "
+                f"key tokens only and dropping nothing that its tower left, and was to work on {wanted:g}"
+            )
         what = f"{self.name} with log10 of total = single"
-        exponent, spread = solve_knob(tokens_at, wanted, *EXPONENTS, what, near=0.5)
+        exponent, spread = solve_knob(tokens_at, wanted, *EXPONENTS, what, near=0.5, steps=0)
         return replace(self, total=10**exponent, single=10**exponent, patches=fmean(entered)), spread
 
     def vision_flops(self, model: nn.Module, adapter: Adapter) -> float | None:

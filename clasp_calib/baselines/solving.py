@@ -48,6 +48,7 @@ def solve_knob(
     high: float,
     what: str,
     near: float = NEAR,
+    steps: int = STEPS,
 ) -> tuple[float, Spread]:
     """The knob at which images have ``wanted`` tokens in the mean, to within one.
 
@@ -61,6 +62,7 @@ def solve_knob(
         high: with the fewest.
         what: name of method and knob, for the error.
         near: tokens from the mean at which no better knob is looked for.
+        steps: how many knobs are tried to either side where the number does not simply fall; 0 if it does.
 
     Raises:
         BudgetError: no knob comes so near.
@@ -80,8 +82,8 @@ def solve_knob(
     best = min(tried, key=lambda knob: (abs(tried[knob]), knob))
     if abs(tried[best]) > SLACK:
         width = (high - low) / 20
-        for step in range(-STEPS, STEPS + 1):
-            over(best + width * step / STEPS)
+        for step in range(-steps, steps + 1):
+            over(best + width * step / max(steps, 1))
         best = min(tried, key=lambda knob: (abs(tried[knob]), knob))
     spread = spread_of(tokens_at(best))
     if abs(tried[best]) > SLACK:

@@ -3,6 +3,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from architectures import together
 
 from clasp_calib.baselines import mustdrop
 from clasp_calib.baselines.mustdrop import MustDrop, dual_attention, key_tokens, merged_windows
+from clasp_calib.common.errors import BudgetError
 
 
 def reference_windows(features, rows, columns, threshold, side):
@@ -103,19 +106,29 @@ def test_the_cache_forgets_what_did_not_survive(monkeypatch):
                 assert torch.equal(mine[-5:], whole[layer].keys[row].transpose(0, 1)[-5:])
 
 
+def entered(inputs, alike):
+    """What enters the decoder of every row, and the logits of its last token."""
+    with replace(MustDrop(), alike=alike)(MODELS["llava"].model(), native="default") as run, torch.no_grad():
+        logits = MODELS["llava"].model()(**inputs).logits[:, -1]
+    return [row[0] for row in run.stats.tokens], logits
+
+
 def test_windows_shorten_every_picture_by_itself():
-    """A picture in one colour enters as its windows do, beside one whose patches differ."""
-    model = MODELS["llava"].model()
+    """At some likeness the one window of one picture is merged and that of the other is not."""
     inputs = together(MODELS["llava"].rows((1, 1)))
-    inputs["pixel_values"][0] = 0.5
-    with replace(MustDrop(), alike=0.999)(model, native="default") as run, torch.no_grad():
-        both = model(**inputs).logits[:, -1]
-        entered = [row[0] for row in run.stats.tokens]
-        alone = []
-        for row in range(2):
-            ids = inputs["input_ids"][row][inputs["attention_mask"][row].bool()][None]
-            one = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            alone.append(model(**one, pixel_values=inputs["pixel_values"][row : row + 1]).logits[0, -1])
-    assert entered[1] == 16
-    assert entered[0] in (8, 16)
-    assert torch.allclose(both, torch.stack(alone), atol=1e-4)
+    found = {alike: entered(inputs, alike) for alike in np.linspace(0, 1, 41)}
+    (alike, both), *_ = [(alike, logits) for alike, (tokens, logits) in found.items() if len(set(tokens)) == 2]
+    assert sorted(found[alike][0]) == [8, 16]
+    for row in range(2):
+        ids = inputs["input_ids"][row][inputs["attention_mask"][row].bool()][None]
+        one = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        tokens, alone = entered({**one, "pixel_values": inputs["pixel_values"][row : row + 1]}, alike)
+        assert tokens == [found[alike][0][row]]
+        assert torch.allclose(both[row], alone[0], atol=1e-4)
+
+
+def test_a_budget_above_what_the_tower_leaves_is_refused():
+    """Where every window is merged, 8 tokens enter."""
+    images = [MODELS["llava"].row(seed, 1, 1, 1) for seed in range(3)]
+    with pytest.raises(BudgetError, match=r"to 8\.0 tokens of these pictures in the mean.* was to work on 12"):
+        replace(MustDrop(), alike=-1.0).calibrated(MODELS["llava"].model(), images, 12)

@@ -19,6 +19,7 @@ from test_sparsevlm import reference_recycle
 
 from clasp_calib.baselines.btp import spread
 from clasp_calib.baselines.registry import method
+from clasp_calib.common.errors import BudgetError, ModelError
 from clasp_calib.runtime.schedule import parse_budget, solve_schedule
 
 BUDGET, TOKENS, LAYERS = "40%", 3, 8
@@ -160,6 +161,48 @@ def test_ids_and_kept_tokens_equal_the_slow_decoder(name, model):
     expected, kept = reference_ids(made.model(), row, choose, starts, compact, run.method)
     assert [stage.kept(0) for stage in run.stats.stages] == kept
     assert ids == [expected]
+
+
+def in_two_calls(model, row, first):
+    """Logits of a prompt whose first tokens, before any picture, come in a call of their own."""
+    ids, mask = row["input_ids"], row["attention_mask"]
+    cache = model(input_ids=ids[:, :first], attention_mask=mask[:, :first]).past_key_values
+    return model(
+        input_ids=ids[:, first:], pixel_values=row["pixel_values"], attention_mask=mask, past_key_values=cache
+    ).logits[:, -1]
+
+
+@pytest.mark.parametrize("name", [name for name in REFERENCES if name != "pyramiddrop"])
+def test_text_that_is_cached_before_the_picture_changes_nothing(name):
+    model, row = MODELS["llava"].model(), MODELS["llava"].row(2, 9, 1, 7)
+    with method(name)(model, budget=BUDGET), torch.no_grad():
+        whole = model(**row).logits[:, -1]
+        assert (in_two_calls(model, row, 6) - whole).abs().max() < 1e-4
+
+
+def test_pyramiddrop_cannot_join_a_filled_cache():
+    model, row = MODELS["llava"].model(), MODELS["llava"].row(2, 9, 1, 7)
+    with (
+        method("pyramiddrop")(model, budget=BUDGET),
+        torch.no_grad(),
+        pytest.raises(ModelError, match="begin anew without past_key_values"),
+    ):
+        in_two_calls(model, row, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "budget", "why"),
+    [
+        ("pyramiddrop", 36, "nothing is dropped before layer 2 of 32"),
+        ("sparsevlm", 54, "before layer 3 of 32 nothing is dropped"),
+        ("dart", 36, "starts at layer 2 of 32"),
+        ("btp", 54, "starts at layer 3 of 32"),
+        ("btp", 500, r"at most 68\.75%"),
+    ],
+)
+def test_budgets_beyond_what_stages_can_do_are_refused(name, budget, why, deep):
+    with pytest.raises(BudgetError, match=why):
+        method(name)(deep[0], budget=budget).__enter__()
 
 
 @pytest.mark.parametrize(
