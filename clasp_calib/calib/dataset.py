@@ -36,7 +36,8 @@ def load_samples(path: Path, classes: Sequence[str], limit: int | None = None) -
                 f"paths are relative to {path.parent}"
             )
         try:
-            metric(sample.metric or EXACT)
+            # An answer of nothing, so that references that the metric cannot compare with are found now.
+            metric(sample.metric or EXACT)("", sample.answers)
         except InputError as error:
             raise InputError(f"sample {sample.id!r}: {error}") from error
         if IMAGE in sample.question:

@@ -1,48 +1,78 @@
-"""Task metrics: what an answer is worth against the accepted references, in [0, 1]."""
+"""The metrics of samples by name: the packaged ones, and those that installed packages bring as entry points.
 
-import re
-import string
-from collections.abc import Callable, Mapping, Sequence
+A metric is a function of an answer and its references to a number in [0, 1]. What cannot be written so, because it is
+of many samples together, is in `clasp_calib.calib.corpus`.
+"""
 
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+from clasp_calib.calib import answer_metrics as answers
+from clasp_calib.calib.vqa_accuracy import vqa
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.samples import Sample
 
 Metric = Callable[[str, Sequence[str]], float]
 
+GROUP = "clasp_calib.metrics"
+"""Entry points of this group are metrics, under their names."""
 EXACT = "exact"
 """The answer's tokens, end of sequence included, are those of a reference. Scored without decoding."""
-
-
-def exact(prediction: str, references: Sequence[str]) -> float:
-    """1 if the answer is a reference, to the letter."""
-    return float(any(prediction == reference for reference in references))
-
-
-def exact_match(prediction: str, references: Sequence[str]) -> float:
-    """1 if the answer is a reference after case, punctuation and white space are folded."""
-    return float(any(_fold(prediction) == _fold(reference) for reference in references))
-
-
-def yes_no(prediction: str, references: Sequence[str]) -> float:
-    """1 if the first yes or no of the answer is that of the reference (POPE's reading of free answers)."""
-    said = re.search(r"\b(yes|no)\b", prediction.casefold())
-    return float(said is not None and any(_fold(reference) == said.group() for reference in references))
-
-
-METRICS: Mapping[str, Metric] = {EXACT: exact, "exact_match": exact_match, "yes_no": yes_no}
+METRICS: Mapping[str, Metric] = {
+    EXACT: answers.exact,
+    "exact_match": answers.exact_match,
+    "multiple_choice": answers.multiple_choice,
+    "yes_no": answers.yes_no,
+    "pope": answers.pope,
+    "mme": answers.mme,
+    "vqa": vqa,
+    "relaxed": answers.relaxed,
+    "numeric": answers.numeric,
+    "anls": answers.anls,
+}
 
 
 def metric(name: str) -> Metric:
     """The metric of a name.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, there are two, or the package that brings it cannot be loaded.
     """
-    try:
+    brought = _brought()
+    if name in METRICS and name not in brought:
         return METRICS[name]
-    except KeyError:
-        raise InputError(f"unknown metric {name!r}; expected one of {', '.join(METRICS)}") from None
+    found = brought.get(name, [])
+    if not found:
+        raise InputError(f"unknown metric {name!r}; expected one of {', '.join([*METRICS, *brought])}")
+    if len(found) > 1 or name in METRICS:
+        packages = [*(["clasp-calib"] if name in METRICS else []), *(_package(point) for point in found)]
+        raise InputError(
+            f"the metric {name!r} is brought by {' and '.join(packages)}; remove one, or rename its metric"
+        )
+    try:
+        loaded: Metric = found[0].load()
+    except Exception as error:  # Importing somebody's package may fail in any way.
+        raise InputError(
+            f"the metric {name!r} of {_package(found[0])} ({found[0].value}) cannot be loaded ({error}); "
+            "mend that package"
+        ) from error
+    return loaded
 
 
-def _fold(text: str) -> str:
-    bare = text.casefold().translate(str.maketrans("", "", string.punctuation))
-    return " ".join(bare.split())
+def generated(samples: Iterable[Sample]) -> dict[str, int]:
+    """Metrics that one forward cannot tell, so that the answer is generated -> how many samples have them."""
+    return dict(Counter(sample.metric for sample in samples if sample.metric not in (None, EXACT)))
+
+
+@cache
+def _brought() -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        found.setdefault(point.name, []).append(point)
+    return found
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.value

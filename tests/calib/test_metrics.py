@@ -1,36 +1,70 @@
-"""What an answer is worth."""
+"""The metrics by name, and those that other packages bring."""
+
+import sys
+from importlib import invalidate_caches
 
 import pytest
 
-from clasp_calib.calib.metrics import METRICS, metric
+from clasp_calib.calib import metrics as module
+from clasp_calib.calib.metrics import METRICS, generated, metric
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.samples import Sample
 
 
-@pytest.mark.parametrize(
-    ("name", "answer", "references", "score"),
-    [
-        ("exact", "two", ["two"], 1),
-        ("exact", "two", ["three", "two"], 1),
-        ("exact", "Two", ["two"], 0),
-        ("exact", "two.", ["two"], 0),
-        ("exact", "two two", ["two"], 0),
-        ("exact_match", "  Two. ", ["two"], 1),
-        ("exact_match", "a RED  cup!", ["one cup", "a red cup"], 1),
-        ("exact_match", "red", ["a red cup"], 0),
-        ("exact_match", "twotwo", ["two two"], 0),
-        ("yes_no", "Yes, there is a cup.", ["yes"], 1),
-        ("yes_no", "I think no", ["No"], 1),
-        ("yes_no", "no, yes", ["yes"], 0),
-        ("yes_no", "nothing", ["no"], 0),
-        ("yes_no", "eyes", ["yes"], 0),
-        ("yes_no", "red", ["red"], 0),
-        ("yes_no", "", ["no"], 0),
-    ],
-)
-def test_scores(name, answer, references, score):
-    assert metric(name)(answer, references) == score
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Installs a package that brings metrics."""
+
+    def install(name, code, points):
+        information = tmp_path / name / f"{name}-1.0.dist-info"
+        information.mkdir(parents=True)
+        (tmp_path / name / f"{name}.py").write_text(code)
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (information / "entry_points.txt").write_text("[clasp_calib.metrics]\n" + "\n".join(points))
+        monkeypatch.syspath_prepend(tmp_path / name)
+        invalidate_caches()
+        module._brought.cache_clear()
+
+    yield install
+    module._brought.cache_clear()
+    for name in ("starts_with", "twin", "broken"):
+        sys.modules.pop(name, None)
+
+
+STARTS = "def score(answer, references):\n    return float(any(answer.startswith(r) for r in references))\n"
+
+
+def test_an_installed_package_brings_its_metric(package):
+    package("starts_with", STARTS, ["starts_with = starts_with:score"])
+    assert metric("starts_with")("two cups", ["two"]) == 1
+    assert metric("exact")("two cups", ["two"]) == 0
+    with pytest.raises(InputError, match=r"'bleu'; expected one of exact, .*, starts_with"):
+        metric("bleu")
+
+
+def test_a_metric_that_cannot_be_told_from_another_is_refused(package):
+    package("starts_with", STARTS, ["starts_with = starts_with:score", "vqa = starts_with:score"])
+    package("twin", STARTS, ["starts_with = twin:score"])
+    with pytest.raises(InputError, match=r"'starts_with' is brought by (starts_with and twin|twin and starts_with)"):
+        metric("starts_with")
+    with pytest.raises(InputError, match="'vqa' is brought by clasp-calib and starts_with; remove one"):
+        metric("vqa")
+
+
+@pytest.mark.parametrize("code", ["import nothing_of_this_name", "1 / 0", "other = 1"])
+def test_a_package_that_does_not_load_is_named(package, code):
+    package("broken", code, ["bad = broken:score"])
+    with pytest.raises(InputError, match=r"metric 'bad' of broken \(broken:score\) cannot be loaded \(.+\); mend"):
+        metric("bad")
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match=rf"'bleu'; expected one of {', '.join(METRICS)}"):
         metric("bleu")
+
+
+def test_all_but_exact_have_to_generate():
+    samples = [
+        Sample(str(number), "?", metric=name) for number, name in enumerate([None, "exact", "vqa", "vqa", "mme"])
+    ]
+    assert generated(samples) == {"vqa": 2, "mme": 1}

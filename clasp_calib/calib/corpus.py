@@ -1,0 +1,96 @@
+"""Corpus metrics: what all samples of a metric are worth together, where that is no mean of their scores.
+
+A search maximises the mean score of samples; these are reported beside it. They are computed from scores alone, so that
+recorded ones will do: an answer to a yes-or-no question that is wrong said the other.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clasp_calib.calib.answer_metrics import gold_of
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Samples of one metric: whether each was answered rightly, whether *yes* is, and its picture's number."""
+
+    right: NDArray[np.bool_]
+    gold: NDArray[np.bool_]
+    picture: NDArray[np.int64]
+
+    @staticmethod
+    def of(scores: Sequence[float], references: Sequence[Sequence[str]], pictures: Sequence[Any]) -> "Judged":
+        """From the scores of yes-or-no questions, their references and their pictures.
+
+        Raises:
+            InputError: a reference is neither yes nor no.
+        """
+        gold = np.array([gold_of(of) == "yes" for of in references])
+        number = {picture: count for count, picture in enumerate(dict.fromkeys(pictures))}
+        return Judged(np.array(scores) == 1, gold, np.array([number[picture] for picture in pictures]))
+
+    @property
+    def said(self) -> NDArray[np.bool_]:
+        """Whether the answer was *yes*."""
+        return self.gold == self.right
+
+
+CorpusMetric = Callable[[Judged, NDArray[np.int64]], float]
+"""Of samples and how often each counts."""
+
+
+def accuracy(judged: Judged, times: NDArray[np.int64]) -> float:
+    """Share of right answers."""
+    return _share(judged.right, times)
+
+
+def precision(judged: Judged, times: NDArray[np.int64]) -> float:
+    """Share of *yes* among the references where the answer is *yes*."""
+    return _share(judged.gold[judged.said], times[judged.said])
+
+
+def recall(judged: Judged, times: NDArray[np.int64]) -> float:
+    """Share of *yes* among the answers where the reference is *yes*."""
+    return _share(judged.said[judged.gold], times[judged.gold])
+
+
+def f1(judged: Judged, times: NDArray[np.int64]) -> float:
+    """Harmonic mean of precision and recall."""
+    both = precision(judged, times), recall(judged, times)
+    return 2 * both[0] * both[1] / sum(both) if sum(both) else 0.0
+
+
+def yes_ratio(judged: Judged, times: NDArray[np.int64]) -> float:
+    """Share of *yes* among the answers; POPE prints it to show a bias."""
+    return _share(judged.said, times)
+
+
+def accuracy_plus(judged: Judged, times: NDArray[np.int64]) -> float:
+    """MME's accuracy+: share of pictures all of whose questions are answered rightly."""
+    wrong = np.bincount(judged.picture, weights=~judged.right)
+    first = np.unique(judged.picture, return_index=True)[1]
+    return _share(wrong == 0, times[first])
+
+
+def mme_score(judged: Judged, times: NDArray[np.int64]) -> float:
+    """MME's score of a subtask: accuracy and accuracy+ in percent, added up, so 200 at best."""
+    return 100 * (accuracy(judged, times) + accuracy_plus(judged, times))
+
+
+_BINARY = {"accuracy": accuracy, "precision": precision, "recall": recall, "f1": f1, "yes_ratio": yes_ratio}
+CORPUS_METRICS: Mapping[str, Mapping[str, CorpusMetric]] = {
+    "yes_no": _BINARY,
+    "pope": _BINARY,
+    "mme": {"accuracy": accuracy, "accuracy_plus": accuracy_plus, "mme_score": mme_score},
+}
+"""Metric of the samples -> name -> corpus metric."""
+
+
+def _share(values: NDArray[np.bool_], times: NDArray[np.int64]) -> float:
+    """Weighted share; 0 of nothing, as scikit-learn has it."""
+    total = times.sum()
+    return float((values * times).sum() / total) if total else 0.0
