@@ -20,9 +20,11 @@ from torch import Tensor
 from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.features import Features
 from clasp_calib.calib.metrics import EXACT, metric
+from clasp_calib.calib.objective import KL, METRIC, NLL, answer_nll, check_objective, divergence
 from clasp_calib.calib.prompted import Prefixes, Prompted
 from clasp_calib.calib.prompting import Prompter
 from clasp_calib.calib.scores import Scores
+from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.pruner import prune
@@ -33,6 +35,8 @@ MAX_NEW_TOKENS = 16
 """Longest answer where a metric has to generate."""
 ROWS = 32
 """Candidates of one forward. Our choice: enough to fill a processor, little enough memory for a 7B."""
+KEPT = 16
+"""Samples whose unpruned distributions stay in memory: 2 MB each with 32,000 words and 16 tokens."""
 
 
 @dataclass(frozen=True)
@@ -56,40 +60,111 @@ class Evaluator:
         prompter: of the same model.
         features: vision layers; a candidate's mixture may use no others.
         max_new_tokens: longest answer where a metric has to generate.
+        objective: what `scores` gives, one of `clasp_calib.calib.objective.OBJECTIVES`.
+
+    Raises:
+        InputError: an unknown objective, or one that needs the model's own layer where the features lack it.
     """
 
-    def __init__(self, model: Any, prompter: Prompter, features: Features, max_new_tokens: int = MAX_NEW_TOKENS):
+    def __init__(
+        self,
+        model: Any,
+        prompter: Prompter,
+        features: Features,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        objective: str = METRIC,
+    ):
+        check_objective(objective)
         self._model = model
         self._adapter = adapter_for(model)
         self._prompter = prompter
         self._features = features
         self._max_new_tokens = max_new_tokens
+        self._objective = objective
         self._prefixes = Prefixes(model, self._adapter)
+        self._expected: dict[str, tuple[list[int], Tensor]] = {}
+        own = self._adapter.own_layer
+        if objective == KL and own not in features.layers:
+            raise InputError(f"the objective kl needs the model's own layer {own}, not only {features.layers}; add it")
+        self._own = Candidate(
+            "own", tuple(float(layer == own) for layer in range(self._adapter.vision_layers + 1)), 1.0
+        )
 
     @torch.inference_mode()
     def scores(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
-        """Score of each candidate on one sample, in [0, 1], and its companion where one forward gives both."""
-        score = self._one_pass if (sample.metric or EXACT) == EXACT else self._generated
+        """Score of each candidate on one sample under the objective, and its companion where one forward gives both."""
+        exact = (sample.metric or EXACT) == EXACT
+        way = {METRIC: self._one_pass if exact else self._generated, NLL: self._likelihood, KL: self._divergence}
+        return self._by_parts(way[self._objective], sample, candidates, pruning)
+
+    @torch.inference_mode()
+    def generated_scores(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
+        """Score of each candidate under the sample's metric, in [0, 1], of answers that are generated in any case."""
+        return self._by_parts(self._generated, sample, candidates, pruning)
+
+    @staticmethod
+    def _by_parts(
+        way: Callable[[Sample, Sequence[Candidate], Pruning], Scores],
+        sample: Sample,
+        candidates: Sequence[Candidate],
+        pruning: Pruning,
+    ) -> Scores:
         parts = [candidates[start : start + ROWS] for start in range(0, len(candidates), ROWS)]
-        return Scores.joined([score(sample, part, pruning) for part in parts])
+        return Scores.joined([way(sample, part, pruning) for part in parts])
 
     def _one_pass(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
         right = torch.zeros(len(candidates), dtype=torch.bool)
         nll = torch.full((len(candidates),), torch.inf)
         with self._prompted(sample, candidates, pruning) as (prompted, row_B):
-            for reference in dict.fromkeys(sample.answers):
-                answer = self._prompter.answer(sample.question, reference)
+            for answer in self._accepted(sample):
                 logits_BTV = prompted.logits(answer)[row_B]
                 answer_T = torch.tensor(answer, device=logits_BTV.device)
                 right |= (logits_BTV.argmax(-1) == answer_T).all(-1).cpu()
-                nll = torch.minimum(nll, _nll(logits_BTV, answer_T).cpu())
+                nll = torch.minimum(nll, answer_nll(logits_BTV, answer_T).cpu())
         return Scores(tuple(right.float().tolist()), tuple(nll.tolist()))
 
-    def _generated(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
+    def _likelihood(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
+        nll = self._one_pass(sample, candidates, pruning).nll
+        assert nll is not None
+        return Scores(tuple(-value for value in nll))
+
+    def _divergence(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
+        answer, expected_TV = self._unpruned(sample)
         with self._prompted(sample, candidates, pruning) as (prompted, row_B):
-            answers = self._prompter.decode(prompted.generated(self._max_new_tokens)[row_B])
-        score = metric(sample.metric or EXACT)
-        return Scores(tuple(score(answer, sample.answers) for answer in answers))
+            return Scores(tuple((-divergence(expected_TV, prompted.logits(answer)[row_B])).tolist()))
+
+    def _unpruned(self, sample: Sample) -> tuple[list[int], Tensor]:
+        """The unpruned model's own answer, and its log-probabilities [T, V] along it, float32."""
+        if sample.id not in self._expected:
+            with self._prompted(sample, [self._own], Pruning(None)) as (prompted, _):
+                answer = self._ended(prompted.generated(self._max_new_tokens)[0].tolist())
+            with self._prompted(sample, [self._own], Pruning(None)) as (prompted, _):
+                expected_TV = prompted.logits(answer)[0].float().log_softmax(-1)
+            if len(self._expected) == KEPT:
+                del self._expected[next(iter(self._expected))]
+            self._expected[sample.id] = answer, expected_TV
+        return self._expected[sample.id]
+
+    def _generated(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
+        name = sample.metric or EXACT
+        accepted = self._accepted(sample) if name == EXACT else []
+        longest = max([self._max_new_tokens, *map(len, accepted)])
+        with self._prompted(sample, candidates, pruning) as (prompted, row_B):
+            ids_BT = prompted.generated(longest)[row_B]
+        if name == EXACT:
+            return Scores(tuple(float(self._ended(ids) in accepted) for ids in ids_BT.tolist()))
+        score = metric(name)
+        return Scores(tuple(score(answer, sample.answers) for answer in self._prompter.decode(ids_BT)))
+
+    def _accepted(self, sample: Sample) -> list[list[int]]:
+        """Ids of the different accepted answers."""
+        return [self._prompter.answer(sample.question, reference) for reference in dict.fromkeys(sample.answers)]
+
+    def _ended(self, ids: list[int]) -> list[int]:
+        """Generated ids up to the end of sequence; what follows is padding."""
+        ends = self._model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids)) + 1]
 
     @contextmanager
     def _prompted(
@@ -133,8 +208,3 @@ class Evaluator:
             prompt_lengths=prompt,
             fan=fan,
         )
-
-
-def _nll(logits_BTV: Tensor, answer_T: Tensor) -> Tensor:
-    """Negative log-likelihood [B] of an answer, float32 nats."""
-    return -logits_BTV.float().log_softmax(-1).gather(2, answer_T.expand(len(logits_BTV), -1)[..., None]).sum((1, 2))

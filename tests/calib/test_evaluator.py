@@ -16,7 +16,7 @@ from clasp_calib.calib.evaluator import Evaluator, Pruning
 from clasp_calib.calib.features import CachedFeatures
 from clasp_calib.calib.metrics import metric
 from clasp_calib.calib.scores import Scores
-from clasp_calib.common.errors import CacheError
+from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.runtime import stages
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.pruner import prune
@@ -142,6 +142,75 @@ def test_other_metrics_read_the_generated_answer(bench, evaluator, pruning):
             assert evaluator.scores(asked, CANDIDATES, pruning) == Scores(expected, None)
             scored += expected
     assert 0 < sum(scored) < len(scored)
+
+
+@pytest.mark.parametrize("pruning", PRUNINGS.values(), ids=PRUNINGS)
+def test_one_pass_scores_are_those_of_generated_answers(bench, evaluator, pruning):
+    rng, right = random.Random(1), []
+    for sample in bench.samples[:8]:
+        said = evaluator._prompter.decode([answer(bench, sample, rng.choice(CANDIDATES), pruning)])[0]
+        asked = replace(sample, answers=(said, rng.choice(WORDS), "two red two red two"))
+        generated = evaluator.generated_scores(asked, CANDIDATES, pruning)
+        assert evaluator.scores(asked, CANDIDATES, pruning).score == generated.score
+        right += generated.score
+    assert 0 < sum(right) < len(right)
+
+
+def test_a_reference_longer_than_generated_answers_can_still_be_right(bench):
+    """Its tokens are generated to the last, whatever the limit for other metrics."""
+    evaluator = Evaluator(bench.model, bench.prompter, CachedFeatures(bench.store, (0, 1, 2, 3, 4)), 1)
+    found = []
+    for sample in bench.samples[:8]:
+        said = bench.prompter.decode([answer(bench, sample, CANDIDATES[0], PRUNINGS["early"])])[0]
+        asked = replace(sample, answers=(said,))
+        found += evaluator.generated_scores(asked, CANDIDATES[:1], PRUNINGS["early"]).score
+        assert evaluator.scores(asked, CANDIDATES[:1], PRUNINGS["early"]).score == (found[-1],)
+    assert 1 in found
+
+
+@pytest.mark.parametrize("pruning", PRUNINGS.values(), ids=PRUNINGS)
+def test_the_objective_nll_is_the_likelihood_of_an_accepted_answer(bench, evaluator, pruning):
+    features = CachedFeatures(bench.store, (0, 1, 2, 3, 4))
+    by_nll = Evaluator(bench.model, bench.prompter, features, LONGEST, "nll")
+    for metric_name in ("exact", "exact_match"):
+        asked = replace(bench.samples[0], answers=("two red", "no"), metric=metric_name)
+        expected = evaluator.scores(replace(asked, metric="exact"), CANDIDATES, pruning).nll
+        assert by_nll.scores(asked, CANDIDATES, pruning) == Scores(tuple(-value for value in expected))
+
+
+@torch.inference_mode()
+def kl(bench, sample, candidate, pruning):
+    """Divergence from the unpruned model along its own answer: word by word, each in a forward of its own."""
+    own, total = Candidate("own", (0, 0, 0, 1, 0), 1.0), 0.0
+    prompt, said = bench.prompter.prompt(sample.question), answer(bench, sample, own, PRUNINGS["whole"])
+    for count in range(len(said)):
+        logs = []
+        for which, how in ((own, PRUNINGS["whole"]), (candidate, pruning)):
+            with applied(bench, which, how, prompt_lengths=len(prompt)):
+                visual, ids = visual_tokens(bench, sample, which), torch.tensor([prompt + said[:count]])
+                logits = bench.model(input_ids=ids, mm_encoder_outputs=visual, use_cache=False).logits[0, -1]
+                logs.append(logits.double().log_softmax(-1))
+        total += float((logs[0].exp() * (logs[0] - logs[1])).sum())
+    return total
+
+
+@pytest.mark.parametrize("pruning", PRUNINGS.values(), ids=PRUNINGS)
+def test_the_objective_kl_needs_no_answers(bench, pruning):
+    features = CachedFeatures(bench.store, (0, 1, 2, 3, 4))
+    evaluator = Evaluator(bench.model, bench.prompter, features, LONGEST, "kl")
+    for sample in bench.samples[:2]:
+        found = evaluator.scores(replace(sample, answers=()), CANDIDATES, pruning)
+        expected = [-kl(bench, sample, candidate, pruning) for candidate in CANDIDATES]
+        assert found.score == pytest.approx(expected, abs=1e-4)
+        assert found.nll is None
+        assert min(expected) < -1e-3
+
+
+def test_an_objective_is_known_and_has_what_it_needs(bench):
+    with pytest.raises(InputError, match="'bleu'; expected one of metric, nll, kl"):
+        Evaluator(bench.model, bench.prompter, CachedFeatures(bench.store, (3,)), objective="bleu")
+    with pytest.raises(InputError, match=r"kl needs the model's own layer 3, not only \(1, 2\); add it"):
+        Evaluator(bench.model, bench.prompter, CachedFeatures(bench.store, (1, 2)), objective="kl")
 
 
 class Listening(DualStage):
