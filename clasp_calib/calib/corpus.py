@@ -36,7 +36,8 @@ class Judged:
     @property
     def said(self) -> NDArray[np.bool_]:
         """Whether the answer was *yes*."""
-        return self.gold == self.right
+        said: NDArray[np.bool_] = self.gold == self.right
+        return said
 
 
 CorpusMetric = Callable[[Judged, NDArray[np.int64]], float]

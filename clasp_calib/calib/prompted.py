@@ -7,7 +7,8 @@ M mixtures, B candidates, N visual tokens of the picture, S tokens of the prompt
 width of the decoder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -50,8 +51,23 @@ class Prefixes:
         return self._known[prefix]
 
 
+@dataclass(frozen=True)
+class Picture:
+    """One file as the decoder sees it: for each of M mixtures the visual tokens [N, D] of every picture that it is."""
+
+    visual: Sequence[Sequence[Tensor]]
+    modality: str = "image"
+    sizes: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the processor says of it besides its pixels."""
+
+    @property
+    def tokens(self) -> int:
+        """Visual tokens in the prompt."""
+        return sum(len(part) for part in self.visual[0])
+
+
 class Prompted:
-    """One prompt with M pictures' worth of visual tokens, which B candidates go on from.
+    """One prompt with a picture in M mixtures, which B candidates go on from.
 
     Everything is called within the pruning of the candidates, or without any, and then B is M.
 
@@ -59,16 +75,16 @@ class Prompted:
         model: in evaluation mode.
         adapter: of the model.
         prompt: its ids.
-        visual_MND: visual tokens of every mixture.
+        picture: what its visual tokens are.
         prefixes: of the model.
     """
 
     def __init__(
-        self, model: Any, adapter: Adapter, prompt: Sequence[int], visual_MND: Sequence[Tensor], prefixes: Prefixes
+        self, model: Any, adapter: Adapter, prompt: Sequence[int], picture: Picture, prefixes: Prefixes
     ) -> None:
         self._model, self._adapter = model, adapter
-        self._prompt, self._visual_MND = list(prompt), visual_MND
-        self._cache, self._prefix = prefixes.cache(prompt, len(visual_MND))
+        self._prompt, self._picture = list(prompt), picture
+        self._cache, self._prefix = prefixes.cache(prompt, len(picture.visual))
         self._first_B1V: Tensor | None = None
         self._behind = 0
         """Tokens of an answer that the cache holds behind the prompt."""
@@ -103,10 +119,16 @@ class Prompted:
         return generated_BT
 
     def _begin(self, answer: Sequence[int]) -> Tensor:
-        ids_MS = self._ids([*self._prompt[self._prefix :], *answer[:-1]], len(self._visual_MND))
+        ids_1S = self._ids([*self._prompt, *answer[:-1]], 1)
+        sizes = {name: size.to(ids_1S.device) for name, size in self._picture.sizes.items()}
+        position_A1S = self._adapter.positions(self._model, ids_1S, **sizes)
+        mixtures = len(self._picture.visual)
+        position_AMS = None if position_A1S is None else position_A1S[:, :, self._prefix :].expand(-1, mixtures, -1)
+        visual = [part for mixture in self._picture.visual for part in mixture]
         logits_BTV: Tensor = self._model(
-            input_ids=ids_MS,
-            mm_encoder_outputs=self._adapter.encoder_outputs(self._visual_MND),
+            input_ids=ids_1S[:, self._prefix :].expand(mixtures, -1),
+            position_ids=position_AMS,
+            mm_encoder_outputs=self._adapter.encoder_outputs(visual, self._picture.modality),
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=len(answer),

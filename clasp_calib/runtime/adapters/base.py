@@ -155,6 +155,19 @@ class Adapter(Protocol):
         """
         ...
 
+    def positions(self, model: nn.Module, ids_BS: Tensor, **sizes: Tensor) -> Tensor | None:
+        """Position ids [axes, B, S] of unpadded prompts with pictures, where they have several axes; else ``None``.
+
+        A forward that begins behind a cached prefix must be given them. The model notes how far they lag behind the
+        count of tokens, as its own forward does, so that later calls can go on from the cache.
+
+        Args:
+            model: what the adapter is for.
+            ids_BS: the whole prompts.
+            sizes: what the processor says of the pictures, such as ``image_grid_thw``.
+        """
+        ...
+
     def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
         """The tower's ``output`` as it would be if its own layer's state were ``fused``.
 

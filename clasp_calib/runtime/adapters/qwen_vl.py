@@ -75,6 +75,16 @@ class Qwen2VLAdapter(TowerAdapter):
         """``place_U`` of pictures that follow each other."""
         return None
 
+    def positions(self, model: nn.Module, ids_BS: Tensor, **sizes: Tensor) -> Tensor:
+        """Time, height and width."""
+        multimodal: Any = self.multimodal_model(model)
+        kinds_BS = torch.zeros_like(ids_BS, dtype=torch.int)
+        for kind, modality in enumerate(("image", "video"), start=1):
+            kinds_BS[ids_BS == self.visual_token_ids[modality]] = kind
+        position_ABS, multimodal.rope_deltas = multimodal.get_rope_index(ids_BS, mm_token_type_ids=kinds_BS, **sizes)
+        assert isinstance(position_ABS, Tensor)
+        return position_ABS
+
     def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
         """The model reads what the tower's merger makes of the last state."""
         merger: Any = tower.get_submodule("merger")

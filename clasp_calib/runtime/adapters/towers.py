@@ -107,6 +107,10 @@ class TowerAdapter:
         """Of every image."""
         raise NotImplementedError
 
+    def positions(self, model: nn.Module, ids_BS: Tensor, **sizes: Tensor) -> Tensor | None:
+        """Tokens are counted."""
+        return None
+
     def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
         """Put ``fused`` where the model looks for the state that it projects."""
         raise NotImplementedError
