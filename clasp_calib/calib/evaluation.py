@@ -128,7 +128,7 @@ def evaluate_artifact(
     for name in budgets:
         calibrated = calibrated_setting(model, artifact, name)
         pruning, schedule = calibrated.pruning, calibrated.pruning.schedule
-        assert schedule is not None
+        assert isinstance(schedule, Schedule)
         at_random = Pruning(schedule, artifact.raters, artifact.positions, selector_for=random_for(seed))
         settings = [
             Setting(DEFAULT, pruning, default),

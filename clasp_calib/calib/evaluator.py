@@ -21,14 +21,14 @@ from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.features import Features
 from clasp_calib.calib.metrics import EXACT, metric
 from clasp_calib.calib.objective import KL, METRIC, NLL, answer_nll, check_objective, divergence
-from clasp_calib.calib.prompted import Prefixes, Prompted
+from clasp_calib.calib.prompted import Picture, Prefixes, Prompted
 from clasp_calib.calib.prompting import Prompter
 from clasp_calib.calib.scores import Scores
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.pruner import prune
-from clasp_calib.runtime.schedule import Schedule
+from clasp_calib.runtime.schedule import AnySchedule
 from clasp_calib.runtime.selection import Selector
 
 MAX_NEW_TOKENS = 16
@@ -43,7 +43,7 @@ KEPT = 16
 class Pruning:
     """How visual tokens are dropped while scoring; ``schedule`` of ``None`` keeps all."""
 
-    schedule: Schedule | None
+    schedule: AnySchedule | None
     raters: str = "sparsevlm"
     positions: str = "keep"
     features: str = "projected"
@@ -171,20 +171,21 @@ class Evaluator:
         self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning
     ) -> Iterator[tuple[Prompted, list[int]]]:
         """The sample's prompt under the candidates, and the row of each: unpruned, those of a mixture are the same."""
-        visual, fan = self._project(sample, candidates)
-        prompt = self._prompter.prompt(sample.question)
-        prompted = Prompted(self._model, self._adapter, prompt, visual, self._prefixes)
+        picture, fan = self._project(sample, candidates)
+        prompt = self._prompter.prompt(sample.question, picture.tokens, picture.modality)
+        prompted = Prompted(self._model, self._adapter, prompt, picture, self._prefixes)
         with self._pruned(sample, pruning, candidates, fan, len(prompt)):
             yield prompted, fan if pruning.schedule is None else list(range(len(candidates)))
 
-    def _project(self, sample: Sample, candidates: Sequence[Candidate]) -> tuple[list[Tensor], list[int]]:
-        """Visual tokens of each different mixture, and which of them each candidate uses."""
+    def _project(self, sample: Sample, candidates: Sequence[Candidate]) -> tuple[Picture, list[int]]:
+        """The sample's picture in each different mixture, and which of them each candidate uses."""
         mixtures = list(dict.fromkeys(c.alpha for c in candidates))
         alpha_Ml = torch.tensor(mixtures)[:, list(self._features.layers)]
-        fused_MTC = self._features.fused(sample, alpha_Ml)
-        place = next(self._adapter.vision_tower(self._model).parameters())
-        visual = self._adapter.project(self._model, fused_MTC.to(place.device, place.dtype))
-        return visual, [mixtures.index(c.alpha) for c in candidates]
+        fused_MTC, origin = self._features.fused(sample, alpha_Ml), self._features.origin(sample)
+        place = next(self._adapter.vision_tower(self._model, origin.modality).parameters())
+        visual = origin.project(self._adapter, self._model, fused_MTC.to(place.device, place.dtype))
+        picture = Picture(visual, origin.modality, origin.forward_arguments())
+        return picture, [mixtures.index(c.alpha) for c in candidates]
 
     def _pruned(
         self,

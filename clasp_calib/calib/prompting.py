@@ -1,6 +1,9 @@
 """From a question to token ids, as the processor would make them, without drawing the picture again."""
 
+from functools import cached_property
 from typing import Any
+
+from PIL import Image
 
 from clasp_calib.common.errors import InputError
 
@@ -14,20 +17,20 @@ class Prompter:
 
     Args:
         processor: the model's; its ``image_token`` stands for the picture.
-        tokens_per_image: how many visual tokens the picture becomes.
+        tokens_per_image: how many visual tokens a picture becomes; ``None`` where pictures differ.
         template: holds ``<image>`` once and ``{question}``.
 
     Raises:
         InputError: the template lacks one of the two.
     """
 
-    def __init__(self, processor: Any, tokens_per_image: int, template: str = PROMPT):
+    def __init__(self, processor: Any, tokens_per_image: int | None, template: str = PROMPT):
         if template.count(IMAGE) != 1 or "{question}" not in template:
             raise InputError(
                 f"the prompt template {template!r} must hold {IMAGE} once and {{question}}; for instance {PROMPT!r}"
             )
         self._processor = processor
-        self._visual = processor.image_token * tokens_per_image
+        self._tokens = tokens_per_image
         self.template = template
 
     def text(self, question: str) -> str:
@@ -42,9 +45,26 @@ class Prompter:
         head, tail = self.template.replace(IMAGE, self._processor.image_token).split("{question}", 1)
         return head + question + tail
 
-    def prompt(self, question: str) -> list[int]:
-        """Ids of the prompt, the picture's tokens in place."""
-        return self._ids(self.text(question).replace(self._processor.image_token, self._visual, 1))
+    def prompt(self, question: str, tokens: int | None = None, modality: str = "image") -> list[int]:
+        """Ids of the prompt, the picture's tokens in place.
+
+        Args:
+            question: what is asked.
+            tokens: how many visual tokens the picture becomes; ``tokens_per_image`` if ``None``.
+            modality: ``image``, or ``video`` for a file that is one.
+
+        Raises:
+            InputError: the question holds an image token, or it is not known how many the picture becomes.
+        """
+        tokens = self._tokens if tokens is None else tokens
+        if tokens is None:
+            raise InputError("pictures of this model differ in their number of visual tokens; give that of this one")
+        ids = self._ids(self.text(question))
+        place = ids.index(self._id(self._processor.image_token))
+        # What a processor puts around a picture, it is shown an image for; around a video none puts anything.
+        before, after = self._around if modality == "image" else ([], [])
+        visual = [self._id(getattr(self._processor, f"{modality}_token"))] * tokens
+        return [*ids[:place], *before, *visual, *after, *ids[place + 1 :]]
 
     def answer(self, question: str, answer: str) -> list[int]:
         """Ids that would have to follow the prompt: the answer after a space, and the end of sequence.
@@ -64,6 +84,21 @@ class Prompter:
         """Texts of generated ids ``[B, T]``, without special tokens and outer white space."""
         texts: list[str] = self._processor.batch_decode(ids, skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+    @cached_property
+    def _around(self) -> tuple[list[int], list[int]]:
+        """Ids that the processor puts before and after the visual tokens of an image."""
+        token = self._id(self._processor.image_token)
+        plain = self._ids(self._processor.image_token)
+        made = self._processor(images=[Image.new("RGB", (64, 64))], text=self._processor.image_token)
+        (ids,) = [list(row) for row in made["input_ids"]]
+        before, after = plain.index(token), len(plain) - plain.index(token) - 1
+        first, last = ids.index(token), len(ids) - ids[::-1].index(token)
+        return ids[before:first], ids[last : len(ids) - after]
+
+    def _id(self, token: str) -> int:
+        found: int = self._processor.tokenizer.convert_tokens_to_ids(token)
+        return found
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._processor.tokenizer(text).input_ids
