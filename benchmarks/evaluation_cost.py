@@ -1,6 +1,6 @@
 """What one score of one candidate on one sample costs, beside the naive way, and what each saving is worth.
 
-    python benchmarks/evaluation_cost.py [--budget 64] [--samples 12] [--out docs/evaluation-cost.md]
+    python benchmarks/evaluation_cost.py [--budget 64] [--samples 12]
 
 On the embedded model and benchmark, with the default search space. The naive way runs the vision tower again, one
 candidate at a time, and generates the answer (from a picture that is decoded and resized already). Every saving is
@@ -34,7 +34,7 @@ from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.evaluator import MAX_NEW_TOKENS, Evaluator, Pruning
 from clasp_calib.calib.features import CachedFeatures
 from clasp_calib.calib.metrics import EXACT, metric
-from clasp_calib.calib.prompted import Prefixes
+from clasp_calib.calib.prompted import Picture, Prefixes
 from clasp_calib.calib.prompting import Prompter
 from clasp_calib.common.samples import Sample, read_table, samples_of
 from clasp_calib.reference.benchmark import write_benchmark
@@ -49,22 +49,20 @@ from clasp_calib.runtime.stages import Prefill
 from clasp_calib.search.space import default_space
 
 Way = Callable[[Sample], list[float]]
+Spent = tuple[float, float]
+"""Seconds on the wall's clock, and of the processor."""
 ALL = "all savings"
-NOTE = """# Cost of an evaluation
-
-Written by `benchmarks/evaluation_cost.py`; do not edit. Embedded model, {samples} samples, {candidates} candidates
-({mixtures} mixtures), torch {torch}, float32 on {threads} CPU thread(s) ({machine}). {shared}
-Milliseconds are {clock} time for one candidate on one sample; compare them within this page only. "Times" is the
+NOTE = """Embedded model, {samples} samples, {candidates} candidates ({mixtures} mixtures), torch {torch}, float32 on
+{threads} CPU thread(s) ({machine}). Milliseconds are processor time for one candidate on one sample. "Times" is the
 median over samples of a way's time divided by that of all savings together.
-
 """
 
 
 class TowerAgain:
     """Features whose tower runs anew for each of so many candidates."""
 
-    def __init__(self, model: Any, processor: Any, layers: tuple[int, ...], times: int) -> None:
-        self.layers, self._model, self._times = layers, model, times
+    def __init__(self, model: Any, processor: Any, cached: CachedFeatures, times: int) -> None:
+        self.layers, self.origin, self._model, self._times = cached.layers, cached.origin, model, times
         self._pixels = {}
         self._processor = processor
 
@@ -86,9 +84,9 @@ class NoPrefix(Prefixes):
 class NoFan(Evaluator):
     """Every candidate is a row of its own from the first layer on."""
 
-    def _project(self, sample: Sample, candidates: Sequence[Candidate]) -> tuple[list[Tensor], list[int]]:
-        visual, fan = super()._project(sample, candidates)
-        return [visual[row] for row in fan], list(range(len(fan)))
+    def _project(self, sample: Sample, candidates: Sequence[Candidate]) -> tuple[Picture, list[int]]:
+        picture, fan = super()._project(sample, candidates)
+        return replace(picture, visual=[picture.visual[row] for row in fan]), list(range(len(fan)))
 
 
 @contextmanager
@@ -142,7 +140,7 @@ def ways(model: Any, processor: Any, store: FeatureStore, layers: tuple[int, ...
     )
     prompter, features = Prompter(processor, adapter_for(model).tokens_per_image), CachedFeatures(store, layers)
     evaluator = Evaluator(model, prompter, features)
-    again = Evaluator(model, prompter, TowerAgain(model, processor, layers, len(candidates)))
+    again = Evaluator(model, prompter, TowerAgain(model, processor, features, len(candidates)))
     unfanned = NoFan(model, prompter, features)
     unprefixed = Evaluator(model, prompter, features)
     unprefixed._prefixes = NoPrefix(model, adapter_for(model))
@@ -174,29 +172,27 @@ def ways(model: Any, processor: Any, store: FeatureStore, layers: tuple[int, ...
     }
 
 
-def measured(
-    all_ways: dict[str, Way], samples: Sequence[Sample], clock: Callable[[], float]
-) -> tuple[dict[str, list[float]], dict[str, int]]:
-    """Seconds of every way on every sample, and how many of its scores differ from those of all savings."""
-    seconds: dict[str, list[float]] = {name: [] for name in all_ways}
+def measured(all_ways: dict[str, Way], samples: Sequence[Sample]) -> tuple[dict[str, list[Spent]], dict[str, int]]:
+    """What every way takes on every sample, and how many of its scores differ from those of all savings."""
+    spent: dict[str, list[Spent]] = {name: [] for name in all_ways}
     differ = dict.fromkeys(all_ways, 0)
     for way in all_ways.values():
         way(samples[0])
     for sample in samples:
         found = {}
         for name, way in all_ways.items():
-            if name == "naive":
-                way(sample) if sample is not samples[0] else None
-            begun = clock()
+            if name == "naive" and sample is not samples[0]:
+                way(sample)
+            begun = time.perf_counter(), time.process_time()
             found[name] = way(sample)
-            seconds[name].append(clock() - begun)
+            spent[name].append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
         for name, scores in found.items():
             differ[name] += sum(one != other for one, other in zip(scores, found[ALL], strict=True))
-    return seconds, differ
+    return spent, differ
 
 
 def limit(model: Any, mixtures: int, candidates: int, pruning: Pruning, text: int) -> float:
-    """Seconds that one evaluation needs at least, were every product as fast as a large one."""
+    """Processor seconds that one evaluation needs at least, were every product as fast as a large one."""
     config, schedule = model.config.text_config, pruning.schedule
     assert schedule is not None
     width, mlp = config.hidden_size, config.intermediate_size
@@ -207,9 +203,9 @@ def limit(model: Any, mixtures: int, candidates: int, pruning: Pruning, text: in
     large = torch.randn(1024, 1024)
     spent = []
     for _ in range(20):
-        begun = time.perf_counter()
+        begun = time.process_time()
         large @ large
-        spent.append(time.perf_counter() - begun)
+        spent.append(time.process_time() - begun)
     return flops / candidates / (2 * 1024**3 / min(spent))
 
 
@@ -218,9 +214,6 @@ def main() -> None:
     parser.add_argument("--budget", action="append", help="default: 64 and 192")
     parser.add_argument("--samples", type=int, default=12)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    parser.add_argument("--shared", action="store_true", help="say that the machine did other work meanwhile")
-    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     model, processor = load_model(str(MODEL))
@@ -237,38 +230,34 @@ def main() -> None:
         chosen = [of[n % len(of)] for n, of in enumerate(by_picture.values())][: arguments.samples]
         cache_features(model, processor, chosen, layers, root / "cache")
         store = FeatureStore.open(root / "cache")
-        text = NOTE.format(
+        note = NOTE.format(
             samples=len(chosen),
             candidates=len(candidates),
             mixtures=mixtures,
             torch=torch.__version__,
             threads=arguments.threads,
             machine=platform.machine(),
-            clock=arguments.clock,
-            shared="The machine did other work meanwhile." if arguments.shared else "The machine did nothing else.",
         )
-        print(text, end="")
+        print(note, flush=True)
         for budget in arguments.budget or ["64", "192"]:
             pruning = Pruning(schedule_for(model, budget))
             all_ways = ways(model, processor, store, layers, pruning)
-            clock = time.perf_counter if arguments.clock == "wall" else time.process_time
             with torch.inference_mode():
-                seconds, differ = measured(all_ways, chosen, clock)
-            ours = seconds[ALL]
+                spent, differ = measured(all_ways, chosen)
             evaluations = len(chosen) * len(candidates)
-            floor = limit(model, mixtures, len(candidates), pruning, 20)
-            lines = [f"## Budget {budget}", "", "| | ms an evaluation | times | other scores |", "|---|---:|---:|---:|"]
-            lines.append(f"| physical limit (FLOPs) | {1000 * floor:.2f} | | |")
-            for name, spent in seconds.items():
-                times = statistics.median(one / other for one, other in zip(spent, ours, strict=True))
-                each = 1000 * statistics.median(spent) / len(candidates)
-                lines.append(f"| {name} | {each:.1f} | {times:.2f} | {differ[name]} of {evaluations} |")
-            part = "\n".join(lines) + "\n\n"
-            print(part, end="", flush=True)
-            text += part
+            floor = 1000 * limit(model, mixtures, len(candidates), pruning, 20)
+            print(f"| budget {budget} | ms | times (processor) | times (wall) | other scores |")
+            print("|---|---:|---:|---:|---:|")
+            print(f"| physical limit (FLOPs) | {floor:.2f} | | | |")
+            for name, of in spent.items():
+                wall, cpu = (
+                    statistics.median(one[clock] / other[clock] for one, other in zip(of, spent[ALL], strict=True))
+                    for clock in range(2)
+                )
+                each = 1000 * statistics.median(seconds for _, seconds in of) / len(candidates)
+                print(f"| {name} | {each:.1f} | {cpu:.2f} | {wall:.2f} | {differ[name]} of {evaluations} |", flush=True)
+            print()
         store.close()
-    if arguments.out:
-        arguments.out.write_text(text.rstrip() + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

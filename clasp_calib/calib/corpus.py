@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clasp_calib.calib.answer_metrics import gold_of
+from clasp_calib.calib.intervals import Interval, bootstrap_weights, percentile_interval
+from clasp_calib.common.samples import Sample
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ def accuracy_plus(judged: Judged, times: NDArray[np.int64]) -> float:
 
 
 def mme_score(judged: Judged, times: NDArray[np.int64]) -> float:
-    """MME's score of a subtask: accuracy and accuracy+ in percent, added up, so 200 at best."""
-    return 100 * (accuracy(judged, times) + accuracy_plus(judged, times))
+    """MME's score of a subtask, accuracy and accuracy+ added up: 2 at best, which MME prints as 200."""
+    return accuracy(judged, times) + accuracy_plus(judged, times)
 
 
 _BINARY = {"accuracy": accuracy, "precision": precision, "recall": recall, "f1": f1, "yes_ratio": yes_ratio}
@@ -89,6 +91,32 @@ CORPUS_METRICS: Mapping[str, Mapping[str, CorpusMetric]] = {
     "mme": {"accuracy": accuracy, "accuracy_plus": accuracy_plus, "mme_score": mme_score},
 }
 """Metric of the samples -> name -> corpus metric."""
+
+
+def corpus_intervals(scores: NDArray[np.float64], samples: Sequence[Sample], seed: int) -> dict[str, Interval]:
+    """Corpus metrics of the samples whose metric has some: ``metric name`` -> value with its interval.
+
+    Args:
+        scores: of the samples, [samples].
+        samples: their metrics, references and pictures.
+        seed: of the bootstrap by picture.
+
+    Raises:
+        InputError: see `Judged.of`.
+    """
+    found = {}
+    for metric, by_name in CORPUS_METRICS.items():
+        chosen = [number for number, sample in enumerate(samples) if sample.metric == metric]
+        if not chosen:
+            continue
+        pictures = [str(samples[number].image) for number in chosen]
+        judged = Judged.of(scores[chosen].tolist(), [samples[number].answers for number in chosen], pictures)
+        weights = bootstrap_weights(pictures, seed)
+        for name, value in by_name.items():
+            resampled = np.array([value(judged, times) for times in weights])
+            once = np.ones(len(chosen), dtype=np.int64)
+            found[f"{metric} {name}"] = percentile_interval(value(judged, once), resampled, len(chosen))
+    return found
 
 
 def _share(values: NDArray[np.bool_], times: NDArray[np.int64]) -> float:

@@ -16,10 +16,16 @@ SHARES = (("calibration", 0.5), ("selection", 0.25), ("test", 0.25))
 """How pictures are divided where the table does not say. Our choice."""
 
 
-def load_samples(path: Path, classes: Sequence[str], limit: int | None = None) -> list[Sample]:
+def load_samples(path: Path, classes: Sequence[str], limit: int | None = None, answers: bool = True) -> list[Sample]:
     """Read labelled samples, each with a picture, answers, a class and a split.
 
     Samples without a split are divided by picture, so that no picture stands on two sides.
+
+    Args:
+        path: the table.
+        classes: the class slugs that are allowed.
+        limit: read no more than this many rows.
+        answers: whether every sample needs some; the objective ``kl`` compares with none.
 
     Raises:
         InputError: a column or value is missing, a picture's file does not exist or is in two splits, or a
@@ -28,7 +34,8 @@ def load_samples(path: Path, classes: Sequence[str], limit: int | None = None) -
     samples = samples_of(read_table(path, limit=limit), path.parent, classes)
     _require(path, samples, "class", [s for s in samples if s.label is None], "run `clasp-calib label` first")
     _require(path, samples, "image", [s for s in samples if s.image is None], "every sample needs a picture")
-    _require(path, samples, "answers", [s for s in samples if not s.answers], "the score compares with them")
+    lacking = [s for s in samples if answers and not s.answers]
+    _require(path, samples, "answers", lacking, "the score compares with them; only the objective kl does without")
     for sample in samples:
         if sample.image is not None and not sample.image.is_file():
             raise InputError(
@@ -37,7 +44,9 @@ def load_samples(path: Path, classes: Sequence[str], limit: int | None = None) -
             )
         try:
             # An answer of nothing, so that references that the metric cannot compare with are found now.
-            metric(sample.metric or EXACT)("", sample.answers)
+            compare = metric(sample.metric or EXACT)
+            if sample.answers:
+                compare("", sample.answers)
         except InputError as error:
             raise InputError(f"sample {sample.id!r}: {error}") from error
         if IMAGE in sample.question:

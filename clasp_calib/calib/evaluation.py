@@ -1,7 +1,7 @@
 """An artifact against no pruning, default pruning and random pruning, at each of its budgets."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from clasp_calib.artifacts.study import SampleScore, with_scores
 from clasp_calib.baselines.random_pruning import RandomPruning
 from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.compare import Comparison, Setting, compare
+from clasp_calib.calib.corpus import corpus_intervals
 from clasp_calib.calib.evaluator import Evaluator, Pruning
 from clasp_calib.calib.intervals import Interval
 from clasp_calib.calib.prompting import Prompter
@@ -42,6 +43,8 @@ class BudgetResult:
     """Setting -> median seconds of one answer; empty if nothing was timed."""
     answers: Sequence[SampleScore] = ()
     """What every setting scored on every sample."""
+    corpus: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    """Setting -> corpus metric -> value, of the samples whose metric has such."""
 
     @property
     def title(self) -> str:
@@ -84,6 +87,7 @@ class Evaluation:
                     "scores": {s: {c: vars(i) for c, i in of.items()} for s, of in result.scores.items()},
                     "gain": {c: vars(i) for c, i in result.gain.items()},
                     "seconds": dict(result.seconds),
+                    "corpus": {s: {name: vars(i) for name, i in of.items()} for s, of in result.corpus.items()},
                 }
                 for result in self.budgets
             ]
@@ -140,7 +144,11 @@ def evaluate_artifact(
         seconds = seconds_per_answer(model, processor, prompter, everything, in_turns[:timed]) if timed else {}
         gain = compared.difference(CALIBRATED, DEFAULT)
         answers = tuple(_answers(name, compared))
-        results.append(BudgetResult(name, schedule, compared.table(), gain, seconds, answers))
+        flat = [sample for of in samples.values() for sample in of]
+        corpus = {
+            s: corpus_intervals(row, flat, seed) for s, row in zip(compared.settings, compared.scores, strict=True)
+        }
+        results.append(BudgetResult(name, schedule, compared.table(), gain, seconds, answers, corpus))
     return Evaluation(tuple(results))
 
 

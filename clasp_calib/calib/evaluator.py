@@ -91,24 +91,26 @@ class Evaluator:
         )
 
     @torch.inference_mode()
-    def scores(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
-        """Score of each candidate on one sample under the objective, and its companion where one forward gives both."""
-        exact = (sample.metric or EXACT) == EXACT
-        way = {METRIC: self._one_pass if exact else self._generated, NLL: self._likelihood, KL: self._divergence}
-        return self._by_parts(way[self._objective], sample, candidates, pruning)
-
-    @torch.inference_mode()
-    def generated_scores(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
-        """Score of each candidate under the sample's metric, in [0, 1], of answers that are generated in any case."""
-        return self._by_parts(self._generated, sample, candidates, pruning)
-
-    @staticmethod
-    def _by_parts(
-        way: Callable[[Sample, Sequence[Candidate], Pruning], Scores],
-        sample: Sample,
-        candidates: Sequence[Candidate],
-        pruning: Pruning,
+    def scores(
+        self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning, generate: bool = False
     ) -> Scores:
+        """Score of each candidate on one sample under the objective, and its companion where one forward gives both.
+
+        Args:
+            sample: what is asked.
+            candidates: scored in forwards of at most `ROWS` of them.
+            pruning: the same for all.
+            generate: generate the answers in any case and score them by the sample's metric, whatever the objective.
+
+        Raises:
+            InputError: the sample has no accepted answers, and only the objective ``kl`` needs none.
+            CacheError: its picture is not cached, or damaged.
+        """
+        exact = (sample.metric or EXACT) == EXACT
+        ways = {METRIC: self._one_pass if exact else self._generated, NLL: self._likelihood, KL: self._divergence}
+        way = self._generated if generate else ways[self._objective]
+        if not sample.answers and way != self._divergence:
+            raise InputError(f"sample {sample.id!r} has no accepted answers; give it some, or take the objective kl")
         parts = [candidates[start : start + ROWS] for start in range(0, len(candidates), ROWS)]
         return Scores.joined([way(sample, part, pruning) for part in parts])
 
@@ -181,10 +183,10 @@ class Evaluator:
         """The sample's picture in each different mixture, and which of them each candidate uses."""
         mixtures = list(dict.fromkeys(c.alpha for c in candidates))
         alpha_Ml = torch.tensor(mixtures)[:, list(self._features.layers)]
-        fused_MTC, origin = self._features.fused(sample, alpha_Ml), self._features.origin(sample)
-        place = next(self._adapter.vision_tower(self._model, origin.modality).parameters())
-        visual = origin.project(self._adapter, self._model, fused_MTC.to(place.device, place.dtype))
-        picture = Picture(visual, origin.modality, origin.forward_arguments())
+        fused_MTC = self._features.fused(sample, alpha_Ml)
+        place = next(self._adapter.vision_tower(self._model).parameters())
+        visual = self._adapter.project(self._model, fused_MTC.to(place.device, place.dtype))
+        picture = Picture([[tokens_ND] for tokens_ND in visual])
         return picture, [mixtures.index(c.alpha) for c in candidates]
 
     def _pruned(

@@ -37,7 +37,7 @@ def interval(scores: NDArray[np.float64], weights: NDArray[np.int64]) -> Interva
     """Mean of ``scores [samples]`` and its interval under the resamples ``[resamples, samples]``."""
     totals = weights.sum(1)
     means = (weights @ scores)[totals > 0] / totals[totals > 0]
-    return _interval(float(scores.mean()), means, len(scores))
+    return percentile_interval(float(scores.mean()), means, len(scores))
 
 
 def macro_interval(scores: NDArray[np.float64], groups: NDArray[np.int64], weights: NDArray[np.int64]) -> Interval:
@@ -53,10 +53,11 @@ def macro_interval(scores: NDArray[np.float64], groups: NDArray[np.int64], weigh
         )
         columns.append(mean)
     plain = float(np.mean([scores[groups == g].mean() for g in ids]))
-    return _interval(plain, np.mean(columns, axis=0), len(scores))
+    return percentile_interval(plain, np.mean(columns, axis=0), len(scores))
 
 
-def _interval(mean: float, resampled: NDArray[np.float64], samples: int) -> Interval:
+def percentile_interval(mean: float, resampled: NDArray[np.float64], samples: int) -> Interval:
+    """What was found, and the middle 95 % of what resamples ``[resamples]`` gave."""
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return Interval(mean, float(low), float(high), samples)

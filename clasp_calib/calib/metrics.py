@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
-from clasp_calib.calib import answer_metrics as answers
+from clasp_calib.calib import answer_metrics
 from clasp_calib.calib.vqa_accuracy import vqa
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import Sample
@@ -21,16 +21,16 @@ GROUP = "clasp_calib.metrics"
 EXACT = "exact"
 """The answer's tokens, end of sequence included, are those of a reference. Scored without decoding."""
 METRICS: Mapping[str, Metric] = {
-    EXACT: answers.exact,
-    "exact_match": answers.exact_match,
-    "multiple_choice": answers.multiple_choice,
-    "yes_no": answers.yes_no,
-    "pope": answers.pope,
-    "mme": answers.mme,
+    EXACT: answer_metrics.exact,
+    "exact_match": answer_metrics.exact_match,
+    "multiple_choice": answer_metrics.multiple_choice,
+    "yes_no": answer_metrics.yes_no,
+    "pope": answer_metrics.pope,
+    "mme": answer_metrics.mme,
     "vqa": vqa,
-    "relaxed": answers.relaxed,
-    "numeric": answers.numeric,
-    "anls": answers.anls,
+    "relaxed": answer_metrics.relaxed,
+    "numeric": answer_metrics.numeric,
+    "anls": answer_metrics.anls,
 }
 
 

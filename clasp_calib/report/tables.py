@@ -7,7 +7,7 @@ from clasp_calib.calib.intervals import Interval
 
 
 def rows(result: BudgetResult, digits: int = 1) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: one a class, then macro, tokens and time.
+    """Header and rows: one a class, then macro, metrics of all samples together, tokens and time.
 
     Args:
         result: of one budget.
@@ -22,6 +22,8 @@ def rows(result: BudgetResult, digits: int = 1) -> tuple[list[str], list[list[st
         ]
         for label in result.gain
     ]
+    corpus = next(iter(result.corpus.values()), {})
+    body += [[name, *(score(result.corpus[setting][name], digits) for setting in SETTINGS), ""] for name in corpus]
     body.append(["tokens a layer", *(f"{result.tokens(s):.1f}" for s in SETTINGS), ""])
     if result.seconds:
         body.append(["seconds an answer", *(f"{result.seconds[s]:.3f}" for s in SETTINGS), ""])

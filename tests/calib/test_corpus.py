@@ -1,5 +1,7 @@
 """Metrics of all samples together are those of scikit-learn and of MME's definition."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from clasp_calib.calib.corpus import (
     Judged,
     accuracy,
     accuracy_plus,
+    corpus_intervals,
     f1,
     mme_score,
     precision,
@@ -19,6 +22,7 @@ from clasp_calib.calib.corpus import (
     yes_ratio,
 )
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.samples import Sample
 
 ROWS = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 4)), min_size=1, max_size=12)
 
@@ -51,7 +55,7 @@ def test_accuracy_plus_asks_for_all_questions_of_a_picture(rows):
     expected = np.mean([all(of) for of in by_picture.values()])
     found, once = judged(rows), np.ones(len(rows), dtype=np.int64)
     assert accuracy_plus(found, once) == pytest.approx(expected)
-    assert mme_score(found, once) == pytest.approx(100 * (expected + accuracy(found, once)))
+    assert mme_score(found, once) == pytest.approx(expected + accuracy(found, once))
 
 
 @given(ROWS, st.randoms())
@@ -74,7 +78,7 @@ def test_two_of_three_pictures():
     found, once = Judged.of(scores, references, ["a", "a", "b", "b", "c", "c"]), np.ones(6, dtype=np.int64)
     assert accuracy(found, once) == pytest.approx(5 / 6)
     assert accuracy_plus(found, once) == pytest.approx(2 / 3)
-    assert mme_score(found, once) == pytest.approx(150)
+    assert mme_score(found, once) == pytest.approx(1.5)
     assert (precision(found, once), recall(found, once)) == (0.75, 1)
     assert f1(found, once) == pytest.approx(6 / 7)
 
@@ -82,3 +86,22 @@ def test_two_of_three_pictures():
 def test_only_yes_or_no_questions_have_them():
     with pytest.raises(InputError, match="expected yes or no"):
         Judged.of([1.0], [["red"]], ["a"])
+
+
+def test_samples_without_such_a_metric_stand_aside():
+    """Values by metric with an interval that holds them; nothing where no sample has one."""
+    rng = np.random.default_rng(0)
+    samples = [
+        Sample(str(n), "?", Path(f"{n // 4}.png"), ("yes" if n % 2 else "no",), metric)
+        for n in range(80)
+        for metric in ("mme", "pope", "exact", None)
+    ]
+    scores = rng.integers(0, 2, len(samples)).astype(float)
+    found = corpus_intervals(scores, samples, 0)
+    assert list(found) == [f"{m} {n}" for m in ("pope", "mme") for n in CORPUS_METRICS[m]]
+    for name, interval in found.items():
+        assert interval.samples == 80
+        assert interval.low < interval.mean < interval.high, name
+    by_hand = scores[[sample.metric == "mme" for sample in samples]].mean()
+    assert found["mme accuracy"].mean == pytest.approx(by_hand)
+    assert corpus_intervals(scores[:2], samples[2:4], 0) == {}

@@ -26,8 +26,8 @@ def row(tmp_path):
 
 
 def test_a_whole_row_becomes_a_sample(tmp_path, row):
-    path = write(tmp_path, row | {"metric": "yes_no", "split": "test", "intent": "presence"})
-    expected = Sample("1", "What?", tmp_path / "a.png", ("a cup",), "yes_no", "test", "presence", "object")
+    path = write(tmp_path, row | {"metric": "anls", "split": "test", "intent": "presence"})
+    expected = Sample("1", "What?", tmp_path / "a.png", ("a cup",), "anls", "test", "presence", "object")
     assert load_samples(path, CLASSES) == [expected]
 
 
@@ -56,6 +56,16 @@ def test_what_a_table_may_not_lack(tmp_path, row, change, expected):
     second = row | {"id": "2"} | typed
     with pytest.raises(InputError, match=expected):
         load_samples(write(tmp_path, row | change, second), CLASSES)
+
+
+def test_references_that_the_metric_cannot_compare_with_are_found_at_once(tmp_path, row):
+    with pytest.raises(InputError, match=r"sample '1': a yes-or-no question has the answers \['red'\]; expected yes"):
+        load_samples(write(tmp_path, row | {"metric": "pope", "answers": ["red"]}), CLASSES)
+
+
+def test_answers_may_be_lacking_where_nothing_compares_with_them(tmp_path, row):
+    (sample,) = load_samples(write(tmp_path, row | {"answers": None}), CLASSES, answers=False)
+    assert sample.answers == ()
 
 
 def test_a_single_answer_need_not_be_a_list(tmp_path, row):

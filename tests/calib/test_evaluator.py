@@ -150,7 +150,7 @@ def test_one_pass_scores_are_those_of_generated_answers(bench, evaluator, prunin
     for sample in bench.samples[:8]:
         said = evaluator._prompter.decode([answer(bench, sample, rng.choice(CANDIDATES), pruning)])[0]
         asked = replace(sample, answers=(said, rng.choice(WORDS), "two red two red two"))
-        generated = evaluator.generated_scores(asked, CANDIDATES, pruning)
+        generated = evaluator.scores(asked, CANDIDATES, pruning, generate=True)
         assert evaluator.scores(asked, CANDIDATES, pruning).score == generated.score
         right += generated.score
     assert 0 < sum(right) < len(right)
@@ -163,7 +163,7 @@ def test_a_reference_longer_than_generated_answers_can_still_be_right(bench):
     for sample in bench.samples[:8]:
         said = bench.prompter.decode([answer(bench, sample, CANDIDATES[0], PRUNINGS["early"])])[0]
         asked = replace(sample, answers=(said,))
-        found += evaluator.generated_scores(asked, CANDIDATES[:1], PRUNINGS["early"]).score
+        found += evaluator.scores(asked, CANDIDATES[:1], PRUNINGS["early"], generate=True).score
         assert evaluator.scores(asked, CANDIDATES[:1], PRUNINGS["early"]).score == (found[-1],)
     assert 1 in found
 
@@ -211,6 +211,13 @@ def test_an_objective_is_known_and_has_what_it_needs(bench):
         Evaluator(bench.model, bench.prompter, CachedFeatures(bench.store, (3,)), objective="bleu")
     with pytest.raises(InputError, match=r"kl needs the model's own layer 3, not only \(1, 2\); add it"):
         Evaluator(bench.model, bench.prompter, CachedFeatures(bench.store, (1, 2)), objective="kl")
+
+
+def test_without_accepted_answers_there_is_only_the_divergence(bench, evaluator):
+    by_kl = Evaluator(bench.model, bench.prompter, CachedFeatures(bench.store, (3,)), LONGEST, "kl")
+    for which, generate in ((evaluator, False), (evaluator, True), (by_kl, True)):
+        with pytest.raises(InputError, match=r"'cup-attribute' has no accepted answers; .* take the objective kl"):
+            which.scores(bench.samples[0], CANDIDATES[:1], PRUNINGS["early"], generate)
 
 
 class Listening(DualStage):

@@ -1,4 +1,4 @@
-"""Candidates that share all that can be shared score as each would alone, in every architecture that can be cached."""
+"""Candidates that share all that can be shared answer as each would alone, in every architecture with features."""
 
 import sys
 from dataclasses import dataclass
@@ -8,48 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from clasp_calib.cache.encode import cache_features
-from clasp_calib.cache.store import FeatureStore
-from clasp_calib.calib.candidate import Candidate
-from clasp_calib.calib.evaluator import Evaluator, Pruning
-from clasp_calib.calib.features import CachedFeatures
 from clasp_calib.calib.prompted import Picture, Prefixes, Prompted
-from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.fusion import fuse
 from clasp_calib.runtime.pruner import prune, schedule_for
 
-sys.path += [str(Path(__file__).parents[1] / room) for room in ("runtime", "cache")]
+sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 from architectures import BOS, CASES
-from case_processor import CaseProcessor, write_file
 
 LONGEST = 4
 BEFORE, AFTER = [BOS, 9, 11, 40], [13, 8, 21, 50, 17]
 RHOS = (0.0, 0.4, 0.7, 1.0)
-
-
-@dataclass(frozen=True)
-class CasePrompter:
-    """Prompts for a tiny model without words; answers are ids, to be given as text."""
-
-    case: Any
-    number: int
-
-    def prompt(self, question, tokens, modality):
-        _, ids = self.case.picture(self.case.model(), torch.Generator().manual_seed(self.number), self.number)
-        visual = adapter_for(self.case.model()).visual_token_ids[modality]
-        assert ids.count(visual) == tokens
-        return [*BEFORE, *ids, *AFTER]
-
-    def answer(self, question, reference):
-        return [int(word) for word in reference.split()]
-
-
-def own_and_mixed(adapter):
-    """Three mixtures of four ratios each."""
-    own = [float(layer == adapter.own_layer) for layer in range(adapter.vision_layers + 1)]
-    generator = torch.Generator().manual_seed(2)
-    mixed = torch.rand(2, len(own), generator=generator, dtype=torch.float64).mul(4).softmax(-1).tolist()
-    return [Candidate(str(number), tuple(alpha), rho) for number, alpha in enumerate([own, *mixed]) for rho in RHOS]
+MIXTURES = 3
 
 
 @dataclass
@@ -58,20 +28,20 @@ class Alone:
 
     model: Any
     prompt: list[int]
-    origin: Any
-    fused_1TC: torch.Tensor
+    visual_ND: torch.Tensor
+    modality: str
+    sizes: dict[str, torch.Tensor]
     rho: float
     schedule: Any
 
     def arguments(self, answer=()):
         adapter = adapter_for(self.model)
         ids = torch.tensor([[*self.prompt, *answer]])
-        made = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **self.origin.forward_arguments()}
+        made = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **self.sizes}
         if hasattr(self.model.config, "vision_start_token_id"):
             kinds = [ids == token for token in adapter.visual_token_ids.values()]
             made["mm_token_type_ids"] = sum((number + 1) * kind.int() for number, kind in enumerate(kinds))
-        (visual,) = self.origin.project(adapter, self.model, self.fused_1TC)
-        return {**made, "mm_encoder_outputs": adapter.encoder_outputs(visual, self.origin.modality)}
+        return {**made, "mm_encoder_outputs": adapter.encoder_outputs([self.visual_ND], self.modality)}
 
     def pruned(self):
         return prune(self.model, schedule=self.schedule, rho=self.rho, prompt_lengths=len(self.prompt))
@@ -85,49 +55,42 @@ class Alone:
             return self.model.generate(**self.arguments(), max_new_tokens=LONGEST)[0, len(self.prompt) :].tolist()
 
 
+def mixed(case, number):
+    """The ids of a picture, its sizes, and its visual tokens in the model's own layer and in two mixtures."""
+    adapter, model = adapter_for(case.model()), case.model()
+    sizes, ids = case.picture(model, torch.Generator().manual_seed(number), number)
+    pixels = sizes.pop(adapter.pixel_names[case.modality])
+    states_1LTC = adapter.capture(model, pixels, case.modality, **sizes)
+    alpha_ML = torch.zeros(MIXTURES, adapter.vision_layers + 1)
+    alpha_ML[0, adapter.own_layer] = 1
+    alpha_ML[1:] = torch.rand(alpha_ML[1:].shape, generator=torch.Generator().manual_seed(2)).mul(4).softmax(-1)
+    fused_MTC = fuse(states_1LTC.expand(MIXTURES, -1, -1, -1), alpha_ML)
+    repeated = {name: torch.cat([size] * MIXTURES) for name, size in sizes.items()}
+    return ids, sizes, adapter.project(model, fused_MTC, case.modality, **repeated)
+
+
 @pytest.mark.parametrize("case", [case for case in CASES.values() if case.fusion], ids=lambda case: case.name)
 @torch.inference_mode()
-def test_candidates_together_are_candidates_alone(case, tmp_path):
+def test_candidates_together_are_candidates_alone(case):
     model, adapter = case.model(), adapter_for(case.model())
-    candidates, schedule = own_and_mixed(adapter), schedule_for(model, "40%", (1, 2, 4))
+    schedule, rho = schedule_for(model, "40%", (1, 2, 4)), list(RHOS) * MIXTURES
     for number in range(2):
-        sample = Sample(str(number), "?", write_file(tmp_path, case, number))
-        cache_features(model, CaseProcessor(case), [sample], range(adapter.vision_layers + 1), tmp_path / "cache")
-        with FeatureStore.open(tmp_path / "cache") as store:
-            features = CachedFeatures(store, store.layers)
-            alphas = torch.tensor([candidate.alpha for candidate in candidates])
-            fused_BTC, origin = features.fused(sample, alphas), features.origin(sample)
-            visual = origin.project(adapter, model, fused_BTC[:: len(RHOS)])
-            picture = Picture(visual, origin.modality, origin.forward_arguments())
-            prompter = CasePrompter(case, number)
-            prompt = prompter.prompt("?", picture.tokens, picture.modality)
-            alone = [
-                Alone(model, prompt, origin, fused_1TC[None], candidate.rho, schedule)
-                for candidate, fused_1TC in zip(candidates, fused_BTC, strict=True)
-            ]
-            said = [one.said() for one in alone]
-            whole = [said[-1], said[0][:1] + said[-1][1:]]
-            answers = [*whole, said[0][1:3], said[0][:1]]
-
-            fan = [row for row in range(len(visual)) for _ in RHOS]
-            rho = [candidate.rho for candidate in candidates]
-            prompted = Prompted(model, adapter, prompt, picture, Prefixes(model, adapter))
-            with prune(model, schedule=schedule, rho=rho, fan=fan, prompt_lengths=len(prompt)):
-                together = [prompted.logits(answer) for answer in answers]
-                assert prompted.generated(LONGEST).tolist() == said
-            expected = [torch.stack([one.logits(answer) for one in alone]) for answer in answers]
-            for expected_BTV, logits_BTV in zip(expected, together, strict=True):
-                assert (logits_BTV - expected_BTV).abs().max() < 1e-4
-
-            asked = Sample(sample.id, "?", sample.image, tuple(" ".join(map(str, answer)) for answer in whole))
-            evaluator = Evaluator(model, prompter, features, LONGEST)
-            scores = evaluator.scores(asked, candidates, Pruning(schedule))
-            assert scores.score == tuple(float(words in whole) for words in said)
-            assert scores.score == evaluator.generated_scores(asked, candidates, Pruning(schedule)).score
-            logs = [logits_BTV.log_softmax(-1) for logits_BTV in expected[: len(whole)]]
-            for row, nll in enumerate(scores.nll):
-                each = [
-                    -sum(log[row, t, token] for t, token in enumerate(w)) for log, w in zip(logs, whole, strict=True)
-                ]
-                assert nll == pytest.approx(float(min(each)), abs=1e-3)
+        ids, sizes, visual = mixed(case, number)
+        prompt, fan = [*BEFORE, *ids, *AFTER], [row for row in range(MIXTURES) for _ in RHOS]
+        alone = [
+            Alone(model, prompt, visual[row], case.modality, sizes, share, schedule)
+            for row, share in zip(fan, rho, strict=True)
+        ]
+        said = [one.said() for one in alone]
         assert len({tuple(words) for words in said}) > 1, "all candidates say the same"
+        answers = [said[-1], said[0][:1] + said[-1][1:], said[0][1:3], said[0][:1]]
+
+        picture = Picture([[tokens_ND] for tokens_ND in visual], case.modality, sizes)
+        assert prompt.count(adapter.visual_token_ids[case.modality]) == picture.tokens
+        prompted = Prompted(model, adapter, prompt, picture, Prefixes(model, adapter))
+        with prune(model, schedule=schedule, rho=rho, fan=fan, prompt_lengths=len(prompt)):
+            together = [prompted.logits(answer) for answer in answers]
+            assert prompted.generated(LONGEST).tolist() == said
+        for answer, logits_BTV in zip(answers, together, strict=True):
+            expected_BTV = torch.stack([one.logits(answer) for one in alone])
+            assert (logits_BTV - expected_BTV).abs().max() < 1e-4

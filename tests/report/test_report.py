@@ -1,5 +1,7 @@
 """Results as rows, as Markdown and as a picture."""
 
+from dataclasses import replace
+
 import pytest
 from made_artifacts import made
 from PIL import Image
@@ -39,6 +41,13 @@ def test_rows_are_classes_tokens_and_seconds():
     assert body[3][1:] == ["16.0", "8.0", "8.0", "8.0", ""]
     assert body[4][1] == "0.250"
     assert [line[0] for line in rows(result(seconds=False))[1]][-1] == "tokens a layer"
+
+
+def test_metrics_of_all_samples_have_rows_of_their_own():
+    corpus = {setting: {"mme accuracy_plus": Interval(0.5, 0.25, 0.75, 12)} for setting in SETTINGS}
+    _, body = rows(replace(result(), corpus=corpus))
+    assert body[3] == ["mme accuracy_plus", *["50.0 [25.0, 75.0]"] * 4, ""]
+    assert body[4][0] == "tokens a layer"
 
 
 def test_markdown_is_a_table_for_every_budget():
