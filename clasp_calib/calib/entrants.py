@@ -21,6 +21,7 @@ from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.progress import track
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _own(model: Any) -> Candidate:
 
 def _ours(model: Any, setting: Setting, budget: str) -> Entrant:
     pruning = setting.pruning
-    assert pruning.schedule is not None
+    assert isinstance(pruning.schedule, Schedule)
     knobs: dict[str, Any] = {
         "starts": pruning.schedule.starts,
         "counts": pruning.schedule.counts,
