@@ -183,10 +183,10 @@ class Evaluator:
         """The sample's picture in each different mixture, and which of them each candidate uses."""
         mixtures = list(dict.fromkeys(c.alpha for c in candidates))
         alpha_Ml = torch.tensor(mixtures)[:, list(self._features.layers)]
-        fused_MTC = self._features.fused(sample, alpha_Ml)
-        place = next(self._adapter.vision_tower(self._model).parameters())
-        visual = self._adapter.project(self._model, fused_MTC.to(place.device, place.dtype))
-        picture = Picture([[tokens_ND] for tokens_ND in visual])
+        fused_MTC, origin = self._features.fused(sample, alpha_Ml), self._features.origin(sample)
+        place = next(self._adapter.vision_tower(self._model, origin.modality).parameters())
+        visual = origin.project(self._adapter, self._model, fused_MTC.to(place.device, place.dtype))
+        picture = Picture(visual, origin.modality, origin.forward_arguments())
         return picture, [mixtures.index(c.alpha) for c in candidates]
 
     def _pruned(

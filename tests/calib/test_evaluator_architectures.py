@@ -8,13 +8,20 @@ from typing import Any
 import pytest
 import torch
 
+from clasp_calib.cache.encode import cache_features
+from clasp_calib.cache.store import FeatureStore
+from clasp_calib.calib.candidate import Candidate
+from clasp_calib.calib.evaluator import Evaluator, Pruning
+from clasp_calib.calib.features import CachedFeatures
 from clasp_calib.calib.prompted import Picture, Prefixes, Prompted
+from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.fusion import fuse
 from clasp_calib.runtime.pruner import prune, schedule_for
 
-sys.path.append(str(Path(__file__).parents[1] / "runtime"))
+sys.path += [str(Path(__file__).parents[1] / room) for room in ("runtime", "cache")]
 from architectures import BOS, CASES
+from case_processor import CaseProcessor, write_file
 
 LONGEST = 4
 BEFORE, AFTER = [BOS, 9, 11, 40], [13, 8, 21, 50, 17]
@@ -94,3 +101,51 @@ def test_candidates_together_are_candidates_alone(case):
         for answer, logits_BTV in zip(answers, together, strict=True):
             expected_BTV = torch.stack([one.logits(answer) for one in alone])
             assert (logits_BTV - expected_BTV).abs().max() < 1e-4
+
+
+@dataclass(frozen=True)
+class CasePrompter:
+    """Prompts for a tiny model without words; answers are ids, given as text."""
+
+    case: Any
+    number: int
+
+    def prompt(self, question, tokens, modality):
+        _, ids = self.case.picture(self.case.model(), torch.Generator().manual_seed(self.number), self.number)
+        assert ids.count(adapter_for(self.case.model()).visual_token_ids[modality]) == tokens
+        return [*BEFORE, *ids, *AFTER]
+
+    def answer(self, question, reference):
+        return [int(word) for word in reference.split()]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES.values() if case.fusion], ids=lambda case: case.name)
+@torch.inference_mode()
+def test_cached_pictures_score_as_answered_alone(case, tmp_path):
+    model, adapter = case.model(), adapter_for(case.model())
+    schedule, number = schedule_for(model, "40%", (1, 2, 4)), 1
+    own = [float(layer == adapter.own_layer) for layer in range(adapter.vision_layers + 1)]
+    alphas = [tuple(own), tuple(1 / len(own) for _ in own)]
+    candidates = [Candidate(str(row), alpha, rho) for row, alpha in enumerate(alphas) for rho in RHOS[:3]]
+    sample = Sample("1", "?", write_file(tmp_path, case, number))
+    cache_features(model, CaseProcessor(case), [sample], range(len(own)), tmp_path / "cache")
+    with FeatureStore.open(tmp_path / "cache") as store:
+        features, prompter = CachedFeatures(store, store.layers), CasePrompter(case, number)
+        origin, alone = features.origin(sample), []
+        for candidate in candidates:
+            fused_1TC = features.fused(sample, torch.tensor([candidate.alpha]))
+            ((visual_ND,),) = origin.project(adapter, model, fused_1TC)
+            prompt = prompter.prompt("?", len(visual_ND), origin.modality)
+            sizes = origin.forward_arguments()
+            alone.append(Alone(model, prompt, visual_ND, origin.modality, sizes, candidate.rho, schedule))
+        said = [one.said() for one in alone]
+        accepted = [said[-1], said[0][:1] + said[-1][1:]]
+        asked = Sample("1", "?", sample.image, tuple(" ".join(map(str, answer)) for answer in accepted))
+        evaluator = Evaluator(model, prompter, features, LONGEST)
+        scores = evaluator.scores(asked, candidates, Pruning(schedule))
+        assert scores.score == tuple(float(words in accepted) for words in said)
+        assert scores.score == evaluator.scores(asked, candidates, Pruning(schedule), generate=True).score
+        for one, nll in zip(alone, scores.nll, strict=True):
+            logs = [(one.logits(answer).log_softmax(-1), answer) for answer in accepted]
+            each = [-sum(log[place, token] for place, token in enumerate(answer)) for log, answer in logs]
+            assert nll == pytest.approx(float(min(each)), abs=1e-3)

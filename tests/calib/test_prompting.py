@@ -1,5 +1,8 @@
 """Ids of prompts and answers are those that the model's own processor makes."""
 
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +12,9 @@ from transformers import AddedToken, AutoProcessor
 
 from clasp_calib.calib.prompting import PROMPT, Prompter
 from clasp_calib.common.errors import InputError
+
+sys.path.append(str(Path(__file__).parents[1] / "cache"))
+from image_processors import IMAGE_PROCESSORS
 
 QUESTIONS = ["What is this?", "Is {this} or {} or {question} a brace?", "¿Qué es?", " padded ", "%s \\n <b>", "a\nb"]
 TEMPLATES = [PROMPT, "<image>{question}", "{question}\n<image> Answer:", "{x} <image> {question} {question}!"]
@@ -26,6 +32,28 @@ def test_a_prompt_is_what_the_processor_makes_of_it_with_a_picture(bench, templa
         text = prompter.text(question)
         assert text == template.replace("{question}", question, 1)
         assert prompter.prompt(question) == processed(bench, text)
+
+
+@pytest.mark.parametrize("name", IMAGE_PROCESSORS)
+def test_pictures_of_any_size_in_any_architecture(name):
+    """The number of their tokens is all that has to be known of them."""
+    processor = IMAGE_PROCESSORS[name]()
+    prompter = Prompter(processor, None)
+    for size in ((60, 60), (60, 130), (100, 70)):
+        picture = Image.new("RGB", size, (200, 10, 10))
+        for question in QUESTIONS[:2]:
+            expected = processor(images=[picture], text=prompter.text(question))["input_ids"][0]
+            visual = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+            assert prompter.prompt(question, list(expected).count(visual)) == list(expected)
+
+
+def test_a_video_is_its_tokens():
+    processor = IMAGE_PROCESSORS["qwen2_vl"]()
+    image, video = (processor.tokenizer.convert_tokens_to_ids(f"<{kind}>") for kind in ("image", "video"))
+    prompter = Prompter(processor, None)
+    ids = prompter.prompt("What happens?", 5, "video")
+    assert ids == [video if token == image else token for token in prompter.prompt("What happens?", 5)]
+    assert ids.count(video) == 5
 
 
 def test_the_number_of_tokens_has_to_be_known(bench):
