@@ -5,6 +5,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from clasp_calib.cache.fingerprint import encoder_fingerprint
 from clasp_calib.cache.index import Durability
 from clasp_calib.cache.odd import OddPicture, record_odd_pictures
 from clasp_calib.cache.origin import Origin
-from clasp_calib.cache.pictures import headers, identified, image_key, refuse
+from clasp_calib.cache.pictures import first_files, headers, identified, image_key, refuse
 from clasp_calib.cache.pipeline import BackgroundWriter, prepared_ahead, workers_for
 from clasp_calib.cache.precision import PrecisionError, Stored
 from clasp_calib.cache.prepare import Broken, Prepared, Preparer
@@ -115,8 +116,7 @@ def cache_features(
     keys, broken = identified(path for _, path in named)
     if not keys:
         refuse(broken)
-    files = {key: path for path, key in reversed(keys.items())}
-    distinct = list(dict.fromkeys(keys.values()))
+    files = first_files(keys)
     for modality in adapter.pixel_names:
         tower: Any = adapter.vision_tower(model, modality)
         tower.to(device=device, dtype=dtype)
@@ -131,7 +131,7 @@ def cache_features(
         durability=durability,
     ) as store:
         dropped = store.drop_damaged() if verify else []
-        missing = store.missing(distinct)
+        missing = store.missing(files)
         sizes, left_out = headers({key: files[key] for key in missing})
         todo = list(sizes)
         if adapter.patch_tokens is None:
@@ -140,9 +140,11 @@ def cache_features(
         store.reserve(todo)
         workers = workers_for(len(todo)) if workers is None else workers
         run = _Run(model, store, wanted, files)
-        run.encode(Preparer(processor, adapter.pixel_names), todo, batch_size, workers)
+        skipped = len(files) - len(missing)
+        description = f"encoding ({skipped} are cached already)"
+        run.encode(Preparer(processor, adapter.pixel_names), todo, batch_size, workers, description)
         left_out |= run.broken
-        cached = {key: store.origin(key) for key in distinct if key not in left_out}
+        cached = {key: store.origin(key) for key in files if key not in left_out}
         row = store.precision.data_row(store.form.channels) + store.precision.scale_row(store.form.channels)
         size = sum(store.tokens(key) for key in cached) * len(wanted) * row
     broken |= {path: left_out[key] for path, key in keys.items() if key in left_out}
@@ -154,7 +156,7 @@ def cache_features(
     return CacheReport(
         pictures=len(named),
         unique=len(cached),
-        skipped=len(distinct) - len(missing),
+        skipped=skipped,
         encoded=run.encoded,
         dropped=len(dropped),
         layers=wanted,
@@ -179,20 +181,23 @@ class _Run:
         self._layers = layers
         self._files = files
 
-    def encode(self, preparer: Preparer, keys: Sequence[str], batch_size: int, workers: int) -> None:
+    def encode(self, preparer: Preparer, keys: Sequence[str], batch_size: int, workers: int, description: str) -> None:
         """Encode the pictures of ``keys`` in this order, and return when all are stored."""
         times = self.times
         with progress() as bar:
-            task = bar.add_task("encoding", total=len(keys))
+            task = bar.add_task(description, total=len(keys))
 
             def write(batch: tuple[list[str], list[Stored], list[Origin]]) -> None:
                 self.encoded += self._store.put(*batch)
-                bar.advance(task, len(batch[0]))
+                bar.update(task, advance=len(batch[0]), total=len(keys) - len(self.broken))
 
-            with BackgroundWriter(write, _WAITING) as writer:
-                # The tower's batch, one that is ready, and what the workers have in hand.
-                ahead = 2 * batch_size + max(workers, 8)
-                prepared = prepared_ahead(preparer, [self._files[key] for key in keys], workers, ahead)
+            # The tower's batch, one that is ready, and what the workers have in hand.
+            ahead = 2 * batch_size + max(workers, 8)
+            files = [self._files[key] for key in keys]
+            with (
+                BackgroundWriter(write, _WAITING) as writer,
+                closing(prepared_ahead(preparer, files, workers, ahead)) as prepared,
+            ):
                 for batch in in_batches(self._readable(keys, prepared), batch_size):
                     begun = time.perf_counter()
                     made = self._stored(batch)

@@ -53,8 +53,15 @@ def distinct_pictures(paths: Iterable[Path]) -> dict[str, Path]:
     """
     keys, broken = identified(paths)
     refuse(broken)
-    files = {key: path for path, key in reversed(keys.items())}
-    return {key: files[key] for key in keys.values()}
+    return first_files(keys)
+
+
+def first_files(keys: Mapping[Path, str]) -> dict[str, Path]:
+    """Key -> the first file that has it, in the order of the files."""
+    files: dict[str, Path] = {}
+    for path, key in keys.items():
+        files.setdefault(key, path)
+    return files
 
 
 def check_headers(paths: Iterable[Path]) -> None:

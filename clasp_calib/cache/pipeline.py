@@ -6,7 +6,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -33,7 +33,9 @@ def workers_for(pictures: int) -> int:
     return 0 if pictures < FEW else len(os.sched_getaffinity(0))
 
 
-def prepared_ahead(preparer: Preparer, files: Sequence[Path], workers: int, ahead: int) -> Iterator[Prepared | Broken]:
+def prepared_ahead(
+    preparer: Preparer, files: Sequence[Path], workers: int, ahead: int
+) -> Generator[Prepared | Broken, None, None]:
     """Prepare files in worker processes, or in threads, and give them in their order.
 
     Args:
