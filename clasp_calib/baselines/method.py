@@ -247,13 +247,14 @@ class InputMethod(Method):
         """What of an image goes on. Tokens that end lines are no patches; they go first."""
         tiles = image.patches()
         tiles = tiles if self.by_tile else [torch.cat(tiles).sort().values]
-        counts = self.allot(image, tiles, self.count(image))
+        wanted = self.count(image)
+        counts = self.allot(image, tiles, wanted)
         parts = [
             self.kept(image, token_P, count) if count < len(token_P) else Kept(token_P)
             for token_P, count in zip(tiles, counts, strict=True)
             if count
         ]
-        spare = self.count(image) - sum(map(len, tiles))
+        spare = wanted - sum(map(len, tiles))
         if spare > 0:
             ends_N = (image.layout.cell_N < 0).nonzero().flatten().to(image.features_ND.device)
             parts = [Kept(torch.cat([*tiles, ends_N[:spare]]).sort().values)]
@@ -268,7 +269,8 @@ class InputMethod(Method):
         positions = "keep" if axes else "compact"
         check_decoder(model, positions)
         entry, in_place = Entry(model, adapter, positions), positions == "keep"
-        with chosen_tokens(model, adapter, self.tower_blocks(adapter), self.choose, in_place), entry.attached():
+        choose, blocks = entry.timed(self.choose), self.tower_blocks(adapter)
+        with chosen_tokens(model, adapter, blocks, choose, in_place), entry.attached():
             yield lambda: entry.stats
 
 

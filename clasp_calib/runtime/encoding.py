@@ -18,7 +18,9 @@ from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.base import Adapter, Layout
 from clasp_calib.runtime.adapters.towers import recorded_states
 from clasp_calib.runtime.attention import watched_attention
-from clasp_calib.runtime.entry import DROPPED
+
+DROPPED = torch.nan
+"""A token that is not to enter the decoder, see `clasp_calib.runtime.entry`."""
 
 
 @dataclass(frozen=True)
@@ -193,12 +195,12 @@ def _images(
     state: Tensor,
     seen: Mapping[int, Sequence[Seen]],
 ) -> Iterator[Encoded]:
-    heads, row = adapter.class_tokens, 0
+    first, row = adapter.class_tokens, 0
     for number, (layout, rows) in enumerate(zip(adapter.layouts(model, inputs), adapter.rows(inputs), strict=True)):
         mine = slice(row, row + rows)
         row += rows
         if state.ndim == 3:
-            states_UC, class_RC = state[mine, heads:].flatten(0, 1), state[mine, 0] if heads else None
+            states_UC, class_RC = state[mine, first:].flatten(0, 1), state[mine, 0] if first else None
             image_sizes = inputs.get("image_sizes")
             sizes = {} if image_sizes is None else {"image_sizes": image_sizes[number : number + 1]}
             project: Callable[[Tensor], Tensor] = partial(_projected, adapter, model, sizes)
@@ -211,7 +213,7 @@ def _images(
         for block, calls in seen.items():
             query = read([query for query, _, _ in calls], mine, layout)
             key = read([key for _, key, _ in calls], mine, layout)
-            attention[block] = TowerAttention(query, key, calls[0][2], heads, patches, layout)
+            attention[block] = TowerAttention(query, key, calls[0][2], first, patches, layout)
         yield Encoded(features[number], layout, states_UC, class_RC, attention, project)
 
 

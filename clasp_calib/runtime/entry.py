@@ -1,7 +1,7 @@
 """Pruning at the decoder's input: visual tokens that never enter it, marked by what encodes the pictures.
 
-A token that is not to enter is `DROPPED`. The mark is in the features themselves, so that it survives what
-``generate`` does with them before the first forward: repeating them for beams, and handing them over.
+A token that is not to enter is marked `DROPPED` by `chosen_tokens`. The mark is in the features themselves, so that it
+survives what ``generate`` does with them before the first forward: repeating them for beams, and handing them over.
 All layers then hold the same, shorter sequence, which nothing outside of the decoder knows of; so every later call
 is given its mask and positions here.
 
@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.base import Adapter
 from clasp_calib.runtime.checks import check_call
+from clasp_calib.runtime.encoding import Choose, Encoded, Kept
 from clasp_calib.runtime.generation import watched_generate
 from clasp_calib.runtime.scoring import gather_index, take
 from clasp_calib.runtime.stats import PruningStats, StageStats, Stopwatch
-
-DROPPED = torch.nan
 
 
 class Entry:
@@ -45,7 +44,7 @@ class Entry:
         # Which keys of a cache are valid. All beams of a prompt have the same, so that reordering leaves them true.
         self._records: WeakKeyDictionary[Any, Tensor] = WeakKeyDictionary()
         self._generating = False
-        self.watch: Stopwatch | None = None
+        self._watch: Stopwatch | None = None
         self.stats: PruningStats | None = None
 
     @contextmanager
@@ -71,6 +70,16 @@ class Entry:
         """Of the sequence that was given, [B, S], what entered in the call that is on its way, [B, S']."""
         assert self._index_BS is not None
         return take(values_BS, self._index_BS)
+
+    def timed(self, choose: Choose) -> Choose:
+        """The same, what it takes counted as ``selection`` of the next forward that brings pictures."""
+
+        def measured(image: Encoded) -> Kept:
+            self._watch = self._watch or Stopwatch(image.features_ND.device)
+            with self._watch.part("selection"):
+                return choose(image)
+
+        return measured
 
     def _see_generate(self, ids_BS: Tensor | None, kwargs: dict[str, Any]) -> None:
         config = kwargs.get("generation_config") or getattr(self._model, "generation_config", None)
@@ -159,7 +168,7 @@ class Entry:
             )
         layers = len(self._decoder.layers)
         stage = _stage(gather_index(visual_BS, max(offered)), kept_BS, offered, kept)
-        watch = self.watch or Stopwatch(visual_BS.device)
+        watch, self._watch = self._watch or Stopwatch(visual_BS.device), None
         self.stats = PruningStats(tuple((count,) * layers for count in kept), (stage,), watch)
         index_BS = gather_index(keep_BS, max(lengths))
         return index_BS, take(keep_BS, index_BS)

@@ -9,6 +9,7 @@ from clasp_calib.runtime.schedule import (
     Budget,
     RelativeSchedule,
     Schedule,
+    ShareSchedule,
     decoder_flops,
     parse_budget,
     solve_schedule,
@@ -155,3 +156,26 @@ def test_several_pictures_scale_the_counts():
     assert [schedule.counts_for(n) for n in (0, 2, 16, 48)] == [(0, 0, 0), (1, 1, 1), (9, 6, 3), (27, 18, 9)]
     assert schedule.changing == (1, 2, 4)
     assert Schedule(16, 8, (1, 2, 4), (16, 6, 6)).changing == (2,)
+
+
+@given(shares=st.lists(st.floats(0, 1), min_size=1, max_size=4), tokens=st.integers(0, 600))
+def test_shares_are_counted_to_the_nearest_and_never_grow(shares, tokens):
+    schedule = ShareSchedule(9, tuple(range(1, len(shares) + 1)), tuple(sorted(shares, reverse=True)))
+    counts = schedule.counts_for(tokens)
+    assert list(counts) == sorted(counts, reverse=True)
+    for share, count in zip(schedule.shares, counts, strict=True):
+        assert abs(count - share * tokens) <= 0.5 + 1e-6 or count == 1
+        assert (count == 0) == (tokens == 0)
+
+
+def test_stages_that_keep_every_share_change_nothing():
+    assert ShareSchedule(8, (1, 3, 5), (1.0, 0.5, 0.5)).changing == (3,)
+    assert Schedule(16, 8, (2,), (4,)).per_layer == (16, 16, 4, 4, 4, 4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("starts", "shares"), [((1, 2), (0.5,)), ((1, 2), (0.4, 0.5)), ((1,), (1.1,)), ((1,), (-0.1,)), ((0,), (0.5,))]
+)
+def test_impossible_shares_are_refused(starts, shares):
+    with pytest.raises(BudgetError, match="expected"):
+        ShareSchedule(8, starts, shares)
