@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from clasp_calib.baselines.method import InputMethod, proportional
+from clasp_calib.baselines.choosing import proportional
+from clasp_calib.baselines.input_method import InputMethod
 from clasp_calib.runtime.encoding import Encoded, Kept
 
 

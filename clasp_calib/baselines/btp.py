@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clasp_calib.baselines.method import first_largest
+from clasp_calib.baselines.choosing import first_largest
 from clasp_calib.baselines.staged import StagedMethod, count_of, in_depth, scaled_shares, spans_of
 from clasp_calib.runtime.row_stages import Kept, Row
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clasp_calib.baselines.method import InputMethod
+from clasp_calib.baselines.input_method import InputMethod
 from clasp_calib.runtime.adapters.base import Adapter
 from clasp_calib.runtime.encoding import Encoded, Kept
 

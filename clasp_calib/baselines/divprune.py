@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clasp_calib.baselines.method import InputMethod
+from clasp_calib.baselines.input_method import InputMethod
 from clasp_calib.runtime.encoding import Encoded, Kept
 
 

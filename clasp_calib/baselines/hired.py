@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from clasp_calib.baselines.choosing import first_largest, proportional
 from clasp_calib.baselines.fastervlm import most_attended
-from clasp_calib.baselines.method import InputMethod, first_largest, proportional
+from clasp_calib.baselines.input_method import InputMethod
 from clasp_calib.runtime.adapters.base import Adapter
 from clasp_calib.runtime.encoding import Encoded, Kept
 

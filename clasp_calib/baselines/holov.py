@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from clasp_calib.baselines.method import InputMethod, first_largest
+from clasp_calib.baselines.choosing import first_largest
+from clasp_calib.baselines.input_method import InputMethod
 from clasp_calib.runtime.adapters.base import Adapter
 from clasp_calib.runtime.encoding import Encoded, Kept
 

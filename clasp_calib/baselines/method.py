@@ -10,15 +10,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from clasp_calib.common.errors import BudgetError, ModelError
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.base import Adapter
-from clasp_calib.runtime.checks import check_decoder
-from clasp_calib.runtime.encoding import Encoded, Kept, chosen_tokens
-from clasp_calib.runtime.entry import Entry
 from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import AnySchedule, Budget, layer_flops, parse_budget
 from clasp_calib.runtime.selection import DualStage, Selector
@@ -203,78 +199,6 @@ class Method(ABC):
 
 
 @dataclass(frozen=True)
-class InputMethod(Method):
-    """A method that decides before the decoder which tokens enter it, so that all layers work on as many."""
-
-    by_tile: ClassVar[bool] = True
-    """Whether the tiles of an image are pruned each by itself, as authors do, or all together."""
-    semantics: ClassVar[str] = "tokens that enter the decoder"
-
-    keep: str = "25%"
-    """Tokens that an image keeps: a number, or a percentage of its own."""
-
-    def solved(self, adapter: Adapter, budget: Budget) -> Self:
-        """The budget is what enters: every layer works on that."""
-        return replace(self, keep=budget.name)
-
-    def tower_blocks(self, adapter: Adapter) -> tuple[int, ...]:
-        """Blocks of the tower whose attention the method looks at."""
-        return ()
-
-    @abstractmethod
-    def kept(self, image: Encoded, token_P: Tensor, count: int) -> Kept:
-        """What of some patches goes on, and in which order.
-
-        Args:
-            image: the whole image.
-            token_P: the tokens to choose from: those of one tile, or of all tiles if not ``by_tile``; long, rising.
-            count: how many go on; at least 1, and fewer than there are.
-        """
-
-    def count(self, image: Encoded) -> int:
-        """How many tokens of an image go on: at least 1, halves up."""
-        tokens = len(image.layout.cell_N)
-        return min(max(int(parse_budget(self.keep).of(tokens) + 0.5 + 1e-9), 1), tokens)
-
-    def allot(self, image: Encoded, tiles: Sequence[Tensor], count: int) -> list[int]:
-        """How many tokens of each tile go on: in proportion to what it shows.
-
-        Our choice: authors keep as many of every tile, also of one that is cut off at the picture's edge.
-        """
-        return proportional([len(token_P) for token_P in tiles], count)
-
-    def choose(self, image: Encoded) -> Kept:
-        """What of an image goes on. Tokens that end lines are no patches; they go first."""
-        tiles = image.patches()
-        tiles = tiles if self.by_tile else [torch.cat(tiles).sort().values]
-        wanted = self.count(image)
-        counts = self.allot(image, tiles, wanted)
-        parts = [
-            self.kept(image, token_P, count) if count < len(token_P) else Kept(token_P)
-            for token_P, count in zip(tiles, counts, strict=True)
-            if count
-        ]
-        spare = wanted - sum(map(len, tiles))
-        if spare > 0:
-            ends_N = (image.layout.cell_N < 0).nonzero().flatten().to(image.features_ND.device)
-            parts = [Kept(torch.cat([*tiles, ends_N[:spare]]).sort().values)]
-        return _together(image, parts)
-
-    @contextmanager
-    def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
-        """See `Method`."""
-        config: Any = model.config
-        axes = (getattr(config.get_text_config(), "rope_parameters", None) or {}).get("mrope_section")
-        # All papers let what enters be numbered anew; positions with several axes cannot be.
-        positions = "keep" if axes else "compact"
-        check_decoder(model, positions)
-        entry, in_place = Entry(model, adapter, positions), positions == "keep"
-        choose, blocks = entry.timed(self.choose), self.tower_blocks(adapter)
-        with chosen_tokens(model, adapter, blocks, choose, in_place), entry.attached():
-            yield lambda: entry.stats
-
-
-@dataclass(frozen=True)
 class DecoderMethod(Method):
     """A method that drops tokens between decoder layers, through `clasp_calib.runtime.pruner.prune`."""
 
@@ -302,45 +226,3 @@ class DecoderMethod(Method):
             prompt_lengths=prompt_lengths,
         ) as pruner:
             yield lambda: pruner.stats
-
-
-def first_largest(values: Tensor, count: int) -> Tensor:
-    """Indices of the ``count`` largest along dimension 0, largest first; of equal ones the lower index first."""
-    return torch.argsort(values, dim=0, descending=True, stable=True)[:count]
-
-
-def proportional(sizes: Sequence[float], count: int, limits: Sequence[int] | None = None) -> list[int]:
-    """Whole shares of ``count`` in proportion to ``sizes``, by largest remainder; of equal ones the first first.
-
-    No share passes its limit, which is its size unless given; what is over goes to the others. The shares sum to
-    ``count``, or to all limits if those are less.
-    """
-    limits = [int(size) for size in sizes] if limits is None else list(limits)
-    shares, open_, left = list(limits), list(range(len(sizes))), min(count, sum(limits))
-    while open_:
-        total = sum(sizes[i] for i in open_)
-        quota = {i: left * (sizes[i] / total if total else 1 / len(open_)) for i in open_}
-        full = [i for i in open_ if quota[i] >= limits[i]]
-        if not full:
-            break
-        left -= sum(limits[i] for i in full)
-        open_ = [i for i in open_ if i not in full]
-    for i in open_:
-        shares[i] = int(quota[i] + 1e-9)
-    rest = left - sum(shares[i] for i in open_)
-    for i in sorted(open_, key=lambda i: (shares[i] - quota[i], i))[:rest]:
-        shares[i] += 1
-    return shares
-
-
-def _together(image: Encoded, parts: Sequence[Kept]) -> Kept:
-    """The parts of an image one after the other."""
-    place_T = torch.cat([part.place_T for part in parts])
-    if any(part.states_TC is not None for part in parts):
-        own = [image.states_UC[image.cells(part.place_T)] for part in parts]
-        states = [part.states_TC if part.states_TC is not None else mine for part, mine in zip(parts, own, strict=True)]
-        return Kept(place_T, states_TC=torch.cat([state.to(image.states_UC.dtype) for state in states]))
-    if any(part.features_TD is not None for part in parts):
-        features = [image.features_ND[part.place_T] if part.features_TD is None else part.features_TD for part in parts]
-        return Kept(place_T, features_TD=torch.cat(features))
-    return Kept(place_T)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clasp_calib.baselines.method import PromptLengths, Reader, first_largest
+from clasp_calib.baselines.choosing import first_largest
+from clasp_calib.baselines.method import PromptLengths, Reader
 from clasp_calib.baselines.solving import Spread, solve_knob
 from clasp_calib.baselines.staged import StagedMethod, everything, in_depth, row_plan
 from clasp_calib.common.errors import BudgetError

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from clasp_calib.baselines.method import first_largest
+from clasp_calib.baselines.choosing import first_largest
 from clasp_calib.baselines.staged import StagedMethod, count_of, in_depth, spans_of
 from clasp_calib.common.errors import BudgetError, ModelError
 from clasp_calib.runtime.row_stages import Kept, Row, attention_to

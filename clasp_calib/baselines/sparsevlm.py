@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from clasp_calib.baselines.method import first_largest
+from clasp_calib.baselines.choosing import first_largest
 from clasp_calib.baselines.staged import StagedMethod, everything, in_depth
 from clasp_calib.runtime.row_stages import Kept, Row
 from clasp_calib.runtime.schedule import Budget, RelativeSchedule

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from clasp_calib.baselines.method import first_largest
+from clasp_calib.baselines.choosing import first_largest
 from clasp_calib.baselines.sparsevlm import SparseVLM
 from clasp_calib.runtime.row_stages import Row
 from clasp_calib.runtime.stages import Rope

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clasp_calib.baselines.fastervlm import most_attended
-from clasp_calib.baselines.method import InputMethod
+from clasp_calib.baselines.input_method import InputMethod
 from clasp_calib.runtime.adapters.base import Adapter
 from clasp_calib.runtime.encoding import Encoded, Kept
 

@@ -24,6 +24,14 @@ class _OneLayer:
         return getattr(self.replaced, name)
 
 
+PRUNED_ALREADY = "this model is being pruned already; leave that context before you enter another"
+
+
+def is_watched(attention: Any) -> bool:
+    """Whether `watched_attention` is at work on this module."""
+    return isinstance(attention.config, _OneLayer)
+
+
 @contextmanager
 def watched_attention(attention: Any, watcher: Watcher) -> Iterator[None]:
     """Show ``watcher(query, key, scaling)`` what this module attends with, as its kernel gets it.
@@ -38,8 +46,8 @@ def watched_attention(attention: Any, watcher: Watcher) -> Iterator[None]:
         ModelError: the module is being watched already.
     """
     name, config = f"clasp_calib_{id(attention)}", attention.config
-    if isinstance(config, _OneLayer):
-        raise ModelError("this model is being pruned already; leave that context before you enter another")
+    if is_watched(attention):
+        raise ModelError(PRUNED_ALREADY)
 
     def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any = None, **kwargs: Any) -> Any:
         mask = kwargs.pop("attention_mask", mask)

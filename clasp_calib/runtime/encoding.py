@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.base import Adapter, Layout
 from clasp_calib.runtime.adapters.towers import recorded_states
-from clasp_calib.runtime.attention import watched_attention
+from clasp_calib.runtime.attention import PRUNED_ALREADY, watched_attention
 
 DROPPED = torch.nan
 """A token that is not to enter the decoder, see `clasp_calib.runtime.entry`."""
@@ -135,7 +135,7 @@ def chosen_tokens(
         )
     multimodal: Any = adapter.multimodal_model(model)
     if "get_image_features" in vars(multimodal):
-        raise ModelError("this model is being pruned already; leave that context before you enter another")
+        raise ModelError(PRUNED_ALREADY)
     plain = multimodal.get_image_features
     tower_blocks, own = adapter.vision_blocks(model), adapter.own_layer
     modules = {block: adapter.tower_attention(tower_blocks[block]) for block in blocks}

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.attention import PRUNED_ALREADY, is_watched
 from clasp_calib.runtime.checks import check_call
 from clasp_calib.runtime.encoding import Choose, Encoded, Kept
 from clasp_calib.runtime.generation import watched_generate
@@ -49,12 +50,18 @@ class Entry:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Put the hooks on; on leaving nothing of them is left on the model."""
+        """Put the hooks on; on leaving nothing of them is left on the model.
+
+        Raises:
+            ModelError: the decoder adds visual features on its way, or is being pruned already.
+        """
         if "deepstack_visual_embeds" in signature(self._decoder.forward).parameters:
             raise ModelError(
                 "a decoder with deepstack adds visual features after its first layers too, where tokens that never "
                 "entered are missing; prune this model inside its decoder (prune or clasp)"
             )
+        if any(is_watched(layer.self_attn) for layer in self._decoder.layers):
+            raise ModelError(PRUNED_ALREADY)
         with ExitStack() as undo:
             undo.enter_context(watched_generate(self._model, self._see_generate, self._generated))
             multimodal = self._adapter.multimodal_model(self._model)

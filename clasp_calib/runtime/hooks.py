@@ -20,7 +20,7 @@ from transformers.masking_utils import create_causal_mask
 
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.base import Adapter
-from clasp_calib.runtime.attention import watched_attention
+from clasp_calib.runtime.attention import PRUNED_ALREADY, watched_attention
 from clasp_calib.runtime.checks import check_call
 from clasp_calib.runtime.deepstack import Deepstack
 from clasp_calib.runtime.entry import Entry
@@ -97,11 +97,17 @@ class Pruner:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Put the hooks on; on leaving, however that comes about, nothing of them is left on the model."""
+        """Put the hooks on; on leaving, however that comes about, nothing of them is left on the model.
+
+        Raises:
+            ModelError: the model is being pruned already, inside the decoder or before it.
+        """
         stages = self.plan.stages
         if not stages:
             yield
             return
+        if self._entry is None and "get_image_features" in vars(self._adapter.multimodal_model(self._model)):
+            raise ModelError(PRUNED_ALREADY)
         with ExitStack() as undo:
             undo.enter_context(watched_generate(self._model, self._see_generate))
 

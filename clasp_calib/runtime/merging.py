@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.base import Adapter
-from clasp_calib.runtime.attention import watched_attention
+from clasp_calib.runtime.attention import PRUNED_ALREADY, watched_attention
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def merging_tower(
     with ExitStack() as undo:
         for number, block in enumerate(adapter.vision_blocks(model)):
             if "forward" in vars(block):
-                raise ModelError("this model is being pruned already; leave that context before you enter another")
+                raise ModelError(PRUNED_ALREADY)
             forward = partial(_forward, block, tower, number == 0, merges.get(number), proportional)
             vars(block)["forward"] = forward
             undo.callback(vars(block).pop, "forward")

@@ -24,7 +24,7 @@ from clasp_calib.baselines import (
     visionzip,
     vispruner,
 )
-from clasp_calib.baselines.method import proportional
+from clasp_calib.baselines.choosing import proportional
 from clasp_calib.runtime.merging import TowerTokens
 
 # Vectors of +1 and -1 of length 16 have norm 4, so that equal cosines are equal to the last bit.

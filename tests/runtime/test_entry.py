@@ -10,6 +10,7 @@ from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.encoding import Kept, chosen_tokens
 from clasp_calib.runtime.entry import Entry
+from clasp_calib.runtime.pruner import prune, schedule_for
 
 TOKENS = 3
 
@@ -141,6 +142,20 @@ def test_what_cannot_be_is_refused():
         with pytest.raises(ModelError, match="4 dimensions"):
             model(**{**row, "attention_mask": torch.zeros(1, 1, 27, 27)})
         assert generated(model, row, 1)
+
+
+def test_pruning_inside_the_decoder_at_the_same_time_is_refused():
+    case, model = CASES["llava"], CASES["llava"].model()
+    before, schedule = fingerprint(model), schedule_for(model, "40%", (1, 2, 4))
+    with (
+        Attached(case, "compact"),
+        pytest.raises(ModelError, match="pruned already"),
+        prune(model, schedule=schedule, rho=0.5),
+    ):
+        pass
+    with prune(model, schedule=schedule, rho=0.5), pytest.raises(ModelError, match="pruned already"):
+        Attached(case, "compact").parts[1].__enter__()
+    assert fingerprint(model) == before
 
 
 def test_videos_and_deepstack_are_refused():

@@ -1,0 +1,103 @@
+"""What methods share that decide before the decoder: an image's budget, tile by tile, and the way into the decoder."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from clasp_calib.baselines.choosing import proportional
+from clasp_calib.baselines.method import Method, PromptLengths, Reader
+from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.checks import check_decoder
+from clasp_calib.runtime.encoding import Encoded, Kept, chosen_tokens
+from clasp_calib.runtime.entry import Entry
+from clasp_calib.runtime.schedule import Budget, parse_budget
+
+
+@dataclass(frozen=True)
+class InputMethod(Method):
+    """A method that decides before the decoder which tokens enter it, so that all layers work on as many."""
+
+    by_tile: ClassVar[bool] = True
+    """Whether the tiles of an image are pruned each by itself, as authors do, or all together."""
+    semantics: ClassVar[str] = "tokens that enter the decoder"
+
+    keep: str = "25%"
+    """Tokens that an image keeps: a number, or a percentage of its own."""
+
+    def solved(self, adapter: Adapter, budget: Budget) -> Self:
+        """The budget is what enters: every layer works on that."""
+        return replace(self, keep=budget.name)
+
+    def tower_blocks(self, adapter: Adapter) -> tuple[int, ...]:
+        """Blocks of the tower whose attention the method looks at."""
+        return ()
+
+    @abstractmethod
+    def kept(self, image: Encoded, token_P: Tensor, count: int) -> Kept:
+        """What of some patches goes on, and in which order.
+
+        Args:
+            image: the whole image.
+            token_P: the tokens to choose from: those of one tile, or of all tiles if not ``by_tile``; long, rising.
+            count: how many go on; at least 1, and fewer than there are.
+        """
+
+    def count(self, image: Encoded) -> int:
+        """How many tokens of an image go on: at least 1, halves up."""
+        tokens = len(image.layout.cell_N)
+        return min(max(int(parse_budget(self.keep).of(tokens) + 0.5 + 1e-9), 1), tokens)
+
+    def allot(self, image: Encoded, tiles: Sequence[Tensor], count: int) -> list[int]:
+        """How many tokens of each tile go on: in proportion to what it shows.
+
+        Our choice: authors keep as many of every tile, also of one that is cut off at the picture's edge.
+        """
+        return proportional([len(token_P) for token_P in tiles], count)
+
+    def choose(self, image: Encoded) -> Kept:
+        """What of an image goes on. Tokens that end lines are no patches; they go first."""
+        tiles = image.patches()
+        tiles = tiles if self.by_tile else [torch.cat(tiles).sort().values]
+        wanted = self.count(image)
+        counts = self.allot(image, tiles, wanted)
+        parts = [
+            self.kept(image, token_P, count) if count < len(token_P) else Kept(token_P)
+            for token_P, count in zip(tiles, counts, strict=True)
+            if count
+        ]
+        spare = wanted - sum(map(len, tiles))
+        if spare > 0:
+            ends_N = (image.layout.cell_N < 0).nonzero().flatten().to(image.features_ND.device)
+            parts = [Kept(torch.cat([*tiles, ends_N[:spare]]).sort().values)]
+        return _together(image, parts)
+
+    @contextmanager
+    def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
+        """See `Method`."""
+        config: Any = model.config
+        axes = (getattr(config.get_text_config(), "rope_parameters", None) or {}).get("mrope_section")
+        # All papers let what enters be numbered anew; positions with several axes cannot be.
+        positions = "keep" if axes else "compact"
+        check_decoder(model, positions)
+        entry, in_place = Entry(model, adapter, positions), positions == "keep"
+        choose, blocks = entry.timed(self.choose), self.tower_blocks(adapter)
+        with chosen_tokens(model, adapter, blocks, choose, in_place), entry.attached():
+            yield lambda: entry.stats
+
+
+def _together(image: Encoded, parts: Sequence[Kept]) -> Kept:
+    """The parts of an image one after the other."""
+    place_T = torch.cat([part.place_T for part in parts])
+    if any(part.states_TC is not None for part in parts):
+        own = [image.states_UC[image.cells(part.place_T)] for part in parts]
+        states = [part.states_TC if part.states_TC is not None else mine for part, mine in zip(parts, own, strict=True)]
+        return Kept(place_T, states_TC=torch.cat([state.to(image.states_UC.dtype) for state in states]))
+    if any(part.features_TD is not None for part in parts):
+        features = [image.features_ND[part.place_T] if part.features_TD is None else part.features_TD for part in parts]
+        return Kept(place_T, features_TD=torch.cat(features))
+    return Kept(place_T)
