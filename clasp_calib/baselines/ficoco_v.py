@@ -60,7 +60,8 @@ def shares(logits_tt: Tensor, merged: Tensor, left: Tensor) -> Tensor:
     logits = logits_tt[merged]
     above = logits > torch.quantile(logits, QUANTILE, dim=1, keepdim=True)
     targets = min(max(int(above.sum(1).max()), 1), len(left))
-    chances = logits.softmax(-1)[:, left]
+    # The softmax over what is left has the ratios of that over all, and a look at oneself cannot drown the others.
+    chances = logits[:, left].softmax(-1)
     best = chances.argsort(dim=1, descending=True, stable=True)[:, :targets]
     weights = torch.zeros_like(chances).scatter(1, best, chances.gather(1, best))
     return weights / weights.sum(1, keepdim=True)

@@ -178,6 +178,12 @@ def test_merging_of_ficoco(seed, side, data):
     np.testing.assert_allclose(merged.numpy(), expected[0], atol=1e-12)
 
 
+def test_ficoco_shares_out_a_token_that_looks_at_itself_alone():
+    logits = torch.zeros(4, 4)
+    logits[1, 1], logits[1, 3] = 200.0, 2.0
+    assert torch.equal(ficoco_v.shares(logits, torch.tensor([1]), torch.tensor([0, 2, 3])), torch.tensor([[0.0, 0, 1]]))
+
+
 @few
 @given(rows=st.integers(1, 12), columns=st.integers(1, 12), data=st.data())
 def test_even_grids_and_windows(rows, columns, data):
