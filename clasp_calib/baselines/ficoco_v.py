@@ -117,7 +117,9 @@ class FiCoCoV(TowerMethod):
         def merge(tokens: TowerTokens, query_RHtd: Tensor, key_RHtd: Tensor, scaling: float) -> TowerTokens:
             parts = []
             for row, states_tC in enumerate(tokens.states_RtC):
-                logits_tt = (query_RHtd[row].float() @ key_RHtd[row].float().mT).mean(0) * scaling
+                # The mean over heads is one product of full width.
+                query_tC, key_tC = (part[row].float().transpose(0, 1).flatten(1) for part in (query_RHtd, key_RHtd))
+                logits_tt = query_tC @ key_tC.mT * (scaling / query_RHtd.shape[1])
                 parts.append(merge_one(states_tC, logits_tt, tokens.place_Rt[row, 1:], count, side, self.balance))
             left_Rt = torch.stack([left for _, left in parts])
             size_Rt1 = tokens.size_Rt1.new_ones(*left_Rt.shape, 1)

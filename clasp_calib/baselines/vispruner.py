@@ -34,11 +34,12 @@ def important_and_diverse(attention_P: Tensor, states_PC: Tensor, count: int, im
     """
     order_P = first_largest(attention_P, len(attention_P))
     unit_PC = functional.normalize(states_PC, dim=-1)
+    cosine_PP = unit_PC @ unit_PC.mT
     chosen, rest = order_P[:important], order_P[important:]
     diverse = count - important
     while (over := len(rest) - diverse) > 0 and diverse > 0:
         first, second = rest[::2], rest[1::2]
-        likeness = (unit_PC[first] @ unit_PC[second].mT).amax(1)
+        likeness = cosine_PP[first[:, None], second].amax(1)
         alike = first_largest(likeness, len(first))
         rest = torch.cat([first[alike[min(step, over, len(first)) :]], second])
     return torch.cat([chosen, rest[:diverse]]).sort().values
