@@ -28,8 +28,10 @@ def windows(rows: int, columns: int, count: int) -> list[tuple[range, range]]:
 def pooled(features_RCD: Tensor, count: int) -> Tensor:
     """Mean of the tokens of each of ``count`` `windows`, [count, D]."""
     rows, columns = features_RCD.shape[:2]
-    parts = [features_RCD[h.start : h.stop, w.start : w.stop] for h, w in windows(rows, columns, count)]
-    return torch.stack([part_RCD.mean((0, 1)) for part_RCD in parts])
+    parts = windows(rows, columns, count)
+    # All windows of a line are as high.
+    lines = {h: features_RCD[h.start : h.stop].mean(0) for h in {h for h, _ in parts}}
+    return torch.stack([lines[h][w.start : w.stop].mean(0) for h, w in parts])
 
 
 @dataclass(frozen=True)
