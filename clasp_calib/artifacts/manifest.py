@@ -36,8 +36,31 @@ class Score(_Frozen):
     samples: int = Field(ge=1)
 
 
+class Confirmation(_Frozen):
+    """What the best finalist gained over the default where finalists were compared."""
+
+    leader: Line
+    """The finalist's name; if its gain may be noise the class has the default all the same."""
+    gain: float
+    low: float
+    high: float
+    """Of the gain's bootstrap interval by picture."""
+    samples: int = Field(ge=1)
+    chance: float = Field(gt=0, le=1)
+    """How often luck alone would show as much: a one-sided p-value."""
+
+
+class Alternative(_Frozen):
+    """Another way to choose, kept to be compared with."""
+
+    prototype: Line
+    layers: tuple[int, ...] = Field(min_length=1, max_length=1000)
+    weights: tuple[float, ...] = Field(min_length=1, max_length=1000)
+    rho: float = Field(ge=0, le=1)
+
+
 class ClassChoice(_Frozen):
-    """How one class's mixture and ratio were chosen: by a race, and a final on samples of another split."""
+    """How one class's mixture and ratio were chosen: on calibration samples, and in a final on another split."""
 
     prototype: Line
     candidates: int = Field(ge=1)
@@ -48,6 +71,8 @@ class ClassChoice(_Frozen):
     """Mean score of the choice where finalists were compared; ``None`` if there were no such samples."""
     selection_default: float | None
     """The same of the model's own layer with rho = 1."""
+    confirmation: Confirmation | None = None
+    """Of the leader in the final; ``None`` if it was the default, or if there was no final."""
 
 
 class Measured(_Frozen):
@@ -67,6 +92,8 @@ class BudgetEntry(_Frozen):
     counts: tuple[int, ...] = Field(min_length=1, max_length=16)
     mean_tokens: float = Field(ge=0)
     choices: dict[Slug, ClassChoice]
+    alternatives: dict[Line, dict[Slug, Alternative]] = {}
+    """``global`` (one setting for all classes) and ``exhaustive``, where they were searched -> class -> setting."""
     results: dict[Line, dict[Slug, Score]] = {}
     """Setting -> class (or ``macro``) -> score on the test split, once `evaluate` has measured it."""
     measured: Measured | None = None
@@ -160,6 +187,10 @@ class Manifest(_Frozen):
                 raise ValueError(f"{where}.counts: {entry.counts} do not descend to 1 or above")
             if set(entry.choices) != set(self.classes):
                 raise ValueError(f"{where}.choices: are not those of the classes")
+            for name, of in entry.alternatives.items():
+                _known(f"{where}.alternatives.{name}", of, {*self.classes})
+                if any(len(one.layers) != len(one.weights) for one in of.values()):
+                    raise ValueError(f"{where}.alternatives.{name}: layers and weights differ in number")
             for setting, scores in entry.results.items():
                 _known(f"{where}.results.{setting}", scores, {*self.classes, MACRO})
         return self

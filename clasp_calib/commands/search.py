@@ -1,7 +1,9 @@
 """``clasp-calib search``."""
 
+import json
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +16,6 @@ from clasp_calib.commands.options import (
     CacheOption,
     DeviceOption,
     DtypeOption,
-    JsonOption,
     LimitOption,
     ModelOption,
     RecomputeOption,
@@ -26,6 +27,11 @@ from clasp_calib.commands.output import emit, say, show
 from clasp_calib.commands.sources import cache_of
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.artifacts.manifest import ClassChoice
+    from clasp_calib.search.workers import Crew
 
 
 def search(
@@ -46,6 +52,21 @@ def search(
     eta: Annotated[float, typer.Option(min=1.1, help="Halving: 1/ETA of the candidates survive a rejection.")] = 2.0,
     trials: Annotated[int, typer.Option(min=1, help="TPE: candidates to try.")] = 64,
     fixed_rho: Annotated[float, typer.Option(min=0, max=1, help="Two-step: the rho that mixtures meet at.")] = 0.5,
+    one_for_all: Annotated[
+        bool, typer.Option("--global/--no-global", help="Also search one setting for all classes, to compare with.")
+    ] = True,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of this machine to score with.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of each worker; default: what torch takes, shared.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Who scores: local or ray.")] = "local",
+    ray_address: Annotated[str | None, typer.Option(help="Of a Ray cluster; default: one on this machine.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="Optuna's: journal:FILE, sqlite:///FILE, postgresql://..., mysql://...; default: in the run."
+        ),
+    ] = None,
     prompt: Annotated[
         str | None, typer.Option(help="Template with <image> and {question}; default: LLaVA-1.5's.")
     ] = None,
@@ -59,12 +80,13 @@ def search(
     dtype: DtypeOption = "float32",
     seed: SeedOption = 0,
     limit: LimitOption = None,
-    as_json: JsonOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print events, one JSON object a line.")] = False,
 ) -> None:
     """Find, for each class, the layer mixture and the rho that keep most answers right under a token budget.
 
     Each class's candidates race on calibration samples, and the worse are rejected early; the best are compared on
-    the selection split, where the model's own setting can win. A killed search goes on where it stopped.
+    the selection split, where the model's own setting wins if the gain may be noise. A killed search goes on where it
+    stopped.
 
     Example: clasp-calib search --budget 192 --run my-run
     """
@@ -73,10 +95,12 @@ def search(
     from clasp_calib.calib.dataset import load_samples
     from clasp_calib.calib.prompting import PROMPT
     from clasp_calib.common.hashing import sha256_file
+    from clasp_calib.report.plots import plot_pareto
     from clasp_calib.router_labeling.router_file import load_router
     from clasp_calib.router_labeling.taxonomy import load_taxonomy
     from clasp_calib.runtime.schedule import parse_budget
     from clasp_calib.search.calibrate import Calibration, SearchRequest
+    from clasp_calib.search.progress import EventLines, LiveTable, Watcher
     from clasp_calib.search.strategies.registry import describe, strategy_of
 
     directory = RunDirectory(run)
@@ -107,10 +131,13 @@ def search(
             strategy, indifference=indifference / 100, first=first, eta=eta, trials=trials, rho=fixed_rho
         ),
         seed=seed,
+        storage=storage,
+        crew=_crew(engine, workers, threads, ray_address),
+        one_for_all=one_for_all,
     )
     calibration = Calibration(loaded, processor, request)
-    plans = [calibration.plan(b) for b in budgets]
     if plan:
+        plans = [calibration.plan(b) for b in budgets]
         path = space or directory.root / "space.yaml"
         edited = path.exists()
         if not edited:
@@ -129,23 +156,24 @@ def search(
             "dtype": dtype,
         },
     )
-    for b in budgets:
-        found = calibration.run(b)
-        artifact = write_artifact(found.with_router(routing) if routing else found, request.artifact)
+    table_of_classes = LiveTable()
+    watcher: Watcher = EventLines(lambda line: print(line, flush=True)) if as_json else table_of_classes
+    with nullcontext() if as_json else table_of_classes.shown():
+        for found in calibration.run(budgets, watcher):
+            artifact = write_artifact(found.with_router(routing) if routing else found, request.artifact)
+    directory.report.mkdir(exist_ok=True)
+    picture = directory.report / "search.png"
+    plot_pareto(_pareto(artifact), picture)
     if as_json:
-        emit(
-            {
-                "artifact": request.artifact,
-                "id": artifact.manifest.id,
-                "budgets": artifact.manifest.model_dump()["budgets"],
-            }
-        )
+        manifest = artifact.manifest.model_dump(mode="json")
+        result = {"artifact": str(request.artifact), "id": manifest["id"], "budgets": manifest["budgets"]}
+        print(json.dumps({"event": "result", "picture": str(picture), **result}))
         return
     for b in budgets:
         entry = artifact.entry(b.name)
         show(
             f"budget {b.name}: {' / '.join(map(str, entry.counts))} tokens, {entry.mean_tokens:.1f} a layer on average",
-            ["class", "mixture", "rho", "selection", "default", "evaluations"],
+            ["class", "mixture", "rho", "selection", "default", "best finalist's gain", "evaluations", "of all"],
             [
                 [
                     label,
@@ -153,12 +181,28 @@ def search(
                     f"{artifact.rho(b.name, label):g}",
                     _percent(choice.selection),
                     _percent(choice.selection_default),
+                    _gain(choice),
                     str(choice.evaluations),
+                    _share(choice, calibration.samples(label)),
                 ]
                 for label, choice in entry.choices.items()
             ],
         )
-    say(f"artifact in {request.artifact}; next: clasp-calib evaluate --run {run} --model {model}")
+    say(
+        "gain on the selection split in points, 95 % interval, and how often luck gives as much; above 5 % it is noise,"
+    )
+    say("and the class keeps the model's own setting")
+    say(f"picture in {picture}; artifact in {request.artifact}; next: clasp-calib evaluate --run {run} --model {model}")
+
+
+def _crew(engine: str, workers: int, threads: int | None, ray_address: str | None) -> "Crew":
+    from clasp_calib.search.workers import Crew
+
+    if engine not in ("local", "ray"):
+        raise InputError(f"unknown engine {engine!r}; expected local or ray")
+    if engine == "local" and ray_address is not None:
+        raise InputError(f"--ray-address {ray_address} is for --engine ray")
+    return Crew(workers, threads, engine == "ray", ray_address)
 
 
 def _starts(text: str) -> tuple[int, ...]:
@@ -179,3 +223,27 @@ def _show_plans(plans: list[dict[str, object]], path: Path, edited: bool, as_jso
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
+
+
+def _gain(choice: "ClassChoice") -> str:
+    one = choice.confirmation
+    if one is None:
+        return "-"
+    return f"{100 * one.gain:+.1f} [{100 * one.low:+.1f}, {100 * one.high:+.1f}], {one.chance:.1%}"
+
+
+def _share(choice: "ClassChoice", samples: int) -> str:
+    return f"{choice.evaluations / (choice.candidates * samples):.0%}" if samples else "-"
+
+
+def _pareto(artifact: "Artifact") -> "dict[str, list[tuple[float, float, float]]]":
+    """Class -> mean tokens, score of the choice and score of the default, on the selection split, by budget."""
+    entries = sorted(artifact.manifest.budgets, key=lambda entry: entry.mean_tokens)
+    return {
+        label: [
+            (entry.mean_tokens, choice.selection, choice.selection_default)
+            for entry in entries
+            if (choice := entry.choices[label]).selection is not None and choice.selection_default is not None
+        ]
+        for label in artifact.classes
+    }

@@ -1,44 +1,58 @@
-"""A whole calibration at one budget: all classes searched, the result assembled into an artifact."""
+"""A whole calibration: all classes searched at all budgets, the results assembled into an artifact."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
+from optuna.storages import BaseStorage
 
 from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.files import MANIFEST, check_fits, check_place, read_artifact
-from clasp_calib.artifacts.manifest import BudgetEntry, ClassChoice, Decoding, Manifest, Provenance
+from clasp_calib.artifacts.manifest import Decoding, Provenance
 from clasp_calib.artifacts.model_shape import model_shape
-from clasp_calib.artifacts.study import Trial, joined, with_trials
-from clasp_calib.calib.dataset import by_class, of_split
+from clasp_calib.artifacts.study import joined
+from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.evaluator import MAX_NEW_TOKENS, Evaluator, Pruning
 from clasp_calib.calib.metrics import EXACT
 from clasp_calib.calib.prompting import Prompter
 from clasp_calib.calib.sources import open_source
 from clasp_calib.common.hashing import sha256_json
-from clasp_calib.common.progress import progress
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.schedule import Budget, Schedule, decoder_flops, solve_schedule
-from clasp_calib.search.engine import FINALISTS, Choice, search_class
+from clasp_calib.search.assemble import assembled, versions
+from clasp_calib.search.confirm import FINALISTS
+from clasp_calib.search.engine import Choice
 from clasp_calib.search.identity import text_settings, weights_digest
-from clasp_calib.search.ledger import Ledger, open_storage
-from clasp_calib.search.space import OWN, default_space, read_space, write_space
+from clasp_calib.search.journal import ScoreJournal
+from clasp_calib.search.parts import ALL, divide
+from clasp_calib.search.progress import Silent, Watcher
+from clasp_calib.search.session import Session
+from clasp_calib.search.space import default_space, read_space, write_space
 from clasp_calib.search.strategies.base import Strategy
+from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.registry import describe
+from clasp_calib.search.study import FILE, open_storage
+from clasp_calib.search.workers import ONE_PROCESS, Crew, Recipe, Workers, crew_for
 
-SCORING = 1
+SCORING = 2
 """Raised when the same candidate scores otherwise than before, so that old journals are not taken up."""
+STORAGE = "journal.log"
+"""Optuna's file in the study directory, where no other storage is named."""
 TAU = 1.0
 """Our choice: mixtures are stored, scores are derived from them, and with tau = 1 these are plain log weights."""
+GLOBAL, EXHAUSTIVE = "global", "exhaustive"
+TIMED = 3
+"""Samples that a plan takes the time of."""
 
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """Everything that a calibration is asked for, but the budget."""
+    """Everything that a calibration is asked for, but the budgets."""
 
     model: str
     prompt: str
@@ -57,6 +71,11 @@ class SearchRequest:
     starts: tuple[int, ...]
     strategy: Strategy
     seed: int
+    storage: str | None = None
+    """Optuna's storage; None is a file in the study directory."""
+    crew: Crew = ONE_PROCESS
+    one_for_all: bool = True
+    """Also search one setting for all classes, to compare with."""
 
 
 class Calibration:
@@ -76,9 +95,8 @@ class Calibration:
         self._space = read_space(request.space) if request.space else default_space(source.layers, own)
         self._candidates = self._space.candidates(self._adapter.vision_layers, own)
         self._features = source.at(tuple(sorted({*self._space.layers, own})))
-        self._calibration = self._split("calibration", required=True)
-        self._selection = self._split("selection", required=False)
-        self._features.check([s for split in (self._calibration, self._selection) for of in split.values() for s in of])
+        self._parts = divide(request.samples, request.classes, request.per_class, request.seed, request.one_for_all)
+        self._features.check([s for part in self._parts.values() for s in (*part.calibration, *part.selection)])
         self._prompter = Prompter(processor, self._adapter.tokens_per_image, request.prompt)
         self._evaluator = Evaluator(model, self._prompter, self._features)
         self._weights = weights_digest(model)
@@ -98,85 +116,134 @@ class Calibration:
         )
 
     def plan(self, budget: Budget) -> dict[str, object]:
-        """What a search of this budget will do and at most cost."""
+        """What a search of this budget will do and at most cost; a few evaluations are made to tell the time."""
         schedule = self.schedule(budget)
         text = self._model.config.get_text_config()
-        evaluations = sum(map(self._most, self._calibration))
+        evaluations = sum(map(self._most, self._parts))
         flops = decoder_flops(schedule, text.hidden_size, text.intermediate_size)
+        seconds = evaluations * self._seconds(Pruning(schedule)) / self._request.crew.workers
+        own = [part for label, part in self._parts.items() if label != ALL]
         return {
             "budget": budget.name,
             "stage counts": list(schedule.counts),
             "mean tokens": round(schedule.mean_tokens, 2),
             "candidates a class": len(self._candidates),
-            "classes": len(self._calibration),
-            "calibration samples": sum(map(len, self._calibration.values())),
-            "selection samples": sum(map(len, self._selection.values())),
+            "classes": len(own),
+            "calibration samples": sum(len(part.calibration) for part in own),
+            "selection samples": sum(len(part.selection) for part in own),
+            "strategy": describe(self._request.strategy),
             "evaluations at most": evaluations,
             "TFLOP of the decoder at most": round(evaluations * flops / 1e12, 3),
+            "minutes at most": round(seconds / 60, 1),
         }
+
+    def samples(self, label: str) -> int:
+        """How many calibration samples a class has."""
+        return len(self._parts[label].calibration) if label in self._parts else 0
 
     def write_space(self, path: Path) -> None:
         """Write the search space for a user to edit."""
         write_space(self._space, path)
 
-    def run(self, budget: Budget) -> Artifact:
-        """Search all classes, and give the artifact with this budget added or replaced.
+    def run(self, budgets: Sequence[Budget], watcher: Watcher | None = None) -> Iterator[Artifact]:
+        """Search all classes at one budget after the other; give the artifact with each added or replaced.
 
         Raises:
             ArtifactError: the artifact that is there was made with other settings.
-            StudyError: so were the scores in the study.
+            BudgetError: a budget cannot be met.
+            StudyError: the scores in the study are of other settings, or the storage or all workers fail.
         """
-        schedule = self.schedule(budget)
-        pruning = Pruning(schedule)
+        schedules = {budget.name: self.schedule(budget) for budget in budgets}
         # Refuses now what it would have to refuse after hours.
-        self._assemble(budget, schedule, pruning, {}).joined(self._previous)
-        storage = open_storage(self._request.study)
-        ledgers = {
-            label: Ledger(storage, f"{budget.name}/{label}", self._candidates, self._setup(schedule, pruning, label))
-            for label in self._calibration
-        }
-        choices: dict[str, Choice] = {}
-        with progress() as bar:
-            for label, ledger in ledgers.items():
-                note = f" (resuming after {ledger.recorded} scores)" if ledger.recorded else ""
-                task = bar.add_task(f"{budget.name} {label}{note}", total=self._most(label))
-                choices[label] = search_class(
-                    self._evaluator,
-                    pruning,
-                    self._candidates,
-                    self._calibration[label],
-                    self._selection.get(label, []),
-                    ledger,
-                    self._request.strategy,
-                    self._request.seed,
-                    lambda count, task=task: bar.advance(task, count),  # type: ignore[misc]
-                )
-        found = self._assemble(budget, schedule, pruning, choices)
-        found = with_trials(found, [t for label, choice in choices.items() for t in _trials(budget, label, choice)])
+        for name, schedule in schedules.items():
+            self._assemble(name, schedule, {}, {}).joined(self._previous)
+        watcher = watcher or Silent()
+        with closing(ScoreJournal(self._request.study)) as journal:
+            storage = open_storage(self._request.storage or f"{FILE}{self._request.study / STORAGE}")
+            sessions = [
+                self._session(name, schedule, journal, storage, watcher) for name, schedule in schedules.items()
+            ]
+            for session in sessions:
+                session.begin()
+            with closing(crew_for(self._request.crew, self._evaluator, self._recipe())) as workers:
+                for session in sessions:
+                    yield self._searched(session, workers)
+
+    def _session(
+        self, budget: str, schedule: Schedule, journal: ScoreJournal, storage: BaseStorage, watcher: Watcher
+    ) -> Session:
+        pruning = Pruning(schedule)
+        return Session(
+            budget=budget,
+            pruning=pruning,
+            candidates=self._candidates,
+            layers=self._features.layers,
+            parts=self._parts,
+            identity={label: self._identity(pruning, label) for label in self._parts},
+            strategy=self._request.strategy,
+            seed=self._request.seed,
+            journal=journal,
+            storage=storage,
+            watcher=watcher,
+        )
+
+    def _searched(self, session: Session, workers: Workers) -> Artifact:
+        choices = session.search(workers)
+        alternatives = {}
+        if ALL in choices:
+            alternatives[GLOBAL] = dict.fromkeys(self._request.classes, choices.pop(ALL).best)
+        if not isinstance(session.strategy, Grid):
+            exhaustive = {label: choice.candidate for label, choice in session.exhaustive().items() if label != ALL}
+            if exhaustive.keys() == choices.keys():
+                alternatives[EXHAUSTIVE] = {
+                    label: exhaustive.get(label, self._candidates[0]) for label in self._request.classes
+                }
+        assert session.pruning.schedule is not None
+        found = self._assemble(session.budget, session.pruning.schedule, choices, alternatives)
         self._previous = joined(found.joined(self._previous), self._previous)
         return self._previous
 
     def _most(self, label: str) -> int:
         """The most evaluations that the search of a class takes: its strategy, and the final."""
-        search = self._request.strategy.most(len(self._candidates), len(self._calibration[label]))
-        return search + len(self._selection.get(label, ())) * (FINALISTS + 1)
+        part = self._parts[label]
+        search = self._request.strategy.most(len(self._candidates), len(part.calibration))
+        return search + len(part.selection) * (FINALISTS + 1)
 
-    def _split(self, split: str, required: bool) -> dict[str, list[Sample]]:
-        if not required and not any(s.split == split for s in self._request.samples):
-            return {}
-        samples = of_split(self._request.samples, split)
-        return by_class(samples, self._request.classes, self._request.per_class, self._request.seed)
+    def _seconds(self, pruning: Pruning) -> float:
+        """Of one evaluation: the best of a few samples, all candidates at once, as a search begins."""
+        (label, *_) = self._parts
+        took = []
+        for sample in self._parts[label].calibration[:TIMED]:
+            begun = time.perf_counter()
+            self._evaluator.scores(sample, self._candidates, pruning)
+            took.append((time.perf_counter() - begun) / len(self._candidates))
+        return min(took)
 
-    def _setup(self, schedule: Schedule, pruning: Pruning, label: str) -> dict[str, Any]:
+    def _recipe(self) -> Recipe:
+        model, crew = self._model, self._request.crew
+        return Recipe(
+            model=model.config._name_or_path,
+            device=str(model.device),
+            dtype=str(model.dtype).removeprefix("torch."),
+            prompt=self._request.prompt,
+            cache=self._request.cache,
+            layers=self._features.layers,
+            threads=crew.threads or max(1, torch.get_num_threads() // crew.workers),
+            weights=self._weights,
+        )
+
+    def _identity(self, pruning: Pruning, label: str) -> dict[str, Any]:
         """Everything that a recorded score depends on."""
+        assert pruning.schedule is not None
+        schedule = pruning.schedule
+        part = self._parts[label]
         samples = [
             [
                 *(s.split, s.id, self._features.key(s), s.metric, list(s.answers)),
                 self._prompter.prompt(s.question),
                 [self._prompter.answer(s.question, answer) for answer in s.answers],
             ]
-            for split in (self._calibration, self._selection)
-            for s in split.get(label, [])
+            for s in (*part.calibration, *part.selection)
         ]
         return {
             "scoring": SCORING,
@@ -189,32 +256,17 @@ class Calibration:
             "schedule": [schedule.tokens, schedule.layers, list(schedule.starts), list(schedule.counts)],
             "space": self._space.digest,
             "samples": sha256_json(samples),
-            "strategy": describe(self._request.strategy),
-            "seed": self._request.seed,
         }
 
     def _assemble(
-        self, budget: Budget, schedule: Schedule, pruning: Pruning, choices: Mapping[str, Choice]
+        self,
+        budget: str,
+        schedule: Schedule,
+        choices: Mapping[str, Choice],
+        alternatives: Mapping[str, Mapping[str, Candidate]],
     ) -> Artifact:
-        request, default = self._request, self._candidates[0]
-        unsearched = ClassChoice(
-            prototype=OWN,
-            candidates=1,
-            evaluations=0,
-            calibration=None,
-            selection=None,
-            selection_default=None,
-        )
-        entry = BudgetEntry(
-            name=budget.name,
-            counts=schedule.counts,
-            mean_tokens=schedule.mean_tokens,
-            choices={
-                label: _recorded(choices[label], len(self._candidates)) if label in choices else unsearched
-                for label in request.classes
-            },
-        )
-        found = [choices[label].candidate if label in choices else default for label in request.classes]
+        request, pruning = self._request, Pruning(schedule)
+        metrics = {s.metric or EXACT for part in self._parts.values() for s in part.calibration}
         provenance = Provenance(
             samples=request.samples_hash,
             labels=sha256_json([[sample.id, sample.label] for sample in request.samples]),
@@ -222,60 +274,25 @@ class Calibration:
             space=self._space.digest,
             taxonomy=request.taxonomy_hash,
             strategy=describe(request.strategy),
-            metric=", ".join(sorted({s.metric or EXACT for of in self._calibration.values() for s in of})),
+            metric=", ".join(sorted(metrics)),
             seed=request.seed,
-            versions={name: version(name) for name in ("clasp-calib", "torch", "transformers")},
+            versions=versions(),
         )
         shape = model_shape(self._model.config)
-        manifest = Manifest(
-            name=f"{Path(request.model).name}-clasp",
-            model=request.model,
-            revision=getattr(self._model.config, "_commit_hash", None),
-            shape=shape,
-            fingerprint=shape.fingerprint,
-            classes=request.classes,
-            taxonomy=dict(request.taxonomy),
-            starts=schedule.starts,
-            tau=TAU,
-            raters=pruning.raters,
-            positions=pruning.positions,
-            features=pruning.features,
-            iterations=pruning.iterations,
-            prompt=request.prompt,
-            decoding=Decoding(do_sample=False, max_new_tokens=MAX_NEW_TOKENS),
-            budgets=(entry,),
-            provenance={budget.name: provenance},
-            files={},
-        )
-        alphas = np.array([[c.alpha for c in found]], dtype=np.float32)
-        rhos = np.array([[c.rho for c in found]], dtype=np.float32)
-        return Artifact(manifest, alphas, rhos)
-
-
-def _recorded(choice: Choice, candidates: int) -> ClassChoice:
-    return ClassChoice(
-        prototype=choice.candidate.prototype,
-        candidates=candidates,
-        evaluations=choice.evaluations,
-        calibration=choice.calibration,
-        selection=choice.selection,
-        selection_default=choice.selection_default,
-    )
-
-
-def _trials(budget: Budget, label: str, choice: Choice) -> list[Trial]:
-    return [
-        Trial(
-            budget.name,
-            label,
-            course.candidate.name,
-            course.candidate.prototype,
-            course.candidate.rho,
-            "chosen" if number == choice.winner else "finalist" if course.selection else "rejected",
-            len(course.calibration),
-            sum(course.calibration) / len(course.calibration),
-            sum(course.selection) / len(course.selection) if course.selection else None,
-        )
-        for number, course in enumerate(choice.courses)
-        if course.calibration
-    ]
+        frame = {
+            "name": f"{Path(request.model).name}-clasp",
+            "model": request.model,
+            "revision": getattr(self._model.config, "_commit_hash", None),
+            "shape": shape,
+            "fingerprint": shape.fingerprint,
+            "classes": request.classes,
+            "taxonomy": dict(request.taxonomy),
+            "tau": TAU,
+            "raters": pruning.raters,
+            "positions": pruning.positions,
+            "features": pruning.features,
+            "iterations": pruning.iterations,
+            "prompt": request.prompt,
+            "decoding": Decoding(do_sample=False, max_new_tokens=MAX_NEW_TOKENS),
+        }
+        return assembled(frame, budget, schedule, provenance, self._candidates, choices, alternatives)

@@ -1,20 +1,16 @@
-"""One class's search at one budget: a race on calibration samples, and a final on samples of another split."""
+"""One class's search at one budget: a strategy on calibration samples, and a final on samples of another split."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clasp_calib.calib.candidate import Candidate
-from clasp_calib.calib.evaluator import Evaluator, Pruning
-from clasp_calib.common.samples import Sample
-from clasp_calib.search.ledger import Ledger
-from clasp_calib.search.strategies.base import DEFAULT, Observations, Problem, Strategy
-
-SELECTION = 1_000_000
-"""Ledger steps of selection samples start here, behind all calibration samples."""
-FINALISTS = 3
-"""Candidates compared in the final, beside the default. Our choice: each more costs one evaluation a sample."""
+from clasp_calib.calib.intervals import Interval, bootstrap_weights, interval
+from clasp_calib.search.confirm import FINALISTS, LEVEL, chance
+from clasp_calib.search.measuring import Measuring
+from clasp_calib.search.strategies.base import DEFAULT, Problem, Strategy
 
 
 @dataclass(frozen=True)
@@ -27,12 +23,37 @@ class Course:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """What the leader of the final scored above the default on the selection samples."""
+
+    interval: Interval
+    """By picture."""
+    chance: float
+    """See `clasp_calib.search.confirm.chance`."""
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether luck gives as much too often."""
+        return self.chance > LEVEL
+
+
+@dataclass(frozen=True)
 class Choice:
     """What was found for a class, and on what evidence."""
 
-    winner: int
+    leader: int
+    """The best of the finalists; the default if it was the only one."""
     courses: tuple[Course, ...]
     """Of all candidates; the first is the default."""
+    gain: Gain | None
+    """Of the leader; ``None`` if it is the default, or if there were no selection samples."""
+    evaluations: int
+    """One candidate on one sample each."""
+
+    @property
+    def winner(self) -> int:
+        """The leader, or the default if the leader's gain may be noise."""
+        return DEFAULT if self.gain and self.gain.is_noise else self.leader
 
     @property
     def candidate(self) -> Candidate:
@@ -40,13 +61,27 @@ class Choice:
         return self.courses[self.winner].candidate
 
     @property
-    def evaluations(self) -> int:
-        """Scores that were needed."""
-        return sum(len(course.calibration) + len(course.selection) for course in self.courses)
+    def best(self) -> Candidate:
+        """The leader or the default, whichever has the higher mean over both splits, whatever luck may have done."""
+        pooled = {c: _mean([*self.courses[c].calibration, *self.courses[c].selection]) for c in (DEFAULT, self.leader)}
+        return self.courses[max(pooled, key=lambda c: (pooled[c], c == DEFAULT))].candidate
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What was chosen on what evidence, for JSON."""
+        return {
+            "candidate": self.candidate.name,
+            "leader": self.courses[self.leader].candidate.name,
+            "calibration": self.calibration,
+            "selection": self.selection,
+            "selection_default": self.selection_default,
+            "gain": self.gain and {**vars(self.gain.interval), "chance": self.gain.chance, "noise": self.gain.is_noise},
+            "evaluations": self.evaluations,
+        }
 
     @property
     def calibration(self) -> float:
-        """Mean score of the choice where the candidates raced."""
+        """Mean score of the choice on the calibration samples that it was measured on."""
         return _mean(self.courses[self.winner].calibration)
 
     @property
@@ -62,73 +97,48 @@ class Choice:
         return _mean(default) if default else None
 
 
-def search_class(
-    evaluator: Evaluator,
-    pruning: Pruning,
-    candidates: Sequence[Candidate],
-    calibration: Sequence[Sample],
-    selection: Sequence[Sample],
-    ledger: Ledger,
-    strategy: Strategy,
-    seed: int = 0,
-    tick: Callable[[int], None] = lambda evaluations: None,
-) -> Choice:
+def search_class(measuring: Measuring, strategy: Strategy, seed: int) -> Choice:
     """Find the best candidate for one class.
 
-    A candidate other than the default is chosen only if it beats the default on the selection samples, which the
-    strategy has not seen. Without selection samples the strategy decides.
+    The best finalist is chosen if its gain over the default on the selection samples, which the strategy has not seen,
+    is more than noise; else the default is. Without selection samples the strategy decides.
 
     Args:
-        evaluator: scores candidates.
-        pruning: the budget's schedule and settings.
-        candidates: the first is the default.
-        calibration: samples to search on, in their order.
-        selection: samples of another split.
-        ledger: where scores are recorded; what it holds is not measured again.
+        measuring: of the class.
         strategy: what is measured on which samples.
-        seed: of the strategy.
-        tick: told how many evaluations each step has answered.
+        seed: of the strategy and of the final's resampling.
     """
-    told: set[tuple[int, int]] = set()
-
-    def measure(sample: Sample, step: int, live: Sequence[int]) -> list[float]:
-        known = ledger.known(step)
-        unknown = [c for c in live if c not in known]
-        if unknown:
-            scores = evaluator.scores(sample, [candidates[c] for c in unknown], pruning).score
-            ledger.record(step, dict(zip(unknown, scores, strict=True)))
-            known = ledger.known(step)
-        tick(len({(step, c) for c in live} - told))
-        told.update((step, c) for c in live)
-        return [known[c] for c in live]
-
-    def observe(samples: Sequence[int], live: Sequence[int]) -> Observations:
-        return Observations(np.array([measure(calibration[step], step, live) for step in samples]))
-
-    def reject(rejected: Sequence[int]) -> None:
-        for candidate in rejected:
-            ledger.reject(candidate)
-
-    ranked = strategy.search(Problem(candidates, len(calibration), observe, seed, reject))
+    candidates = measuring.candidates
+    ranked = strategy.search(Problem(candidates, len(measuring.calibration), measuring.observe, seed, measuring.reject))
     finalists = sorted({*ranked[:FINALISTS], DEFAULT})
-    final: dict[int, list[float]] = {c: [] for c in finalists}
-    for number, sample in enumerate(selection):
-        for candidate, score in zip(finalists, measure(sample, SELECTION + number, finalists), strict=True):
-            final[candidate].append(score)
-    scores = {c: ledger.scores(c, range(len(calibration))) for c in range(len(candidates))}
-    winner = _winner(finalists, scores, final) if selection else ranked[0]
+    final = measuring.final(finalists)
+    raced = measuring.scores
     for candidate in ranked:
-        ledger.complete(candidate, _mean(scores[candidate]))
-    courses = (Course(one, tuple(scores[c]), tuple(final.get(c, ()))) for c, one in enumerate(candidates))
-    return Choice(winner, tuple(courses))
+        measuring.shown.complete(candidates[candidate], _mean(raced[candidate]))
+    if len(final):
+        leader = _leader(finalists, raced, final)
+        gain = _gain(finalists, final, leader, measuring, seed) if leader != DEFAULT else None
+    else:
+        leader, gain = ranked[0], None
+    selected = {c: final[:, place].tolist() for place, c in enumerate(finalists)}
+    courses = (Course(one, tuple(raced.get(c, ())), tuple(selected.get(c, ()))) for c, one in enumerate(candidates))
+    return Choice(leader, tuple(courses), gain, measuring.evaluations)
 
 
-def _winner(finalists: Sequence[int], raced: dict[int, list[float]], final: dict[int, list[float]]) -> int:
-    better = [c for c in finalists if _mean(final[c]) > _mean(final[DEFAULT])]
-    if not better:
-        return DEFAULT
-    return max(better, key=lambda c: (_mean(raced[c] + final[c]), -c))
+def _leader(finalists: list[int], raced: dict[int, list[float]], final: NDArray[np.float64]) -> int:
+    """The best finalist over both splits, but the default only if it is alone: whether to leave it comes after."""
+    pooled = {c: _mean([*raced[c], *final[:, place]]) for place, c in enumerate(finalists)}
+    return max(finalists, key=lambda c: (c != DEFAULT, pooled[c], -c))
 
 
-def _mean(values: Sequence[float]) -> float:
+def _gain(finalists: list[int], final: NDArray[np.float64], leader: int, measuring: Measuring, seed: int) -> Gain:
+    others = [place for place, c in enumerate(finalists) if c != DEFAULT]
+    gains = final[:, others] - final[:, [finalists.index(DEFAULT)]]
+    column = others.index(finalists.index(leader))
+    pictures = [str(sample.image) for sample in measuring.selection]
+    weights = bootstrap_weights(pictures, seed)
+    return Gain(interval(gains[:, column], weights), chance(gains, column, pictures, seed))
+
+
+def _mean(values: list[float] | tuple[float, ...]) -> float:
     return sum(values) / len(values)

@@ -181,7 +181,20 @@ CASES = {
         None,
         "recorded with other settings .*give a fresh place with --run",
     ),
-    "study damaged": (SEARCH, begins("study/journal.log", "{torn\n"), r"journal .*journal\.log is damaged .*remove it"),
+    "study damaged": (
+        SEARCH,
+        begins("study/scores.jsonl", "{torn\n"),
+        r"line 1 of the journal .*scores\.jsonl is damaged .*remove",
+    ),
+    "storage damaged": (
+        SEARCH,
+        begins("study/journal.log", "{torn\n"),
+        r"storage journal:.*journal\.log .*another with --storage",
+    ),
+    "storage unknown": (SEARCH + " --storage {bad}", nothing, r"cannot use the storage .*expected journal:FILE"),
+    "strategy unknown": (SEARCH + " --strategy luck", None, "unknown strategy 'luck'; expected one of race, grid"),
+    "engine unknown": (SEARCH + " --engine steam", None, "unknown engine 'steam'; expected local or ray"),
+    "address without Ray": (SEARCH + " --ray-address auto", None, "--ray-address auto is for --engine ray"),
     "artifact place taken": (SEARCH + " --out {bad}", notes, "is not empty and holds no artifact; give another place"),
     "artifact of another prompt": (
         SEARCH + " --prompt <image>{{question}}",

@@ -16,10 +16,10 @@ from clasp_calib.artifacts.files import read_artifact
 from clasp_calib.cache.encode import image_key
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import CacheError
-from clasp_calib.search.ledger import JOURNAL
+from clasp_calib.search.journal import JOURNAL
 
 PICTURES = 300
-REPORT = '"intermediate_value":'
+REPORT = '"sample":'
 """What a line of the journal holds if it is a score."""
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -71,6 +72,7 @@ def test_cache_features_skips_what_is_there(finished, copied, command):
 def test_search_writes_an_artifact_of_all_budgets(finished):
     said = finished.said["search"]
     assert "budget 50%: 10 / 6 / 5 tokens, 8.0 a layer on average" in said
+    assert "95 % interval, and how often luck gives as much" in said
     assert "budget 6: 7 / 4 / 3 tokens, 6.0 a layer on average" in said
     assert f"artifact in {finished.run / 'artifact'}; next: clasp-calib evaluate --run {finished.run} --model" in said
     assert read_artifact(finished.run / "artifact").budgets == ("50%", "6")
@@ -79,12 +81,23 @@ def test_search_writes_an_artifact_of_all_budgets(finished):
 def test_a_second_search_measures_nothing(finished, copied, command, monkeypatch):
     from clasp_calib.calib.evaluator import Evaluator
 
-    def scores(*_):
+    def scores(*_, **__):
         raise AssertionError("measured again")
 
     monkeypatch.setattr(Evaluator, "scores", scores)
     space = ["--space", copied.run / "small.yaml", "--first", "2"]
-    result = command("search", *copied.words, *space, "--budget", "50%", "--json").json
+    events = [
+        json.loads(line)
+        for line in command("search", *copied.words, *space, "--budget", "50%", "--json").out.splitlines()
+    ]
+    assert [event["class"] for event in events if event["event"] == "chosen"] == [
+        *("attribute", "spatial", "counting"),
+        "all classes",
+    ]
+    assert all(event["recorded"] for event in events if event["event"] == "begin")
+    result = events[-1]
+    assert result["event"] == "result"
+    assert Path(result["picture"]).read_bytes().startswith(b"\x89PNG")
     assert [entry["name"] for entry in result["budgets"]] == ["6", "50%"]
     assert result["id"] == read_artifact(copied.run / "artifact").manifest.id
     before = {entry.name: entry.choices for entry in read_artifact(finished.run / "artifact").manifest.budgets}

@@ -47,7 +47,9 @@ def test_the_commands_leave_what_the_pages_say(walked: Path):
     for name in (
         "labels.parquet",
         "space.yaml",
+        "study/scores.jsonl",
         "study/journal.log",
+        "report/search.png",
         "config.json",
         "log.jsonl",
         "report/evaluation-test.md",

@@ -20,6 +20,7 @@ from clasp_calib.common.samples import CLASSES, Sample
 from clasp_calib.runtime.schedule import parse_budget
 from clasp_calib.search.calibrate import Calibration, SearchRequest
 from clasp_calib.search.space import Prototype, SearchSpace, write_space
+from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.halving import Halving
 
 BUDGET, OTHER = parse_budget("50%"), parse_budget(6)
@@ -78,6 +79,7 @@ def request_(bench, tmp_path) -> SearchRequest:
         starts=(2, 6, 15),
         strategy=Halving(first=2),
         seed=0,
+        one_for_all=False,
     )
 
 
@@ -86,9 +88,9 @@ def asked(monkeypatch):
     """Everything that the evaluator is asked while the test runs."""
     calls, plain = [], Evaluator.scores
 
-    def scores(self, sample, candidates, pruning):
-        calls.extend((sample.id, c.name, pruning.schedule.counts) for c in candidates)
-        return plain(self, sample, candidates, pruning)
+    def scores(self, sample, candidates, pruning, generate=False):
+        calls.extend((sample.id, c.name, pruning.schedule.counts, generate) for c in candidates)
+        return plain(self, sample, candidates, pruning, generate)
 
     monkeypatch.setattr(Evaluator, "scores", scores)
     return calls
@@ -98,9 +100,16 @@ def calibration(bench, request, **changes):
     return Calibration(bench.model, bench.processor, replace(request, **changes))
 
 
+def last(calibration, *budgets):
+    """The artifact after the last of the budgets."""
+    *_, found = calibration.run(budgets)
+    return found
+
+
 def test_the_artifact_says_what_was_found(bench, request_, asked):
     plan = calibration(bench, request_).plan(BUDGET)
-    artifact = calibration(bench, request_).run(BUDGET)
+    asked.clear()
+    artifact = last(calibration(bench, request_), BUDGET)
     check_fits(artifact, bench.model.config)
     assert plan["candidates a class"] == 4
     assert (plan["calibration samples"], plan["selection samples"], plan["classes"]) == (15, 6, 3)
@@ -117,11 +126,12 @@ def test_the_artifact_says_what_was_found(bench, request_, asked):
         assert artifact.alpha("50%", label) == expected
         assert artifact.rho("50%", label) in ((0.25, 1.0) if searched else (1.0,))
         if choice.selection is not None:
-            assert choice.selection >= choice.selection_default
-            assert (choice.prototype, artifact.rho("50%", label)) == ("own", 1) or (
-                choice.selection > choice.selection_default
-            )
-    assert any((c.prototype, artifact.rho("50%", label)) != ("own", 1) for label, c in entry.choices.items())
+            # Two or three pictures cannot show that a gain is more than luck.
+            assert choice.confirmation is None or choice.confirmation.chance > 0.05
+            assert (choice.prototype, artifact.rho("50%", label)) == ("own", 1)
+            assert choice.selection == choice.selection_default
+    assert {generate for *_, generate in asked} == {True, False}
+    assert all(generate == sample.startswith("selection") for sample, *_, generate in asked)
     assert sum(choice.evaluations for choice in entry.choices.values()) == len(asked)
     rows = trials(artifact)
     assert {(row.label, row.candidate) for row in rows if row.state == "chosen"} == {
@@ -137,59 +147,58 @@ def test_the_artifact_says_what_was_found(bench, request_, asked):
 
 
 def test_a_search_that_is_given_again_measures_nothing_and_finds_the_same(bench, request_, asked, tmp_path):
-    first = write_artifact(calibration(bench, request_).run(BUDGET), tmp_path / "a")
+    first = write_artifact(last(calibration(bench, request_), BUDGET), tmp_path / "a")
     count = len(asked)
-    second = write_artifact(calibration(bench, request_).run(BUDGET), tmp_path / "b")
+    second = write_artifact(last(calibration(bench, request_), BUDGET), tmp_path / "b")
     assert count == len(asked) > 0
     assert first.manifest.id == second.manifest.id
-    elsewhere = calibration(bench, request_, study=tmp_path / "elsewhere").run(BUDGET)
+    elsewhere = last(calibration(bench, request_, study=tmp_path / "elsewhere"), BUDGET)
     assert len(asked) == 2 * count
     assert write_artifact(elsewhere, tmp_path / "c").manifest.id == first.manifest.id
 
 
 def test_a_search_that_was_interrupted_goes_on(bench, request_, asked, tmp_path, monkeypatch):
-    expected = calibration(bench, request_, study=tmp_path / "undisturbed").run(BUDGET)
+    expected = last(calibration(bench, request_, study=tmp_path / "undisturbed"), BUDGET)
     whole = list(asked)
     asked.clear()
     plain = Evaluator.scores
 
-    def scores(*arguments):
+    def scores(*arguments, **more):
         if len(asked) > 9:
             raise KeyboardInterrupt
-        return plain(*arguments)
+        return plain(*arguments, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(Evaluator, "scores", scores)
         with pytest.raises(KeyboardInterrupt):
-            calibration(bench, request_).run(BUDGET)
+            last(calibration(bench, request_), BUDGET)
     assert 0 < len(asked) < len(whole)
-    assert calibration(bench, request_).run(BUDGET).manifest == expected.manifest
+    assert last(calibration(bench, request_), BUDGET).manifest == expected.manifest
     assert asked == whole
 
 
 def test_a_budget_is_added_to_an_artifact_that_is_there(bench, request_):
-    first = write_artifact(calibration(bench, request_).run(BUDGET), request_.artifact)
-    both = write_artifact(calibration(bench, request_).run(OTHER), request_.artifact)
+    first = write_artifact(last(calibration(bench, request_), BUDGET), request_.artifact)
+    both = write_artifact(last(calibration(bench, request_), OTHER), request_.artifact)
     assert both.budgets == ("50%", "6")
     assert both.entry("50%") == first.entry("50%")
     assert np.array_equal(both.alphas[0], first.alphas[0])
     assert both.counts("6") == (7, 4, 3)
-    together = calibration(bench, request_, artifact=request_.study / "none")
-    together.run(BUDGET)
-    assert together.run(OTHER).manifest == both.manifest.model_copy(update={"id": None, "files": {}})
+    together = last(calibration(bench, request_, artifact=request_.study / "none"), BUDGET, OTHER)
+    assert together.manifest == both.manifest.model_copy(update={"id": None, "files": {}})
 
 
 def test_an_artifact_of_other_settings_is_refused_before_anything_is_measured(bench, request_, asked):
-    write_artifact(calibration(bench, request_).run(BUDGET), request_.artifact)
+    write_artifact(last(calibration(bench, request_), BUDGET), request_.artifact)
     asked.clear()
     for change, name in (({"prompt": "<image> {question}:"}, "prompt"), ({"model": "other"}, "model")):
         with pytest.raises(ArtifactError, match=rf"made with other settings \({name}\); give another place"):
-            calibration(bench, request_, study=request_.study / "fresh", **change).run(OTHER)
+            last(calibration(bench, request_, study=request_.study / "fresh", **change), OTHER)
     assert asked == []
 
 
 def test_an_artifact_of_another_model_or_a_damaged_one_is_refused(bench, request_, tmp_path):
-    artifact = write_artifact(calibration(bench, request_).run(BUDGET), request_.artifact)
+    artifact = write_artifact(last(calibration(bench, request_), BUDGET), request_.artifact)
     shape = artifact.manifest.shape.model_copy(update={"text_layers": 32})
     foreign = artifact.manifest.model_copy(update={"shape": shape, "fingerprint": shape.fingerprint})
     write_artifact(artifact.with_manifest(foreign), tmp_path / "foreign")
@@ -215,7 +224,7 @@ def test_scores_of_other_settings_are_not_taken_up(bench, request_, tmp_path, ch
     # One class is enough, and the first sample of it is changed.
     samples = [s for s in bench.samples if s.label == "attribute"]
     few = replace(request_, samples=tuple(samples), artifact=tmp_path / "other")
-    Calibration(model, processor, few).run(BUDGET)
+    last(Calibration(model, processor, few), BUDGET)
     changed = {
         "answers": lambda: {"samples": (replace(samples[0], answers=("no",)), *samples[1:])},
         "split": lambda: {"samples": (replace(samples[0], split="selection"), *samples[1:])},
@@ -229,10 +238,10 @@ def test_scores_of_other_settings_are_not_taken_up(bench, request_, tmp_path, ch
     if change == "weights":
         model, processor = load_speaking(Path(model.config._name_or_path))
         tuned(model)
-    with pytest.raises(StudyError, match=r"'50%/attribute' was recorded with other settings"):
-        Calibration(model, processor, replace(few, **changed)).run(BUDGET)
-    Calibration(model, processor, replace(few, study=tmp_path / "fresh", **changed)).run(BUDGET)
-    Calibration(bench.model, bench.processor, few).run(BUDGET)
+    with pytest.raises(StudyError, match=r"'50%/halving/attribute' was recorded with other settings"):
+        last(Calibration(model, processor, replace(few, **changed)), BUDGET)
+    last(Calibration(model, processor, replace(few, study=tmp_path / "fresh", **changed)), BUDGET)
+    last(Calibration(bench.model, bench.processor, few), BUDGET)
 
 
 def test_what_is_lacking_is_found_before_anything_is_measured(bench, request_, asked, tmp_path):
@@ -255,12 +264,43 @@ def test_what_is_lacking_is_found_before_anything_is_measured(bench, request_, a
 
 def test_without_selection_samples_the_race_decides(bench, request_):
     samples = tuple(s for s in bench.samples if s.split == "calibration")
-    artifact = calibration(bench, request_, samples=samples).run(BUDGET)
+    artifact = last(calibration(bench, request_, samples=samples), BUDGET)
     assert all(choice.selection is None for choice in artifact.entry("50%").choices.values())
 
 
 def test_the_unpruned_budget_can_be_searched(bench, request_, tmp_path):
-    artifact = calibration(bench, request_).run(parse_budget("100%"))
+    artifact = last(calibration(bench, request_), parse_budget("100%"))
     assert artifact.counts("100%") == (16, 16, 16)
     write_artifact(artifact, tmp_path / "a")
     assert read_artifact(tmp_path / "a").budgets == ("100%",)
+
+
+def test_one_setting_for_all_classes_and_the_exhaustive_choice_are_kept_to_compare_with(bench, request_, asked):
+    alone = last(calibration(bench, request_, study=request_.study / "alone"), BUDGET).entry("50%")
+    assert alone.alternatives == {}
+    asked.clear()
+    both = calibration(bench, request_, one_for_all=True)
+    entry = last(both, BUDGET).entry("50%")
+    assert entry.choices == alone.choices
+    assert list(entry.alternatives) == ["global"]
+    assert set(entry.alternatives["global"]) == set(CLASSES)
+    (everywhere,) = set(entry.alternatives["global"].values())
+    grid = last(calibration(bench, request_, strategy=Grid(), artifact=request_.study / "grid"), BUDGET)
+    exhaustive = last(calibration(bench, request_, one_for_all=True), BUDGET)
+    assert list(exhaustive.entry("50%").alternatives) == ["global", "exhaustive"]
+    found = exhaustive.entry("50%").alternatives["exhaustive"]
+    for label in CLASSES:
+        one = found[label]
+        dense = [0.0] * 5
+        for layer, weight in zip(one.layers, one.weights, strict=True):
+            dense[layer] = weight
+        assert (tuple(dense), one.rho) == (grid.alpha("50%", label), grid.rho("50%", label))
+    assert everywhere.prototype in ("own", "mixed")
+
+
+def test_a_plan_says_how_long_it_takes(bench, request_):
+    few = calibration(bench, request_).plan(BUDGET)
+    more = calibration(bench, request_, one_for_all=True).plan(BUDGET)
+    assert more["evaluations at most"] > few["evaluations at most"]
+    assert few["minutes at most"] >= 0
+    assert few["strategy"] == "halving, first 2, eta 2"

@@ -38,7 +38,12 @@ def strategy_of(name: str, **settings: Any) -> Strategy:
     return strategy
 
 
+def name_of(strategy: Strategy) -> str:
+    """The name of a strategy."""
+    (name,) = [name for name, kind in STRATEGIES.items() if type(strategy) is kind]
+    return name
+
+
 def describe(strategy: Strategy) -> str:
     """One line that says which strategy with which settings."""
-    (name,) = [name for name, kind in STRATEGIES.items() if type(strategy) is kind]
-    return ", ".join([name, *(f"{setting} {value:g}" for setting, value in vars(strategy).items())])
+    return ", ".join([name_of(strategy), *(f"{setting} {value:g}" for setting, value in vars(strategy).items())])

@@ -1,0 +1,68 @@
+"""Who scores: the machines of a Ray cluster. Every sample is a Ray task; one whose machine dies is given to another.
+
+All machines must see the model, the cache and the pictures under the same paths.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from clasp_calib.calib.scores import Scores
+from clasp_calib.common.errors import InputError, StudyError
+from clasp_calib.search.workers import ATTEMPTS, Recipe, Task, score_by_recipe
+
+
+class RayWorkers:
+    """Scores on a Ray cluster.
+
+    Args:
+        recipe: of the evaluator.
+        address: of a running cluster (``auto``, ``HOST:PORT``, ``ray://HOST:PORT``); ``None`` starts one on this
+            machine that ends with the search.
+
+    Raises:
+        InputError: Ray is not installed, or there is no cluster at the address.
+    """
+
+    def __init__(self, recipe: Recipe, address: str | None):
+        try:
+            import ray
+        except ImportError as error:
+            raise InputError("--engine ray needs Ray; install it: pip install 'clasp-calib[ray]'") from error
+        self._ray = ray
+        self._joined = not ray.is_initialized()
+        if self._joined:
+            try:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise InputError(f"no Ray cluster at {address!r} ({error}); give its --ray-address") from error
+        gpus = 1 if recipe.device.startswith("cuda") else 0
+        remote = ray.remote(num_cpus=recipe.threads, num_gpus=gpus, max_retries=ATTEMPTS)
+        self._score: Any = remote(score_by_recipe)
+        self._recipe = ray.put(recipe)
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        room = resources.get("GPU", 0) if gpus else resources.get("CPU", 1) / recipe.threads
+        self.count = max(1, int(room))
+
+    def score(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Scores]]:
+        """Each task's number with its scores, as they come.
+
+        Raises:
+            StudyError: a task's workers died too often.
+        """
+        pending = {self._score.remote(self._recipe, task): number for number, task in enumerate(tasks)}
+        while pending:
+            (done,), _ = self._ray.wait(list(pending), num_returns=1)
+            number = pending.pop(done)
+            try:
+                scores: Scores = self._ray.get(done)
+            except self._ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except self._ray.exceptions.RayError as error:
+                raise StudyError(f"the cluster lost a task ({error}); what was scored is kept: search again") from error
+            yield number, scores
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        if self._joined:
+            self._ray.shutdown()

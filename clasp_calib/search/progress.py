@@ -1,0 +1,214 @@
+"""What a search says while it runs: one live table for people, one JSON object a line for machines."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import NormalDist, fmean
+from threading import Lock
+from typing import Any, Protocol
+
+from rich.live import Live
+from rich.table import Table
+
+from clasp_calib.common.progress import console
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The search of one class at one budget, in numbers."""
+
+    budget: str
+    label: str
+    candidates: int
+    samples: int
+    """To search on."""
+    final: int
+    """Evaluations of the final, at most."""
+
+    @property
+    def exhaustive(self) -> int:
+        """Evaluations that measuring every candidate on every sample would take."""
+        return self.candidates * self.samples
+
+
+@dataclass(frozen=True)
+class Block:
+    """Where the search of a class stands behind a block of samples."""
+
+    samples: int
+    """That the candidates in question have seen."""
+    left: int
+    """Candidates that were not rejected."""
+    leader: str
+    scores: tuple[float, ...]
+    """Of the leader."""
+    evaluations: int
+
+    @property
+    def interval(self) -> tuple[float, float, float]:
+        """The leader's mean, and a 95 % interval by Wilson's formula: for a look, not for a decision."""
+        n, mean = len(self.scores), fmean(self.scores)
+        z = NormalDist().inv_cdf(0.975)
+        middle = (mean + z * z / (2 * n)) / (1 + z * z / n)
+        half = z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        return mean, middle - half, middle + half
+
+
+class Watcher(Protocol):
+    """Is told of progress; from several threads."""
+
+    def begin(self, of: Outline, recorded: int) -> None:
+        """A class begins; so many scores were recorded before."""
+        ...
+
+    def advance(self, of: Outline, evaluations: int, measured: bool = False) -> None:
+        """So many evaluations more are known; measured just now or recorded before."""
+        ...
+
+    def block(self, of: Outline, block: Block) -> None:
+        """A block of samples is done."""
+        ...
+
+    def chosen(self, of: Outline, summary: Mapping[str, Any]) -> None:
+        """A class is done."""
+        ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def begin(self, of: Outline, recorded: int) -> None:
+        """Nothing."""
+
+    def advance(self, of: Outline, evaluations: int, measured: bool = False) -> None:
+        """Nothing."""
+
+    def block(self, of: Outline, block: Block) -> None:
+        """Nothing."""
+
+    def chosen(self, of: Outline, summary: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+
+class EventLines(Silent):
+    """Writes events as JSON, one a line.
+
+    Args:
+        write: takes a line.
+    """
+
+    def __init__(self, write: Callable[[str], object]):
+        self._write = write
+
+    def begin(self, of: Outline, recorded: int) -> None:
+        """``begin``."""
+        self._say("begin", of, candidates=of.candidates, samples=of.samples, recorded=recorded)
+
+    def block(self, of: Outline, block: Block) -> None:
+        """``block``, with the leader's interval."""
+        mean, low, high = block.interval
+        self._say(
+            "block",
+            of,
+            samples=block.samples,
+            candidates_left=block.left,
+            leader=block.leader,
+            mean=mean,
+            low=low,
+            high=high,
+            evaluations=block.evaluations,
+            exhaustive=of.exhaustive,
+        )
+
+    def chosen(self, of: Outline, summary: Mapping[str, Any]) -> None:
+        """``chosen``."""
+        self._say("chosen", of, **summary)
+
+    def _say(self, event: str, of: Outline, **more: Any) -> None:
+        self._write(json.dumps({"event": event, "budget": of.budget, "class": of.label, **more}, ensure_ascii=False))
+
+
+@dataclass
+class _Row:
+    of: Outline
+    recorded: int
+    answered: int = 0
+    measured: int = 0
+    last: Block | None = None
+    chosen: str | None = None
+    begun: float = field(default_factory=time.monotonic)
+
+
+class LiveTable:
+    """A table on standard error, a row a class, redrawn as scores come."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], _Row] = {}
+        self._lock = Lock()
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show it, if standard error is a terminal."""
+        if not console.is_terminal:
+            yield
+            return
+        with Live(get_renderable=self.table, console=console, refresh_per_second=2):
+            yield
+
+    def begin(self, of: Outline, recorded: int) -> None:
+        """A row more."""
+        with self._lock:
+            self._rows[of.budget, of.label] = _Row(of, recorded)
+
+    def advance(self, of: Outline, evaluations: int, measured: bool = False) -> None:
+        """Counts for the time left."""
+        with self._lock:
+            row = self._rows[of.budget, of.label]
+            row.answered += evaluations
+            row.measured += evaluations if measured else 0
+
+    def block(self, of: Outline, block: Block) -> None:
+        """A new standing."""
+        with self._lock:
+            self._rows[of.budget, of.label].last = block
+
+    def chosen(self, of: Outline, summary: Mapping[str, Any]) -> None:
+        """The row is done."""
+        with self._lock:
+            self._rows[of.budget, of.label].chosen = summary["candidate"]
+
+    def table(self) -> Table:
+        """The table as it stands."""
+        table = Table("budget", "class", "left", "leader", "score, %", "evaluations", "of all", "time left", box=None)
+        with self._lock:
+            for row in self._rows.values():
+                table.add_row(row.of.budget, row.of.label, *_cells(row))
+        return table
+
+
+def _cells(row: _Row) -> list[str]:
+    spent = f"{row.answered} ({row.recorded} resumed)" if row.recorded else str(row.answered)
+    if row.last is None:
+        return [str(row.of.candidates), "", "", spent, "", ""]
+    mean, low, high = (100 * value for value in row.last.interval)
+    done = row.chosen is not None
+    return [
+        "" if done else str(row.last.left),
+        row.chosen or row.last.leader,
+        f"{mean:.1f} [{low:.1f}, {high:.1f}]",
+        spent,
+        f"{row.last.evaluations / row.of.exhaustive:.0%}",
+        "done" if done else _time_left(row, row.last),
+    ]
+
+
+def _time_left(row: _Row, last: Block) -> str:
+    """If no candidate more is rejected: an upper bound at the speed so far."""
+    if not row.measured:
+        return ""
+    left = last.left * (row.of.samples - last.samples) + row.of.final
+    minutes, seconds = divmod(round(left * (time.monotonic() - row.begun) / row.measured), 60)
+    return f"< {minutes}:{seconds:02d}"

@@ -1,0 +1,60 @@
+"""One class's search on made-up scores: no model, real journal, real study."""
+
+from clasp_calib.calib.candidate import Candidate
+from clasp_calib.calib.evaluator import Pruning
+from clasp_calib.calib.scores import Scores
+from clasp_calib.common.samples import Sample
+from clasp_calib.search.journal import ScoreJournal
+from clasp_calib.search.measuring import Measuring
+from clasp_calib.search.progress import Silent
+from clasp_calib.search.study import FILE, Study, open_storage
+from clasp_calib.search.workers import InProcess
+
+PRUNING = Pruning(None)
+
+
+def samples(split, count, pictures=None):
+    """Samples ``split/0`` ...; each has a picture of its own, or they share some."""
+    return tuple(Sample(f"{i}", "?", f"{split}-{i % (pictures or count)}", split=split) for i in range(count))
+
+
+def candidates(count):
+    """The default ``own/rho=1`` and ``p1`` to ``pN``, each a mixture of its own."""
+    return [Candidate("own", (1.0, 0.0), 1.0), *(Candidate(f"p{i}", (1.0, i / 1000), 0.5) for i in range(1, count))]
+
+
+class Fake:
+    """Scores by ``worth(split, candidate's number, sample's number)``; ends the process' life after ``life`` calls."""
+
+    def __init__(self, worth, life=10**9, nll=False):
+        self.worth, self.life, self.nll, self.asked = worth, life, nll, []
+
+    def scores(self, sample, live, pruning, generate):
+        assert pruning is PRUNING
+        assert generate == (sample.split == "selection")
+        if self.life == 0:
+            raise KeyboardInterrupt
+        self.life -= 1
+        numbers = [0 if c.prototype == "own" else int(c.prototype[1:]) for c in live]
+        self.asked += [(number, f"{sample.split}/{sample.id}") for number in numbers]
+        score = tuple(float(self.worth(sample.split, number, int(sample.id))) for number in numbers)
+        return Scores(score, tuple(2 - value for value in score) if self.nll else None)
+
+
+def measuring(root, fake, count=6, calibration=12, selection=12, watcher=None, budget="8"):
+    """Everything that `search_class` needs, in a directory; closes the journal of an earlier one."""
+    journal = ScoreJournal(root)
+    journal.begin("study", "setup")
+    return Measuring(
+        budget,
+        "object",
+        "study",
+        candidates(count),
+        samples("calibration", calibration),
+        samples("selection", selection) if isinstance(selection, int) else selection,
+        PRUNING,
+        journal,
+        Study(open_storage(f"{FILE}{root / 'journal.log'}"), "shown", (0, 1)),
+        InProcess(fake),
+        watcher or Silent(),
+    )

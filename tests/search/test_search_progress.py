@@ -1,0 +1,67 @@
+"""What a search says while it runs."""
+
+import io
+import json
+
+import pytest
+from made_searches import Fake, measuring
+from rich.console import Console
+
+from clasp_calib.search.engine import search_class
+from clasp_calib.search.progress import Block, EventLines, LiveTable, Outline
+from clasp_calib.search.strategies.halving import Halving
+
+
+def searched(root, watcher, worth=lambda split, number, sample: number == 1):
+    work = measuring(root, Fake(worth), watcher=watcher)
+    watcher.begin(work.outline, 0)
+    choice = search_class(work, Halving(first=3), 0)
+    watcher.chosen(work.outline, choice.summary)
+    return choice
+
+
+def test_events_are_json_one_a_line(tmp_path):
+    lines = []
+    choice = searched(tmp_path, EventLines(lines.append))
+    events = [json.loads(line) for line in lines]
+    assert all(event["budget"] == "8" and event["class"] == "object" for event in events)
+    assert [event["event"] for event in events] == ["begin", "block", "block", "block", "chosen"]
+    assert events[0] | {"candidates": 6, "samples": 12, "recorded": 0} == events[0]
+    assert [(e["samples"], e["evaluations"], e["candidates_left"]) for e in events[1:4]] == [
+        (3, 18, 6),
+        (6, 27, 3),
+        (12, 39, 2),
+    ]
+    last = events[3]
+    assert (last["leader"], last["mean"], last["exhaustive"]) == ("p1/rho=0.5", 1, 72)
+    assert last["low"] < 1 == pytest.approx(last["high"])
+    assert events[4]["candidate"] == choice.candidate.name == "p1/rho=0.5"
+    assert events[4]["gain"]["mean"] == 1
+
+
+def drawn(table):
+    out = io.StringIO()
+    Console(file=out, width=140).print(table)
+    return out.getvalue()
+
+
+def test_the_table_has_a_row_a_class(tmp_path):
+    live = LiveTable()
+    searched(tmp_path, live)
+    text = drawn(live.table())
+    assert "8       object        p1/rho=0.5  100.0 [75.8, 100.0]  63           54%     done" in text
+
+
+def test_the_time_left_is_told_from_what_was_measured_and_not_from_what_was_resumed():
+    live, of = LiveTable(), Outline("8", "object", candidates=10, samples=100, final=40)
+    live.begin(of, 50)
+    assert "object" in drawn(live.table())
+    live.advance(of, 50)
+    live.block(of, Block(samples=5, left=10, leader="own/rho=1", scores=(1.0, 0.0, 1.0, 1.0, 0.0), evaluations=50))
+    text = drawn(live.table())
+    assert "60.0 [23.1, 88.2]" in text
+    assert "50 (50 resumed)" in text
+    assert "<" not in text
+    live.advance(of, 50, measured=True)
+    # Fifty in next to no time: of 950 and the final's 40 some seconds are left, and not the minutes since the kill.
+    assert "< 0:0" in drawn(live.table())

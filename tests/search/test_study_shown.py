@@ -1,0 +1,97 @@
+"""What Optuna is shown of a search, in each of its storages."""
+
+import optuna
+import pytest
+from made_searches import Fake, candidates, measuring
+from optuna.trial import TrialState
+
+from clasp_calib.common.errors import StudyError
+from clasp_calib.search.engine import search_class
+from clasp_calib.search.measuring import BLOCK
+from clasp_calib.search.strategies.halving import Halving
+from clasp_calib.search.study import Study, open_storage
+
+
+def trials(url, name="192/race/object 12345678"):
+    study = optuna.load_study(study_name=name, storage=open_storage(url))
+    return {trial.user_attrs["candidate"]: trial for trial in study.get_trials()}
+
+
+@pytest.fixture(params=["journal:{}/journal.log", "sqlite:///{}/study.db"])
+def url(request, tmp_path):
+    return request.param.format(tmp_path)
+
+
+def test_candidates_are_trials_with_a_report_a_block(url):
+    for _ in range(2):  # The second time, as after a kill, nothing is new.
+        study = Study(open_storage(url), "192/race/object 12345678", (0, 1))
+        own, one, two, _unseen = candidates(4)
+        for candidate in (own, one, two):
+            study.report(candidate, 4, 0.25)
+        study.report(own, 8, 0.5)
+        study.reject(one)
+        study.reject(candidates(4)[3])
+        study.complete(own, 0.5)
+        found = trials(url)
+        assert list(found) == ["own/rho=1", "p1/rho=0.5", "p2/rho=0.5"]
+        states = [(t.state, t.value, t.intermediate_values) for t in found.values()]
+        assert states == [
+            (TrialState.COMPLETE, 0.5, {4: 0.25, 8: 0.5}),
+            (TrialState.PRUNED, 0.25, {4: 0.25}),
+            (TrialState.RUNNING, None, {4: 0.25}),
+        ]
+        assert found["p1/rho=0.5"].params == {"layer 0": 1.0, "layer 1": 0.001, "rho": 0.5}
+
+
+def test_a_search_reports_once_a_block_and_not_once_a_sample(tmp_path):
+    work = measuring(tmp_path, Fake(lambda split, number, sample: number == 1), calibration=BLOCK + 8)
+    search_class(work, Halving(first=BLOCK + 1), 0)
+    found = trials(f"journal:{tmp_path}/journal.log", "shown")
+    assert list(found["own/rho=1"].intermediate_values) == [BLOCK, BLOCK + 1, BLOCK + 8]
+    assert found["p1/rho=0.5"].value == 1
+    assert {name: t.state.name for name, t in found.items()} == {
+        "own/rho=1": "COMPLETE",
+        **{f"p{n}/rho=0.5": "COMPLETE" if n < 3 else "PRUNED" for n in range(1, 6)},
+    }
+
+
+def test_a_storage_is_shared_by_studies(url):
+    for name in ("a", "b"):
+        Study(open_storage(url), name, (0,)).report(candidates(1)[0], 1, 1.0)
+    assert all(len(trials(url, name)) == 1 for name in ("a", "b"))
+
+
+def test_optunas_journal_may_be_torn(tmp_path):
+    url = f"journal:{tmp_path}/journal.log"
+    study = Study(open_storage(url), "a", (0,))
+    for number, candidate in enumerate(candidates(3)):
+        study.report(candidate, 1, number / 2)
+    whole = (tmp_path / "journal.log").read_bytes()
+    for cut in [*range(0, len(whole), 61), len(whole) - 1]:
+        (tmp_path / "journal.log").write_bytes(whole[:cut])
+        again = Study(open_storage(url), "a", (0,))
+        for number, candidate in enumerate(candidates(3)):
+            again.report(candidate, 1, number / 2)
+        assert [t.intermediate_values for t in trials(url, "a").values()] == [{1: 0.0}, {1: 0.5}, {1: 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("study.db", r"cannot use the storage study.db \(expected journal:FILE, sqlite"),
+        ("nosql://there", "cannot use the storage nosql://there"),
+        ("journal:{}/file/below", "cannot use the storage journal:"),
+        ("sqlite:///{}/none/study.db", "unable to open database file"),
+        ("journal:{}/file", r"cannot use the storage journal:.*--storage"),
+    ],
+)
+def test_a_storage_that_cannot_be_used(tmp_path, given, message):
+    (tmp_path / "file").write_text("{torn\n{}\n")
+    with pytest.raises(StudyError, match=message):
+        open_storage(given.format(tmp_path))
+
+
+def test_a_missing_driver_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "psycopg2", None)
+    with pytest.raises(StudyError, match=r"needs a database driver .*pip install psycopg2-binary"):
+        open_storage("postgresql://user@localhost/clasp")
