@@ -30,7 +30,7 @@ class Fake:
         self.worth, self.life, self.nll, self.asked = worth, life, nll, []
 
     def scores(self, sample, live, pruning, generate):
-        assert pruning is PRUNING
+        assert pruning == PRUNING
         assert generate == (sample.split == "selection")
         if self.life == 0:
             raise KeyboardInterrupt

@@ -1,0 +1,127 @@
+"""Who scores does not change what is found: this process, two others, one that dies, a Ray cluster."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from made_searches import PRUNING, Fake, candidates, samples
+
+from clasp_calib.common.errors import StudyError
+from clasp_calib.search.workers import ATTEMPTS, InProcess, Processes, Task
+
+TASKS = [Task(sample, tuple(candidates(3)), PRUNING) for sample in samples("calibration", 8)]
+
+
+class Recipe:
+    """Makes an evaluator that scores by the sample's number; pickled by the test's own name."""
+
+    def __init__(self, folder, deaths=0):
+        self.folder, self.deaths = folder, deaths
+
+    def __hash__(self):
+        return hash(self.folder)
+
+    def __eq__(self, other):
+        return self.folder == other.folder
+
+    def evaluator(self):
+        return Deadly(self.folder, self.deaths)
+
+
+class Deadly(Fake):
+    """Its process is killed while it scores sample 5, as often as it is told to."""
+
+    def __init__(self, folder, deaths):
+        super().__init__(lambda split, number, sample: sample * 10 + number)
+        self.folder, self.deaths = folder, deaths
+
+    def scores(self, sample, live, pruning, generate):
+        (self.folder / f"{os.getpid()}").touch()
+        if sample.id == "5" and len(list(self.folder.glob("death-*"))) < self.deaths:
+            (self.folder / f"death-{os.getpid()}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().scores(sample, live, pruning, generate)
+
+
+def expected():
+    return dict(InProcess(Fake(lambda split, number, sample: sample * 10 + number)).score(TASKS))
+
+
+def test_two_processes_say_the_same_even_if_one_is_killed(tmp_path):
+    workers = Processes(Recipe(tmp_path, deaths=1), 2)
+    try:
+        found = list(workers.score(TASKS))
+        assert dict(found) == expected()
+        assert len(found) == len(TASKS), "a task was told twice"
+        assert len(list(tmp_path.glob("death-*"))) == 1
+    finally:
+        workers.close()
+
+
+@pytest.mark.slow
+def test_workers_that_always_die_are_given_up(tmp_path):
+    workers = Processes(Recipe(tmp_path, 99), 1)
+    found = []
+    with pytest.raises(StudyError, match=rf"workers died {ATTEMPTS} times .*fewer --workers"):
+        found.extend(workers.score(TASKS))
+    workers.close()
+    assert len(list(tmp_path.glob("death-*"))) == ATTEMPTS
+    assert dict(found) == {number: scores for number, scores in expected().items() if number < 5}
+
+
+@pytest.mark.slow
+def test_an_error_of_a_worker_comes_through(tmp_path):
+    workers = Processes(Recipe(tmp_path / "none"), 1)
+    with pytest.raises(FileNotFoundError):
+        list(workers.score(TASKS))
+    workers.close()
+
+
+@pytest.mark.slow
+def test_threads_may_ask_at_once(tmp_path):
+    workers = Processes(Recipe(tmp_path, 1), 2)
+    found = [None] * 3
+    threads = [Thread(target=lambda n=n: found.__setitem__(n, dict(workers.score(TASKS)))) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    workers.close()
+    assert found == [expected()] * 3
+
+
+ORPHAN = """
+import sys, time
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from test_workers import Processes, Recipe, TASKS
+if __name__ == "__main__":
+    workers = Processes(Recipe(Path(sys.argv[1])), 2)
+    list(workers.score(TASKS))
+    print("scored", flush=True)
+    time.sleep(120)
+"""
+
+
+def test_a_killed_search_leaves_no_workers_behind(tmp_path):
+    import subprocess
+    import sys
+
+    script = tmp_path / "orphan.py"
+    script.write_text(ORPHAN)
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    here = Path(__file__).parent
+    words = [sys.executable, str(script), str(pids), str(here), str(here.parent)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout.readline() == "scored\n"
+        parent.kill()
+    left = [int(path.name) for path in pids.iterdir()]
+    assert left
+    limit = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in left) and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert not [pid for pid in left if Path(f"/proc/{pid}").exists()]
