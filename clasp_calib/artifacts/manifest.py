@@ -73,6 +73,8 @@ class ClassChoice(_Frozen):
     """The same of the model's own layer with rho = 1."""
     confirmation: Confirmation | None = None
     """Of the leader in the final; ``None`` if it was the default, or if there was no final."""
+    refinement: Confirmation | None = None
+    """Of the refined candidate, over the choice without it; ``None`` if nothing was refined."""
 
 
 class Measured(_Frozen):

@@ -52,6 +52,12 @@ def search(
     eta: Annotated[float, typer.Option(min=1.1, help="Halving: 1/ETA of the candidates survive a rejection.")] = 2.0,
     trials: Annotated[int, typer.Option(min=1, help="TPE: candidates to try.")] = 64,
     fixed_rho: Annotated[float, typer.Option(min=0, max=1, help="Two-step: the rho that mixtures meet at.")] = 0.5,
+    lattice: Annotated[
+        int | None, typer.Option(min=1, help="Add all mixtures of the space's layers in steps of 1/N.")
+    ] = None,
+    refine: Annotated[
+        str, typer.Option(help="none, or coordinate: tune the winner's weights and rho further.")
+    ] = "none",
     one_for_all: Annotated[
         bool, typer.Option("--global/--no-global", help="Also search one setting for all classes, to compare with.")
     ] = True,
@@ -133,6 +139,8 @@ def search(
         seed=seed,
         storage=storage,
         crew=_crew(engine, workers, threads, ray_address),
+        lattice=lattice,
+        refine=_refine(refine),
         one_for_all=one_for_all,
     )
     calibration = Calibration(loaded, processor, request)
@@ -193,6 +201,12 @@ def search(
     )
     say("and the class keeps the model's own setting")
     say(f"picture in {picture}; artifact in {request.artifact}; next: clasp-calib evaluate --run {run} --model {model}")
+
+
+def _refine(how: str) -> bool:
+    if how not in ("none", "coordinate"):
+        raise InputError(f"unknown refinement {how!r}; expected none or coordinate")
+    return how == "coordinate"
 
 
 def _crew(engine: str, workers: int, threads: int | None, ray_address: str | None) -> "Crew":

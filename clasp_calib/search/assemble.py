@@ -11,7 +11,7 @@ from clasp_calib.artifacts.manifest import Alternative, BudgetEntry, ClassChoice
 from clasp_calib.artifacts.study import Trial, with_trials
 from clasp_calib.calib.candidate import Candidate
 from clasp_calib.runtime.schedule import Schedule
-from clasp_calib.search.engine import Choice
+from clasp_calib.search.engine import Choice, Gain
 from clasp_calib.search.space import OWN
 
 
@@ -72,21 +72,22 @@ def _recorded(choice: Choice, candidates: int) -> ClassChoice:
         calibration=choice.calibration,
         selection=choice.selection,
         selection_default=choice.selection_default,
-        confirmation=_confirmation(choice),
+        confirmation=_confirmation(choice, choice.leader, choice.gain),
+        refinement=_confirmation(choice, choice.refined, choice.refinement),
     )
 
 
-def _confirmation(choice: Choice) -> Confirmation | None:
-    if choice.gain is None:
+def _confirmation(choice: Choice, candidate: int | None, gain: Gain | None) -> Confirmation | None:
+    if candidate is None or gain is None:
         return None
-    found = choice.gain.interval
+    found = gain.interval
     return Confirmation(
-        leader=choice.courses[choice.leader].candidate.name,
+        leader=choice.courses[candidate].candidate.name,
         gain=found.mean,
         low=found.low,
         high=found.high,
         samples=found.samples,
-        chance=choice.gain.chance,
+        chance=gain.chance,
     )
 
 

@@ -31,6 +31,7 @@ from clasp_calib.search.identity import text_settings, weights_digest
 from clasp_calib.search.journal import ScoreJournal
 from clasp_calib.search.parts import ALL, divide
 from clasp_calib.search.progress import Silent, Watcher
+from clasp_calib.search.refine import most
 from clasp_calib.search.session import Session
 from clasp_calib.search.space import default_space, read_space, write_space
 from clasp_calib.search.strategies.base import Strategy
@@ -74,6 +75,10 @@ class SearchRequest:
     storage: str | None = None
     """Optuna's storage; None is a file in the study directory."""
     crew: Crew = ONE_PROCESS
+    lattice: int | None = None
+    """Steps of the simplex lattice that is added to the space."""
+    refine: bool = False
+    """Tune the winner's weights and rho further, by coordinate search."""
     one_for_all: bool = True
     """Also search one setting for all classes, to compare with."""
 
@@ -92,7 +97,8 @@ class Calibration:
         self._adapter = adapter_for(model)
         own = self._adapter.own_layer
         self._source = source = open_source(request.cache, model, processor)
-        self._space = read_space(request.space) if request.space else default_space(source.layers, own)
+        self._base = read_space(request.space) if request.space else default_space(source.layers, own)
+        self._space = self._base.with_lattice(request.lattice) if request.lattice else self._base
         self._candidates = self._space.candidates(self._adapter.vision_layers, own)
         self._features = source.at(tuple(sorted({*self._space.layers, own})))
         self._parts = divide(request.samples, request.classes, request.per_class, request.seed, request.one_for_all)
@@ -127,6 +133,8 @@ class Calibration:
             "budget": budget.name,
             "stage counts": list(schedule.counts),
             "mean tokens": round(schedule.mean_tokens, 2),
+            "prototypes": _listed([p.name for p in self._space.prototypes]),
+            "rho": list(self._space.rhos),
             "candidates a class": len(self._candidates),
             "classes": len(own),
             "calibration samples": sum(len(part.calibration) for part in own),
@@ -142,8 +150,8 @@ class Calibration:
         return len(self._parts[label].calibration) if label in self._parts else 0
 
     def write_space(self, path: Path) -> None:
-        """Write the search space for a user to edit."""
-        write_space(self._space, path)
+        """Write the search space for a user to edit, without the lattice."""
+        write_space(self._base, path)
 
     def run(self, budgets: Sequence[Budget], watcher: Watcher | None = None) -> Iterator[Artifact]:
         """Search all classes at one budget after the other; give the artifact with each added or replaced.
@@ -182,6 +190,7 @@ class Calibration:
             identity={label: self._identity(pruning, label) for label in self._parts},
             strategy=self._request.strategy,
             seed=self._request.seed,
+            refine=self._request.refine,
             journal=journal,
             storage=storage,
             watcher=watcher,
@@ -207,7 +216,11 @@ class Calibration:
         """The most evaluations that the search of a class takes: its strategy, and the final."""
         part = self._parts[label]
         search = self._request.strategy.most(len(self._candidates), len(part.calibration))
-        return search + len(part.selection) * (FINALISTS + 1)
+        final = len(part.selection) * (FINALISTS + 1)
+        if self._request.refine:
+            search += most(len(self._features.layers)) * len(part.calibration)
+            final += len(part.selection)
+        return search + final
 
     def _seconds(self, pruning: Pruning) -> float:
         """Of one evaluation: the best of a few samples, all candidates at once, as a search begins."""
@@ -296,3 +309,8 @@ class Calibration:
             "decoding": Decoding(do_sample=False, max_new_tokens=MAX_NEW_TOKENS),
         }
         return assembled(frame, budget, schedule, provenance, self._candidates, choices, alternatives)
+
+
+def _listed(names: list[str], shown: int = 12) -> list[str]:
+    more = len(names) - shown
+    return names if more <= 0 else [*names[:shown], f"and {more} more"]

@@ -1,6 +1,6 @@
 """One class's search at one budget: a strategy on calibration samples, and a final on samples of another split."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.intervals import Interval, bootstrap_weights, interval
 from clasp_calib.search.confirm import FINALISTS, LEVEL, chance
 from clasp_calib.search.measuring import Measuring
+from clasp_calib.search.refine import refined_from
 from clasp_calib.search.strategies.base import DEFAULT, Problem, Strategy
 
 
@@ -49,10 +50,21 @@ class Choice:
     """Of the leader; ``None`` if it is the default, or if there were no selection samples."""
     evaluations: int
     """One candidate on one sample each."""
+    refined: int | None = None
+    """The candidate that coordinate search made of the strategy's winner, if it was asked to and found one."""
+    refinement: Gain | None = None
+    """Its gain over what would be chosen without it."""
 
     @property
     def winner(self) -> int:
-        """The leader, or the default if the leader's gain may be noise."""
+        """What was refined, if that is surely better; else the leader, or the default if its gain may be noise."""
+        if self.refined is not None and self.refinement and not self.refinement.is_noise:
+            return self.refined
+        return self.unrefined
+
+    @property
+    def unrefined(self) -> int:
+        """The winner without refinement."""
         return DEFAULT if self.gain and self.gain.is_noise else self.leader
 
     @property
@@ -76,6 +88,7 @@ class Choice:
             "selection": self.selection,
             "selection_default": self.selection_default,
             "gain": self.gain and {**vars(self.gain.interval), "chance": self.gain.chance, "noise": self.gain.is_noise},
+            "refined": self.refined is not None and self.winner == self.refined,
             "evaluations": self.evaluations,
         }
 
@@ -97,7 +110,7 @@ class Choice:
         return _mean(default) if default else None
 
 
-def search_class(measuring: Measuring, strategy: Strategy, seed: int) -> Choice:
+def search_class(measuring: Measuring, strategy: Strategy, seed: int, refine: bool = False) -> Choice:
     """Find the best candidate for one class.
 
     The best finalist is chosen if its gain over the default on the selection samples, which the strategy has not seen,
@@ -107,11 +120,16 @@ def search_class(measuring: Measuring, strategy: Strategy, seed: int) -> Choice:
         measuring: of the class.
         strategy: what is measured on which samples.
         seed: of the strategy and of the final's resampling.
+        refine: also tune the strategy's winner; what comes of it is chosen only if it surely gains over the choice
+            without it on the selection samples, which it was not tuned on. Without such samples it is not tried.
     """
     candidates = measuring.candidates
     ranked = strategy.search(Problem(candidates, len(measuring.calibration), measuring.observe, seed, measuring.reject))
+    refined = refined_from(measuring, ranked[0]) if refine and measuring.selection else None
     finalists = sorted({*ranked[:FINALISTS], DEFAULT})
-    final = measuring.final(finalists)
+    asked = finalists if refined is None else [*finalists, refined]
+    scores = measuring.final(asked)
+    final = scores[:, : len(finalists)]
     raced = measuring.scores
     for candidate in ranked:
         measuring.shown.complete(candidates[candidate], _mean(raced[candidate]))
@@ -120,9 +138,15 @@ def search_class(measuring: Measuring, strategy: Strategy, seed: int) -> Choice:
         gain = _gain(finalists, final, leader, measuring, seed) if leader != DEFAULT else None
     else:
         leader, gain = ranked[0], None
-    selected = {c: final[:, place].tolist() for place, c in enumerate(finalists)}
+    if refined is not None:
+        measuring.shown.complete(candidates[refined], _mean(raced[refined]))
+    selected = {c: scores[:, place].tolist() for place, c in enumerate(asked)}
     courses = (Course(one, tuple(raced.get(c, ())), tuple(selected.get(c, ()))) for c, one in enumerate(candidates))
-    return Choice(leader, tuple(courses), gain, measuring.evaluations)
+    choice = Choice(leader, tuple(courses), gain, measuring.evaluations)
+    if refined is None:
+        return choice
+    gains = scores[:, [-1]] - scores[:, [asked.index(choice.unrefined)]]
+    return replace(choice, refined=refined, refinement=_tested(gains, 0, measuring, seed))
 
 
 def _leader(finalists: list[int], raced: dict[int, list[float]], final: NDArray[np.float64]) -> int:
@@ -134,7 +158,10 @@ def _leader(finalists: list[int], raced: dict[int, list[float]], final: NDArray[
 def _gain(finalists: list[int], final: NDArray[np.float64], leader: int, measuring: Measuring, seed: int) -> Gain:
     others = [place for place, c in enumerate(finalists) if c != DEFAULT]
     gains = final[:, others] - final[:, [finalists.index(DEFAULT)]]
-    column = others.index(finalists.index(leader))
+    return _tested(gains, others.index(finalists.index(leader)), measuring, seed)
+
+
+def _tested(gains: NDArray[np.float64], column: int, measuring: Measuring, seed: int) -> Gain:
     pictures = [str(sample.image) for sample in measuring.selection]
     weights = bootstrap_weights(pictures, seed)
     return Gain(interval(gains[:, column], weights), chance(gains, column, pictures, seed))

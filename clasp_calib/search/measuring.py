@@ -28,7 +28,7 @@ class Measuring:
         budget: name of the budget.
         label: of the class.
         study: name of the study in the journal.
-        candidates: what numbers stand for.
+        candidates: what numbers stand for; more may be added.
         calibration: samples that strategies ask about, in their order.
         selection: samples of the final.
         pruning: the budget's schedule and settings.
@@ -41,7 +41,7 @@ class Measuring:
     budget: str
     label: str
     study: str
-    candidates: Sequence[Candidate]
+    candidates: list[Candidate]
     calibration: Sequence[Sample]
     selection: Sequence[Sample]
     pruning: Pruning
@@ -54,16 +54,18 @@ class Measuring:
     scores: dict[int, list[float]] = field(default_factory=dict)
     """Candidate -> its scores on the calibration samples so far, in their order."""
     live: set[int] = field(init=False)
+    space: int = field(init=False)
+    """Candidates at the start."""
 
     @property
     def outline(self) -> Outline:
         """In numbers."""
-        candidates = len(self.candidates)
-        final = len(self.selection) * min(candidates, FINALISTS + 1)
-        return Outline(self.budget, self.label, candidates, len(self.calibration), final)
+        final = len(self.selection) * min(self.space, FINALISTS + 1)
+        return Outline(self.budget, self.label, self.space, len(self.calibration), final)
 
     def __post_init__(self) -> None:
         self.live = set(range(len(self.candidates)))
+        self.space = len(self.candidates)
 
     def observe(self, samples: range, live: Sequence[int]) -> Observations:
         """What a strategy asks: see `clasp_calib.search.strategies.base`. Samples are asked for in their order."""
@@ -85,6 +87,12 @@ class Measuring:
         score = self._scored(self.selection, finalists, generate=True).score
         self.evaluations += score.size
         return score
+
+    def add(self, candidate: Candidate) -> int:
+        """The number of one more candidate."""
+        self.candidates.append(candidate)
+        self.live.add(len(self.candidates) - 1)
+        return len(self.candidates) - 1
 
     def reject(self, candidates: Sequence[int]) -> None:
         """These are not measured any more."""

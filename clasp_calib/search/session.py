@@ -36,6 +36,7 @@ class Session:
         identity: class -> all that its scores depend on, but for the strategy and the seed.
         strategy: for every class.
         seed: of the strategy and the final.
+        refine: tune the strategy's winner further.
         journal: where scores are kept.
         storage: where they are shown.
         watcher: who is told of progress.
@@ -49,6 +50,7 @@ class Session:
     identity: Mapping[str, Mapping[str, Any]]
     strategy: Strategy
     seed: int
+    refine: bool
     journal: ScoreJournal
     storage: BaseStorage
     watcher: Watcher
@@ -71,7 +73,7 @@ class Session:
             shown = Study(self.storage, f"{name} {setup[:8]}", self.layers)
             measuring = self._measuring(label, name, shown, workers, self.watcher)
             self.watcher.begin(measuring.outline, self.journal.begin(name, setup))
-            choice = search_class(measuring, self.strategy, self.seed)
+            choice = search_class(measuring, self.strategy, self.seed, self.refine)
             self.watcher.chosen(measuring.outline, choice.summary)
             return choice
 
@@ -106,7 +108,7 @@ class Session:
             self.budget,
             label,
             study,
-            self.candidates,
+            list(self.candidates),
             part.calibration,
             part.selection,
             self.pruning,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from clasp_calib.calib.candidate import Candidate
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
+from clasp_calib.search.lattice import lattice
 
 RHOS = (0.25, 0.5, 0.75, 1.0)
 """Our choice for a first look; the paper's grid is 0.1 to 1.0 in tenths, to be had by editing the space file."""
@@ -59,6 +60,20 @@ class SearchSpace(BaseModel):
     def layers(self) -> tuple[int, ...]:
         """All layers that some prototype mixes."""
         return tuple(sorted({layer for p in self.prototypes for layer in p.weights}))
+
+    def with_lattice(self, steps: int) -> "SearchSpace":
+        """The space with all mixtures of its layers in steps of ``1 / steps``; those that it has keep their names.
+
+        Raises:
+            InputError: there are too many.
+        """
+        known = {tuple(sorted(p.weights.items())) for p in self.prototypes}
+        more = [
+            Prototype(name="lattice " + "+".join(f"{w:g}*{layer}" for layer, w in weights.items()), weights=weights)
+            for weights in lattice(self.layers, steps)
+            if tuple(sorted(weights.items())) not in known
+        ]
+        return SearchSpace(prototypes=(*self.prototypes, *more), rhos=self.rhos)
 
     def candidates(self, vision_layers: int, own_layer: int) -> list[Candidate]:
         """All candidates; the first is the model's own layer with rho = 1, so that doing nothing can win.

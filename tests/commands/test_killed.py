@@ -19,8 +19,6 @@ from clasp_calib.common.errors import CacheError
 from clasp_calib.search.journal import JOURNAL
 
 PICTURES = 300
-REPORT = '"sample":'
-"""What a line of the journal holds if it is a score."""
 
 
 def killed(words, done, enough):
@@ -28,7 +26,7 @@ def killed(words, done, enough):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "clasp_calib.cli", *map(str, words)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        limit = time.monotonic() + 120
+        limit = time.monotonic() + 600
         while child.poll() is None and time.monotonic() < limit and done() < enough:
             time.sleep(0.002)
         child.kill()
@@ -70,22 +68,53 @@ def test_cache_features_goes_on_where_it_was_killed(begun, album, tmp_path, comm
             assert (store.read(key, store.layers) == other.read(key, store.layers)).all()
 
 
-def test_search_goes_on_where_it_was_killed(finished, tmp_path_factory, command):
+KILL = """
+import os, signal, sys, time
+from pathlib import Path
+import clasp_calib.report.plots, clasp_calib.search.calibrate, matplotlib.figure, transformers
+from clasp_calib.cli import run
+from clasp_calib.runtime.loading import load_model
+
+journal, kills, words = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+load_model(words[words.index("--model") + 1])  # Imports what the children would import each for itself.
+
+def lines():
+    return journal.read_bytes().count(b"\\n") if journal.exists() else 0
+
+for number in range(kills):
+    enough = lines() + 1 + number % 3
+    child = os.fork()
+    if not child:
+        os._exit(run(words))
+    while lines() < enough:
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended before it was killed"
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+"""
+
+
+def scores_of(journal):
+    """(study, sample, candidate) of every score, in the order in which they were measured."""
+    rows = [json.loads(line.split(" ", 1)[1]) for line in journal.read_text().splitlines()]
+    return [(r["study"], r["sample"], name) for r in rows if "sample" in r for name in r["candidates"]]
+
+
+def test_a_search_that_is_killed_ten_times_ends_as_if_nothing_had_happened(finished, tmp_path_factory, command):
     runs = [copy_of(finished, tmp_path_factory.mktemp(name)) for name in ("killed", "undisturbed")]
-    journals, commands = [], []
     for ready in runs:
         for name in ("study", "artifact"):
             shutil.rmtree(ready.run / name)
-        journals.append(ready.run / "study" / JOURNAL)
-        commands.append(["search", *ready.words, "--budget", "50%", "--first", "2"])
-
-    def recorded():
-        return journals[0].read_text().count(REPORT) if journals[0].exists() else 0
-
-    before = killed(commands[0], recorded, 12)
-    for words in commands:
-        assert command(*words).code == 0
-    scores = [journal.read_text().count(REPORT) for journal in journals]
-    assert 12 <= before < scores[0] == scores[1], "something was measured twice"
+    killed_run, undisturbed = (["search", *ready.words, "--budget", "50%", "--first", "2"] for ready in runs)
+    journals = [ready.run / "study" / JOURNAL for ready in runs]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # Threads do not survive a fork.
+    words = [sys.executable, "-c", KILL, str(journals[0]), "10", *killed_run]
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    before = len(scores_of(journals[0]))
+    assert command(*killed_run).code == command(*undisturbed).code == 0
+    scores, expected = map(scores_of, journals)
+    assert 0 < before < len(scores)
+    assert scores == expected
+    assert len(scores) == len(set(scores)), "something was measured twice"
     ids = [read_artifact(ready.run / "artifact").manifest.id for ready in runs]
     assert ids[0] == ids[1]

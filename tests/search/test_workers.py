@@ -18,6 +18,8 @@ TASKS = [Task(sample, tuple(candidates(3)), PRUNING) for sample in samples("cali
 class Recipe:
     """Makes an evaluator that scores by the sample's number; pickled by the test's own name."""
 
+    device, threads = "cpu", 1
+
     def __init__(self, folder, deaths=0):
         self.folder, self.deaths = folder, deaths
 
