@@ -174,8 +174,8 @@ class Calibration:
             for session in sessions:
                 session.begin()
             with closing(crew_for(self._request.crew, self._evaluator, self._recipe())) as workers:
-                for session in sessions:
-                    yield self._searched(session, workers)
+                for session, schedule in zip(sessions, schedules.values(), strict=True):
+                    yield self._searched(session, schedule, workers)
 
     def _session(
         self, budget: str, schedule: Schedule, journal: ScoreJournal, storage: BaseStorage, watcher: Watcher
@@ -187,7 +187,7 @@ class Calibration:
             candidates=self._candidates,
             layers=self._features.layers,
             parts=self._parts,
-            identity={label: self._identity(pruning, label) for label in self._parts},
+            identity={label: self._identity(schedule, label) for label in self._parts},
             strategy=self._request.strategy,
             seed=self._request.seed,
             refine=self._request.refine,
@@ -196,7 +196,7 @@ class Calibration:
             watcher=watcher,
         )
 
-    def _searched(self, session: Session, workers: Workers) -> Artifact:
+    def _searched(self, session: Session, schedule: Schedule, workers: Workers) -> Artifact:
         choices = session.search(workers)
         alternatives = {}
         if ALL in choices:
@@ -207,8 +207,7 @@ class Calibration:
                 alternatives[EXHAUSTIVE] = {
                     label: exhaustive.get(label, self._candidates[0]) for label in self._request.classes
                 }
-        assert session.pruning.schedule is not None
-        found = self._assemble(session.budget, session.pruning.schedule, choices, alternatives)
+        found = self._assemble(session.budget, schedule, choices, alternatives)
         self._previous = joined(found.joined(self._previous), self._previous)
         return self._previous
 
@@ -245,10 +244,9 @@ class Calibration:
             weights=self._weights,
         )
 
-    def _identity(self, pruning: Pruning, label: str) -> dict[str, Any]:
+    def _identity(self, schedule: Schedule, label: str) -> dict[str, Any]:
         """Everything that a recorded score depends on."""
-        assert pruning.schedule is not None
-        schedule = pruning.schedule
+        pruning = Pruning(schedule)
         part = self._parts[label]
         samples = [
             [
