@@ -151,9 +151,8 @@ def _read(
     from clasp_calib.common.samples import read_table, sample_table
 
     if is_dataset(source):
-        return directory.root, sample_table(
-            read_dataset(source, split, directory.pictures, limit), source, columns, limit
-        )
+        table = read_dataset(source, split, directory.pictures, limit)
+        return source if source.is_dir() else directory.root, sample_table(table, source, columns, limit)
     if split is not None:
         raise InputError(f"{source} is a file, and --dataset-split is for datasets; leave it out")
     return source.parent, read_table(source, columns, limit)

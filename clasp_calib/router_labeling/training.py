@@ -1,5 +1,6 @@
 """Fitting a router to labels, and judging it on questions that it has not seen. Needs scikit-learn."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ FOLDS = 5
 FEWEST = 2 * FOLDS
 """Fewest labelled questions. So few make no router worth having; they make one that can be looked at."""
 REGULARISATION = 10.0
-"""Our choice: scikit-learn's C; benchmarks/router.py compares others."""
+"""Our choice: scikit-learn's C. On the hand-labelled questions 50 was within a point of it."""
 NEVER = -30.0
 """The logit of a class that the rows do not hold."""
 _ITERATIONS = 1000
@@ -99,7 +100,7 @@ def train_router(
         step: called after each of the six fits.
 
     Raises:
-        InputError: scikit-learn is missing, or there are too few rows or classes.
+        InputError: scikit-learn is missing, or there are too few rows or classes, or too few that differ.
     """
     _check(labels)
     hashing = Hashing(_bits(len(classes)))
@@ -109,6 +110,11 @@ def train_router(
     trained_on = np.arange(len(everything)) < len(questions)
     matrix = feature_matrix(everything, hashing)
     groups = np.array(duplicate_groups(everything))
+    if (found := len(set(groups[trained_on].tolist()))) < FOLDS:
+        raise InputError(
+            f"the questions are near-duplicates of one another: {found} groups of them cannot be divided into {FOLDS} "
+            "folds; give questions that differ"
+        )
     held_out = np.zeros((len(everything), len(classes)), np.float32)
     for fit_on, judged in folds(truth, groups, seed):
         rows = fit_on[trained_on[fit_on]]
@@ -128,7 +134,7 @@ def train_router(
         router,
         _judged(held_out[by_hand], truth[by_hand], router) if by_hand.any() else None,
         _judged(ours, truth_ours, router),
-        len(set(groups[trained_on].tolist())),
+        found,
         costs,
         (log_loss(raw, truth_ours), log_loss(probabilities, truth_ours)),
         (calibration_error(raw, truth_ours), calibration_error(probabilities, truth_ours)),
@@ -173,7 +179,7 @@ def fit(matrix: Any, truth: NDArray[np.int64], classes: int) -> tuple[NDArray[np
 
     # Columns in which nothing stands have no gradient; without them the solver has a tenth of the work.
     used = np.unique(matrix.indices)
-    if len(present := np.unique(truth)) == 1:
+    if len(present := np.unique(truth)) < 2:
         bias = np.full(classes, NEVER, np.float32)
         bias[present] = 0
         return np.zeros((matrix.shape[1], classes), np.float32), bias
@@ -218,8 +224,9 @@ def _check(labels: Sequence[str]) -> None:
         raise InputError(
             "training a router needs scikit-learn; pip install 'clasp-calib[router]'. A trained router needs none"
         ) from error
-    if len(labels) < FEWEST or len(set(labels)) < 2:
+    most = max(Counter(labels).values(), default=0)
+    if len(labels) < FEWEST or len(set(labels)) < 2 or most < FOLDS:
         raise InputError(
-            f"there are {len(labels)} labelled questions of {len(set(labels))} classes; a router needs {FEWEST} "
-            "questions of two classes at least, and some hundreds to be worth having"
+            f"there are {len(labels)} labelled questions of {len(set(labels))} classes, at most {most} of one; a "
+            f"router needs {FEWEST} questions of two classes at least, {FOLDS} of one, and some hundreds to be worth it"
         )

@@ -15,15 +15,21 @@ import sys
 from importlib.util import find_spec
 assert not [name for name in sys.argv[3:] if find_spec(name)], "the environment is not as bare as it should be"
 sys.path.insert(0, sys.argv[2])
+from pathlib import Path
 import torch
+from made_routers import made_router
 from tiny_models import IMAGE, tiny_llava
 from clasp_calib import clasp
+from clasp_calib.artifacts.files import read_artifact, write_artifact
 model = tiny_llava(decoder_layers=17)
 ids = torch.tensor([[1, *[IMAGE] * 16, 40, 41, 42]])
 inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": torch.randn(1, 3, 56, 56)}
 with clasp(model, sys.argv[1], budget="8", classes="object") as pruner:
     output = model.generate(**inputs, max_new_tokens=3, do_sample=False)
 assert output.shape == (1, 23), output.shape
+write_artifact(read_artifact(Path(sys.argv[1])).with_router(made_router()), Path("routed"))
+with clasp(model, "routed", budget="8", classes="auto", questions="How many dogs are there?") as pruner:
+    assert model.generate(**inputs, max_new_tokens=3, do_sample=False).shape == (1, 23)
 print("served")
 """
 

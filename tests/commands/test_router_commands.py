@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clasp_calib.router_labeling.abstention import WRONG_COST
 from clasp_calib.router_labeling.router_file import load_router, write_router
 
 THINGS = ("dog", "cat", "car", "boat", "tree", "lamp", "shoe", "bird", "plane", "chair")
@@ -48,7 +49,7 @@ def test_training_reports_gold_beside_agreement_and_draws_the_trade_off(trained)
     router = load_router(run / "router.safetensors")
     assert router.training.rows == 30
     assert router.training.labelers == ("{}",)
-    assert json.loads((run / "config.json").read_text())["train-router"]["wrong_cost"] == 3.0
+    assert json.loads((run / "config.json").read_text())["train-router"]["wrong_cost"] == WRONG_COST
 
 
 def test_routing_says_why(trained, command):
@@ -99,7 +100,7 @@ def test_without_a_router_the_rules_answer(command, tmp_path):
         (["train-router", "{none}"], "no sample file"),
         (["train-router", "{unlabelled}"], "no column 'class'"),
         (["train-router", "{strange}"], "has the class 'cats'; expected one of"),
-        (["train-router", "{few}"], "a router needs 10 questions of two classes"),
+        (["train-router", "{few}"], "needs 10 questions of two classes at least"),
         (["route", "?", "--router", "{none}"], "train one with `clasp-calib train-router`"),
         (["route", "?", "--router", "{few}"], "cannot be read as safetensors"),
         (["route", "?", "--router", "x", "--artifact", "y"], "give one of them"),

@@ -80,5 +80,17 @@ def test_numpy_runs_what_scikit_learn_fitted(classes):
 
 
 def test_too_few_questions_are_refused():
-    with pytest.raises(InputError, match="there are 3 labelled questions of 1 classes; a router needs 10"):
+    with pytest.raises(InputError, match="there are 3 labelled questions of 1 classes, at most 3 of one"):
         train_router(QUESTIONS[:3], LABELS[:3], [False] * 3, **KNOWN)
+    with pytest.raises(InputError, match="at most 4 of one"):
+        train_router(QUESTIONS[:12], list(KNOWN["classes"]) * 4, [False] * 12, **KNOWN)
+
+
+def test_questions_that_are_all_alike_are_refused():
+    with pytest.raises(InputError, match="near-duplicates of one another: 1 groups"):
+        train_router(["how many dogs?"] * 12, LABELS[12:24], [False] * 12, **KNOWN)
+
+
+def test_a_class_that_only_one_fold_knows_is_no_trouble():
+    labels = ["counting"] * (len(QUESTIONS) - 1) + ["default"]
+    assert trained(labels).router.route("how many cats are there?").label == "counting"
