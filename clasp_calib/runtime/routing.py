@@ -1,10 +1,11 @@
 """Which class a question belongs to, where nobody says it."""
 
 from collections.abc import Sequence
+from functools import cache
 
 from clasp_calib.router_labeling.router import Router
-from clasp_calib.router_labeling.rules import load_rules
-from clasp_calib.router_labeling.taxonomy import load_taxonomy
+from clasp_calib.router_labeling.rules import RuleSet, load_rules
+from clasp_calib.router_labeling.taxonomy import Taxonomy, load_taxonomy
 
 AUTO = "auto"
 
@@ -19,7 +20,13 @@ def classes_of(questions: Sequence[str], router: Router | None = None) -> list[s
     """
     if router is not None:
         return [router.route(question).label for question in questions]
-    taxonomy = load_taxonomy(None)
-    rules = load_rules(None, taxonomy)
+    taxonomy, rules = _packaged()
     found = [rules.match(question) for question in questions]
     return [taxonomy.class_of(rule.intent) if rule else taxonomy.default_class for rule in found]
+
+
+@cache
+def _packaged() -> tuple[Taxonomy, RuleSet]:
+    """Read once: compiling the rules takes longer than routing thousands of questions."""
+    taxonomy = load_taxonomy()
+    return taxonomy, load_rules(None, taxonomy)

@@ -38,7 +38,7 @@ ADVICE = re.compile(
 
 CASES = {
     "samples missing": (LABEL, nothing, r"no sample file at .*nothing; expected a \.parquet, \.jsonl, \.csv file"),
-    "samples a directory": (LABEL, empty, "no sample file at"),
+    "samples a directory": (LABEL, empty, "is a directory without dataset_info.json or dataset_dict.json; give one"),
     "unknown extension": (LABEL, text("bad.txt", "x"), r"ends in '\.txt'; expected one of \.parquet, \.jsonl, \.csv"),
     "empty file": (LABEL, text("bad.jsonl", ""), "holds no rows; expected at least one question"),
     "no question": (
