@@ -72,7 +72,7 @@ class Router:
     def logits(self, question: str) -> NDArray[np.float32]:
         """``[classes]``, before the temperature."""
         found = features(question, self.hashing)
-        scores: NDArray[np.float32] = self.weights[found].sum(0) / np.float32(np.sqrt(len(found))) + self.bias
+        scores: NDArray[np.float32] = self.weights[found].sum(0) / np.float32(np.sqrt(max(1, len(found)))) + self.bias
         return scores
 
     def probabilities(self, question: str) -> NDArray[np.float64]:
@@ -100,6 +100,8 @@ class Router:
         for bucket, start, end in zip(where.tolist(), found.starts.tolist(), found.ends.tolist(), strict=True):
             if end - start > len(longest.get(bucket, "")):
                 longest[bucket] = text[start:end]
+        if not longest:
+            return []
         rows = self.weights[list(longest)] / np.sqrt(len(longest))
         weights = rows[:, self.classes.index(label)] - rows.mean(1)
         order = np.argsort(-weights, kind="stable")[:limit]

@@ -61,6 +61,12 @@ def test_reasons_are_the_ngrams_that_were_given_weight():
     assert router.reasons("How many dogs?", "object") == []
 
 
+def test_a_question_shorter_than_every_ngram_has_the_bias_alone():
+    router = made_router(hashing=Hashing(8, words=(8,), characters=()))
+    assert router.logits("?").tolist() == router.bias.tolist()
+    assert router.reasons("?", "text") == []
+
+
 def test_softmax_of_large_logits_is_finite():
     assert softmax(np.array([1000.0, 0.0]), 0.1).tolist() == [1.0, 0.0]
 
