@@ -2,6 +2,7 @@
 
 import os
 import queue
+import signal
 import threading
 import time
 import warnings
@@ -86,6 +87,7 @@ def _begin_worker(preparer: Preparer) -> None:
     _preparer = preparer
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # as in `large_pictures_allowed`, for good
     torch.set_num_threads(1)  # There is a process for every core already.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Control-C reaches the parent too, which ends its workers.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
