@@ -120,7 +120,12 @@ class BackgroundWriter(Generic[T]):
         """Seconds that `put` and leaving the context blocked so far."""
         self._write = write
         self._error: BaseException | None = None
-        self._waiting: queue.Queue[T | None] = queue.Queue(room)
+        # Not a bounded Queue: an interrupt in the middle of its put, which is written in Python, can leave the other
+        # thread asleep for good. So there is a queue of items, and one of permits to hand one over.
+        self._waiting: queue.SimpleQueue[T | None] = queue.SimpleQueue()
+        self._permits: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(room):
+            self._permits.put(None)
         self._thread = threading.Thread(target=self._run, name="cache writer")
         self._thread.start()
 
@@ -130,7 +135,10 @@ class BackgroundWriter(Generic[T]):
         Raises:
             BaseException: what ``write`` raised for an earlier item; nothing was written after that one.
         """
-        self._put(item)
+        begun = time.perf_counter()
+        self._permits.get()
+        self.waited += time.perf_counter() - begun
+        self._waiting.put(item)
         if self._error is not None:
             raise self._error
 
@@ -141,20 +149,16 @@ class BackgroundWriter(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Wait until everything is written; raises what ``write`` raised, unless something else is raised already."""
-        self._put(None)
         begun = time.perf_counter()
+        self._waiting.put(None)
         self._thread.join()
         self.waited += time.perf_counter() - begun
         if self._error is not None and error is None:
             raise self._error
 
-    def _put(self, item: T | None) -> None:
-        begun = time.perf_counter()
-        self._waiting.put(item)
-        self.waited += time.perf_counter() - begun
-
     def _run(self) -> None:
         while (item := self._waiting.get()) is not None:
+            self._permits.put(None)
             if self._error is not None:
                 continue  # Take the rest, so that nobody waits for room.
             begun = time.perf_counter()

@@ -1,7 +1,9 @@
 """Decoding ahead and writing behind: order, back-pressure, and what happens when something dies."""
 
 import contextlib
+import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -111,6 +113,28 @@ def test_the_writers_last_error_is_not_lost_and_others_go_first():
         writer.put("last")
     with pytest.raises(KeyError), BackgroundWriter(write, 5) as writer:
         raise KeyError
+
+
+def test_an_interrupt_at_any_moment_does_not_leave_the_writer_asleep():
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    def hand_over(written):
+        with BackgroundWriter(written.append, 2) as writer:
+            for number in itertools.count():
+                writer.put(number)
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for number in range(60):
+            written = []
+            signal.setitimer(signal.ITIMER_REAL, 0.001 + 0.0001 * number)
+            with pytest.raises(KeyboardInterrupt):
+                hand_over(written)
+            assert written == list(range(len(written)))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="module")
