@@ -126,7 +126,9 @@ class BackgroundWriter(Generic[T]):
         self._permits: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(room):
             self._permits.put(None)
-        self._thread = threading.Thread(target=self._run, name="cache writer")
+        # A daemon, or an interrupt just before the context is entered would leave a thread that Python waits for when
+        # it ends. Ending in the middle of a write is no worse than a kill.
+        self._thread = threading.Thread(target=self._run, name="cache writer", daemon=True)
         self._thread.start()
 
     def put(self, item: T) -> None:
