@@ -1,6 +1,6 @@
 """What races promise and spend, on simulated tables with known means and on recorded ones.
 
-    python benchmarks/search.py [--races 200] [--seed 1000] [--out docs/races.md]
+    python benchmarks/search.py [--part rows|ablation|recorded|peers] [--races 200] [--seed 1000] [--out docs/races.md]
 
 The settings of the race were chosen on seeds 0 to 199; what is reported uses seeds from 1000 on. What an evaluation
 costs is measured by benchmarks/evaluation_cost.py.
@@ -9,7 +9,7 @@ costs is measured by benchmarks/evaluation_cost.py.
 import argparse
 import os
 import platform
-import time
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -45,8 +45,8 @@ SHARES = (0.05, 0.10, 0.15, 0.25)
 CURVE = (0.01, 0.02, 0.03, 0.05, 0.075, 0.10, 0.125, 0.15, 0.20, 0.25)
 NOTE = """# Races, measured
 
-Written by `benchmarks/search.py`; do not edit. Seeds from {seed} on; numpy {numpy}, {machine}; {minutes:.0f} minutes.
-How a race works is told in [search.md](search.md#how-the-race-rejects).
+Written by `benchmarks/search.py`; do not edit. How a race works is told in
+[search.md](search.md#how-the-race-rejects).
 
 """
 
@@ -182,8 +182,8 @@ def shape_of(row: Row) -> list[str]:
 def rows_section(pool: ProcessPoolExecutor, seeds: range) -> str:
     lines = []
     for row in ROWS:
-        # Races among many candidates take ten times as long: a quarter of the seeds.
-        of = seeds if row.candidates <= 100 else seeds[: len(seeds) // 4]
+        # Races among many candidates take ten times as long: an eighth of the seeds.
+        of = seeds if row.candidates <= 100 else seeds[: len(seeds) // 8]
         found = list(pool.map(partial(one, row, way=with_limits), of, chunksize=5))
         sure = [o for o in found if o.sure]
         lines.append(
@@ -274,16 +274,23 @@ race only knows once it has measured everything. With so few samples half a poin
 """
 
 
-def race_path(table: Table, most: int, seed: int) -> list[tuple[int, int]]:
-    result = race(*table.score.shape, measure_of(table), SETTINGS, table.structure)
+def race_path(table: Table, most: int, seed: int, indifference: float) -> list[tuple[int, int]]:
+    settings = replace(SETTINGS, indifference=indifference)
+    result = race(*table.score.shape, measure_of(table), settings, table.structure)
     return [(standing.evaluations, standing.leader) for standing in result.standings]
+
+
+SEARCHES = {
+    "the race": partial(race_path, indifference=HALF_A_POINT),
+    "the race, indifference 0.1": partial(race_path, indifference=HALF_A_POINT / 5),
+    **PEERS,
+}
 
 
 def regret_at(row: Row, seed: int, name: str) -> list[float]:
     table = simulated(row, seed)
-    way = race_path if name == "the race" else PEERS[name]
     most = int(CURVE[-1] * table.score.size)
-    return list(regrets(way(table, most, seed), table, [int(share * table.score.size) for share in CURVE]))
+    return list(regrets(SEARCHES[name](table, most, seed), table, [int(share * table.score.size) for share in CURVE]))
 
 
 def peers_section(pool: ProcessPoolExecutor, seeds: range, picture: Path) -> str:
@@ -296,7 +303,7 @@ def peers_section(pool: ProcessPoolExecutor, seeds: range, picture: Path) -> str
     figure, axes = plt.subplots(1, len(ABLATED[:2]), figsize=(9, 3.2), sharey=True, layout="constrained")
     for row, axis in zip(ABLATED[:2], axes, strict=True):
         lines = []
-        for name in ["the race", *PEERS]:
+        for name in SEARCHES:
             found = np.array(list(pool.map(partial(regret_at, row, name=name), seeds)))
             mean, error = found.mean(0), found.std(0, ddof=1) / np.sqrt(len(found))
             cells = [
@@ -317,38 +324,47 @@ def peers_section(pool: ProcessPoolExecutor, seeds: range, picture: Path) -> str
 
 
 PEERS_TEXT = """How far the candidate that each search would return is under the best, in points of score, after so many
-of the evaluations; N 2000, C 60, spread 0.05, r 0.95; means over {races} tables with 95 % intervals.
+of the evaluations; N 2000, C 60, spread 0.05, r 0.95; means over {races} tables with 95 % intervals. A race stops when
+half a point is sure, after which its regret stays; beside it stands one that has to be sure of a tenth of a point.
 
 ![Regret against evaluations]({picture})
 
 """
 
 
+PARTS: dict[str, Callable[..., str]] = {
+    "rows": lambda pool, arguments: rows_section(pool, range(arguments.seed, arguments.seed + arguments.races)),
+    "ablation": lambda pool, arguments: ablation_section(pool, range(arguments.seed, arguments.seed + arguments.races)),
+    "recorded": lambda pool, arguments: recorded_section(range(arguments.seed, arguments.seed + arguments.races)),
+    "peers": lambda pool, arguments: peers_section(
+        pool, range(arguments.seed, arguments.seed + arguments.races), arguments.out.with_suffix(".png")
+    ),
+}
+
+
+def write(out: Path, name: str, section: str) -> None:
+    """Put one part's section in its place on the page, and leave the others."""
+    text = out.read_text(encoding="utf-8") if out.exists() else ""
+    found = dict(re.findall(r"<!-- (\w+) -->\n(.*?)<!-- end -->\n", text, re.DOTALL))
+    found[name] = section
+    parts = "\n".join(f"<!-- {part} -->\n{found[part]}<!-- end -->\n" for part in PARTS if part in found)
+    out.write_text(NOTE + parts, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--races", type=int, default=200)
-    parser.add_argument("--peer-races", type=int, default=20)
+    parser.add_argument("--part", action="append", choices=list(PARTS), help="default: all")
+    parser.add_argument("--races", type=int, default=200, help="of each kind")
     parser.add_argument("--seed", type=int, default=1000, help="of the first race")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "docs" / "races.md")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    begun, first = time.perf_counter(), arguments.seed
-    sections: list[str] = []
-
-    def add(section: str) -> None:
-        """Written as it grows: what is measured stays when the run is cut short."""
-        sections.append(section)
-        minutes = (time.perf_counter() - begun) / 60
-        note = NOTE.format(seed=first, numpy=np.__version__, machine=platform.machine(), minutes=minutes)
-        arguments.out.write_text(note + "".join(sections).rstrip() + "\n", encoding="utf-8")
-
     with ProcessPoolExecutor(arguments.workers) as pool:
-        add(recorded_section(range(first, first + arguments.races)))
-        add(rows_section(pool, range(first, first + arguments.races)))
-        add(ablation_section(pool, range(first, first + arguments.races // 2)))
-        peer_seeds = range(first, first + arguments.peer_races)
-        add(peers_section(pool, peer_seeds, arguments.out.with_suffix(".png")))
+        for name in arguments.part or PARTS:
+            section = PARTS[name](pool, arguments)
+            seeds = f"Seeds {arguments.seed} to {arguments.seed + arguments.races - 1}; numpy {np.__version__}, "
+            write(arguments.out, name, section.rstrip() + f"\n\n{seeds}{platform.machine()}.\n")
 
 
 if __name__ == "__main__":

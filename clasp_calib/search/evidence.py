@@ -37,9 +37,9 @@ Our choice, tuned on simulated races; what the data contradict has no weight."""
 
 
 def log_odds(nll: Floats) -> Floats:
-    """Log-odds of an answer, ``log(p / (1 - p))``, from its negative log-likelihood in nats."""
-    tiny = 1e-12
-    odds: Floats = -nll - np.log(-np.expm1(-np.maximum(nll, tiny)))
+    """Log-odds of an answer, ``log(p / (1 - p))``, from its negative log-likelihood in nats; always finite."""
+    finite = np.clip(nll, 1e-12, 1e3)
+    odds: Floats = -finite - np.log(-np.expm1(-finite))
     return odds
 
 

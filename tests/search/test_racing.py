@@ -30,6 +30,7 @@ def coin_flips(samples, candidates, seed):
 
 
 @given(st.integers(1, 5000), st.integers(1, 200), st.floats(1.01, 4))
+@settings(deadline=None)
 def test_blocks_grow_to_all_samples(samples, first, growth):
     ends = block_ends(samples, first, growth)
     assert all(a < b for a, b in pairwise(ends))
