@@ -3,7 +3,7 @@
 Draws pictures of the embedded benchmark, caches the embedded model's vision layers, and measures the default mixtures
 times rho 0.1 to 1.0 on the classes asked for, at a budget of 64 tokens, until the seconds for a class are used up:
 
-    python benchmarks/record_scores.py [--classes text,spatial] [--seconds 300] [--run DIR]
+    python benchmarks/record_scores.py [--classes counting,text] [--seconds 450]
 
 Stored are, for each class, ``<class>_score`` (uint8) and ``<class>_nll`` (float16, nats), both [samples, candidates],
 and once ``alpha`` [candidates, layers], ``rho`` and ``name``.
@@ -19,12 +19,15 @@ import torch
 
 from clasp_calib.cache.encode import auto_layers, cache_features
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.calib.dataset import by_class, load_samples, of_split
 from clasp_calib.calib.evaluator import Evaluator, Pruning
 from clasp_calib.calib.features import CachedFeatures
 from clasp_calib.calib.prompting import Prompter
-from clasp_calib.common.samples import read_table, samples_of
+from clasp_calib.commands.label import label
+from clasp_calib.common.run_directory import RunDirectory
 from clasp_calib.reference.benchmark import write_benchmark
 from clasp_calib.reference.model import MODEL
+from clasp_calib.router_labeling.taxonomy import load_taxonomy
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.loading import load_model
 from clasp_calib.runtime.pruner import schedule_for
@@ -36,9 +39,10 @@ OUT = Path(__file__).parent / "data" / "recorded_scores.npz"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--classes", default="text,spatial")
-    parser.add_argument("--pictures", type=int, default=400, help="to draw; each has at most one question of a class")
-    parser.add_argument("--seconds", type=float, default=300, help="for a class")
+    parser.add_argument("--classes", default="counting,text")
+    parser.add_argument("--pictures", type=int, default=260, help="to draw")
+    parser.add_argument("--samples", type=int, help="of a class, at most")
+    parser.add_argument("--seconds", type=float, default=450, help="for a class")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -54,14 +58,16 @@ def main() -> None:
         "name": np.array([candidate.name for candidate in candidates]),
     }
     with tempfile.TemporaryDirectory() as directory:
-        path = write_benchmark(Path(directory) / "benchmark", {"calibration": arguments.pictures})
-        table = read_table(path)
-        samples = samples_of(table, path.parent)
-        gold = table["gold_class"].to_pylist()
-        for label in arguments.classes.split(","):
-            of = [sample for sample, slug in zip(samples, gold, strict=True) if slug == label]
-            cache_features(model, processor, of, layers, Path(directory) / "cache")
-            store = FeatureStore.open(Path(directory) / "cache")
+        root = Path(directory)
+        label(write_benchmark(root / "benchmark", {"calibration": arguments.pictures}), run=root)
+        classes = load_taxonomy(None).classes
+        samples = of_split(load_samples(RunDirectory(root).labels, classes), "calibration")
+        # The order in which a search with seed 0 would see them.
+        in_order = by_class(samples, classes, len(samples), 0)
+        for slug in arguments.classes.split(","):
+            of = in_order[slug][: arguments.samples]
+            cache_features(model, processor, of, layers, root / "cache")
+            store = FeatureStore.open(root / "cache")
             prompter = Prompter(processor, adapter.tokens_per_image)
             evaluator = Evaluator(model, prompter, CachedFeatures(store, layers))
             begun, found = time.perf_counter(), []
@@ -69,9 +75,9 @@ def main() -> None:
                 found.append(evaluator.scores(sample, candidates, pruning))
                 if time.perf_counter() - begun > arguments.seconds:
                     break
-            stored[f"{label}_score"] = np.array([scores.score for scores in found], np.uint8)
-            stored[f"{label}_nll"] = np.array([scores.nll for scores in found], np.float16)
-            print(f"{label}: {len(found)} samples of {len(of)}, {time.perf_counter() - begun:.0f} s", flush=True)
+            stored[f"{slug}_score"] = np.array([scores.score for scores in found], np.uint8)
+            stored[f"{slug}_nll"] = np.array([scores.nll for scores in found], np.float16)
+            print(f"{slug}: {len(found)} samples of {len(of)}, {time.perf_counter() - begun:.0f} s", flush=True)
             arguments.out.parent.mkdir(exist_ok=True)
             np.savez_compressed(arguments.out, **stored)
 

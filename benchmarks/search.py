@@ -212,8 +212,8 @@ ROWS_TEXT = """`benchmarks/race_tables.py` tells how tables are made. *Within 0.
 is at most half a point under the best's, with a 95 % interval. *Spent*: of the evaluations that measuring everything
 takes. A race is *sure* when it stopped by its own promise; the others ran out of samples and said a lower confidence.
 The last two columns are how often the winner is within half a point when all samples of all candidates are used: by
-the best mean, and by the race's own posterior. Where these are under 95 %, N samples do not hold the answer, however
-they are spent.
+the best mean, and by the race's own posterior. Where these are under 95 %, it is samples that are lacking, not
+evaluations.
 
 """
 
@@ -315,7 +315,7 @@ def peers_section(pool: ProcessPoolExecutor, seeds: range, picture: Path) -> str
             axis.fill_between(
                 [100 * s for s in CURVE], 100 * (mean - 1.96 * error), 100 * (mean + 1.96 * error), alpha=0.2
             )
-        axis.set(title=row.name, xlabel="evaluations, % of all", ylabel="regret, points", yscale="symlog")
+        axis.set(title=row.name, xlabel="evaluations, % of all", ylabel="regret, points", ylim=(0, 3))
         text += f"### {row.name.capitalize()}\n\n"
         text += table_of(["regret, points, at", *(f"{100 * share:g} %" for share in SHARES)], lines)
     axes[0].legend(fontsize=7)
