@@ -22,8 +22,8 @@ BUDGETS = [word for budget in ("192", "128", "64") for word in ("--budget", budg
 ABLATIONS = ("parts", "routing")
 NOTE = """Embedded model v{model}, benchmark v{benchmark}, clasp-calib {version}, torch {torch}, float32, {threads}
 thread ({machine}). Calibrated on {calibration} pictures and selected on {selection}; compared on {questions} questions,
-at most {per_class} a class, about {test} pictures that neither has seen. Prefills: median of {timed}, on a machine that
-did other work, so compare them within a table only."""
+as many of each class, about {test} pictures that neither has seen. Prefills: median of {timed}, on a machine that did
+other work, so compare them within a table only."""
 MEASURED = re.compile(r"(<!-- measured:begin -->\n).*(<!-- measured:end -->)", re.DOTALL)
 
 
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--selection", type=int, default=16, help="pictures")
     parser.add_argument("--test", type=int, default=60, help="pictures")
     parser.add_argument("--per-class", type=int, default=12, help="questions a class")
+    parser.add_argument("--solve-on", type=int, default=2, help="calibration questions a class to solve knobs on")
     parser.add_argument("--timed", type=int, default=5, help="prefills to time for each method")
     arguments = parser.parse_args()
     pictures = {split: getattr(arguments, split) for split in ("calibration", "selection", "test")}
@@ -44,12 +45,14 @@ def main() -> None:
         command("cache-features", *at)
         command("search", *at, *BUDGETS)
     few = ["--per-class", str(arguments.per_class)]
-    compared = command("compare", *at, *few, "--timed", str(arguments.timed))
-    report = arguments.run / "report"
-    parts = [(report / "comparison-test.md").read_text(encoding="utf-8")]
-    for name in ABLATIONS:
-        command("ablate", name, *at, *few)
-        parts.append((report / f"ablation-{name}-test.md").read_text(encoding="utf-8"))
+    solved = ["--solve-on", str(arguments.solve_on)]
+    compared = command("compare", *at, *few, *solved, "--timed", str(arguments.timed))
+    ablated = [command("ablate", name, *at, *few)["samples"] for name in ABLATIONS]
+    write_page(arguments.run / "report", compared["samples"], max(ablated), arguments.timed, pictures)
+
+
+def write_page(report: Path, questions: int, ablated: int, timed: int, pictures: dict[str, int]) -> None:
+    """Put the reports of a run into the page between its marks, and the picture beside it."""
     note = NOTE.format(
         model=MODEL,
         benchmark=BENCHMARK,
@@ -57,14 +60,15 @@ def main() -> None:
         torch=torch.__version__,
         threads=torch.get_num_threads(),
         machine=platform.machine(),
-        questions=compared["samples"],
-        per_class=arguments.per_class,
-        timed=arguments.timed,
+        questions=questions,
+        timed=timed,
         **pictures,
     )
+    parts = [note, "![Score against cost](comparison.png)", (report / "comparison-test.md").read_text(encoding="utf-8")]
+    parts.append(f"Ablations, on {ablated} questions of the same split:")
+    parts += [(report / f"ablation-{name}-test.md").read_text(encoding="utf-8") for name in ABLATIONS]
     page = ROOT / "docs" / "comparison.md"
-    measured = "\n\n".join([note, "![Score against cost](comparison.png)", *parts])
-    text = page.read_text(encoding="utf-8")
+    text, measured = page.read_text(encoding="utf-8"), "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
     page.write_text(MEASURED.sub(lambda found: found[1] + measured + found[2], text), encoding="utf-8")
     shutil.copy(report / "comparison-test.png", ROOT / "docs" / "comparison.png")
 

@@ -104,10 +104,10 @@ def _peer(model: Any, plain: Method, budget: str, images: Sequence[Mapping[str, 
     if isinstance(plain, ImageDependent):
         known = kept.get(plain.name, budget)
         if known is None:
-            found, spread = plain.calibrated(model, images, budget)
-            changed = {f.name for f in fields(found) if getattr(found, f.name) != getattr(plain, f.name)}
-            known = {"on": str(spread), "knobs": {name: getattr(found, name) for name in sorted(changed)}}
+            known = _solved_on(plain, model, images, budget)
             kept.add(plain.name, budget, known)
+        if "refused" in known:
+            raise BudgetError(known["refused"])
         solved, knobs["solved on"] = replace(plain, **known["knobs"]), known["on"]
     else:
         solved = plain.with_budget(adapter, plain.wanted(adapter, budget))
@@ -123,6 +123,16 @@ def _peer(model: Any, plain: Method, budget: str, images: Sequence[Mapping[str, 
         vision,
         plain.semantics,
     )
+
+
+def _solved_on(plain: ImageDependent, model: Any, images: Sequence[Mapping[str, Any]], budget: str) -> dict[str, Any]:
+    """The knobs that change and what they were solved on, or why there are none."""
+    try:
+        found, spread = plain.calibrated(model, images, budget)
+    except BudgetError as error:
+        return {"refused": str(error)}
+    changed = {f.name for f in fields(found) if getattr(found, f.name) != getattr(plain, f.name)}
+    return {"on": str(spread), "knobs": {name: getattr(found, name) for name in sorted(changed)}}
 
 
 def _applying(model: Any, solved: Method) -> Callable[[Sample, int], AbstractContextManager[Any]]:

@@ -21,9 +21,6 @@ from clasp_calib.commands.options import (
 )
 from clasp_calib.commands.output import emit, say, show
 
-SOLVED_ON = 2
-"""Samples a class, of the calibration split, on which knobs are solved whose number of tokens depends on the image."""
-
 
 def compare(
     artifact: ArtifactOption = None,
@@ -36,6 +33,10 @@ def compare(
     model: ModelOption = REFERENCE,
     samples: SamplesOption = None,
     per_class: Annotated[int | None, typer.Option(min=1, help="Samples a class, at most; default: all.")] = None,
+    solve_on: Annotated[
+        int,
+        typer.Option(min=1, help="Calibration samples a class to solve knobs on whose tokens depend on the picture."),
+    ] = 8,
     timed: Annotated[int, typer.Option(min=0, help="Prefills to time for each method; 0 times none.")] = 5,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
@@ -66,7 +67,7 @@ def compare(
     peers = [name.strip() for name in methods.split(",")] if methods else list(METHODS)
     manifest, questions = of.artifact.manifest, of.questions
     prompter = Prompter(of.processor, adapter_for(of.model).tokens_per_image, manifest.prompt)
-    others = by_class([s for s in of.everything if s.split == "calibration"], of.artifact.classes, SOLVED_ON, seed)
+    others = by_class([s for s in of.everything if s.split == "calibration"], of.artifact.classes, solve_on, seed)
     images = [encoded(of.model, of.processor, prompter, s) for samples_of in others.values() for s in samples_of]
     identity = {
         "weights": weights_digest(of.model),
@@ -75,7 +76,7 @@ def compare(
         "decoding": manifest.decoding.model_dump(),
         "dtype": dtype,
     }
-    solved = SolvedKnobs(of.directory.comparison, {**identity, "samples a class": SOLVED_ON, "seed": seed})
+    solved = SolvedKnobs(of.directory.comparison, {**identity, "samples a class": solve_on, "seed": seed})
     entrants, refusals = entrants_for(of.model, of.artifact, of.budgets, peers, images, solved)
     with AnswerJournal(of.directory.comparison, identity) as journal:
         if len(journal) and not as_json:

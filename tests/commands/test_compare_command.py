@@ -2,6 +2,8 @@
 
 import json
 
+from clasp_calib.common.errors import BudgetError
+
 
 def test_methods_are_compared_and_reported(copied, command):
     words = ["compare", *copied.words, "--methods", "fastv,fastervlm", "--budget", "6", "--per-class", "2"]
@@ -40,6 +42,7 @@ def test_a_method_that_cannot_meet_a_budget_is_named(copied, command):
 
 def test_knobs_that_depend_on_the_image_are_solved_once(copied, command, monkeypatch):
     words = ["compare", *copied.words, "--methods", "prumerge", "--budget", "50%", "--per-class", "1", "--timed", "0"]
+    words += ["--solve-on", "2"]
     first = command(*words, "--json")
     assert first.code == 0, first.err
     (budget,) = first.json["budgets"]
@@ -53,3 +56,19 @@ def test_knobs_that_depend_on_the_image_are_solved_once(copied, command, monkeyp
     again = command(*words, "--json")
     assert again.code == 0, again.err
     assert again.json["budgets"] == first.json["budgets"]
+
+
+def test_that_a_knob_cannot_be_solved_is_found_out_once(copied, command, monkeypatch):
+    words = ["compare", *copied.words, "--methods", "prumerge", "--budget", "50%", "--per-class", "1", "--timed", "0"]
+    asked = []
+
+    def never(self, model, images, budget):
+        asked.append(budget)
+        raise BudgetError("no knob comes so near")
+
+    monkeypatch.setattr("clasp_calib.baselines.prumerge.PruMerge.calibrated", never)
+    for _ in range(2):
+        ended = command(*words)
+        assert ended.code == 0, ended.err
+        assert "not at 50%: no knob comes so near" in ended.out
+    assert asked == ["50%"]
