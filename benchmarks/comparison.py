@@ -21,9 +21,9 @@ from clasp_calib.reference.model import VERSION as MODEL
 BUDGETS = [word for budget in ("192", "128", "64") for word in ("--budget", budget)]
 ABLATIONS = ("parts", "routing")
 NOTE = """Embedded model v{model}, benchmark v{benchmark}, clasp-calib {version}, torch {torch}, float32, {threads}
-thread ({machine}). Calibrated on {calibration} pictures and selected on {selection}; compared on {questions} questions,
-as many of each class, about {test} pictures that neither has seen. Prefills: median of {timed}, on a machine that did
-other work, so compare them within a table only."""
+thread ({machine}). Calibrated on {calibration} pictures and selected on {selection}; compared on {questions} questions
+about {test} others, as many of each class.{prefills}"""
+PREFILLS = """ Prefills: median of {timed}; compare them within a table only."""
 MEASURED = re.compile(r"(<!-- measured:begin -->\n).*(<!-- measured:end -->)", re.DOTALL)
 
 
@@ -61,7 +61,7 @@ def write_page(report: Path, questions: int, ablated: int, timed: int, pictures:
         threads=torch.get_num_threads(),
         machine=platform.machine(),
         questions=questions,
-        timed=timed,
+        prefills=PREFILLS.format(timed=timed) if timed else "",
         **pictures,
     )
     parts = [note, "![Score against cost](comparison.png)", (report / "comparison-test.md").read_text(encoding="utf-8")]

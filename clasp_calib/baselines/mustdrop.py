@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clasp_calib.baselines.choosing import first_largest
-from clasp_calib.baselines.method import PromptLengths, Reader
+from clasp_calib.baselines.method import Method, PromptLengths, Reader
 from clasp_calib.baselines.solving import Spread, solve_knob
-from clasp_calib.baselines.staged import StagedMethod, everything, in_depth, row_plan
+from clasp_calib.baselines.staged import everything, in_depth, row_plan
 from clasp_calib.common.errors import BudgetError
 from clasp_calib.runtime.adapters.base import Adapter
 from clasp_calib.runtime.checks import check_decoder
@@ -28,7 +28,7 @@ from clasp_calib.runtime.encoding import Kept as KeptOfImage
 from clasp_calib.runtime.entry import Entry
 from clasp_calib.runtime.hooks import Pruner
 from clasp_calib.runtime.row_stages import Kept, Row
-from clasp_calib.runtime.schedule import attention_flops, mlp_flops
+from clasp_calib.runtime.schedule import Budget, attention_flops, mlp_flops
 from clasp_calib.runtime.shrinking import Shrunk, shrinking_tower
 
 EXPONENTS = (-6.0, 0.0)
@@ -90,7 +90,7 @@ def dual_attention(attention_WM: Tensor, key_M: Tensor, total: float, single: fl
 
 
 @dataclass(frozen=True)
-class MustDrop(StagedMethod):
+class MustDrop(Method):
     """Windows are merged after the tower's first block; what leaves decoder layers 2, 6, 10 and 14 is thinned out.
 
     What the tower merged enters first, the windows most alike leading; all is numbered anew at every stage. Once the
@@ -104,8 +104,6 @@ class MustDrop(StagedMethod):
     name: ClassVar[str] = "mustdrop"
     paper: ClassVar[str] = "arXiv 2411.10803"
     semantics: ClassVar[str] = "mean over layers of what leaves them, as many as attention spares"
-    positions: ClassVar[str] = "prefix"
-    thins_cache: ClassVar[bool] = True
     depends_on_image: ClassVar[bool] = True
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "192": {"total": 0.001, "single": 0.001},
@@ -132,15 +130,13 @@ class MustDrop(StagedMethod):
         """See `Method`."""
         if not adapter.class_tokens:
             return "its vision tower has no class token, whose attention says what is never dropped"
-        return (
-            "tiles are cut to the picture's shape after the tower, where merged tokens have no place any more"
-            if (adapter.ragged)
-            else None
-        )
+        if adapter.ragged:
+            return "tiles are cut to the picture's shape after the tower, where merged tokens have no place any more"
+        return None
 
-    def at_share(self, layers: int, share: float) -> Self:
+    def solved(self, adapter: Adapter, budget: Budget) -> Self:
         """Not by arithmetic: see `calibrated`."""
-        raise BudgetError("how many tokens mustdrop keeps depends on the image; use calibrated()")
+        raise BudgetError(f"how many tokens {self.name} keeps depends on the image; use calibrated()")
 
     def calibrated(
         self, model: nn.Module, images: Iterable[Mapping[str, Any]], budget: str | int
@@ -196,10 +192,6 @@ class MustDrop(StagedMethod):
         left = round(self.patches) + adapter.class_tokens
         blocks = [adapter.tokens_per_image + adapter.class_tokens, *[left] * (adapter.vision_layers - 1)]
         return float(sum(attention_flops(n, widths[0]) + mlp_flops(n, *widths, matrices=2) for n in blocks))
-
-    def choose(self, stage: int, row: Row) -> Kept:
-        """See `StagedMethod`; without knowledge of key tokens, which `attached` has."""
-        return self.spared(stage, row, torch.zeros_like(row.origin_N, dtype=torch.bool))
 
     def spared(self, stage: int, row: Row, key_N: Tensor) -> Kept:
         """What a stage keeps, given the key tokens."""

@@ -1,7 +1,9 @@
 """What a prefill costs: seconds from the pixels to the first token, and the memory that it needs at its peak."""
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from statistics import median
@@ -61,9 +63,25 @@ def _peak(model: Any, inputs: Any) -> int:
         model.generate(**inputs, do_sample=False, max_new_tokens=1)
         return torch.cuda.max_memory_allocated(model.device) - before
     # The allocator of a CPU keeps no peak; its allocations are added up as the profiler saw them.
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with (
+        _silent_profiler(),
+        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler,
+    ):
         model.generate(**inputs, do_sample=False, max_new_tokens=1)
     assert profiler.profiler is not None
     assert profiler.profiler.kineto_results is not None
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
     return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())), default=0)
+
+
+@contextmanager
+def _silent_profiler() -> Iterator[None]:
+    """Without the lines that the profiler's library writes to standard error whatever its log level."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -52,7 +52,7 @@ def contest_rows(contest: Contest, budget: str, costs: Costs, digits: int = 1) -
 
 
 def class_rows(contest: Contest, budget: str) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: the mean score of every class, in percent; in brackets what is below or above ours for sure."""
+    """Header and rows: the mean score of every class, in percent, marked where it differs from ours for sure."""
     compared = contest.comparison(budget)
     body = []
     for name, of in compared.table().items():
@@ -137,12 +137,17 @@ def plot_contest(contest: Contest, path: Path) -> None:
     figure = Figure(figsize=(10, 6), layout="constrained")
     axes = figure.subplots()
     tables = {budget: contest.comparison(budget).table() for budget in contest.budgets}
-    for style, name in zip(cycle(_styles()), dict.fromkeys(e.method for e in contest.entrants), strict=False):
+    names = dict.fromkeys(e.method for e in contest.entrants if e.method != UNPRUNED)
+    for (own, marker), name in zip(cycle(_styles()), names, strict=False):
         mine = sorted((e for e in contest.entrants if e.method == name), key=contest.flops)
         costs = [contest.flops(e) / 1e9 for e in mine]
-        means = [100 * tables[e.budget if name != UNPRUNED else contest.budgets[0]][name][MACRO].mean for e in mine]
-        colour, width = ("black", 2.2) if name in (CALIBRATED, UNPRUNED) else (style[0], 1.0)
-        axes.plot(costs, means, style[1] + "-", label=name, markersize=5, color=colour, linewidth=width)
+        means = [100 * tables[e.budget][name][MACRO].mean for e in mine]
+        colour, width = ("black", 2.2) if name == CALIBRATED else (own, 1.0)
+        axes.plot(costs, means, marker + "-", label=name, markersize=5, color=colour, linewidth=width)
+    (unpruned,) = (e for e in contest.entrants if e.method == UNPRUNED)
+    level = 100 * tables[contest.budgets[0]][UNPRUNED][MACRO].mean
+    label = f"{UNPRUNED}, {contest.flops(unpruned) / 1e9:.3g} GFLOPs"
+    axes.axhline(level, color="grey", linestyle="--", linewidth=1.0, label=label)
     axes.set_xlabel("decoder GFLOPs of a prefill")
     axes.set_ylabel("mean score over classes, %")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
