@@ -34,7 +34,8 @@ from clasp_calib.runtime.selection import Selector
 MAX_NEW_TOKENS = 16
 """Longest answer where a metric has to generate."""
 ROWS = 32
-"""Candidates of one forward. Our choice: enough to fill a processor, little enough memory for a 7B."""
+"""Candidates of one forward. Our choice: enough to fill a processor, little enough memory for a 7B, whose keys and
+values for so many prompts at 192 tokens are 4 GB in float16 (half a megabyte a token)."""
 KEPT = 16
 """Samples whose unpruned distributions stay in memory: 2 MB each with 32,000 words and 16 tokens."""
 

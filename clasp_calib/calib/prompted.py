@@ -103,6 +103,7 @@ class Prompted:
 
     def generated(self, max_new_tokens: int) -> Tensor:
         """Ids [B, T] of the greedy answers; nothing more can be asked afterwards."""
+        # Of an answer of one token nothing but the prompt is gone through, whatever token it is.
         rows = len(self._begin([0]) if self._first_B1V is None else self._first_B1V)
         # generate wants to see a token that is not cached.
         self._crop(self._behind + 1)
