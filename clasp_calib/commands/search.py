@@ -31,6 +31,7 @@ from clasp_calib.common.run_directory import RunDirectory
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.artifacts.manifest import ClassChoice
+    from clasp_calib.common.samples import Sample
     from clasp_calib.search.workers import Crew
 
 
@@ -98,7 +99,6 @@ def search(
     """
     from clasp_calib.artifacts.artifact import check_router
     from clasp_calib.artifacts.files import write_artifact
-    from clasp_calib.calib.dataset import load_samples
     from clasp_calib.calib.prompting import PROMPT
     from clasp_calib.common.hashing import sha256_file
     from clasp_calib.report.plots import plot_pareto
@@ -117,7 +117,7 @@ def search(
     if routing:
         check_router(routing, taxonomy.classes, [taxonomy.digest])
     table = samples or directory.labels
-    labelled = load_samples(table, taxonomy.classes, limit)
+    labelled = _labelled(table, taxonomy.classes, limit, as_json)
     loaded, processor = load(model, device, dtype)
     request = SearchRequest(
         model=model,
@@ -217,6 +217,19 @@ def _crew(engine: str, workers: int, threads: int | None, ray_address: str | Non
     if engine == "local" and ray_address is not None:
         raise InputError(f"--ray-address {ray_address} is for --engine ray")
     return Crew(workers, threads, engine == "ray", ray_address)
+
+
+def _labelled(table: Path, classes: tuple[str, ...], limit: int | None, quiet: bool) -> "list[Sample]":
+    """The samples; says which of them take longer, because one forward does not tell their score."""
+    from clasp_calib.calib.dataset import load_samples
+    from clasp_calib.calib.metrics import generated
+
+    samples = load_samples(table, classes, limit)
+    slow = generated(samples)
+    if slow and not quiet:
+        told = ", ".join(f"{name}: {count}" for name, count in slow.items())
+        say(f"these metrics need generated answers, which take longer than the one forward of exact: {told} samples")
+    return samples
 
 
 def _starts(text: str) -> tuple[int, ...]:

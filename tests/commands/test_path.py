@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -122,6 +123,20 @@ def test_a_plan_costs_nothing_and_keeps_what_was_edited(copied, command):
     assert path.read_bytes() == edited
     path.unlink()
     assert f"the space in {path} is new: edit it and give it back with --space" in command(*words).out
+
+
+def test_a_search_says_which_metrics_have_to_generate(copied, command):
+    said = "these metrics need generated answers, which take longer than the one forward of exact: anls: 30 samples"
+    words = ["search", *copied.words, "--budget", "50%", "--plan"]
+    assert "generated answers" not in command(*words).out
+    table = pq.read_table(copied.run / "labels.parquet")
+    metrics = pa.array(["anls"] * len(table))
+    if "metric" in table.column_names:
+        table = table.drop_columns(["metric"])
+    pq.write_table(table.append_column("metric", metrics), copied.run / "anls.parquet")
+    words += ["--samples", copied.run / "anls.parquet"]
+    assert said in " ".join(command(*words).out.split())
+    assert command(*words, "--json").json["plans"]
 
 
 def test_evaluate_reports_all_settings_and_records_the_scores(finished, copied, command):
