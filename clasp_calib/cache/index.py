@@ -10,13 +10,16 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from clasp_calib.cache.filesystem import maps_safely
 from clasp_calib.common.errors import CacheError
 
 FILE = "index.sqlite"
+ABSENT = bytes(8)
+"""Stands for the checksum of a slab that was dropped. Of 2^64 slabs one has it in earnest, and is encoded again."""
 _SCHEMA = (
     "create table meta(name text primary key, value text not null) without rowid",
     "create table shard(id integer primary key autoincrement, file text not null unique,"
@@ -25,7 +28,11 @@ _SCHEMA = (
     " row integer not null, tokens integer not null, origin text not null, checksums blob not null,"
     " primary key(key, shard), unique(shard, row)) without rowid",
 )
-
+_PUT = (
+    "insert into entry values (?, ?, ?, ?, ?, ?) on conflict(key, shard)"
+    " do update set row = excluded.row, tokens = excluded.tokens, origin = excluded.origin,"
+    " checksums = excluded.checksums"
+)
 
 Durability = Literal["process", "power"]
 """What an acknowledged picture survives: the end of the process however it comes, or a power cut as well."""
@@ -58,11 +65,20 @@ class Entry:
     origin: str
     """What `clasp_calib.cache.origin.Origin` says of the tokens, as JSON."""
     checksums: bytes
-    """8 bytes a layer of the shard, in its order."""
+    """8 bytes a layer of the shard, in its order; `ABSENT` for one that is not there."""
 
     def checksum(self, position: int) -> bytes:
         """The checksum of the layer at ``position``."""
         return self.checksums[8 * position : 8 * position + 8]
+
+    def has(self, position: int) -> bool:
+        """Whether the layer at ``position`` is there."""
+        return self.checksum(position) != ABSENT
+
+    def with_checksums(self, changed: Mapping[int, bytes]) -> "Entry":
+        """The same with other checksums at some positions."""
+        found = [changed.get(at, self.checksum(at)) for at in range(len(self.checksums) // 8)]
+        return replace(self, checksums=b"".join(found))
 
 
 class Index:
@@ -80,9 +96,7 @@ class Index:
         if not writable and not self.path.is_file():
             raise CacheError(f"no feature cache at {root}; make one with cache-features, or give its directory")
         with self._errors():
-            self._database = sqlite3.connect(
-                self._address(writable), uri=True, isolation_level=None, timeout=30, check_same_thread=False
-            )
+            self._database = self._connect(self._address(writable))
             if writable:
                 self._database.execute("pragma journal_mode = wal")
                 # A kill loses nothing with `normal` either; after a power cut the checksums tell what did not
@@ -128,20 +142,30 @@ class Index:
             row = self._database.execute("select seq from sqlite_sequence where name = 'shard'").fetchone()
         return row[0] + 1 if row else 1
 
-    def add_shard(self, record: ShardRecord) -> None:
-        """Make a shard known."""
-        row = (
-            *(record.id, record.file, record.offset, record.scale_offset, record.rows),
-            json.dumps(record.layers),
-        )
-        with self._transaction():
-            self._database.execute("insert into shard values (?, ?, ?, ?, ?, ?)", row)
+    def change(
+        self,
+        shards: Iterable[ShardRecord] = (),
+        entries: Iterable[Entry] = (),
+        forget: Iterable[tuple[str, int]] = (),
+        forget_shards: Iterable[int] = (),
+    ) -> None:
+        """Change what is known, all of it or nothing.
 
-    def drop_shard(self, shard: int) -> None:
-        """Forget a shard and every entry in it."""
+        Args:
+            shards: that are new.
+            entries: whose bytes are written; one that is known in the same shard is replaced.
+            forget: entries, by key and shard; their rows are free again.
+            forget_shards: with every entry in them.
+        """
+        new = [(s.id, s.file, s.offset, s.scale_offset, s.rows, json.dumps(s.layers)) for s in shards]
+        rows = [(e.key, e.shard, e.row, e.tokens, e.origin, e.checksums) for e in entries]
+        gone = [(number,) for number in forget_shards]
         with self._transaction():
-            self._database.execute("delete from entry where shard = ?", (shard,))
-            self._database.execute("delete from shard where id = ?", (shard,))
+            self._database.executemany("insert into shard values (?, ?, ?, ?, ?, ?)", new)
+            self._database.executemany("delete from entry where key = ? and shard = ?", list(forget))
+            self._database.executemany(_PUT, rows)
+            self._database.executemany("delete from entry where shard = ?", gone)
+            self._database.executemany("delete from shard where id = ?", gone)
 
     def entries(self, key: str) -> list[Entry]:
         """Where a picture's layers are."""
@@ -174,25 +198,17 @@ class Index:
         with self._errors():
             return {row[0] for row in self._database.execute("select distinct shard from entry").fetchall()}
 
-    def commit(self, entries: Iterable[Entry]) -> None:
-        """Record entries whose bytes are written: all of them or none."""
-        rows = [(e.key, e.shard, e.row, e.tokens, e.origin, e.checksums) for e in entries]
-        with self._transaction():
-            self._database.executemany("insert into entry values (?, ?, ?, ?, ?, ?)", rows)
-
-    def drop(self, entries: Iterable[Entry]) -> None:
-        """Forget entries; their rows are free again."""
-        rows = [(entry.key, entry.shard) for entry in entries]
-        with self._transaction():
-            self._database.executemany("delete from entry where key = ? and shard = ?", rows)
+    def _connect(self, address: str) -> sqlite3.Connection:
+        return sqlite3.connect(address, uri=True, isolation_level=None, timeout=30, check_same_thread=False)
 
     def _address(self, writable: bool) -> str:
         place = self.path.absolute().as_uri()
         if writable:
             return f"{place}?mode=rwc"
         # A write-ahead database needs a writable directory even to be read, unless no log is left and SQLite
-        # is told that nothing changes: so a finished cache can be read from a read-only disk.
-        finished = not self.path.with_name(FILE + "-wal").exists() and not os.access(self.path.parent, os.W_OK)
+        # is told that nothing changes: so a finished cache can be read from a read-only disk, and over a network.
+        still = not self.path.with_name(FILE + "-wal").exists()
+        finished = still and (not os.access(self.path.parent, os.W_OK) or not maps_safely(self.path.parent))
         return f"{place}?mode=ro&immutable=1" if finished else f"{place}?mode=ro"
 
     @contextmanager

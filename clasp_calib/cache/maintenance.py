@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clasp_calib.cache.disk import replace_synced
-from clasp_calib.cache.index import Index
+from clasp_calib.cache.journal import open_index
 from clasp_calib.cache.opened import Opened
 from clasp_calib.cache.store import FeatureStore
 
@@ -42,15 +42,15 @@ def contents(root: Path) -> Contents:
         CacheError: there is none.
     """
     with FeatureStore.open(root) as store:
-        index = Index(root)
+        index = open_index(root)
         records = index.shards()
         layers: dict[int, int] = {}
         used = 0
         row = store.precision.data_row(store.form.channels) + store.precision.scale_row(store.form.channels)
         for record in records.values():
             for entry in index.entries_of(record.id):
-                used += entry.tokens * len(record.layers) * row
-                for layer in record.layers:
+                for layer in (layer for at, layer in enumerate(record.layers) if entry.has(at)):
+                    used += entry.tokens * row
                     layers[layer] = layers.get(layer, 0) + 1
         pictures = len(index.keys())
         index.close()
@@ -70,18 +70,19 @@ def contents(root: Path) -> Contents:
 
 
 def collect_garbage(root: Path, wanted: Collection[str]) -> tuple[int, int]:
-    """Forget the pictures that are not ``wanted``. Shards that become empty are removed, other room is used again.
+    """Forget the pictures that are not ``wanted``, and give their room back to the disk.
 
     Returns:
         Pictures that were forgotten, and bytes that the disk got back.
 
     Raises:
-        CacheError: there is no cache, or somebody else writes to it.
+        CacheError: there is no cache, somebody else writes to it, or the disk has no room for one more shard.
     """
     before = contents(root).bytes_reserved
     with FeatureStore.reopen(root) as store:
         unused = [key for key in store.pictures() if key not in wanted]
         store.forget(unused)
+        store.compact()
     return len(unused), before - contents(root).bytes_reserved
 
 
@@ -99,7 +100,7 @@ def export_manifest(root: Path, target: Path) -> int:
     refs: dict[str, Any] = {".zgroup": json.dumps({"zarr_format": 2})}
     slabs = 0
     with FeatureStore.open(root) as store:
-        opened = Opened(root, store.form, Index(root))
+        opened = Opened(root, store.form, open_index(root))
         for key in store.pictures():
             refs[f"{key}/.zgroup"] = refs[".zgroup"]
             for layer, (entry, position) in opened.places(key).items():
@@ -134,12 +135,12 @@ def export_safetensors(root: Path, target: Path) -> int:
     target.mkdir(parents=True, exist_ok=True)
     slabs = 0
     with FeatureStore.open(root) as store:
-        index = Index(root)
+        index = open_index(root)
         for record in index.shards().values():
             tensors = {}
             for entry in index.entries_of(record.id):
-                layers_LTC = store.read(entry.key, record.layers)
-                for layer, layer_TC in zip(record.layers, layers_LTC, strict=True):
+                held = [layer for at, layer in enumerate(record.layers) if entry.has(at)]
+                for layer, layer_TC in zip(held, store.read(entry.key, held), strict=True):
                     tensors[f"{entry.key}.{layer}"] = layer_TC.contiguous()
             file = target / Path(record.file).with_suffix(".safetensors").name
             partial = file.with_name(file.name + ".tmp")

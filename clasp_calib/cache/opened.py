@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from clasp_calib.cache import portable, shard
 from clasp_calib.cache.disk import checksums
+from clasp_calib.cache.filesystem import maps_safely
 from clasp_calib.cache.index import Entry, Index, ShardRecord
-from clasp_calib.cache.shard import DATASET, Form, Shard
+from clasp_calib.cache.journal import JournalIndex
+from clasp_calib.cache.portable import PortableShard
+from clasp_calib.cache.shard import Form, Shard
 from clasp_calib.common.errors import CacheError
 from clasp_calib.common.progress import track
 
@@ -37,10 +41,12 @@ class Opened:
         self.root = root
         self.form = form
         self.index = index
+        self.portable = isinstance(index, JournalIndex)
         self.shard = lru_cache(OPEN_SHARDS)(self._shard)
         self._records: dict[int, ShardRecord] = {}
         self._places: dict[str, dict[int, tuple[Entry, int]]] = {}
         self._version = -1
+        self._mapped = maps_safely(root)
 
     def record(self, shard: int) -> ShardRecord:
         """The record of a shard, even of one that another process has just added."""
@@ -60,6 +66,7 @@ class Opened:
             layer: (entry, position)
             for entry in self.index.entries(key)
             for position, layer in enumerate(self.record(entry.shard).layers)
+            if entry.has(position)
         }
         if not self.index.writable:
             self._places[key] = found
@@ -79,6 +86,8 @@ class Opened:
             damages = []
             slab = self.form.precision.empty(1, entry.tokens, self.form.channels)
             for position, layer in enumerate(record.layers):
+                if not entry.has(position):
+                    continue
                 reason = strange[record.id] or "the checksum is wrong"
                 try:
                     self.shard(record.id).read(entry, position, slab)
@@ -92,18 +101,32 @@ class Opened:
 
     def strange(self, record: ShardRecord) -> str:
         """Why a shard's own metadata does not fit the index; empty if it does."""
-        import h5py
-
         path = self.root / record.file
+        describe = portable.described if self.portable else shard.described
         try:
-            with h5py.File(path, "r", locking=False) as file:
-                dataset, owner = file[DATASET], file.attrs["id"]
-                places = (int(dataset.id.get_offset()), tuple(int(layer) for layer in dataset.attrs["layers"]))
+            owner, offset, layers = describe(path)
         except (OSError, KeyError, RuntimeError, TypeError) as error:
             return f"{path} is not readable as HDF5 ({error})"
         if owner != self.index.meta()["id"]:
             return f"{path} belongs to another cache ({owner}, the index is of {self.index.meta()['id']})"
-        return "" if places == (record.offset, record.layers) else f"{path} holds other layers than the index says"
+        return (
+            ""
+            if (offset, layers) == (record.offset, record.layers)
+            else f"{path} holds other layers than the index says"
+        )
 
-    def _shard(self, shard: int) -> Shard:
-        return Shard(self.root, self.record(shard), self.form)
+    def whole(self, record: ShardRecord) -> bool:
+        """Whether a shard's file is there, not cut short, and what the index says of it."""
+        try:
+            self._open(record)
+        except CacheError:
+            return False
+        return not self.strange(record)
+
+    def _shard(self, number: int) -> Shard | PortableShard:
+        return self._open(self.record(number))
+
+    def _open(self, record: ShardRecord) -> Shard | PortableShard:
+        if self.portable:
+            return PortableShard(self.root, record, self.form)
+        return Shard(self.root, record, self.form, mapped=self._mapped)

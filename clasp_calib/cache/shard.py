@@ -151,11 +151,31 @@ def hdf5_type(precision: Precision) -> Any:
     return kind
 
 
+def described(path: Path) -> tuple[str, int, tuple[int, ...]]:
+    """Whose a shard says it is, where its values begin, and of which layers they are.
+
+    Raises:
+        OSError, KeyError, RuntimeError, TypeError: it is not readable as HDF5.
+    """
+    import h5py
+
+    with h5py.File(path, "r", locking=False) as file:
+        dataset = file[DATASET]
+        return file.attrs["id"], int(dataset.id.get_offset()), tuple(int(layer) for layer in dataset.attrs["layers"])
+
+
 class Shard:
     """An open shard. Positional reads and a shared map only, so threads and forked processes may share it."""
 
-    def __init__(self, root: Path, record: ShardRecord, form: Form, writable: bool = False):
+    def __init__(self, root: Path, record: ShardRecord, form: Form, writable: bool = False, mapped: bool = True):
         """Open the shard's file.
+
+        Args:
+            root: directory of the store.
+            record: what the index says of it.
+            form: of its slabs.
+            writable: for writing too.
+            mapped: whether `view` may map the file; if not, it reads.
 
         Raises:
             CacheError: the file is missing, cannot be opened, or is shorter than the index says.
@@ -166,6 +186,7 @@ class Shard:
         self._data_row = form.precision.data_row(form.channels)
         self._scale_row = form.precision.scale_row(form.channels)
         self._descriptor = -1
+        self._mapped = mapped
         self._map: npt.NDArray[np.uint8] | None = None
         try:
             self._descriptor = os.open(self.path, os.O_RDWR if writable else os.O_RDONLY)
@@ -173,9 +194,12 @@ class Shard:
             raise CacheError(f"cannot open the shard {self.path} ({error.strerror}); {REPAIR}") from error
         self.size = record.offset + record.rows * self._data_row
         if (found := os.fstat(self._descriptor).st_size) < self.size:
-            raise CacheError(f"the shard {self.path} has {found} bytes, expected at least {self.size}; {REPAIR}")
+            raise self._short(found)
         # Slabs are read whole and far apart: what the system would read ahead of them is wasted.
         os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+
+    def _short(self, found: int) -> CacheError:
+        return CacheError(f"the shard {self.path} has {found} bytes, expected at least {self.size}; {REPAIR}")
 
     def __del__(self) -> None:
         if self._descriptor >= 0:
@@ -220,7 +244,20 @@ class Shard:
             raise CacheError(f"cannot read the shard {self.path} ({error.strerror}); {REPAIR}") from error
 
     def view(self, entry: Entry, position: int) -> Stored:
-        """One slab as read-only arrays over the mapped file, without a copy; L is 1."""
+        """One slab as read-only arrays over the mapped file, without a copy; L is 1.
+
+        Where mapping is not safe it is read into memory.
+
+        Raises:
+            CacheError: the file was cut short since it was opened. A file that is cut short while a view of it is
+                looked at ends the process (SIGBUS): nothing can be done about that from here.
+        """
+        if not self._mapped:
+            slab = self.form.precision.empty(1, entry.tokens, self.form.channels)
+            self.read(entry, position, slab)
+            return slab
+        if (found := os.fstat(self._descriptor).st_size) < self.size:
+            raise self._short(found)
         if self._map is None:
             mapped = mmap.mmap(self._descriptor, self.size, mmap.MAP_SHARED, mmap.PROT_READ)
             self._map = np.frombuffer(mapped, np.uint8)

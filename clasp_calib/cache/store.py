@@ -15,9 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from clasp_calib.cache import journal
 from clasp_calib.cache.disk import checksums
+from clasp_calib.cache.filesystem import filesystem_of, maps_safely
 from clasp_calib.cache.index import FILE as INDEX_FILE
-from clasp_calib.cache.index import Durability, Entry, Index
+from clasp_calib.cache.index import Durability, Entry
+from clasp_calib.cache.journal import open_index
 from clasp_calib.cache.kernels import mixtures
 from clasp_calib.cache.opened import Damage, Opened
 from clasp_calib.cache.origin import Origin
@@ -29,6 +32,7 @@ from clasp_calib.common.errors import CacheError
 __all__ = ["SHARD_BYTES", "Damage", "FeatureStore"]
 
 FORMAT = "3"
+Layout = Literal["auto", "direct", "portable"]
 SHARD_BYTES = 256 * 2**20
 _INHERITED: list[Opened] = []
 """What a parent process had open. SQLite forbids using and closing it after a fork, so it is kept."""
@@ -69,6 +73,7 @@ class FeatureStore:
         precision: str | None = None,
         shard_bytes: int = SHARD_BYTES,
         durability: Durability = "process",
+        layout: Layout = "auto",
     ) -> Self:
         """Open the store in the directory ``root``.
 
@@ -81,6 +86,8 @@ class FeatureStore:
             precision: how slabs are kept, see `kept_as`; float16 for a new store, None takes what it has.
             shard_bytes: size of a shard in bytes; at least one picture goes into each.
             durability: what an acknowledged picture survives: ``"process"`` a kill, ``"power"`` a power cut too.
+            layout: of a new store: ``"direct"`` is read at the speed of memory and needs a local file system,
+                ``"portable"`` works on any; ``"auto"`` takes the first where it can, and what is there already.
 
         Raises:
             CacheError: there is nothing to read, somebody else writes, or the store was made with another
@@ -88,7 +95,7 @@ class FeatureStore:
         """
         root, layers = Path(root), tuple(dict.fromkeys(layers))
         if mode == "r":
-            index = Index(root)
+            index = open_index(root)
             meta = index.meta()
             index.close()
             _check(root, meta, encoder, shape, precision)
@@ -110,13 +117,14 @@ class FeatureStore:
             lambda found: _check(root, found, encoder, shape, precision),
             shard_bytes,
             durability,
+            portable=_portable(root, layout),
         )
         return cls(root, layers, writer.meta, writer)
 
     @staticmethod
     def there(root: Path) -> bool:
         """Whether there is a store in ``root``, of whatever encoder or format."""
-        return (root / INDEX_FILE).is_file()
+        return (root / INDEX_FILE).is_file() or journal.there(root)
 
     @classmethod
     def reopen(cls, root: Path) -> Self:
@@ -325,7 +333,7 @@ class FeatureStore:
             yield from damages
 
     def forget(self, keys: Iterable[str]) -> int:
-        """Forget pictures; shards in which nothing is left are removed, other room is used again.
+        """Forget pictures; shards in which nothing is left are removed, `compact` gives other room back.
 
         Returns:
             Number of entries that were forgotten.
@@ -338,10 +346,18 @@ class FeatureStore:
         self._writing().forget(entries)
         return len(entries)
 
-    def drop_damaged(self) -> list[Damage]:
-        """Forget each picture's entry in a shard where a slab of it is damaged, so that it is encoded again.
+    def compact(self) -> None:
+        """Give room back that `forget` left: what sparsely filled shards hold moves together.
 
-        A shard that is missing or cut short is forgotten whole.
+        Raises:
+            CacheError: the store is not open for writing, or the disk has no room for one more shard.
+        """
+        self._writing().compact()
+
+    def drop_damaged(self) -> list[Damage]:
+        """Forget each slab that is damaged, so that it, and nothing else, is written again.
+
+        A shard that is missing, cut short or of another cache is forgotten whole.
 
         Returns:
             What was damaged.
@@ -358,7 +374,7 @@ class FeatureStore:
             _INHERITED.append(self._opened)
             self._opened = None
         if self._opened is None:
-            self._opened = Opened(self.root, self.form, Index(self.root))
+            self._opened = Opened(self.root, self.form, open_index(self.root))
         return self._opened
 
     def _any_entry(self, key: str) -> Entry:
@@ -388,6 +404,24 @@ class FeatureStore:
             raise CacheError(f"the cache {self.root} is not open for writing; open it with mode 'w'")
         self._writer.check_process()
         return self._writer
+
+
+def _portable(root: Path, layout: Layout) -> bool:
+    """Whether a store that is opened for writing is, or will be, a portable one."""
+    is_there = journal.there(root)
+    if not FeatureStore.there(root):
+        return not maps_safely(root) if layout == "auto" else layout == "portable"
+    if layout != "auto" and (layout == "portable") != is_there:
+        raise CacheError(
+            f"the cache {root} is {'portable' if is_there else 'direct'}, asked for {layout}; "
+            "leave the mode out, or give another directory"
+        )
+    if not is_there and not maps_safely(root):
+        raise CacheError(
+            f"the cache {root} can be read but not written to on the file system {filesystem_of(root)}; "
+            "give another directory, in which a portable cache is made"
+        )
+    return is_there
 
 
 def _check(

@@ -1,4 +1,4 @@
-"""The writing half of a store: where the next picture goes, and in which order things reach the disk.
+"""The writing half of a store: in which order things reach the disk and the index.
 
 The order is everything: a shard is complete before the index knows it, and a picture's bytes are written
 before its row is committed. So a kill between any two steps costs at most the batch in hand, and never needs
@@ -10,35 +10,23 @@ Shape suffixes: L layers, T tokens, C channels.
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from clasp_calib.cache.disk import checksums
+from clasp_calib.cache.filling import DirectFilling, Filling, Part, PortableFilling, holes, part_of
+from clasp_calib.cache.index import ABSENT, Durability, Entry, Index, ShardRecord
 from clasp_calib.cache.index import FILE as INDEX_FILE
-from clasp_calib.cache.index import Durability, Entry, Index, ShardRecord
+from clasp_calib.cache.journal import FILE as JOURNAL_FILE
+from clasp_calib.cache.journal import JournalIndex
 from clasp_calib.cache.lock import WriterLock
 from clasp_calib.cache.opened import Damage, Opened
 from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.precision import Stored
-from clasp_calib.cache.shard import Form, Shard, create_shard
+from clasp_calib.cache.shard import Form
 from clasp_calib.common.errors import CacheError
 
-
-@dataclass
-class Place:
-    """A shard that is being filled, and the stretches of it that are free."""
-
-    shard: Shard
-    free: list[tuple[int, int]]
-    """First row and rows of each, ascending."""
-
-    def take(self, rows: int) -> int | None:
-        """The first of so many free rows, which are free no more; None if no stretch has them."""
-        for number, (start, room) in enumerate(self.free):
-            if room >= rows:
-                self.free[number : number + 1] = [(start + rows, room - rows)] if room > rows else []
-                return start
-        return None
+SPARSE = 0.75
+"""Share of a shard's rows in use below which `Writer.compact` moves them. Our choice: a fuller one gives little."""
 
 
 class Writer:
@@ -52,6 +40,7 @@ class Writer:
         check: Callable[[Mapping[str, str]], None],
         shard_bytes: int,
         durability: Durability,
+        portable: bool,
     ):
         """Take the lock, open or create the index, and remove what a killed writer left.
 
@@ -62,6 +51,7 @@ class Writer:
             check: raises if what the store has in common is not what was asked for.
             shard_bytes: size of a shard.
             durability: what an acknowledged picture survives.
+            portable: whether it is, or a new store is to be, a portable one.
 
         Raises:
             CacheError: somebody else writes, the place cannot be written to, shards lie there unindexed, or
@@ -69,30 +59,25 @@ class Writer:
         """
         self.root = root
         self.layers = layers
-        self._durability = durability
-        self._shard_bytes = shard_bytes
-        self._filling: dict[int, Place] = {}
-        self._candidates: list[ShardRecord] | None = None
-        """The shards that may have free rows; None if only the index knows."""
-        self._expected: Counter[tuple[int, ...]] = Counter()
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CacheError(f"cannot make the directory {root} ({error.strerror}); give another") from error
         self._lock = WriterLock(root)
         try:
-            if (shards := len(list(root.glob("shard-*.h5")))) and not (root / INDEX_FILE).exists():
-                raise CacheError(
-                    f"{root} has {shards} shards but no {INDEX_FILE}, without which nobody knows whose "
-                    "features they are; put it back, or remove the directory and run cache-features again"
-                )
-            index = Index(root, writable=True, durability=durability)
+            _refuse_orphans(root, JOURNAL_FILE if portable else INDEX_FILE)
+            index = JournalIndex(root, True) if portable else Index(root, True, durability)
             if not index.meta():
                 index.initialise(proposed)
             self.meta = index.meta()
             check(self.meta)
-            self.form = Form.of(self.meta)
-            self.opened = Opened(root, self.form, index)
+            self.form = form = Form.of(self.meta)
+            self.opened = Opened(root, form, index)
+            self._filling: Filling = (
+                PortableFilling(root, form, index, self.meta)
+                if portable
+                else DirectFilling(root, form, index, self.meta, shard_bytes, durability)
+            )
             self._clear_leftovers()
         except BaseException:
             self._lock.release()
@@ -101,11 +86,9 @@ class Writer:
     def close(self) -> None:
         """Bring everything to the disk and let the next writer in."""
         try:
-            for place in self._filling.values():
-                place.shard.sync()
+            self._filling.close()
             self.opened.index.close()
         finally:
-            self._filling.clear()
             self._lock.release()
 
     def check_process(self) -> None:
@@ -127,73 +110,126 @@ class Writer:
     def reserve(self, keys: Iterable[str]) -> None:
         """See `FeatureStore.reserve`."""
         lacking = (self.opened.lacking(key, self.layers) for key in dict.fromkeys(keys))
-        self._expected = Counter(layers for layers in lacking if layers)
+        self._filling.expect(Counter(layers for layers in lacking if layers))
 
     def put(self, keys: Sequence[str], features: Sequence[Stored], origins: Sequence[Origin]) -> int:
         """See `FeatureStore.put`."""
         for stored in features:
             self._check(stored)
-        taken: list[Place] = []
-        entries: dict[str, Entry] = {}
+        mended: list[Entry] = []
+        wanted: list[Part] = []
+        done: set[str] = set()
         try:
             for key, stored, origin in zip(keys, features, origins, strict=True):
-                lacking = self.opened.lacking(key, self.layers)
-                if not lacking or key in entries:
+                if key in done or not (lacking := self.opened.lacking(key, self.layers)):
                     continue
-                tokens = stored.data_LTC.shape[1]
-                place, row = self._place(lacking, len(lacking) * self.form.stride(tokens))
-                taken.append(place)
-                self._expected[lacking] -= 1
-                part = _layers_of(stored, [self.layers.index(layer) for layer in lacking])
-                place.shard.write(row, part)
-                entries[key] = Entry(key, place.shard.record.id, row, tokens, origin.to_json(), checksums(part))
-            if self._durability == "power":
-                for place in {place.shard.record.id: place for place in taken}.values():
-                    place.shard.sync(data_only=True)
-            self.opened.index.commit(entries.values())
+                done.add(key)
+                if entries := self._mended(key, lacking, stored):
+                    mended += entries
+                    filled = {layer for entry in entries for layer in self.opened.record(entry.shard).layers}
+                    lacking = tuple(layer for layer in lacking if layer not in filled)
+                if lacking:
+                    wanted.append(part_of(key, lacking, stored, self.layers, origin.to_json()))
+            written = self._filling.write(wanted)
+            self.opened.index.change(shards=written.shards, entries=[*mended, *written.entries])
         except BaseException:
             # An interrupt may come just after the commit, so only the index knows which rows are free now.
-            self._filling.clear()
-            self._candidates = None
-            self._expected.update(place.shard.record.layers for place in taken)
+            self._filling.start_anew()
             raise
-        self._retire_full()
-        return len(entries)
+        self._filling.committed()
+        return len(done)
+
+    def _mended(self, key: str, lacking: tuple[int, ...], stored: Stored) -> list[Entry]:
+        """The picture's entries whose dropped slabs could be written where they were."""
+        found = []
+        for entry in self.opened.index.entries(key):
+            record = self.opened.record(entry.shard)
+            slabs = {
+                position: stored.at([self.layers.index(layer)])
+                for layer, position in holes(entry, record.layers).items()
+                if layer in lacking and entry.tokens == stored.data_LTC.shape[1]
+            }
+            if slabs and (mended := self._filling.mend(entry, record, slabs)):
+                found.append(mended)
+        return found
 
     def forget(self, entries: Iterable[Entry]) -> None:
         """Forget entries, and remove the shards that nothing is left in; their readers keep what they have open."""
         index = self.opened.index
-        index.drop(entries)
+        index.change(forget=[(entry.key, entry.shard) for entry in entries])
         filled = index.filled_shards()
-        for record in index.shards().values():
-            if record.id not in filled:
-                index.drop_shard(record.id)
-                (self.root / record.file).unlink(missing_ok=True)
+        self._remove(record for record in index.shards().values() if record.id not in filled)
+
+    def compact(self) -> None:
+        """Move what sparsely filled shards hold into new ones of the right size, and remove the old.
+
+        Shards with damaged slabs stay as they are.
+        """
+        index, form = self.opened.index, self.form
+        entries = {number: index.entries_of(number) for number in index.shards()}
+        sparse = {
+            number: record
+            for number, record in index.shards().items()
+            if sum(len(record.layers) * form.stride(entry.tokens) for entry in entries[number]) < SPARSE * record.rows
+        }
+        self._filling.expect(Counter(sparse[number].layers for number in sparse for _ in entries[number]))
+        for number, record in sparse.items():
+            parts = [self._whole(entry, record) for entry in entries[number]]
+            if any(part is None for part in parts):
+                continue
+            try:
+                written = self._filling.write([part for part in parts if part is not None], avoid=sparse.keys())
+                index.change(written.shards, written.entries, forget_shards=[number])
+            except BaseException:
+                self._start_anew()
+                raise
+            self._filling.committed()
+            (self.root / record.file).unlink(missing_ok=True)
         self._start_anew()
+
+    def _whole(self, entry: Entry, record: ShardRecord) -> Part | None:
+        """An entry with its bytes, None if they are damaged; a dropped slab goes along as it is."""
+        stored = self.form.precision.empty(len(record.layers), entry.tokens, self.form.channels)
+        for position in range(len(record.layers)):
+            slab = stored.at(slice(position, position + 1))
+            try:
+                self.opened.shard(record.id).read(entry, position, slab)
+            except CacheError:
+                return None
+            if entry.has(position) and checksums(slab) != entry.checksum(position):
+                return None
+        return Part(entry.key, record.layers, stored, entry.origin, entry.checksums)
 
     def drop_damaged(self) -> list[Damage]:
         """See `FeatureStore.drop_damaged`."""
         index = self.opened.index
         found = list(self.opened.damaged())
-        index.drop(entry for entry, _ in found)
-        for record in index.shards().values():
-            if self.opened.strange(record) or not self._complete(record):
-                index.drop_shard(record.id)
-                (self.root / record.file).unlink(missing_ok=True)
-        self._start_anew()
+        lost = [record for record in index.shards().values() if not self.opened.whole(record)]
+        gone = {record.id for record in lost}
+        kept, forgotten = [], []
+        for entry, damages in found:
+            layers = self.opened.record(entry.shard).layers
+            left = entry.with_checksums({layers.index(damage.layer): ABSENT for damage in damages})
+            if entry.shard in gone:
+                continue
+            if any(left.has(position) for position in range(len(layers))):
+                kept.append(left)
+            else:
+                forgotten.append((entry.key, entry.shard))
+        index.change(entries=kept, forget=forgotten)
+        self._remove(lost)
         return [damage for _, damages in found for damage in damages]
 
-    def _complete(self, record: ShardRecord) -> bool:
-        try:
-            Shard(self.root, record, self.form)
-        except CacheError:
-            return False
-        return True
+    def _remove(self, records: Iterable[ShardRecord]) -> None:
+        """Forget shards and remove their files."""
+        for record in list(records):
+            self.opened.index.change(forget_shards=[record.id])
+            (self.root / record.file).unlink(missing_ok=True)
+        self._start_anew()
 
     def _start_anew(self) -> None:
-        """Work out anew which rows are free, from what the index says now."""
-        self._filling.clear()
-        self._candidates = None
+        """Look up everything anew: shards have gone."""
+        self._filling.start_anew()
         self.opened = Opened(self.root, self.form, self.opened.index)
 
     def _check(self, stored: Stored) -> None:
@@ -207,58 +243,10 @@ class Writer:
                 "layers, tokens, channels"
             )
 
-    def _place(self, layers: tuple[int, ...], rows: int) -> tuple[Place, int]:
-        """Free rows in a shard of exactly these layers: one that is there, or a new one."""
-        if self._candidates is None:
-            self._candidates = list(self.opened.index.shards().values())
-        for record in [record for record in self._candidates if record.layers == layers]:
-            # A shard that is being filled has rows in hand of which the index does not know yet.
-            place = self._filling.get(record.id) or self._open(record)
-            if (row := place.take(rows)) is not None:
-                self._filling[record.id] = place
-                return place, row
-            if not place.free:
-                self._candidates.remove(record)
-        record = self._new_shard(layers, rows)
-        self._candidates.append(record)
-        place = self._filling[record.id] = self._open(record)
-        row = place.take(rows)
-        assert row is not None
-        return place, row
 
-    def _open(self, record: ShardRecord) -> Place:
-        free, end = [], 0
-        for entry in self.opened.index.entries_of(record.id):
-            if entry.row > end:
-                free.append((end, entry.row - end))
-            end = entry.row + len(record.layers) * self.form.stride(entry.tokens)
-        if record.rows > end:
-            free.append((end, record.rows - end))
-        return Place(Shard(self.root, record, self.form, writable=True), free)
-
-    def _retire_full(self) -> None:
-        for number, place in list(self._filling.items()):
-            if not place.free:
-                place.shard.sync()
-                del self._filling[number]
-
-    def _new_shard(self, layers: tuple[int, ...], rows: int) -> ShardRecord:
-        """A shard for pictures of about ``rows`` rows: no larger than those that are expected need."""
-        number = self.opened.index.next_shard()
-        file = f"shard-{number:05d}.h5"
-        precision, channels = self.form.precision, self.form.channels
-        pictures = self._shard_bytes // (rows * (precision.data_row(channels) + precision.scale_row(channels)))
-        if (expected := self._expected[layers]) > 0:
-            pictures = min(pictures, expected)
-        room = max(pictures, 1) * rows
-        offset, scale_offset = create_shard(self.root / file, room, layers, self.form, self.meta)
-        record = ShardRecord(number, file, offset, scale_offset, room, layers)
-        self.opened.index.add_shard(record)
-        return record
-
-
-def _layers_of(stored: Stored, positions: list[int]) -> Stored:
-    """Some layers of a picture, C-contiguous; without a copy where it is all of them in their order."""
-    if positions == list(range(len(stored.data_LTC))) and stored.data_LTC.flags.c_contiguous:
-        return stored
-    return stored.at(positions)
+def _refuse_orphans(root: Path, index: str) -> None:
+    if (shards := len(list(root.glob("shard-*.h5")))) and not (root / index).exists():
+        raise CacheError(
+            f"{root} has {shards} shards but no {index}, without which nobody knows whose "
+            "features they are; put it back, or remove the directory and run cache-features again"
+        )

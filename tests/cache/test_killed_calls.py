@@ -31,11 +31,12 @@ def killer(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_kill_at_every_write_call_loses_nothing_acknowledged(killer, tmp_path):
+@pytest.mark.parametrize(("layout", "least"), [("direct", 60), ("portable", 40)])
+def test_a_kill_at_every_write_call_loses_nothing_acknowledged(killer, tmp_path, layout, least):
     environment = {**os.environ, "LD_PRELOAD": str(killer), "PYTHONPATH": str(HERE)}
-    words = [sys.executable, HERE / "store_support.py", "calls", tmp_path, "7"]
+    words = [sys.executable, HERE / "store_support.py", "calls", tmp_path, "7", layout]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     before, torn = map(int, done.stdout.split())
-    # Three shards of a dozen calls each, four batches with their commits: fewer means that calls are not seen.
-    assert before == torn > 60
+    # Three or four shards of some calls each, four batches with their commits: fewer means that calls are not seen.
+    assert before == torn > least

@@ -1,14 +1,15 @@
 """What is in a cache, what of it is unused, whose it is, and how others read it."""
 
 import json
-import shutil
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
 from store_support import LAYERS, SHAPE, key_of, put, same, slot_bytes, writer
 
+from clasp_calib.cache.index import Index
 from clasp_calib.cache.maintenance import collect_garbage, contents, export_manifest, export_safetensors
 from clasp_calib.cache.precision import precision_of
 from clasp_calib.cache.store import FeatureStore
@@ -27,22 +28,61 @@ def test_contents_count_pictures_layers_and_bytes(tmp_path):
     assert known.bytes_reserved == sum(path.stat().st_size for path in tmp_path.glob("*.h5"))
 
 
-def test_what_no_sample_uses_is_forgotten_and_empty_shards_are_removed(tmp_path):
-    with writer(tmp_path, shard_bytes=2 * slot_bytes()) as store:
-        put(store, range(6))
+@pytest.mark.parametrize("layout", ["direct", "portable"])
+def test_what_no_sample_uses_is_forgotten_and_its_room_given_back(tmp_path, layout):
+    with writer(tmp_path, shard_bytes=4 * slot_bytes(), layout=layout) as store:
+        for numbers in ((0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11)):
+            put(store, numbers)
+    before = sum(path.stat().st_size for path in tmp_path.glob("shard-*"))
     reader = FeatureStore.open(tmp_path)
     assert same(reader, 3)
-    forgotten, freed = collect_garbage(tmp_path, {key_of(0), key_of(4), key_of(5), key_of(99)})
-    assert forgotten == 3
-    assert freed > 0
-    assert {path.name for path in tmp_path.glob("shard-*")} == {"shard-00001.h5", "shard-00003.h5"}
-    assert all(same(reader, number) for number in (0, 4, 5))
+    wanted = {*map(key_of, (0, 1, 4, 5, 6)), key_of(99)}
+    forgotten, freed = collect_garbage(tmp_path, wanted)
+    assert forgotten == 7
+    assert freed == before - sum(path.stat().st_size for path in tmp_path.glob("shard-*")) > 0
+    # Of two pictures one takes the room that is free beside three others, where shards are filled in place.
+    assert {path.name for path in tmp_path.glob("shard-*")} == {"shard-00002.h5", "shard-00004.h5"}
+    if layout == "direct":
+        slots = [h5py.File(path)["x"].shape[0] for path in sorted(tmp_path.glob("*.h5"))]
+        assert slots == [4, 1]
+    assert all(same(reader, number) for number in (0, 1, 4, 5, 6))
     with pytest.raises(CacheError, match="has nothing of picture"):
         reader.read(key_of(3), LAYERS)
-    with writer(tmp_path) as store:
-        put(store, [7])
-        assert same(store, 7)
-    assert len(list(tmp_path.glob("shard-*"))) == 2, "the free room was not used"
+    assert list(reader.verify()) == []
+    assert collect_garbage(tmp_path, wanted) == (0, 0)
+
+
+def test_forgotten_room_is_used_again(tmp_path):
+    with writer(tmp_path, shard_bytes=4 * slot_bytes()) as store:
+        put(store, range(4))
+        store.forget([key_of(1), key_of(2)])
+        put(store, [7, 8])
+        assert all(same(store, number) for number in (0, 3, 7, 8))
+    assert len(list(tmp_path.glob("shard-*"))) == 1
+
+
+def test_an_interrupted_compaction_loses_nothing(tmp_path, monkeypatch):
+    with writer(tmp_path, shard_bytes=4 * slot_bytes()) as store:
+        put(store, range(4))
+        put(store, range(4, 8))
+        store.forget(map(key_of, (1, 2, 3, 5, 6)))
+        change = Index.change
+
+        def interrupted(index, *given, **named):
+            if named.get("forget_shards"):
+                raise KeyboardInterrupt
+            change(index, *given, **named)
+
+        monkeypatch.setattr(Index, "change", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.compact()
+        monkeypatch.undo()
+        assert all(same(store, number) for number in (0, 4, 7))
+        put(store, [20, 21])
+        store.compact()
+    with writer(tmp_path, shard_bytes=4 * slot_bytes()) as store:
+        assert all(same(store, number) for number in (0, 4, 7, 20, 21))
+        assert list(store.verify()) == []
 
 
 def test_a_reader_sees_what_was_written_where_a_forgotten_picture_was(tmp_path):
@@ -57,44 +97,13 @@ def test_a_reader_sees_what_was_written_where_a_forgotten_picture_was(tmp_path):
     assert reader.missing([key_of(0)], LAYERS) == [key_of(0)]
 
 
-def test_shards_of_another_cache_are_named_and_dropped(tmp_path):
-    for name in ("one", "other"):
-        with writer(tmp_path / name) as store:
-            put(store, [1, 2])
-    shutil.copy(tmp_path / "other" / "index.sqlite", tmp_path / "one" / "index.sqlite")
-    with FeatureStore.open(tmp_path / "one") as store:
-        found = list(store.verify())
-    assert len(found) == 2 * len(LAYERS)
-    assert all("belongs to another cache" in damage.reason for damage in found)
-    with FeatureStore.reopen(tmp_path / "one") as store:
-        assert store.drop_damaged() == found
-        assert store.missing([key_of(1), key_of(2)], LAYERS) == [key_of(1), key_of(2)]
-    assert not list((tmp_path / "one").glob("shard-*"))
-
-
-@pytest.mark.parametrize("first", [0, 4096], ids=["superblock", "features"])
-def test_a_zeroed_page_is_found_and_repaired(tmp_path, first):
-    shape = (64, 128)
-    with writer(tmp_path, shape=shape) as store:
-        put(store, [1], shape=shape)
-    with next(tmp_path.glob("*.h5")).open("r+b") as file:
-        file.seek(first)
-        file.write(bytes(4096))
-    found = list(FeatureStore.open(tmp_path).verify())
-    assert {damage.key for damage in found} == {key_of(1)}
-    with writer(tmp_path, shape=shape) as store:
-        assert store.drop_damaged() == found
-        put(store, [1], shape=shape)
-        assert same(store, 1)
-        assert list(store.verify()) == []
-
-
+@pytest.mark.parametrize("layout", ["direct", "portable"])
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "int8"])
-def test_exports_hold_the_bytes_of_the_cache(tmp_path, name):
+def test_exports_hold_the_bytes_of_the_cache(tmp_path, name, layout):
     precision = precision_of(name)
     values = torch.randn(2, 5, 70, generator=torch.Generator().manual_seed(0))
     stored = precision.encode(values)
-    given = {"encoder": "e", "layers": (3, 8), "shape": (None, 70), "precision": name}
+    given = {"encoder": "e", "layers": (3, 8), "shape": (None, 70), "precision": name, "layout": layout}
     with FeatureStore.open(tmp_path / "cache", "w", **given) as store:
         store.put(["a"], [stored])
     assert export_manifest(tmp_path / "cache", tmp_path / "manifest.json") == 2

@@ -171,61 +171,6 @@ def test_features_of_another_form_are_refused(tmp_path):
         assert same(store, 1)
 
 
-def damage(root: Path, store: FeatureStore, key: str, layer: int) -> Path:
-    entry, position = store._reading().places(key)[layer]
-    record = store._reading().record(entry.shard)
-    at = next(store._reading().shard(entry.shard).extents(entry, position))[0]
-    with (root / record.file).open("r+b") as file:
-        file.seek(at + 10)
-        byte = file.read(1)[0]
-        file.seek(at + 10)
-        file.write(bytes([byte ^ 1]))
-    return root / record.file
-
-
-def test_one_flipped_bit_is_found_named_and_repaired(tmp_path):
-    with writer(tmp_path, shard_bytes=2 * slot_bytes()) as store:
-        put(store, range(5))
-        shard = damage(tmp_path, store, key_of(3), 4)
-        with pytest.raises(CacheError, match=rf"layer 4 of picture {key_of(3)} in {shard} .*cache repair"):
-            store.read(key_of(3), LAYERS)
-        assert store.read(key_of(3), (1, 3)).shape == (2, *SHAPE)
-        assert store.read(key_of(3), LAYERS, verify=False).shape == (3, *SHAPE)
-        [found] = FeatureStore.open(tmp_path).verify()
-        assert (found.key, found.layer, found.shard, found.row) == (
-            key_of(3),
-            4,
-            shard.name,
-            1 * len(LAYERS) * SHAPE[0],
-        )
-        size = sum(path.stat().st_size for path in tmp_path.glob("*.h5"))
-        assert store.drop_damaged() == [found]
-        assert store.missing(map(key_of, range(5))) == [key_of(3)]
-        put(store, [3, 5])
-        assert all(same(store, number) for number in range(6))
-        assert list(store.verify()) == []
-        assert sum(path.stat().st_size for path in tmp_path.glob("*.h5")) == size
-
-
-@pytest.mark.parametrize("how", ["missing", "short"])
-def test_a_lost_shard_is_forgotten_and_written_anew(tmp_path, how):
-    with writer(tmp_path, shard_bytes=2 * slot_bytes()) as store:
-        put(store, range(5))
-    lost = tmp_path / "shard-00002.h5"
-    if how == "missing":
-        lost.unlink()
-    else:
-        os.truncate(lost, lost.stat().st_size - 100)
-    with writer(tmp_path, shard_bytes=2 * slot_bytes()) as store:
-        with pytest.raises(CacheError, match=r"shard-00002\.h5 .*cache repair"):
-            store.read(key_of(2), LAYERS)
-        assert {found.key for found in store.drop_damaged()} == {key_of(2), key_of(3)}
-        assert store.missing(map(key_of, range(5))) == [key_of(2), key_of(3)]
-        put(store, range(5))
-        assert all(same(store, number) for number in range(5))
-        assert not lost.exists()
-
-
 def test_short_writes_and_reads_are_continued(tmp_path, monkeypatch):
     write, read = os.pwrite, os.preadv
     monkeypatch.setattr(os, "pwrite", lambda file, buffer, at: write(file, buffer[: max(1, len(buffer) // 3)], at))
@@ -240,13 +185,14 @@ def test_short_writes_and_reads_are_continued(tmp_path, monkeypatch):
 
 def test_an_interrupt_just_after_the_commit_does_no_harm(tmp_path, monkeypatch):
     with writer(tmp_path) as store:
-        commit = index_module.Index.commit
+        change = index_module.Index.change
 
-        def interrupted(index, entries):
-            commit(index, entries)
-            raise KeyboardInterrupt
+        def interrupted(index, shards=(), entries=(), **rest):
+            change(index, shards, entries, **rest)
+            if entries:
+                raise KeyboardInterrupt
 
-        monkeypatch.setattr(index_module.Index, "commit", interrupted)
+        monkeypatch.setattr(index_module.Index, "change", interrupted)
         with pytest.raises(KeyboardInterrupt):
             put(store, [0, 1])
         monkeypatch.undo()

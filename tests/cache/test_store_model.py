@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from store_support import key_of
+from store_support import flip_bit, key_of
 
 from clasp_calib.cache.maintenance import collect_garbage, contents
 from clasp_calib.cache.precision import PRECISIONS, Stored
@@ -20,8 +20,11 @@ PICTURES = st.integers(0, 7)
 
 
 class StoreMachine(RuleBasedStateMachine):
-    @initialize(name=st.sampled_from(sorted(PRECISIONS)), ragged=st.booleans(), slots=st.integers(1, 4))
-    def begin(self, name, ragged, slots):
+    @initialize(
+        name=st.sampled_from(sorted(PRECISIONS)), ragged=st.booleans(), slots=st.integers(1, 4), portable=st.booleans()
+    )
+    def begin(self, name, ragged, slots, portable):
+        self.layout = "portable" if portable else "direct"
         self.root = Path(tempfile.mkdtemp())
         self.precision, self.ragged = PRECISIONS[name], ragged
         self.shard_bytes = slots * 3 * 9 * 2 * CHANNELS
@@ -39,6 +42,7 @@ class StoreMachine(RuleBasedStateMachine):
             shape=(None if self.ragged else 9, CHANNELS),
             precision=self.precision.name,
             shard_bytes=self.shard_bytes,
+            layout=self.layout,
         )
 
     def tokens(self, number):
@@ -76,6 +80,18 @@ class StoreMachine(RuleBasedStateMachine):
             assert collect_garbage(self.root, [key_of(n) for n in wanted])[0] == len(unused)
         self.model = {place: stored for place, stored in self.model.items() if place[0] in wanted}
         self.open(self.layers)
+
+    @rule(data=st.data())
+    def damage_and_drop(self, data):
+        if not self.model:
+            return
+        places = data.draw(st.lists(st.sampled_from(sorted(self.model)), min_size=1, max_size=3, unique=True))
+        for number, layer in places:
+            flip_bit(self.root, self.store, number, layer)
+        dropped = self.store.drop_damaged()
+        assert sorted((int(damage.key, 16), damage.layer) for damage in dropped) == sorted(places)
+        for place in places:
+            del self.model[place]
 
     @rule(number=PICTURES)
     def missing(self, number):

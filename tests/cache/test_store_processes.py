@@ -11,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import store_support
+import torch
 from store_support import key_of, put, same, writer
+from torch.utils.data import DataLoader, Dataset
 
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import CacheError
@@ -41,11 +43,12 @@ def test_a_writer_killed_at_random_loses_nothing_that_it_acknowledged(tmp_path, 
         assert store.missing(map(key_of, range(first + 9))) == []
 
 
-def test_a_writer_killed_at_every_step_loses_nothing(tmp_path):
-    process = run("sweep", tmp_path, 5)
+@pytest.mark.parametrize(("layout", "least"), [("direct", 40), ("portable", 20)])
+def test_a_writer_killed_at_every_step_loses_nothing(tmp_path, layout, least):
+    process = run("sweep", tmp_path, 5, layout)
     printed, _ = process.communicate(timeout=120)
     assert process.returncode == 0
-    assert int(printed) > 40
+    assert int(printed) > least
 
 
 def test_a_second_writer_is_refused_and_readers_are_not(tmp_path):
@@ -74,15 +77,42 @@ def read_in_worker(store: FeatureStore, number: int) -> bool:
     return same(store, number) and store._reading().process == os.getpid()
 
 
+@pytest.mark.parametrize("layout", ["direct", "portable"])
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_readers_work_in_worker_processes(tmp_path, method):
-    with writer(tmp_path, shard_bytes=2 * store_support.slot_bytes()) as store:
+def test_readers_work_in_worker_processes(tmp_path, method, layout):
+    with writer(tmp_path, shard_bytes=2 * store_support.slot_bytes(), layout=layout) as store:
         put(store, range(8))
     reader = FeatureStore.open(tmp_path)
     assert same(reader, 0)  # so that a forked worker inherits open files
     with multiprocessing.get_context(method).Pool(2) as pool:
         assert all(pool.starmap(read_in_worker, [(reader, number) for number in range(8)]))
     assert same(reader, 7)
+
+
+class Pictures(Dataset):
+    """What a training loop would hand to a DataLoader."""
+
+    def __init__(self, store):
+        self.store = store
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, number):
+        return self.store.read(key_of(number), store_support.LAYERS).view(torch.int16)
+
+
+@pytest.mark.parametrize("layout", ["direct", "portable"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_dataloader_shares_the_store_among_its_workers(tmp_path, method, layout):
+    with writer(tmp_path, shard_bytes=2 * store_support.slot_bytes(), layout=layout) as store:
+        put(store, range(8))
+    reader = FeatureStore.open(tmp_path)
+    assert same(reader, 0)
+    loader = DataLoader(Pictures(reader), batch_size=3, num_workers=2, multiprocessing_context=method)
+    got = torch.cat(list(loader)).numpy()
+    expected = [store_support.features(number).view("int16") for number in range(8)]
+    assert (got == expected).all()
 
 
 def test_an_inherited_reader_opens_anew_in_a_forked_child(tmp_path):
@@ -114,8 +144,9 @@ def test_a_writer_is_not_sent_to_another_process(tmp_path):
         put(store, [1])
 
 
-def test_threads_share_a_reader(tmp_path):
-    with writer(tmp_path, shard_bytes=store_support.slot_bytes()) as store:
+@pytest.mark.parametrize("layout", ["direct", "portable"])
+def test_threads_share_a_reader(tmp_path, layout):
+    with writer(tmp_path, shard_bytes=store_support.slot_bytes(), layout=layout) as store:
         put(store, range(20))
     reader = FeatureStore.open(tmp_path)
     with ThreadPoolExecutor(8) as pool:

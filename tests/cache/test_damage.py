@@ -1,0 +1,117 @@
+"""A flipped bit, a zeroed page, a shard cut short or lost, an index from elsewhere: found, named and mended."""
+
+import os
+import shutil
+
+import pytest
+from store_support import LAYERS, SHAPE, flip_bit, key_of, put, same, slot_bytes, writer
+
+from clasp_calib.cache.store import FeatureStore
+from clasp_calib.common.errors import CacheError
+
+pytestmark = pytest.mark.parametrize("layout", ["direct", "portable"])
+PAGES = (64, 128)
+"""A shape whose slabs are whole pages."""
+
+
+def test_one_flipped_bit_is_found_named_and_just_this_slab_written_again(tmp_path, layout):
+    with writer(tmp_path, shard_bytes=2 * slot_bytes(), layout=layout) as store:
+        for numbers in ((0, 1), (2, 3), (4,)):
+            put(store, numbers)
+        shard = flip_bit(tmp_path, store, 3, 4)
+        for reading in (store.read, store.views):
+            with pytest.raises(CacheError, match=rf"layer 4 of picture {key_of(3)} in {shard} .*cache repair"):
+                reading(key_of(3), LAYERS)
+        assert store.read(key_of(3), (1, 3)).shape == (2, *SHAPE)
+        assert store.read(key_of(3), LAYERS, verify=False).shape == (3, *SHAPE)
+        [found] = FeatureStore.open(tmp_path).verify()
+        assert (found.key, found.layer, found.shard, found.row) == (key_of(3), 4, shard.name, len(LAYERS) * SHAPE[0])
+        others = {path: path.read_bytes() for path in tmp_path.glob("*.h5") if path != shard}
+        assert store.drop_damaged() == [found]
+        assert store.missing(map(key_of, range(5))) == [key_of(3)]
+        assert same(store, 3, (1, 3)), "what was not damaged was dropped too"
+        with pytest.raises(CacheError, match=r"has layers 1, 3 of picture .*, asked for layers 4"):
+            store.read(key_of(3), LAYERS)
+        put(store, [3, 5])
+        assert all(same(store, number) for number in range(6))
+        assert list(store.verify()) == []
+    assert all(path.read_bytes() == content for path, content in others.items() if layout == "portable")
+    if layout == "direct":
+        assert len(list(tmp_path.glob("*.h5"))) == 3, "the slab was not written where it had been"
+    with FeatureStore.open(tmp_path) as store:
+        assert all(same(store, number) for number in range(6))
+
+
+def test_a_picture_of_which_everything_is_damaged_is_dropped(tmp_path, layout):
+    with writer(tmp_path, layout=layout) as store:
+        put(store, [1, 2])
+        for layer in LAYERS:
+            flip_bit(tmp_path, store, 2, layer)
+        assert len(store.drop_damaged()) == 3
+        assert store.pictures() == [key_of(1)]
+        put(store, [2])
+        assert same(store, 2)
+
+
+@pytest.mark.parametrize("first", [0, 8192], ids=["superblock", "features"])
+def test_a_zeroed_page_is_found_and_repaired(tmp_path, first, layout):
+    with writer(tmp_path, shape=PAGES, layout=layout) as store:
+        put(store, [1], shape=PAGES)
+    with next(tmp_path.glob("*.h5")).open("r+b") as file:
+        file.seek(first)
+        file.write(bytes(4096))
+    found = list(FeatureStore.open(tmp_path).verify())
+    assert {damage.key for damage in found} == {key_of(1)}
+    with writer(tmp_path, shape=PAGES, layout=layout) as store:
+        assert store.drop_damaged() == found
+        put(store, [1], shape=PAGES)
+        assert same(store, 1)
+        assert list(store.verify()) == []
+
+
+@pytest.mark.parametrize("how", ["missing", "short"])
+def test_a_lost_shard_is_forgotten_and_written_anew(tmp_path, how, layout):
+    with writer(tmp_path, shard_bytes=2 * slot_bytes(), layout=layout) as store:
+        for numbers in ((0, 1), (2, 3), (4,)):
+            put(store, numbers)
+    lost = tmp_path / "shard-00002.h5"
+    if how == "missing":
+        lost.unlink()
+    else:
+        os.truncate(lost, lost.stat().st_size - 100)
+    with writer(tmp_path, shard_bytes=2 * slot_bytes(), layout=layout) as store:
+        with pytest.raises(CacheError, match=r"shard-00002\.h5 .*cache repair"):
+            store.read(key_of(2), LAYERS)
+        assert {found.key for found in store.verify()} == {key_of(2), key_of(3)}
+        assert {found.key for found in store.drop_damaged()} == {key_of(2), key_of(3)}
+        assert store.missing(map(key_of, range(5))) == [key_of(2), key_of(3)]
+        put(store, [2, 3])
+        assert all(same(store, number) for number in range(5))
+        assert not lost.exists()
+
+
+def test_a_shard_cut_short_after_it_was_opened_is_an_error_and_no_crash(tmp_path, layout):
+    with writer(tmp_path, shape=PAGES, shard_bytes=2**20, layout=layout) as store:
+        put(store, [1, 2], shape=PAGES)
+    reader = FeatureStore.open(tmp_path)
+    assert reader.views(key_of(1), LAYERS)
+    os.truncate(next(tmp_path.glob("*.h5")), 9000)
+    for reading in (reader.read, reader.views):
+        with pytest.raises(CacheError, match=r"shard-00001\.h5 .*cache repair"):
+            reading(key_of(2), LAYERS)
+
+
+def test_shards_of_another_cache_are_named_and_dropped(tmp_path, layout):
+    for name in ("one", "other"):
+        with writer(tmp_path / name, layout=layout) as store:
+            put(store, [1, 2])
+    index = "index.sqlite" if layout == "direct" else "index.jsonl"
+    shutil.copy(tmp_path / "other" / index, tmp_path / "one" / index)
+    with FeatureStore.open(tmp_path / "one") as store:
+        found = list(store.verify())
+    assert len(found) == 2 * len(LAYERS)
+    assert all("belongs to another cache" in damage.reason for damage in found)
+    with FeatureStore.reopen(tmp_path / "one") as store:
+        assert store.drop_damaged() == found
+        assert store.missing([key_of(1), key_of(2)], LAYERS) == [key_of(1), key_of(2)]
+    assert not list((tmp_path / "one").glob("shard-*"))
