@@ -21,7 +21,7 @@ from clasp_calib.cache.precision import PrecisionError, Stored
 from clasp_calib.cache.prepare import Broken, Prepared, Preparer
 from clasp_calib.cache.report import CacheReport, Times
 from clasp_calib.cache.states import in_batches, states_of
-from clasp_calib.cache.store import SHARD_BYTES, FeatureStore
+from clasp_calib.cache.store import SHARD_BYTES, FeatureStore, Layout
 from clasp_calib.common.errors import CacheError, InputError, ModelError
 from clasp_calib.common.progress import progress
 from clasp_calib.common.samples import Sample
@@ -71,6 +71,7 @@ def cache_features(
     verify: bool = False,
     precision: str = "float16",
     durability: Durability = "process",
+    layout: Layout = "auto",
     shard_bytes: int = SHARD_BYTES,
 ) -> CacheReport:
     """Encode every distinct picture of ``samples`` that is not in the cache yet.
@@ -91,6 +92,7 @@ def cache_features(
         verify: first drop what is damaged in the store, so that it is encoded again.
         precision: what features are kept in, whatever they were computed in: ``float16``, ``bfloat16`` or ``int8``.
         durability: see `FeatureStore.open`.
+        layout: see `FeatureStore.open`.
         shard_bytes: see `FeatureStore.open`.
 
     Raises:
@@ -129,6 +131,7 @@ def cache_features(
         precision=precision,
         shard_bytes=shard_bytes,
         durability=durability,
+        layout=layout,
     ) as store:
         dropped = store.drop_damaged() if verify else []
         missing = store.missing(files)

@@ -12,6 +12,7 @@ in a cache. benchmarks/cache.py measures the gap.
 Shape suffixes: T tokens, C channels.
 """
 
+import importlib
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -52,8 +53,8 @@ def weighted_sum(slabs: Sequence[Stored], weights: Sequence[float] | Floats, pre
     if kernel is None or not used or (len(used) == 1 and used[0][1] == 1):
         sum_by_torch(used, precision, out_TC)
         return
-    data = np.array([slab.data_LTC.ctypes.data for slab, _ in used], np.uint64)
-    scales = [slab.scale_LTG.ctypes.data for slab, _ in used if slab.scale_LTG is not None]
+    data = np.array([_address(slab.data_LTC) for slab, _ in used], np.uint64)
+    scales = [_address(slab.scale_LTG) for slab, _ in used if slab.scale_LTG is not None]
     kernel(data, np.array(scales, np.uint64), np.array([w for _, w in used], np.float32), out_TC, out_TC.shape[1])
 
 
@@ -70,17 +71,33 @@ def sum_by_torch(used: Sequence[tuple[Stored, np.float32]], precision: str, out_
 
 
 @cache
+def trouble() -> str:
+    """Why numba does not work on this machine; empty where it does. Compiles nothing."""
+    try:
+        importlib.import_module("clasp_calib.cache.compiled")
+    except Exception as error:  # Whatever keeps numba from working here (no wheel, another LLVM): torch works.
+        return str(error) or type(error).__name__
+    return ""
+
+
+@cache
 def compiled(precision: str) -> Kernel | None:
     """The compiled kernel, or None where numba does not work on this machine.
 
     Compiling takes a second or two, once a process and precision.
     """
-    try:
-        from clasp_calib.cache.compiled import KERNELS
-    except Exception as error:  # Whatever keeps numba from working here (no wheel, another LLVM): torch works.
+    if reason := trouble():
         warnings.warn(
-            f"numba does not work here ({error}); cached layers are mixed by torch, more slowly", stacklevel=2
+            f"numba does not work here ({reason}); cached layers are mixed by torch, more slowly", stacklevel=2
         )
         return None
+    from clasp_calib.cache.compiled import KERNELS
+
     kernel: Any = KERNELS.get(precision)
     return kernel  # type: ignore[no-any-return]
+
+
+def _address(array: npt.NDArray[Any]) -> int:
+    """Of the first value. ``array.ctypes.data`` says the same, but makes an object for it: ten times as slow."""
+    address: int = array.__array_interface__["data"][0]
+    return address

@@ -23,7 +23,7 @@ from clasp_calib.cache.fingerprint import pictures_fingerprint
 from clasp_calib.cache.index import Durability
 from clasp_calib.cache.pictures import ahead, check_headers, distinct_pictures, refuse
 from clasp_calib.cache.precision import PIXELS, Stored
-from clasp_calib.cache.store import FeatureStore
+from clasp_calib.cache.store import FeatureStore, Layout
 from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.common.progress import progress
 from clasp_calib.common.samples import Sample
@@ -89,6 +89,7 @@ def cache_pixels(
     batch_size: int = 8,
     verify: bool = False,
     durability: Durability = "process",
+    layout: Layout = "auto",
 ) -> PixelReport:
     """Decode, resize and crop every distinct picture of ``samples`` that is not in the cache yet.
 
@@ -114,6 +115,7 @@ def cache_pixels(
         shape=(PLANES * rows, columns),
         precision=PIXELS.name,
         durability=durability,
+        layout=layout,
     ) as store:
         dropped = store.drop_damaged() if verify else []
         missing = store.missing(pictures)

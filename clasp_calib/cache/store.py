@@ -29,7 +29,7 @@ from clasp_calib.cache.shard import RAGGED, REPAIR, Form
 from clasp_calib.cache.writer import Writer
 from clasp_calib.common.errors import CacheError
 
-__all__ = ["SHARD_BYTES", "Damage", "FeatureStore"]
+__all__ = ["SHARD_BYTES", "Damage", "FeatureStore", "Layout"]
 
 FORMAT = "3"
 Layout = Literal["auto", "direct", "portable"]

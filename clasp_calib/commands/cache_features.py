@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from clasp_calib.cache.report import CacheReport, Times
 
 Durability = Literal["process", "power"]
+Layout = Literal["auto", "direct", "portable"]
 _NAMED = 5
 """Odd pictures that are printed; the others stand in the file."""
 
@@ -47,6 +48,10 @@ def cache_features(
     durability: Annotated[
         Durability, typer.Option(help="What a stored picture survives: 'process' a kill, 'power' a power cut too.")
     ] = "process",
+    mode: Annotated[
+        Layout,
+        typer.Option(help="'direct': fast, local file systems only; 'portable': any; 'auto': by the file system."),
+    ] = "auto",
     pixels: Annotated[
         bool, typer.Option("--pixels", help="Cache decoded pixels only; search runs the tower on them.")
     ] = False,
@@ -89,7 +94,9 @@ def cache_features(
         from clasp_calib.cache.pixels import cache_pixels
 
         directory.record("cache-features", {"model": model, "samples": table, "pixels": True, "out": target})
-        made = cache_pixels(processor, pictured, target, batch_size=batch_size, verify=verify, durability=durability)
+        made = cache_pixels(
+            processor, pictured, target, batch_size=batch_size, verify=verify, durability=durability, layout=mode
+        )
         say_pixels(made, target, as_json)
         return
     directory.record("cache-features", {"model": model, "samples": table, "layers": wanted, "out": target})
@@ -105,6 +112,7 @@ def cache_features(
         verify=verify,
         precision=precision,
         durability=durability,
+        layout=mode,
     )
     if as_json:
         shown = {**vars(report), "times": _times(report.times), "odd": [vars(odd) for odd in report.odd]}

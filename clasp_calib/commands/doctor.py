@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import typer
 
+from clasp_calib.cache.filesystem import filesystem_of, maps_safely
 from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, RunOption
 from clasp_calib.commands.output import emit, say, show
 from clasp_calib.common.run_directory import RunDirectory
@@ -43,6 +44,7 @@ def doctor(run: RunOption = DEFAULT_RUN, as_json: JsonOption = False) -> None:
     devices = _devices() if versions["torch"] else []
     model = _embedded()
     free = shutil.disk_usage(_existing(RunDirectory(run))).free
+    mixing = _mixing() if versions["torch"] and versions["numpy"] else None
     lacking = [name for name, found in versions.items() if found is None]
     result = {
         "python": sys.version.split()[0],
@@ -50,6 +52,8 @@ def doctor(run: RunOption = DEFAULT_RUN, as_json: JsonOption = False) -> None:
         "versions": versions,
         "devices": devices,
         "free_disk_bytes": free,
+        "filesystem": filesystem_of(run),
+        "cached_layers_mixed_by": mixing,
         "embedded_model": model,
         "missing_optional": missing,
         "ready": not lacking,
@@ -60,7 +64,9 @@ def doctor(run: RunOption = DEFAULT_RUN, as_json: JsonOption = False) -> None:
         rows = [["python", str(result["python"])], *([n, v or "missing"] for n, v in versions.items())]
         show("installed", ["package", "version"], rows)
         say(f"devices: {', '.join(devices) or 'none'}")
-        say(f"free disk under {run}: {free / 2**30:.1f} GiB")
+        safe = "" if maps_safely(run) else ", where a feature cache is portable and slower"
+        say(f"free disk under {run}: {free / 2**30:.1f} GiB ({filesystem_of(run)}{safe})")
+        say(f"cached layers are mixed by: {mixing or 'nothing, for lack of torch or numpy'}")
         say(f"embedded model: {'there' if model else 'missing'}")
         for name, use in missing.items():
             say(f"not installed: {name} - {use}")
@@ -82,6 +88,13 @@ def _devices() -> list[str]:
     found = [f"cpu ({torch.get_num_threads()} threads)"]
     found += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
     return found + (["mps"] if torch.backends.mps.is_available() else [])
+
+
+def _mixing() -> str:
+    """What sums cached layers: the compiled kernel, or torch and why."""
+    from clasp_calib.cache.kernels import trouble
+
+    return f"torch, more slowly: numba does not work here ({found})" if (found := trouble()) else "numba"
 
 
 def _embedded() -> bool:

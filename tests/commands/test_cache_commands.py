@@ -2,8 +2,11 @@
 
 import json
 import shutil
+import sys
 
 import pytest
+
+from clasp_calib.cache import kernels
 
 
 def flip_last_bit(run):
@@ -110,3 +113,26 @@ def test_the_report_says_where_the_time_went(copied, command, tmp_path):
     said = command(*words, tmp_path / "text").out
     assert "s waiting for pictures" in said
     assert "for the cache; beside it threads decoded" in said
+
+
+def test_a_portable_cache_serves_as_a_direct_one_does(copied, command):
+    shutil.rmtree(copied.run / "cache")
+    assert command("cache-features", *copied.words, "--mode", "portable").code == 0
+    assert (copied.run / "cache" / "index.jsonl").exists()
+    assert command("cache", "verify", "--run", copied.run).code == 0
+    assert command("cache-features", *copied.words, "--json").json["encoded"] == 0
+    ended = command("evaluate", *copied.words, "--timed", 0)
+    assert "the same numbers as the artifact recorded before" in ended.out, ended.err
+    ended = command("cache-features", *copied.words, "--mode", "direct")
+    assert ended.code == 2
+    assert "is portable, asked for direct" in ended.err
+
+
+def test_doctor_says_what_mixes_layers(command, monkeypatch):
+    assert command("doctor", "--json").json["cached_layers_mixed_by"] == "numba"
+    monkeypatch.setitem(sys.modules, "clasp_calib.cache.compiled", None)
+    kernels.trouble.cache_clear()
+    try:
+        assert "cached layers are mixed by: torch, more slowly: numba does not work here" in command("doctor").out
+    finally:
+        kernels.trouble.cache_clear()
