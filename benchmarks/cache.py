@@ -31,6 +31,7 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from clasp_calib.cache.kernels import mixtures
 from clasp_calib.cache.precision import PRECISIONS, Stored
 from clasp_calib.cache.store import FeatureStore
 
@@ -104,6 +105,12 @@ def reads(place: Path, setting) -> None:
         for number in pick[0]:
             store.fused(KEYS[number], pick[1], weights_ML, verify=False, out_MTC=sum_MTC)
 
+    known = {number: store.views(KEYS[number], LAYERS, verify=False) for number in range(setting.pictures)}
+
+    def fused_views(pick: Pick) -> None:
+        for number in pick[0]:
+            mixtures([known[number][layer] for layer in pick[1]], weights_ML, "float16", sum_MTC)
+
     def fused_halves_by_torch(pick: Pick) -> None:
         for number in pick[0]:
             torch.einsum("l,ltc->tc", torch.from_numpy(weights_ML[0]), store.read(KEYS[number], pick[1], False).float())
@@ -115,6 +122,10 @@ def reads(place: Path, setting) -> None:
     ratios("read_into, checksums compared", preadv, lambda pick: read_into(pick, True), setting)
     ratios("views, copied", preadv, views, setting)
     ratios("fused, float32 out", preadv, fused, setting)
+    for number in range(setting.pictures):  # map every page: what the first look at it costs is not the sum's
+        store.fused(KEYS[number], LAYERS, np.ones((1, len(LAYERS)), np.float32), verify=False)
+    ratios("fused, pages mapped", preadv, fused, setting)
+    ratios("fused, pages mapped, views at hand", preadv, fused_views, setting)
     ratios("preadv, widened and summed by torch", preadv, fused_halves_by_torch, setting)
     for name in ("bfloat16", "int8"):
         other = fill(place / name, setting.pictures, name)
