@@ -14,19 +14,22 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from clasp_calib.cache.pictures import distinct_pictures, refuse
+from clasp_calib.cache.fingerprint import encoder_fingerprint
+from clasp_calib.cache.pictures import identified, refuse
+from clasp_calib.cache.pixels import PLANES
 from clasp_calib.cache.precision import precision_of
+from clasp_calib.cache.prepare import Broken, Prepared, Preparer
 from clasp_calib.cache.probe import DiskSpeed, probe_disk
 from clasp_calib.cache.shard import Form
+from clasp_calib.cache.states import in_batches, states_of
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.pictures import load_picture
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -53,8 +56,8 @@ class EncoderSpeed:
     tokens: int
     """Of a layer; the mean where pictures differ."""
     channels: int
-    pixels: int
-    """Bytes of what the tower is shown, a byte a value."""
+    pixels: int | None
+    """Bytes of what the tower is shown, a byte a value; None where pictures differ in it, and cannot be cached so."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,10 @@ class Plan:
     pictures: int
     """Samples that have one."""
     unique: int
+    duplicates: int
+    """Samples whose picture an earlier one has too."""
+    unreadable: int
+    """Files that are not there or cannot be opened."""
     cached: int
     """Unique pictures that have all layers in the cache already."""
     layers: tuple[int, ...]
@@ -154,19 +161,23 @@ def plan_cache(
         looks: that a search takes at a question.
 
     Raises:
-        InputError: there is no picture, or pictures cannot be read.
-        CacheError: the disk cannot be written to.
+        InputError: there is no picture, or none of those tried can be read.
+        CacheError: the disk cannot be written to, or the cache that is there is of another encoder.
     """
     paths = [sample.image for sample in samples if sample.image is not None]
     if not paths:
         raise InputError(f"none of the {len(samples)} samples has a picture; expected a column 'image' with paths")
-    unique = distinct_pictures(paths)
-    keys = list(unique)
-    speed = encoder_speed(model, processor, [unique[key] for key in keys[:: max(1, len(keys) // TRIED)]], batch_size)
+    found, unreadable = identified(paths)
+    files = {key: path for path, key in found.items()}
+    keys = list(files)
+    if not keys:
+        refuse(unreadable)
+    some = [files[key] for key in keys[:: max(1, len(keys) // TRIED)][:TRIED]]
+    speed = encoder_speed(model, processor, some, batch_size)
     form = Form(speed.channels, precision_of(precision), None)
     row = form.precision.data_row(speed.channels) + form.precision.scale_row(speed.channels)
     slab = form.stride(speed.tokens) * row
-    cached = len(keys) - len(_missing(root, keys, layers))
+    cached = len(keys) - len(_missing(root, keys, layers, encoder_fingerprint(model, processor)))
     folder = root.absolute()
     while not folder.is_dir():
         folder = folder.parent
@@ -182,19 +193,16 @@ def plan_cache(
     size = slab * len(layers)
     decoding = speed.decode / workers
     layers_take = left * (max(decoding, speed.batched) + size / disk.write)
-    ways = (
-        Way("layers", size * len(keys), layers_take, reading(size)),
-        Way(
-            "pixels",
-            speed.pixels * len(keys),
-            len(keys) * (decoding + speed.pixels / disk.write),
-            reading(speed.pixels) + speed.alone,
-        ),
-        Way("recompute", 0, 0.0, speed.decode + speed.alone),
-    )
+    ways = [Way("layers", size * len(keys), layers_take, reading(size))]
+    if (pixels := speed.pixels) is not None:
+        make = len(keys) * (decoding + pixels / disk.write)
+        ways.append(Way("pixels", pixels * len(keys), make, reading(pixels) + speed.alone))
+    ways.append(Way("recompute", 0, 0.0, speed.decode + speed.alone))
     return Plan(
         pictures=len(paths),
         unique=len(keys),
+        duplicates=sum(path in found for path in paths) - len(keys),
+        unreadable=len(unreadable),
         cached=cached,
         layers=tuple(layers),
         precision=precision,
@@ -202,60 +210,56 @@ def plan_cache(
         memory=memory,
         disk=disk,
         encoder=speed,
-        ways=ways,
+        ways=tuple(ways),
         looks=looks * len(paths),
     )
 
 
-@torch.inference_mode()
 def encoder_speed(
     model: "PreTrainedModel", processor: "ProcessorMixin", pictures: Sequence[Path], batch_size: int
 ) -> EncoderSpeed:
     """Decode and encode some pictures, once to warm up and once for the clock.
 
     Raises:
-        InputError: one of them cannot be read.
+        InputError: none of them can be read.
+        CacheError: a batch does not fit on the device.
     """
     adapter = adapter_for(model)
-    place = next(adapter.vision_tower(model).parameters())
-    images: Any = getattr(processor, "image_processor", processor)
-    prepared: list[torch.Tensor] = []
-
-    def decode() -> None:
-        for path in pictures:
-            try:
-                prepared.append(images(images=[load_picture(path)], return_tensors="pt")["pixel_values"])
-            except Exception as error:  # Pillow's readers raise whatever damaged data makes them raise.
-                refuse({path: error})
-
-    decoding = _seconds(decode) / len(pictures)
-    pixels = torch.cat(prepared).to(place.device, place.dtype)
-    batch = pixels.repeat(math.ceil(batch_size / len(pixels)), 1, 1, 1)[:batch_size]
-    layers_BLTC = adapter.capture(model, batch)
-    batched = _seconds(lambda: adapter.capture(model, batch), place.device) / len(batch)
-    adapter.capture(model, pixels[:1])
-    alone = min(_seconds(lambda: adapter.capture(model, pixels[:1]), place.device) for _ in range(3))
+    prepare = Preparer(processor, adapter.pixel_names)
+    tried = {path: prepare(path) for path in pictures}
+    good = [made for made in tried.values() if isinstance(made, Prepared)]
+    if not good:
+        refuse({path: made.reason for path, made in tried.items() if isinstance(made, Broken)})
+    enough = [(number, good[number % len(good)]) for number in range(max(batch_size, len(good)))]
+    batches = [[made for _, made in batch] for batch in in_batches(enough, batch_size)]
+    own = [adapter.own_layer]
+    encoded = [states for batch in batches for states, _ in states_of(model, batch, own)]
+    tokens = sum(states.shape[1] for states in encoded) / len(encoded)
+    device = encoded[0].device
+    batched = _seconds(lambda: [states_of(model, batch, own) for batch in batches], device) / len(enough)
+    alone = min(_seconds(lambda: [states_of(model, [made], own) for made in good], device) for _ in range(2))
+    alike = len({made.pixels.shape for made in good}) == 1 and good[0].pixels.shape[:2] == (1, PLANES)
     return EncoderSpeed(
-        decode=decoding,
-        alone=alone,
+        decode=sum(made.decode_seconds + made.preprocess_seconds for made in good) / len(good),
+        alone=alone / len(good),
         batched=batched,
-        tokens=layers_BLTC.shape[2],
-        channels=layers_BLTC.shape[3],
-        pixels=pixels[0].numel(),
+        tokens=math.ceil(tokens),
+        channels=encoded[0].shape[2],
+        pixels=good[0].pixels.size if alike else None,
     )
 
 
-def _seconds(work: Callable[[], object], device: torch.device | None = None) -> float:
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
     begun = time.perf_counter()
     work()
-    if device is not None and device.type == "cuda":
+    if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - begun
 
 
-def _missing(root: Path, keys: Sequence[str], layers: Sequence[int]) -> list[str]:
+def _missing(root: Path, keys: Sequence[str], layers: Sequence[int], encoder: str) -> list[str]:
     """Pictures that lack one of the layers in the cache that is there, or all."""
     if not FeatureStore.there(root):
         return list(keys)
-    with FeatureStore.open(root) as store:
+    with FeatureStore.open(root, encoder=encoder) as store:
         return store.missing(keys, layers)

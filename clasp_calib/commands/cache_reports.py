@@ -37,7 +37,8 @@ def say_plan(plan: "Plan", as_json: bool) -> None:
     encoder, disk = plan.encoder, plan.disk
     say(
         f"{plan.unique} different pictures of {plan.pictures} samples "
-        f"({plan.pictures - plan.unique} duplicates), {plan.cached} cached already"
+        f"({plan.duplicates} duplicates), {plan.cached} cached already"
+        + (f"; {plan.unreadable} cannot be read" if plan.unreadable else "")
     )
     say(
         f"layers {', '.join(map(str, plan.layers))} of {encoder.tokens} tokens x {encoder.channels} channels "

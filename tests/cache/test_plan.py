@@ -13,6 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from clasp_calib.cache import plan as module
 from clasp_calib.cache.encode import cache_features
+from clasp_calib.cache.pixels import cache_pixels
 from clasp_calib.cache.plan import EncoderSpeed, Plan, Way, plan_cache
 from clasp_calib.cache.probe import DiskSpeed, probe_disk
 from clasp_calib.common.errors import CacheError, InputError
@@ -68,12 +69,21 @@ def test_the_planned_bytes_are_those_of_the_cache(loaded, samples, tmp_path, qui
     assert (done.cached, done.missing, done.way("layers").make) == (4, 0, 0)
 
 
-def test_pictures_that_cannot_be_read_are_named(loaded, samples, tmp_path, quick):
+def test_pictures_that_cannot_be_read_are_counted_or_named(loaded, samples, tmp_path, quick):
     with pytest.raises(InputError, match="none of the 1 samples has a picture"):
         plan_cache(*loaded, samples[-1:], (1,), tmp_path)
+    samples[2].image.unlink()
+    plan = plan_cache(*loaded, samples, (1,), tmp_path)
+    assert (plan.pictures, plan.unique, plan.duplicates, plan.unreadable) == (6, 3, 2, 1)
     samples[0].image.write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"1 pictures cannot be read \(.*0\.png"):
-        plan_cache(*loaded, samples, (1,), tmp_path)
+        plan_cache(*loaded, samples[:1], (1,), tmp_path)
+
+
+def test_a_cache_of_another_encoder_is_refused(loaded, samples, tmp_path, quick):
+    cache_pixels(loaded[1], samples, tmp_path / "cache")
+    with pytest.raises(CacheError, match=r"was made with the encoder \[pictures:"):
+        plan_cache(*loaded, samples, (1,), tmp_path / "cache")
 
 
 def test_a_probe_leaves_nothing_and_says_why_it_cannot(tmp_path):
@@ -103,7 +113,7 @@ def test_the_recommended_way_fits_and_is_the_fastest(layers, pixels, look, free,
         Way("pixels", pixels[0], *pixels[1:]),
         Way("recompute", 0, 0.0, look),
     )
-    plan = Plan(unique, unique, min(cached, unique), (1,), "float16", free, 0, disk, encoder, ways, looks)
+    plan = Plan(unique, unique, 0, 0, min(cached, unique), (1,), "float16", free, 0, disk, encoder, ways, looks)
     chosen = plan.way(plan.recommended)
     assert plan.fits(chosen)
     assert all(plan.total(chosen) <= plan.total(way) for way in ways if plan.fits(way))
