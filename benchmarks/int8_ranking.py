@@ -97,12 +97,13 @@ def report(all_KSVc: np.ndarray, labels: np.ndarray, used: dict[str, int], candi
     for label in [*sorted(set(labels)), "all"]:
         chosen_KSVc = all_KSVc[:, labels == label] if label != "all" else all_KSVc
         means_KVc = chosen_KSVc.mean(1)
-        halves = [chosen_KSVc[0, part::2].mean(0) for part in (0, 1)]
+        several = chosen_KSVc.shape[1] > 1
+        halves = [chosen_KSVc[0, part::2].mean(0) for part in (0, 1)] if several else [means_KVc[0]] * 2
         rows[label] = {
             "questions": chosen_KSVc.shape[1],
             "tau_score": tau(means_KVc[0, 0], means_KVc[1, 0]),
             "tau_nll": tau(means_KVc[0, 1], means_KVc[1, 1]),
-            "tau_nll_halves": tau(halves[0][1], halves[1][1]) if chosen_KSVc.shape[1] > 1 else float("nan"),
+            "tau_nll_halves": tau(halves[0][1], halves[1][1]) if several else float("nan"),
             "same_best_nll": bool(means_KVc[0, 1].argmin() == means_KVc[1, 1].argmin()),
         }
         row = rows[label]
