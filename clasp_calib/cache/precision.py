@@ -53,10 +53,29 @@ class Precision:
         """Bytes of one token's scales."""
         return 2 * self.groups(channels)
 
-    def empty(self, layers: int, tokens: int, channels: int) -> Stored:
-        """Room for features that are about to be read."""
-        scale_LTG = np.empty((layers, tokens, self.groups(channels)), np.float16) if self.grouped else None
-        return Stored(np.empty((layers, tokens, channels), self.data), scale_LTG)
+    def empty(self, layers: int, tokens: int, channels: int, pinned: bool = False) -> Stored:
+        """Room for features that are about to be read.
+
+        Args:
+            layers: L.
+            tokens: T.
+            channels: C.
+            pinned: in page-locked memory, from which a GPU copies by itself while the processor goes on.
+
+        Raises:
+            CacheError: pinned memory was asked for where there is no GPU, or not enough of it.
+        """
+
+        def room(width: int, kind: np.dtype[Any]) -> npt.NDArray[Any]:
+            size = layers * tokens * width * kind.itemsize
+            try:
+                memory = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
+            except RuntimeError as error:
+                raise CacheError(f"cannot get {size} bytes of pinned memory ({error}); read without pinned") from error
+            return memory.numpy().view(kind).reshape(layers, tokens, width)
+
+        scale_LTG = room(self.groups(channels), np.dtype(np.float16)) if self.grouped else None
+        return Stored(room(channels, self.data), scale_LTG)
 
     def encode(self, features_LTC: Tensor) -> Stored:
         """Bring features into this form.

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from clasp_calib.cache import journal
@@ -271,6 +272,59 @@ class FeatureStore:
         with ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(lambda out, key: self.read_into(out, key, layers, verify), outs, keys):
                 pass
+
+    def batches(
+        self,
+        keys: Sequence[str],
+        layers: Sequence[int],
+        size: int,
+        *,
+        verify: bool = True,
+        threads: int = 4,
+        pinned: bool | None = None,
+    ) -> Iterator[list[Stored]]:
+        """Pictures in batches, of which the next is read while you work on one.
+
+        Args:
+            keys: of the pictures, in the order in which they are wanted.
+            layers: which, in the order that they are wanted.
+            size: pictures of a batch.
+            verify: compare each slab with its checksum.
+            threads: that read side by side.
+            pinned: read into page-locked memory; None does so where there is a GPU.
+
+        Yields:
+            For each picture of a batch what `read_into` gives, in memory that the batch after the next overwrites: copy
+            it, or wait for the copy to the GPU, before you ask for that.
+
+        Raises:
+            CacheError: a picture or a layer of one is not there, or is damaged; there is no pinned memory.
+        """
+        pinned = torch.cuda.is_available() if pinned is None else pinned
+        rooms: tuple[dict[int, list[Stored]], ...] = ({}, {})
+
+        def read(number: int) -> list[Stored]:
+            chosen = keys[number * size : (number + 1) * size]
+            free = {tokens: list(made) for tokens, made in rooms[number % 2].items()}
+            outs = []
+            for key in chosen:
+                tokens = self.tokens(key)
+                if not free.get(tokens):
+                    made = self.precision.empty(len(layers), tokens, self.form.channels, pinned)
+                    rooms[number % 2].setdefault(tokens, []).append(made)
+                    free.setdefault(tokens, []).append(made)
+                outs.append(free[tokens].pop())
+            self.read_batch(outs, chosen, layers, verify, threads)
+            return outs
+
+        count = -(-len(keys) // size)
+        with ThreadPoolExecutor(1) as ahead:
+            following = ahead.submit(read, 0) if count else None
+            for number in range(count):
+                assert following is not None
+                batch = following.result()
+                following = ahead.submit(read, number + 1) if number + 1 < count else None
+                yield batch
 
     def views(self, key: str, layers: Sequence[int], verify: bool = True) -> list[Stored]:
         """A picture's slabs as read-only arrays over the mapped shard: nothing is copied.

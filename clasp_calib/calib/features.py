@@ -5,6 +5,7 @@ Shape suffixes: M mixtures, l layers that may be mixed, T patch tokens, C width 
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -88,6 +89,9 @@ class CachedFeatures:
         self._store = store
         self.layers = layers
         self._key = cache(content_of)
+        self._last = ""
+        self._following: dict[str, str] = {}
+        """Key -> the picture that came after it the last time; at first as `check` was given them."""
 
     def read(self, sample: Sample) -> Tensor:
         """Layers of the sample's picture, ``[l, T, C]`` float32 in the order of ``layers``.
@@ -100,7 +104,10 @@ class CachedFeatures:
     def fused(self, sample: Sample, alpha_Ml: Tensor) -> Tensor:
         """See `Features`; bit for bit what `clasp_calib.runtime.fusion.fuse` gives."""
         weights_Ml = alpha_Ml.to(torch.float32).cpu().numpy()
-        return torch.from_numpy(self._store.fused(self.key(sample), self.layers, weights_Ml))
+        key = self.key(sample)
+        fused_MTC = torch.from_numpy(self._store.fused(key, self.layers, weights_Ml))
+        self._prefetch_after(key)
+        return fused_MTC
 
     def origin(self, sample: Sample) -> Origin:
         """See `Features`."""
@@ -122,6 +129,18 @@ class CachedFeatures:
                 f"{len(missing)} of {len(pictures)} pictures are not cached (first: {missing[0]}); "
                 f"{mend if left_out else ''}run `clasp-calib cache-features --layers {layers}` with the same samples"
             )
+        self._following |= dict(pairwise(pictures))
+
+    def _prefetch_after(self, key: str) -> None:
+        """Let the disk read the next picture while the model works on this one.
+
+        A search looks at the same pictures in the same order again and again, so what came next the last time is a
+        good guess; a wrong one costs a read that was not needed.
+        """
+        if key != self._last:
+            self._following[self._last], self._last = key, key
+            if following := self._following.get(key):
+                self._store.prefetch([following], self.layers)
 
 
 def picture_of(sample: Sample) -> Path:

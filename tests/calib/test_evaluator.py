@@ -314,3 +314,21 @@ def test_layers_are_read_in_the_order_that_was_asked_for(bench):
     assert one.shape == (2, 16, 16)
     assert torch.equal(one, two.flip(0))
     assert not torch.equal(one[0], one[1])
+
+
+def test_the_next_picture_is_prefetched(bench, monkeypatch):
+    asked = []
+    monkeypatch.setattr(bench.store, "prefetch", lambda keys, layers: asked.extend(keys))
+    features = CachedFeatures(bench.store, (1, 3))
+    alpha_Ml = torch.tensor([[0.5, 0.5]])
+    first, second, third = (bench.samples[place] for place in (0, 3, 6))
+    features.check([first, second])
+    features.fused(first, alpha_Ml)
+    features.fused(replace(first, id="another question"), alpha_Ml)
+    assert asked == [features.key(second)], "as they were checked, once for all questions about a picture"
+    for sample in (third, second, first):
+        features.fused(sample, alpha_Ml)
+    del asked[:]
+    features.fused(third, alpha_Ml)
+    features.fused(second, alpha_Ml)
+    assert asked == [features.key(second), features.key(first)], "as they came the last time"
