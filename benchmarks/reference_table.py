@@ -86,13 +86,14 @@ def main() -> None:
 
 
 def command(*arguments: str) -> dict[str, Any]:
-    """Run one command with ``--json`` and return what it printed."""
+    """Run one command with ``--json`` and return what it printed; of events, one a line, the last."""
     printed = io.StringIO()
     with redirect_stdout(printed):
         code = run([*arguments, "--json"])
     if code:
         raise SystemExit(code)
-    result: dict[str, Any] = json.loads(printed.getvalue())
+    text = printed.getvalue()
+    result: dict[str, Any] = json.loads(text if text.startswith("{\n") else text.splitlines()[-1])
     return result
 
 

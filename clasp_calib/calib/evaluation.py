@@ -1,4 +1,4 @@
-"""An artifact against no pruning, default pruning and random pruning, at each of its budgets."""
+"""An artifact against no pruning, default and random pruning, and other ways to choose, at each of its budgets."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,13 +20,16 @@ from clasp_calib.calib.prompting import Prompter
 from clasp_calib.calib.sources import open_source
 from clasp_calib.calib.timing import seconds_per_answer
 from clasp_calib.common.hashing import sha256_json
-from clasp_calib.common.samples import Sample
+from clasp_calib.common.samples import CLASSES, Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.schedule import Schedule
 from clasp_calib.runtime.selection import Selector
 
-UNPRUNED, DEFAULT, RANDOM = "unpruned", "default", "random"
+UNPRUNED, DEFAULT, RANDOM, PAPER = "unpruned", "default", "random", "paper rho"
 SETTINGS = (UNPRUNED, DEFAULT, RANDOM, CALIBRATED)
+"""Compared and timed always."""
+PAPER_RHO = dict(zip(CLASSES, (0.8, 0.4, 0.7, 0.7, 0.7, 0.6, 0.8, 0.2, 0.9), strict=True))
+"""The paper's ratios, its Table 6; the mixtures that go with them are not known, so the model's own layer stands in."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,8 @@ def evaluate_artifact(
             Setting(RANDOM, at_random, default),
             calibrated,
         ]
-        compared = _beside(unpruned, compare(evaluator, settings, samples, seed))
+        others = [Setting(kind, pruning, of) for kind, of in _others(artifact, name, own).items()]
+        compared = _beside(unpruned, compare(evaluator, [*settings, *others], samples, seed))
         everything = [Setting(UNPRUNED, Pruning(None), default), *settings]
         seconds = seconds_per_answer(model, processor, prompter, everything, in_turns[:timed]) if timed else {}
         gain = compared.difference(CALIBRATED, DEFAULT)
@@ -152,6 +156,20 @@ def evaluate_artifact(
     return Evaluation(tuple(results))
 
 
+def _others(artifact: Artifact, budget: str, own: tuple[float, ...]) -> dict[str, dict[str, Candidate]]:
+    """Settings that nobody serves, to judge the calibrated one by: name -> class -> candidate."""
+    found = {}
+    if set(artifact.classes) <= PAPER_RHO.keys():
+        found[PAPER] = {label: Candidate(PAPER, own, PAPER_RHO[label]) for label in artifact.classes}
+    for name, of in artifact.entry(budget).alternatives.items():
+        found[name] = {}
+        for label, one in of.items():
+            weights = dict(zip(one.layers, one.weights, strict=True))
+            alpha = tuple(weights.get(layer, 0.0) for layer in range(len(own)))
+            found[name][label] = Candidate(name, alpha, one.rho)
+    return found
+
+
 def evaluator_for(
     model: Any, processor: Any, artifact: Artifact, samples: Sequence[Sample], cache: Path | None
 ) -> Evaluator:
@@ -162,6 +180,8 @@ def evaluator_for(
     """
     adapter = adapter_for(model)
     used = {layer for layer in range(adapter.vision_layers + 1) if artifact.alphas[..., layer].any()}
+    for entry in artifact.manifest.budgets:
+        used |= {layer for of in entry.alternatives.values() for one in of.values() for layer in one.layers}
     features = open_source(cache, model, processor).at(tuple(sorted({*used, adapter.own_layer})))
     features.check(list(samples))
     prompter = Prompter(processor, adapter.tokens_per_image, artifact.manifest.prompt)

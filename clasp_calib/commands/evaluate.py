@@ -44,18 +44,19 @@ def evaluate(
 ) -> None:
     """Compare the calibrated settings with no pruning, default pruning and random pruning.
 
-    Default pruning is the model's own layer with rho = 1. Intervals are 95 % bootstrap intervals by picture.
+    Default pruning is the model's own layer with rho = 1. The report also has the paper's rho, one setting for all
+    classes, and exhaustive search where it was run. Intervals are 95 % bootstrap intervals by picture.
 
     Example: clasp-calib evaluate --run my-run --split test
     """
     from clasp_calib.artifacts.files import read_artifact, write_artifact
     from clasp_calib.artifacts.hub import locate_artifact
-    from clasp_calib.artifacts.manifest import Measured
+    from clasp_calib.artifacts.manifest import MACRO, Measured
     from clasp_calib.calib.dataset import by_class, load_samples, of_split
-    from clasp_calib.calib.evaluation import evaluate_artifact
+    from clasp_calib.calib.evaluation import SETTINGS, evaluate_artifact
     from clasp_calib.common.hashing import sha256_file
     from clasp_calib.report.plots import plot_evaluation
-    from clasp_calib.report.tables import markdown, rows
+    from clasp_calib.report.tables import markdown, rows, score
     from clasp_calib.runtime.schedule import parse_budget
 
     directory = RunDirectory(run)
@@ -94,8 +95,11 @@ def evaluate(
         emit({"report": target, "as_recorded": agrees, **evaluation.as_dict()})
         return
     for result in evaluation.budgets:
-        header, body = rows(result, digits=0)
+        header, body = rows(result, SETTINGS, digits=0)
         show(result.title, header, body)
+        for name, of in result.scores.items():
+            if name not in SETTINGS:
+                say(f"{name}: {MACRO} {score(of[MACRO], digits=1)}")
     if not whole:
         say("not recorded in the artifact: only a whole test split is, and only in a directory of yours")
     elif agrees is not None:

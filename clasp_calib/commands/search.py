@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.artifacts.manifest import ClassChoice
     from clasp_calib.common.samples import Sample
+    from clasp_calib.search.calibrate import Calibration
     from clasp_calib.search.workers import Crew
 
 
@@ -46,6 +47,10 @@ def search(
     out: Annotated[Path | None, typer.Option(help="Artifact directory; default: artifact/ of the run.")] = None,
     per_class: Annotated[int, typer.Option(min=2, help="Calibration samples a class, at most.")] = 2000,
     strategy: Annotated[str, typer.Option(help="race, grid, tpe, two-step or halving.")] = "race",
+    objective: Annotated[
+        str,
+        typer.Option(help="What strategies maximise: metric, nll, or kl (to the unpruned model; no answers needed)."),
+    ] = "metric",
     indifference: Annotated[float, typer.Option(min=0, max=100, help="Race: points that are not worth finding.")] = 0.5,
     first: Annotated[
         int | None, typer.Option(min=1, help="Race, halving: samples before the first are rejected (40, 6).")
@@ -99,6 +104,7 @@ def search(
     """
     from clasp_calib.artifacts.artifact import check_router
     from clasp_calib.artifacts.files import write_artifact
+    from clasp_calib.calib.objective import KL
     from clasp_calib.calib.prompting import PROMPT
     from clasp_calib.common.hashing import sha256_file
     from clasp_calib.report.plots import plot_pareto
@@ -117,7 +123,7 @@ def search(
     if routing:
         check_router(routing, taxonomy.classes, [taxonomy.digest])
     table = samples or directory.labels
-    labelled = _labelled(table, taxonomy.classes, limit, as_json)
+    labelled = _labelled(table, taxonomy.classes, limit, as_json, objective != KL)
     loaded, processor = load(model, device, dtype)
     request = SearchRequest(
         model=model,
@@ -137,6 +143,7 @@ def search(
             strategy, indifference=indifference / 100, first=first, eta=eta, trials=trials, rho=fixed_rho
         ),
         seed=seed,
+        objective=objective,
         storage=storage,
         crew=_crew(engine, workers, threads, ray_address),
         lattice=lattice,
@@ -178,24 +185,7 @@ def search(
         print(json.dumps({"event": "result", "picture": str(picture), **result}))
         return
     for b in budgets:
-        entry = artifact.entry(b.name)
-        show(
-            f"budget {b.name}: {' / '.join(map(str, entry.counts))} tokens, {entry.mean_tokens:.1f} a layer on average",
-            ["class", "mixture", "rho", "selection", "default", "best finalist's gain", "evaluations", "of all"],
-            [
-                [
-                    label,
-                    choice.prototype,
-                    f"{artifact.rho(b.name, label):g}",
-                    _percent(choice.selection),
-                    _percent(choice.selection_default),
-                    _gain(choice),
-                    str(choice.evaluations),
-                    _share(choice, calibration.samples(label)),
-                ]
-                for label, choice in entry.choices.items()
-            ],
-        )
+        _show_budget(artifact, b.name, calibration)
     say(
         "gain on the selection split in points, 95 % interval, and how often luck gives as much; above 5 % it is noise,"
     )
@@ -219,12 +209,12 @@ def _crew(engine: str, workers: int, threads: int | None, ray_address: str | Non
     return Crew(workers, threads, engine == "ray", ray_address)
 
 
-def _labelled(table: Path, classes: tuple[str, ...], limit: int | None, quiet: bool) -> "list[Sample]":
+def _labelled(table: Path, classes: tuple[str, ...], limit: int | None, quiet: bool, answers: bool) -> "list[Sample]":
     """The samples; says which of them take longer, because one forward does not tell their score."""
     from clasp_calib.calib.dataset import load_samples
     from clasp_calib.calib.metrics import generated
 
-    samples = load_samples(table, classes, limit)
+    samples = load_samples(table, classes, limit, answers=answers)
     slow = generated(samples)
     if slow and not quiet:
         told = ", ".join(f"{name}: {count}" for name, count in slow.items())
@@ -248,8 +238,30 @@ def _show_plans(plans: list[dict[str, object]], path: Path, edited: bool, as_jso
     say(f"the space in {path} {'stays as it is' if edited else 'is new'}: edit it and give it back with --space")
 
 
+def _show_budget(artifact: "Artifact", budget: str, calibration: "Calibration") -> None:
+    entry = artifact.entry(budget)
+    show(
+        f"budget {budget}: {' / '.join(map(str, entry.counts))} tokens, {entry.mean_tokens:.1f} a layer on average",
+        ["class", "mixture", "rho", "selection", "default", "best finalist's gain", "evaluations", "of all"],
+        [
+            [
+                label,
+                choice.prototype,
+                f"{artifact.rho(budget, label):g}",
+                _percent(choice.selection),
+                _percent(choice.selection_default),
+                _gain(choice),
+                str(choice.evaluations),
+                _share(choice, calibration.samples(label)),
+            ]
+            for label, choice in entry.choices.items()
+        ],
+    )
+
+
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
+    # Without answers to compare with the final has likelihoods, which are no shares.
+    return "-" if value is None else f"{value:.1%}" if 0 <= value <= 1 else f"{value:.3f}"
 
 
 def _gain(choice: "ClassChoice") -> str:

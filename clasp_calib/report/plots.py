@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clasp_calib.calib.evaluation import SETTINGS, Evaluation
+from clasp_calib.calib.evaluation import Evaluation
 
 
 def plot_evaluation(evaluation: Evaluation, path: Path) -> None:
@@ -13,13 +13,13 @@ def plot_evaluation(evaluation: Evaluation, path: Path) -> None:
     figure = Figure(figsize=(11, 2.8 * len(evaluation.budgets)), layout="constrained")
     panels = figure.subplots(len(evaluation.budgets), 1, squeeze=False)[:, 0]
     for axes, result in zip(panels, evaluation.budgets, strict=True):
-        for number, setting in enumerate(SETTINGS):
-            intervals = result.scores[setting]
-            places = [i + (number - 1.5) * 0.2 for i in range(len(intervals))]
+        width = 0.8 / len(result.scores)
+        for number, (setting, intervals) in enumerate(result.scores.items()):
+            places = [i + (number - (len(result.scores) - 1) / 2) * width for i in range(len(intervals))]
             means = [100 * i.mean for i in intervals.values()]
             below = [100 * max(0.0, i.mean - i.low) for i in intervals.values()]
             above = [100 * max(0.0, i.high - i.mean) for i in intervals.values()]
-            axes.bar(places, means, 0.2, yerr=[below, above], label=setting, error_kw={"lw": 0.8})
+            axes.bar(places, means, width, yerr=[below, above], label=setting, error_kw={"lw": 0.8})
         axes.set_xticks(range(len(result.gain)), list(result.gain))
         axes.set_ylabel("score, %")
         axes.set_title(result.title, fontsize=10)

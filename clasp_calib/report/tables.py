@@ -2,31 +2,34 @@
 
 from collections.abc import Sequence
 
-from clasp_calib.calib.evaluation import SETTINGS, BudgetResult, Evaluation
+from clasp_calib.calib.evaluation import BudgetResult, Evaluation
 from clasp_calib.calib.intervals import Interval
 
 
-def rows(result: BudgetResult, digits: int = 1) -> tuple[list[str], list[list[str]]]:
+def rows(result: BudgetResult, settings: Sequence[str], digits: int = 1) -> tuple[list[str], list[list[str]]]:
     """Header and rows: one a class, then macro, metrics of all samples together, tokens and time.
 
     Args:
         result: of one budget.
+        settings: one column each.
         digits: decimals of scores and differences.
     """
-    header = ["class", *SETTINGS, "calibrated - default"]
+    header = ["class", *settings, "calibrated - default"]
     body = [
         [
             label,
-            *(score(result.scores[setting][label], digits) for setting in SETTINGS),
+            *(score(result.scores[setting][label], digits) for setting in settings),
             points(result.gain[label], digits),
         ]
         for label in result.gain
     ]
     corpus = next(iter(result.corpus.values()), {})
-    body += [[name, *(score(result.corpus[setting][name], digits) for setting in SETTINGS), ""] for name in corpus]
-    body.append(["tokens a layer", *(f"{result.tokens(s):.1f}" for s in SETTINGS), ""])
+    body += [[name, *(score(result.corpus[setting][name], digits) for setting in settings), ""] for name in corpus]
+    body.append(["tokens a layer", *(f"{result.tokens(s):.1f}" for s in settings), ""])
     if result.seconds:
-        body.append(["seconds an answer", *(f"{result.seconds[s]:.3f}" for s in SETTINGS), ""])
+        body.append(
+            ["seconds an answer", *(f"{result.seconds[s]:.3f}" if s in result.seconds else "" for s in settings), ""]
+        )
     return header, body
 
 
@@ -46,7 +49,7 @@ def markdown(evaluation: Evaluation) -> str:
     """All budgets as Markdown tables."""
     parts = []
     for result in evaluation.budgets:
-        parts.append(f"### {result.title}\n\n{table(*rows(result))}")
+        parts.append(f"### {result.title}\n\n{table(*rows(result, tuple(result.scores)))}")
     return "\n\n".join(parts) + "\n"
 
 

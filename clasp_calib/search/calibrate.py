@@ -18,6 +18,7 @@ from clasp_calib.artifacts.study import joined
 from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.evaluator import MAX_NEW_TOKENS, Evaluator, Pruning
 from clasp_calib.calib.metrics import EXACT
+from clasp_calib.calib.objective import METRIC
 from clasp_calib.calib.prompting import Prompter
 from clasp_calib.calib.sources import open_source
 from clasp_calib.common.hashing import sha256_json
@@ -72,6 +73,9 @@ class SearchRequest:
     starts: tuple[int, ...]
     strategy: Strategy
     seed: int
+    objective: str = METRIC
+    """What strategies maximise, see `clasp_calib.calib.objective`; the final is always by the samples' metrics, if it
+    has answers to compare with."""
     storage: str | None = None
     """Optuna's storage; None is a file in the study directory."""
     crew: Crew = ONE_PROCESS
@@ -104,7 +108,7 @@ class Calibration:
         self._parts = divide(request.samples, request.classes, request.per_class, request.seed, request.one_for_all)
         self._features.check([s for part in self._parts.values() for s in (*part.calibration, *part.selection)])
         self._prompter = Prompter(processor, self._adapter.tokens_per_image, request.prompt)
-        self._evaluator = Evaluator(model, self._prompter, self._features)
+        self._evaluator = Evaluator(model, self._prompter, self._features, objective=request.objective)
         self._weights = weights_digest(model)
         check_place(request.artifact)
         self._previous = read_artifact(request.artifact) if (request.artifact / MANIFEST).exists() else None
@@ -190,6 +194,7 @@ class Calibration:
             identity={label: self._identity(schedule, label) for label in self._parts},
             strategy=self._request.strategy,
             seed=self._request.seed,
+            objective=self._request.objective,
             refine=self._request.refine,
             journal=journal,
             storage=storage,
@@ -240,8 +245,9 @@ class Calibration:
             prompt=self._request.prompt,
             cache=self._request.cache,
             layers=self._features.layers,
-            threads=crew.threads or max(1, torch.get_num_threads() // crew.workers),
+            threads=crew.threads or (1 if crew.ray else max(1, torch.get_num_threads() // crew.workers)),
             weights=self._weights,
+            objective=self._request.objective,
         )
 
     def _identity(self, schedule: Schedule, label: str) -> dict[str, Any]:
@@ -267,6 +273,7 @@ class Calibration:
             "schedule": [schedule.tokens, schedule.layers, list(schedule.starts), list(schedule.counts)],
             "space": self._space.digest,
             "samples": sha256_json(samples),
+            "objective": self._request.objective,
         }
 
     def _assemble(
@@ -285,7 +292,7 @@ class Calibration:
             space=self._space.digest,
             taxonomy=request.taxonomy_hash,
             strategy=describe(request.strategy),
-            metric=", ".join(sorted(metrics)),
+            metric=", ".join([*([] if request.objective == METRIC else [request.objective]), *sorted(metrics)]),
             seed=request.seed,
             versions=versions(),
         )

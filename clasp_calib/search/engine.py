@@ -50,6 +50,8 @@ class Choice:
     """Of the leader; ``None`` if it is the default, or if there were no selection samples."""
     evaluations: int
     """One candidate on one sample each."""
+    comparable: bool = True
+    """Whether scores on both splits are of one kind."""
     refined: int | None = None
     """The candidate that coordinate search made of the strategy's winner, if it was asked to and found one."""
     refinement: Gain | None = None
@@ -74,8 +76,9 @@ class Choice:
 
     @property
     def best(self) -> Candidate:
-        """The leader or the default, whichever has the higher mean over both splits, whatever luck may have done."""
-        pooled = {c: _mean([*self.courses[c].calibration, *self.courses[c].selection]) for c in (DEFAULT, self.leader)}
+        """The leader or the default, whichever has the higher mean, whatever luck may have done."""
+        both = (self.courses[DEFAULT], self.courses[self.leader])
+        pooled = {c: _pooled(of, self.comparable) for c, of in zip((DEFAULT, self.leader), both, strict=True)}
         return self.courses[max(pooled, key=lambda c: (pooled[c], c == DEFAULT))].candidate
 
     @property
@@ -134,25 +137,29 @@ def search_class(measuring: Measuring, strategy: Strategy, seed: int, refine: bo
     for candidate in ranked:
         measuring.shown.complete(candidates[candidate], _mean(raced[candidate]))
     if len(final):
-        leader = _leader(finalists, raced, final)
+        courses = [Course(candidates[c], tuple(raced[c]), tuple(final[:, place])) for place, c in enumerate(finalists)]
+        pooled = [_pooled(course, measuring.comparable) for course in courses]
+        # The default leads only if it is alone: whether to leave it comes after.
+        leader = max(finalists, key=lambda c: (c != DEFAULT, pooled[finalists.index(c)], -c))
         gain = _gain(finalists, final, leader, measuring, seed) if leader != DEFAULT else None
     else:
         leader, gain = ranked[0], None
     if refined is not None:
         measuring.shown.complete(candidates[refined], _mean(raced[refined]))
     selected = {c: scores[:, place].tolist() for place, c in enumerate(asked)}
-    courses = (Course(one, tuple(raced.get(c, ())), tuple(selected.get(c, ()))) for c, one in enumerate(candidates))
-    choice = Choice(leader, tuple(courses), gain, measuring.evaluations)
+    everyone = tuple(
+        Course(one, tuple(raced.get(c, ())), tuple(selected.get(c, ()))) for c, one in enumerate(candidates)
+    )
+    choice = Choice(leader, everyone, gain, measuring.evaluations, measuring.comparable)
     if refined is None:
         return choice
     gains = scores[:, [-1]] - scores[:, [asked.index(choice.unrefined)]]
     return replace(choice, refined=refined, refinement=_tested(gains, 0, measuring, seed))
 
 
-def _leader(finalists: list[int], raced: dict[int, list[float]], final: NDArray[np.float64]) -> int:
-    """The best finalist over both splits, but the default only if it is alone: whether to leave it comes after."""
-    pooled = {c: _mean([*raced[c], *final[:, place]]) for place, c in enumerate(finalists)}
-    return max(finalists, key=lambda c: (c != DEFAULT, pooled[c], -c))
+def _pooled(course: Course, comparable: bool) -> float:
+    """Mean over both splits; over the selection split alone where scores on the other are of another kind."""
+    return _mean([*course.calibration, *course.selection] if comparable or not course.selection else course.selection)
 
 
 def _gain(finalists: list[int], final: NDArray[np.float64], leader: int, measuring: Measuring, seed: int) -> Gain:

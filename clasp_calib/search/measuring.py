@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.evaluator import Pruning
+from clasp_calib.calib.objective import METRIC
 from clasp_calib.common.samples import Sample
 from clasp_calib.search.confirm import FINALISTS
 from clasp_calib.search.journal import ScoreJournal
@@ -32,6 +33,7 @@ class Measuring:
         calibration: samples that strategies ask about, in their order.
         selection: samples of the final.
         pruning: the budget's schedule and settings.
+        objective: what `observe` gives.
         journal: where scores are kept.
         shown: where they are shown.
         workers: who scores.
@@ -45,6 +47,7 @@ class Measuring:
     calibration: Sequence[Sample]
     selection: Sequence[Sample]
     pruning: Pruning
+    objective: str
     journal: ScoreJournal
     shown: Study
     workers: Workers
@@ -67,6 +70,16 @@ class Measuring:
         self.live = set(range(len(self.candidates)))
         self.space = len(self.candidates)
 
+    @property
+    def decoded(self) -> bool:
+        """Whether the final is decoded and scored by the metrics; without answers it is scored by the objective."""
+        return all(sample.answers for sample in self.selection)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether scores on both splits are of one kind."""
+        return self.objective == METRIC or not self.decoded
+
     def observe(self, samples: range, live: Sequence[int]) -> Observations:
         """What a strategy asks: see `clasp_calib.search.strategies.base`. Samples are asked for in their order."""
         parts = []
@@ -80,11 +93,11 @@ class Measuring:
         )
 
     def final(self, finalists: Sequence[int]) -> NDArray[np.float64]:
-        """Scores ``[n, f]`` on the selection samples, of real answers: decoded token by token."""
+        """Scores ``[n, f]`` on the selection samples: of answers decoded token by token, if there are references."""
         self.live = set(finalists)
         if not self.selection:
             return np.empty((0, len(finalists)))
-        score = self._scored(self.selection, finalists, generate=True).score
+        score = self._scored(self.selection, finalists, generate=self.decoded).score
         self.evaluations += score.size
         return score
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from statistics import NormalDist, fmean
+from statistics import NormalDist, fmean, pstdev
 from threading import Lock
 from typing import Any, Protocol
 
@@ -49,9 +49,15 @@ class Block:
 
     @property
     def interval(self) -> tuple[float, float, float]:
-        """The leader's mean, and a 95 % interval by Wilson's formula: for a look, not for a decision."""
+        """The leader's mean, and a 95 % interval: for a look, not for a decision.
+
+        By Wilson's formula for scores in [0, 1], by the normal one for likelihoods.
+        """
         n, mean = len(self.scores), fmean(self.scores)
         z = NormalDist().inv_cdf(0.975)
+        if not all(0 <= score <= 1 for score in self.scores):
+            half = z * pstdev(self.scores) / math.sqrt(n)
+            return mean, mean - half, mean + half
         middle = (mean + z * z / (2 * n)) / (1 + z * z / n)
         half = z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n)) / (1 + z * z / n)
         return mean, middle - half, middle + half

@@ -36,6 +36,7 @@ class Session:
         identity: class -> all that its scores depend on, but for the strategy and the seed.
         strategy: for every class.
         seed: of the strategy and the final.
+        objective: what strategies maximise.
         refine: tune the strategy's winner further.
         journal: where scores are kept.
         storage: where they are shown.
@@ -50,6 +51,7 @@ class Session:
     identity: Mapping[str, Mapping[str, Any]]
     strategy: Strategy
     seed: int
+    objective: str
     refine: bool
     journal: ScoreJournal
     storage: BaseStorage
@@ -112,6 +114,7 @@ class Session:
             part.calibration,
             part.selection,
             self.pruning,
+            self.objective,
             self.journal,
             shown,
             workers,

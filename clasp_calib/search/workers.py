@@ -18,6 +18,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scores import Scores
@@ -91,6 +93,8 @@ class Recipe:
     """That torch computes with."""
     weights: str
     """Digest of the weights that the search began with."""
+    objective: str
+    """What the evaluator gives."""
 
     def evaluator(self) -> Evaluator:
         """Load the model and make the evaluator.
@@ -98,8 +102,6 @@ class Recipe:
         Raises:
             StudyError: the model here has other weights than the one that the search began with.
         """
-        import torch
-
         from clasp_calib.calib.prompting import Prompter
         from clasp_calib.calib.sources import open_source
         from clasp_calib.runtime.adapters import adapter_for
@@ -114,7 +116,8 @@ class Recipe:
                 "give all machines the same model"
             )
         prompter = Prompter(processor, adapter_for(model).tokens_per_image, self.prompt)
-        return Evaluator(model, prompter, open_source(self.cache, model, processor).at(self.layers))
+        features = open_source(self.cache, model, processor).at(self.layers)
+        return Evaluator(model, prompter, features, objective=self.objective)
 
 
 @lru_cache(maxsize=1)
@@ -205,7 +208,7 @@ class Crew:
     workers: int = 1
     """Processes on this machine; one is this process itself."""
     threads: int | None = None
-    """That each computes with; None shares out what torch would take."""
+    """That each computes with; None shares out what torch would take, and is one on a cluster."""
     ray: bool = False
     """A Ray cluster instead."""
     ray_address: str | None = None
@@ -227,4 +230,6 @@ def crew_for(crew: Crew, evaluator: Evaluator, recipe: Recipe) -> Workers:
         from clasp_calib.search.cluster import RayWorkers
 
         return RayWorkers(recipe, crew.ray_address)
+    if crew.workers == 1 and crew.threads:
+        torch.set_num_threads(crew.threads)
     return Processes(recipe, crew.workers) if crew.workers > 1 else InProcess(evaluator)

@@ -144,7 +144,7 @@ def test_evaluate_reports_all_settings_and_records_the_scores(finished, copied, 
     result = command("evaluate", *copied.words, "--timed", "0", "--json", "--budget", "6").json
     (found,) = result["budgets"]
     assert (found["budget"], found["counts"], found["seconds"]) == ("6", [7, 4, 3], {})
-    assert list(found["scores"]) == ["unpruned", "default", "random", "calibrated"]
+    assert list(found["scores"]) == ["unpruned", "default", "random", "calibrated", "paper rho", "global"]
     for of in [*found["scores"].values(), found["gain"]]:
         assert set(of) == {"attribute", "counting", "spatial", "macro"}
         assert all(
@@ -158,7 +158,7 @@ def test_evaluate_reports_all_settings_and_records_the_scores(finished, copied, 
     }
     report = (copied.run / "report" / "evaluation-test.md").read_text()
     assert result["report"] == str(copied.run / "report" / "evaluation-test.md")
-    assert "| class | unpruned | default | random | calibrated | calibrated - default |" in report
+    assert "| class | unpruned | default | random | calibrated | paper rho | global | calibrated - default |" in report
     assert (copied.run / "report" / "evaluation-test.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -15,7 +15,7 @@ PRUNING = Pruning(None)
 
 def samples(split, count, pictures=None):
     """Samples ``split/0`` ...; each has a picture of its own, or they share some."""
-    return tuple(Sample(f"{i}", "?", f"{split}-{i % (pictures or count)}", split=split) for i in range(count))
+    return tuple(Sample(f"{i}", "?", f"{split}-{i % (pictures or count)}", ("yes",), split=split) for i in range(count))
 
 
 def candidates(count):
@@ -41,7 +41,7 @@ class Fake:
         return Scores(score, tuple(2 - value for value in score) if self.nll else None)
 
 
-def measuring(root, fake, count=6, calibration=12, selection=12, watcher=None, budget="8"):
+def measuring(root, fake, count=6, calibration=12, selection=12, watcher=None, budget="8", objective="metric"):
     """Everything that `search_class` needs, in a directory; closes the journal of an earlier one."""
     journal = ScoreJournal(root)
     journal.begin("study", "setup")
@@ -53,6 +53,7 @@ def measuring(root, fake, count=6, calibration=12, selection=12, watcher=None, b
         samples("calibration", calibration),
         samples("selection", selection) if isinstance(selection, int) else selection,
         PRUNING,
+        objective,
         journal,
         Study(open_storage(f"{FILE}{root / 'journal.log'}"), "shown", (0, 1)),
         InProcess(fake),

@@ -304,3 +304,12 @@ def test_a_plan_says_how_long_it_takes(bench, request_):
     assert more["evaluations at most"] > few["evaluations at most"]
     assert few["minutes at most"] >= 0
     assert few["strategy"] == "halving, first 2, eta 2"
+
+
+@pytest.mark.parametrize("objective", ["nll", "kl"])
+def test_likelihoods_may_be_maximised(bench, request_, objective):
+    artifact = last(calibration(bench, request_, objective=objective), BUDGET)
+    assert artifact.manifest.provenance["50%"].metric == f"{objective}, exact"
+    for label in ("attribute", "counting"):
+        choice = artifact.entry("50%").choices[label]
+        assert choice.calibration < 0 <= choice.selection

@@ -1,5 +1,8 @@
 """One class's search: what is chosen on which evidence, and that nothing is measured twice."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,8 +87,6 @@ def test_the_interval_of_the_gain_is_the_bootstrap_by_picture(tmp_path):
     choice = search(tmp_path, Fake(worth), 2, Grid())
     final, default = (choice.courses[c].selection for c in (1, 0))
     gains = [one - other for one, other in zip(final, default, strict=True)]
-    import numpy as np
-
     assert choice.gain.interval == interval(np.array(gains), bootstrap_weights(range(12), 0))
 
 
@@ -143,3 +144,22 @@ def test_a_killed_search_measures_nothing_twice_and_chooses_the_same(tmp_path_fa
 def test_a_strategy_bounds_the_evaluations(tmp_path, strategy):
     most = strategy.most(6, 12) + 12 * (FINALISTS + 1)
     assert search(tmp_path, Fake(noise), strategy=strategy).evaluations <= most
+
+
+def test_likelihoods_do_not_count_in_the_final(tmp_path):
+    """Under another objective p2 leads by far, but the final is by the metric, and there p1 is better."""
+    worth = by_split([-9, -2, -0.1], [0, 1, 0.5])
+    assert search(tmp_path / "a", Fake(worth), 3, Grid(), objective="nll").candidate.prototype == "p1"
+    worth = by_split([0.1, 0.8, 0.99], [0, 0.55, 0.5])
+    assert search(tmp_path / "b", Fake(worth), 3, Grid(), objective="metric").candidate.prototype == "p2"
+
+
+def test_without_answers_the_final_is_by_the_objective(tmp_path):
+    class Undecoded(Fake):
+        def scores(self, sample, live, pruning, generate):
+            assert not generate
+            return super().scores(sample, live, pruning, sample.split == "selection")
+
+    bare = tuple(replace(sample, answers=()) for sample in samples("selection", 12))
+    choice = search(tmp_path, Undecoded(by_split([-2, -1], [-3, -1])), 2, Grid(), objective="kl", selection=bare)
+    assert (choice.candidate.prototype, choice.selection, choice.selection_default) == ("p1", -1, -3)

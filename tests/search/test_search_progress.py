@@ -52,6 +52,11 @@ def test_the_table_has_a_row_a_class(tmp_path):
     assert "8       object        p1/rho=0.5  100.0 [75.8, 100.0]  63           54%     done" in text
 
 
+def test_the_interval_of_likelihoods_is_not_that_of_shares():
+    block = Block(samples=4, left=1, leader="a", scores=(-2.0, -4.0, -2.0, -4.0), evaluations=4)
+    assert block.interval == pytest.approx((-3, -3 - 0.98, -3 + 0.98), abs=0.001)
+
+
 def test_the_time_left_is_told_from_what_was_measured_and_not_from_what_was_resumed():
     live, of = LiveTable(), Outline("8", "object", candidates=10, samples=100, final=40)
     live.begin(of, 50)
