@@ -41,10 +41,10 @@ def doctor(run: RunOption = DEFAULT_RUN, as_json: JsonOption = False) -> None:
     """
     versions = {name: _version(name) for name in REQUIRED}
     missing = {name: use for name, use in OPTIONAL.items() if find_spec(name) is None}
-    devices = _devices() if versions["torch"] else []
+    devices = _devices() if versions.get("torch") else []
     model = _embedded()
     free = shutil.disk_usage(_existing(RunDirectory(run))).free
-    mixing = _mixing() if versions["torch"] and versions["numpy"] else None
+    mixing = _mixing() if versions.get("torch") and versions.get("numpy") else None
     lacking = [name for name, found in versions.items() if found is None]
     result = {
         "python": sys.version.split()[0],

@@ -205,7 +205,7 @@ def _crew(engine: str, workers: int, threads: int | None, ray_address: str | Non
     if engine not in ("local", "ray"):
         raise InputError(f"unknown engine {engine!r}; expected local or ray")
     if engine == "local" and ray_address is not None:
-        raise InputError(f"--ray-address {ray_address} is for --engine ray")
+        raise InputError(f"--ray-address {ray_address} is for --engine ray; add it, or leave the address out")
     return Crew(workers, threads, engine == "ray", ray_address)
 
 

@@ -4,12 +4,16 @@ All machines must see the model, the cache and the pictures under the same paths
 """
 
 import logging
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from clasp_calib.calib.scores import Scores
 from clasp_calib.common.errors import InputError, StudyError
 from clasp_calib.search.workers import ATTEMPTS, Recipe, Task, score_by_recipe
+
+KNOCK = 10.0
+"""Seconds after which a cluster that does not answer is not there."""
 
 
 class RayWorkers:
@@ -32,6 +36,7 @@ class RayWorkers:
         self._ray = ray
         self._joined = not ray.is_initialized()
         if self._joined:
+            _reach(address)
             try:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             except (ConnectionError, ValueError, RuntimeError) as error:
@@ -66,3 +71,13 @@ class RayWorkers:
         """Leave the cluster."""
         if self._joined:
             self._ray.shutdown()
+
+
+def _reach(address: str | None) -> None:
+    """Knock before Ray does, which waits for minutes where nobody answers."""
+    place, found, port = (address or "").removeprefix("ray://").rpartition(":")
+    if found and port.isdigit():
+        try:
+            socket.create_connection((place, int(port)), timeout=KNOCK).close()
+        except OSError as error:
+            raise InputError(f"no Ray cluster at {address!r} ({error}); give its --ray-address") from error

@@ -16,6 +16,7 @@ from slow_ranking import order
 from test_btp import reference_stage
 from test_dart import reference as reference_dart
 from test_sparsevlm import reference_recycle
+from tiny_models import tiny_batch, tiny_llava
 
 from clasp_calib.baselines.btp import spread
 from clasp_calib.baselines.registry import method
@@ -163,6 +164,19 @@ def test_ids_and_kept_tokens_equal_the_slow_decoder(name, model):
     assert ids == [expected]
 
 
+def test_dart_compares_what_the_final_norm_makes():
+    """Its weights are all 1 in the models above, which leaves cosines as they are."""
+    model = tiny_llava(seed=4)
+    with torch.no_grad():
+        model.model.language_model.norm.weight.copy_(torch.linspace(-3, 3, model.config.text_config.hidden_size))
+    row = tiny_batch(model, texts=[(3, 7)])
+    with method("dart")(model, budget=BUDGET) as run:
+        ids = generated(model, row, TOKENS)
+    expected, kept = reference_ids(model, row, *REFERENCES["dart"], run.method)
+    assert [stage.kept(0) for stage in run.stats.stages] == kept
+    assert ids == [expected]
+
+
 def in_two_calls(model, row, first):
     """Logits of a prompt whose first tokens, before any picture, come in a call of their own."""
     ids, mask = row["input_ids"], row["attention_mask"]
@@ -234,7 +248,5 @@ def test_budgets_are_met_in_the_published_shape(name, budget, deep):
 @pytest.fixture(scope="module")
 def deep():
     """576 tokens and 32 layers, as narrow as can be."""
-    from tiny_models import tiny_batch, tiny_llava
-
     model = tiny_llava(decoder_layers=32, image_size=336, vision_layers=2)
     return model, tiny_batch(model, texts=[(3, 7)])

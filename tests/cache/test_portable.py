@@ -3,11 +3,13 @@
 import errno
 import fcntl
 import json
+import mmap
 import os
 import subprocess
 import sys
 
 import h5py
+import numpy as np
 import pytest
 from store_support import ENCODER, LAYERS, features, key_of, put, same, writer
 
@@ -92,7 +94,10 @@ def test_a_direct_cache_on_a_network_is_read_without_a_map_and_not_written(netwo
     filesystem.MOUNTS = local
     reader = FeatureStore.open(network)
     [view] = reader.views(key_of(1), [3])
-    assert view.data_LTC.base is None or view.data_LTC.flags.owndata
+    held = view.data_LTC
+    while isinstance(held, np.ndarray) and held.base is not None:
+        held = held.base
+    assert not isinstance(held, mmap.mmap)
     assert same(reader, 1)
     with pytest.raises(CacheError, match=r"can be read but not written to on the file system nfs4"):
         writer(network)

@@ -71,12 +71,6 @@ def new_picture(place):
     label(image="new.png")(place)
 
 
-def text_as_picture(place):
-    """A text file where a picture should be."""
-    (place.run / "text.png").write_text("no picture")
-    label(image="text.png")(place)
-
-
 def only(split):
     """The labels of one split."""
 

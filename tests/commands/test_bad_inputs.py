@@ -18,7 +18,6 @@ from bad_inputs import (
     removed,
     rows,
     text,
-    text_as_picture,
     text_model,
 )
 from ready_runs import copy_of
@@ -110,12 +109,6 @@ CASES = {
     "unknown device": (CACHE + " --device tpu9", None, r"cannot use the device 'tpu9' \(.*\); try --device cpu"),
     "layers no numbers": (CACHE + " --layers x,y", None, "takes 'auto' or numbers such as 3,9,15,23; got 'x,y'"),
     "layers too high": (CACHE + " --layers 3,5", None, r"cannot cache the layers \[3, 5\]; expected some of 0"),
-    "picture missing": (CACHE, label(image="gone.png"), r"1 pictures cannot be read \(.*gone\.png.*mend these files"),
-    "picture unreadable": (
-        CACHE,
-        text_as_picture,
-        r"1 pictures cannot be read \(.*text\.png: cannot identify.*mend these",
-    ),
     "no pictures": (
         "cache-features --run {new} --model {model} --samples {bad}",
         rows({"image": None}),

@@ -109,7 +109,7 @@ def test_a_mistake_of_ours_is_not_disguised(command, monkeypatch, finished):
 
 
 def test_an_interrupted_command_says_that_it_goes_on(command, monkeypatch, begun, finished, tmp_path):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Evaluator, "scores", interrupted)

@@ -228,7 +228,7 @@ def test_scores_of_other_settings_are_not_taken_up(bench, request_, tmp_path, ch
     changed = {
         "answers": lambda: {"samples": (replace(samples[0], answers=("no",)), *samples[1:])},
         "split": lambda: {"samples": (replace(samples[0], split="selection"), *samples[1:])},
-        "metric": lambda: {"samples": (replace(samples[0], metric="yes_no"), *samples[1:])},
+        "metric": lambda: {"samples": (replace(samples[0], metric="exact_match"), *samples[1:])},
         "picture": lambda: {"samples": (replace(samples[0], image=samples[1].image), *samples[1:])},
         "race": lambda: {"strategy": Halving(first=3)},
         "space": lambda: {"space": None},
