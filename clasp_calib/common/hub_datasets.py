@@ -38,6 +38,7 @@ def read_dataset(source: Path, split: str | None, pictures: Path, limit: int | N
         InputError: datasets is not installed; the place holds no dataset, or cannot be reached; or the split is unknown
             or not given.
     """
+    _check_place(source)
     try:
         import datasets
     except ImportError as error:
@@ -68,18 +69,25 @@ def read_dataset(source: Path, split: str | None, pictures: Path, limit: int | N
     return table
 
 
-def _loaded(datasets: Any, source: Path) -> Any:
+def _check_place(source: Path) -> None:
     if source.is_dir():
         if not any((source / mark).is_file() for mark in _MARKS):
             raise InputError(
                 f"{source} is a directory without {' or '.join(_MARKS)}; give one that datasets' save_to_disk made, or "
                 "a sample file"
             )
+    elif _HUB.match(str(source)) is None:
+        raise InputError(
+            f"{source} is neither a file nor a directory, nor of the form org/name@revision; give one of these"
+        )
+
+
+def _loaded(datasets: Any, source: Path) -> Any:
+    if source.is_dir():
         load, words = datasets.load_from_disk, {"dataset_path": str(source)}
     else:
         found = _HUB.match(str(source))
-        if found is None:
-            raise InputError(f"{source} is neither a file nor a directory, nor of the form org/name@revision")
+        assert found is not None
         load, words = datasets.load_dataset, {"path": found["name"], "revision": found["revision"]}
     try:
         return load(**words)
