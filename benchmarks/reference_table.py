@@ -100,7 +100,7 @@ def command(*arguments: str) -> dict[str, Any]:
 def summary(evaluation: Mapping[str, Any]) -> str:
     """Macro scores of all budgets as a Markdown table."""
     lines = [
-        "Macro accuracy on the embedded benchmark's test split, percent with 95 % intervals; by class, with tokens and "
+        "Macro accuracy on the embedded benchmark's test split, percent with 95 % intervals; by class, with tokens and",
         "times, in [docs/results.md](docs/results.md), as `make bench` measured it:",
         "",
         f"| budget | {' | '.join(SETTINGS)} | calibrated - default |",
