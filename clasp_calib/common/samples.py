@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from clasp_calib.common.errors import InputError
 
 CLASSES = ("object", "attribute", "text", "scene", "spatial", "counting", "action", "function", "default")
-SPLITS = ("train", "calibration", "selection", "test")
+SPLITS = ("train", "calibration", "selection", "test", "challenge")
 FORMATS = (".parquet", ".jsonl", ".csv")
 
 

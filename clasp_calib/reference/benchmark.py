@@ -7,6 +7,7 @@ of every sample table, ``images/`` as PNG, and ``contact-sheet.png`` to look at.
 import argparse
 import json
 import random
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,20 @@ from PIL import Image
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.progress import track
 from clasp_calib.common.samples import write_table
-from clasp_calib.reference.questions import Question, questions_about
-from clasp_calib.reference.scenes import Scene, draw_scene
+from clasp_calib.common.scripts import ended
+from clasp_calib.reference import wordings
+from clasp_calib.reference.questions import Question, draw_family, questions_about
+from clasp_calib.reference.scenes import CHALLENGE, ORDINARY, Scene, draw_scene
 from clasp_calib.reference.vocabulary import IMAGE_SIZE
 
-VERSION = "1"
-FIRST_SEED = {"train": 0, "calibration": 10_000_000, "selection": 20_000_000, "test": 30_000_000}
+VERSION = "2"
+FIRST_SEED = {
+    "train": 0,
+    "calibration": 10_000_000,
+    "selection": 20_000_000,
+    "test": 30_000_000,
+    "challenge": 40_000_000,
+}
 """Seeds of a split's scenes start here; the splits never meet."""
 PICTURES = {"calibration": 40, "selection": 24, "test": 60}
 """Pictures of each split in the default benchmark."""
@@ -38,17 +47,23 @@ _COLUMNS = pa.schema(
         ("gold_intent", pa.string()),
         ("gold_class", pa.string()),
         ("family", pa.string()),
+        ("difficulty", pa.string()),
     ]
 )
 
 
+def split_scene(split: str, number: int) -> Scene:
+    """A split's scene of this number; those of ``challenge`` are fuller and smaller written than in training."""
+    return draw_scene(FIRST_SEED[split] + number, CHALLENGE if split == "challenge" else ORDINARY)
+
+
 def scene_questions(scene: Scene) -> list[Question]:
-    """One question of each class that the scene can answer, drawn by the scene's seed."""
+    """One question of each class that the scene can answer, drawn by the scene's seed, in wordings held out."""
     rng = random.Random(f"questions-{scene.seed}")
-    by_class: dict[str, list[Question]] = {}
-    for question in questions_about(scene, rng):
-        by_class.setdefault(question.label, []).append(question)
-    return [rng.choice(of) for of in by_class.values()]
+    by_class: dict[str, dict[str, list[Question]]] = {}
+    for question in questions_about(scene, rng, wordings.HELD_OUT):
+        by_class.setdefault(question.label, {}).setdefault(question.family, []).append(question)
+    return [rng.choice(of[draw_family(list(of), rng)]) for of in by_class.values()]
 
 
 def write_benchmark(out: Path, pictures: Mapping[str, int] | None = None, file_format: str = "parquet") -> Path:
@@ -70,9 +85,7 @@ def write_benchmark(out: Path, pictures: Mapping[str, int] | None = None, file_f
             f"cannot write splits {sorted(pictures)} as {file_format!r}; "
             f"expected splits of {', '.join(FIRST_SEED)} and one of {', '.join(FORMATS)}"
         )
-    scenes = [
-        (split, draw_scene(FIRST_SEED[split] + number)) for split, count in pictures.items() for number in range(count)
-    ]
+    scenes = [(split, split_scene(split, number)) for split, count in pictures.items() for number in range(count)]
     rows = []
     try:
         (out / "images").mkdir(parents=True, exist_ok=True)
@@ -113,6 +126,7 @@ def _row(split: str, scene: Scene, image: str, question: Question) -> dict[str, 
         "gold_intent": question.intent,
         "gold_class": question.label,
         "family": question.family,
+        "difficulty": question.difficulty,
     }
 
 
@@ -121,12 +135,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--format", choices=FORMATS, default="parquet", dest="file_format")
-    for split, count in PICTURES.items():
+    for split in FIRST_SEED:
+        count = PICTURES.get(split, 0)
         parser.add_argument(f"--{split}", type=int, default=count, help=f"pictures (default {count})")
     arguments = parser.parse_args()
-    pictures = {split: getattr(arguments, split) for split in PICTURES}
+    pictures = {split: getattr(arguments, split) for split in FIRST_SEED}
     print(write_benchmark(arguments.out, pictures, arguments.file_format))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(ended(main))

@@ -1,4 +1,4 @@
-"""How a thing, a person, a sign, an arrow and a background are drawn. No layout, no randomness of its own."""
+"""How things, people, signs, arrows, clutter and backgrounds are drawn. No layout, no randomness of its own."""
 
 import math
 import random
@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from clasp_calib.reference.vocabulary import COLORS, IMAGE_SIZE, PATCH
@@ -16,6 +17,7 @@ Box = tuple[int, int, int, int]
 
 INK: Color = (20, 20, 20)
 PAPER: Color = (250, 250, 240)
+PLATE: Color = (255, 225, 120)
 SKIN: Color = (240, 200, 160)
 ARROW: Color = (255, 0, 200)
 GROUND: dict[str, tuple[Color, Color]] = {
@@ -24,6 +26,7 @@ GROUND: dict[str, tuple[Color, Color]] = {
     "street": ((190, 200, 210), (110, 110, 115)),
     "room": ((225, 205, 185), (160, 115, 80)),
     "snow": ((200, 215, 230), (238, 240, 245)),
+    "desert": ((250, 205, 140), (225, 160, 80)),
 }
 NIGHT = 0.42
 
@@ -160,6 +163,55 @@ def _umbrella(pen: Pen) -> None:
     pen.arc((0.5, 0.8, 0.74, 0.98), 0, 180, width=3)
 
 
+def _lamp(pen: Pen) -> None:
+    pen.line(0.5, 0.45, 0.5, 0.9, width=4)
+    pen.polygon(((0.3, 0.05), (0.7, 0.05), (0.95, 0.5), (0.05, 0.5)))
+    pen.rectangle(0.25, 0.88, 0.75, 0.98, INK)
+
+
+def _clock(pen: Pen) -> None:
+    pen.rectangle(0.02, 0.02, 0.98, 0.98, INK)
+    pen.ellipse(0.08, 0.08, 0.92, 0.92)
+    pen.line(0.5, 0.5, 0.5, 0.18, width=3)
+    pen.line(0.5, 0.5, 0.75, 0.5, width=3)
+
+
+def _bell(pen: Pen) -> None:
+    pen.polygon(((0.5, 0.02), (0.72, 0.2), (0.78, 0.6), (0.98, 0.8), (0.02, 0.8), (0.22, 0.6), (0.28, 0.2)))
+    pen.ellipse(0.38, 0.78, 0.62, 0.98, INK)
+
+
+def _boat(pen: Pen) -> None:
+    pen.line(0.5, 0.02, 0.5, 0.65, width=3)
+    pen.polygon(((0.56, 0.05), (0.95, 0.55), (0.56, 0.55)))
+    pen.polygon(((0, 0.65), (1, 0.65), (0.8, 0.97), (0.2, 0.97)))
+
+
+def _bed(pen: Pen) -> None:
+    pen.line(0.05, 0.15, 0.05, 0.95, width=5)
+    pen.rectangle(0.05, 0.5, 0.97, 0.78)
+    pen.rectangle(0.1, 0.34, 0.36, 0.52, PAPER)
+    pen.line(0.95, 0.5, 0.95, 0.95, width=5)
+
+
+def _hat(pen: Pen) -> None:
+    pen.rectangle(0.25, 0.12, 0.75, 0.75)
+    pen.rectangle(0.25, 0.58, 0.75, 0.72, INK)
+    pen.ellipse(0, 0.7, 1, 0.95)
+
+
+def _scissors(pen: Pen) -> None:
+    pen.line(0.2, 0.02, 0.65, 0.65, width=4)
+    pen.line(0.8, 0.02, 0.35, 0.65, width=4)
+    pen.ellipse(0.08, 0.6, 0.46, 0.98)
+    pen.ellipse(0.54, 0.6, 0.92, 0.98)
+
+
+def _flag(pen: Pen) -> None:
+    pen.line(0.12, 0.02, 0.12, 0.98, width=4)
+    pen.polygon(((0.14, 0.05), (0.97, 0.12), (0.97, 0.62), (0.14, 0.55)))
+
+
 _SPRITES = {
     "ball": _ball,
     "box": _box,
@@ -173,13 +225,66 @@ _SPRITES = {
     "fish": _fish,
     "book": _book,
     "umbrella": _umbrella,
+    "lamp": _lamp,
+    "clock": _clock,
+    "bell": _bell,
+    "boat": _boat,
+    "bed": _bed,
+    "hat": _hat,
+    "scissors": _scissors,
+    "flag": _flag,
 }
 
 
-def draw_thing(draw: ImageDraw.ImageDraw, kind: str, color: str, box: Box) -> None:
-    """Draw one thing into its square box."""
+def draw_thing(image: Image.Image, kind: str, color: str, pattern: str, box: Box) -> None:
+    """Draw one thing into its square box; its pattern covers what has its colour."""
     x, y, size, _ = box
-    _SPRITES[kind](Pen(draw, x, y, size, COLORS[color]))
+    fill = COLORS[color]
+    _SPRITES[kind](Pen(ImageDraw.Draw(image), x, y, size, fill))
+    if pattern == "plain":
+        return
+    area = (x, y, x + size, y + size)
+    drawn = np.asarray(image.crop(area)).copy()
+    rows, columns = np.indices(drawn.shape[:2])
+    marked = rows % 4 < 2 if pattern == "striped" else (rows % 5 < 2) & (columns % 5 < 2)
+    drawn[marked & (drawn == fill).all(-1)] = INK if sum(fill) > 330 else PAPER
+    image.paste(Image.fromarray(drawn), area)
+
+
+def draw_clutter(draw: ImageDraw.ImageDraw, shape: int, shade: Color, box: Box) -> None:
+    """Draw something that no question is about: a stone, a bush, a post or a puddle."""
+    x, y, width, height = box
+    inner = [x + 1, y + 1, x + width - 2, y + height - 2]
+    dark: Color = (shade[0] // 2, shade[1] // 2, shade[2] // 2)
+    if shape == 0:
+        draw.polygon([(x + 1, y + height - 2), (x + width // 3, y + 2), (x + width - 2, y + height - 2)], shade, dark)
+    elif shape == 1:
+        draw.ellipse(inner, shade, dark)
+        draw.ellipse([x + width // 3, y + 1, x + width - 2, y + height // 2], shade, dark)
+    elif shape == 2:
+        draw.rectangle([x + width // 2 - 3, y + 1, x + width // 2 + 3, y + height - 2], shade, dark)
+    else:
+        draw.arc(inner, 0, 300, dark, 2)
+
+
+def draw_weather(draw: ImageDraw.ImageDraw, weather: str, box: Box) -> None:
+    """Draw the sun or a cloud, 28 x 28 pixels: with nothing, rain, snow or lightning under it."""
+    x, y, _, _ = box
+    if weather == "sunny":
+        draw.ellipse([x + 5, y + 5, x + 22, y + 22], (255, 215, 0), (200, 120, 0), 2)
+        for a, b, c, d in ((13, 0, 13, 4), (13, 23, 13, 27), (0, 13, 4, 13), (23, 13, 27, 13)):
+            draw.line([x + a, y + b, x + c, y + d], (200, 120, 0), 3)
+        return
+    for a, b, c, d in ((1, 6, 14, 17), (12, 6, 26, 17), (6, 0, 20, 15)):
+        draw.ellipse([x + a, y + b, x + c, y + d], (120, 125, 135))
+    for left in (5, 13, 21):
+        if weather == "rainy":
+            draw.line([x + left + 3, y + 18, x + left - 1, y + 27], (0, 90, 220), 3)
+        elif weather == "snowy":
+            draw.ellipse([x + left - 2, y + 20, x + left + 3, y + 25], (255, 255, 255), (90, 90, 90))
+    if weather == "stormy":
+        bolt = [(14, 15), (7, 22), (13, 22), (9, 28), (20, 20), (14, 20), (18, 15)]
+        draw.polygon([(x + a, y + b) for a, b in bolt], (255, 230, 0), (120, 60, 0))
 
 
 def draw_person(draw: ImageDraw.ImageDraw, color: str, box: Box, action: str, side: int) -> None:
@@ -224,21 +329,21 @@ def draw_arrow(draw: ImageDraw.ImageDraw, box: Box, direction: tuple[int, int]) 
 
 
 @cache
-def _font(name: str) -> ImageFont.FreeTypeFont:
+def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
     # matplotlib ships DejaVu, so the same glyphs are drawn on every machine.
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), PATCH)
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
 
 
-FONTS = ("DejaVuSansMono-Bold.ttf", "DejaVuSansMono.ttf")
+FONTS = ("DejaVuSansMono-Bold.ttf", "DejaVuSansMono.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif-Bold.ttf")
 
 
-def draw_sign(draw: ImageDraw.ImageDraw, text: str, box: Box, font: str) -> None:
-    """Write ``text`` on a plate, one character a patch."""
+def draw_sign(draw: ImageDraw.ImageDraw, text: str, box: Box, font: str, size: int, paper: Color) -> None:
+    """Write ``text`` on a plate, one character a patch, in a font of ``size`` pixels."""
     x, y, width, height = box
-    draw.rectangle([x, y, x + width - 1, y + height - 1], fill=PAPER)
+    draw.rectangle([x, y, x + width - 1, y + height - 1], fill=paper)
     for i, character in enumerate(text):
         center = (x + PATCH * i + PATCH // 2, y + PATCH // 2)
-        draw.text(center, character, fill=(10, 10, 10), font=_font(font), anchor="mm")
+        draw.text(center, character, fill=(10, 10, 10), font=_font(font, size), anchor="mm")
 
 
 def draw_background(rng: random.Random, place: str, time: str) -> Image.Image:
@@ -267,6 +372,9 @@ def draw_background(rng: random.Random, place: str, time: str) -> Image.Image:
     elif place == "street":
         for x in range(rng.randint(-20, 0), IMAGE_SIZE, 44):
             draw.rectangle([x, horizon + 70, x + 22, horizon + 74], fill=dim((255, 255, 255), 0.9))
+    elif place == "desert":
+        for x in range(rng.randint(-30, 0), IMAGE_SIZE, 70):
+            draw.polygon([(x, horizon), (x + 35, horizon - 16), (x + 70, horizon)], fill=dim(ground, 0.9))
     elif place == "room":
         for x in range(rng.randint(0, 20), IMAGE_SIZE, 28):
             draw.line([x, 0, x, horizon], fill=dim(sky, 0.88), width=3)

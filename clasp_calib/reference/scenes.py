@@ -1,4 +1,7 @@
-"""A scene from a seed: which things, where, doing what. Everything lies on the grid of 14-pixel patches."""
+"""A scene from a seed: which things, where, doing what.
+
+Everything has its place on the grid of 14-pixel patches; things are drawn up to two pixels off it.
+"""
 
 import random
 from dataclasses import dataclass
@@ -6,16 +9,17 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw
 
 from clasp_calib.reference import drawing
-from clasp_calib.reference.drawing import Box
+from clasp_calib.reference.drawing import Box, Color
 from clasp_calib.reference.vocabulary import (
     ACTIONS,
     COLORS,
     IMAGE_SIZE,
     KINDS,
     PATCH,
+    PATTERNS,
     PLACES,
-    SIZES,
     TIMES,
+    WEATHERS,
     WORDS,
 )
 
@@ -25,13 +29,30 @@ STEPS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 
 
 @dataclass(frozen=True)
+class Style:
+    """How much a picture shows, and how small it is written; ranges are inclusive."""
+
+    things: tuple[int, int]
+    clutter: tuple[int, int]
+    font_sizes: tuple[int, ...]
+    shift: int
+    """Pixels that a thing may be off the grid."""
+
+
+ORDINARY = Style(things=(20, 24), clutter=(14, 26), font_sizes=(12, 13, 14), shift=2)
+CHALLENGE = Style(things=(26, 31), clutter=(26, 36), font_sizes=(9, 10, 11), shift=4)
+
+
+@dataclass(frozen=True)
 class Thing:
     """An object of the benchmark."""
 
     kind: str
     color: str
     size: str
+    pattern: str
     box: Box
+    shift: tuple[int, int]
 
     @property
     def center(self) -> tuple[float, float]:
@@ -53,10 +74,11 @@ class Person:
 
 @dataclass(frozen=True)
 class Sign:
-    """A plate with a word or a two-digit number."""
+    """A sign with a word, or a plate with a two-digit number."""
 
     text: str
     font: str
+    size: int
     box: Box
 
 
@@ -70,27 +92,46 @@ class Arrow:
 
 
 @dataclass(frozen=True)
+class Clutter:
+    """Something that no question is about."""
+
+    shape: int
+    shade: Color
+    box: Box
+
+
+@dataclass(frozen=True)
 class Scene:
     """All there is to know about one picture."""
 
     seed: int
     place: str
     time: str
+    weather: str
+    weather_box: Box
     things: tuple[Thing, ...]
     person: Person | None
     sign: Sign | None
+    plate: Sign | None
     arrow: Arrow | None
+    clutter: tuple[Clutter, ...]
 
     def picture(self) -> Image.Image:
         """The picture, RGB, 336 x 336."""
         image = drawing.draw_background(random.Random(f"background-{self.seed}"), self.place, self.time)
         draw = ImageDraw.Draw(image)
+        for piece in self.clutter:
+            drawing.draw_clutter(draw, piece.shape, piece.shade, piece.box)
+        drawing.draw_weather(draw, self.weather, self.weather_box)
         for thing in self.things:
-            drawing.draw_thing(draw, thing.kind, thing.color, thing.box)
+            x, y, width, height = thing.box
+            box = (x + thing.shift[0], y + thing.shift[1], width, height)
+            drawing.draw_thing(image, thing.kind, thing.color, thing.pattern, box)
         if self.person:
             drawing.draw_person(draw, self.person.color, self.person.box, self.person.action, self.person.side)
-        if self.sign:
-            drawing.draw_sign(draw, self.sign.text.upper(), self.sign.box, self.sign.font)
+        for sign, paper in ((self.sign, drawing.PAPER), (self.plate, drawing.PLATE)):
+            if sign:
+                drawing.draw_sign(draw, sign.text.upper(), sign.box, sign.font, sign.size, paper)
         if self.arrow:
             drawing.draw_arrow(draw, self.arrow.box, self.arrow.direction)
         return image
@@ -101,52 +142,68 @@ class _Floor:
 
     def __init__(self, rng: random.Random):
         self.rng = rng
-        self.used: list[Box] = []
-
-    def free(self, box: Box) -> bool:
-        x, y, width, height = box
-        inside = x >= 0 and y >= 0 and x + width <= IMAGE_SIZE and y + height <= IMAGE_SIZE
-        return inside and all(x + width <= a or a + w <= x or y + height <= b or b + h <= y for a, b, w, h in self.used)
+        self.used: set[tuple[int, int]] = set()
 
     def take(self, box: Box) -> bool:
-        if not self.free(box):
+        x, y, width, height = box
+        if x < 0 or y < 0 or x + width > IMAGE_SIZE or y + height > IMAGE_SIZE:
             return False
-        self.used.append(box)
+        cells = {(a, b) for a in range(x, x + width, PATCH) for b in range(y, y + height, PATCH)}
+        if cells & self.used:
+            return False
+        self.used |= cells
         return True
 
-    def place(self, width: int, height: int, tries: int = 60) -> Box | None:
+    def place(self, width: int, height: int, lowest: int = IMAGE_SIZE, tries: int = 60) -> Box | None:
+        """A free box whose top is above ``lowest`` pixels."""
         for _ in range(tries):
             x = self.rng.randint(0, (IMAGE_SIZE - width) // PATCH) * PATCH
-            y = self.rng.randint(0, (IMAGE_SIZE - height) // PATCH) * PATCH
+            y = self.rng.randint(0, min(IMAGE_SIZE - height, lowest) // PATCH) * PATCH
             if self.take((x, y, width, height)):
                 return x, y, width, height
         return None
 
 
-def draw_scene(seed: int) -> Scene:
-    """The scene of a seed; the same seed always gives the same scene."""
+def draw_scene(seed: int, style: Style = ORDINARY) -> Scene:
+    """The scene of a seed; the same seed and style always give the same scene."""
     rng = random.Random(seed)
     floor = _Floor(rng)
-    place, time = rng.choice(PLACES), rng.choice(TIMES)
-    kinds = rng.sample(KINDS, rng.randint(4, 7))
-    colors = rng.sample(list(COLORS), rng.randint(4, 7))
+    place, time, weather = rng.choice(PLACES), rng.choice(TIMES), rng.choice(WEATHERS)
+    icon = floor.place(2 * PATCH, 2 * PATCH, lowest=6 * PATCH)
+    assert icon, "the first box always finds a place"
     things: list[Thing] = []
-    person = _person(rng, floor, kinds, colors) if rng.random() < 0.6 else None
+    person = _person(rng, floor) if rng.random() < 0.9 else None
     if person and person.target:
         things.append(person.target)
-    for _ in range(rng.randint(4, 8)):
-        size = rng.choice(SIZES)
-        box = floor.place(SIDE[size], SIDE[size])
-        if box:
-            things.append(Thing(rng.choice(kinds), rng.choice(colors), size, box))
-    sign = _sign(rng, floor) if rng.random() < 0.85 else None
-    arrow = _arrow(rng, floor, things) if rng.random() < 0.5 else None
-    return Scene(seed, place, time, tuple(things), person, sign, arrow)
+    sign = _sign(rng, floor, style, rng.choice(WORDS)) if rng.random() < 0.9 else None
+    plate = _sign(rng, floor, style, str(rng.randint(10, 99))) if rng.random() < 0.9 else None
+    # Some kinds are left out and some come often, so that counts and single things both occur.
+    kinds = rng.sample(KINDS, rng.randint(12, 16))
+    often = rng.sample(kinds, 3)
+    for _ in range(rng.randint(*style.things) - len(things)):
+        size = "small" if rng.random() < 0.6 else "large"
+        if box := floor.place(SIDE[size], SIDE[size]):
+            kind = rng.choice(often) if rng.random() < 0.35 else rng.choice(kinds)
+            things.append(_thing(rng, kind, size, box, style.shift))
+    arrow = _arrow(rng, floor, things) if rng.random() < 0.8 else None
+    clutter = []
+    for _ in range(rng.randint(*style.clutter)):
+        width, height = rng.choice(((1, 1), (1, 1), (2, 1), (1, 2), (2, 2)))
+        if box := floor.place(width * PATCH, height * PATCH, tries=20):
+            shade = (rng.randint(60, 190), rng.randint(60, 170), rng.randint(50, 150))
+            clutter.append(Clutter(rng.randrange(4), shade, box))
+    return Scene(seed, place, time, weather, icon, tuple(things), person, sign, plate, arrow, tuple(clutter))
 
 
-def _person(rng: random.Random, floor: _Floor, kinds: list[str], colors: list[str]) -> Person | None:
+def _thing(rng: random.Random, kind: str, size: str, box: Box, shift: int) -> Thing:
+    limit = min(shift, IMAGE_SIZE - box[0] - box[2]), min(shift, IMAGE_SIZE - box[1] - box[3])
+    offset = rng.randint(0, limit[0]), rng.randint(0, limit[1])
+    return Thing(kind, rng.choice(list(COLORS)), size, rng.choice(PATTERNS), box, offset)
+
+
+def _person(rng: random.Random, floor: _Floor) -> Person | None:
     action, side = rng.choice(ACTIONS), rng.choice((-1, 1))
-    kind, color, shirt = rng.choice(kinds), rng.choice(colors), rng.choice(list(COLORS))
+    shirt = rng.choice(list(COLORS))
     width, height = PERSON
     small = SIDE["small"]
     beside, above = action in ("pushing", "kicking"), action == "holding"
@@ -162,15 +219,14 @@ def _person(rng: random.Random, floor: _Floor, kinds: list[str], colors: list[st
     else:
         drop = PATCH if action == "pushing" else height - small
         corner = (x + width if side == 1 else x, y + drop)
-    target = Thing(kind, color, "small", (*corner, small, small))
+    target = _thing(rng, rng.choice(KINDS), "small", (*corner, small, small), 0)
     return Person(shirt, action, side, body, target)
 
 
-def _sign(rng: random.Random, floor: _Floor) -> Sign | None:
-    text = rng.choice(WORDS) if rng.random() < 0.6 else str(rng.randint(10, 99))
-    font = rng.choice(drawing.FONTS)
+def _sign(rng: random.Random, floor: _Floor, style: Style, text: str) -> Sign | None:
+    font, size = rng.choice(drawing.FONTS), rng.choice(style.font_sizes)
     box = floor.place(PATCH * len(text), PATCH)
-    return Sign(text, font, box) if box else None
+    return Sign(text, font, size, box) if box else None
 
 
 def _arrow(rng: random.Random, floor: _Floor, things: list[Thing]) -> Arrow | None:

@@ -13,13 +13,17 @@ from clasp_calib.reference.vocabulary import (
     GRID,
     KINDS,
     PATCH,
+    PATTERNS,
     PLACES,
     SIZES,
     TIMES,
-    WORDS,
+    WEATHERS,
 )
 
-NOTHING, SIGN, PERSON, ARROW = 0, len(KINDS) + 1, len(KINDS) + 2, len(KINDS) + 3
+NOTHING = 0
+SIGN, PLATE, PERSON, ARROW, WEATHER_ICON, CLUTTER = range(len(KINDS) + 1, len(KINDS) + 7)
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+ROLES = ("bystander", "acted on", "pointed at", "both")
 
 
 class Field(NamedTuple):
@@ -30,68 +34,83 @@ class Field(NamedTuple):
 
 
 FIELDS = (
-    Field("kind", ARROW + 1),
+    Field("kind", CLUTTER + 1),
     Field("color", len(COLORS)),
     Field("size", len(SIZES)),
     Field("center", 2),
-    Field("word", len(WORDS)),
+    Field("role", len(ROLES)),
+    Field("action", len(ACTIONS)),
+    Field("place", len(PLACES)),
+    Field("time", len(TIMES)),
+    Field("weather", len(WEATHERS)),
+    Field("pattern", len(PATTERNS)),
+    Field("letter", len(LETTERS)),
     Field("tens", 10),
     Field("ones", 10),
-    Field("action", len(ACTIONS)),
 )
-KIND, COLOR, SIZE, CENTER, WORD, TENS, ONES, ACTION = range(len(FIELDS))
+(KIND, COLOR, SIZE, CENTER, ROLE, ACTION, PLACE, TIME, WEATHER, PATTERN, LETTER, TENS, ONES) = range(len(FIELDS))
+FINE = (PATTERN, LETTER, TENS, ONES)
+"""Properties that the tower keeps in its shallow layers only."""
 IGNORE = -1
 _COLOR_NAMES = tuple(COLORS)
 
 
+def covered(box: Box) -> tuple[slice, slice]:
+    """Rows and columns of the patches under a box."""
+    x, y, width, height = (v // PATCH for v in box)
+    return slice(y, y + height), slice(x, x + width)
+
+
+def middle(box: Box) -> tuple[int, int]:
+    """Row and column of the patch that stands for a thing when things are counted."""
+    x, y, width, height = (v // PATCH for v in box)
+    return y + height // 2, x + width // 2
+
+
 def patch_labels(scene: Scene) -> NDArray[np.int16]:
-    """Labels of all patches, ``[576, 8]`` in the order of `FIELDS`; -1 where a property does not apply."""
+    """Labels of all patches, ``[576, 13]`` in the order of `FIELDS`; -1 where a property does not apply."""
     labels = np.full((GRID, GRID, len(FIELDS)), IGNORE, np.int16)
     labels[..., KIND] = NOTHING
     labels[..., CENTER] = 0
+    labels[..., PLACE] = PLACES.index(scene.place)
+    labels[..., TIME] = TIMES.index(scene.time)
 
-    def put(box: Box, values: dict[int, int], center: bool = True) -> None:
-        x, y, width, height = (v // PATCH for v in box)
-        region = labels[y : y + height, x : x + width]
+    def put(box: Box, values: dict[int, int]) -> None:
+        region = labels[covered(box)]
         region[...] = IGNORE
         region[..., CENTER] = 0
         for field, value in values.items():
             region[..., field] = value
-        if center:
-            region[height // 2, width // 2, CENTER] = 1
 
+    for piece in scene.clutter:
+        put(piece.box, {KIND: CLUTTER})
+    put(scene.weather_box, {KIND: WEATHER_ICON, WEATHER: WEATHERS.index(scene.weather)})
     if scene.arrow:
-        put(scene.arrow.box, {KIND: ARROW}, center=False)
+        put(scene.arrow.box, {KIND: ARROW})
+    acted_on = scene.person.target if scene.person else None
+    pointed_at = scene.arrow.target if scene.arrow else None
     for thing in scene.things:
-        put(
-            thing.box,
-            {
-                KIND: 1 + KINDS.index(thing.kind),
-                COLOR: _COLOR_NAMES.index(thing.color),
-                SIZE: SIZES.index(thing.size),
-            },
-        )
+        values = {
+            KIND: 1 + KINDS.index(thing.kind),
+            COLOR: _COLOR_NAMES.index(thing.color),
+            SIZE: SIZES.index(thing.size),
+            PATTERN: PATTERNS.index(thing.pattern),
+            ROLE: (thing is acted_on) + 2 * (thing is pointed_at),
+        }
+        put(thing.box, values)
+        labels[(*middle(thing.box), CENTER)] = 1
     if scene.person:
         person = scene.person
         put(
             person.box,
-            {
-                KIND: PERSON,
-                COLOR: _COLOR_NAMES.index(person.color),
-                ACTION: ACTIONS.index(person.action),
-            },
+            {KIND: PERSON, COLOR: _COLOR_NAMES.index(person.color), ACTION: ACTIONS.index(person.action)},
         )
     if scene.sign:
-        text, (x, y, width, height) = scene.sign.text, scene.sign.box
-        if text.isdigit():
-            # Each patch answers for its own digit only: asked for both, the tower smears one over the other.
-            put((x, y, PATCH, height), {KIND: SIGN, TENS: int(text[0])})
-            put((x + PATCH, y, PATCH, height), {KIND: SIGN, ONES: int(text[1])}, center=False)
-        else:
-            put((x, y, width, height), {KIND: SIGN, WORD: WORDS.index(text)})
+        x, y, _, _ = scene.sign.box
+        for place, letter in enumerate(scene.sign.text):
+            put((x + place * PATCH, y, PATCH, PATCH), {KIND: SIGN, LETTER: LETTERS.index(letter)})
+    if scene.plate:
+        x, y, _, _ = scene.plate.box
+        for place, field in enumerate((TENS, ONES)):
+            put((x + place * PATCH, y, PATCH, PATCH), {KIND: PLATE, field: int(scene.plate.text[place])})
     return labels.reshape(GRID * GRID, len(FIELDS))
-
-
-def scene_labels(scene: Scene) -> tuple[int, int]:
-    """Place and time of a scene, as indices."""
-    return PLACES.index(scene.place), TIMES.index(scene.time)

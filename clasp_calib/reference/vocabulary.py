@@ -1,19 +1,5 @@
 """The closed world that the benchmark draws from: kinds of things, colours, places, words."""
 
-KINDS = (
-    "ball",
-    "box",
-    "star",
-    "heart",
-    "house",
-    "car",
-    "cup",
-    "key",
-    "hammer",
-    "fish",
-    "book",
-    "umbrella",
-)
 PURPOSES = {
     "ball": "playing",
     "box": "storing",
@@ -27,7 +13,16 @@ PURPOSES = {
     "fish": "eating",
     "book": "reading",
     "umbrella": "sheltering",
+    "lamp": "lighting",
+    "clock": "timing",
+    "bell": "ringing",
+    "boat": "sailing",
+    "bed": "sleeping",
+    "hat": "wearing",
+    "scissors": "cutting",
+    "flag": "signaling",
 }
+KINDS = tuple(PURPOSES)
 COLORS = {
     "red": (220, 40, 40),
     "green": (40, 170, 60),
@@ -36,9 +31,12 @@ COLORS = {
     "purple": (150, 50, 180),
     "orange": (250, 140, 30),
     "white": (250, 250, 250),
+    "pink": (250, 150, 190),
 }
 SIZES = ("small", "large")
-PLACES = ("beach", "forest", "street", "room", "snow")
+PATTERNS = ("plain", "striped", "dotted")
+PLACES = ("beach", "forest", "street", "room", "snow", "desert")
+WEATHERS = ("sunny", "cloudy", "rainy", "snowy", "stormy")
 TIMES = ("day", "night")
 ACTIONS = ("pushing", "holding", "kicking", "standing")
 WORDS = (
@@ -58,7 +56,28 @@ WORDS = (
     "gym",
     "food",
     "book",
+    "shop",
+    "menu",
+    "ice",
+    "tea",
+    "pizza",
+    "music",
+    "radio",
+    "beach",
+    "train",
+    "north",
+    "south",
+    "east",
+    "west",
+    "wifi",
+    "pull",
+    "push",
+    "danger",
+    "school",
+    "lunch",
+    "river",
 )
+"""No two have the same letters."""
 IMAGE_SIZE = 336
 PATCH = 14
 GRID = IMAGE_SIZE // PATCH
@@ -66,4 +85,4 @@ GRID = IMAGE_SIZE // PATCH
 
 def plural(kind: str) -> str:
     """The plural of a kind of thing."""
-    return {"fish": "fish", "box": "boxes"}.get(kind, kind + "s")
+    return {"fish": "fish", "box": "boxes", "scissors": "scissors"}.get(kind, kind + "s")
