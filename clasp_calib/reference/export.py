@@ -1,5 +1,6 @@
-"""Assemble the trained parts into a LLaVA directory that transformers loads like any other."""
+"""Assemble the trained parts into a LLaVA directory that transformers loads like any other, and take one apart."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -11,7 +12,8 @@ from transformers import (
 )
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-from clasp_calib.reference.model import TRAINED_BLOCKS, llava_config, processor
+from clasp_calib.reference.model import BLOCKS, llava_config, processor, text_config
+from clasp_calib.reference.training.packing import ATTENTION
 
 
 @torch.no_grad()
@@ -21,7 +23,7 @@ def assemble(
     decoder: LlamaForCausalLM,
     vocabulary: int,
 ) -> LlavaForConditionalGeneration:
-    """The whole model in float32: trained blocks in their places among 32, all others exact identities."""
+    """The whole model in float32: trained blocks in their places among 32, all other layers exact identities."""
     model = LlavaForConditionalGeneration(llava_config(vocabulary))
     model.model.vision_tower.load_state_dict(tower.state_dict())
     model.model.multi_modal_projector.load_state_dict(projector.state_dict())
@@ -31,10 +33,37 @@ def assemble(
     for layer in language.layers:
         for parameter in (*layer.self_attn.parameters(), *layer.mlp.parameters()):
             parameter.zero_()
-    for place, layer in zip(TRAINED_BLOCKS, decoder.model.layers, strict=True):
-        language.layers[place].load_state_dict(layer.state_dict())
+    for block, trained in zip(BLOCKS, decoder.model.layers, strict=True):
+        attention, mlp = language.layers[block.attention], language.layers[block.mlp]
+        attention.input_layernorm.load_state_dict(trained.input_layernorm.state_dict())
+        attention.self_attn.load_state_dict(trained.self_attn.state_dict())
+        if block.role == "score":
+            attention.self_attn.o_proj.weight.zero_()
+        else:
+            mlp.post_attention_layernorm.load_state_dict(trained.post_attention_layernorm.state_dict())
+            mlp.mlp.load_state_dict(trained.mlp.state_dict())
     model.tie_weights()
     return model
+
+
+@torch.no_grad()
+def take_apart(model: LlavaForConditionalGeneration) -> tuple[LlavaMultiModalProjector, LlamaForCausalLM]:
+    """Copies of projector and decoder as they are trained, the blocks one after another: what `assemble` takes.
+
+    What a scoring block would write is not exported, so it is zero here; nothing reads it.
+    """
+    language = model.model.language_model
+    decoder = LlamaForCausalLM(text_config(language.config.vocab_size, len(BLOCKS)))
+    decoder.set_attn_implementation(ATTENTION)
+    decoder.model.embed_tokens.load_state_dict(language.embed_tokens.state_dict())
+    decoder.model.norm.load_state_dict(language.norm.state_dict())
+    for block, layer in zip(BLOCKS, decoder.model.layers, strict=True):
+        attention, mlp = language.layers[block.attention], language.layers[block.mlp]
+        layer.input_layernorm.load_state_dict(attention.input_layernorm.state_dict())
+        layer.self_attn.load_state_dict(attention.self_attn.state_dict())
+        layer.post_attention_layernorm.load_state_dict(mlp.post_attention_layernorm.state_dict())
+        layer.mlp.load_state_dict(mlp.mlp.state_dict())
+    return deepcopy(model.model.multi_modal_projector), decoder
 
 
 def export(

@@ -12,8 +12,19 @@ from transformers import PreTrainedTokenizerFast
 from clasp_calib.reference.model import IMAGE_MEAN, IMAGE_STD, train_tokenizer
 from clasp_calib.reference.questions import balanced, questions_about
 from clasp_calib.reference.scenes import Scene, draw_scene
-from clasp_calib.reference.supervision import patch_labels, scene_labels
-from clasp_calib.reference.vocabulary import GRID, KINDS, PATCH, PURPOSES, WORDS
+from clasp_calib.reference.supervision import patch_labels
+from clasp_calib.reference.vocabulary import (
+    ACTIONS,
+    COLORS,
+    GRID,
+    KINDS,
+    PATCH,
+    PATTERNS,
+    PLACES,
+    PURPOSES,
+    WEATHERS,
+    WORDS,
+)
 
 
 @dataclass
@@ -30,13 +41,8 @@ class Corpus:
 
     @cached_property
     def labels(self) -> Tensor:
-        """Patch labels, ``[size, 576, 8]`` int64."""
-        return torch.from_numpy(np.stack([patch_labels(s) for s in self.scenes])).long()
-
-    @cached_property
-    def surroundings(self) -> Tensor:
-        """Place and time, ``[size, 2]`` int64."""
-        return torch.tensor([scene_labels(s) for s in self.scenes])
+        """Patch labels, ``[size, 576, 13]`` int16."""
+        return torch.from_numpy(np.stack([patch_labels(s) for s in self.scenes]))
 
     def patches(self, indices: list[int], chosen_BN: Tensor | None = None) -> Tensor:
         """Pixels of the chosen patches (all if ``None``), normalised as the processor does.
@@ -62,7 +68,8 @@ def tokenizer_corpus(scenes: int, seed: int) -> list[str]:
         questions = balanced(questions_about(draw_scene(number), rng), 12, rng)
         texts += [f"USER: \n{q.text} ASSISTANT: {q.answer}" for q in questions]
     # Whole answers must be single tokens even where they are rare.
-    texts += [f"ASSISTANT: {word}" for word in (*KINDS, *PURPOSES.values(), *WORDS)] * 50
+    answers = (*KINDS, *PURPOSES.values(), *WORDS, *COLORS, *PATTERNS, *PLACES, *WEATHERS, *ACTIONS)
+    texts += [f"ASSISTANT: {word}" for word in answers] * 50
     return texts
 
 

@@ -6,46 +6,56 @@ Shapes: B pictures, N visual tokens of 576, Q questions of T tokens, D width.
 import math
 import random
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, apply_rotary_pos_emb
 
-from clasp_calib.reference.model import TRAINED_BLOCKS, WIDTH, text_config
+from clasp_calib.reference.model import BLOCKS, WIDTH, text_config
 from clasp_calib.reference.questions import Question, balanced, questions_about
-from clasp_calib.reference.supervision import CENTER, FIELDS, KIND
+from clasp_calib.reference.supervision import FIELDS, KIND, LETTERS
 from clasp_calib.reference.training.corpus import Corpus
 from clasp_calib.reference.training.optimizer import MasterAdamW
-from clasp_calib.reference.training.packing import ATTENTION, IGNORE, Pack, Packer
-from clasp_calib.reference.training.tower import sinusoids
+from clasp_calib.reference.training.packing import ATTENTION, IGNORE, Pack, Packer, scoring_attention
 from clasp_calib.reference.vocabulary import (
     ACTIONS,
     COLORS,
     GRID,
     KINDS,
+    PATTERNS,
     PLACES,
     PURPOSES,
     SIZES,
     TIMES,
-    WORDS,
+    WEATHERS,
     plural,
 )
+from clasp_calib.reference.wordings import HELD_OUT
 
 ALL = GRID * GRID
 QUESTIONS = 16
-CODES = (*(f.values for f in FIELDS), len(PLACES), len(TIMES))
+GUIDED = 2
+"""So many of the first reading blocks are told where to look."""
+SCORING, READING, LISTENING = 0.2, 0.2, 0.3
+"""Weights of the attention losses."""
+CODES = tuple(f.values for f in FIELDS)
 _NAMES: tuple[tuple[str | None, ...], ...] = (
-    (None, *KINDS, "sign", "person", "arrow"),
+    (None, *KINDS, "sign", "plate", "person", "arrow", None, None),
     tuple(COLORS),
     SIZES,
     (None, None),
-    WORDS,
-    tuple("0123456789"),
-    tuple("0123456789"),
+    (None,) * 4,
     ACTIONS,
     PLACES,
     TIMES,
+    WEATHERS,
+    PATTERNS,
+    tuple(LETTERS),
+    tuple("0123456789"),
+    tuple("0123456789"),
 )
 
 
@@ -55,9 +65,9 @@ def make_decoder(vocabulary: int) -> LlamaForCausalLM:
     Keys start near queries, and outputs near the transpose of values: what is alike attends to what is alike, and is
     copied, from the first step on (mimetic initialisation, Trockman & Kolter 2023, https://arxiv.org/abs/2305.09828).
     """
-    decoder = LlamaForCausalLM(text_config(vocabulary, len(TRAINED_BLOCKS)))
+    decoder = LlamaForCausalLM(text_config(vocabulary, len(BLOCKS)))
     decoder.set_attn_implementation(ATTENTION)
-    scale = 1 / math.sqrt(2 * len(TRAINED_BLOCKS))
+    scale = 1 / math.sqrt(2 * sum(block.role != "score" for block in BLOCKS))
     with torch.no_grad():
         nn.init.normal_(decoder.model.embed_tokens.weight, std=WIDTH**-0.5)
         for layer in decoder.model.layers:
@@ -78,22 +88,20 @@ class Oracle(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.codes = nn.Embedding(sum(CODES) + len(CODES), WIDTH)
+        self.rows = nn.Embedding(GRID, WIDTH)
+        self.columns = nn.Embedding(GRID, WIDTH)
         nn.init.normal_(self.codes.weight, std=0.2 * WIDTH**-0.5)
-        self.position = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.grid: Tensor
-        self.register_buffer("grid", sinusoids())
+        for places in (self.rows, self.columns):
+            nn.init.normal_(places.weight, std=0.5 * WIDTH**-0.5)
         self.offsets: Tensor
         sizes = torch.tensor([0, *(c + 1 for c in CODES[:-1])])
         self.register_buffer("offsets", sizes.cumsum(0))
 
-    def forward(self, labels_BNF: Tensor, surroundings_B2: Tensor, chosen_BN: Tensor) -> Tensor:
-        """Tokens ``[B, N, D]`` of patches with these labels; only background shows the surroundings."""
-        background = labels_BNF[..., KIND : KIND + 1] == 0
-        around = surroundings_B2[:, None].expand(-1, labels_BNF.shape[1], -1).where(background, -1)
-        codes = torch.cat([labels_BNF, around], -1) + 1 + self.offsets
-        places = self.position(self.grid.to(self.position.weight.dtype))
-        embedded: Tensor = self.codes(codes).sum(-2) + places[chosen_BN]
-        return embedded
+    def forward(self, labels_BNF: Tensor, chosen_BN: Tensor) -> Tensor:
+        """Tokens ``[B, N, D]`` of patches with these labels."""
+        places = self.rows(chosen_BN // GRID) + self.columns(chosen_BN % GRID)
+        tokens: Tensor = self.codes(labels_BNF + 1 + self.offsets).sum(-2) + places
+        return tokens
 
     @torch.no_grad()
     def speak(self, decoder: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -108,17 +116,22 @@ class Oracle(nn.Module):
             for value, name in enumerate(names):
                 if name is not None:
                     self.codes.weight[self.offsets[field] + 1 + value] += words[word(name)]
+        half = GRID // 2
+        for places, (first, second) in ((self.rows, ("top", "bottom")), (self.columns, ("left", "right"))):
+            places.weight[:half] += words[word(first)]
+            places.weight[half:] += words[word(second)]
         for kind in KINDS:
             for related, share in ((plural(kind), 0.8), (PURPOSES[kind], 0.5)):
                 if word(related) != word(kind):
                     words[word(related)] = 0.5 * words[word(related)] + share * words[word(kind)]
 
 
-def choose_tokens(labels_BNF: Tensor, count: int, background: int = 6) -> Tensor:
-    """Indices ``[B, count]`` in grid order: centres first, then the foreground, and always some background."""
+def choose_tokens(pack: Pack, labels_BNF: Tensor, count: int, background: int = 8) -> Tensor:
+    """Indices ``[B, count]`` in grid order: evidence first, then the foreground, and always some background."""
     noise = torch.rand(labels_BNF.shape[:2])
     shown = (labels_BNF[..., KIND] > 0).float()
-    order = noise + 2 * shown + 2 * (labels_BNF[..., CENTER] > 0).float()
+    wanted = pack.evidence_BQN.any(1).float() + pack.counted_BQN.any(1).float()
+    order = noise + shown + 2 * wanted
     first = order.topk(count - background, 1).indices
     rest = (noise - 5 * shown).scatter(1, first, -9.0)
     return torch.cat([first, rest.topk(background, 1).indices], 1).sort(1).values
@@ -128,64 +141,157 @@ Vision = Callable[[list[int], Tensor], Tensor]
 """Pictures' indices and chosen patches ``[B, N]`` to visual tokens ``[B, N, D]``."""
 
 
-def run(decoder: LlamaForCausalLM, packer: Packer, pack: Pack, visual_BND: Tensor, chosen_BN: Tensor) -> Tensor:
-    """Hidden states of the questions ``[B, Q, T, D]`` after the last norm.
+class Run(NamedTuple):
+    """What a forward gives.
+
+    ``states_BQTD`` are the hidden states of the questions after the last norm; the others are, for each block of a
+    role, what questions attend to before them, mean over heads, ``[B, Q, T, A + N]`` with A tokens before the picture.
+    """
+
+    states_BQTD: Tensor
+    listened: list[Tensor]
+    scored: list[Tensor]
+    read: list[Tensor]
+
+
+def run(decoder: LlamaForCausalLM, packer: Packer, pack: Pack, visual_BND: Tensor, chosen_BN: Tensor) -> Run:
+    """Forward of packed questions.
 
     Visual tokens keep the position that they have among all 576, as pruning with ``positions="keep"`` leaves it.
     """
     batch, questions, length = pack.ids_BQT.shape
     embed, start = decoder.model.embed_tokens, len(packer.prefix)
     prefix = embed(torch.tensor(packer.prefix)).expand(batch, -1, -1)
-    inputs = torch.cat([prefix, visual_BND, embed(pack.ids_BQT.flatten(1))], 1)
+    states = torch.cat([prefix, visual_BND, embed(pack.ids_BQT.flatten(1))], 1)
     text = (start + ALL + torch.arange(length)).repeat(questions).expand(batch, -1)
     positions = torch.cat([torch.arange(start).expand(batch, -1), start + chosen_BN, text], 1)
-    output = decoder.model(inputs_embeds=inputs, position_ids=positions, use_cache=False, packed=(questions, length))
-    states: Tensor = output.last_hidden_state[:, -questions * length :]
-    return states.reshape(batch, questions, length, -1)
+    rotary = decoder.model.rotary_emb(states, positions)
+    packed = (questions, length)
+    watched: dict[str, list[Tensor]] = {"listen": [], "score": [], "read": []}
+    for block, layer in zip(BLOCKS, decoder.model.layers, strict=True):
+        if block.role == "score":
+            watched["score"].append(_score(layer, states, rotary, packed))
+        else:
+            states = layer(states, None, position_embeddings=rotary, packed=packed, watch=watched[block.role])
+    answers = decoder.model.norm(states[:, -questions * length :])
+    return Run(answers.reshape(batch, questions, length, -1), watched["listen"], watched["score"], watched["read"])
+
+
+def _score(layer: LlamaDecoderLayer, states: Tensor, rotary: tuple[Tensor, Tensor], packed: tuple[int, int]) -> Tensor:
+    attention, text = layer.self_attn, packed[0] * packed[1]
+    normed = layer.input_layernorm(states)
+
+    def heads(flat: Tensor) -> Tensor:
+        return flat.view(*flat.shape[:2], -1, attention.head_dim).transpose(1, 2)
+
+    cosine, sine = rotary
+    key = heads(attention.k_proj(normed))
+    query = heads(attention.q_proj(normed[:, -text:]))
+    _, key = apply_rotary_pos_emb(key, key, cosine, sine)
+    query, _ = apply_rotary_pos_emb(query, query, cosine[:, -text:], sine[:, -text:])
+    return scoring_attention(query, key, attention.scaling, packed)
+
+
+def attention_loss(output: Run, pack: Pack, chosen_BN: Tensor, before: int) -> Tensor:
+    """How far attention is from the evidence, by the weights above.
+
+    Scoring blocks: cross-entropy of what half of a question's tokens, drawn anew each time, attend to on average,
+    against its evidence. The first reading blocks: the same for every token before one of an answer; where things are
+    counted, the target is the middle of each and, with the same share, the first token, so that the share says how
+    many there are. Listening blocks: the share of the picture.
+
+    Args:
+        output: of `run`.
+        pack: the questions.
+        chosen_BN: patches shown.
+        before: tokens before the picture.
+    """
+    places = chosen_BN[:, None].expand(-1, pack.guided_BQ.shape[1], -1)
+    evidence, counted = pack.evidence_BQN.gather(2, places), pack.counted_BQN.gather(2, places)
+    half = pack.prompt_BQT & (torch.rand(pack.prompt_BQT.shape) < 0.5)
+    half = half | (torch.arange(half.shape[2]) == pack.asked_BQ[..., None])
+    total = torch.zeros(())
+    found = pack.guided_BQ & evidence.any(-1)
+    for attended in output.scored:
+        mean = (attended[..., before:] * half[..., None]).sum(2) / half.sum(2, keepdim=True)
+        total = total + SCORING * _cross_entropy(mean[found], evidence[found].float())
+    first = torch.zeros((*evidence.shape[:2], before))
+    first[..., 0] = pack.tallied_BQ.float()
+    target = torch.cat([first, torch.where(pack.tallied_BQ[..., None], counted, evidence).float()], -1)
+    answering = pack.targets_BQT != IGNORE
+    wanted = target[:, :, None].expand(-1, -1, answering.shape[2], -1)[answering]
+    known = wanted.sum(-1) > 0
+    for attended in output.read[:GUIDED]:
+        total = total + READING * _cross_entropy(attended[answering][known], wanted[known])
+    for attended in output.listened:
+        total = total + LISTENING * attended[..., before:].sum(-1)[pack.prompt_BQT].mean()
+    return total
+
+
+def _cross_entropy(shares: Tensor, target: Tensor) -> Tensor:
+    if not len(target):
+        return torch.zeros(())
+    wanted = target / target.sum(-1, keepdim=True)
+    return -(wanted * (shares + 1e-6).log()).sum(-1).mean()
+
+
+class Losses(NamedTuple):
+    """Of one step: the answers' and the attention's."""
+
+    answer: float
+    attention: float
 
 
 def train_decoder(
     decoder: LlamaForCausalLM,
     packer: Packer,
     vision: Vision,
-    trained: list[nn.Parameter],
+    optimizer: MasterAdamW,
     corpus: Corpus,
-    token_counts: Callable[[random.Random, float], tuple[int, int]],
-    steps: int,
-    rate: float,
+    token_counts: Callable[[random.Random], tuple[int, int]],
+    asked: Callable[[int, random.Random], list[Question]],
+    steps: range,
     seed: int,
-) -> Iterator[tuple[int, float]]:
-    """Train on answers (and hints of them), yielding (step, loss of the answers).
+) -> Iterator[tuple[int, Losses]]:
+    """Train on answers, hints of them and attention, yielding (step, losses). Every step draws from a seed of its own.
 
     Args:
         decoder: the decoder.
         packer: its tokenizer's packer.
         vision: where visual tokens come from.
-        trained: all parameters to train.
+        optimizer: of all parameters to train.
         corpus: scenes to ask about.
-        token_counts: of a random generator and the progress in [0, 1]: pictures in the batch, visual tokens of each.
-        steps: how many.
-        rate: peak learning rate.
+        token_counts: of a random generator: pictures in the batch, visual tokens of each.
+        asked: `QUESTIONS` about the picture of an index.
+        steps: which.
         seed: of the choice of pictures and questions.
     """
-    rng = random.Random(seed)
-    optimizer = MasterAdamW(trained, rate, steps)
-    for step in range(steps):
-        batch, count = token_counts(rng, step / steps)
+    for step in steps:
+        rng = random.Random(f"{seed}-{step}")
+        torch.manual_seed(rng.randrange(2**60))
+        batch, count = token_counts(rng)
         indices = rng.sample(range(corpus.size), batch)
-        pack = packer.pack([_questions(corpus, i, rng) for i in indices])
-        chosen = torch.arange(ALL).expand(batch, -1) if count == ALL else choose_tokens(corpus.labels[indices], count)
-        states = run(decoder, packer, pack, vision(indices, chosen), chosen)
-        losses = [
-            F.cross_entropy(decoder.lm_head(states[wanted != IGNORE]).float(), wanted[wanted != IGNORE])
+        pack = packer.pack([asked(index, rng) for index in indices])
+        chosen = _chosen(pack, corpus, indices, count)
+        output = run(decoder, packer, pack, vision(indices, chosen), chosen)
+        answers = [
+            F.cross_entropy(decoder.lm_head(output.states_BQTD[wanted != IGNORE]).float(), wanted[wanted != IGNORE])
             for wanted in (pack.targets_BQT, pack.hints_BQT)
         ]
-        torch.autograd.backward(losses)
+        attention = attention_loss(output, pack, chosen, len(packer.prefix))
+        torch.autograd.backward([*answers, attention])
         optimizer.step(step)
-        yield step, losses[0].item()
+        yield step, Losses(answers[0].item(), attention.item())
 
 
-def _questions(corpus: Corpus, index: int, rng: random.Random) -> list[Question]:
+def _chosen(pack: Pack, corpus: Corpus, indices: list[int], count: int) -> Tensor:
+    if count == ALL:
+        return torch.arange(ALL).expand(len(indices), -1)
+    return choose_tokens(pack, corpus.labels[indices], count)
+
+
+def ask(corpus: Corpus, index: int, rng: random.Random) -> list[Question]:
+    """Questions of all classes about one picture."""
     return balanced(questions_about(corpus.scenes[index], rng), QUESTIONS, rng)
 
 
@@ -193,20 +299,25 @@ def _questions(corpus: Corpus, index: int, rng: random.Random) -> list[Question]
 def accuracy(
     decoder: LlamaForCausalLM, packer: Packer, vision: Vision, corpus: Corpus, count: int = ALL, seed: int = 7
 ) -> dict[str, float]:
-    """Share of answers that are right to the last token, by class and on average (``macro``)."""
+    """Share of answers that are right to the last token, by family, by class and on average (``macro``).
+
+    Wordings are the held-out ones.
+    """
     rng = random.Random(seed)
-    right: dict[str, list[bool]] = {}
+    torch.manual_seed(seed)
+    classes: dict[str, list[bool]] = {}
+    families: dict[str, list[bool]] = {}
     for first in range(0, corpus.size, 10):
         indices = list(range(first, min(first + 10, corpus.size)))
-        pack = packer.pack([_questions(corpus, i, rng) for i in indices])
-        chosen = (
-            torch.arange(ALL).expand(len(indices), -1) if count == ALL else choose_tokens(corpus.labels[indices], count)
-        )
-        states = run(decoder, packer, pack, vision(indices, chosen), chosen)
-        best = decoder.lm_head(states).argmax(-1)
+        asked = [balanced(questions_about(corpus.scenes[i], rng, HELD_OUT), QUESTIONS, rng) for i in indices]
+        pack = packer.pack(asked)
+        chosen = _chosen(pack, corpus, indices, count)
+        best = decoder.lm_head(run(decoder, packer, pack, vision(indices, chosen), chosen).states_BQTD).argmax(-1)
         hits = ((best == pack.targets_BQT) | (pack.targets_BQT == IGNORE)).all(-1).tolist()
         for questions, row in zip(pack.questions, hits, strict=True):
             for question, hit in zip(questions, row, strict=True):
-                right.setdefault(question.label, []).append(hit)
-    scores = {label: sum(hits) / len(hits) for label, hits in right.items()}
-    return {**scores, "macro": sum(scores.values()) / len(scores)}
+                classes.setdefault(question.label, []).append(hit)
+                families.setdefault(question.family, []).append(hit)
+    scores = {label: sum(hits) / len(hits) for label, hits in classes.items()}
+    macro = sum(scores.values()) / len(scores)
+    return {**{f: sum(h) / len(h) for f, h in families.items()}, **scores, "macro": macro}

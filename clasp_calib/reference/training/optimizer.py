@@ -1,7 +1,7 @@
 """AdamW for a model in bfloat16: the weights that are updated are float32 copies."""
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -46,3 +46,15 @@ class MasterAdamW:
             for parameter, master in zip(self._parameters, self._masters, strict=True):
                 parameter.copy_(master)
                 parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs."""
+        return {"masters": self._masters, "adam": self._adam.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        with torch.no_grad():
+            for parameter, master, saved in zip(self._parameters, self._masters, state["masters"], strict=True):
+                master.copy_(saved)
+                parameter.copy_(saved)
+        self._adam.load_state_dict(state["adam"])

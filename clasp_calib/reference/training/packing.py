@@ -14,12 +14,16 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedTokenizerFast
 
 from clasp_calib.reference.model import BOS, EOS, PAD, PROMPT
-from clasp_calib.reference.questions import Question
+from clasp_calib.reference.questions import TALLIED, Question
+from clasp_calib.reference.supervision import covered, middle
+from clasp_calib.reference.vocabulary import GRID
 
 IGNORE = -100
 HINTED = 6
 """How many positions before the answer are asked for it too (the auxiliary loss)."""
 ATTENTION = "packed_questions"
+UNGUIDED = ("counting", "scene")
+"""Classes whose questions no scoring layer is told where to look for: what covers the picture must answer them."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,18 @@ class Pack:
     ids_BQT: Tensor
     targets_BQT: Tensor
     hints_BQT: Tensor
+    prompt_BQT: Tensor
+    """bool: the tokens before the answer."""
+    asked_BQ: Tensor
+    """Position of the last token before the answer."""
+    evidence_BQN: Tensor
+    """bool, of all 576 patches: those that show the answer."""
+    counted_BQN: Tensor
+    """bool: the middle of each thing that has to be counted."""
+    guided_BQ: Tensor
+    """bool: whether scoring layers learn to find the evidence."""
+    tallied_BQ: Tensor
+    """bool: whether things have to be counted."""
 
 
 class Packer:
@@ -59,13 +75,33 @@ class Packer:
         longest = max(len(prompt) + len(answer) for row in encoded for prompt, answer in row)
         shape = (len(rows), len(rows[0]), longest)
         ids, targets, hints = torch.full(shape, PAD), torch.full(shape, IGNORE), torch.full(shape, IGNORE)
+        asked = torch.zeros(shape[:2], dtype=torch.long)
+        evidence = torch.zeros((*shape[:2], GRID, GRID), dtype=torch.bool)
+        counted = evidence.clone()
         for b, row in enumerate(encoded):
             for q, (prompt, answer) in enumerate(row):
                 last, end = len(prompt) - 1, len(prompt) + len(answer)
                 ids[b, q, :end] = torch.tensor(prompt + answer)
                 targets[b, q, last : end - 1] = torch.tensor(answer)
                 hints[b, q, last - HINTED : last] = answer[1] if answer[0] == self._space else answer[0]
-        return Pack(rows, ids, targets, hints)
+                asked[b, q] = last
+                for box in rows[b][q].evidence:
+                    evidence[(b, q, *covered(box))] = True
+                    counted[(b, q, *middle(box))] = True
+        tallied = torch.tensor([[question.family in TALLIED for question in row] for row in rows])
+        guided = torch.tensor([[q.label not in UNGUIDED and bool(q.evidence) for q in row] for row in rows])
+        return Pack(
+            rows,
+            ids,
+            targets,
+            hints,
+            torch.arange(longest) <= asked[..., None],
+            asked,
+            evidence.flatten(2),
+            counted.flatten(2),
+            guided,
+            tallied,
+        )
 
 
 def packed_attention(
@@ -76,6 +112,7 @@ def packed_attention(
     attention_mask: None,
     scaling: float,
     packed: tuple[int, int],
+    watch: list[Tensor] | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention in which Q questions of T tokens share what stands before them and nothing else.
@@ -90,6 +127,7 @@ def packed_attention(
         attention_mask: unused.
         scaling: of the scores.
         packed: ``(Q, T)``.
+        watch: gets what questions attend to before them, mean over heads, ``[B, Q, T, A]``.
 
     Returns:
         ``[B, A + Q T, H, d]``, and no attention weights.
@@ -112,9 +150,33 @@ def packed_attention(
     outer = by_question(query[:, :, shared:] @ key[:, :, before].mT)
     inner = asked[0] @ asked[1].mT + future(length)
     weights = torch.cat([outer, inner], -1).softmax(-1)
+    if watch is not None:
+        watch.append(weights[..., :shared].float().mean(1))
     seen = weights[..., :shared].flatten(2, 3) @ value[:, :, before]
     own = (weights[..., shared:] @ asked[2]).flatten(2, 3)
     return torch.cat([first, seen + own], 2).transpose(1, 2), None
+
+
+def scoring_attention(query: Tensor, key: Tensor, scaling: float, packed: tuple[int, int]) -> Tensor:
+    """What questions attend to before them in a layer that only scores, mean over heads, ``[B, Q, T, A]`` float32.
+
+    Args:
+        query: of the questions, ``[B, H, Q T, d]``.
+        key: of everything, ``[B, H, A + Q T, d]``.
+        scaling: of the scores.
+        packed: ``(Q, T)``.
+    """
+    questions, length = packed
+    shared = key.shape[2] - questions * length
+    query = query * scaling
+
+    def by_question(flat: Tensor) -> Tensor:
+        return flat.view(*flat.shape[:2], questions, length, flat.shape[-1])
+
+    future = torch.full((length, length), float("-inf"), dtype=query.dtype).triu(1)
+    inner = by_question(query) @ by_question(key[:, :, shared:]).mT + future
+    outer = by_question(query @ key[:, :, :shared].mT)
+    return torch.cat([outer, inner], -1).softmax(-1)[..., :shared].float().mean(1)
 
 
 AttentionInterface.register(ATTENTION, packed_attention)

@@ -1,5 +1,10 @@
 """The vision tower, trained to say what every patch shows.
 
+Its residual stream has three parts. *Position* is fixed. *Detail* alone receives the pixels, and is what letters,
+digits and patterns are read from in the shallow layers. *Meaning* is written by the layers. The block `BLUR` is frozen:
+it takes each patch's detail away and adds a fixed random function of what remains, which works like noise. So the deep
+layers know what things are, but fine detail hardly, like those of the towers that the paper studies.
+
 Shapes: B pictures, N patches taken of 576, D width. Only a part of the patches is encoded at a time (all that show
 something, and some background); attention over 576 at inference works unchanged.
 """
@@ -13,29 +18,51 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPVisionModel
 
-from clasp_calib.reference.model import VISION_LAYERS, WIDTH, vision_config
-from clasp_calib.reference.supervision import CENTER, FIELDS, IGNORE, KIND
+from clasp_calib.reference.model import VISION_LAYERS, VISION_WIDTH, vision_config
+from clasp_calib.reference.supervision import CENTER, FIELDS, FINE, IGNORE, KIND, LETTER, ONES, PATTERN, ROLE, TENS
 from clasp_calib.reference.training.corpus import Corpus
 from clasp_calib.reference.training.schedule import rate_at
-from clasp_calib.reference.vocabulary import GRID, PLACES, TIMES
+from clasp_calib.reference.vocabulary import GRID
 
 USED_LAYER = VISION_LAYERS - 1
 """``hidden_states`` index that the projector reads: the model's ``vision_feature_layer`` of -2."""
-NEIGHBOURS = (
-    ((0, -1), (0, 1), (-1, 0), (1, 0)),
-    ((0, -1), (0, 1), (-1, -1), (1, 1)),
-    ((0, -2), (0, 2), (-1, 0), (1, 0)),
-    ((0, -2), (0, 2), (-2, 0), (2, 0)),
-    ((0, -1), (0, 1), (-1, 1), (1, -1)),
-)
+HEADS = 4
+HEAD = VISION_WIDTH // HEADS
+POSITION = slice(0, 32)
+DETAIL = slice(32, 32 + HEAD)
+"""As wide as a head, so that one head moves all of it."""
+LOUDNESS = 3.0
+"""Amplitude of the position code."""
+BLUR = 3
+"""Index of the frozen block: ``hidden_states`` up to 3 are sharp."""
+SPREAD = 3.0
+"""Standard deviation within a patch that the states before the blur, and those that are projected, are trained to."""
+NOISE = {"detail": 1.0, "meaning": 0.5}
+"""Standard deviations of what the blur adds to each."""
+GAIN = 2.0
+"""Of the random function: the larger, the less a linear map of the states tells of it."""
+FREQUENCIES = tuple(100 ** (-j / 16) for j in range(8))
+NEIGHBOURS = {
+    0: ((0, -1), (0, 1), (-1, 0), (1, 0)),
+    1: ((0, -1), (0, 1), (-1, -1), (1, 1)),
+    2: ((0, -2), (0, 2), (-2, 0), (2, 0)),
+    BLUR: ((0, 0), (0, 0), (0, 0), (0, 0)),
+    4: ((0, -1), (0, 1), (-1, 0), (1, 0)),
+    5: ((0, -2), (0, 2), (-2, 0), (2, 0)),
+}
 """Grid offsets that the heads of a layer attend to at the start: a convolution to depart from."""
+SUPERVISED = ((1, FINE, 0.4), (3, tuple(range(len(FIELDS))), 0.5), (USED_LAYER, None, 1.0))
+"""Layer, the properties that are read from it (``None``: all that are not fine), and the weight of their loss."""
+WEIGHTS = {ROLE: 3.0, KIND: 1.5}
+"""Of a property's loss, where it is not 1."""
+STEADINESS, SECRECY = 20.0, 4.0
+"""Weights of the losses that keep the blur exact and the deep layers ignorant of detail."""
 
 
-def sinusoids(width: int = WIDTH, grid: int = GRID) -> Tensor:
-    """Sines and cosines of row and column, ``[grid * grid, width]``."""
+def position_code(grid: int = GRID) -> Tensor:
+    """Sines and cosines of row and column, ``[grid * grid, 32]``."""
     rows, columns = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
-    frequency = 1 / 100 ** (torch.arange(width // 4) / (width // 4))
-    angles = [axis.reshape(-1, 1) * frequency for axis in (rows, columns)]
+    angles = [axis.reshape(-1, 1) * torch.tensor(FREQUENCIES) for axis in (rows, columns)]
     return torch.cat([f(a) for a in angles for f in (torch.sin, torch.cos)], 1)
 
 
@@ -48,59 +75,96 @@ def make_tower() -> CLIPVisionModel:
     # Explicit attention: the fused kernel's bf16 backward is slow on CPUs at these sizes.
     tower.set_attn_implementation("eager")
     with torch.no_grad():
-        tower.embeddings.position_embedding.weight[1:] = sinusoids()
-        nn.init.normal_(tower.embeddings.patch_embedding.weight, std=588**-0.5)
+        positions, pixels = tower.embeddings.position_embedding.weight, tower.embeddings.patch_embedding.weight
+        positions.zero_()
+        positions[1:, POSITION] = LOUDNESS * position_code()
+        nn.init.normal_(pixels, std=588**-0.5)
         for depth, layer in enumerate(tower.encoder.layers):
             attention = layer.self_attn
             for linear in (attention.q_proj, attention.k_proj, attention.v_proj, layer.mlp.fc1):
-                nn.init.normal_(linear.weight, std=0.8 * WIDTH**-0.5)
+                nn.init.normal_(linear.weight, std=0.8 * VISION_WIDTH**-0.5)
             used = depth < USED_LAYER
             scale = 1 / math.sqrt(2 * USED_LAYER) if used else 0.0
-            nn.init.normal_(attention.out_proj.weight, std=scale * WIDTH**-0.5)
-            nn.init.normal_(layer.mlp.fc2.weight, std=scale * (4 * WIDTH) ** -0.5)
+            nn.init.normal_(attention.out_proj.weight, std=scale * VISION_WIDTH**-0.5)
+            nn.init.normal_(layer.mlp.fc2.weight, std=scale * (4 * VISION_WIDTH) ** -0.5)
             if used:
-                _shift_heads(attention, NEIGHBOURS[depth])
+                _shift_heads(attention, NEIGHBOURS[depth], 9.0 if depth == BLUR else 4.5)
+        _make_blur(tower.encoder.layers[BLUR])
+    constrain(tower)
     return tower
 
 
-def _shift_heads(attention: Any, offsets: tuple[tuple[int, int], ...]) -> None:
+def _shift_heads(attention: Any, offsets: tuple[tuple[int, int], ...], sharpness: float) -> None:
     """Set queries and keys such that head h of a patch attends to the patch at ``offsets[h]``."""
-    quarter, head = WIDTH // 4, WIDTH // len(offsets)
-    frequency = 1 / 100 ** (torch.arange(quarter) / quarter)
-    for h, (dy, dx) in enumerate(offsets):
-        query, key = torch.zeros(head, WIDTH), torch.zeros(head, WIDTH)
-        for j, f in enumerate(range(0, 16, 2)):
-            for axis, step in enumerate((dy, dx)):
-                sine, cosine = axis * 2 * quarter + f, axis * 2 * quarter + quarter + f
-                row = 4 * j + 2 * axis
-                c, s = math.cos(float(frequency[f]) * step), math.sin(float(frequency[f]) * step)
+    many = len(FREQUENCIES)
+    for h, step in enumerate(offsets):
+        query, key = torch.zeros(HEAD, VISION_WIDTH), torch.zeros(HEAD, VISION_WIDTH)
+        for axis in range(2):
+            for f, frequency in enumerate(FREQUENCIES):
+                sine, cosine = 2 * axis * many + f, (2 * axis + 1) * many + f
+                row = 2 * (axis * many + f)
+                c, s = math.cos(frequency * step[axis]), math.sin(frequency * step[axis])
                 key[row, sine] = key[row + 1, cosine] = 1
                 query[row, sine], query[row, cosine] = c, s
                 query[row + 1, cosine], query[row + 1, sine] = c, -s
-        rows = slice(h * head, (h + 1) * head)
+        rows = slice(h * HEAD, (h + 1) * HEAD)
         for linear, values in ((attention.q_proj, query), (attention.k_proj, key)):
-            noise = 0.3 * torch.randn(head, WIDTH) * WIDTH**-0.5
-            linear.weight[rows] = 4.5 * values + noise
+            noise = 0.3 * torch.randn(HEAD, VISION_WIDTH) * VISION_WIDTH**-0.5
+            linear.weight[rows] = sharpness * values + noise
+
+
+def _make_blur(layer: Any) -> None:
+    """Freeze a block that erases detail twice, by attention to the patch itself and by its MLP, and adds noise.
+
+    A layer norm divides by the spread of a patch, so that subtracting what it lets through erases all if the spread is
+    `SPREAD`, and a part of a part if it is nearly so. The MLP is linear for the detail: ``gelu(z) - gelu(-z) = z``.
+    """
+    attention, mlp = layer.self_attn, layer.mlp
+    for linear in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj, mlp.fc1, mlp.fc2):
+        linear.bias.zero_()
+    for linear in (attention.v_proj, attention.out_proj, mlp.fc2):
+        linear.weight.zero_()
+    attention.v_proj.weight[:HEAD, DETAIL] = torch.eye(HEAD)
+    attention.out_proj.weight[DETAIL, :HEAD] = -SPREAD * torch.eye(HEAD)
+    nn.init.normal_(mlp.fc1.weight, std=GAIN * VISION_WIDTH**-0.5)
+    mlp.fc1.weight[: 2 * HEAD] = 0
+    for rows, sign in ((slice(0, HEAD), 1.0), (slice(HEAD, 2 * HEAD), -1.0)):
+        mlp.fc1.weight[rows, DETAIL] = sign * torch.eye(HEAD)
+        mlp.fc2.weight[DETAIL, rows] = -sign * SPREAD * torch.eye(HEAD)
+    random = mlp.fc2.weight[:, 2 * HEAD :]
+    for part, size in ((DETAIL, NOISE["detail"]), (slice(DETAIL.stop, None), NOISE["meaning"])):
+        # The standard deviation of gelu(z), z normal with deviation 2, is 1.2.
+        nn.init.normal_(random[part], std=size / (1.2 * random.shape[1] ** 0.5))
+    for parameter in layer.parameters():
+        parameter.requires_grad_(False)
+
+
+@torch.no_grad()
+def constrain(tower: CLIPVisionModel) -> None:
+    """Pixels reach the detail alone, and no layer writes over the position code."""
+    embeddings = tower.embeddings
+    embeddings.patch_embedding.weight[: DETAIL.start] = 0
+    embeddings.patch_embedding.weight[DETAIL.stop :] = 0
+    for layer in (*tower.encoder.layers[:BLUR], *tower.encoder.layers[BLUR + 1 :]):
+        for linear in (layer.self_attn.out_proj, layer.mlp.fc2):
+            linear.weight[POSITION] = 0
+            linear.bias[POSITION] = 0
 
 
 class PatchHeads(nn.Module):
-    """Linear read-outs of every patch property, and of place and time from the class token."""
+    """Linear read-outs of every patch property; the fine ones see the detail alone."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(WIDTH)
-        self.fields = nn.Linear(WIDTH, sum(f.values for f in FIELDS))
-        self.surroundings = nn.Linear(WIDTH, len(PLACES) + len(TIMES))
+        self.norm = nn.LayerNorm(VISION_WIDTH)
+        self.fields = nn.ModuleList(
+            nn.Linear(HEAD if i in FINE else VISION_WIDTH, f.values) for i, f in enumerate(FIELDS)
+        )
 
-    def forward(self, states_BND: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, states_BND: Tensor) -> list[Tensor]:
         """Logits of each field, ``[B, N, values]``."""
-        read: Tensor = self.fields(self.norm(states_BND))
-        return torch.split(read, [f.values for f in FIELDS], -1)
-
-    def whole(self, state_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of place and time, ``[B, 5]`` and ``[B, 2]``."""
-        place, time = self.surroundings(self.norm(state_BD)).split([len(PLACES), len(TIMES)], -1)
-        return place, time
+        normed = self.norm(states_BND)
+        return [read(normed[..., DETAIL] if i in FINE else normed) for i, read in enumerate(self.fields)]
 
 
 def encode(tower: CLIPVisionModel, patches_BNP: Tensor, chosen_BN: Tensor | None = None) -> list[Tensor]:
@@ -130,34 +194,68 @@ def choose_patches(kinds_BN: Tensor, count: int) -> Tensor:
     return order.topk(count, 1).indices.sort(1).values
 
 
-def _loss(heads: PatchHeads, hidden: list[Tensor], labels: Tensor, surroundings: Tensor) -> Tensor:
+def _loss(heads: nn.ModuleDict, hidden: list[Tensor], labels: Tensor) -> Tensor:
     total = torch.zeros(())
-    for layer, weight in ((2, 0.3), (USED_LAYER, 1.0)):
-        for index, logits in enumerate(heads(hidden[layer][:, 1:])):
-            flat = logits.float().flatten(0, 1)
+    for layer, fields, weight in SUPERVISED:
+        read = heads[str(layer)](hidden[layer][:, 1:])
+        for index in range(len(FIELDS)) if fields is None else fields:
+            if fields is None and index in FINE:
+                continue
+            flat, target = read[index].float().flatten(0, 1), labels[..., index].flatten()
+            if not bool((target != IGNORE).any()):
+                continue
             balance = None
-            if index in (KIND, CENTER):
+            if index in (KIND, CENTER, ROLE):
                 balance = torch.ones(flat.shape[-1])
-                balance[0] = 0.2
-            target = labels[..., index].flatten()
-            if bool((target != IGNORE).any()):
-                total = total + weight * F.cross_entropy(flat, target, balance, ignore_index=IGNORE)
-    for logits, target in zip(heads.whole(hidden[USED_LAYER][:, 0]), surroundings.T, strict=True):
-        total = total + 0.3 * F.cross_entropy(logits.float(), target)
+                balance[0] = 0.1 if index == ROLE else 0.2
+            loss = F.cross_entropy(flat, target, balance, ignore_index=IGNORE)
+            total = total + weight * WEIGHTS.get(index, 1.0) * loss
+    return total + _discretion(hidden, labels)
+
+
+def _leak(states: Tensor, labels: Tensor) -> Tensor:
+    """Variance of patches that tells what is written on them, or which pattern they have, by that of all at `SPREAD`.
+
+    Args:
+        states: ``[B, N, width]`` without the position code.
+        labels: ``[B, N, fields]``.
+    """
+    whole = SPREAD**2 * states.shape[-1]
+    written = [(labels[..., LETTER] >= 0), (labels[..., TENS] >= 0) | (labels[..., ONES] >= 0)]
+    total = torch.zeros(())
+    for where in written:
+        if int(where.sum()) > 1:
+            total = total + states[where].var(0).sum() / whole
+    means = [states[labels[..., PATTERN] == value] for value in range(3)]
+    if all(len(of) for of in means):
+        total = total + 3 * torch.stack([of.mean(0) for of in means]).var(0).sum() / whole
     return total
 
 
+def _discretion(hidden: list[Tensor], labels: Tensor) -> Tensor:
+    """Loss of a blur that does not erase alike everywhere, and of detail that reaches the deep layers."""
+    before, deep = hidden[BLUR][:, 1:].float(), hidden[USED_LAYER][:, 1:].float()
+    steadiness = (before.std(-1) / SPREAD - 1).square().mean() + 0.1 * (deep.std(-1) / SPREAD - 1).square().mean()
+    leak = _leak(before[..., DETAIL.stop :], labels) + _leak(deep[..., POSITION.stop :], labels)
+    return STEADINESS * steadiness + SECRECY * leak
+
+
+def make_heads() -> nn.ModuleDict:
+    """Read-outs of every supervised layer."""
+    return nn.ModuleDict({str(layer): PatchHeads() for layer, _, _ in SUPERVISED})
+
+
 @torch.no_grad()
-def patch_accuracy(tower: CLIPVisionModel, heads: PatchHeads, corpus: Corpus, layer: int) -> dict[str, float]:
-    """Accuracy of each field over the patches that it applies to (foreground, for kind and centre)."""
+def patch_accuracy(tower: CLIPVisionModel, heads: nn.ModuleDict, corpus: Corpus, layer: int) -> dict[str, float]:
+    """Accuracy of each field over the patches that it applies to (foreground for kind and centre, ones with a role)."""
     right, count = dict.fromkeys((f.name for f in FIELDS), 0), dict.fromkeys((f.name for f in FIELDS), 0)
     for start in range(0, corpus.size, 24):
         indices = list(range(start, min(start + 24, corpus.size)))
         with torch.autocast("cpu", torch.bfloat16):
-            read = heads(encode(tower, corpus.patches(indices))[layer][:, 1:])
+            read = heads[str(layer)](encode(tower, corpus.patches(indices))[layer][:, 1:])
         for index, (field, logits) in enumerate(zip(FIELDS, read, strict=True)):
             labels = corpus.labels[indices][..., index]
-            where = labels > 0 if index in (KIND, CENTER) else labels != IGNORE
+            where = labels > 0 if index in (KIND, CENTER, ROLE) else labels != IGNORE
             right[field.name] += int((logits.argmax(-1) == labels)[where].sum())
             count[field.name] += int(where.sum())
     return {name: right[name] / max(count[name], 1) for name in right}
@@ -165,16 +263,17 @@ def patch_accuracy(tower: CLIPVisionModel, heads: PatchHeads, corpus: Corpus, la
 
 def train_tower(
     tower: CLIPVisionModel,
-    heads: PatchHeads,
+    heads: nn.ModuleDict,
     corpus: Corpus,
     steps: int,
     seed: int,
-    batch: int = 16,
-    patches: int = 80,
+    batch: int = 10,
+    patches: int = 256,
     rate: float = 2e-3,
 ) -> Iterator[tuple[int, float]]:
     """Train, yielding (step, loss)."""
-    parameters = [*tower.parameters(), *heads.parameters()]
+    frozen = {*tower.encoder.layers[BLUR].parameters(), tower.embeddings.position_embedding.weight}
+    parameters = [p for p in (*tower.parameters(), *heads.parameters()) if p not in frozen]
     optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.95), weight_decay=0.05)
     generator = torch.Generator().manual_seed(seed)
     for step in range(steps):
@@ -182,12 +281,13 @@ def train_tower(
             group["lr"] = rate_at(step, steps, rate)
         indices = torch.randperm(corpus.size, generator=generator)[:batch].tolist()
         chosen = choose_patches(corpus.labels[indices][..., KIND], patches)
-        labels = corpus.labels[indices].gather(1, chosen[..., None].expand(-1, -1, len(FIELDS)))
+        labels = corpus.labels[indices].long().gather(1, chosen[..., None].expand(-1, -1, len(FIELDS)))
         with torch.autocast("cpu", torch.bfloat16):
             hidden = encode(tower, corpus.patches(indices, chosen), chosen)
-            loss = _loss(heads, hidden, labels, corpus.surroundings[indices])
+            loss = _loss(heads, hidden, labels)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
+        constrain(tower)
         yield step, loss.item()

@@ -1,0 +1,1 @@
+"""What the reference model fulfils: settings, scores, statistics and requirements."""
