@@ -22,8 +22,8 @@ from clasp_calib import __version__
 from clasp_calib.cli import run
 from clasp_calib.reference.benchmark import VERSION as BENCHMARK
 from clasp_calib.reference.benchmark import write_benchmark
+from clasp_calib.reference.blind import blind_accuracy
 from clasp_calib.reference.model import VERSION as MODEL
-from clasp_calib.reference.prior import prior_accuracy
 
 ROOT = Path(__file__).parent.parent
 BUDGETS = ("192", "128", "64")
@@ -36,8 +36,8 @@ Embedded model v{model}, benchmark v{benchmark}, clasp-calib {version}, torch {t
 ({machine}); {minutes:.0f} minutes in all. Pictures: {calibration} to race on, {selection} to select on, {test} to test
 on, none shared. Classes are those of the keyword labels, which agree with the gold classes on {agreement:.1%} of the
 questions. Scores are exact-match accuracies in percent, with 95 % bootstrap intervals by picture; the last column is
-the paired difference on the same questions. Guessing each question's most frequent answer without looking scores
-{prior:.1f} (macro over gold classes).
+the paired difference on the same questions. A model trained on the questions alone scores {prior:.1f} (macro over gold
+classes).
 
 *unpruned*: all 576 tokens. *default*: the model's own vision layer and rho = 1 (relevance only). *random*: the same
 number of tokens at random. *calibrated*: the searched mixture and rho of each class. *seconds an answer*: median of
@@ -73,7 +73,7 @@ def main() -> None:
         machine=platform.machine(),
         minutes=(time.perf_counter() - begun) / 60,
         agreement=labelled["agreement"],
-        prior=100 * prior_accuracy("test", pictures["test"])["macro"],
+        prior=100 * blind_accuracy("test", pictures["test"])["macro"],
         timed=arguments.timed,
         **pictures,
     )

@@ -267,7 +267,7 @@ def recorded_section(seeds: range) -> str:
     return "## Recorded tables\n\n" + RECORDED_TEXT + table_of(columns.split(" | "), lines)
 
 
-RECORDED_TEXT = """Every candidate on every sample, measured on the embedded model at 64 tokens by
+RECORDED_TEXT = """Every candidate on every sample, measured on version 1 of the embedded model at 64 tokens by
 `benchmarks/record_scores.py`. Each race shuffles the samples anew; winners are judged by the table's own means, which a
 race only knows once it has measured everything. With so few samples half a point is less than one answer.
 

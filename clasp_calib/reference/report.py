@@ -22,12 +22,12 @@ from clasp_calib.reference.benchmark import VERSION
 from clasp_calib.reference.blind import blind_hits
 from clasp_calib.reference.measure import (
     PICTURES,
-    Bench,
     add_arguments,
     choices_of,
     measure,
     plan_for,
 )
+from clasp_calib.reference.measuring.bench import Bench
 from clasp_calib.reference.measuring.choosing import Choices
 from clasp_calib.reference.measuring.evidence import RESAMPLES, Paired
 from clasp_calib.reference.measuring.requirements import Requirement, requirements
@@ -48,8 +48,8 @@ Model `{model}`, benchmark v{benchmark}, torch {torch}, float32 on the CPU ({mac
 percent, differences in percentage points; brackets are 95 % bootstrap intervals by picture ({resamples:,} resamples).
 What is best or worst was chosen on the selection split and is judged on the test split, on the same questions, with
 two-sided p values, corrected by Holm: over classes in 1, 4 and 5; in 2 over all comparisons of means, and over all of
-classes and budgets; in 3 over budgets; in 4 also over the two of a pair; in 6 over stages. The loss of the shallow layer
-in 5 stands alone.{warning}
+classes and budgets; in 3 over budgets; in 4 also over the two of a pair; in 6 over stages. The loss of the shallow
+layer in 5 stands alone.{warning}
 
 *blind*: a classifier of the question's words alone, trained on training scenes. *shuffled*: the model is shown another
 scene's picture. *best*: the model's own layer with each class's best ratio on the selection split. *random*: as many

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from clasp_calib.reference import drawing
 from clasp_calib.reference.drawing import Box, Color
+from clasp_calib.reference.sprites import draw_thing
 from clasp_calib.reference.vocabulary import (
     ACTIONS,
     COLORS,
@@ -126,7 +127,7 @@ class Scene:
         for thing in self.things:
             x, y, width, height = thing.box
             box = (x + thing.shift[0], y + thing.shift[1], width, height)
-            drawing.draw_thing(image, thing.kind, thing.color, thing.pattern, box)
+            draw_thing(image, thing.kind, thing.color, thing.pattern, box)
         if self.person:
             drawing.draw_person(draw, self.person.color, self.person.box, self.person.action, self.person.side)
         for sign, paper in ((self.sign, drawing.PAPER), (self.plate, drawing.PLATE)):

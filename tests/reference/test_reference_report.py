@@ -10,7 +10,8 @@ from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.evaluator import Pruning
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import CLASSES, Sample
-from clasp_calib.reference.measure import Bench, measure, missing
+from clasp_calib.reference.measure import measure, missing
+from clasp_calib.reference.measuring.bench import Bench
 from clasp_calib.reference.measuring.choosing import choose
 from clasp_calib.reference.measuring.partly_random import PartlyRandom
 from clasp_calib.reference.measuring.results import BLIND, Results

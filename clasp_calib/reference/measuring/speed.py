@@ -12,7 +12,7 @@ from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.evaluator import Pruning
 from clasp_calib.calib.prompting import Prompter
 from clasp_calib.common.samples import Sample
-from clasp_calib.reference.measure import Bench
+from clasp_calib.reference.measuring.bench import Bench
 from clasp_calib.reference.measuring.settings import RHOS
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.pictures import load_picture
