@@ -81,7 +81,7 @@ def measure(bench: Bench, split: str, pictures: int, plan: Plan, shard: tuple[in
             sample: [setting for setting in plan[str(sample.label)] if setting.name not in known.get(sample.id, {})]
             for sample in groups[number]
         }
-        found = _unpruned(shared, todo, groups[(number + 1) % len(groups)][0])
+        found = _unpruned(bench, shared, todo, groups[(number + 1) % len(groups)][0])
         for sample, settings in todo.items():
             scores = found[sample] | _pruned(bench, evaluator, sample, [s for s in settings if s.budget is not None])
             if scores:
@@ -89,13 +89,13 @@ def measure(bench: Bench, split: str, pictures: int, plan: Plan, shard: tuple[in
 
 
 def _unpruned(
-    shared: SharedPicture, todo: Mapping[Sample, Sequence[Setting]], other: Sample
+    bench: Bench, shared: SharedPicture, todo: Mapping[Sample, Sequence[Setting]], other: Sample
 ) -> dict[Sample, dict[str, float]]:
     """Scores without pruning of questions about one picture; shuffled ones are asked about another's."""
     found: dict[Sample, dict[str, float]] = {sample: {} for sample in todo}
     for setting in dict.fromkeys(s for of in todo.values() for s in of if s.budget is None):
         asked = [sample for sample, of in todo.items() if setting in of]
-        hits = shared.hits(other if setting.shuffled else asked[0], asked)
+        hits = shared.hits(other if setting.shuffled else asked[0], asked, bench.mixtures[setting.mixture])
         for sample, hit in zip(asked, hits, strict=True):
             found[sample][setting.name] = hit
     return found

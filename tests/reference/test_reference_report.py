@@ -88,6 +88,9 @@ def test_a_shared_picture_gives_the_evaluators_scores(bench: Bench) -> None:
     expected = [evaluator.scores(sample, own, Pruning(None)).score[0] for sample in asked]
     assert shared.hits(asked[0], asked) == expected
     assert len(set(expected)) == 2
+    mixture = [Candidate("hybrid", bench.mixtures["hybrid"], 1.0)]
+    mixed = [evaluator.scores(sample, mixture, Pruning(None)).score[0] for sample in asked]
+    assert shared.hits(asked[0], asked, bench.mixtures["hybrid"]) == mixed
 
 
 def test_random_rows_leave_the_others_alone_and_do_not_depend_on_them() -> None:

@@ -37,7 +37,8 @@ class Setting:
     def name(self) -> str:
         """Unique; what scores are recorded under."""
         if self.budget is None:
-            return "shuffled" if self.shuffled else "unpruned"
+            unpruned = "unpruned" if self.mixture == OWN else f"unpruned/{self.mixture}"
+            return "shuffled" if self.shuffled else unpruned
         if self.random == STAGES:
             return f"{self.budget}/random"
         ablated = f"/random at {','.join(map(str, self.random))}" if self.random else ""
@@ -56,6 +57,11 @@ def at_rho(budget: int, rho: float) -> Setting:
 def mixed(mixture: str) -> Setting:
     """A mixture where mixtures are compared; `OWN` is what they are compared with."""
     return Setting(MIXTURE_BUDGET, mixture, MIXTURE_RHO)
+
+
+def unpruned(mixture: str) -> Setting:
+    """All tokens of a mixture: what a pruned mixture is compared with to see what pruning alone does."""
+    return Setting(mixture=mixture)
 
 
 def ablated(stage: int, rho: float) -> Setting:
@@ -96,7 +102,7 @@ def selection_plan(mixtures: Sequence[str], classes: Sequence[str]) -> Plan:
         UNPRUNED,
         *(at_rho(budget, rho) for budget in BUDGETS for rho in RHOS),
         *RANDOM.values(),
-        *(mixed(name) for name in mixtures if name != OWN),
+        *(of(name) for name in mixtures if name != OWN for of in (mixed, unpruned)),
     )
     return dict.fromkeys(classes, everything)
 
