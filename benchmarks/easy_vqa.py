@@ -3,7 +3,7 @@
     pip install easy-vqa
     python benchmarks/easy_vqa.py [--model DIR] [--work DIR] [--questions 1002] [--steps 600]
 
-easy-VQA (https://pypi.org/project/easy-vqa) shows one coloured circle, rectangle or triangle on a plain ground, 64
+easy-VQA (https://github.com/vzhou842/easy-VQA) shows one coloured circle, rectangle or triangle on a plain ground, 64
 pixels wide, and asks for its shape, for its colour, and yes or no. The model is asked twice: as it is, in words of its
 own world where there are such; and after a short training of projector and decoder on easy-VQA's training split, with
 the tower as it is and easy-VQA's own words. Beside it stands what one scores without looking. Writes docs/easy-vqa.md.
@@ -68,7 +68,7 @@ NOTE = """# The embedded model on easy-VQA
 
 Written by `benchmarks/easy_vqa.py`; do not edit.
 
-[easy-VQA](https://pypi.org/project/easy-vqa) was made by others for another purpose: one circle, rectangle or triangle
+[easy-VQA](https://github.com/vzhou842/easy-VQA) was made by others for another purpose: one circle, rectangle or triangle
 in one of eight colours on a plain pale ground, 64 pixels wide. The processor scales it to 336 pixels. The table is on
 {questions} questions about {pictures} pictures of its test split, drawn by seed, as many of each type: percent of
 answers that are right to the last token, with 95 % bootstrap intervals by picture ({resamples:,} resamples).
