@@ -68,8 +68,9 @@ NOTE = """# The embedded model on easy-VQA
 
 Written by `benchmarks/easy_vqa.py`; do not edit.
 
-[easy-VQA](https://github.com/vzhou842/easy-VQA) was made by others for another purpose: one circle, rectangle or triangle
-in one of eight colours on a plain pale ground, 64 pixels wide. The processor scales it to 336 pixels. The table is on
+[easy-VQA](https://github.com/vzhou842/easy-VQA) was made by others for another purpose: one circle, rectangle or
+triangle in one of eight colours on a plain pale ground, 64 pixels wide. The processor scales it to 336 pixels. The
+table is on
 {questions} questions about {pictures} pictures of its test split, drawn by seed, as many of each type: percent of
 answers that are right to the last token, with 95 % bootstrap intervals by picture ({resamples:,} resamples).
 
