@@ -28,9 +28,16 @@ def bootstrap_weights(clusters: Sequence[Hashable], seed: int, resamples: int = 
     """
     names = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
     index = np.array([names[cluster] for cluster in clusters])
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
-    weights: NDArray[np.int64] = drawn[:, index]
+    weights: NDArray[np.int64] = cluster_weights(len(names), seed, resamples)[:, index]
     return weights
+
+
+def cluster_weights(clusters: int, seed: int, resamples: int = RESAMPLES) -> NDArray[np.int64]:
+    """How often each of so many clusters occurs in each resample, ``[resamples, clusters]``."""
+    drawn: NDArray[np.int64] = np.random.default_rng(seed).multinomial(
+        clusters, np.full(clusters, 1 / clusters), resamples
+    )
+    return drawn
 
 
 def interval(scores: NDArray[np.float64], weights: NDArray[np.int64]) -> Interval:

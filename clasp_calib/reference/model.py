@@ -44,8 +44,8 @@ BLOCKS = (
 WORKING = tuple(sorted({place for block in BLOCKS for place in (block.attention, block.mlp)}))
 """Decoder layers that do something; the others are exact identities.
 
-The attention and the MLP of a block lie in different layers, so that the depth works as it does in a real model at no
-cost in training.
+The attention and the MLP of nearly every block lie in different layers, so that more of the depth works at no cost in
+training.
 """
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)

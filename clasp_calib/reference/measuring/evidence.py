@@ -11,6 +11,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from clasp_calib.calib.intervals import cluster_weights
+
 Floats = NDArray[np.float64]
 Key = TypeVar("Key", bound=Hashable)
 
@@ -78,8 +80,7 @@ def paired(
 @lru_cache(maxsize=4)
 def resampling(pictures: int, seed: int, resamples: int) -> Floats:
     """How often each picture occurs in each resample, ``[R, P]``."""
-    drawn = np.random.default_rng(seed).multinomial(pictures, np.full(pictures, 1 / pictures), resamples)
-    weights: Floats = drawn.astype(np.float64)
+    weights: Floats = cluster_weights(pictures, seed, resamples).astype(np.float64)
     return weights
 
 

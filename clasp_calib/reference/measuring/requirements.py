@@ -141,6 +141,7 @@ def _no_artefact(selection: Results, test: Results, choices: Choices) -> Require
         for name, one in [*everywhere.items(), *by_class.items()]
     ]
     better_mixtures = test.differences(_best_mixtures(choices), UNPRUNED)
+    better_mixtures[MACRO] = test.macro(_best_mixtures(choices), UNPRUNED)
     rows += [
         Row(f"test, {label}, best mixture at {MIXTURE_BUDGET} pruned - own layer unpruned", points(one))
         for label, one in better_mixtures.items()
