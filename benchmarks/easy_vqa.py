@@ -45,6 +45,7 @@ from clasp_calib.reference.measuring.unpruned import SharedPicture
 from clasp_calib.reference.model import MODEL
 from clasp_calib.reference.questions import Question
 from clasp_calib.reference.training import decoder as decoding
+from clasp_calib.reference.training.batches import ALL
 from clasp_calib.reference.training.optimizer import MasterAdamW, to_bfloat16
 from clasp_calib.reference.training.packing import IGNORE, Packer
 from clasp_calib.runtime.adapters import adapter_for
@@ -259,12 +260,13 @@ def adapt(
         groups = rng.sample(pictures, BATCH)
         pack = packer.pack([row_of(group, rng) for group in groups])
         seen = torch.cat([features.fused(group[0].sample(False), torch.ones(1, 1)) for group in groups])
-        everywhere = torch.arange(decoding.ALL).expand(BATCH, -1)
-        run = decoding.run(decoder, packer, pack, projector(seen.bfloat16()), everywhere)
+        everywhere = torch.arange(ALL).expand(BATCH, -1)
+        run = decoding.run(decoder, packer.prefix, pack.ids_BQT, projector(seen.bfloat16()), everywhere)
         wanted = pack.targets_BQT
         logits = decoder.lm_head(run.states_BQTD[wanted != IGNORE]).float()
         torch.autograd.backward(F.cross_entropy(logits, wanted[wanted != IGNORE]))
-        optimizer.step(step)
+        optimizer.begin(step)
+        optimizer.step()
         if (step + 1) % CHECKPOINT == 0:
             state = {"projector": projector.state_dict(), "decoder": decoder.state_dict(), "step": step + 1}
             torch.save({**state, "optimizer": optimizer.state_dict()}, kept.with_suffix(".part"))

@@ -109,7 +109,9 @@ def draw_arrow(draw: ImageDraw.ImageDraw, box: Box, direction: tuple[int, int]) 
 @cache
 def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
     # matplotlib ships DejaVu, so the same glyphs are drawn on every machine.
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
+    # Not the layout by Raqm, which Pillow takes where the machine has FriBidi, and which shifts some glyphs.
+    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 FONTS = ("DejaVuSansMono-Bold.ttf", "DejaVuSansMono.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif-Bold.ttf")

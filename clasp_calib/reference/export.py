@@ -12,7 +12,7 @@ from transformers import (
 )
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-from clasp_calib.reference.model import BLOCKS, llava_config, processor, text_config
+from clasp_calib.reference.model import BLOCKS, llava_config, processor, size_of, text_config
 from clasp_calib.reference.training.packing import ATTENTION
 
 
@@ -24,7 +24,7 @@ def assemble(
     vocabulary: int,
 ) -> LlavaForConditionalGeneration:
     """The whole model in float32: trained blocks in their places among 32, all other layers exact identities."""
-    model = LlavaForConditionalGeneration(llava_config(vocabulary))
+    model = LlavaForConditionalGeneration(llava_config(vocabulary, size_of(decoder.config)))
     model.model.vision_tower.load_state_dict(tower.state_dict())
     model.model.multi_modal_projector.load_state_dict(projector.state_dict())
     language = model.model.language_model
@@ -53,7 +53,8 @@ def take_apart(model: LlavaForConditionalGeneration) -> tuple[LlavaMultiModalPro
     What a scoring block would write is not exported, so it is zero here; nothing reads it.
     """
     language = model.model.language_model
-    decoder = LlamaForCausalLM(text_config(language.config.vocab_size, len(BLOCKS)))
+    config = language.config
+    decoder = LlamaForCausalLM(text_config(config.vocab_size, len(BLOCKS), size_of(config)))
     decoder.set_attn_implementation(ATTENTION)
     decoder.model.embed_tokens.load_state_dict(language.embed_tokens.state_dict())
     decoder.model.norm.load_state_dict(language.norm.state_dict())

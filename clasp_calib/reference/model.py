@@ -10,10 +10,27 @@ if TYPE_CHECKING:
 
 VERSION = "2"
 MODEL = Path(__file__).parent / "assets" / f"model-v{VERSION}"
-WIDTH = 128
 VISION_WIDTH = 160
 VISION_LAYERS = 7
 DECODER_LAYERS = 32
+
+
+class Size(NamedTuple):
+    """Widths of the decoder; the vision tower is the same in all sizes."""
+
+    width: int
+    heads: int
+    mlp: int
+
+
+DEFAULT = Size(128, 4, 352)
+"""Of the embedded model."""
+LARGE = Size(256, 8, 704)
+
+
+def size_of(text: Any) -> Size:
+    """The size of a decoder with this configuration."""
+    return Size(text.hidden_size, text.num_attention_heads, text.intermediate_size)
 
 
 class Block(NamedTuple):
@@ -70,17 +87,17 @@ def vision_config() -> Any:
     )
 
 
-def text_config(vocabulary: int, layers: int = DECODER_LAYERS) -> Any:
-    """Llama of width 128, 4 heads, MLP width 352, tied embeddings."""
+def text_config(vocabulary: int, layers: int = DECODER_LAYERS, size: Size = DEFAULT) -> Any:
+    """Llama with tied embeddings."""
     from transformers import LlamaConfig
 
     return LlamaConfig(
         vocab_size=vocabulary,
-        hidden_size=WIDTH,
-        intermediate_size=352,
+        hidden_size=size.width,
+        intermediate_size=size.mlp,
         num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.heads,
         max_position_embeddings=2048,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         tie_word_embeddings=True,
@@ -145,13 +162,13 @@ def processor(tokenizer: "PreTrainedTokenizerFast") -> Any:
     )
 
 
-def llava_config(vocabulary: int) -> Any:
+def llava_config(vocabulary: int, size: Size = DEFAULT) -> Any:
     """The configuration of the whole model."""
     from transformers import LlavaConfig
 
     return LlavaConfig(
         vision_config=vision_config(),
-        text_config=text_config(vocabulary),
+        text_config=text_config(vocabulary, size=size),
         image_token_index=IMAGE,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",

@@ -8,10 +8,11 @@ checkpoint when they were interrupted, with the result of an uninterrupted run.
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,13 +28,14 @@ from clasp_calib.common.progress import track
 from clasp_calib.common.scripts import ended
 from clasp_calib.reference import model as shape
 from clasp_calib.reference.export import export
-from clasp_calib.reference.questions import Question
 from clasp_calib.reference.training import decoder as decoding
 from clasp_calib.reference.training import joint, tower
+from clasp_calib.reference.training.batches import ALL, OWN, Batches
 from clasp_calib.reference.training.corpus import Corpus, make_tokenizer
 from clasp_calib.reference.training.curves import plot_curves
 from clasp_calib.reference.training.optimizer import MasterAdamW, to_bfloat16
 from clasp_calib.reference.training.packing import Packer
+from clasp_calib.reference.training.stepwise import Prepared, Steps
 
 VALIDATION_SEED = 5_000_000
 
@@ -44,45 +46,63 @@ class Recipe:
 
     seed: int = 0
     tower_seed: int = 0
+    size: str = "default"
     scenes: int = 30_000
-    pictures: int = 6_000
+    pictures: int = 12_000
     validation: int = 60
-    checkpoint: int = 200
+    checkpoint: int = 500
+    many: int = 3
+    """Times as many pictures in a batch as `joint.joint_counts` draws."""
     tower_steps: int = 2_000
-    oracle_steps: int = 2_400
-    projector_steps: int = 6_000
-    joint_steps: int = 2_000
+    oracle_steps: int = 3_000
+    projector_steps: int = 5_000
+    joint_steps: int = 6_000
 
 
-TINY = Recipe(
-    scenes=64,
-    pictures=40,
-    validation=4,
-    checkpoint=2,
-    tower_steps=3,
-    oracle_steps=3,
-    projector_steps=3,
-    joint_steps=3,
-)
-"""Three steps of everything: what the tests run."""
+RECIPES_HELP = "full: the embedded model's; short: what a core trains in an hour; tiny: three steps a stage, to try it"
+RECIPES = {
+    "full": Recipe(),
+    "short": Recipe(
+        pictures=6_000, checkpoint=200, many=1, oracle_steps=2_400, projector_steps=6_000, joint_steps=2_000
+    ),
+    "tiny": Recipe(
+        scenes=64,
+        pictures=40,
+        validation=4,
+        checkpoint=2,
+        many=1,
+        tower_steps=3,
+        oracle_steps=3,
+        projector_steps=3,
+        joint_steps=3,
+    ),
+}
+STAGES = ("tower", "features", "oracle", "joint")
+SIZES = {"default": shape.DEFAULT, "large": shape.LARGE}
 TOWER_FILES = ("tower.pt", "features-train.npy", "features-validation.npy")
 
 
 class Training:
     """The stages over one work directory.
 
+    Args:
+        recipe: what to train.
+        work: where the stages are kept.
+        device: trains.
+        workers: processes that draw pictures and questions; with none this process does.
+
     Raises:
         InputError: the directory holds stages of another recipe.
     """
 
-    def __init__(self, recipe: Recipe, work: Path):
-        self.recipe, self.work = recipe, work
+    def __init__(self, recipe: Recipe, work: Path, device: str = "cpu", workers: int = 0):
+        self.recipe, self.work, self._device, self._workers = recipe, work, torch.device(device), workers
         work.mkdir(parents=True, exist_ok=True)
         mark, wanted = work / "recipe.json", json.dumps(vars(recipe), sort_keys=True)
         if mark.exists() and mark.read_text(encoding="utf-8") != wanted:
             raise InputError(f"{work} holds the stages of another recipe; give another --work, or remove it")
         mark.write_text(wanted, encoding="utf-8")
-        self._begun = time.process_time()
+        self._begun = time.monotonic()
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -109,18 +129,22 @@ class Training:
         """Packs questions."""
         return Packer(self.tokenizer)
 
-    def log(self, **event: Any) -> None:
-        """One line in ``log.jsonl``, with the processor seconds spent so far in this sitting."""
-        event["cpu_seconds"] = round(time.process_time() - self._begun, 1)
+    def log(self, stage: str, **event: Any) -> None:
+        """One line in ``log.jsonl``, with the device and the seconds of this sitting so far."""
+        place = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "CPU"
+        event |= {"device": place, "seconds": round(time.monotonic() - self._begun, 1)}
         with (self.work / "log.jsonl").open("a") as file:
-            file.write(json.dumps(event) + "\n")
+            file.write(json.dumps({"stage": stage, **event}) + "\n")
 
-    def _follow(self, stage: str, steps: Iterator[tuple[int, float]], total: int) -> None:
+    def _over(self, steps: Steps[Prepared], numbers: range) -> Iterator[Prepared]:
+        return steps.over(numbers, self._device, self._workers)
+
+    def _follow(self, stage: str, steps: Iterator[tuple[int, torch.Tensor]], total: int) -> None:
         mean = None
         for step, loss in track(steps, stage, total):
             mean = loss if mean is None else 0.98 * mean + 0.02 * loss
             if step % 50 == 0 or step == total - 1:
-                self.log(stage=stage, step=step, loss=round(mean, 4))
+                self.log(stage, step=step, loss=round(mean.item(), 4))
 
     def _seed(self, stage: int, seed: int | None = None) -> int:
         seed = (self.recipe.seed if seed is None else seed) + stage
@@ -131,127 +155,141 @@ class Training:
     def tower(self) -> CLIPVisionModel:
         """Stage 0."""
         path, seed = self.work / "tower.pt", self._seed(0, self.recipe.tower_seed)
-        vision, heads = tower.make_tower(), tower.make_heads()
+        vision, heads = tower.make_tower().to(self._device), tower.make_heads().to(self._device)
         if path.exists():
-            vision.load_state_dict(torch.load(path, weights_only=True)["tower"])
+            vision.load_state_dict(self._load(path)["tower"])
             return vision
         steps = self.recipe.tower_steps
-        self._follow("tower", tower.train_tower(vision, heads, self.corpus, steps, seed), steps)
+        looks = self._over(tower.Looks(self.corpus, seed), range(steps))
+        self._follow("tower", tower.train_tower(vision, heads, looks, steps), steps)
         for layer, _, _ in tower.SUPERVISED:
             read = tower.patch_accuracy(vision, heads, self.validation, layer)
-            self.log(stage="tower", layer=layer, accuracy={k: round(v, 3) for k, v in read.items()})
+            self.log("tower", layer=layer, accuracy={k: round(v, 3) for k, v in read.items()})
         _save({"tower": vision.state_dict(), "heads": heads.state_dict()}, path)
         return vision
+
+    def features(self, name: str, corpus: Corpus) -> torch.Tensor:
+        """What the tower makes of a corpus, ``[pictures, layers, 576, D]`` float16, on the device."""
+        path = self.work / f"features-{name}.npy"
+        if not path.exists():
+            album = joint.Album(corpus)
+            joint.save_features(self.tower, self._over(album, album.steps), corpus.size, path)
+        # Copy on write, so that torch need not warn of memory that it must not change.
+        return torch.from_numpy(np.load(path, mmap_mode="c")).to(self._device)
+
+    def _decoder(self) -> LlamaForCausalLM:
+        return decoding.make_decoder(len(self.tokenizer), SIZES[self.recipe.size])
 
     @cached_property
     def spoken(self) -> tuple[LlamaForCausalLM, decoding.Oracle]:
         """Stage 1: decoder and oracle."""
         seed = self._seed(1)
-        decoder, oracle = decoding.make_decoder(len(self.tokenizer)), decoding.Oracle()
+        decoder, oracle = self._decoder(), decoding.Oracle(SIZES[self.recipe.size].width)
         oracle.speak(decoder, self.tokenizer)
-        decoder, oracle = to_bfloat16(decoder), to_bfloat16(oracle)
-        trained = self._train(
-            "oracle",
-            decoder,
-            {"decoder": decoder, "oracle": oracle},
-            joint.oracle_vision(oracle, self.corpus),
-            self.corpus,
-            joint.oracle_counts,
-            lambda index, rng: decoding.ask(self.corpus, index, rng),
-            self.recipe.oracle_steps,
-            2e-3,
-            seed,
-        )
-        if trained:
-            self._validate("oracle", decoder, joint.oracle_vision(oracle, self.validation))
+        decoder, oracle = to_bfloat16(decoder).to(self._device), to_bfloat16(oracle).to(self._device)
+        batches = Batches(self.corpus, self.packer, joint.oracle_counts, decoding.ask, seed, self.recipe.many)
+        vision, parts = joint.oracle_vision(oracle), {"decoder": decoder, "oracle": oracle}
+        if self._train("oracle", parts, vision, batches, self.recipe.oracle_steps, 2e-3):
+            self._validate("oracle", decoder, vision, OWN)
         return decoder, oracle
-
-    def _features(self, name: str, corpus: Corpus) -> np.ndarray:
-        path = self.work / f"features-{name}.npy"
-        if not path.exists():
-            joint.save_features(self.tower, corpus, path)
-        loaded: np.ndarray = np.load(path, mmap_mode="r")
-        return loaded
 
     @cached_property
     def joined(self) -> tuple[CLIPVisionModel, LlamaForCausalLM, LlavaMultiModalProjector]:
         """Stages 2 and 3: the finished parts."""
-        vision = self.tower
+        recipe, seed = self.recipe, self._seed(2)
+        config = shape.llava_config(len(self.tokenizer), SIZES[recipe.size])
+        projector = to_bfloat16(LlavaMultiModalProjector(config)).to(self._device)
+        if self._finished("joint", recipe.joint_steps):
+            decoder = to_bfloat16(self._decoder()).to(self._device)
+            self._restore("joint", {"decoder": decoder, "projector": projector})
+            return self.tower, decoder, projector
+        features = self.features("train", self.drawn)
         decoder, oracle = self.spoken
-        features = self._features("train", self.drawn)
-        seed = self._seed(2)
-        projector = to_bfloat16(LlavaMultiModalProjector(shape.llava_config(len(self.tokenizer))))
         if not (self.work / "joint.pt").exists():
-            steps = self.recipe.projector_steps
-            regression = joint.train_projector(projector, features, oracle, self.drawn, steps, seed)
+            steps = recipe.projector_steps
+            shows = self._over(joint.Shows(self.drawn, seed), range(steps))
+            regression = joint.train_projector(projector, features, oracle, shows, steps)
             self._follow("projector", regression, steps)
-        mixing = joint.Mixing(self.drawn)
-        trained = self._train(
-            "joint",
-            decoder,
-            {"decoder": decoder, "projector": projector},
-            joint.tower_vision(projector, features, mixing),
-            self.drawn,
-            joint.joint_counts,
-            mixing.ask,
-            self.recipe.joint_steps,
-            1.5e-3,
-            self._seed(3),
-        )
-        watched = self._features("validation", self.validation)
-        for mixture in (joint.OWN, joint.MIXTURES[1]) if trained else ():
-            self._validate("joint", decoder, joint.one_mixture(projector, watched, mixture), mixture=mixture)
-        return vision, decoder, projector
+        batches = Batches(self.drawn, self.packer, joint.joint_counts, joint.ask, self._seed(3), recipe.many)
+        parts = {"decoder": decoder, "projector": projector}
+        self._train("joint", parts, joint.tower_vision(projector, features), batches, recipe.joint_steps, 1.5e-3)
+        watched = joint.tower_vision(projector, self.features("validation", self.validation))
+        for mixture in (OWN, joint.MIXTURES[1]):
+            self._validate("joint", decoder, watched, mixture)
+        return self.tower, decoder, projector
+
+    def _load(self, path: Path) -> Any:
+        return torch.load(path, weights_only=True, map_location=self._device)
+
+    def _finished(self, stage: str, steps: int) -> bool:
+        path = self.work / f"{stage}.pt"
+        return path.exists() and self._load(path)["step"] == steps
+
+    def _restore(self, stage: str, parts: Mapping[str, torch.nn.Module]) -> dict[str, Any]:
+        saved: dict[str, Any] = self._load(self.work / f"{stage}.pt")
+        for name, module in parts.items():
+            module.load_state_dict(saved[name])
+        return saved
 
     def _train(
         self,
         stage: str,
-        decoder: LlamaForCausalLM,
-        parts: dict[str, torch.nn.Module],
+        parts: Mapping[str, torch.nn.Module],
         vision: decoding.Vision,
-        corpus: Corpus,
-        counts: Callable[[Any], tuple[int, int]],
-        asked: Callable[[int, Any], list[Question]],
+        batches: Batches,
         steps: int,
         rate: float,
-        seed: int,
     ) -> bool:
         """Train a decoder stage from its last checkpoint to its end; whether anything was left to do."""
         path = self.work / f"{stage}.pt"
         optimizer = MasterAdamW([p for module in parts.values() for p in module.parameters()], rate, steps)
         begin = 0
         if path.exists():
-            saved = torch.load(path, weights_only=True)
+            saved = self._restore(stage, parts)
             begin = saved["step"]
-            for name, module in parts.items():
-                module.load_state_dict(saved[name])
             if begin < steps:
                 optimizer.load_state_dict(saved["optimizer"])
+        left = range(begin, steps)
         training = decoding.train_decoder(
-            decoder, self.packer, vision, optimizer, corpus, counts, asked, range(begin, steps), seed
+            parts["decoder"], self.packer.prefix, vision, optimizer, self._over(batches, left), left
         )
         mean = None
-        for step, losses in track(training, stage, steps - begin):
-            mean = (
-                losses
-                if mean is None
-                else decoding.Losses(*(0.98 * a + 0.02 * b for a, b in zip(mean, losses, strict=True)))
-            )
+        for step, losses in track(training, stage, len(left)):
+            both = torch.stack(losses)
+            mean = both if mean is None else 0.98 * mean + 0.02 * both
             if step % 50 == 0 or step == steps - 1:
-                self.log(stage=stage, step=step, loss=round(mean.answer, 4), attention=round(mean.attention, 4))
-            if (step + 1) % self.recipe.checkpoint == 0 or step == steps - 1:
-                state = {name: module.state_dict() for name, module in parts.items()}
-                _save({**state, "optimizer": optimizer.state_dict(), "step": step + 1}, path)
+                answer, attention = mean.tolist()
+                self.log(stage, step=step, loss=round(answer, 4), attention=round(attention, 4))
+            state = {name: module.state_dict() for name, module in parts.items()} | {"step": step + 1}
+            if step == steps - 1:
+                _save(state, path)
+            elif (step + 1) % self.recipe.checkpoint == 0:
+                _save({**state, "optimizer": optimizer.state_dict()}, path)
         return begin < steps
 
-    def _validate(self, stage: str, decoder: LlamaForCausalLM, vision: decoding.Vision, **of: Any) -> None:
-        for count in (decoding.ALL, 96):
-            scores = decoding.accuracy(decoder, self.packer, vision, self.validation, count)
-            self.log(stage=stage, visual_tokens=count, **of, accuracy={k: round(v, 3) for k, v in scores.items()})
+    def _validate(
+        self, stage: str, decoder: LlamaForCausalLM, vision: decoding.Vision, mixture: Sequence[float]
+    ) -> None:
+        for count in (ALL, 96):
+            scores = decoding.accuracy(decoder, self.packer, vision, self.validation, mixture, count)
+            rounded = {k: round(v, 3) for k, v in scores.items()}
+            self.log(stage, visual_tokens=count, mixture=mixture, accuracy=rounded)
+
+    def until(self, stage: str) -> None:
+        """The stages up to one of `STAGES`, without an export."""
+        if stage in ("tower", "features"):
+            _ = self.tower
+        if stage == "features":
+            self.features("train", self.drawn)
+            self.features("validation", self.validation)
+        if stage == "oracle":
+            _ = self.spoken
+        if stage == "joint":
+            _ = self.joined
 
     def run(self, out: Path) -> None:
         """All stages, then the export and the curves."""
-        vision, decoder, projector = self.joined
+        vision, decoder, projector = (part.cpu() for part in self.joined)
         export(vision, projector, decoder, self.tokenizer, out)
         plot_curves(self.work / "log.jsonl", self.work / "curves.png")
 
@@ -275,7 +313,7 @@ def _recipe_of(work: Path) -> dict[str, int]:
     return recipe
 
 
-def _with_tower_of(recipe: Recipe, other: Path, work: Path) -> Training:
+def _with_tower_of(recipe: Recipe, other: Path, work: Path, **how: Any) -> Training:
     """A training that takes tower and features from another one.
 
     Raises:
@@ -287,7 +325,7 @@ def _with_tower_of(recipe: Recipe, other: Path, work: Path) -> Training:
             raise InputError(
                 f"{other} was trained with {theirs[name]} {name}, not {getattr(recipe, name)}; give another"
             )
-    training = Training(replace(recipe, tower_seed=theirs["tower_seed"]), work)
+    training = Training(replace(recipe, tower_seed=theirs["tower_seed"]), work, **how)
     for name in TOWER_FILES:
         if not (work / name).exists():
             part = work / f"{name}.part"
@@ -296,22 +334,43 @@ def _with_tower_of(recipe: Recipe, other: Path, work: Path) -> Training:
     return training
 
 
+def _repeatable(device: str) -> None:
+    """Sums over threads come in no fixed order, and neither do some of a GPU's."""
+    torch.set_num_threads(1)
+    if device != "cpu":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
 def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path(".training"), help="where the stages are kept")
-    parser.add_argument("--out", type=Path, default=shape.MODEL, help="where the model is written")
+    parser.add_argument("--out", type=Path, help="where the model is written (the embedded one's place)")
+    parser.add_argument("--recipe", choices=RECIPES, default="full", help=RECIPES_HELP)
+    parser.add_argument("--size", choices=SIZES, default="default", help="of the decoder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tower-of", type=Path, help="work directory whose tower is kept; only the decoder is trained")
-    parser.add_argument("--tiny", action="store_true", help="three steps of every stage, to try the script")
+    parser.add_argument("--until", choices=STAGES, help="stop after a stage; a later run goes on")
+    parser.add_argument("--device", default="cpu", help="cpu (one thread) or cuda")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw pictures and questions")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)  # Sums over threads come in no fixed order; one thread makes the result repeatable.
-    recipe = replace(TINY if arguments.tiny else Recipe(), seed=arguments.seed, tower_seed=arguments.seed)
+    if arguments.out is None and not arguments.until:
+        if arguments.size != "default":
+            raise InputError("the embedded model has the default size; give --out")
+        arguments.out = shape.MODEL
+    _repeatable(arguments.device)
+    recipe = replace(RECIPES[arguments.recipe], seed=arguments.seed, tower_seed=arguments.seed, size=arguments.size)
+    how = {"device": arguments.device, "workers": arguments.workers}
     if arguments.tower_of:
-        training = _with_tower_of(recipe, arguments.tower_of, arguments.work)
+        training = _with_tower_of(recipe, arguments.tower_of, arguments.work, **how)
     else:
-        training = Training(recipe, arguments.work)
-    training.run(arguments.out)
+        training = Training(recipe, arguments.work, **how)
+    if arguments.until:
+        training.until(arguments.until)
+    else:
+        training.run(arguments.out)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,11 @@ from clasp_calib.reference.benchmark import (
     split_scene,
     write_benchmark,
 )
-from clasp_calib.reference.model import BLOCKS, DECODER_LAYERS, VISION_LAYERS, VISION_WIDTH, WIDTH, WORKING
+from clasp_calib.reference.model import BLOCKS, DECODER_LAYERS, DEFAULT, VISION_LAYERS, VISION_WIDTH, WORKING
 from clasp_calib.reference.questions import INTENT
 from clasp_calib.reference.supervision import CLUTTER, KIND, patch_labels
-from clasp_calib.reference.training import joint, tower
+from clasp_calib.reference.training import tower
+from clasp_calib.reference.training.batches import LAYERS
 from clasp_calib.reference.vocabulary import COLORS, KINDS, PATTERNS, SIZES, WORDS
 from clasp_calib.reference.wordings import HELD_OUT, TRAIN
 from clasp_calib.runtime.schedule import Schedule, parse_budget, solve_schedule
@@ -205,7 +206,8 @@ def test_the_datasheet_states_splits_and_vocabulary():
 def test_reference_describes_the_model_that_is_built():
     text = prose("reference.md")
     assert f"{VISION_LAYERS} layers of width {VISION_WIDTH}; layer {VISION_LAYERS - 1} is projected" in text
-    assert f"Llama of {DECODER_LAYERS} layers, width {WIDTH}" in text
+    of_decoder = f"width {DEFAULT.width}, {DEFAULT.heads} heads, MLP width {DEFAULT.mlp}"
+    assert f"Llama of {DECODER_LAYERS} layers, {of_decoder}" in text
     parts = {name: span for span, name, _ in table("reference.md", "| dimensions |")}
     detail, position = tower.DETAIL, tower.POSITION
     assert parts == {
@@ -222,7 +224,7 @@ def test_reference_describes_the_model_that_is_built():
     counts = rf"Of the {DECODER_LAYERS} decoder layers {len(WORKING)} work: {len(WORKING) - scoring} change"
     assert f"{counts} the states, and the attention of {scoring} is only looked at." in text
     assert f"The other {DECODER_LAYERS - len(WORKING)} are exact identities" in text
-    assert f"a mixture of the layers {joint.LAYERS[0]}, {joint.LAYERS[1]} and {joint.LAYERS[2]}" in text
+    assert f"a mixture of the layers {LAYERS[0]}, {LAYERS[1]} and {LAYERS[2]}" in text
 
 
 @pytest.mark.slow

@@ -1,11 +1,12 @@
 """The training data: scenes by seed, their patch labels, pictures and packed questions."""
 
 import random
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -27,30 +28,35 @@ from clasp_calib.reference.vocabulary import (
 )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Corpus:
-    """The scenes of a range of seeds, with everything that training reads of them."""
+    """The scenes of a range of seeds, each drawn when it is first needed, and kept."""
 
     first_seed: int
     size: int
+    _drawn: dict[int, tuple[Scene, NDArray[np.int16]]] = field(default_factory=dict, repr=False, compare=False)
 
-    @cached_property
-    def scenes(self) -> list[Scene]:
-        """The scenes, in the order of their seeds."""
-        return [draw_scene(seed) for seed in range(self.first_seed, self.first_seed + self.size)]
+    def _look(self, index: int) -> tuple[Scene, NDArray[np.int16]]:
+        if index not in self._drawn:
+            scene = draw_scene(self.first_seed + index)
+            self._drawn[index] = scene, patch_labels(scene)
+        return self._drawn[index]
 
-    @cached_property
-    def labels(self) -> Tensor:
-        """Patch labels, ``[size, 576, 13]`` int16."""
-        return torch.from_numpy(np.stack([patch_labels(s) for s in self.scenes]))
+    def scene(self, index: int) -> Scene:
+        """The scene of an index."""
+        return self._look(index)[0]
 
-    def patches(self, indices: list[int], chosen_BN: Tensor | None = None) -> Tensor:
+    def labels(self, indices: Sequence[int]) -> Tensor:
+        """Patch labels, ``[B, 576, 13]`` int64."""
+        return torch.from_numpy(np.stack([self._look(index)[1] for index in indices])).long()
+
+    def patches(self, indices: Sequence[int], chosen_BN: Tensor | None = None) -> Tensor:
         """Pixels of the chosen patches (all if ``None``), normalised as the processor does.
 
         Returns:
             ``[B, N, 588]`` float32, each patch in the order of the tower's convolution: channel, row, column.
         """
-        pictures = torch.from_numpy(np.stack([np.asarray(self.scenes[i].picture()) for i in indices]))
+        pictures = torch.from_numpy(np.stack([np.asarray(self.scene(i).picture()) for i in indices]))
         grid = pictures.view(len(indices), GRID, PATCH, GRID, PATCH, 3).permute(0, 1, 3, 5, 2, 4)
         patches = grid.reshape(len(indices), GRID * GRID, 3 * PATCH * PATCH)
         if chosen_BN is not None:

@@ -3,9 +3,10 @@
 Shapes: B pictures, N visual tokens of 576, Q questions of T tokens, D width.
 """
 
+import itertools
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,12 +15,16 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, apply_rotary_pos_emb
 
-from clasp_calib.reference.model import BLOCKS, WIDTH, text_config
-from clasp_calib.reference.questions import Question, balanced, questions_about
-from clasp_calib.reference.supervision import FIELDS, KIND, LETTERS
+from clasp_calib.reference.model import BLOCKS, DEFAULT, Size, text_config
+from clasp_calib.reference.questions import balanced, questions_about
+from clasp_calib.reference.scenes import Scene
+from clasp_calib.reference.supervision import FIELDS, LETTERS
+from clasp_calib.reference.training.batches import ALL, OWN, QUESTIONS, Batch, Query, Seen, make_batch
+from clasp_calib.reference.training.capture import launched_at_once
 from clasp_calib.reference.training.corpus import Corpus
 from clasp_calib.reference.training.optimizer import MasterAdamW
-from clasp_calib.reference.training.packing import ATTENTION, IGNORE, Pack, Packer, scoring_attention
+from clasp_calib.reference.training.packing import ATTENTION, IGNORE, Packer, scoring_attention
+from clasp_calib.reference.training.stepwise import to_device
 from clasp_calib.reference.vocabulary import (
     ACTIONS,
     COLORS,
@@ -35,8 +40,6 @@ from clasp_calib.reference.vocabulary import (
 )
 from clasp_calib.reference.wordings import HELD_OUT
 
-ALL = GRID * GRID
-QUESTIONS = 16
 GUIDED = 2
 """So many of the first reading blocks are told where to look."""
 SCORING, READING, LISTENING = 0.2, 0.2, 0.3
@@ -59,24 +62,25 @@ _NAMES: tuple[tuple[str | None, ...], ...] = (
 )
 
 
-def make_decoder(vocabulary: int) -> LlamaForCausalLM:
+def make_decoder(vocabulary: int, size: Size = DEFAULT) -> LlamaForCausalLM:
     """An untrained decoder of the trained blocks only.
 
     Keys start near queries, and outputs near the transpose of values: what is alike attends to what is alike, and is
     copied, from the first step on (mimetic initialisation, Trockman & Kolter 2023, https://arxiv.org/abs/2305.09828).
     """
-    decoder = LlamaForCausalLM(text_config(vocabulary, len(BLOCKS)))
+    decoder = LlamaForCausalLM(text_config(vocabulary, len(BLOCKS), size))
+    spread = size.width**-0.5
     decoder.set_attn_implementation(ATTENTION)
     scale = 1 / math.sqrt(2 * sum(block.role != "score" for block in BLOCKS))
     with torch.no_grad():
-        nn.init.normal_(decoder.model.embed_tokens.weight, std=WIDTH**-0.5)
+        nn.init.normal_(decoder.model.embed_tokens.weight, std=spread)
         for layer in decoder.model.layers:
             attention, mlp = layer.self_attn, layer.mlp
             inputs = (attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj)
             for linear in inputs:
-                nn.init.normal_(linear.weight, std=WIDTH**-0.5)
+                nn.init.normal_(linear.weight, std=spread)
             attention.k_proj.weight.mul_(0.3).add_(attention.q_proj.weight)
-            nn.init.normal_(attention.o_proj.weight, std=0.5 * scale * WIDTH**-0.5)
+            nn.init.normal_(attention.o_proj.weight, std=0.5 * scale * spread)
             attention.o_proj.weight.add_(0.7 * attention.v_proj.weight.T)
             nn.init.normal_(mlp.down_proj.weight, std=scale * mlp.down_proj.in_features**-0.5)
     return decoder
@@ -85,14 +89,14 @@ def make_decoder(vocabulary: int) -> LlamaForCausalLM:
 class Oracle(nn.Module):
     """Embeds the labels of a patch as the projector should: a sum over its properties, and its place on the grid."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = DEFAULT.width) -> None:
         super().__init__()
-        self.codes = nn.Embedding(sum(CODES) + len(CODES), WIDTH)
-        self.rows = nn.Embedding(GRID, WIDTH)
-        self.columns = nn.Embedding(GRID, WIDTH)
-        nn.init.normal_(self.codes.weight, std=0.2 * WIDTH**-0.5)
+        self.codes = nn.Embedding(sum(CODES) + len(CODES), width)
+        self.rows = nn.Embedding(GRID, width)
+        self.columns = nn.Embedding(GRID, width)
+        nn.init.normal_(self.codes.weight, std=0.2 * width**-0.5)
         for places in (self.rows, self.columns):
-            nn.init.normal_(places.weight, std=0.5 * WIDTH**-0.5)
+            nn.init.normal_(places.weight, std=0.5 * width**-0.5)
         self.offsets: Tensor
         sizes = torch.tensor([0, *(c + 1 for c in CODES[:-1])])
         self.register_buffer("offsets", sizes.cumsum(0))
@@ -126,19 +130,8 @@ class Oracle(nn.Module):
                     words[word(related)] = 0.5 * words[word(related)] + share * words[word(kind)]
 
 
-def choose_tokens(pack: Pack, labels_BNF: Tensor, count: int, background: int = 8) -> Tensor:
-    """Indices ``[B, count]`` in grid order: evidence first, then the foreground, and always some background."""
-    noise = torch.rand(labels_BNF.shape[:2])
-    shown = (labels_BNF[..., KIND] > 0).float()
-    wanted = pack.evidence_BQN.any(1).float() + pack.counted_BQN.any(1).float()
-    order = noise + shown + 2 * wanted
-    first = order.topk(count - background, 1).indices
-    rest = (noise - 5 * shown).scatter(1, first, -9.0)
-    return torch.cat([first, rest.topk(background, 1).indices], 1).sort(1).values
-
-
-Vision = Callable[[list[int], Tensor], Tensor]
-"""Pictures' indices and chosen patches ``[B, N]`` to visual tokens ``[B, N, D]``."""
+Vision = Callable[[Seen], Tensor]
+"""Visual tokens ``[B, N, D]`` of the patches that are asked for."""
 
 
 class Run(NamedTuple):
@@ -154,18 +147,27 @@ class Run(NamedTuple):
     read: list[Tensor]
 
 
-def run(decoder: LlamaForCausalLM, packer: Packer, pack: Pack, visual_BND: Tensor, chosen_BN: Tensor) -> Run:
+def run(
+    decoder: LlamaForCausalLM, prefix: Sequence[int] | Tensor, ids_BQT: Tensor, visual_BND: Tensor, chosen_BN: Tensor
+) -> Run:
     """Forward of packed questions.
 
     Visual tokens keep the position that they have among all 576, as pruning with ``positions="keep"`` leaves it.
+
+    Args:
+        decoder: the decoder.
+        prefix: ids of the tokens before the picture.
+        ids_BQT: packed questions.
+        visual_BND: visual tokens.
+        chosen_BN: which patches of the grid they are.
     """
-    batch, questions, length = pack.ids_BQT.shape
-    embed, start = decoder.model.embed_tokens, len(packer.prefix)
-    prefix = embed(torch.tensor(packer.prefix)).expand(batch, -1, -1)
-    states = torch.cat([prefix, visual_BND, embed(pack.ids_BQT.flatten(1))], 1)
-    text = (start + ALL + torch.arange(length)).repeat(questions).expand(batch, -1)
-    positions = torch.cat([torch.arange(start).expand(batch, -1), start + chosen_BN, text], 1)
-    rotary = decoder.model.rotary_emb(states, positions)
+    batch, questions, length = ids_BQT.shape
+    embed, start, device = decoder.model.embed_tokens, len(prefix), ids_BQT.device
+    before = embed(torch.as_tensor(prefix, device=device)).expand(batch, -1, -1)
+    states = torch.cat([before, visual_BND, embed(ids_BQT.flatten(1))], 1)
+    text = (start + ALL + torch.arange(length, device=device)).repeat(questions).expand(batch, -1)
+    first = torch.arange(start, device=device).expand(batch, -1)
+    rotary = decoder.model.rotary_emb(states, torch.cat([first, start + chosen_BN, text], 1))
     packed = (questions, length)
     watched: dict[str, list[Tensor]] = {"listen": [], "score": [], "read": []}
     for block, layer in zip(BLOCKS, decoder.model.layers, strict=True):
@@ -192,132 +194,119 @@ def _score(layer: LlamaDecoderLayer, states: Tensor, rotary: tuple[Tensor, Tenso
     return scoring_attention(query, key, attention.scaling, packed)
 
 
-def attention_loss(output: Run, pack: Pack, chosen_BN: Tensor, before: int) -> Tensor:
+def attention_loss(output: Run, batch: Batch, before: int) -> Tensor:
     """How far attention is from the evidence, by the weights above.
 
-    Scoring blocks: cross-entropy of what half of a question's tokens, drawn anew each time, attend to on average,
-    against its evidence. The first reading blocks: the same for every token before one of an answer; where things are
-    counted, the target is the middle of each and, with the same share, the first token, so that the share says how
-    many there are. Listening blocks: the share of the picture.
+    Scoring blocks: cross-entropy of what half of a question's tokens attend to on average, against its evidence. The
+    first reading blocks: the same for every token before one of an answer that is told where to look. Listening
+    blocks: the share of the picture.
 
     Args:
         output: of `run`.
-        pack: the questions.
-        chosen_BN: patches shown.
+        batch: what it was run on.
         before: tokens before the picture.
     """
-    places = chosen_BN[:, None].expand(-1, pack.guided_BQ.shape[1], -1)
-    evidence, counted = pack.evidence_BQN.gather(2, places), pack.counted_BQN.gather(2, places)
-    half = pack.prompt_BQT & (torch.rand(pack.prompt_BQT.shape) < 0.5)
-    half = half | (torch.arange(half.shape[2]) == pack.asked_BQ[..., None])
-    total = torch.zeros(())
-    found = pack.guided_BQ & evidence.any(-1)
+    total = torch.zeros((), device=batch.ids_BQT.device)
+    heard = batch.heard_BQT[..., None]
     for attended in output.scored:
-        mean = (attended[..., before:] * half[..., None]).sum(2) / half.sum(2, keepdim=True)
-        total = total + SCORING * _cross_entropy(mean[found], evidence[found].float())
-    first = torch.zeros((*evidence.shape[:2], before))
-    first[..., 0] = pack.tallied_BQ.float()
-    target = torch.cat([first, torch.where(pack.tallied_BQ[..., None], counted, evidence).float()], -1)
-    answering = pack.targets_BQT != IGNORE
-    wanted = target[:, :, None].expand(-1, -1, answering.shape[2], -1)[answering]
-    known = wanted.sum(-1) > 0
+        mean = (attended[..., before:] * heard).sum(2) / heard.sum(2)
+        total = total + SCORING * _cross_entropy(mean.flatten(0, 1)[batch.found_E], batch.evidence_EN)
     for attended in output.read[:GUIDED]:
-        total = total + READING * _cross_entropy(attended[answering][known], wanted[known])
+        shares = attended.flatten(0, 2)[batch.answered_K]
+        total = total + READING * _cross_entropy(shares, batch.target_KS)
+    prompt = batch.prompt_BQT
     for attended in output.listened:
-        total = total + LISTENING * attended[..., before:].sum(-1)[pack.prompt_BQT].mean()
+        total = total + LISTENING * (attended[..., before:].sum(-1) * prompt).sum() / prompt.sum()
     return total
 
 
-def _cross_entropy(shares: Tensor, target: Tensor) -> Tensor:
-    if not len(target):
-        return torch.zeros(())
-    wanted = target / target.sum(-1, keepdim=True)
-    return -(wanted * (shares + 1e-6).log()).sum(-1).mean()
+def _cross_entropy(shares_RN: Tensor, target_RN: Tensor) -> Tensor:
+    """Mean over the rows that have a target; 0 if none has."""
+    size = target_RN.sum(-1)
+    wanted = target_RN / size.clamp(min=1)[:, None]
+    rows = -(wanted * (shares_RN + 1e-6).log()).sum(-1)
+    return rows.sum() / (size > 0).sum().clamp(min=1)
 
 
 class Losses(NamedTuple):
     """Of one step: the answers' and the attention's."""
 
-    answer: float
-    attention: float
+    answer: Tensor
+    attention: Tensor
 
 
 def train_decoder(
     decoder: LlamaForCausalLM,
-    packer: Packer,
+    prefix: Sequence[int],
     vision: Vision,
     optimizer: MasterAdamW,
-    corpus: Corpus,
-    token_counts: Callable[[random.Random], tuple[int, int]],
-    asked: Callable[[int, random.Random], list[Question]],
+    batches: Iterable[Batch],
     steps: range,
-    seed: int,
 ) -> Iterator[tuple[int, Losses]]:
-    """Train on answers, hints of them and attention, yielding (step, losses). Every step draws from a seed of its own.
+    """Train on answers, hints of them and attention, yielding (step, losses).
 
     Args:
         decoder: the decoder.
-        packer: its tokenizer's packer.
+        prefix: ids of the tokens before the picture.
         vision: where visual tokens come from.
         optimizer: of all parameters to train.
-        corpus: scenes to ask about.
-        token_counts: of a random generator: pictures in the batch, visual tokens of each.
-        asked: `QUESTIONS` about the picture of an index.
+        batches: of these steps.
         steps: which.
-        seed: of the choice of pictures and questions.
     """
-    for step in steps:
-        rng = random.Random(f"{seed}-{step}")
-        torch.manual_seed(rng.randrange(2**60))
-        batch, count = token_counts(rng)
-        indices = rng.sample(range(corpus.size), batch)
-        pack = packer.pack([asked(index, rng) for index in indices])
-        chosen = _chosen(pack, corpus, indices, count)
-        output = run(decoder, packer, pack, vision(indices, chosen), chosen)
+    begin = torch.tensor(prefix, device=decoder.device)
+
+    def update(batch: Batch) -> Losses:
+        output = run(decoder, begin, batch.ids_BQT, vision(batch.seen), batch.seen.chosen_BN)
+        states = output.states_BQTD.flatten(0, 2)
         answers = [
-            F.cross_entropy(decoder.lm_head(output.states_BQTD[wanted != IGNORE]).float(), wanted[wanted != IGNORE])
-            for wanted in (pack.targets_BQT, pack.hints_BQT)
+            F.cross_entropy(decoder.lm_head(states[positions]).float(), wanted, ignore_index=IGNORE)
+            for positions, wanted in ((batch.answered_K, batch.answers_K), (batch.hinted_H, batch.hints_H))
         ]
-        attention = attention_loss(output, pack, chosen, len(packer.prefix))
+        attention = attention_loss(output, batch, len(begin))
         torch.autograd.backward([*answers, attention])
-        optimizer.step(step)
-        yield step, Losses(answers[0].item(), attention.item())
+        optimizer.step()
+        return Losses(answers[0].detach(), attention.detach())
+
+    update_at_once = launched_at_once(update, decoder.device)
+    for step, batch in zip(steps, batches, strict=True):
+        optimizer.begin(step)
+        yield step, update_at_once(batch)
 
 
-def _chosen(pack: Pack, corpus: Corpus, indices: list[int], count: int) -> Tensor:
-    if count == ALL:
-        return torch.arange(ALL).expand(len(indices), -1)
-    return choose_tokens(pack, corpus.labels[indices], count)
-
-
-def ask(corpus: Corpus, index: int, rng: random.Random) -> list[Question]:
+def ask(scene: Scene, rng: random.Random) -> Query:
     """Questions of all classes about one picture."""
-    return balanced(questions_about(corpus.scenes[index], rng), QUESTIONS, rng)
+    return Query(balanced(questions_about(scene, rng), QUESTIONS, rng), OWN)
 
 
 @torch.no_grad()
 def accuracy(
-    decoder: LlamaForCausalLM, packer: Packer, vision: Vision, corpus: Corpus, count: int = ALL, seed: int = 7
+    decoder: LlamaForCausalLM,
+    packer: Packer,
+    vision: Vision,
+    corpus: Corpus,
+    mixture: Sequence[float] = OWN,
+    count: int = ALL,
+    seed: int = 7,
 ) -> dict[str, float]:
     """Share of answers that are right to the last token, by family, by class and on average (``macro``).
 
     Wordings are the held-out ones.
     """
-    rng = random.Random(seed)
-    torch.manual_seed(seed)
+    rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     classes: dict[str, list[bool]] = {}
     families: dict[str, list[bool]] = {}
     for first in range(0, corpus.size, 10):
-        indices = list(range(first, min(first + 10, corpus.size)))
-        asked = [balanced(questions_about(corpus.scenes[i], rng, HELD_OUT), QUESTIONS, rng) for i in indices]
-        pack = packer.pack(asked)
-        chosen = _chosen(pack, corpus, indices, count)
-        best = decoder.lm_head(run(decoder, packer, pack, vision(indices, chosen), chosen).states_BQTD).argmax(-1)
-        hits = ((best == pack.targets_BQT) | (pack.targets_BQT == IGNORE)).all(-1).tolist()
-        for questions, row in zip(pack.questions, hits, strict=True):
-            for question, hit in zip(questions, row, strict=True):
-                classes.setdefault(question.label, []).append(hit)
-                families.setdefault(question.family, []).append(hit)
+        indices = range(first, min(first + 10, corpus.size))
+        asked = [balanced(questions_about(corpus.scene(i), rng, HELD_OUT), QUESTIONS, rng) for i in indices]
+        queries = [Query(questions, mixture) for questions in asked]
+        batch = to_device(make_batch(corpus, indices, packer, queries, count, generator), decoder.device)
+        states = run(decoder, packer.prefix, batch.ids_BQT, vision(batch.seen), batch.seen.chosen_BN).states_BQTD
+        best = decoder.lm_head(states.flatten(0, 2)[batch.answered_K]).argmax(-1)
+        wrong = (best != batch.answers_K) & (batch.answers_K != IGNORE)
+        missed = set((batch.answered_K[wrong] // batch.ids_BQT.shape[2]).tolist())
+        for number, question in enumerate(itertools.chain.from_iterable(asked)):
+            classes.setdefault(question.label, []).append(number not in missed)
+            families.setdefault(question.family, []).append(number not in missed)
     scores = {label: sum(hits) / len(hits) for label, hits in classes.items()}
     macro = sum(scores.values()) / len(scores)
     return {**{f: sum(h) / len(h) for f, h in families.items()}, **scores, "macro": macro}

@@ -1,12 +1,12 @@
 """From oracle tokens to what the tower sees: the projector by regression, then projector and decoder together.
 
-Shapes: B pictures, N visual tokens, D width of the tower.
+Shapes: B pictures, N visual tokens, L mixed vision layers, D width of the tower.
 """
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,133 +16,143 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from clasp_calib.common.progress import track
 from clasp_calib.reference.model import VISION_WIDTH
-from clasp_calib.reference.questions import FINE, Question, balanced, questions_about
-from clasp_calib.reference.supervision import FIELDS, IGNORE, KIND, LETTER, ONES, TENS
+from clasp_calib.reference.questions import balanced, questions_about
+from clasp_calib.reference.scenes import Scene
+from clasp_calib.reference.supervision import IGNORE, KIND, LETTER, ONES, TENS
+from clasp_calib.reference.training.batches import ALL, LAYERS, OWN, QUESTIONS, Query, Seen
+from clasp_calib.reference.training.capture import launched_at_once
 from clasp_calib.reference.training.corpus import Corpus
-from clasp_calib.reference.training.decoder import ALL, QUESTIONS, Oracle, Vision
+from clasp_calib.reference.training.decoder import Oracle, Vision
 from clasp_calib.reference.training.optimizer import MasterAdamW
-from clasp_calib.reference.training.tower import USED_LAYER, choose_patches, encode
+from clasp_calib.reference.training.stepwise import Steps, draws
+from clasp_calib.reference.training.tower import at, choose_patches, encode
 
-LAYERS = (1, 3, USED_LAYER)
-"""Vision layers that are mixed in training."""
-OWN = (0.0, 0.0, 1.0)
 MIXTURES = ((0.25, 0.0, 0.75), (0.5, 0.0, 0.5), (0.0, 0.25, 0.75), (0.0, 0.5, 0.5), (1 / 3, 1 / 3, 1 / 3))
 MIXED = 0.5
 """Share of pictures seen through a mixture."""
-FINE_OF_OWN = 0.4
-"""How often a picture that is seen through the model's own layer is asked about fine detail."""
-
 WRITTEN = 12.0
 """Weight of a patch with a letter or a digit in the projector's regression: there are few, and each has to be right."""
 
 
+class Pixels(NamedTuple):
+    """All patches of some pictures, ``[B, 576, 588]``."""
+
+    patches_BNP: Tensor
+
+
+class Album(Steps[Pixels]):
+    """The pictures of a corpus in their order, eight a step."""
+
+    TOGETHER = 8
+
+    def __init__(self, corpus: Corpus):
+        self._corpus = corpus
+        self.steps = range(-(-corpus.size // self.TOGETHER))
+
+    def __getitem__(self, step: int) -> Pixels:
+        """The next eight."""
+        first = step * self.TOGETHER
+        return Pixels(self._corpus.patches(range(first, min(first + self.TOGETHER, self._corpus.size))))
+
+
 @torch.no_grad()
-def save_features(tower: CLIPVisionModel, corpus: Corpus, path: Path) -> None:
-    """Write what the projector will read of every picture, ``[pictures, layers, 576, D]`` float16, as ``.npy``."""
+def save_features(tower: CLIPVisionModel, album: Iterable[Pixels], size: int, path: Path) -> None:
+    """Write what the projector will read of every picture, ``[size, layers, 576, D]`` float16, as ``.npy``."""
     tower.set_attn_implementation("sdpa")  # Without a backward pass the fused kernel is the fast one.
-    part = path.with_suffix(".part")
-    shape = (corpus.size, len(LAYERS), ALL, VISION_WIDTH)
-    features = np.lib.format.open_memmap(part, "w+", np.float16, shape)
-    for first in track(range(0, corpus.size, 8), "encoding pictures", -(-corpus.size // 8)):
-        indices = list(range(first, min(first + 8, corpus.size)))
-        with torch.autocast("cpu", torch.bfloat16):
-            hidden = encode(tower, corpus.patches(indices))
-        features[indices] = torch.stack([hidden[layer][:, 1:] for layer in LAYERS], 1).half().numpy()
+    part, first = path.with_suffix(".part"), 0
+    features = np.lib.format.open_memmap(part, "w+", np.float16, (size, len(LAYERS), ALL, VISION_WIDTH))
+    for pixels in track(album, "encoding pictures", -(-size // Album.TOGETHER)):
+        with torch.autocast(tower.device.type, torch.bfloat16):
+            hidden = encode(tower, pixels.patches_BNP)
+        made = torch.stack([hidden[layer][:, 1:] for layer in LAYERS], 1).half().cpu().numpy()
+        features[first : first + len(made)] = made
+        first += len(made)
     features.flush()
     part.rename(path)
 
 
-def gather(features: np.ndarray, indices: list[int], chosen_BN: Tensor, weights_BL: Tensor) -> Tensor:
+def gather(features_PLND: Tensor, seen: Seen) -> Tensor:
     """Mixed features of the chosen patches, ``[B, N, D]`` bfloat16."""
-    mixed = []
-    for index, chosen, weights in zip(indices, chosen_BN, weights_BL, strict=True):
-        used = weights.nonzero()[:, 0].tolist()
-        layers = torch.from_numpy(features[index, used][:, chosen.numpy()]).float()
-        mixed.append((layers * weights[used, None, None]).sum(0))
-    return torch.stack(mixed).bfloat16()
+    taken = features_PLND[seen.pictures_B]
+    chosen = seen.chosen_BN[:, None, :, None].expand(-1, len(LAYERS), -1, taken.shape[-1])
+    return (taken.gather(2, chosen).float() * seen.mixture_BL[:, :, None, None]).sum(1).bfloat16()
 
 
-def oracle_vision(oracle: Oracle, corpus: Corpus) -> Vision:
+def oracle_vision(oracle: Oracle) -> Vision:
     """Visual tokens that an oracle makes of the true labels."""
 
-    def vision(indices: list[int], chosen_BN: Tensor) -> Tensor:
-        labels = corpus.labels[indices].long().gather(1, chosen_BN[..., None].expand(-1, -1, len(FIELDS)))
-        tokens: Tensor = oracle(labels, chosen_BN)
+    def vision(seen: Seen) -> Tensor:
+        tokens: Tensor = oracle(seen.labels_BNF, seen.chosen_BN)
         return tokens
 
     return vision
 
 
-@dataclass
-class Mixing:
-    """Which mixture each picture of a batch is seen through; questions are asked first, and depend on it."""
-
-    corpus: Corpus
-    drawn: dict[int, tuple[float, ...]] = field(default_factory=dict)
-
-    def ask(self, index: int, rng: random.Random) -> list[Question]:
-        """Draw a mixture for a picture, and questions about it: seldom of fine detail where its own layer is seen."""
-        mixed = rng.random() < MIXED
-        self.drawn[index] = rng.choice(MIXTURES) if mixed else OWN
-        questions = questions_about(self.corpus.scenes[index], rng)
-        if not mixed and rng.random() > FINE_OF_OWN:
-            questions = [question for question in questions if question.family not in FINE]
-        return balanced(questions, QUESTIONS, rng)
-
-    def weights(self, indices: list[int]) -> Tensor:
-        """Weights of `LAYERS`, ``[B, 3]``."""
-        return torch.tensor([self.drawn[index] for index in indices])
-
-
-def tower_vision(projector: LlavaMultiModalProjector, features: np.ndarray, mixing: Mixing) -> Vision:
+def tower_vision(projector: LlavaMultiModalProjector, features_PLND: Tensor) -> Vision:
     """Visual tokens as the finished model will have them, through the mixtures that were drawn."""
 
-    def vision(indices: list[int], chosen_BN: Tensor) -> Tensor:
-        tokens: Tensor = projector(gather(features, indices, chosen_BN, mixing.weights(indices)))
+    def vision(seen: Seen) -> Tensor:
+        tokens: Tensor = projector(gather(features_PLND, seen))
         return tokens
 
     return vision
 
 
-def one_mixture(projector: LlavaMultiModalProjector, features: np.ndarray, weights: tuple[float, ...]) -> Vision:
-    """Visual tokens of one mixture."""
+def draw_mixture(rng: random.Random) -> tuple[float, ...]:
+    """The model's own layer, or a mixture."""
+    return rng.choice(MIXTURES) if rng.random() < MIXED else OWN
 
-    def vision(indices: list[int], chosen_BN: Tensor) -> Tensor:
-        mixture = torch.tensor(weights).expand(len(indices), -1)
-        tokens: Tensor = projector(gather(features, indices, chosen_BN, mixture))
-        return tokens
 
-    return vision
+def ask(scene: Scene, rng: random.Random) -> Query:
+    """Questions of all classes about a picture, and the mixture that it is seen through."""
+    mixture = draw_mixture(rng)
+    return Query(balanced(questions_about(scene, rng), QUESTIONS, rng), mixture)
+
+
+class Shows(Steps[Seen]):
+    """Patches of a corpus, through all mixtures."""
+
+    def __init__(self, corpus: Corpus, seed: int, pictures: int = 24, patches: int = 160):
+        self._corpus, self._seed, self._pictures, self._patches = corpus, seed, pictures, patches
+
+    def __getitem__(self, step: int) -> Seen:
+        """Draw pictures, patches and a mixture for each picture."""
+        rng, generator = draws(self._seed, step)
+        indices = rng.sample(range(self._corpus.size), self._pictures)
+        labels = self._corpus.labels(indices)
+        chosen = choose_patches(labels[..., KIND], self._patches, generator)
+        mixtures = [draw_mixture(rng) for _ in indices]
+        return Seen(torch.tensor(indices), chosen, at(labels, chosen), torch.tensor(mixtures))
 
 
 def train_projector(
     projector: LlavaMultiModalProjector,
-    features: np.ndarray,
+    features_PLND: Tensor,
     oracle: Oracle,
-    corpus: Corpus,
+    shows: Iterable[Seen],
     steps: int,
-    seed: int,
     rate: float = 3e-3,
-) -> Iterator[tuple[int, float]]:
+) -> Iterator[tuple[int, Tensor]]:
     """Regress the projector onto the oracle's tokens, yielding (step, weighted squared error by their variance)."""
-    rng = random.Random(seed)
     parameters: list[nn.Parameter] = list(projector.parameters())
     optimizer = MasterAdamW(parameters, rate, steps, decay=0.0)
-    wanted_of = oracle_vision(oracle, corpus)
-    for step in range(steps):
-        indices = rng.sample(range(corpus.size), 24)
-        chosen = choose_patches(corpus.labels[indices][..., KIND], 160)
-        weights = torch.tensor([rng.choice(MIXTURES) if rng.random() < MIXED else OWN for _ in indices])
+    wanted_of, seen_of = oracle_vision(oracle), tower_vision(projector, features_PLND)
+
+    def update(shown: Seen) -> Tensor:
         with torch.no_grad():
-            wanted = wanted_of(indices, chosen).float()
-        labels = corpus.labels[indices].gather(1, chosen[..., None].expand(-1, -1, len(FIELDS)))
-        written = (labels[..., [LETTER, TENS, ONES]] != IGNORE).any(-1)
+            wanted = wanted_of(shown).float()
+        written = (torch.stack([shown.labels_BNF[..., field] for field in (LETTER, TENS, ONES)]) != IGNORE).any(0)
         heed = 1 + (WRITTEN - 1) * written.float()
-        squared = (projector(gather(features, indices, chosen, weights)).float() - wanted).square().mean(-1)
+        squared = (seen_of(shown).float() - wanted).square().mean(-1)
         error = (squared * heed).sum() / heed.sum() / wanted.var()
-        error.backward()
-        optimizer.step(step)
-        yield step, error.item()
+        torch.autograd.backward(error)
+        optimizer.step()
+        return error.detach()
+
+    update_at_once = launched_at_once(update, features_PLND.device)
+    for step, shown in enumerate(shows):
+        optimizer.begin(step)
+        yield step, update_at_once(shown)
 
 
 def joint_counts(rng: random.Random) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedTokenizerFast
@@ -21,6 +22,8 @@ from clasp_calib.reference.vocabulary import GRID
 IGNORE = -100
 HINTED = 6
 """How many positions before the answer are asked for it too (the auxiliary loss)."""
+ROUND = 4
+"""Questions are filled up to a multiple of this length, so that few shapes occur."""
 ATTENTION = "packed_questions"
 UNGUIDED = ("counting", "scene")
 """Classes whose questions no scoring layer is told where to look for: what covers the picture must answer them."""
@@ -52,55 +55,45 @@ class Packer:
     """Turns questions into packs with one tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
-        self._tokenizer = tokenizer
+        self._encoder = tokenizer.backend_tokenizer
+        self._known: dict[str, list[int]] = {}
         self._space = self._ids(" 4")[0]
-        self._known: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
         before, self._after = PROMPT.split("<image>")
         self.prefix = [BOS, *self._ids(before)]
 
     def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
+        ids = self._known.get(text)
+        if ids is None:
+            ids = self._known[text] = self._encoder.encode(text, add_special_tokens=False).ids
         return ids
 
     def _encode(self, question: Question) -> tuple[list[int], list[int]]:
-        key = (question.text, question.answer)
-        if key not in self._known:
-            prompt = self._ids(self._after.format(question=question.text))
-            self._known[key] = prompt, [*self._ids(f" {question.answer}"), EOS]
-        return self._known[key]
+        return self._ids(self._after.format(question=question.text)), [*self._ids(f" {question.answer}"), EOS]
 
     def pack(self, rows: Sequence[Sequence[Question]]) -> Pack:
         """Pack the same number of questions about each picture."""
         encoded = [[self._encode(question) for question in row] for row in rows]
         longest = max(len(prompt) + len(answer) for row in encoded for prompt, answer in row)
-        shape = (len(rows), len(rows[0]), longest)
-        ids, targets, hints = torch.full(shape, PAD), torch.full(shape, IGNORE), torch.full(shape, IGNORE)
-        asked = torch.zeros(shape[:2], dtype=torch.long)
-        evidence = torch.zeros((*shape[:2], GRID, GRID), dtype=torch.bool)
-        counted = evidence.clone()
+        shape = (len(rows), len(rows[0]), -(-longest // ROUND) * ROUND)
+        ids, targets, hints = (np.full(shape, value) for value in (PAD, IGNORE, IGNORE))
+        asked = np.zeros(shape[:2], np.int64)
+        evidence, counted = (np.zeros((*shape[:2], GRID, GRID), bool) for _ in range(2))
         for b, row in enumerate(encoded):
             for q, (prompt, answer) in enumerate(row):
                 last, end = len(prompt) - 1, len(prompt) + len(answer)
-                ids[b, q, :end] = torch.tensor(prompt + answer)
-                targets[b, q, last : end - 1] = torch.tensor(answer)
+                ids[b, q, :end] = prompt + answer
+                targets[b, q, last : end - 1] = answer
                 hints[b, q, last - HINTED : last] = answer[1] if answer[0] == self._space else answer[0]
                 asked[b, q] = last
                 for box in rows[b][q].evidence:
                     evidence[(b, q, *covered(box))] = True
                     counted[(b, q, *middle(box))] = True
-        tallied = torch.tensor([[question.family in TALLIED for question in row] for row in rows])
-        guided = torch.tensor([[q.label not in UNGUIDED and bool(q.evidence) for q in row] for row in rows])
+        tallied = np.array([[question.family in TALLIED for question in row] for row in rows])
+        guided = np.array([[q.label not in UNGUIDED and bool(q.evidence) for q in row] for row in rows])
+        prompts = np.arange(shape[2]) <= asked[..., None]
+        flat = [part.reshape(*shape[:2], GRID * GRID) for part in (evidence, counted)]
         return Pack(
-            rows,
-            ids,
-            targets,
-            hints,
-            torch.arange(longest) <= asked[..., None],
-            asked,
-            evidence.flatten(2),
-            counted.flatten(2),
-            guided,
-            tallied,
+            rows, *(torch.from_numpy(part) for part in (ids, targets, hints, prompts, asked, *flat, guided, tallied))
         )
 
 
@@ -137,7 +130,7 @@ def packed_attention(
     query = query * scaling
 
     def future(size: int) -> Tensor:
-        return torch.full((size, size), float("-inf"), dtype=query.dtype).triu(1)
+        return torch.full((size, size), float("-inf"), dtype=query.dtype, device=query.device).triu(1)
 
     before = slice(None, shared)
     scores = query[:, :, before] @ key[:, :, before].mT + future(shared)
@@ -173,7 +166,7 @@ def scoring_attention(query: Tensor, key: Tensor, scaling: float, packed: tuple[
     def by_question(flat: Tensor) -> Tensor:
         return flat.view(*flat.shape[:2], questions, length, flat.shape[-1])
 
-    future = torch.full((length, length), float("-inf"), dtype=query.dtype).triu(1)
+    future = torch.full((length, length), float("-inf"), dtype=query.dtype, device=query.device).triu(1)
     inner = by_question(query) @ by_question(key[:, :, shared:]).mT + future
     outer = by_question(query @ key[:, :, :shared].mT)
     return torch.cat([outer, inner], -1).softmax(-1)[..., :shared].float().mean(1)

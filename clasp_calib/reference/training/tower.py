@@ -10,8 +10,8 @@ something, and some background); attention over 576 at inference works unchanged
 """
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,10 @@ from transformers import CLIPVisionModel
 
 from clasp_calib.reference.model import VISION_LAYERS, VISION_WIDTH, vision_config
 from clasp_calib.reference.supervision import CENTER, FIELDS, FINE, IGNORE, KIND, LETTER, ONES, PATTERN, ROLE, TENS
+from clasp_calib.reference.training.capture import launched_at_once
 from clasp_calib.reference.training.corpus import Corpus
-from clasp_calib.reference.training.schedule import rate_at
+from clasp_calib.reference.training.optimizer import Adam
+from clasp_calib.reference.training.stepwise import Steps, draws
 from clasp_calib.reference.vocabulary import GRID
 
 USED_LAYER = VISION_LAYERS - 1
@@ -142,13 +144,13 @@ def _make_blur(layer: Any) -> None:
 @torch.no_grad()
 def constrain(tower: CLIPVisionModel) -> None:
     """Pixels reach the detail alone, and no layer writes over the position code."""
-    embeddings = tower.embeddings
-    embeddings.patch_embedding.weight[: DETAIL.start] = 0
-    embeddings.patch_embedding.weight[DETAIL.stop :] = 0
+    pixels = tower.embeddings.patch_embedding.weight
+    pixels[: DETAIL.start].zero_()
+    pixels[DETAIL.stop :].zero_()
     for layer in (*tower.encoder.layers[:BLUR], *tower.encoder.layers[BLUR + 1 :]):
         for linear in (layer.self_attn.out_proj, layer.mlp.fc2):
-            linear.weight[POSITION] = 0
-            linear.bias[POSITION] = 0
+            linear.weight[POSITION].zero_()
+            linear.bias[POSITION].zero_()
 
 
 class PatchHeads(nn.Module):
@@ -188,29 +190,58 @@ def encode(tower: CLIPVisionModel, patches_BNP: Tensor, chosen_BN: Tensor | None
     return hidden
 
 
-def choose_patches(kinds_BN: Tensor, count: int) -> Tensor:
+def choose_patches(kinds_BN: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Indices ``[B, count]``: patches that show something first, then background at random, in grid order."""
-    order = torch.rand(kinds_BN.shape) + 2 * (kinds_BN > 0).float()
+    order = torch.rand(kinds_BN.shape, generator=generator) + 2 * (kinds_BN > 0).float()
     return order.topk(count, 1).indices.sort(1).values
 
 
+def at(labels_BNF: Tensor, chosen_BN: Tensor) -> Tensor:
+    """The labels of chosen patches."""
+    return labels_BNF.gather(1, chosen_BN[..., None].expand(-1, -1, labels_BNF.shape[-1]))
+
+
+class Looked(NamedTuple):
+    """What a step of the tower sees: pixels ``[B, N, 588]`` of the chosen patches ``[B, N]``, and their labels."""
+
+    patches_BNP: Tensor
+    chosen_BN: Tensor
+    labels_BNF: Tensor
+
+
+class Looks(Steps[Looked]):
+    """Pictures of a corpus, shown in part."""
+
+    def __init__(self, corpus: Corpus, seed: int, pictures: int = 10, patches: int = 256):
+        self._corpus, self._seed, self._pictures, self._patches = corpus, seed, pictures, patches
+
+    def __getitem__(self, step: int) -> Looked:
+        """Some pictures, and in them all that shows something."""
+        rng, generator = draws(self._seed, step)
+        indices = rng.sample(range(self._corpus.size), self._pictures)
+        labels = self._corpus.labels(indices)
+        chosen = choose_patches(labels[..., KIND], self._patches, generator)
+        return Looked(self._corpus.patches(indices, chosen), chosen, at(labels, chosen))
+
+
 def _loss(heads: nn.ModuleDict, hidden: list[Tensor], labels: Tensor) -> Tensor:
-    total = torch.zeros(())
+    total = _discretion(hidden, labels)
     for layer, fields, weight in SUPERVISED:
         read = heads[str(layer)](hidden[layer][:, 1:])
         for index in range(len(FIELDS)) if fields is None else fields:
             if fields is None and index in FINE:
                 continue
             flat, target = read[index].float().flatten(0, 1), labels[..., index].flatten()
-            if not bool((target != IGNORE).any()):
-                continue
             balance = None
             if index in (KIND, CENTER, ROLE):
-                balance = torch.ones(flat.shape[-1])
-                balance[0] = 0.1 if index == ROLE else 0.2
-            loss = F.cross_entropy(flat, target, balance, ignore_index=IGNORE)
-            total = total + weight * WEIGHTS.get(index, 1.0) * loss
-    return total + _discretion(hidden, labels)
+                balance = torch.ones(flat.shape[-1], device=flat.device)
+                balance[:1].fill_(0.1 if index == ROLE else 0.2)
+            # A sum over what has the property, so that none is no division by zero.
+            weighed = F.cross_entropy(flat, target, balance, ignore_index=IGNORE, reduction="sum")
+            shown = target != IGNORE
+            size = shown.sum() if balance is None else (balance[target.clamp(min=0)] * shown).sum()
+            total = total + weight * WEIGHTS.get(index, 1.0) * weighed / size.clamp(min=1e-6)
+    return total
 
 
 def _leak(states: Tensor, labels: Tensor) -> Tensor:
@@ -221,15 +252,22 @@ def _leak(states: Tensor, labels: Tensor) -> Tensor:
         labels: ``[B, N, fields]``.
     """
     whole = SPREAD**2 * states.shape[-1]
-    written = [(labels[..., LETTER] >= 0), (labels[..., TENS] >= 0) | (labels[..., ONES] >= 0)]
-    total = torch.zeros(())
-    for where in written:
-        if int(where.sum()) > 1:
-            total = total + states[where].var(0).sum() / whole
-    means = [states[labels[..., PATTERN] == value] for value in range(3)]
-    if all(len(of) for of in means):
-        total = total + 3 * torch.stack([of.mean(0) for of in means]).var(0).sum() / whole
-    return total
+    written = (labels[..., LETTER] >= 0, (labels[..., TENS] >= 0) | (labels[..., ONES] >= 0))
+    total = sum((_variance(states, where) / whole for where in written), torch.zeros((), device=states.device))
+    means, there = [], []
+    for value in range(3):
+        where = labels[..., PATTERN] == value
+        means.append((states * where[..., None]).sum((0, 1)) / where.sum().clamp(min=1))
+        there.append(where.any())
+    return total + 3 * torch.stack(there).all() * torch.stack(means).var(0).sum() / whole
+
+
+def _variance(states: Tensor, where: Tensor) -> Tensor:
+    """Summed over the width, of the states where it is so; 0 of fewer than two."""
+    count = where.sum()
+    mean = (states * where[..., None]).sum((0, 1)) / count.clamp(min=1)
+    squares = ((states - mean) * where[..., None]).square().sum()
+    return torch.where(count > 1, squares / (count - 1).clamp(min=1), torch.zeros_like(squares))
 
 
 def _discretion(hidden: list[Tensor], labels: Tensor) -> Tensor:
@@ -250,11 +288,12 @@ def patch_accuracy(tower: CLIPVisionModel, heads: nn.ModuleDict, corpus: Corpus,
     """Accuracy of each field over the patches that it applies to (foreground for kind and centre, ones with a role)."""
     right, count = dict.fromkeys((f.name for f in FIELDS), 0), dict.fromkeys((f.name for f in FIELDS), 0)
     for start in range(0, corpus.size, 24):
-        indices = list(range(start, min(start + 24, corpus.size)))
-        with torch.autocast("cpu", torch.bfloat16):
-            read = heads[str(layer)](encode(tower, corpus.patches(indices))[layer][:, 1:])
+        indices = range(start, min(start + 24, corpus.size))
+        shown, seen = corpus.labels(indices).to(tower.device), corpus.patches(indices).to(tower.device)
+        with torch.autocast(tower.device.type, torch.bfloat16):
+            read = heads[str(layer)](encode(tower, seen)[layer][:, 1:])
         for index, (field, logits) in enumerate(zip(FIELDS, read, strict=True)):
-            labels = corpus.labels[indices][..., index]
+            labels = shown[..., index]
             where = labels > 0 if index in (KIND, CENTER, ROLE) else labels != IGNORE
             right[field.name] += int((logits.argmax(-1) == labels)[where].sum())
             count[field.name] += int(where.sum())
@@ -262,32 +301,22 @@ def patch_accuracy(tower: CLIPVisionModel, heads: nn.ModuleDict, corpus: Corpus,
 
 
 def train_tower(
-    tower: CLIPVisionModel,
-    heads: nn.ModuleDict,
-    corpus: Corpus,
-    steps: int,
-    seed: int,
-    batch: int = 10,
-    patches: int = 256,
-    rate: float = 2e-3,
-) -> Iterator[tuple[int, float]]:
-    """Train, yielding (step, loss)."""
+    tower: CLIPVisionModel, heads: nn.ModuleDict, looks: Iterable[Looked], steps: int, rate: float = 2e-3
+) -> Iterator[tuple[int, Tensor]]:
+    """Train on what ``steps`` looks show, yielding (step, loss)."""
     frozen = {*tower.encoder.layers[BLUR].parameters(), tower.embeddings.position_embedding.weight}
     parameters = [p for p in (*tower.parameters(), *heads.parameters()) if p not in frozen]
-    optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.95), weight_decay=0.05)
-    generator = torch.Generator().manual_seed(seed)
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, steps, rate)
-        indices = torch.randperm(corpus.size, generator=generator)[:batch].tolist()
-        chosen = choose_patches(corpus.labels[indices][..., KIND], patches)
-        labels = corpus.labels[indices].long().gather(1, chosen[..., None].expand(-1, -1, len(FIELDS)))
-        with torch.autocast("cpu", torch.bfloat16):
-            hidden = encode(tower, corpus.patches(indices, chosen), chosen)
-            loss = _loss(heads, hidden, labels)
-        optimizer.zero_grad()
+    optimizer = Adam([{"params": parameters, "weight_decay": 0.05}], rate, steps)
+
+    def update(look: Looked) -> Tensor:
+        with torch.autocast(tower.device.type, torch.bfloat16):
+            loss = _loss(heads, encode(tower, look.patches_BNP, look.chosen_BN), look.labels_BNF)
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         constrain(tower)
-        yield step, loss.item()
+        return loss.detach()
+
+    update_at_once = launched_at_once(update, tower.device)
+    for step, look in enumerate(looks):
+        optimizer.begin(step)
+        yield step, update_at_once(look)
