@@ -18,7 +18,7 @@ from clasp_calib.calib.candidate import Candidate
 from clasp_calib.calib.evaluator import ROWS, Evaluator, Pruning
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
-from clasp_calib.common.progress import track
+from clasp_calib.common.progress import console, track
 from clasp_calib.common.samples import CLASSES, Sample
 from clasp_calib.common.scripts import ended
 from clasp_calib.reference.measuring.bench import Bench
@@ -75,6 +75,8 @@ def measure(bench: Bench, split: str, pictures: int, plan: Plan, shard: tuple[in
     groups = list(by_picture.values())
     journal = ScoreJournal(bench.root / split, f"{part}-of-{parts}")
     known = journal.read()
+    if done := len(samples) - missing(samples, plan, known):
+        console.print(f"{done} of {len(samples)} questions of {split} are measured already", highlight=False)
     first, last = part * len(groups) // parts, (part + 1) * len(groups) // parts
     for number in track(range(first, last), f"measuring {split}", last - first):
         todo = {

@@ -35,6 +35,7 @@ from clasp_calib.reference.measuring.results import BLIND, MACRO, Results, Way
 from clasp_calib.reference.measuring.score_journal import ScoreJournal
 from clasp_calib.reference.measuring.settings import BUDGETS, RANDOM, RHOS, SHUFFLED, UNPRUNED, at_rho
 from clasp_calib.reference.measuring.speed import Speed, measure_speed
+from clasp_calib.reference.measuring.tables import accuracy, table
 
 COLUMNS = 5
 """Panels beside each other in the plot."""
@@ -93,7 +94,7 @@ class Report:
                 warning=f" **A class has fewer than {ENOUGH} test questions.**" if few else "",
             ),
             "## Requirements\n",
-            _rows(
+            table(
                 ("", "asked", "found", "met"),
                 [(f"{r.number}. {r.title}", r.asked, r.found, "met" if r.met else "**NOT met**") for r in found],
             ),
@@ -130,7 +131,7 @@ class Report:
             (label, *(f"{of[label]:g}" for _, of in ratios), self.choices.mixture[label])
             for label in self.splits["selection"].classes
         ]
-        return _rows(("class", *names, "best mixture"), rows)
+        return table(("class", *names, "best mixture"), rows)
 
     def plot(self, path: Path) -> None:
         """Write a PNG: accuracy over rho by class on the selection split, at the budgets at which rho is judged."""
@@ -202,29 +203,19 @@ def _flat(budget: int) -> dict[str, Way]:
 
 def _accuracies(columns: Mapping[str, Mapping[str, Paired]], classes: Sequence[str]) -> str:
     rows = [
-        (label, *(_accuracy(of[label]) if label in of else "" for of in columns.values()))
-        for label in (*classes, MACRO)
+        (label, *(accuracy(of[label]) if label in of else "" for of in columns.values())) for label in (*classes, MACRO)
     ]
-    return _rows(("class", *columns), rows)
-
-
-def _accuracy(one: Paired) -> str:
-    return f"{100 * one.difference:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+    return table(("class", *columns), rows)
 
 
 def _section(requirement: Requirement) -> str:
     signs = {True: "yes", False: "no", None: ""}
-    table = _rows(("measured", "found", "as asked"), [(r.what, r.found, signs[r.good]) for r in requirement.rows])
+    measured = table(("measured", "found", "as asked"), [(r.what, r.found, signs[r.good]) for r in requirement.rows])
     verdict = "Met" if requirement.met else "**NOT met**"
     return (
         f"## {requirement.number}. {requirement.title}\n\nAsked: {requirement.asked}.\n\n"
-        f"{verdict}: {requirement.found}.\n\n{table}"
+        f"{verdict}: {requirement.found}.\n\n{measured}"
     )
-
-
-def _rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,6 +1,6 @@
 """What the reference model must fulfil, computed from what was measured: asked, found, met or not."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clasp_calib.reference.measuring.choosing import Choices
@@ -23,6 +23,7 @@ from clasp_calib.reference.measuring.settings import (
     unpruned,
 )
 from clasp_calib.reference.measuring.speed import Speed
+from clasp_calib.reference.measuring.tables import accuracy, points
 from clasp_calib.search.space import OWN
 
 MACRO_ASKED = 0.70
@@ -57,12 +58,6 @@ class Requirement:
     rows: Sequence[Row] = field(repr=False)
 
 
-def points(one: Paired, test: bool = True) -> str:
-    """A difference in percentage points with its interval, and its p value if it is tested."""
-    text = f"{100 * one.difference:+.1f} [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
-    return f"{text}, p = {one.p:.2g}" if test else text
-
-
 def requirements(selection: Results, test: Results, choices: Choices, speed: Speed) -> list[Requirement]:
     """All seven.
 
@@ -80,9 +75,28 @@ def requirements(selection: Results, test: Results, choices: Choices, speed: Spe
         _no_artefact(selection, test, choices),
         _pruning(test),
         _ratios(test, choices),
-        _mixtures(test, choices),
-        _stages(test, choices),
+        _mixtures(test, choices.mixture, mixed, "a mixture"),
+        _stages(test, choices.best[ABLATED_BUDGET], "best rho of each class"),
         _speed(speed),
+    ]
+
+
+def fixed_requirements(test: Results, mixture: str, rho: float) -> list[Requirement]:
+    """Those that can be asked without choosing: 1, 3, 5 and 6, with what is alike for all classes.
+
+    Args:
+        test: what they are judged on.
+        mixture: compared with the own layer, both unpruned.
+        rho: of the stages.
+
+    Raises:
+        InputError: something was not measured.
+    """
+    return [
+        _unpruned(test),
+        _pruning(test),
+        _mixtures(test, dict.fromkeys(test.classes, mixture), unpruned, f"{mixture}, unpruned,"),
+        _stages(test, dict.fromkeys(test.classes, rho), f"rho {rho:g}"),
     ]
 
 
@@ -97,7 +111,7 @@ def _unpruned(test: Results) -> Requirement:
     least = min(one.difference for one in gains.values())
     accurate = macro.difference >= MACRO_ASKED
     rows = [
-        Row("macro accuracy, percent", points(macro, test=False).replace("+", ""), accurate),
+        Row("macro accuracy, percent", accuracy(macro), accurate),
         *(
             Row(f"{label}: unpruned - blind", points(one), one.difference >= BLIND_LEAST)
             for label, one in gains.items()
@@ -210,20 +224,20 @@ def _crossed(test: Results, choices: Choices, budget: int) -> Iterator[tuple[str
         yield name, test.difference(label, at_rho(budget, own), at_rho(budget, others))
 
 
-def _mixtures(test: Results, choices: Choices) -> Requirement:
-    gains = test.differences(_best_mixtures(choices), mixed(OWN))
+def _mixtures(test: Results, chosen: Mapping[str, str], seen: Callable[[str], Setting], called: str) -> Requirement:
+    """Given class -> mixture, how mixtures are seen when they are compared with the own layer, and a name for them."""
+    gains = test.differences({label: seen(name) for label, name in chosen.items()}, seen(OWN))
     better = [label for label, one in gains.items() if _significant(one)]
     loss = test.macro(mixed(OWN), mixed(SHALLOW))
     rows = [
-        Row(f"{label}: {choices.mixture[label]} - own layer", points(one), _significant(one))
-        for label, one in gains.items()
+        Row(f"{label}: {chosen[label]} - own layer", points(one), _significant(one)) for label, one in gains.items()
     ]
     deep_enough = loss.difference >= SHALLOW_LOSS
     rows.append(Row(f"macro: own layer - {SHALLOW} alone", points(loss), deep_enough))
     return Requirement(
         5,
         "Mixtures matter",
-        f"at least {MIXTURE_CLASSES} classes are significantly better with a mixture than with the own layer, and a "
+        f"at least {MIXTURE_CLASSES} classes are significantly better with {called} than with the own layer, and a "
         f"single shallow layer loses at least {100 * SHALLOW_LOSS:.0f} points macro (at {MIXTURE_BUDGET}, "
         f"rho {MIXTURE_RHO:g})",
         f"{len(better)} classes ({', '.join(better) or 'none'}); {SHALLOW} alone loses {100 * loss.difference:.1f}",
@@ -232,13 +246,12 @@ def _mixtures(test: Results, choices: Choices) -> Requirement:
     )
 
 
-def _stages(test: Results, choices: Choices) -> Requirement:
-    best = choices.best[ABLATED_BUDGET]
+def _stages(test: Results, chosen: Mapping[str, float], called: str) -> Requirement:
+    """Given class -> ratio, and what the ratios are called."""
+    ways = {label: at_rho(ABLATED_BUDGET, rho) for label, rho in chosen.items()}
     losses = corrected(
         {
-            str(stage): test.macro(
-                _best(choices, ABLATED_BUDGET), {label: ablated(stage, rho) for label, rho in best.items()}
-            )
+            str(stage): test.macro(ways, {label: ablated(stage, rho) for label, rho in chosen.items()})
             for stage in STAGES
         }
     )
@@ -247,7 +260,7 @@ def _stages(test: Results, choices: Choices) -> Requirement:
         6,
         "Every stage matters",
         f"random selection of as many tokens at stage {', '.join(map(str, STAGES))} loses macro accuracy significantly "
-        f"(at {ABLATED_BUDGET}, best rho of each class; stage {STAGES[-1]} is reported and does not decide)",
+        f"(at {ABLATED_BUDGET}, {called}; stage {STAGES[-1]} is reported and does not decide)",
         ", ".join(f"{100 * losses[str(stage)].difference:.1f} at {stage}" for stage in STAGES),
         all(good[stage] for stage in NEEDED_STAGES),
         [Row(f"stage {stage}: chosen - random", points(losses[str(stage)]), good[stage]) for stage in STAGES],
