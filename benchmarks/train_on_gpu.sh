@@ -2,7 +2,8 @@
 # Train three seeds of the reference model and the large one beside each other on one GPU, each with a tower of its own.
 #
 # Writes to OUT what `python -m clasp_calib.reference.train` needs to export them elsewhere: the finished stages and
-# logs, without the pictures' features. Usage: benchmarks/train_on_gpu.sh OUT [WORK [WORKERS]]
+# logs, without the pictures' features: give one as --start-from, or copy it to a --work to export it. The four share
+# the GPU better where NVIDIA's MPS daemon runs (nvidia-cuda-mps-control -d). Usage: benchmarks/train_on_gpu.sh OUT [WORK [WORKERS]]
 set -euo pipefail
 out=$1 work=${2:-.training-gpu} workers=${3:-3}
 python=${PYTHON:-python}
@@ -17,7 +18,7 @@ train() { # name, options
 
 keep() { # name
   mkdir -p "$out/$1"
-  cp "$work/$1"/{joint.pt,tower.pt,recipe.json,log.jsonl} "$out/$1/"
+  cp "$work/$1"/{joint.pt,tower.pt,tokenizer.json,recipe.json,log.jsonl} "$out/$1/"
 }
 
 jobs=()

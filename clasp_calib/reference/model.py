@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from clasp_calib.reference.vocabulary import IMAGE_SIZE, PATCH
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 VERSION = "2"
@@ -110,7 +111,6 @@ def text_config(vocabulary: int, layers: int = DECODER_LAYERS, size: Size = DEFA
 def train_tokenizer(texts: list[str]) -> "PreTrainedTokenizerFast":
     """A lower-casing byte-level BPE tokenizer whose digits are single tokens; unseen text falls back to bytes."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Lowercase()
@@ -130,8 +130,15 @@ def train_tokenizer(texts: list[str]) -> "PreTrainedTokenizerFast":
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
+    return as_tokenizer(tokenizer)
+
+
+def as_tokenizer(trained: "Tokenizer") -> "PreTrainedTokenizerFast":
+    """A trained tokenizer as transformers knows them."""
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=trained,
         pad_token="<pad>",
         bos_token="<s>",
         eos_token="</s>",

@@ -19,6 +19,7 @@ INTENT: Mapping[str, tuple[str, str]] = {
     "color_of_shirt": ("attribute_recognition", "attribute"),
     "word": ("text_recognition", "text"),
     "number": ("text_recognition", "text"),
+    "length": ("text_recognition", "text"),
     "place": ("scene_understanding", "scene"),
     "weather": ("scene_understanding", "scene"),
     "time": ("scene_understanding", "scene"),
@@ -40,7 +41,7 @@ SHARE: Mapping[str, float] = {"time": 0.5, "relation": 0.4, "count_color": 0.5, 
 """How often a family is asked among those of its class; 1 if not named."""
 FINE = ("pattern_of_kind", "word", "number")
 """Families about details that the model's own vision layer is not made to keep."""
-TALLIED = ("present", "count_kind", "count_color", "more")
+TALLIED = ("present", "count_kind", "count_color", "more", "length")
 """Families that ask how many there are."""
 DIFFICULTIES = ("easy", "medium", "hard")
 NEAR = 30
@@ -201,6 +202,9 @@ def _about_presence(scene: Scene, rng: random.Random, ask: Ask) -> Iterator[Ques
 def _about_text(sign: Sign | None, plate: Sign | None, ask: Ask) -> Iterator[Question]:
     if sign:
         yield ask("word", sign.text, [sign.box])
+        x, y, _, _ = sign.box
+        letters = [(x + place * PATCH, y, PATCH, PATCH) for place in range(len(sign.text))]
+        yield ask("length", str(len(sign.text)), letters)
     if plate:
         yield ask("number", plate.text, [plate.box])
 

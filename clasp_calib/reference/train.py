@@ -20,10 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from transformers import CLIPVisionModel, LlamaForCausalLM
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.hashing import sha256_file
 from clasp_calib.common.progress import track
 from clasp_calib.common.scripts import ended
 from clasp_calib.reference import model as shape
@@ -47,6 +49,8 @@ class Recipe:
     seed: int = 0
     tower_seed: int = 0
     size: str = "default"
+    start: str = ""
+    """Digest of the projector and decoder that joint training starts from; from oracle tokens if empty."""
     scenes: int = 30_000
     pictures: int = 12_000
     validation: int = 60
@@ -54,17 +58,22 @@ class Recipe:
     many: int = 3
     """Times as many pictures in a batch as `joint.joint_counts` draws."""
     tower_steps: int = 2_000
-    oracle_steps: int = 3_000
+    oracle_steps: int = 1_400
     projector_steps: int = 5_000
-    joint_steps: int = 6_000
+    joint_steps: int = 1_800
+    joint_rate: float = 1.5e-3
 
 
-RECIPES_HELP = "full: the embedded model's; short: what a core trains in an hour; tiny: three steps a stage, to try it"
+RECIPES_HELP = (
+    "full: for a GPU; short: what a core trains in an hour; late: some more of the joint stage, for --start-from; "
+    "tiny: three steps a stage, to try it"
+)
 RECIPES = {
     "full": Recipe(),
     "short": Recipe(
         pictures=6_000, checkpoint=200, many=1, oracle_steps=2_400, projector_steps=6_000, joint_steps=2_000
     ),
+    "late": Recipe(pictures=4_000, checkpoint=200, many=1, joint_steps=1_000, joint_rate=1e-3),
     "tiny": Recipe(
         scenes=64,
         pictures=40,
@@ -79,6 +88,8 @@ RECIPES = {
 }
 STAGES = ("tower", "features", "oracle", "joint")
 SIZES = {"default": shape.DEFAULT, "large": shape.LARGE}
+START = "start"
+TOKENIZER = "tokenizer.json"
 TOWER_FILES = ("tower.pt", "features-train.npy", "features-validation.npy")
 
 
@@ -122,7 +133,12 @@ class Training:
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer."""
-        return make_tokenizer(min(2000, self.recipe.scenes))
+        path = self.work / TOKENIZER
+        if path.exists():
+            return shape.as_tokenizer(Tokenizer.from_file(str(path)))
+        tokenizer = make_tokenizer(min(2000, self.recipe.scenes))
+        path.write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
+        return tokenizer
 
     @cached_property
     def packer(self) -> Packer:
@@ -197,25 +213,34 @@ class Training:
     def joined(self) -> tuple[CLIPVisionModel, LlamaForCausalLM, LlavaMultiModalProjector]:
         """Stages 2 and 3: the finished parts."""
         recipe, seed = self.recipe, self._seed(2)
+        stage = "late" if recipe.start else "joint"
         config = shape.llava_config(len(self.tokenizer), SIZES[recipe.size])
         projector = to_bfloat16(LlavaMultiModalProjector(config)).to(self._device)
-        if self._finished("joint", recipe.joint_steps):
+        if self._finished(stage, recipe.joint_steps):
             decoder = to_bfloat16(self._decoder()).to(self._device)
-            self._restore("joint", {"decoder": decoder, "projector": projector})
+            self._restore(stage, {"decoder": decoder, "projector": projector})
             return self.tower, decoder, projector
         features = self.features("train", self.drawn)
-        decoder, oracle = self.spoken
-        if not (self.work / "joint.pt").exists():
-            steps = recipe.projector_steps
-            shows = self._over(joint.Shows(self.drawn, seed), range(steps))
-            regression = joint.train_projector(projector, features, oracle, shows, steps)
-            self._follow("projector", regression, steps)
-        batches = Batches(self.drawn, self.packer, joint.joint_counts, joint.ask, self._seed(3), recipe.many)
+        if recipe.start:
+            decoder = to_bfloat16(self._decoder()).to(self._device)
+            self._restore(START, {"decoder": decoder, "projector": projector})
+        else:
+            decoder, oracle = self.spoken
+            if not (self.work / "joint.pt").exists():
+                steps = recipe.projector_steps
+                shows = self._over(joint.Shows(self.drawn, seed), range(steps))
+                regression = joint.train_projector(projector, features, oracle, shows, steps)
+                self._follow("projector", regression, steps)
+        batches = Batches(
+            self.drawn, self.packer, joint.joint_counts, joint.ask, self._seed(4 if recipe.start else 3), recipe.many
+        )
         parts = {"decoder": decoder, "projector": projector}
-        self._train("joint", parts, joint.tower_vision(projector, features), batches, recipe.joint_steps, 1.5e-3)
+        self._train(
+            stage, parts, joint.tower_vision(projector, features), batches, recipe.joint_steps, recipe.joint_rate
+        )
         watched = joint.tower_vision(projector, self.features("validation", self.validation))
         for mixture in (OWN, joint.MIXTURES[1]):
-            self._validate("joint", decoder, watched, mixture)
+            self._validate(stage, decoder, watched, mixture)
         return self.tower, decoder, projector
 
     def _load(self, path: Path) -> Any:
@@ -223,7 +248,7 @@ class Training:
 
     def _finished(self, stage: str, steps: int) -> bool:
         path = self.work / f"{stage}.pt"
-        return path.exists() and self._load(path)["step"] == steps
+        return path.exists() and bool(self._load(path)["step"] == steps)
 
     def _restore(self, stage: str, parts: Mapping[str, torch.nn.Module]) -> dict[str, Any]:
         saved: dict[str, Any] = self._load(self.work / f"{stage}.pt")
@@ -334,6 +359,35 @@ def _with_tower_of(recipe: Recipe, other: Path, work: Path, **how: Any) -> Train
     return training
 
 
+def _taken_from(other: Path) -> dict[str, Any]:
+    """What a recipe takes over from a training that it goes on with.
+
+    Raises:
+        InputError: the other is not finished.
+    """
+    for name in ("joint.pt", "tower.pt", TOKENIZER, "recipe.json"):
+        if not (other / name).exists():
+            raise InputError(f"{other} has no {name}; train there first")
+    theirs = json.loads((other / "recipe.json").read_text(encoding="utf-8"))
+    ended_at = torch.load(other / "joint.pt", weights_only=True, map_location="cpu")["step"]
+    if ended_at != theirs["joint_steps"]:
+        raise InputError(f"{other} has {ended_at} of {theirs['joint_steps']} joint steps; let it end first")
+    kept = {name: theirs[name] for name in ("tower_seed", "size", "tower_steps")}
+    return {"start": sha256_file(other / "joint.pt")[:12], **kept}
+
+
+def _from_start(recipe: Recipe, other: Path, work: Path, **how: Any) -> Training:
+    """A training whose joint stage starts where another one's ended, with its tower and its tokenizer."""
+    training = Training(recipe, work, **how)
+    taken = {"joint.pt": f"{START}.pt"} | {name: name for name in ("tower.pt", TOKENIZER, "log.jsonl")}
+    for name, ours in taken.items():
+        if not (work / ours).exists():
+            part = work / f"{ours}.part"
+            shutil.copy(other / name, part)
+            part.rename(work / ours)
+    return training
+
+
 def _repeatable(device: str) -> None:
     """Sums over threads come in no fixed order, and neither do some of a GPU's."""
     torch.set_num_threads(1)
@@ -351,26 +405,34 @@ def main() -> None:
     parser.add_argument("--recipe", choices=RECIPES, default="full", help=RECIPES_HELP)
     parser.add_argument("--size", choices=SIZES, default="default", help="of the decoder")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tower-of", type=Path, help="work directory whose tower is kept; only the decoder is trained")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--tower-of", type=Path, help="work directory whose tower is kept; only the decoder is trained")
+    other.add_argument("--start-from", type=Path, help="finished work directory whose joint stage is gone on with")
     parser.add_argument("--until", choices=STAGES, help="stop after a stage; a later run goes on")
     parser.add_argument("--device", default="cpu", help="cpu (one thread) or cuda")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw pictures and questions")
     arguments = parser.parse_args()
-    if arguments.out is None and not arguments.until:
-        if arguments.size != "default":
-            raise InputError("the embedded model has the default size; give --out")
-        arguments.out = shape.MODEL
+    if arguments.recipe == "late" and not arguments.start_from:
+        raise InputError("the recipe late goes on with another training; give its work directory as --start-from")
+    if arguments.device != "cpu" and not torch.cuda.is_available():
+        raise InputError(f"torch sees no GPU for --device {arguments.device}; give cpu, or install a torch with CUDA")
     _repeatable(arguments.device)
     recipe = replace(RECIPES[arguments.recipe], seed=arguments.seed, tower_seed=arguments.seed, size=arguments.size)
+    if arguments.start_from:
+        recipe = replace(recipe, **_taken_from(arguments.start_from))
+    if recipe.size != "default" and not (arguments.out or arguments.until):
+        raise InputError("the embedded model has the default size; give --out")
     how = {"device": arguments.device, "workers": arguments.workers}
     if arguments.tower_of:
         training = _with_tower_of(recipe, arguments.tower_of, arguments.work, **how)
+    elif arguments.start_from:
+        training = _from_start(recipe, arguments.start_from, arguments.work, **how)
     else:
         training = Training(recipe, arguments.work, **how)
     if arguments.until:
         training.until(arguments.until)
     else:
-        training.run(arguments.out)
+        training.run(arguments.out or shape.MODEL)
 
 
 if __name__ == "__main__":

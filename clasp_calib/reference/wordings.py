@@ -143,6 +143,23 @@ _DIRECT: Mapping[str, tuple[str, ...]] = {
         "What did they write on the sign?",
         "Please read out the sign.",
     ),
+    "length": (
+        "How long is the word on the sign?",
+        "How many letters does the word on the sign have?",
+        "What is the length of the word on the sign?",
+        "How many letters are on the sign?",
+        "The word on the sign has how many letters?",
+        "Of how many letters is the word on the sign?",
+        "Count the letters on the sign.",
+        "How many letters can you see on the sign?",
+        "Give the number of letters on the sign.",
+        "The sign shows how many letters?",
+        "how many letters on that sign",
+        "How many characters does the sign have?",
+        "What is the number of letters of the written word?",
+        "How long is the text on the sign, in letters?",
+        "the length of the word, please",
+    ),
     "number": (
         "What number is on the plate?",
         "Which number does the plate show?",
@@ -502,6 +519,11 @@ _INDIRECT: Mapping[str, tuple[str, ...]] = {
         "the word on the sign",
         "what word the sign says",
     ),
+    "length": (
+        "how long the word on the sign is",
+        "how many letters the sign shows",
+        "how many letters the word has",
+    ),
     "number": (
         "what number is on the plate",
         "which number the plate shows",
@@ -629,6 +651,12 @@ HELD_OUT: Mapping[str, tuple[str, ...]] = {
         "Can you read the word on the sign?",
         "Which word is written on the sign?",
         "What text does the sign show?",
+    ),
+    "length": (
+        "How long is what the sign says?",
+        "How many letters do you read on the sign?",
+        "Tell me the number of letters in the word on the sign.",
+        "The text of the sign has how many letters?",
     ),
     "number": (
         "Tell me which number is written on the plate.",

@@ -274,6 +274,10 @@ def about_the_rest(scene: Scene, family: str, words: list[str]) -> tuple[str, li
         tip = x + width / 2 + dx * (width / 2 + 1), y + height / 2 + dy * (height / 2 + 1)
         thing = only([t for t in scene.things if contains(t.box, *tip)])
         return thing.kind, [thing.box]
+    if family == "length":
+        assert scene.sign
+        grid = [(x, y) for x in range(0, IMAGE_SIZE, PATCH) for y in range(0, IMAGE_SIZE, PATCH)]
+        return str(len(scene.sign.text)), [(x, y, PATCH, PATCH) for x, y in grid if contains(scene.sign.box, x, y)]
     if family in ("word", "number"):
         sign = scene.sign if family == "word" else scene.plate
         assert sign
@@ -353,7 +357,7 @@ def test_answers_cannot_be_guessed_well() -> None:
         for question in balanced(questions_about(draw_scene(seed), rng), 18, rng):
             answers.setdefault(question.family, Counter())[question.answer] += 1
     most = {family: max(found.values()) / found.total() for family, found in answers.items()}
-    for family in ("present", "larger", "more", "time"):
+    for family in ("present", "larger", "more", "time", "length"):
         assert most[family] < 0.65
     for family in ("kind_of_size_color", "word", "number", "acted_on", "pointed_at", "purpose_of_size_color"):
         assert most[family] < 0.15

@@ -4,6 +4,8 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from PIL import Image
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.hashing import sha256_file
 from clasp_calib.reference import export, train
 from clasp_calib.reference.model import DEFAULT, LARGE, PROMPT, WORKING, Size, size_of
 from clasp_calib.reference.questions import questions_about
@@ -53,20 +56,62 @@ def exported(trained: Path) -> tuple[Any, Any]:
 Script = Callable[..., None]
 
 
+def run_script(monkeypatch: pytest.MonkeyPatch, *options: str | Path) -> None:
+    """In this process with the tiny recipe; leaves nothing of it in the environment."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    monkeypatch.setattr("sys.argv", ["train", "--recipe", "tiny", *map(str, options)])
+    train.main()
+
+
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Script:
-    """Runs the script in this process with the tiny recipe, and leaves nothing of it in the environment."""
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return partial(run_script, monkeypatch)
 
-    def run(*options: str | Path) -> None:
-        monkeypatch.setattr("sys.argv", ["train", "--recipe", "tiny", *map(str, options)])
-        train.main()
 
-    return run
+STARTED_FROM = ("joint.pt", "tower.pt", train.TOKENIZER, "recipe.json")
+"""What there must be to go on from, besides the log."""
+
+
+@pytest.fixture(scope="module")
+def finished(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished work directory, with parts and a tokenizer that no training of three steps a stage arrives at."""
+    out = tmp_path_factory.mktemp("finished") / "work"
+    shutil.copytree(trained / "work", out)
+    for path in out.iterdir():
+        if path.name not in (*STARTED_FROM, "log.jsonl"):
+            path.unlink()
+    saved = torch.load(out / "joint.pt", weights_only=True)
+    for part in ("decoder", "projector"):
+        saved[part] = {name: value * 1.25 for name, value in saved[part].items()}
+    torch.save(saved, out / "joint.pt")
+    with (out / train.TOKENIZER).open("a", encoding="utf-8") as file:
+        file.write("\n")
+    return out
+
+
+@pytest.fixture(scope="module")
+def gone_on(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory after three more steps of the joint stage."""
+    out = tmp_path_factory.mktemp("late")
+    options = ("--start-from", finished, "--work", out / "work", "--out", out / "model")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run_script(monkeypatch, *options)
+    return out
 
 
 def same_model(first: Path, second: Path) -> bool:
-    return (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+    names = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
+    return all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
+
+
+def events(work: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (work / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def watched(logged: list[dict[str, Any]]) -> list[tuple[str, int, tuple[float, ...]]]:
+    """Stage, visual tokens and mixture of each validation."""
+    found = [event for event in logged if "visual_tokens" in event]
+    return [(event["stage"], event["visual_tokens"], tuple(event["mixture"])) for event in found]
 
 
 def test_only_the_working_layers_change_anything(exported: tuple[Any, Any]) -> None:
@@ -142,26 +187,18 @@ def test_a_large_model_takes_nobodys_place(tmp_path: Path, script: Script) -> No
 
 
 def test_stages_are_kept_and_logged(trained: Path) -> None:
-    def events() -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (trained / "work" / "log.jsonl").read_text().splitlines()]
-
-    stages = list(dict.fromkeys(event["stage"] for event in events()))
-    assert stages == ["tower", "oracle", "projector", "joint"]
-    assert {event["layer"] for event in events() if "layer" in event} == {1, 3, 6}
-    watched = [
-        (event["stage"], event["visual_tokens"], tuple(event["mixture"]))
-        for event in events()
-        if "visual_tokens" in event
-    ]
+    work = trained / "work"
+    logged = events(work)
+    assert list(dict.fromkeys(event["stage"] for event in logged)) == ["tower", "oracle", "projector", "joint"]
+    assert {event["layer"] for event in logged if "layer" in event} == {1, 3, 6}
     ways = [("oracle", OWN), ("joint", OWN), ("joint", joint.MIXTURES[1])]
-    assert watched == [(stage, count, mixture) for stage, mixture in ways for count in (576, 96)]
-    assert {event["device"] for event in events()} == {"CPU"}
-    assert Image.open(trained / "work" / "curves.png").width > 300
-    steps = [event for event in events() if "step" in event]
-    kept = {path: path.read_bytes() for path in (trained / "work").iterdir() if path.suffix in (".pt", ".npy")}
+    assert watched(logged) == [(stage, count, mixture) for stage, mixture in ways for count in (576, 96)]
+    assert {event["device"] for event in logged} == {"CPU"}
+    assert Image.open(work / "curves.png").width > 300
+    kept = {path: path.read_bytes() for path in work.iterdir() if path.suffix in (".pt", ".npy")}
     assert len(kept) == 5
-    train.Training(TINY, trained / "work").run(trained / "again")
-    assert [event for event in events() if "step" in event] == steps
+    train.Training(TINY, work).run(trained / "again")
+    assert [event for event in events(work) if "step" in event] == [event for event in logged if "step" in event]
     assert all(path.read_bytes() == before for path, before in kept.items())
     assert same_model(trained / "again", trained / "model")
 
@@ -180,7 +217,7 @@ def test_a_finished_model_is_exported_without_what_it_was_made_of(trained: Path,
         shutil.copy(trained / "work" / name, work)
     train.Training(TINY, work).run(tmp_path / "model")
     assert same_model(tmp_path / "model", trained / "model")
-    assert {path.name for path in work.iterdir()} == {*kept, "curves.png"}
+    assert {path.name for path in work.iterdir()} == {*kept, train.TOKENIZER, "curves.png"}
 
 
 def test_a_training_in_sittings_with_workers_gives_the_same_model(
@@ -192,7 +229,7 @@ def test_a_training_in_sittings_with_workers_gives_the_same_model(
         made.append({path.name for path in work.iterdir()} - {"recipe.json", "log.jsonl"})
     assert made[0] == {"tower.pt"}
     assert made[1] == set(train.TOWER_FILES)
-    assert made[2] == {*train.TOWER_FILES, "oracle.pt"}
+    assert made[2] == {*train.TOWER_FILES, train.TOKENIZER, "oracle.pt"}
     script("--work", work, "--workers", "2", "--out", tmp_path / "model")
     assert same_model(tmp_path / "model", trained / "model")
 
@@ -201,11 +238,8 @@ class KilledError(Exception):
     pass
 
 
-def test_an_interrupted_decoder_ends_as_an_uninterrupted_one(
-    trained: Path, tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Killed in each decoder stage, a step after its checkpoint; with the tower of another directory."""
-    options = ("--tower-of", trained / "work", "--work", tmp_path / "work", "--out", tmp_path / "model")
+def dies_after_checkpoints(monkeypatch: pytest.MonkeyPatch) -> list[range]:
+    """Let every decoder stage that begins at its first step end a step after its checkpoint; all stages' steps."""
     whole, ranges = decoding.train_decoder, []
 
     def dying(*arguments: Any) -> Iterator[tuple[int, decoding.Losses]]:
@@ -217,12 +251,25 @@ def test_an_interrupted_decoder_ends_as_an_uninterrupted_one(
             yield step, losses
 
     monkeypatch.setattr(decoding, "train_decoder", dying)
+    return ranges
+
+
+def assert_checkpoint(path: Path) -> None:
+    saved = torch.load(path, weights_only=True)
+    assert saved["step"] == 2
+    assert "optimizer" in saved
+
+
+def test_an_interrupted_decoder_ends_as_an_uninterrupted_one(
+    trained: Path, tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in each decoder stage, a step after its checkpoint; with the tower of another directory."""
+    options = ("--tower-of", trained / "work", "--work", tmp_path / "work", "--out", tmp_path / "model")
+    ranges = dies_after_checkpoints(monkeypatch)
     for stage in ("oracle", "joint"):
         with pytest.raises(KilledError):
             script(*options)
-        saved = torch.load(tmp_path / "work" / f"{stage}.pt", weights_only=True)
-        assert saved["step"] == 2
-        assert "optimizer" in saved
+        assert_checkpoint(tmp_path / "work" / f"{stage}.pt")
     script(*options)
     assert [r for r in ranges if r] == [range(3), range(2, 3), range(3), range(2, 3)]
     assert same_model(tmp_path / "model", trained / "model")
@@ -242,6 +289,89 @@ def test_the_tower_of_another_directory_is_kept(
         script(*options, "--tower-of", tmp_path)
     with pytest.raises(InputError, match="was trained with 64 scenes, not 30000; give another"):
         script(*options, "--tower-of", trained / "work", "--recipe", "short")
+
+
+def test_a_finished_training_is_gone_on_with(finished: Path, gone_on: Path) -> None:
+    """From its parts, with its tower, tokenizer and log."""
+    ours = gone_on / "work"
+    for name in ("tower.pt", train.TOKENIZER):
+        assert (ours / name).read_bytes() == (finished / name).read_bytes()
+    joined, late = (torch.load(path, weights_only=True) for path in (finished / "joint.pt", ours / "late.pt"))
+    assert set(late) == {"decoder", "projector", "step"}
+    assert late["step"] == 3
+    for part in ("decoder", "projector"):
+        changes = [(late[part][name] - value).abs().max().item() for name, value in joined[part].items()]
+        assert 0 < max(changes) < 0.01
+    before, after = events(finished), events(ours)
+    assert after[: len(before)] == before
+    assert {event["stage"] for event in before} == {"tower", "oracle", "projector", "joint"}
+    new = after[len(before) :]
+    assert [(event["stage"], event["step"]) for event in new if "step" in event] == [("late", 0), ("late", 2)]
+    mixtures = (OWN, joint.MIXTURES[1])
+    assert watched(new) == [("late", count, mixture) for mixture in mixtures for count in (576, 96)]
+    assert {event["stage"] for event in new} == {"late"}
+
+
+def test_going_on_in_two_sittings_ends_as_in_one(
+    finished: Path, gone_on: Path, tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed a step after the checkpoint; what is finished is not trained again."""
+    options = ("--start-from", finished, "--work", tmp_path / "work", "--out", tmp_path / "model")
+    ranges = dies_after_checkpoints(monkeypatch)
+    with pytest.raises(KilledError):
+        script(*options)
+    assert_checkpoint(tmp_path / "work" / "late.pt")
+    script(*options)
+    assert [r for r in ranges if r] == [range(3), range(2, 3)]
+    assert same_model(tmp_path / "model", gone_on / "model")
+    logged = events(tmp_path / "work")
+    script(*options)
+    assert events(tmp_path / "work") == logged
+    assert [r for r in ranges if r] == [range(3), range(2, 3)]
+    assert same_model(tmp_path / "model", gone_on / "model")
+
+
+def test_going_on_keeps_the_recipe_of_the_tower(
+    finished: Path, tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[train.Recipe] = []
+    monkeypatch.setattr(train.Training, "run", lambda self, out: begun.append(self.recipe))
+    options = ("--work", tmp_path / "work", "--out", tmp_path / "model", "--recipe", "late", "--seed", "2")
+    script(*options, "--start-from", finished)
+    start = sha256_file(finished / "joint.pt")[:12]
+    assert begun == [replace(train.RECIPES["late"], seed=2, tower_seed=0, tower_steps=3, start=start)]
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    torch.save({"step": 3}, other / "joint.pt")
+    with pytest.raises(InputError, match="holds the stages of another recipe"):
+        script(*options, "--start-from", other)
+    torch.save({"step": 2}, other / "joint.pt")
+    with pytest.raises(InputError, match="has 2 of 3 joint steps; let it end first"):
+        script(*options, "--start-from", other)
+
+
+@pytest.mark.parametrize("missing", STARTED_FROM)
+def test_only_a_finished_training_is_gone_on_with(missing: str, tmp_path: Path, script: Script) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in {*STARTED_FROM} - {missing}:
+        (other / name).touch()
+    with pytest.raises(InputError, match=rf"other has no {missing}; train there first"):
+        script("--start-from", other, "--work", tmp_path / "work", "--out", tmp_path / "model")
+    assert not (tmp_path / "work").exists()
+
+
+def test_the_late_recipe_wants_a_start(tmp_path: Path, script: Script) -> None:
+    with pytest.raises(InputError, match="give its work directory as --start-from"):
+        script("--recipe", "late", "--work", tmp_path / "work", "--out", tmp_path / "model")
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="torch sees no GPU for --device cuda"):
+        script("--device", "cuda", "--work", tmp_path / "work", "--out", tmp_path / "model")
+    assert not (tmp_path / "work").exists()
 
 
 def test_stages_of_another_recipe_are_not_taken_up(trained: Path) -> None:
