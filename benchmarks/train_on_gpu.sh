@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Train three seeds of the reference model and the large one beside each other on one GPU, each with a tower of its own.
 #
-# Writes to OUT what `python -m clasp_calib.reference.train` needs to export them elsewhere: the finished stages and
-# logs, without the pictures' features: give one as --start-from, or copy it to a --work to export it. The four share
-# the GPU better where NVIDIA's MPS daemon runs (nvidia-cuda-mps-control -d). Usage: benchmarks/train_on_gpu.sh OUT [WORK [WORKERS]]
+# Writes to OUT what exporting needs: the finished stages and logs, without the pictures' features. A model is made of
+# OUT/seed-1 by `python -m clasp_calib.reference.train --seed 1 --work OUT/seed-1 --out DIR`, anywhere.
+# The four share the GPU better where NVIDIA's MPS daemon runs (nvidia-cuda-mps-control -d). Each needs 7 GB of its
+# memory for features and 4 for a step, and 150 MB of /dev/shm.
+# Usage: benchmarks/train_on_gpu.sh OUT [WORK [WORKERS]]
 set -euo pipefail
-out=$1 work=${2:-.training-gpu} workers=${3:-3}
+out=${1:?usage: benchmarks/train_on_gpu.sh OUT [WORK [WORKERS]]} work=${2:-.training-gpu} workers=${3:-3}
 python=${PYTHON:-python}
 mkdir -p "$out" "$work"
 

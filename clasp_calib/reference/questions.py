@@ -39,8 +39,6 @@ INTENT: Mapping[str, tuple[str, str]] = {
 """Family of questions -> gold intent and its class."""
 SHARE: Mapping[str, float] = {"time": 0.5, "relation": 0.4, "count_color": 0.5, "pattern_of_kind": 2.0}
 """How often a family is asked among those of its class; 1 if not named."""
-FINE = ("pattern_of_kind", "word", "number")
-"""Families about details that the model's own vision layer is not made to keep."""
 TALLIED = ("present", "count_kind", "count_color", "more", "length")
 """Families that ask how many there are."""
 DIFFICULTIES = ("easy", "medium", "hard")

@@ -225,6 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the page; its plot gets the same name with .png")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help=f"of the bootstrap (default {RESAMPLES})")
     given = parser.parse_args(arguments)
+    if given.resamples < 1:
+        raise InputError(f"cannot draw {given.resamples} resamples; give at least 1 with --resamples")
     given.out.parent.mkdir(parents=True, exist_ok=True)
     bench = Bench.open(given.work, given.model)
     pictures = {split: getattr(given, split) for split in PICTURES}

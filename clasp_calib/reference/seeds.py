@@ -46,8 +46,9 @@ The models called *{seed}* were trained by `python -m clasp_calib.reference.trai
 decoder, and the pictures and questions of every training step. The scenes that are drawn from, the tokenizer and the
 architecture are alike.
 
-**Nothing was chosen by a score**: all settings are alike for all models and classes, and no selection split is used.
-Where the report takes a class's best ratio or mixture, here stands rho {rho:g} or `{mixture}`.
+All settings are alike for all models and classes, and no selection split is used: where the report takes a class's best
+ratio or mixture, here stands rho {rho:g} or `{mixture}`. They were fixed before these models were measured, after the
+report on an earlier one. Which of the models is the embedded one, and why, says [reference.md](reference.md).
 
 Benchmark v{benchmark}, torch {torch}, float32 on the CPU ({machine}): {samples} questions about the first {pictures}
 pictures of the test split, at least {fewest} a class, the same for all models. Accuracies are in percent, differences
@@ -179,6 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--shard", type=shard_of, help="i/n: measure the i-th of n parts, from 0, and write no page")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help=f"of the bootstrap (default {RESAMPLES})")
     given = parser.parse_args(arguments)
+    if given.resamples < 1:
+        raise InputError(f"cannot draw {given.resamples} resamples; give at least 1 with --resamples")
     sizes, found = {}, {}
     for name, directory in models_of(given.models).items():
         console.print(f"{name}: {directory}", markup=False, highlight=False, soft_wrap=True)

@@ -1,7 +1,7 @@
 """Ways to ask: the wordings of every family of questions, with their placeholders.
 
 ``TRAIN`` is for training. ``HELD_OUT`` is never seen in training: only calibration, selection, test and challenge ask
-in its forms. They mostly use the words of the training forms, but in other sentences.
+in its forms. They mostly use the words of the training forms, in other sentences; a quarter are a word away from one.
 """
 
 from collections.abc import Mapping

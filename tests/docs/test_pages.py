@@ -203,6 +203,34 @@ def test_the_datasheet_states_splits_and_vocabulary():
     assert f"one of {len(WORDS)} words" in text
 
 
+def _edits(first: list[str], second: list[str]) -> int:
+    """Words to change, add or leave out to get from one to the other."""
+    row = list(range(len(second) + 1))
+    for i, word in enumerate(first, 1):
+        before, row = row, [i]
+        for j, other in enumerate(second, 1):
+            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (word != other)))
+    return row[-1]
+
+
+def test_the_datasheet_says_how_near_held_out_wordings_are():
+    def words(form: str) -> list[str]:
+        return re.findall(r"[a-z{}_]+", form.lower())
+
+    near = reordered = 0
+    for family, forms in HELD_OUT.items():
+        trained = [words(form) for form in TRAIN[family]]
+        for form in map(words, forms):
+            if min(_edits(form, other) for other in trained) == 1:
+                near += 1
+            elif any(sorted(form) == sorted(other) for other in trained):
+                reordered += 1
+    said = f"{near} of {sum(map(len, HELD_OUT.values()))} are one word away from a training wording of their family"
+    text = prose("datasheet.md")
+    assert said in text
+    assert f"{reordered} more have the same words in another order" in text
+
+
 def test_reference_describes_the_model_that_is_built():
     text = prose("reference.md")
     assert f"{VISION_LAYERS} layers of width {VISION_WIDTH}; layer {VISION_LAYERS - 1} is projected" in text

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import ImageFont
 
 from clasp_calib.common.samples import CLASSES
 from clasp_calib.reference import supervision
-from clasp_calib.reference.drawing import Box
+from clasp_calib.reference.drawing import FONTS, Box, _font
 from clasp_calib.reference.questions import INTENT, NEAR, SHARE, Question, balanced, questions_about
 from clasp_calib.reference.scenes import CHALLENGE, ORDINARY, Scene, Style, Thing, draw_scene
 from clasp_calib.reference.vocabulary import (
@@ -390,3 +391,7 @@ def test_names_do_not_collide() -> None:
     assert len(set(PURPOSES.values())) == len(KINDS)
     assert len({plural(kind) for kind in KINDS}) == len(KINDS)
     assert len({"".join(sorted(word)) for word in WORDS}) == len(WORDS)
+
+
+def test_letters_are_laid_out_alike_with_and_without_fribidi() -> None:
+    assert {_font(name, 12).layout_engine for name in FONTS} == {ImageFont.Layout.BASIC}

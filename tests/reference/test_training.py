@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,27 +26,29 @@ from clasp_calib.reference.training import tower as towers
 from clasp_calib.reference.training.batches import ALL, LAYERS, OWN, Seen
 from clasp_calib.reference.training.corpus import Corpus
 from clasp_calib.reference.training.packing import Packer
+from clasp_calib.reference.training.recipe import RECIPES, Recipe
+from clasp_calib.reference.training.stages import TOKENIZER, TOWER_FILES, Training
 from clasp_calib.runtime.loading import load_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SCORING = (1, 5, 14)
 """Layers whose attention scores the pruning stages."""
-TINY = train.RECIPES["tiny"]
+TINY = RECIPES["tiny"]
 
 
 @pytest.fixture(scope="module")
 def trained(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory after three steps of every stage."""
     out = tmp_path_factory.mktemp("train")
-    train.Training(TINY, out / "work").run(out / "model")
+    Training(TINY, out / "work").run(out / "model")
     return out
 
 
 @pytest.fixture(scope="module")
-def resumed(trained: Path) -> train.Training:
+def resumed(trained: Path) -> Training:
     """The finished stages, taken up again."""
-    return train.Training(TINY, trained / "work")
+    return Training(TINY, trained / "work")
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +71,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     return partial(run_script, monkeypatch)
 
 
-STARTED_FROM = ("joint.pt", "tower.pt", train.TOKENIZER, "recipe.json")
-"""What there must be to go on from, besides the log."""
+STARTED_FROM = ("joint.pt", "tower.pt", TOKENIZER, "log.jsonl", "recipe.json")
+"""What there must be to go on from."""
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +81,13 @@ def finished(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("finished") / "work"
     shutil.copytree(trained / "work", out)
     for path in out.iterdir():
-        if path.name not in (*STARTED_FROM, "log.jsonl"):
+        if path.name not in STARTED_FROM:
             path.unlink()
     saved = torch.load(out / "joint.pt", weights_only=True)
     for part in ("decoder", "projector"):
         saved[part] = {name: value * 1.25 for name, value in saved[part].items()}
     torch.save(saved, out / "joint.pt")
-    with (out / train.TOKENIZER).open("a", encoding="utf-8") as file:
+    with (out / TOKENIZER).open("a", encoding="utf-8") as file:
         file.write("\n")
     return out
 
@@ -131,7 +134,7 @@ def test_only_the_working_layers_change_anything(exported: tuple[Any, Any]) -> N
         assert min(part.weight.abs().max() for part in (attention.q_proj, attention.k_proj)) > 0.1
 
 
-def test_the_exported_model_is_the_trained_one(resumed: train.Training, exported: tuple[Any, Any]) -> None:
+def test_the_exported_model_is_the_trained_one(resumed: Training, exported: tuple[Any, Any]) -> None:
     """A packed forward of the parts and a plain forward of the export agree on the answer's first token."""
     vision, decoder, projector = resumed.joined
     whole = export.assemble(vision, projector, decoder, len(resumed.tokenizer)).eval()
@@ -197,7 +200,7 @@ def test_stages_are_kept_and_logged(trained: Path) -> None:
     assert Image.open(work / "curves.png").width > 300
     kept = {path: path.read_bytes() for path in work.iterdir() if path.suffix in (".pt", ".npy")}
     assert len(kept) == 5
-    train.Training(TINY, work).run(trained / "again")
+    Training(TINY, work).run(trained / "again")
     assert [event for event in events(work) if "step" in event] == [event for event in logged if "step" in event]
     assert all(path.read_bytes() == before for path, before in kept.items())
     assert same_model(trained / "again", trained / "model")
@@ -215,9 +218,9 @@ def test_a_finished_model_is_exported_without_what_it_was_made_of(trained: Path,
     work.mkdir()
     for name in kept:
         shutil.copy(trained / "work" / name, work)
-    train.Training(TINY, work).run(tmp_path / "model")
+    Training(TINY, work).run(tmp_path / "model")
     assert same_model(tmp_path / "model", trained / "model")
-    assert {path.name for path in work.iterdir()} == {*kept, train.TOKENIZER, "curves.png"}
+    assert {path.name for path in work.iterdir()} == {*kept, TOKENIZER, "curves.png"}
 
 
 def test_a_training_in_sittings_with_workers_gives_the_same_model(
@@ -228,8 +231,8 @@ def test_a_training_in_sittings_with_workers_gives_the_same_model(
         script("--work", work, "--workers", "2", "--until", stage)
         made.append({path.name for path in work.iterdir()} - {"recipe.json", "log.jsonl"})
     assert made[0] == {"tower.pt"}
-    assert made[1] == set(train.TOWER_FILES)
-    assert made[2] == {*train.TOWER_FILES, train.TOKENIZER, "oracle.pt"}
+    assert made[1] == set(TOWER_FILES)
+    assert made[2] == {*TOWER_FILES, TOKENIZER, "oracle.pt"}
     script("--work", work, "--workers", "2", "--out", tmp_path / "model")
     assert same_model(tmp_path / "model", trained / "model")
 
@@ -278,12 +281,12 @@ def test_an_interrupted_decoder_ends_as_an_uninterrupted_one(
 def test_the_tower_of_another_directory_is_kept(
     trained: Path, tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun: list[train.Recipe] = []
-    monkeypatch.setattr(train.Training, "run", lambda self, out: begun.append(self.recipe))
+    begun: list[Recipe] = []
+    monkeypatch.setattr(Training, "run", lambda self, out: begun.append(self.recipe))
     options = ("--seed", "2", "--work", tmp_path / "work", "--out", tmp_path / "model")
     script(*options, "--tower-of", trained / "work")
     assert (begun[0].seed, begun[0].tower_seed) == (2, 0)
-    for name in train.TOWER_FILES:
+    for name in TOWER_FILES:
         assert (tmp_path / "work" / name).read_bytes() == (trained / "work" / name).read_bytes()
     with pytest.raises(InputError, match=r"has no tower.pt; train there first"):
         script(*options, "--tower-of", tmp_path)
@@ -294,7 +297,7 @@ def test_the_tower_of_another_directory_is_kept(
 def test_a_finished_training_is_gone_on_with(finished: Path, gone_on: Path) -> None:
     """From its parts, with its tower, tokenizer and log."""
     ours = gone_on / "work"
-    for name in ("tower.pt", train.TOKENIZER):
+    for name in ("tower.pt", TOKENIZER):
         assert (ours / name).read_bytes() == (finished / name).read_bytes()
     joined, late = (torch.load(path, weights_only=True) for path in (finished / "joint.pt", ours / "late.pt"))
     assert set(late) == {"decoder", "projector", "step"}
@@ -334,12 +337,12 @@ def test_going_on_in_two_sittings_ends_as_in_one(
 def test_going_on_keeps_the_recipe_of_the_tower(
     finished: Path, tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun: list[train.Recipe] = []
-    monkeypatch.setattr(train.Training, "run", lambda self, out: begun.append(self.recipe))
+    begun: list[Recipe] = []
+    monkeypatch.setattr(Training, "run", lambda self, out: begun.append(self.recipe))
     options = ("--work", tmp_path / "work", "--out", tmp_path / "model", "--recipe", "late", "--seed", "2")
     script(*options, "--start-from", finished)
     start = sha256_file(finished / "joint.pt")[:12]
-    assert begun == [replace(train.RECIPES["late"], seed=2, tower_seed=0, tower_steps=3, start=start)]
+    assert begun == [replace(RECIPES["late"], seed=2, tower_seed=0, tower_steps=3, start=start)]
     other = tmp_path / "other"
     shutil.copytree(finished, other)
     torch.save({"step": 3}, other / "joint.pt")
@@ -361,6 +364,41 @@ def test_only_a_finished_training_is_gone_on_with(missing: str, tmp_path: Path, 
     assert not (tmp_path / "work").exists()
 
 
+def test_the_help_has_an_example_and_explains_the_recipes(script: Script, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        script("--help")
+    said = capsys.readouterr().out
+    (example,) = re.findall(r"^    (python -m \S+\.train .+)$", said, re.MULTILINE)
+    assert f"$ {example}\n" in (Path(__file__).parents[2] / "docs" / "reference.md").read_text(encoding="utf-8")
+    assert re.findall(r"^  (\w+) +\w", said.split("\nrecipes:\n")[1], re.MULTILINE) == list(RECIPES)
+
+
+def test_damaged_stages_are_named(finished: Path, tmp_path: Path, script: Script) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    options = ("--start-from", other, "--work", tmp_path / "work", "--out", tmp_path / "model")
+    (other / "joint.pt").write_bytes(b"half a file")
+    with pytest.raises(InputError, match=r"joint.pt is damaged"):
+        script(*options)
+    (other / "recipe.json").write_text('{"seed": 0, "steps": 3}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"recipe.json is not this version's"):
+        script(*options)
+    (other / "late.pt").touch()
+    with pytest.raises(InputError, match="went on with another training itself"):
+        script(*options)
+
+
+def test_options_that_contradict_the_start_are_refused(finished: Path, tmp_path: Path, script: Script) -> None:
+    options = ("--start-from", finished, "--work", tmp_path / "work", "--out", tmp_path / "model")
+    with pytest.raises(InputError, match="holds a decoder of size default; leave out --size large"):
+        script(*options, "--size", "large")
+    with pytest.raises(InputError, match="has no stage oracle; leave out --until oracle"):
+        script(*options, "--until", "oracle")
+    with pytest.raises(InputError, match="cannot start -1 workers"):
+        script("--work", tmp_path / "work", "--workers", "-1")
+    assert not (tmp_path / "work").exists()
+
+
 def test_the_late_recipe_wants_a_start(tmp_path: Path, script: Script) -> None:
     with pytest.raises(InputError, match="give its work directory as --start-from"):
         script("--recipe", "late", "--work", tmp_path / "work", "--out", tmp_path / "model")
@@ -376,7 +414,7 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, script: Script, monk
 
 def test_stages_of_another_recipe_are_not_taken_up(trained: Path) -> None:
     with pytest.raises(InputError, match="holds the stages of another recipe; give another --work"):
-        train.Training(train.Recipe(), trained / "work")
+        Training(Recipe(), trained / "work")
 
 
 @pytest.mark.slow
@@ -387,7 +425,7 @@ def test_training_is_deterministic(trained: Path, tmp_path: Path, script: Script
     assert not same_model(tmp_path / "model1", trained / "model")
 
 
-def test_mixed_features_are_the_weighted_sums_of_the_layers(resumed: train.Training) -> None:
+def test_mixed_features_are_the_weighted_sums_of_the_layers(resumed: Training) -> None:
     features, corpus = resumed.features("train", resumed.drawn), resumed.drawn
     assert features.shape == (corpus.size, len(LAYERS), 576, 160)
     assert features.dtype == torch.float16

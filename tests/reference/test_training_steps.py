@@ -2,23 +2,23 @@
 
 import itertools
 import random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from clasp_calib.reference.model import llava_config
-from clasp_calib.reference.questions import FINE
 from clasp_calib.reference.scenes import draw_scene
 from clasp_calib.reference.supervision import IGNORE, KIND, LETTER, ONES, TENS
 from clasp_calib.reference.training import decoder as decoding
 from clasp_calib.reference.training import joint
 from clasp_calib.reference.training.batches import LAYERS, OWN, QUESTIONS, Batches
+from clasp_calib.reference.training.capture import launched_at_once
 from clasp_calib.reference.training.corpus import Corpus
-from clasp_calib.reference.training.optimizer import MasterAdamW, to_bfloat16
+from clasp_calib.reference.training.optimizer import Adam, MasterAdamW, to_bfloat16
 from clasp_calib.reference.training.packing import Packer
 from clasp_calib.reference.training.schedule import rate_at
 from clasp_calib.reference.training.stepwise import Steps, draws, to_device
@@ -27,6 +27,8 @@ from clasp_calib.reference.training.tower import Looks
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
+FINE = ("pattern_of_kind", "word", "number")
+"""Families about details that the model's own vision layer is not made to keep."""
 
 
 def make_steps(kind: str, seed: int, packer: Packer) -> Steps[Any]:
@@ -208,3 +210,40 @@ def test_the_rate_warms_up_stays_and_decays() -> None:
     assert rates[100] == rates[499] == 1.0
     assert rates[-1] == pytest.approx(0.01)
     assert rates[500:] == sorted(rates[500:], reverse=True)
+
+
+class Given(NamedTuple):
+    inputs: Tensor
+    targets: Tensor
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a recording needs a GPU")
+def test_recorded_steps_are_those_that_are_written() -> None:
+    """Over shapes in turn, so that each is run as written, recorded and replayed."""
+    device, generator = torch.device("cuda"), torch.Generator().manual_seed(0)
+    start = torch.randn(6, 3, generator=generator)
+    shown = [
+        Given(
+            torch.randn(rows, 6, generator=generator).to(device), torch.randn(rows, 3, generator=generator).to(device)
+        )
+        for rows in (4, 7, 4, 4, 7, 7, 4, 7, 4)
+    ]
+    ended = []
+    for as_it_is in (True, False):
+        weights = start.to(device).requires_grad_()
+        optimizer = Adam([{"params": [weights], "weight_decay": 0.1}], 0.05, len(shown))
+
+        def update(given: Given, weights: Tensor = weights, optimizer: Adam = optimizer) -> Tensor:
+            loss = (given.inputs @ weights - given.targets).square().mean()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            return loss.detach()
+
+        step = update if as_it_is else launched_at_once(update, device)
+        losses = []
+        for number, given in enumerate(shown):
+            optimizer.begin(number)
+            losses.append(step(given).item())
+        ended.append((losses, weights.tolist()))
+    assert ended[0] == ended[1]
+    assert ended[0][0][-1] < ended[0][0][0]

@@ -1,4 +1,4 @@
-"""What models of several seeds are compared by: settings and differences that were fixed before anything was seen."""
+"""What models of several seeds are compared by: settings and differences that do not depend on their scores."""
 
 from collections.abc import Sequence
 
