@@ -151,10 +151,11 @@ def models_of(given: Sequence[str]) -> dict[str, Path]:
         if name in found:
             raise InputError(f"two models are called {name!r} ({found[name]} and {place}); give each its own name")
         found[name] = Path(place)
-        if not found[name].is_dir():
+    for name, directory in found.items():
+        if not (directory / "config.json").is_file():
             raise InputError(
-                f"there is no directory {place} for the model {name!r}; "
-                f"train one with `python -m clasp_calib.reference.train --out {place}`"
+                f"there is no model in {directory} for {name!r} (no config.json); "
+                f"train one with `python -m clasp_calib.reference.train --out {directory}`"
             )
     return found
 

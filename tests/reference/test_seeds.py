@@ -127,7 +127,7 @@ def test_a_fault_is_a_requirement_not_met(number: int, accuracy: Accuracy, blind
         (["=models"], "'=models' names no model"),
         (["seed-0="], "'seed-0=' names no model"),
         (["a=.", "a=.."], r"two models are called 'a' \(\. and \.\.\)"),
-        (["a=not/there"], "no directory not/there for the model 'a'"),
+        (["a=not/there"], "no model in not/there for 'a'"),
     ],
 )
 def test_models_that_are_none_are_refused(given: list[str], message: str) -> None:

@@ -95,7 +95,7 @@ def fixed_requirements(test: Results, mixture: str, rho: float) -> list[Requirem
     return [
         _unpruned(test),
         _pruning(test),
-        _mixtures(test, dict.fromkeys(test.classes, mixture), unpruned, f"{mixture}, unpruned,"),
+        _mixtures(test, dict.fromkeys(test.classes, mixture), unpruned, f"{mixture} (both unpruned)"),
         _stages(test, dict.fromkeys(test.classes, rho), f"rho {rho:g}"),
     ]
 
