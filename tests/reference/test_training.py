@@ -71,6 +71,14 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     return partial(run_script, monkeypatch)
 
 
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+    """Recipes of the trainings that were begun; none is run."""
+    recipes: list[Recipe] = []
+    monkeypatch.setattr(Training, "run", lambda self, out: recipes.append(self.recipe))
+    return recipes
+
+
 STARTED_FROM = ("joint.pt", "tower.pt", TOKENIZER, "log.jsonl", "recipe.json")
 """What there must be to go on from."""
 
@@ -279,10 +287,8 @@ def test_an_interrupted_decoder_ends_as_an_uninterrupted_one(
 
 
 def test_the_tower_of_another_directory_is_kept(
-    trained: Path, tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, script: Script, begun: list[Recipe]
 ) -> None:
-    begun: list[Recipe] = []
-    monkeypatch.setattr(Training, "run", lambda self, out: begun.append(self.recipe))
     options = ("--seed", "2", "--work", tmp_path / "work", "--out", tmp_path / "model")
     script(*options, "--tower-of", trained / "work")
     assert (begun[0].seed, begun[0].tower_seed) == (2, 0)
@@ -335,10 +341,8 @@ def test_going_on_in_two_sittings_ends_as_in_one(
 
 
 def test_going_on_keeps_the_recipe_of_the_tower(
-    finished: Path, tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, script: Script, begun: list[Recipe]
 ) -> None:
-    begun: list[Recipe] = []
-    monkeypatch.setattr(Training, "run", lambda self, out: begun.append(self.recipe))
     options = ("--work", tmp_path / "work", "--out", tmp_path / "model", "--recipe", "late", "--seed", "2")
     script(*options, "--start-from", finished)
     start = sha256_file(finished / "joint.pt")[:12]

@@ -26,7 +26,7 @@ RHO = MIXTURE_RHO
 """The ratio wherever the report has one that was chosen."""
 MIXTURE = "hybrid"
 """Half the own layer, half the lowest: the search's own prototype."""
-MIXTURE_CLASSES = ("attribute", "text")
+FINE_CLASSES = ("attribute", "text")
 """Those that ask for what the own layer was trained not to keep: patterns, letters and digits."""
 END_BUDGETS = (128, 64)
 """Where choosing by coverage alone (rho 0) is compared with choosing by relevance alone (rho 1)."""
@@ -42,7 +42,7 @@ def seed_plan(classes: Sequence[str]) -> Plan:
 
 
 def macro_differences(test: Results) -> dict[str, Paired]:
-    """What is lost and gained in the mean over classes, and by the mixture in `MIXTURE_CLASSES`.
+    """What is lost and gained in the mean over classes, and by the mixture in `FINE_CLASSES`.
 
     Raises:
         InputError: something was not measured.
@@ -54,7 +54,7 @@ def macro_differences(test: Results) -> dict[str, Paired]:
         found[f"unpruned - rho {RHO:g} at {budget}"] = test.macro(UNPRUNED, at_rho(budget, RHO))
     found[f"own layer - {SHALLOW} alone, at {MIXTURE_BUDGET}"] = test.macro(mixed(OWN), mixed(SHALLOW))
     gain = f"{MIXTURE} - own layer, unpruned"
-    for label in MIXTURE_CLASSES:
+    for label in FINE_CLASSES:
         if label in test.classes:
             found[f"{gain}: {label}"] = test.difference(label, unpruned(MIXTURE), UNPRUNED)
     found[f"{gain}: macro"] = test.macro(unpruned(MIXTURE), UNPRUNED)

@@ -18,14 +18,14 @@ from clasp_calib.common.progress import track
 from clasp_calib.reference.model import VISION_WIDTH
 from clasp_calib.reference.questions import balanced, questions_about
 from clasp_calib.reference.scenes import Scene
-from clasp_calib.reference.supervision import IGNORE, KIND, LETTER, ONES, TENS
+from clasp_calib.reference.supervision import IGNORE, LETTER, ONES, TENS
 from clasp_calib.reference.training.batches import ALL, LAYERS, OWN, QUESTIONS, Query, Seen
 from clasp_calib.reference.training.capture import launched_at_once
 from clasp_calib.reference.training.corpus import Corpus
 from clasp_calib.reference.training.decoder import Oracle, Vision
 from clasp_calib.reference.training.optimizer import MasterAdamW
 from clasp_calib.reference.training.stepwise import Steps, draws
-from clasp_calib.reference.training.tower import at, choose_patches, encode
+from clasp_calib.reference.training.tower import draw_patches, encode
 
 MIXTURES = ((0.25, 0.0, 0.75), (0.5, 0.0, 0.5), (0.0, 0.25, 0.75), (0.0, 0.5, 0.5), (1 / 3, 1 / 3, 1 / 3))
 MIXED = 0.5
@@ -118,11 +118,9 @@ class Shows(Steps[Seen]):
     def __getitem__(self, step: int) -> Seen:
         """Draw pictures, patches and a mixture for each picture."""
         rng, generator = draws(self._seed, step)
-        indices = rng.sample(range(self._corpus.size), self._pictures)
-        labels = self._corpus.labels(indices)
-        chosen = choose_patches(labels[..., KIND], self._patches, generator)
+        indices, chosen, labels = draw_patches(self._corpus, self._pictures, self._patches, rng, generator)
         mixtures = [draw_mixture(rng) for _ in indices]
-        return Seen(torch.tensor(indices), chosen, at(labels, chosen), torch.tensor(mixtures))
+        return Seen(torch.tensor(indices), chosen, labels, torch.tensor(mixtures))
 
 
 def train_projector(

@@ -10,6 +10,7 @@ something, and some background); attention over 576 at inference works unchanged
 """
 
 import math
+import random
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -201,6 +202,16 @@ def at(labels_BNF: Tensor, chosen_BN: Tensor) -> Tensor:
     return labels_BNF.gather(1, chosen_BN[..., None].expand(-1, -1, labels_BNF.shape[-1]))
 
 
+def draw_patches(
+    corpus: Corpus, pictures: int, patches: int, rng: random.Random, generator: torch.Generator
+) -> tuple[list[int], Tensor, Tensor]:
+    """Some pictures of a corpus by index, patches ``[B, N]`` of each, and their labels ``[B, N, fields]``."""
+    indices = rng.sample(range(corpus.size), pictures)
+    labels = corpus.labels(indices)
+    chosen = choose_patches(labels[..., KIND], patches, generator)
+    return indices, chosen, at(labels, chosen)
+
+
 class Looked(NamedTuple):
     """What a step of the tower sees: pixels ``[B, N, 588]`` of the chosen patches ``[B, N]``, and their labels."""
 
@@ -217,11 +228,9 @@ class Looks(Steps[Looked]):
 
     def __getitem__(self, step: int) -> Looked:
         """Some pictures, and in them all that shows something."""
-        rng, generator = draws(self._seed, step)
-        indices = rng.sample(range(self._corpus.size), self._pictures)
-        labels = self._corpus.labels(indices)
-        chosen = choose_patches(labels[..., KIND], self._patches, generator)
-        return Looked(self._corpus.patches(indices, chosen), chosen, at(labels, chosen))
+        drawn = draws(self._seed, step)
+        indices, chosen, labels = draw_patches(self._corpus, self._pictures, self._patches, *drawn)
+        return Looked(self._corpus.patches(indices, chosen), chosen, labels)
 
 
 def _loss(heads: nn.ModuleDict, hidden: list[Tensor], labels: Tensor) -> Tensor:
