@@ -32,24 +32,24 @@ import torch.nn.functional as F
 
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.fingerprint import encoder_fingerprint
-from clasp_calib.calib.features import Features
-from clasp_calib.calib.intervals import RESAMPLES, bootstrap_weights, interval
-from clasp_calib.calib.prompting import Prompter
-from clasp_calib.calib.sources import open_source
+from clasp_calib.calib.scoring.feature_sources import open_source
+from clasp_calib.calib.scoring.features import Features
+from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.calib.studies.intervals import RESAMPLES, bootstrap_weights, interval
 from clasp_calib.common.hashing import sha256_file, sha256_json
 from clasp_calib.common.progress import track
 from clasp_calib.common.samples import Sample
-from clasp_calib.reference.export import export, take_apart
-from clasp_calib.reference.measuring.score_journal import ScoreJournal
-from clasp_calib.reference.measuring.unpruned import SharedPicture
 from clasp_calib.reference.model import MODEL
 from clasp_calib.reference.questions import Question
-from clasp_calib.reference.training import decoder as decoding
-from clasp_calib.reference.training.batches import ALL
-from clasp_calib.reference.training.optimizer import MasterAdamW, to_bfloat16
-from clasp_calib.reference.training.packing import IGNORE, Packer
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.loading import load_model
+from tools.reference.export import export, take_apart
+from tools.reference.measuring.score_journal import ScoreJournal
+from tools.reference.measuring.unpruned import SharedPicture
+from tools.reference.training import decoder as decoding
+from tools.reference.training.batches import ALL
+from tools.reference.training.optimizer import MasterAdamW, to_bfloat16
+from tools.reference.training.packing import IGNORE, Packer
 
 ROOT = Path(__file__).parent.parent
 FAMILY = {"shape": "kind_of_size_color", "colour": "color_of_kind", "yes or no": "same_color"}

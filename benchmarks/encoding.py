@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
+from clasp_calib.cache.cache_report import Times
 from clasp_calib.cache.encode import auto_layers, cache_features
-from clasp_calib.cache.report import Times
 from clasp_calib.commands.models import load
 from clasp_calib.common.samples import read_table, samples_of
 from clasp_calib.reference.benchmark import write_benchmark

@@ -30,12 +30,12 @@ from torch import Tensor
 
 from clasp_calib.cache.encode import auto_layers, cache_features
 from clasp_calib.cache.store import FeatureStore
-from clasp_calib.calib.candidate import Candidate
-from clasp_calib.calib.evaluator import MAX_NEW_TOKENS, Evaluator, Pruning
-from clasp_calib.calib.features import CachedFeatures
-from clasp_calib.calib.metrics import EXACT, metric
-from clasp_calib.calib.prompted import Picture, Prefixes
-from clasp_calib.calib.prompting import Prompter
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.evaluator import MAX_NEW_TOKENS, Evaluator, Pruning
+from clasp_calib.calib.scoring.features import CachedFeatures
+from clasp_calib.calib.scoring.metrics import EXACT, metric
+from clasp_calib.calib.scoring.prompted import Picture, Prefixes
+from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.common.samples import Sample, read_table, samples_of
 from clasp_calib.reference.benchmark import write_benchmark
 from clasp_calib.reference.model import MODEL

@@ -20,9 +20,9 @@ from scipy.stats import kendalltau
 from clasp_calib.cache.encode import auto_layers, cache_features
 from clasp_calib.cache.maintenance import contents
 from clasp_calib.calib.dataset import load_samples
-from clasp_calib.calib.evaluator import Evaluator, Pruning
-from clasp_calib.calib.prompting import Prompter
-from clasp_calib.calib.sources import open_source
+from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
+from clasp_calib.calib.scoring.feature_sources import open_source
+from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.cli import run
 from clasp_calib.common.progress import track
 from clasp_calib.common.samples import CLASSES

@@ -68,7 +68,7 @@ def compare(labeler: Any, questions: list[str], rounds: int, folder: Path) -> No
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
-    from clasp_calib.router_labeling.journal import JournalledLabeler
+    from clasp_calib.router_labeling.journalled import JournalledLabeler
     from clasp_calib.router_labeling.prompt import longest_answer, messages, schema
 
     llm, taxonomy = labeler._llm, labeler.taxonomy

@@ -16,11 +16,11 @@ from runtime import Clock, peaks, table
 from clasp_calib.baselines.cdpruner import CDPruner
 from clasp_calib.baselines.ficoco_v import FiCoCoV
 from clasp_calib.baselines.input_method import InputMethod
+from clasp_calib.baselines.mechanisms.merging import TowerTokens
 from clasp_calib.baselines.registry import METHODS
 from clasp_calib.baselines.tome import ToMe
-from clasp_calib.runtime.adapters.base import Layout
+from clasp_calib.runtime.adapters.adapter import Layout
 from clasp_calib.runtime.encoding import Encoded, TowerAttention
-from clasp_calib.runtime.merging import TowerTokens
 
 SIDE, WIDTH, STATE, HEADS, HEAD = 24, 4096, 1024, 16, 64
 PATCHES = SIDE**2

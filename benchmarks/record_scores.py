@@ -20,9 +20,9 @@ import torch
 from clasp_calib.cache.encode import auto_layers, cache_features
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.calib.dataset import by_class, load_samples, of_split
-from clasp_calib.calib.evaluator import Evaluator, Pruning
-from clasp_calib.calib.features import CachedFeatures
-from clasp_calib.calib.prompting import Prompter
+from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
+from clasp_calib.calib.scoring.features import CachedFeatures
+from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.commands.label import label
 from clasp_calib.common.run_directory import RunDirectory
 from clasp_calib.reference.benchmark import write_benchmark

@@ -22,8 +22,8 @@ from clasp_calib import __version__
 from clasp_calib.cli import run
 from clasp_calib.reference.benchmark import VERSION as BENCHMARK
 from clasp_calib.reference.benchmark import write_benchmark
-from clasp_calib.reference.blind import blind_accuracy
 from clasp_calib.reference.model import VERSION as MODEL
+from tools.reference.blind import blind_accuracy
 
 ROOT = Path(__file__).parent.parent
 BUDGETS = ("192", "128", "64")

@@ -21,7 +21,7 @@ from clasp_calib.reference.scenes import draw_scene
 from clasp_calib.router_labeling.duplicates import duplicate_groups
 from clasp_calib.router_labeling.labelers import KeywordLabeler
 from clasp_calib.router_labeling.ngrams import Hashing
-from clasp_calib.router_labeling.router import Router, Training
+from clasp_calib.router_labeling.router import Router, RouterTraining
 from clasp_calib.router_labeling.router_file import router_bytes
 from clasp_calib.router_labeling.rules import load_rules
 from clasp_calib.router_labeling.taxonomy import load_taxonomy
@@ -109,7 +109,7 @@ def distilled(rows: list[dict[str, str]]) -> None:
         classes=taxonomy.classes,
         default=taxonomy.default_class,
         taxonomy=taxonomy.digest,
-        training=Training("0" * 64, len(drawn)),
+        training=RouterTraining("0" * 64, len(drawn)),
         judge_by=[(row["question"], row["class"]) for row in rows],
     )
     print(f"\ndistilled from the rules' labels of {len(drawn)} generated questions, {found.groups} groups:")
@@ -135,7 +135,7 @@ def speeds(questions: list[str], truth: np.ndarray, matrix: Any) -> None:
     """Processor time of a question, best of five rounds over all of them."""
     taxonomy = load_taxonomy()
     weights, bias = fit(matrix, truth, len(taxonomy.classes))
-    training = Training("0" * 64, len(truth))
+    training = RouterTraining("0" * 64, len(truth))
     router = Router(
         taxonomy.classes, taxonomy.default_class, taxonomy.digest, weights, bias, 1.0, 0.5, training, Hashing()
     )

@@ -23,7 +23,7 @@ from race_peers import PEERS, regrets
 from race_tables import Row, Table, recorded, shuffled, simulated
 
 from clasp_calib.search import racing
-from clasp_calib.search.evidence import Evidence, kernels
+from clasp_calib.search.posterior import Evidence, kernels
 from clasp_calib.search.racing import Measure, Observations, RaceSettings, block_ends, race
 
 HALF_A_POINT = 0.005

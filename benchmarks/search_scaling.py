@@ -16,8 +16,8 @@ from contextlib import closing
 from pathlib import Path
 
 from clasp_calib.cache.encode import cache_features
-from clasp_calib.calib.evaluator import Pruning
-from clasp_calib.calib.prompting import PROMPT
+from clasp_calib.calib.scoring.evaluator import Pruning
+from clasp_calib.calib.scoring.prompting import PROMPT
 from clasp_calib.common.samples import read_table, samples_of
 from clasp_calib.reference.benchmark import write_benchmark
 from clasp_calib.reference.model import MODEL
@@ -26,7 +26,7 @@ from clasp_calib.runtime.loading import load_model
 from clasp_calib.runtime.schedule import parse_budget, solve_schedule
 from clasp_calib.search.identity import weights_digest
 from clasp_calib.search.space import default_space
-from clasp_calib.search.workers import Processes, Recipe, Task
+from clasp_calib.search.workers import EvaluatorRecipe, Processes, Task
 
 LAYERS = (1, 2, 4, 5)
 
@@ -57,7 +57,9 @@ def measured(folder: Path, budget: str, count: int, turns: int) -> dict[int, lis
     schedule = solve_schedule(parse_budget(budget), adapter.tokens_per_image, adapter.decoder_layers)
     candidates = tuple(space.candidates(adapter.vision_layers, adapter.own_layer))
     tasks = [Task(sample, candidates, Pruning(schedule)) for sample in samples]
-    recipe = Recipe(str(MODEL), "cpu", "float32", PROMPT, folder / "cache", LAYERS, 1, weights_digest(model), "metric")
+    recipe = EvaluatorRecipe(
+        str(MODEL), "cpu", "float32", PROMPT, folder / "cache", LAYERS, 1, weights_digest(model), "metric"
+    )
     print(f"{len(tasks)} samples of {len(candidates)} candidates at budget {budget}, {turns} turns")
     seconds: dict[int, list[float]] = {1: [], 2: []}
     with closing(Processes(recipe, 1)) as one, closing(Processes(recipe, 2)) as two:

@@ -2,7 +2,7 @@
 # Train three seeds of the reference model and the large one beside each other on one GPU, each with a tower of its own.
 #
 # Writes to OUT what exporting needs: the finished stages and logs, without the pictures' features. A model is made of
-# OUT/seed-1 by `python -m clasp_calib.reference.train --seed 1 --work OUT/seed-1 --out DIR`, anywhere.
+# OUT/seed-1 by `python -m tools.reference.train --seed 1 --work OUT/seed-1 --out DIR`, anywhere.
 # The four share the GPU better where NVIDIA's MPS daemon runs (nvidia-cuda-mps-control -d). Each needs 7 GB of its
 # memory for features and 4 for a step, and 150 MB of /dev/shm.
 # Usage: benchmarks/train_on_gpu.sh OUT [WORK [WORKERS]]
@@ -14,7 +14,7 @@ mkdir -p "$out" "$work"
 train() { # name, options
   local name=$1
   shift
-  "$python" -m clasp_calib.reference.train --work "$work/$name" --device cuda --workers "$workers" --until joint "$@" \
+  "$python" -m tools.reference.train --work "$work/$name" --device cuda --workers "$workers" --until joint "$@" \
     >"$work/$name.txt" 2>&1 || { tail -20 "$work/$name.txt"; return 1; }
 }
 

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from clasp_calib import __version__
-from clasp_calib.commands import artifact, cache, rules
+from clasp_calib.commands import artifact_commands, cache_commands, rules_commands
 from clasp_calib.commands.ablate import ablate
 from clasp_calib.commands.cache_features import cache_features
 from clasp_calib.commands.compare import compare
@@ -42,16 +42,16 @@ app.command()(sample)
 app.command("train-router")(train_router)
 app.command()(route)
 app.command("cache-features")(cache_features)
-app.add_typer(cache.app, name="cache")
+app.add_typer(cache_commands.app, name="cache")
 app.command()(search)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(ablate)
 app.command()(generate)
-app.add_typer(artifact.app, name="artifact")
+app.add_typer(artifact_commands.app, name="artifact")
 app.command()(publish)
 app.command()(pull)
-app.add_typer(rules.app, name="rules")
+app.add_typer(rules_commands.app, name="rules")
 app.command()(doctor)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from clasp_calib.router_labeling.ngrams import Hashing
-from clasp_calib.router_labeling.router import Router, Training
+from clasp_calib.router_labeling.router import Router, RouterTraining
 
 TAXONOMY = "3" * 64
 
@@ -21,7 +21,7 @@ def made_router(
         "bias": rng.normal(size=len(classes)).astype(np.float32),
         "temperature": 0.5,
         "threshold": 0.4,
-        "training": Training("1" * 64, 100, ("a labeler",)),
+        "training": RouterTraining("1" * 64, 100, ("a labeler",)),
         "hashing": Hashing(bits),
     }
     return Router(**(fields | changes))

@@ -38,7 +38,7 @@ class Artifact:
     alphas: NDArray[np.float32]
     rhos: NDArray[np.float32]
     study: Mapping[str, bytes] = field(default_factory=dict)
-    """Files under ``study/`` by name, as they are on the disk; see `clasp_calib.artifacts.study`."""
+    """Files under ``study/`` by name, as they are on the disk; see `clasp_calib.artifacts.evidence`."""
     router: Router | None = None
     """Finds the class of a question; ``None`` if the artifact brings none."""
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.card import told_router
+from clasp_calib.artifacts.evidence import SampleScore, sample_scores
 from clasp_calib.artifacts.manifest import CALIBRATED, Manifest, Score
-from clasp_calib.artifacts.study import SampleScore, sample_scores
 from clasp_calib.router_labeling.router import Router
 from clasp_calib.router_labeling.router_file import router_bytes
 
@@ -22,7 +22,7 @@ _COMPARED = (
 
 
 @dataclass(frozen=True)
-class Gain:
+class ScoreChange:
     """A difference of mean scores (second minus first) with the half width of its 95 % interval, both in [-1, 1].
 
     ``paired`` if both were measured on the same samples; the interval then counts pictures, not questions, as
@@ -44,7 +44,7 @@ class ClassChange:
     rho: tuple[float, float]
     alpha_distance: float
     """Total variation distance of the mixtures, in [0, 1]."""
-    gain: Gain | None
+    gain: ScoreChange | None
     """``None`` unless both were evaluated."""
 
     @property
@@ -132,7 +132,7 @@ def _by_class(rows: list[SampleScore]) -> _Scores:
     return found
 
 
-def _gain(scores: list[dict[str, SampleScore]], results: list[Score | None]) -> Gain | None:
+def _gain(scores: list[dict[str, SampleScore]], results: list[Score | None]) -> ScoreChange | None:
     one, two = scores
     if one and set(one) == set(two):
         return _paired([(two[name].score - row.score, row.picture) for name, row in one.items()])
@@ -140,14 +140,14 @@ def _gain(scores: list[dict[str, SampleScore]], results: list[Score | None]) -> 
     if before is None or after is None:
         return None
     halves = [(score.high - score.low) / 2 for score in (before, after)]
-    return Gain(after.mean - before.mean, math.hypot(*halves), False)
+    return ScoreChange(after.mean - before.mean, math.hypot(*halves), False)
 
 
-def _paired(gains: list[tuple[float, int]]) -> Gain:
+def _paired(gains: list[tuple[float, int]]) -> ScoreChange:
     """Mean of differences whose questions come in pictures: the deviations of one picture are summed first."""
     mean = sum(gain for gain, _ in gains) / len(gains)
     by_picture: dict[int, float] = defaultdict(float)
     for gain, picture in gains:
         by_picture[picture] += gain - mean
     error = math.sqrt(sum(total**2 for total in by_picture.values())) / len(gains)
-    return Gain(mean, NORMAL * error, True)
+    return ScoreChange(mean, NORMAL * error, True)

@@ -17,9 +17,9 @@ from safetensors.numpy import load, save
 
 from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.card import CARD, model_card
+from clasp_calib.artifacts.evidence import SCORES, TRIALS
 from clasp_calib.artifacts.manifest import FORMAT, Manifest
 from clasp_calib.artifacts.model_shape import model_shape
-from clasp_calib.artifacts.study import SCORES, TRIALS
 from clasp_calib.common.errors import ArtifactError, InputError
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.router_labeling.router_file import MOST_BYTES, read_router, router_bytes

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from clasp_calib.baselines.choosing import first_largest
+from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row
 from clasp_calib.baselines.staged import StagedMethod, count_of, in_depth, scaled_shares, spans_of
-from clasp_calib.runtime.row_stages import Kept, Row
 
 
 @lru_cache(maxsize=64)
@@ -130,11 +130,11 @@ class Btp(StagedMethod):
         spans = spans_of(in_depth(self.starts, layers), layers)
         return replace(self, kept=scaled_shares(self.kept, spans, share, self.name))
 
-    def choose(self, stage: int, row: Row) -> Kept:
+    def choose(self, stage: int, row: Row) -> KeptTokens:
         """See `StagedMethod`."""
         keep = count_of(self.kept[stage], row.came)
         if keep == 0:
-            return Kept(row.visual_N[:0])
+            return KeptTokens(row.visual_N[:0])
         side = math.isqrt(row.came)
         grid = (side, side) if side**2 == row.came else (1, row.came)
         tokens = balanced(
@@ -146,4 +146,4 @@ class Btp(StagedMethod):
             candidates=self.candidates[stage],
             cells=spread(*grid, int(self.cells * keep)) if stage == 0 else (),
         )
-        return Kept(tokens)
+        return KeptTokens(tokens)

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from clasp_calib.baselines.choosing import first_largest
+from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row
 from clasp_calib.baselines.staged import StagedMethod, count_of, in_depth, scaled_shares, spans_of
-from clasp_calib.runtime.row_stages import Kept, Row
 
 
 def dart(
@@ -90,7 +90,7 @@ class Dart(StagedMethod):
         (kept,) = scaled_shares((1.0,), spans, share, self.name)
         return replace(self, kept=kept)
 
-    def choose(self, stage: int, row: Row) -> Kept:
+    def choose(self, stage: int, row: Row) -> KeptTokens:
         """See `StagedMethod`."""
         keys_Td = row.key_GTd.transpose(0, 1).flatten(1)[-len(row.hidden_SD) :]
         hidden_SD = row.norm(row.hidden_SD)
@@ -105,4 +105,4 @@ class Dart(StagedMethod):
             self.image_pivots,
             self.text_pivots,
         )
-        return Kept(tokens)
+        return KeptTokens(tokens)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clasp_calib.baselines.choosing import first_largest
 from clasp_calib.baselines.input_method import InputMethod
-from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.encoding import Encoded, Kept
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from clasp_calib.baselines.method import DecoderMethod
 from clasp_calib.common.errors import BudgetError
-from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.schedule import Budget, ShareSchedule
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from clasp_calib.baselines.mechanisms.merging import Merge, TowerTokens
 from clasp_calib.baselines.tower_method import TowerMethod
-from clasp_calib.runtime.adapters.base import Adapter
-from clasp_calib.runtime.merging import Merge, TowerTokens
+from clasp_calib.runtime.adapters.adapter import Adapter
 
 WINDOW = 2
 QUANTILE = 0.998

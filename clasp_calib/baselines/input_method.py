@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from clasp_calib.baselines.choosing import proportional
 from clasp_calib.baselines.method import Method, PromptLengths, Reader
-from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.checks import check_decoder
 from clasp_calib.runtime.encoding import Encoded, Kept, chosen_tokens
 from clasp_calib.runtime.entry import Entry

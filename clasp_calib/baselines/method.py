@@ -14,7 +14,7 @@ from torch import nn
 
 from clasp_calib.common.errors import BudgetError, ModelError
 from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import AnySchedule, Budget, layer_flops, parse_budget
 from clasp_calib.runtime.selection import DualStage, Selector

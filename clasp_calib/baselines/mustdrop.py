@@ -17,19 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clasp_calib.baselines.choosing import first_largest
+from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row
+from clasp_calib.baselines.mechanisms.shrinking import Shrunk, shrinking_tower
 from clasp_calib.baselines.method import Method, PromptLengths, Reader
 from clasp_calib.baselines.solving import Spread, solve_knob
 from clasp_calib.baselines.staged import everything, in_depth, row_plan
 from clasp_calib.common.errors import BudgetError
-from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.checks import check_decoder
 from clasp_calib.runtime.encoding import Encoded, chosen_tokens
 from clasp_calib.runtime.encoding import Kept as KeptOfImage
 from clasp_calib.runtime.entry import Entry
 from clasp_calib.runtime.hooks import Pruner
-from clasp_calib.runtime.row_stages import Kept, Row
 from clasp_calib.runtime.schedule import Budget, attention_flops, mlp_flops
-from clasp_calib.runtime.shrinking import Shrunk, shrinking_tower
 
 EXPONENTS = (-6.0, 0.0)
 """Of ten: the thresholds that a budget is looked for in."""
@@ -193,12 +193,12 @@ class MustDrop(Method):
         blocks = [adapter.tokens_per_image + adapter.class_tokens, *[left] * (adapter.vision_layers - 1)]
         return float(sum(attention_flops(n, widths[0]) + mlp_flops(n, *widths, matrices=2) for n in blocks))
 
-    def spared(self, stage: int, row: Row, key_N: Tensor) -> Kept:
+    def spared(self, stage: int, row: Row, key_N: Tensor) -> KeptTokens:
         """What a stage keeps, given the key tokens."""
         if stage == 0:
             return everything(row)
         attention_WN = row.attention(row.text_W).mean(0)
-        return Kept(dual_attention(attention_WN, key_N, self.total, self.single).nonzero().flatten())
+        return KeptTokens(dual_attention(attention_WN, key_N, self.total, self.single).nonzero().flatten())
 
     @contextmanager
     def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
@@ -240,7 +240,7 @@ class _Run:
         self._keys.append(key_tokens(logits_Ht.softmax(-1)[:, heads:].mean(0), self._method.keys))
         return KeptOfImage(torch.arange(count, device=key_Htd.device), features_TD=image.features_ND[:count])
 
-    def choose(self, stage: int, row: Row) -> Kept:
+    def choose(self, stage: int, row: Row) -> KeptTokens:
         """See `RowMethod`. Beams repeat a row, but not its pictures."""
         keys = torch.cat(self._keys)
         beams = sum(row.batch) // len(keys)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from clasp_calib.baselines.choosing import first_largest
 from clasp_calib.baselines.input_method import InputMethod
 from clasp_calib.baselines.solving import Spread, solve_knob
-from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.encoding import Encoded, Kept, TowerAttention, chosen_tokens
 
 NEIGHBOURS = 32

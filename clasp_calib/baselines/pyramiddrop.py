@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.baselines.choosing import first_largest
+from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row, attention_to
 from clasp_calib.baselines.staged import StagedMethod, count_of, in_depth, spans_of
 from clasp_calib.common.errors import BudgetError, ModelError
-from clasp_calib.runtime.row_stages import Kept, Row, attention_to
 from clasp_calib.runtime.stages import Rope
 
 SOLVED_STARTS = (2, 8, 16)
@@ -77,7 +77,7 @@ class PyramidDrop(StagedMethod):
             low, high = (ratio, high) if mean < share * layers - first else (low, ratio)
         return replace(self, starts=SOLVED_STARTS, ratios=(high, high**2, high**3))
 
-    def choose(self, stage: int, row: Row) -> Kept:
+    def choose(self, stage: int, row: Row) -> KeptTokens:
         """See `StagedMethod`."""
         if row.key_GTd.shape[1] > len(row.hidden_SD):
             raise ModelError(
@@ -87,4 +87,4 @@ class PyramidDrop(StagedMethod):
         query_HSd, key_GSd = queries_and_keys(row.layer, row.hidden_SD, row.rope)
         attention_H1N = attention_to(query_HSd, key_GSd, row.text_W[-1:], row.visual_N, row.scaling)
         best = first_largest(attention_H1N.mean((0, 1)), count_of(self.ratios[stage], row.came))
-        return Kept(best.sort().values)
+        return KeptTokens(best.sort().values)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from clasp_calib.baselines.choosing import first_largest
+from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row
 from clasp_calib.baselines.staged import StagedMethod, everything, in_depth
-from clasp_calib.runtime.row_stages import Kept, Row
 from clasp_calib.runtime.schedule import Budget, RelativeSchedule
 
 
@@ -127,7 +127,7 @@ class SparseVLM(StagedMethod):
         """Rating [N] of the visual tokens."""
         return row.attention(row.raters_R).mean((0, 1))
 
-    def choose(self, stage: int, row: Row) -> Kept:
+    def choose(self, stage: int, row: Row) -> KeptTokens:
         """See `StagedMethod`."""
         keep = self.kept(stage, row)
         if keep >= len(row.visual_N):
@@ -135,9 +135,9 @@ class SparseVLM(StagedMethod):
         score_N = self.rate(row)
         tokens = first_largest(score_N, keep).sort().values
         if not self.returns:
-            return Kept(tokens)
+            return KeptTokens(tokens)
         pruned_N = torch.ones_like(score_N, dtype=torch.bool)
         pruned_N[tokens] = False
         pruned_P = pruned_N.nonzero().flatten()
         added_KD, centres_K = recycle(row.visual[pruned_P], score_N[pruned_P])
-        return Kept(tokens, added_KD, pruned_P[centres_K])
+        return KeptTokens(tokens, added_KD, pruned_P[centres_K])

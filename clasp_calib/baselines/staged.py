@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
+from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row, RowMethod, RowPlan
 from clasp_calib.baselines.method import Method, PromptLengths
 from clasp_calib.common.errors import BudgetError
-from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.checks import check_decoder
 from clasp_calib.runtime.hooks import Pruner
-from clasp_calib.runtime.row_stages import Kept, Row, RowMethod, RowPlan
 from clasp_calib.runtime.schedule import Budget
 from clasp_calib.runtime.stats import PruningStats
 
@@ -37,8 +37,8 @@ class StagedMethod(Method):
     """Decoder layers that the shortened sequence enters."""
 
     @abstractmethod
-    def choose(self, stage: int, row: Row) -> Kept:
-        """See `clasp_calib.runtime.row_stages.RowMethod`."""
+    def choose(self, stage: int, row: Row) -> KeptTokens:
+        """See `clasp_calib.baselines.mechanisms.row_stages.RowMethod`."""
 
     @abstractmethod
     def at_share(self, layers: int, share: float) -> Self:
@@ -77,7 +77,7 @@ class _Placed:
     def thins_cache(self) -> bool:
         return self.method.thins_cache
 
-    def choose(self, stage: int, row: Row) -> Kept:
+    def choose(self, stage: int, row: Row) -> KeptTokens:
         return self.method.choose(stage, row)
 
 
@@ -146,6 +146,6 @@ def count_of(share: float, tokens: int) -> int:
     return min(max(int(share * tokens + 0.5 + 1e-9), 1 if share else 0), tokens)
 
 
-def everything(row: Row) -> Kept:
+def everything(row: Row) -> KeptTokens:
     """All visual tokens of a row."""
-    return Kept(torch.arange(len(row.visual_N), device=row.visual_N.device))
+    return KeptTokens(torch.arange(len(row.visual_N), device=row.visual_N.device))

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Self
 
 from torch import nn
 
+from clasp_calib.baselines.mechanisms.merging import Merge, MergingTower, merging_tower
 from clasp_calib.baselines.method import Method, PromptLengths, Reader
 from clasp_calib.common.errors import BudgetError
-from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.checks import check_decoder
 from clasp_calib.runtime.encoding import Encoded, Kept, chosen_tokens
 from clasp_calib.runtime.entry import Entry
-from clasp_calib.runtime.merging import Merge, MergingTower, merging_tower
 from clasp_calib.runtime.schedule import Budget, attention_flops, mlp_flops
 
 

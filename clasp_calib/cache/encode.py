@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clasp_calib.cache.cache_report import CacheReport, Times
 from clasp_calib.cache.fingerprint import encoder_fingerprint
 from clasp_calib.cache.index import Durability
 from clasp_calib.cache.odd import OddPicture, record_odd_pictures
 from clasp_calib.cache.origin import Origin
-from clasp_calib.cache.pictures import first_files, headers, identified, image_key, refuse
+from clasp_calib.cache.picture_files import first_files, headers, identified, image_key, refuse
 from clasp_calib.cache.pipeline import BackgroundWriter, prepared_ahead, workers_for
 from clasp_calib.cache.precision import PrecisionError, Stored
 from clasp_calib.cache.prepare import Broken, Prepared, Preparer
-from clasp_calib.cache.report import CacheReport, Times
 from clasp_calib.cache.states import in_batches, states_of
 from clasp_calib.cache.store import SHARD_BYTES, FeatureStore, Layout
 from clasp_calib.common.errors import CacheError, InputError, ModelError
@@ -142,7 +142,7 @@ def cache_features(
             todo.sort(key=lambda key: sizes[key])
         store.reserve(todo)
         workers = workers_for(len(todo)) if workers is None else workers
-        run = _Run(model, store, wanted, files)
+        run = _Encoding(model, store, wanted, files)
         skipped = len(files) - len(missing)
         description = f"encoding ({skipped} are cached already)"
         run.encode(Preparer(processor, adapter.pixel_names), todo, batch_size, workers, description)
@@ -171,7 +171,7 @@ def cache_features(
     )
 
 
-class _Run:
+class _Encoding:
     """Pictures on their way from their files through the tower into the store."""
 
     def __init__(self, model: Any, store: FeatureStore, layers: tuple[int, ...], files: Mapping[str, Path]) -> None:

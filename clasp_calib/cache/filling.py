@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from clasp_calib.cache.disk import checksums
-from clasp_calib.cache.index import ABSENT, Durability, Entry, Index, ShardRecord
+from clasp_calib.cache.index import ABSENT, Durability, Index, IndexEntry, ShardRecord
 from clasp_calib.cache.portable import create_portable_shard
 from clasp_calib.cache.precision import Stored
 from clasp_calib.cache.shard import Form, Shard, create_shard
 
 
-class Part(NamedTuple):
+class PicturePart(NamedTuple):
     """Layers of one picture that are to be written together."""
 
     key: str
@@ -31,7 +31,7 @@ class Written(NamedTuple):
     """What is on the disk and is now to be committed."""
 
     shards: Sequence[ShardRecord]
-    entries: Sequence[Entry]
+    entries: Sequence[IndexEntry]
 
 
 class Filling(Protocol):
@@ -41,7 +41,7 @@ class Filling(Protocol):
         """Be told how many pictures with which layers are going to come."""
         ...
 
-    def write(self, parts: Sequence[Part], avoid: Collection[int] = ()) -> Written:
+    def write(self, parts: Sequence[PicturePart], avoid: Collection[int] = ()) -> Written:
         """Write parts, none of them into the shards to ``avoid``.
 
         Raises:
@@ -49,7 +49,7 @@ class Filling(Protocol):
         """
         ...
 
-    def mend(self, entry: Entry, record: ShardRecord, slabs: Mapping[int, Stored]) -> Entry | None:
+    def mend(self, entry: IndexEntry, record: ShardRecord, slabs: Mapping[int, Stored]) -> IndexEntry | None:
         """Write slabs, by position, into the holes of an entry; None where a shard cannot be changed."""
         ...
 
@@ -106,7 +106,7 @@ class DirectFilling:
         """See `Filling`; no shard is made larger than these pictures need."""
         self._expected = Counter(layers)
 
-    def write(self, parts: Sequence[Part], avoid: Collection[int] = ()) -> Written:
+    def write(self, parts: Sequence[PicturePart], avoid: Collection[int] = ()) -> Written:
         """See `Filling`."""
         entries, taken = [], []
         try:
@@ -116,7 +116,7 @@ class DirectFilling:
                 taken.append(place)
                 self._expected[part.layers] -= 1
                 place.shard.write(row, part.stored)
-                entries.append(Entry(part.key, place.shard.record.id, row, tokens, part.origin, part.checksums))
+                entries.append(IndexEntry(part.key, place.shard.record.id, row, tokens, part.origin, part.checksums))
             if self._durability == "power":
                 for place in {place.shard.record.id: place for place in taken}.values():
                     place.shard.sync(data_only=True)
@@ -125,7 +125,7 @@ class DirectFilling:
             raise
         return Written((), entries)
 
-    def mend(self, entry: Entry, record: ShardRecord, slabs: Mapping[int, Stored]) -> Entry | None:
+    def mend(self, entry: IndexEntry, record: ShardRecord, slabs: Mapping[int, Stored]) -> IndexEntry | None:
         """See `Filling`."""
         shard = Shard(self._root, record, self._form, writable=True)
         for position, slab in slabs.items():
@@ -205,10 +205,10 @@ class PortableFilling:
     def expect(self, layers: Mapping[tuple[int, ...], int]) -> None:
         """See `Filling`; a shard is as large as its batch."""
 
-    def write(self, parts: Sequence[Part], avoid: Collection[int] = ()) -> Written:
+    def write(self, parts: Sequence[PicturePart], avoid: Collection[int] = ()) -> Written:
         """See `Filling`."""
         records: list[ShardRecord] = []
-        entries: list[Entry] = []
+        entries: list[IndexEntry] = []
         for layers in dict.fromkeys(part.layers for part in parts):
             batch = [part for part in parts if part.layers == layers]
             number = self._index.next_shard() + len(records)
@@ -218,12 +218,12 @@ class PortableFilling:
             row = 0
             for part in batch:
                 tokens = part.stored.data_LTC.shape[1]
-                entries.append(Entry(part.key, number, row, tokens, part.origin, part.checksums))
+                entries.append(IndexEntry(part.key, number, row, tokens, part.origin, part.checksums))
                 row += len(layers) * self._form.stride(tokens)
             records.append(ShardRecord(number, file, 0, None, row, layers))
         return Written(records, entries)
 
-    def mend(self, entry: Entry, record: ShardRecord, slabs: Mapping[int, Stored]) -> Entry | None:
+    def mend(self, entry: IndexEntry, record: ShardRecord, slabs: Mapping[int, Stored]) -> IndexEntry | None:
         """See `Filling`."""
         return None
 
@@ -237,7 +237,7 @@ class PortableFilling:
         """See `Filling`."""
 
 
-def part_of(key: str, wanted: tuple[int, ...], stored: Stored, layers: tuple[int, ...], origin: str) -> Part:
+def part_of(key: str, wanted: tuple[int, ...], stored: Stored, layers: tuple[int, ...], origin: str) -> PicturePart:
     """The part of a picture that is wanted.
 
     Args:
@@ -245,10 +245,10 @@ def part_of(key: str, wanted: tuple[int, ...], stored: Stored, layers: tuple[int
         wanted: its layers that are to be written.
         stored: slabs of all ``layers``.
         layers: those that there are slabs of.
-        origin: see `Entry`.
+        origin: see `IndexEntry`.
     """
     part = _layers_of(stored, [layers.index(layer) for layer in wanted])
-    return Part(key, wanted, part, origin, checksums(part))
+    return PicturePart(key, wanted, part, origin, checksums(part))
 
 
 def _layers_of(stored: Stored, positions: list[int]) -> Stored:
@@ -258,6 +258,6 @@ def _layers_of(stored: Stored, positions: list[int]) -> Stored:
     return stored.at(positions)
 
 
-def holes(entry: Entry, layers: Sequence[int]) -> dict[int, int]:
+def holes(entry: IndexEntry, layers: Sequence[int]) -> dict[int, int]:
     """Layer -> position of the slabs of an entry that were dropped."""
     return {layer: position for position, layer in enumerate(layers) if entry.checksum(position) == ABSENT}

@@ -54,7 +54,7 @@ class ShardRecord:
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexEntry:
     """One picture in one shard."""
 
     key: str
@@ -75,7 +75,7 @@ class Entry:
         """Whether the layer at ``position`` is there."""
         return self.checksum(position) != ABSENT
 
-    def with_checksums(self, changed: Mapping[int, bytes]) -> "Entry":
+    def with_checksums(self, changed: Mapping[int, bytes]) -> "IndexEntry":
         """The same with other checksums at some positions."""
         found = [changed.get(at, self.checksum(at)) for at in range(len(self.checksums) // 8)]
         return replace(self, checksums=b"".join(found))
@@ -145,7 +145,7 @@ class Index:
     def change(
         self,
         shards: Iterable[ShardRecord] = (),
-        entries: Iterable[Entry] = (),
+        entries: Iterable[IndexEntry] = (),
         forget: Iterable[tuple[str, int]] = (),
         forget_shards: Iterable[int] = (),
     ) -> None:
@@ -167,21 +167,21 @@ class Index:
             self._database.executemany("delete from entry where shard = ?", gone)
             self._database.executemany("delete from shard where id = ?", gone)
 
-    def entries(self, key: str) -> list[Entry]:
+    def entries(self, key: str) -> list[IndexEntry]:
         """Where a picture's layers are."""
         with self._errors():
             rows = self._database.execute(
                 "select key, shard, row, tokens, origin, checksums from entry where key = ? order by shard", (key,)
             ).fetchall()
-        return [Entry(*row) for row in rows]
+        return [IndexEntry(*row) for row in rows]
 
-    def entries_of(self, shard: int) -> list[Entry]:
+    def entries_of(self, shard: int) -> list[IndexEntry]:
         """A shard's entries in the order of their rows."""
         with self._errors():
             rows = self._database.execute(
                 "select key, shard, row, tokens, origin, checksums from entry where shard = ? order by row", (shard,)
             ).fetchall()
-        return [Entry(*row) for row in rows]
+        return [IndexEntry(*row) for row in rows]
 
     def keys(self) -> list[str]:
         """Every picture that has an entry."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from clasp_calib.cache.disk import replace_synced
-from clasp_calib.cache.journal import open_index
-from clasp_calib.cache.opened import Opened
+from clasp_calib.cache.open_store import OpenStore
+from clasp_calib.cache.portable_index import open_index
 from clasp_calib.cache.store import FeatureStore
 
 # Of the values, as zarr names types; it has none for bfloat16, whose bits are given.
@@ -100,7 +100,7 @@ def export_manifest(root: Path, target: Path) -> int:
     refs: dict[str, Any] = {".zgroup": json.dumps({"zarr_format": 2})}
     slabs = 0
     with FeatureStore.open(root) as store:
-        opened = Opened(root, store.form, open_index(root))
+        opened = OpenStore(root, store.form, open_index(root))
         for key in store.pictures():
             refs[f"{key}/.zgroup"] = refs[".zgroup"]
             for layer, (entry, position) in opened.places(key).items():

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from clasp_calib.cache.fingerprint import pictures_fingerprint
 from clasp_calib.cache.index import Durability
-from clasp_calib.cache.pictures import ahead, check_headers, distinct_pictures, refuse
+from clasp_calib.cache.picture_files import ahead, check_headers, distinct_pictures, refuse
 from clasp_calib.cache.precision import PIXELS, Stored
 from clasp_calib.cache.store import FeatureStore, Layout
 from clasp_calib.common.errors import CacheError, InputError

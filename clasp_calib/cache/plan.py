@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clasp_calib.cache.fingerprint import encoder_fingerprint
-from clasp_calib.cache.pictures import identified, refuse
+from clasp_calib.cache.picture_files import identified, refuse
 from clasp_calib.cache.pixels import PLANES
 from clasp_calib.cache.precision import precision_of
 from clasp_calib.cache.prepare import Broken, Prepared, Preparer
@@ -74,7 +74,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CachePlan:
     """Everything that a decision needs."""
 
     pictures: int
@@ -147,7 +147,7 @@ def plan_cache(
     batch_size: int = 8,
     precision: str = "float16",
     looks: int = LOOKS,
-) -> Plan:
+) -> CachePlan:
     """Measure the disk and the encoder, and reckon; nothing is written but a nameless file, gone afterwards.
 
     Args:
@@ -198,7 +198,7 @@ def plan_cache(
         make = len(keys) * (decoding + pixels / disk.write)
         ways.append(Way("pixels", pixels * len(keys), make, reading(pixels) + speed.alone))
     ways.append(Way("recompute", 0, 0.0, speed.decode + speed.alone))
-    return Plan(
+    return CachePlan(
         pictures=len(paths),
         unique=len(keys),
         duplicates=sum(path in found for path in paths) - len(keys),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from clasp_calib.cache.disk import replace_synced, write_failed
-from clasp_calib.cache.index import Entry, ShardRecord
+from clasp_calib.cache.index import IndexEntry, ShardRecord
 from clasp_calib.cache.precision import Stored
 from clasp_calib.cache.shard import FORMAT, REPAIR, Form, hdf5_type
 from clasp_calib.common.errors import CacheError
@@ -93,7 +93,7 @@ class PortableShard:
         except (OSError, RuntimeError) as error:
             raise CacheError(f"cannot open the shard {self.path} ({_short(error)}); {REPAIR}") from error
 
-    def read(self, entry: Entry, position: int, out: Stored) -> None:
+    def read(self, entry: IndexEntry, position: int, out: Stored) -> None:
         """Read one slab into ``out``, which has one layer and is C-contiguous.
 
         Raises:
@@ -108,22 +108,22 @@ class PortableShard:
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
             raise CacheError(f"cannot read the shard {self.path} ({_short(error)}); {REPAIR}") from error
 
-    def view(self, entry: Entry, position: int) -> Stored:
+    def view(self, entry: IndexEntry, position: int) -> Stored:
         """One slab, read into memory: what is not mapped cannot be taken away while it is looked at."""
         slab = self.form.precision.empty(1, entry.tokens, self.form.channels)
         self.read(entry, position, slab)
         return slab
 
-    def prefetch(self, entry: Entry, position: int) -> None:
+    def prefetch(self, entry: IndexEntry, position: int) -> None:
         """Nothing: a network file system reads ahead as it likes."""
 
-    def extents(self, entry: Entry, position: int) -> Iterator[tuple[int, int]]:
+    def extents(self, entry: IndexEntry, position: int) -> Iterator[tuple[int, int]]:
         """First byte and bytes of a slab's values, and of its scales if there are any."""
         for name in (entry.key, entry.key + SCALES) if self.form.precision.grouped else (entry.key,):
             chunk = self._dataset(name).get_chunk_info_by_coord((position, 0, 0))
             yield int(chunk.byte_offset), int(chunk.size)
 
-    def _parts(self, entry: Entry, out: Stored) -> Iterator[tuple[str, "np.typing.NDArray[Any]"]]:
+    def _parts(self, entry: IndexEntry, out: Stored) -> Iterator[tuple[str, "np.typing.NDArray[Any]"]]:
         yield entry.key, out.data_LTC
         if out.scale_LTG is not None:
             yield entry.key + SCALES, out.scale_LTG

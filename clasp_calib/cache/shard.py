@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clasp_calib.cache.disk import read_exactly, replace_synced, write_exactly, write_failed
-from clasp_calib.cache.index import Entry, ShardRecord
+from clasp_calib.cache.index import IndexEntry, ShardRecord
 from clasp_calib.cache.precision import Precision, Stored, kept_as
 from clasp_calib.common.errors import CacheError
 
@@ -229,7 +229,7 @@ class Shard:
         except OSError as error:
             raise write_failed(error, f"cannot write to the shard {self.path}") from error
 
-    def read(self, entry: Entry, position: int, out: Stored) -> None:
+    def read(self, entry: IndexEntry, position: int, out: Stored) -> None:
         """Read one slab into ``out``, which has one layer and is C-contiguous.
 
         Raises:
@@ -243,7 +243,7 @@ class Shard:
         except OSError as error:
             raise CacheError(f"cannot read the shard {self.path} ({error.strerror}); {REPAIR}") from error
 
-    def view(self, entry: Entry, position: int) -> Stored:
+    def view(self, entry: IndexEntry, position: int) -> Stored:
         """One slab as read-only arrays over the mapped file, without a copy; L is 1.
 
         Where mapping is not safe it is read into memory.
@@ -268,12 +268,12 @@ class Shard:
         ]
         return Stored(*parts)
 
-    def prefetch(self, entry: Entry, position: int) -> None:
+    def prefetch(self, entry: IndexEntry, position: int) -> None:
         """Let the system begin to read a slab; does not wait."""
         for start, size in self.extents(entry, position):
             os.posix_fadvise(self._descriptor, start, size, os.POSIX_FADV_WILLNEED)
 
-    def extents(self, entry: Entry, position: int) -> Iterator[tuple[int, int]]:
+    def extents(self, entry: IndexEntry, position: int) -> Iterator[tuple[int, int]]:
         """First byte and bytes of a slab's values, and of its scales if there are any."""
         row = entry.row + position * self.form.stride(entry.tokens)
         yield self.record.offset + row * self._data_row, entry.tokens * self._data_row

@@ -14,7 +14,7 @@ from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.prepare import Prepared
 from clasp_calib.common.errors import CacheError
 from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.adapters.adapter import Adapter
 
 K = TypeVar("K")
 

@@ -16,15 +16,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clasp_calib.cache import journal
+from clasp_calib.cache import portable_index as journal
 from clasp_calib.cache.disk import checksums
 from clasp_calib.cache.filesystem import filesystem_of, maps_safely
 from clasp_calib.cache.index import FILE as INDEX_FILE
-from clasp_calib.cache.index import Durability, Entry
-from clasp_calib.cache.journal import open_index
+from clasp_calib.cache.index import Durability, IndexEntry
 from clasp_calib.cache.kernels import mixtures
-from clasp_calib.cache.opened import Damage, Opened
+from clasp_calib.cache.open_store import Damage, OpenStore
 from clasp_calib.cache.origin import Origin
+from clasp_calib.cache.portable_index import open_index
 from clasp_calib.cache.precision import Stored, kept_as
 from clasp_calib.cache.shard import RAGGED, REPAIR, Form
 from clasp_calib.cache.writer import Writer
@@ -35,7 +35,7 @@ __all__ = ["SHARD_BYTES", "Damage", "FeatureStore", "Layout"]
 FORMAT = "3"
 Layout = Literal["auto", "direct", "portable"]
 SHARD_BYTES = 256 * 2**20
-_INHERITED: list[Opened] = []
+_INHERITED: list[OpenStore] = []
 """What a parent process had open. SQLite forbids using and closing it after a fork, so it is kept."""
 
 
@@ -59,7 +59,7 @@ class FeatureStore:
         self._layers = layers
         self._writer = writer
         self._writable = writer is not None
-        self._opened: Opened | None = None
+        self._opened: OpenStore | None = None
         self._verified: set[tuple[int, int, int]] = set()
 
     @classmethod
@@ -249,7 +249,7 @@ class FeatureStore:
         key: str,
         layers: Sequence[int],
         verify: bool = True,
-        places: "list[tuple[int, Entry, int]] | None" = None,
+        places: "list[tuple[int, IndexEntry, int]] | None" = None,
     ) -> None:
         """`read` without decoding, into memory that is there, pinned for instance; see `Precision.empty`."""
         opened = self._reading()
@@ -421,22 +421,22 @@ class FeatureStore:
         """
         return self._writing().drop_damaged()
 
-    def _reading(self) -> Opened:
+    def _reading(self) -> OpenStore:
         if self._writable:
             return self._writing().opened
         if self._opened is not None and self._opened.process != os.getpid():
             _INHERITED.append(self._opened)
             self._opened = None
         if self._opened is None:
-            self._opened = Opened(self.root, self.form, open_index(self.root))
+            self._opened = OpenStore(self.root, self.form, open_index(self.root))
         return self._opened
 
-    def _any_entry(self, key: str) -> Entry:
+    def _any_entry(self, key: str) -> IndexEntry:
         for entry, _ in self._reading().places(key).values():
             return entry
         raise CacheError(f"the cache {self.root} has nothing of picture {key}; run cache-features on a table with it")
 
-    def _places(self, key: str, layers: Sequence[int]) -> list[tuple[int, Entry, int]]:
+    def _places(self, key: str, layers: Sequence[int]) -> list[tuple[int, IndexEntry, int]]:
         """Layer, entry, and position in the entry's shard, for each of ``layers``."""
         places = self._reading().places(key)
         absent = [layer for layer in layers if layer not in places]
@@ -447,7 +447,7 @@ class FeatureStore:
             )
         return [(layer, *places[layer]) for layer in layers]
 
-    def _damage(self, layer: int, key: str, entry: Entry) -> CacheError:
+    def _damage(self, layer: int, key: str, entry: IndexEntry) -> CacheError:
         shard = self._reading().shard(entry.shard)
         return CacheError(
             f"layer {layer} of picture {key} in {shard.path} (row {entry.row}) is not what was written; {REPAIR}"

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from clasp_calib.cache.disk import checksums
-from clasp_calib.cache.filling import DirectFilling, Filling, Part, PortableFilling, holes, part_of
-from clasp_calib.cache.index import ABSENT, Durability, Entry, Index, ShardRecord
+from clasp_calib.cache.filling import DirectFilling, Filling, PicturePart, PortableFilling, holes, part_of
+from clasp_calib.cache.index import ABSENT, Durability, Index, IndexEntry, ShardRecord
 from clasp_calib.cache.index import FILE as INDEX_FILE
-from clasp_calib.cache.journal import FILE as JOURNAL_FILE
-from clasp_calib.cache.journal import JournalIndex
 from clasp_calib.cache.lock import WriterLock
-from clasp_calib.cache.opened import Damage, Opened
+from clasp_calib.cache.open_store import Damage, OpenStore
 from clasp_calib.cache.origin import Origin
+from clasp_calib.cache.portable_index import FILE as JOURNAL_FILE
+from clasp_calib.cache.portable_index import JournalIndex
 from clasp_calib.cache.precision import Stored
 from clasp_calib.cache.shard import Form
 from clasp_calib.common.errors import CacheError
@@ -72,7 +72,7 @@ class Writer:
             self.meta = index.meta()
             check(self.meta)
             self.form = form = Form.of(self.meta)
-            self.opened = Opened(root, form, index)
+            self.opened = OpenStore(root, form, index)
             self._filling: Filling = (
                 PortableFilling(root, form, index, self.meta)
                 if portable
@@ -116,8 +116,8 @@ class Writer:
         """See `FeatureStore.put`."""
         for stored in features:
             self._check(stored)
-        mended: list[Entry] = []
-        wanted: list[Part] = []
+        mended: list[IndexEntry] = []
+        wanted: list[PicturePart] = []
         done: set[str] = set()
         try:
             for key, stored, origin in zip(keys, features, origins, strict=True):
@@ -139,7 +139,7 @@ class Writer:
         self._filling.committed()
         return len(done)
 
-    def _mended(self, key: str, lacking: tuple[int, ...], stored: Stored) -> list[Entry]:
+    def _mended(self, key: str, lacking: tuple[int, ...], stored: Stored) -> list[IndexEntry]:
         """The picture's entries whose dropped slabs could be written where they were."""
         found = []
         for entry in self.opened.index.entries(key):
@@ -153,7 +153,7 @@ class Writer:
                 found.append(mended)
         return found
 
-    def forget(self, entries: Iterable[Entry]) -> None:
+    def forget(self, entries: Iterable[IndexEntry]) -> None:
         """Forget entries, and remove the shards that nothing is left in; their readers keep what they have open."""
         index = self.opened.index
         index.change(forget=[(entry.key, entry.shard) for entry in entries])
@@ -187,7 +187,7 @@ class Writer:
             (self.root / record.file).unlink(missing_ok=True)
         self._start_anew()
 
-    def _whole(self, entry: Entry, record: ShardRecord) -> Part | None:
+    def _whole(self, entry: IndexEntry, record: ShardRecord) -> PicturePart | None:
         """An entry with its bytes, None if they are damaged; a dropped slab goes along as it is."""
         stored = self.form.precision.empty(len(record.layers), entry.tokens, self.form.channels)
         for position in range(len(record.layers)):
@@ -198,7 +198,7 @@ class Writer:
                 return None
             if entry.has(position) and checksums(slab) != entry.checksum(position):
                 return None
-        return Part(entry.key, record.layers, stored, entry.origin, entry.checksums)
+        return PicturePart(entry.key, record.layers, stored, entry.origin, entry.checksums)
 
     def drop_damaged(self) -> list[Damage]:
         """See `FeatureStore.drop_damaged`."""
@@ -230,7 +230,7 @@ class Writer:
     def _start_anew(self) -> None:
         """Look up everything anew: shards have gone."""
         self._filling.start_anew()
-        self.opened = Opened(self.root, self.form, self.opened.index)
+        self.opened = OpenStore(self.root, self.form, self.opened.index)
 
     def _check(self, stored: Stored) -> None:
         form = self.form

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from clasp_calib.calib.metrics import EXACT, metric
-from clasp_calib.calib.prompting import IMAGE
+from clasp_calib.calib.scoring.metrics import EXACT, metric
+from clasp_calib.calib.scoring.prompting import IMAGE
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import Sample, read_table, samples_of
 

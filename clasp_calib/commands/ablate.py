@@ -51,9 +51,9 @@ def ablate(
 
     Example: clasp-calib ablate parts --run my-run --per-class 2
     """
-    from clasp_calib.calib.ablations import Subject
-    from clasp_calib.calib.ablations import ablate as measure
-    from clasp_calib.calib.evaluation import evaluator_for
+    from clasp_calib.calib.studies.ablations import Subject
+    from clasp_calib.calib.studies.ablations import ablate as measure
+    from clasp_calib.calib.studies.evaluation import evaluator_for
     from clasp_calib.report.ablation import ablation_json, ablation_rows
     from clasp_calib.report.tables import table
     from clasp_calib.runtime.adapters import adapter_for

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from clasp_calib.common.errors import InputError, LabelerError
 
 if TYPE_CHECKING:
-    from clasp_calib.router_labeling.journal import Asker
+    from clasp_calib.router_labeling.journalled import Asker
     from clasp_calib.router_labeling.taxonomy import Taxonomy
 
 KEYWORDS, SERVER, VLLM, AUTO = "keywords", "server", "vllm", "auto"

@@ -23,7 +23,7 @@ from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from clasp_calib.cache.report import CacheReport, Times
+    from clasp_calib.cache.cache_report import CacheReport, Times
 
 Durability = Literal["process", "power"]
 Layout = Literal["auto", "direct", "portable"]

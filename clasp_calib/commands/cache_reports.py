@@ -8,7 +8,7 @@ from clasp_calib.commands.output import emit, say, show
 
 if TYPE_CHECKING:
     from clasp_calib.cache.pixels import PixelReport
-    from clasp_calib.cache.plan import Plan
+    from clasp_calib.cache.plan import CachePlan
 
 ADVICE = {
     "layers": "cache the layers: clasp-calib cache-features",
@@ -17,7 +17,7 @@ ADVICE = {
 }
 
 
-def say_plan(plan: "Plan", as_json: bool) -> None:
+def say_plan(plan: "CachePlan", as_json: bool) -> None:
     """Print a plan."""
     pays = plan.looks_to_pay if math.isfinite(plan.looks_to_pay) else None
     if as_json:

@@ -52,14 +52,14 @@ def compare(
     Example: clasp-calib compare --run my-run --methods fastv,dart --per-class 2
     """
     from clasp_calib.baselines.registry import METHODS
-    from clasp_calib.calib.answers import AnswerJournal, SolvedKnobs
-    from clasp_calib.calib.contest import encoded, hold_contest
-    from clasp_calib.calib.costs import prefill_costs
     from clasp_calib.calib.dataset import by_class
-    from clasp_calib.calib.entrants import entrants_for
-    from clasp_calib.calib.prompting import Prompter
+    from clasp_calib.calib.scoring.prompting import Prompter
+    from clasp_calib.calib.studies.answers import AnswerJournal, SolvedKnobs
+    from clasp_calib.calib.studies.contest import encoded, hold_contest
+    from clasp_calib.calib.studies.costs import prefill_costs
+    from clasp_calib.calib.studies.entrants import entrants_for
     from clasp_calib.common.hashing import sha256_file
-    from clasp_calib.report.contest import contest_json, contest_markdown, contest_rows, plot_contest
+    from clasp_calib.report.contest_tables import contest_json, contest_markdown, contest_rows, plot_contest
     from clasp_calib.runtime.adapters import adapter_for
     from clasp_calib.search.identity import weights_digest
 

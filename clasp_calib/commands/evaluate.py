@@ -53,7 +53,7 @@ def evaluate(
     from clasp_calib.artifacts.hub import locate_artifact
     from clasp_calib.artifacts.manifest import MACRO, Measured
     from clasp_calib.calib.dataset import by_class, load_samples, of_split
-    from clasp_calib.calib.evaluation import SETTINGS, evaluate_artifact
+    from clasp_calib.calib.studies.evaluation import SETTINGS, evaluate_artifact
     from clasp_calib.common.hashing import sha256_file
     from clasp_calib.report.plots import plot_evaluation
     from clasp_calib.report.tables import markdown, rows, score

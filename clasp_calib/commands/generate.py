@@ -57,7 +57,7 @@ def generate(
     Example: clasp-calib generate --run my-run --image examples/images/30000000.png --prompt "What is this place?"
     """
     from clasp_calib.artifacts.hub import open_artifact
-    from clasp_calib.calib.prompting import PROMPT, Prompter
+    from clasp_calib.calib.scoring.prompting import PROMPT, Prompter
     from clasp_calib.runtime.adapters import adapter_for
     from clasp_calib.runtime.answering import answer
     from clasp_calib.runtime.pictures import open_picture

@@ -65,7 +65,7 @@ def label(
     Example: clasp-calib label examples/samples.jsonl --run my-run
     """
     from clasp_calib.common.samples import rebased, samples_of, write_table
-    from clasp_calib.router_labeling.journal import JournalledLabeler
+    from clasp_calib.router_labeling.journalled import JournalledLabeler
     from clasp_calib.router_labeling.label_report import label_report, markdown
     from clasp_calib.router_labeling.labelers import KeywordLabeler
     from clasp_calib.router_labeling.rules import load_rules

@@ -104,16 +104,16 @@ def search(
     """
     from clasp_calib.artifacts.artifact import check_router
     from clasp_calib.artifacts.files import write_artifact
-    from clasp_calib.calib.objective import KL
-    from clasp_calib.calib.prompting import PROMPT
+    from clasp_calib.calib.scoring.objective import KL
+    from clasp_calib.calib.scoring.prompting import PROMPT
     from clasp_calib.common.hashing import sha256_file
     from clasp_calib.report.plots import plot_pareto
     from clasp_calib.router_labeling.router_file import load_router
     from clasp_calib.router_labeling.taxonomy import load_taxonomy
     from clasp_calib.runtime.schedule import parse_budget
     from clasp_calib.search.calibrate import Calibration, SearchRequest
-    from clasp_calib.search.progress import EventLines, LiveTable, Watcher
     from clasp_calib.search.strategies.registry import describe, strategy_of
+    from clasp_calib.search.watchers import EventLines, LiveTable, Watcher
 
     directory = RunDirectory(run)
     directory.prepare()
@@ -212,7 +212,7 @@ def _crew(engine: str, workers: int, threads: int | None, ray_address: str | Non
 def _labelled(table: Path, classes: tuple[str, ...], limit: int | None, quiet: bool, answers: bool) -> "list[Sample]":
     """The samples; says which of them take longer, because one forward does not tell their score."""
     from clasp_calib.calib.dataset import load_samples
-    from clasp_calib.calib.metrics import generated
+    from clasp_calib.calib.scoring.metrics import generated
 
     samples = load_samples(table, classes, limit, answers=answers)
     slow = generated(samples)

@@ -12,7 +12,7 @@ from clasp_calib.common.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from clasp_calib.router_labeling.taxonomy import Taxonomy
-    from clasp_calib.router_labeling.training import Judged
+    from clasp_calib.router_labeling.training import JudgedRouter
 
 UNPLACED = "default"
 """The source of rows that a labeler could not place: they say nothing about the default class."""
@@ -45,8 +45,8 @@ def train_router(
 
     from clasp_calib.common.hashing import sha256_file
     from clasp_calib.common.progress import progress
-    from clasp_calib.report.abstention import plot_trade_off
-    from clasp_calib.router_labeling.router import Training
+    from clasp_calib.report.abstention_plot import plot_trade_off
+    from clasp_calib.router_labeling.router import RouterTraining
     from clasp_calib.router_labeling.router_file import router_bytes, write_router
     from clasp_calib.router_labeling.taxonomy import load_taxonomy
     from clasp_calib.router_labeling.training import FOLDS
@@ -69,7 +69,7 @@ def train_router(
             classes=known.classes,
             default=known.default_class,
             taxonomy=known.digest,
-            training=Training(sha256_file(path), len(kept), labelers),
+            training=RouterTraining(sha256_file(path), len(kept), labelers),
             judge_by=judge_by,
             wrong_cost=wrong_cost,
             seed=seed,
@@ -142,7 +142,7 @@ def _rows(path: Path, taxonomy: "Taxonomy") -> list[tuple[str, str, str | None, 
     return rows
 
 
-def _judged(against: str, judged: "Judged | None") -> list[str]:
+def _judged(against: str, judged: "JudgedRouter | None") -> list[str]:
     if judged is None:
         return [against, "0", "-", "-", "-", "-", "-"]
     shares = (judged.likeliest, judged.accuracy, judged.macro, judged.abstained, judged.wrong)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from clasp_calib.artifacts.manifest import MACRO
-from clasp_calib.calib.compare import Comparison
+from clasp_calib.calib.studies.comparison import Comparison
 from clasp_calib.report.tables import points, score
 
 

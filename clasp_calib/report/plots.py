@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clasp_calib.calib.evaluation import Evaluation
+from clasp_calib.calib.studies.evaluation import Evaluation
 
 
 def plot_evaluation(evaluation: Evaluation, path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from clasp_calib.calib.evaluation import BudgetResult, Evaluation
-from clasp_calib.calib.intervals import Interval
+from clasp_calib.calib.studies.evaluation import BudgetResult, Evaluation
+from clasp_calib.calib.studies.intervals import Interval
 
 
 def rows(result: BudgetResult, settings: Sequence[str], digits: int = 1) -> tuple[list[str], list[list[str]]]:

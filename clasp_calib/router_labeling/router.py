@@ -13,7 +13,7 @@ from clasp_calib.router_labeling.ngrams import Hashing, buckets, canonical, feat
 
 
 @dataclass(frozen=True)
-class Training:
+class RouterTraining:
     """What a router was trained on."""
 
     labels: str
@@ -66,7 +66,7 @@ class Router:
     temperature: float
     threshold: float
     """It abstains below this probability."""
-    training: Training
+    training: RouterTraining
     hashing: Hashing = field(default_factory=Hashing)
 
     def logits(self, question: str) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from safetensors.numpy import load, save
 
 from clasp_calib.common.errors import ArtifactError, InputError
 from clasp_calib.router_labeling.ngrams import VERSION, Hashing
-from clasp_calib.router_labeling.router import Router, Training
+from clasp_calib.router_labeling.router import Router, RouterTraining
 from clasp_calib.router_labeling.rules import NORMALISATION
 from clasp_calib.router_labeling.taxonomy import describe
 
@@ -137,7 +137,7 @@ def read_router(content: bytes, name: str) -> Router:
         tensors["bias"],
         metadata.temperature,
         metadata.threshold,
-        Training(**metadata.training.model_dump()),
+        RouterTraining(**metadata.training.model_dump()),
         Hashing(**metadata.hashing.model_dump()),
     )
 

@@ -19,7 +19,7 @@ from clasp_calib.router_labeling.abstention import (
 )
 from clasp_calib.router_labeling.duplicates import duplicate_groups
 from clasp_calib.router_labeling.ngrams import Hashing, features
-from clasp_calib.router_labeling.router import Router, Training, softmax
+from clasp_calib.router_labeling.router import Router, RouterTraining, softmax
 from clasp_calib.router_labeling.router_file import MOST_BYTES
 
 FOLDS = 5
@@ -33,7 +33,7 @@ _ITERATIONS = 1000
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedRouter:
     """How a router does on questions that it was not trained on."""
 
     questions: int
@@ -53,9 +53,9 @@ class Trained:
     """A router and what cross-validation says about it."""
 
     router: Router
-    gold: Judged | None
+    gold: JudgedRouter | None
     """Against classes given by hand; ``None`` if there are none."""
-    agreement: Judged
+    agreement: JudgedRouter
     """With the labels that it was distilled from, on held-out questions."""
     groups: int
     """Near-duplicates count as one."""
@@ -74,7 +74,7 @@ def train_router(
     classes: Sequence[str],
     default: str,
     taxonomy: str,
-    training: Training,
+    training: RouterTraining,
     judge_by: Sequence[tuple[str, str]] = (),
     wrong_cost: float = WRONG_COST,
     seed: int = 0,
@@ -196,13 +196,13 @@ def fit(matrix: Any, truth: NDArray[np.int64], classes: int) -> tuple[NDArray[np
     return weights, bias
 
 
-def _judged(logits: NDArray[np.float32], truth: NDArray[np.int64], router: Router) -> Judged:
+def _judged(logits: NDArray[np.float32], truth: NDArray[np.int64], router: Router) -> JudgedRouter:
     probabilities, default = softmax(logits, router.temperature), router.classes.index(router.default)
     likeliest = probabilities.argmax(1)
     abstains = (probabilities.max(1) < router.threshold) & (likeliest != default)
     given = np.where(abstains, default, likeliest)
     right = given == truth
-    return Judged(
+    return JudgedRouter(
         len(truth),
         float((likeliest == truth).mean()),
         float(right.mean()),

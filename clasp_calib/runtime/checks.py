@@ -5,7 +5,7 @@ from typing import Any
 from transformers.cache_utils import DynamicCache
 
 from clasp_calib.common.errors import BudgetError, ModelError
-from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.schedule import AnySchedule, Schedule
 from clasp_calib.runtime.scoring import RATERS
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clasp_calib.runtime.row_stages import RowPrefill
+from clasp_calib.baselines.mechanisms.row_stages import RowPrefill
 from clasp_calib.runtime.stages import Prefill
 
 

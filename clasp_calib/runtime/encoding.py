@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.runtime.adapters.base import Adapter, Layout
+from clasp_calib.runtime.adapters.adapter import Adapter, Layout
 from clasp_calib.runtime.adapters.towers import recorded_states
 from clasp_calib.runtime.attention import PRUNED_ALREADY, watched_attention
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.attention import PRUNED_ALREADY, is_watched
 from clasp_calib.runtime.checks import check_call
 from clasp_calib.runtime.encoding import Choose, Encoded, Kept

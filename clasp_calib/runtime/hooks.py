@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 from transformers.masking_utils import create_causal_mask
 
+from clasp_calib.baselines.mechanisms.row_stages import RowPlan, RowPrefill
 from clasp_calib.common.errors import ModelError
-from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.attention import PRUNED_ALREADY, watched_attention
 from clasp_calib.runtime.checks import check_call
 from clasp_calib.runtime.deepstack import Deepstack
 from clasp_calib.runtime.entry import Entry
 from clasp_calib.runtime.generation import watched_generate
-from clasp_calib.runtime.row_stages import RowPlan, RowPrefill
 from clasp_calib.runtime.stages import Plan, Prefill, Rope
 from clasp_calib.runtime.stats import PruningStats
 

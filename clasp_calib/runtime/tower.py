@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.towers import recorded_states
 from clasp_calib.runtime.fusion import fuse
 from clasp_calib.runtime.generation import watched_generate

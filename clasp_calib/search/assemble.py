@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.artifacts.evidence import Trial, with_trials
 from clasp_calib.artifacts.manifest import Alternative, BudgetEntry, ClassChoice, Confirmation, Manifest, Provenance
-from clasp_calib.artifacts.study import Trial, with_trials
-from clasp_calib.calib.candidate import Candidate
+from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.runtime.schedule import Schedule
 from clasp_calib.search.engine import Choice, Gain
 from clasp_calib.search.space import OWN

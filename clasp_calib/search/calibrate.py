@@ -11,16 +11,16 @@ import torch
 from optuna.storages import BaseStorage
 
 from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.artifacts.evidence import joined
 from clasp_calib.artifacts.files import MANIFEST, check_fits, check_place, read_artifact
 from clasp_calib.artifacts.manifest import Decoding, Provenance
 from clasp_calib.artifacts.model_shape import model_shape
-from clasp_calib.artifacts.study import joined
-from clasp_calib.calib.candidate import Candidate
-from clasp_calib.calib.evaluator import MAX_NEW_TOKENS, Evaluator, Pruning
-from clasp_calib.calib.metrics import EXACT
-from clasp_calib.calib.objective import METRIC
-from clasp_calib.calib.prompting import Prompter
-from clasp_calib.calib.sources import open_source
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.evaluator import MAX_NEW_TOKENS, Evaluator, Pruning
+from clasp_calib.calib.scoring.feature_sources import open_source
+from clasp_calib.calib.scoring.metrics import EXACT
+from clasp_calib.calib.scoring.objective import METRIC
+from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
@@ -29,17 +29,17 @@ from clasp_calib.search.assemble import assembled, versions
 from clasp_calib.search.confirm import FINALISTS
 from clasp_calib.search.engine import Choice
 from clasp_calib.search.identity import text_settings, weights_digest
-from clasp_calib.search.journal import ScoreJournal
+from clasp_calib.search.optuna_study import FILE, open_storage
 from clasp_calib.search.parts import ALL, divide
-from clasp_calib.search.progress import Silent, Watcher
 from clasp_calib.search.refine import most
+from clasp_calib.search.score_journal import ScoreJournal
 from clasp_calib.search.session import Session
 from clasp_calib.search.space import default_space, read_space, write_space
-from clasp_calib.search.strategies.base import Strategy
 from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.registry import describe
-from clasp_calib.search.study import FILE, open_storage
-from clasp_calib.search.workers import ONE_PROCESS, Crew, Recipe, Workers, crew_for
+from clasp_calib.search.strategies.strategy import Strategy
+from clasp_calib.search.watchers import Silent, Watcher
+from clasp_calib.search.workers import ONE_PROCESS, Crew, EvaluatorRecipe, Workers, crew_for
 
 SCORING = 2
 """Raised when the same candidate scores otherwise than before, so that old journals are not taken up."""
@@ -74,8 +74,8 @@ class SearchRequest:
     strategy: Strategy
     seed: int
     objective: str = METRIC
-    """What strategies maximise, see `clasp_calib.calib.objective`; the final is always by the samples' metrics, if it
-    has answers to compare with."""
+    """What strategies maximise, see `clasp_calib.calib.scoring.objective`; the final is always by the samples' metrics,
+    if it has answers to compare with."""
     storage: str | None = None
     """Optuna's storage; None is a file in the study directory."""
     crew: Crew = ONE_PROCESS
@@ -236,9 +236,9 @@ class Calibration:
             took.append((time.perf_counter() - begun) / len(self._candidates))
         return min(took)
 
-    def _recipe(self) -> Recipe:
+    def _recipe(self) -> EvaluatorRecipe:
         model, crew = self._model, self._request.crew
-        return Recipe(
+        return EvaluatorRecipe(
             model=model.config._name_or_path,
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),

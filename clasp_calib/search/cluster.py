@@ -8,9 +8,9 @@ import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from clasp_calib.calib.scores import Scores
+from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.errors import InputError, StudyError
-from clasp_calib.search.workers import ATTEMPTS, Recipe, Task, score_by_recipe
+from clasp_calib.search.workers import ATTEMPTS, EvaluatorRecipe, Task, score_by_recipe
 
 KNOCK = 10.0
 """Seconds after which a cluster that does not answer is not there."""
@@ -28,7 +28,7 @@ class RayWorkers:
         InputError: Ray is not installed, or there is no cluster at the address.
     """
 
-    def __init__(self, recipe: Recipe, address: str | None):
+    def __init__(self, recipe: EvaluatorRecipe, address: str | None):
         try:
             import ray
         except ImportError as error:

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clasp_calib.calib.candidate import Candidate
-from clasp_calib.calib.intervals import Interval, bootstrap_weights, interval
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.studies.intervals import Interval, bootstrap_weights, interval
 from clasp_calib.search.confirm import FINALISTS, LEVEL, chance
 from clasp_calib.search.measuring import Measuring
 from clasp_calib.search.refine import refined_from
-from clasp_calib.search.strategies.base import DEFAULT, Problem, Strategy
+from clasp_calib.search.strategies.strategy import DEFAULT, Problem, Strategy
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from clasp_calib.calib.candidate import Candidate
-from clasp_calib.calib.evaluator import Pruning
-from clasp_calib.calib.objective import METRIC
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.evaluator import Pruning
+from clasp_calib.calib.scoring.objective import METRIC
 from clasp_calib.common.samples import Sample
 from clasp_calib.search.confirm import FINALISTS
-from clasp_calib.search.journal import ScoreJournal
-from clasp_calib.search.progress import Block, Outline, Watcher
-from clasp_calib.search.strategies.base import Observations
-from clasp_calib.search.study import Study
+from clasp_calib.search.optuna_study import Study
+from clasp_calib.search.score_journal import ScoreJournal
+from clasp_calib.search.strategies.strategy import Observations
+from clasp_calib.search.watchers import Block, Outline, Watcher
 from clasp_calib.search.workers import Task, Workers
 
 BLOCK = 32
@@ -81,7 +81,7 @@ class Measuring:
         return self.objective == METRIC or not self.decoded
 
     def observe(self, samples: range, live: Sequence[int]) -> Observations:
-        """What a strategy asks: see `clasp_calib.search.strategies.base`. Samples are asked for in their order."""
+        """What a strategy asks: see `clasp_calib.search.strategies.strategy`. Samples are asked for in their order."""
         parts = []
         for start in range(0, len(samples), BLOCK):
             part = samples[start : start + BLOCK]

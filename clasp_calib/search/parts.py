@@ -12,7 +12,7 @@ ALL = "all classes"
 
 
 @dataclass(frozen=True)
-class Part:
+class ClassSamples:
     """Samples of one class, each split in an order that was shuffled once."""
 
     calibration: tuple[Sample, ...]
@@ -21,7 +21,7 @@ class Part:
 
 def divide(
     samples: Sequence[Sample], classes: Sequence[str], per_class: int, seed: int, mixed: bool
-) -> dict[str, Part]:
+) -> dict[str, ClassSamples]:
     """The parts by class; classes without calibration samples are left out.
 
     Args:
@@ -36,10 +36,10 @@ def divide(
     """
     calibration = by_class(of_split(samples, "calibration"), classes, per_class, seed)
     selection = by_class([s for s in samples if s.split == "selection"], classes, per_class, seed)
-    parts = {label: Part(tuple(of), tuple(selection.get(label, ()))) for label, of in calibration.items()}
+    parts = {label: ClassSamples(tuple(of), tuple(selection.get(label, ()))) for label, of in calibration.items()}
     if mixed and len(parts) > 1:
         turns = [_in_turns([getattr(part, split) for part in parts.values()]) for split in ("calibration", "selection")]
-        parts[ALL] = Part(*(tuple(of[:per_class]) for of in turns))
+        parts[ALL] = ClassSamples(*(tuple(of[:per_class]) for of in turns))
     return parts
 
 

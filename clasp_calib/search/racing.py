@@ -3,7 +3,7 @@
 Shapes: C candidates, n samples of a block, m live candidates, D draws from the posterior.
 
 The promise: with probability ``confidence`` the winner's true mean score is at most ``indifference`` below the best
-candidate's. After each block the race asks the posterior (`clasp_calib.search.evidence`) how probable that is for the
+candidate's. After each block the race asks the posterior (`clasp_calib.search.posterior`) how probable that is for the
 leader, the rejected candidates included, and stops when it is probable enough. A posterior is as good after many looks
 as after one, so that the number of looks needs no correction; what could be wrong is the prior, and the promise is
 therefore tested on races whose means are known.
@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from clasp_calib.search.evidence import Evidence, Floats, kernels
+from clasp_calib.search.posterior import Evidence, Floats, kernels
 
 
 @dataclass(frozen=True)

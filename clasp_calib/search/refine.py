@@ -6,7 +6,7 @@ on samples that it was not tuned on.
 
 from collections.abc import Iterator, Sequence
 
-from clasp_calib.calib.candidate import Candidate
+from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.search.measuring import Measuring
 
 STEPS = ((0.2, 0.1), (0.1, 0.05))

@@ -7,19 +7,19 @@ from typing import Any
 
 from optuna.storages import BaseStorage, InMemoryStorage
 
-from clasp_calib.calib.candidate import Candidate
-from clasp_calib.calib.evaluator import Pruning
-from clasp_calib.calib.scores import Scores
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.evaluator import Pruning
+from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.search.engine import Choice, search_class
-from clasp_calib.search.journal import ScoreJournal
 from clasp_calib.search.measuring import Measuring
-from clasp_calib.search.parts import Part
-from clasp_calib.search.progress import Silent, Watcher
-from clasp_calib.search.strategies.base import Strategy
+from clasp_calib.search.optuna_study import Study
+from clasp_calib.search.parts import ClassSamples
+from clasp_calib.search.score_journal import ScoreJournal
 from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.registry import describe, name_of
-from clasp_calib.search.study import Study
+from clasp_calib.search.strategies.strategy import Strategy
+from clasp_calib.search.watchers import Silent, Watcher
 from clasp_calib.search.workers import Task, Workers
 
 
@@ -47,7 +47,7 @@ class Session:
     pruning: Pruning
     candidates: Sequence[Candidate]
     layers: Sequence[int]
-    parts: Mapping[str, Part]
+    parts: Mapping[str, ClassSamples]
     identity: Mapping[str, Mapping[str, Any]]
     strategy: Strategy
     seed: int

@@ -20,9 +20,9 @@ from typing import Protocol
 
 import torch
 
-from clasp_calib.calib.candidate import Candidate
-from clasp_calib.calib.evaluator import Evaluator, Pruning
-from clasp_calib.calib.scores import Scores
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
+from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.errors import StudyError
 from clasp_calib.common.samples import Sample
 
@@ -79,7 +79,7 @@ class InProcess:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EvaluatorRecipe:
     """What another process needs to make the evaluator of this search."""
 
     model: str
@@ -102,8 +102,8 @@ class Recipe:
         Raises:
             StudyError: the model here has other weights than the one that the search began with.
         """
-        from clasp_calib.calib.prompting import Prompter
-        from clasp_calib.calib.sources import open_source
+        from clasp_calib.calib.scoring.feature_sources import open_source
+        from clasp_calib.calib.scoring.prompting import Prompter
         from clasp_calib.runtime.adapters import adapter_for
         from clasp_calib.runtime.loading import load_model
         from clasp_calib.search.identity import weights_digest
@@ -121,11 +121,11 @@ class Recipe:
 
 
 @lru_cache(maxsize=1)
-def _evaluator(recipe: Recipe) -> Evaluator:
+def _evaluator(recipe: EvaluatorRecipe) -> Evaluator:
     return recipe.evaluator()
 
 
-def score_by_recipe(recipe: Recipe, task: Task) -> Scores:
+def score_by_recipe(recipe: EvaluatorRecipe, task: Task) -> Scores:
     """Score a task in a worker, which makes its evaluator for its first task and keeps it."""
     return score_task(_evaluator(recipe), task)
 
@@ -138,7 +138,7 @@ class Processes:
         count: how many.
     """
 
-    def __init__(self, recipe: Recipe, count: int):
+    def __init__(self, recipe: EvaluatorRecipe, count: int):
         self._recipe, self.count = recipe, count
         self._turn = threading.Lock()
         self._pool = self._new_pool()
@@ -218,7 +218,7 @@ class Crew:
 ONE_PROCESS = Crew()
 
 
-def crew_for(crew: Crew, evaluator: Evaluator, recipe: Recipe) -> Workers:
+def crew_for(crew: Crew, evaluator: Evaluator, recipe: EvaluatorRecipe) -> Workers:
     """The workers of a search.
 
     Args:

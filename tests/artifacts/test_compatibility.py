@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from clasp_calib.artifacts.evidence import sample_scores, trials
 from clasp_calib.artifacts.files import MANIFEST, read_artifact, verify_files, write_artifact
 from clasp_calib.artifacts.schema import SCHEMA, json_schema
-from clasp_calib.artifacts.study import sample_scores, trials
 
 GOLDEN = Path(__file__).parent / "golden" / "format-1"
 

@@ -8,8 +8,8 @@ from made_artifacts import CHOICE, CLASSES, made, with_numbers
 from made_routers import made_router
 
 from clasp_calib.artifacts.difference import difference
+from clasp_calib.artifacts.evidence import SampleScore, with_scores
 from clasp_calib.artifacts.manifest import Score
-from clasp_calib.artifacts.study import SampleScore, with_scores
 
 
 def scored(artifact, values, pictures=None):

@@ -5,9 +5,9 @@ import pytest
 from hub_service import answering, cut, running_hub
 from made_artifacts import made
 
+from clasp_calib.artifacts.evidence import Trial, with_trials
 from clasp_calib.artifacts.files import MANIFEST, WEIGHTS, read_artifact, write_artifact
 from clasp_calib.artifacts.hub import locate_artifact, open_artifact, parse_reference, publish, pull
-from clasp_calib.artifacts.study import Trial, with_trials
 from clasp_calib.cli import run
 from clasp_calib.common.errors import ArtifactError, InputError
 

@@ -7,8 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_artifacts import made
 
-from clasp_calib.artifacts.files import read_artifact, write_artifact
-from clasp_calib.artifacts.study import (
+from clasp_calib.artifacts.evidence import (
     SCORES,
     TRIALS,
     SampleScore,
@@ -19,6 +18,7 @@ from clasp_calib.artifacts.study import (
     with_scores,
     with_trials,
 )
+from clasp_calib.artifacts.files import read_artifact, write_artifact
 from clasp_calib.common.errors import ArtifactError
 
 

@@ -25,7 +25,7 @@ from clasp_calib.baselines import (
     vispruner,
 )
 from clasp_calib.baselines.choosing import proportional
-from clasp_calib.runtime.merging import TowerTokens
+from clasp_calib.baselines.mechanisms.merging import TowerTokens
 
 # Vectors of +1 and -1 of length 16 have norm 4, so that equal cosines are equal to the last bit.
 WIDTH = 16

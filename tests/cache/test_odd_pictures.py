@@ -18,7 +18,7 @@ from transformers.image_utils import load_image
 from clasp_calib.cache.encode import cache_features, image_key
 from clasp_calib.cache.odd import FILE, odd_pictures
 from clasp_calib.cache.store import FeatureStore
-from clasp_calib.calib.features import CachedFeatures
+from clasp_calib.calib.scoring.features import CachedFeatures
 from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.common.samples import Sample
 

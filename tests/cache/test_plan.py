@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from clasp_calib.cache import plan as module
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.pixels import cache_pixels
-from clasp_calib.cache.plan import EncoderSpeed, Plan, Way, plan_cache
+from clasp_calib.cache.plan import CachePlan, EncoderSpeed, Way, plan_cache
 from clasp_calib.cache.probe import DiskSpeed, probe_disk
 from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.common.samples import Sample
@@ -113,7 +113,7 @@ def test_the_recommended_way_fits_and_is_the_fastest(layers, pixels, look, free,
         Way("pixels", pixels[0], *pixels[1:]),
         Way("recompute", 0, 0.0, look),
     )
-    plan = Plan(unique, unique, 0, 0, min(cached, unique), (1,), "float16", free, 0, disk, encoder, ways, looks)
+    plan = CachePlan(unique, unique, 0, 0, min(cached, unique), (1,), "float16", free, 0, disk, encoder, ways, looks)
     chosen = plan.way(plan.recommended)
     assert plan.fits(chosen)
     assert all(plan.total(chosen) <= plan.total(way) for way in ways if plan.fits(way))

@@ -244,7 +244,7 @@ def test_a_finished_cache_is_read_from_a_read_only_directory(tmp_path, monkeypat
 
 
 def test_more_shards_than_are_kept_open(tmp_path, monkeypatch):
-    monkeypatch.setattr("clasp_calib.cache.opened.OPEN_SHARDS", 2)
+    monkeypatch.setattr("clasp_calib.cache.open_store.OPEN_SHARDS", 2)
     with writer(tmp_path, shard_bytes=slot_bytes()) as store:
         put(store, range(6))
         before = len(os.listdir("/proc/self/fd"))

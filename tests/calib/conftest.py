@@ -9,7 +9,7 @@ from speaking_models import QUESTIONS, THINGS, load_speaking, speaking_llava_dir
 
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.store import FeatureStore
-from clasp_calib.calib.prompting import Prompter
+from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.common.samples import Sample
 
 LAYERS = (0, 1, 2, 3, 4)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from made_artifacts import made
 
-from clasp_calib.calib.ablations import ABLATIONS, MISROUTED, VARIANTS, Subject, ablate
-from clasp_calib.calib.scores import Scores
+from clasp_calib.calib.scoring.scores import Scores
+from clasp_calib.calib.studies.ablations import ABLATIONS, MISROUTED, VARIANTS, Subject, ablate
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import Sample
 

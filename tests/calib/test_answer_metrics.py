@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clasp_calib.calib.answer_metrics import anls, levenshtein
-from clasp_calib.calib.metrics import METRICS, metric
-from clasp_calib.calib.vqa_accuracy import normalised, vqa
+from clasp_calib.calib.scoring.answer_metrics import anls, levenshtein
+from clasp_calib.calib.scoring.metrics import METRICS, metric
+from clasp_calib.calib.scoring.vqa_accuracy import normalised, vqa
 from clasp_calib.common.errors import InputError
 
 TEXTS = st.text(st.sampled_from("abAB 0159.,'-%()yesno\n"), max_size=12)

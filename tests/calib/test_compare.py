@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clasp_calib.calib.candidate import Candidate
-from clasp_calib.calib.compare import MACRO, Comparison, Setting, compare
-from clasp_calib.calib.evaluator import Pruning
-from clasp_calib.calib.scores import Scores
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.evaluator import Pruning
+from clasp_calib.calib.scoring.scores import Scores
+from clasp_calib.calib.studies.comparison import MACRO, Comparison, Setting, compare
 from clasp_calib.common.samples import Sample
 
 GOOD, BAD = Candidate("good", (1.0,), 1.0), Candidate("bad", (1.0,), 0.5)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from clasp_calib.baselines.registry import method
-from clasp_calib.calib.answers import Answered, AnswerJournal, Asked
-from clasp_calib.calib.contest import UNPRUNED, Entrant, hold_contest
-from clasp_calib.calib.costs import prefill_costs
+from clasp_calib.calib.studies.answers import Answered, AnswerJournal, Asked
+from clasp_calib.calib.studies.contest import UNPRUNED, Entrant, hold_contest
+from clasp_calib.calib.studies.costs import prefill_costs
 from clasp_calib.common.errors import InputError
 from clasp_calib.runtime.schedule import layer_flops
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
-from clasp_calib.calib.answer_metrics import mme, pope
-from clasp_calib.calib.corpus import (
+from clasp_calib.calib.scoring.answer_metrics import mme, pope
+from clasp_calib.calib.studies.corpus import (
     CORPUS_METRICS,
-    Judged,
+    JudgedAnswers,
     accuracy,
     accuracy_plus,
     corpus_intervals,
@@ -32,7 +32,7 @@ def judged(rows):
     said, gold, pictures = zip(*rows, strict=True)
     words = {True: "yes", False: "no"}
     references = [[words[right]] for right in gold]
-    return Judged.of([pope(words[s], r) for s, r in zip(said, references, strict=True)], references, pictures)
+    return JudgedAnswers.of([pope(words[s], r) for s, r in zip(said, references, strict=True)], references, pictures)
 
 
 @given(ROWS)
@@ -75,7 +75,7 @@ def test_two_of_three_pictures():
     references = [["yes"], ["no"]] * 3
     answers = ["yes", "no", "Yes.", "No, it is red", "yes", "yes"]
     scores = [mme(answer, of) for answer, of in zip(answers, references, strict=True)]
-    found, once = Judged.of(scores, references, ["a", "a", "b", "b", "c", "c"]), np.ones(6, dtype=np.int64)
+    found, once = JudgedAnswers.of(scores, references, ["a", "a", "b", "b", "c", "c"]), np.ones(6, dtype=np.int64)
     assert accuracy(found, once) == pytest.approx(5 / 6)
     assert accuracy_plus(found, once) == pytest.approx(2 / 3)
     assert mme_score(found, once) == pytest.approx(1.5)
@@ -85,7 +85,7 @@ def test_two_of_three_pictures():
 
 def test_only_yes_or_no_questions_have_them():
     with pytest.raises(InputError, match="expected yes or no"):
-        Judged.of([1.0], [["red"]], ["a"])
+        JudgedAnswers.of([1.0], [["red"]], ["a"])
 
 
 def test_samples_without_such_a_metric_stand_aside():

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from speaking_models import WORDS
 
-from clasp_calib.calib.candidate import Candidate
-from clasp_calib.calib.evaluation import random_for
-from clasp_calib.calib.evaluator import Evaluator, Pruning
-from clasp_calib.calib.features import CachedFeatures
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
+from clasp_calib.calib.scoring.features import CachedFeatures
+from clasp_calib.calib.studies.evaluation import random_for
 from clasp_calib.runtime.schedule import Schedule
 
 OWN = Candidate("own", (0.0, 0.0, 0.0, 1.0, 0.0), 1.0)

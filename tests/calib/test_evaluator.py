@@ -10,12 +10,12 @@ from speaking_models import WORDS
 from tiny_models import EOS, IMAGE
 
 from clasp_calib.cache.encode import image_key
-from clasp_calib.calib import evaluator as module
-from clasp_calib.calib.candidate import Candidate
-from clasp_calib.calib.evaluator import Evaluator, Pruning
-from clasp_calib.calib.features import CachedFeatures
-from clasp_calib.calib.metrics import metric
-from clasp_calib.calib.scores import Scores
+from clasp_calib.calib.scoring import evaluator as module
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
+from clasp_calib.calib.scoring.features import CachedFeatures
+from clasp_calib.calib.scoring.metrics import metric
+from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.runtime import stages
 from clasp_calib.runtime.adapters import adapter_for

@@ -10,10 +10,10 @@ import torch
 
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.store import FeatureStore
-from clasp_calib.calib.candidate import Candidate
-from clasp_calib.calib.evaluator import Evaluator, Pruning
-from clasp_calib.calib.features import CachedFeatures
-from clasp_calib.calib.prompted import Picture, Prefixes, Prompted
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
+from clasp_calib.calib.scoring.features import CachedFeatures
+from clasp_calib.calib.scoring.prompted import Picture, Prefixes, Prompted
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.fusion import fuse

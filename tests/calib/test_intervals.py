@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clasp_calib.calib.intervals import LEVEL, bootstrap_weights, interval, macro_interval
+from clasp_calib.calib.studies.intervals import LEVEL, bootstrap_weights, interval, macro_interval
 
 NESTED = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=4), min_size=1, max_size=8)
 

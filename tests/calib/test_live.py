@@ -8,10 +8,10 @@ from speaking_models import WORDS
 
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.pixels import cache_pixels
-from clasp_calib.calib.candidate import Candidate
-from clasp_calib.calib.evaluator import Evaluator, Pruning
-from clasp_calib.calib.live import LiveFeatures
-from clasp_calib.calib.sources import open_source
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
+from clasp_calib.calib.scoring.feature_sources import open_source
+from clasp_calib.calib.scoring.live_features import LiveFeatures
 from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.schedule import Schedule

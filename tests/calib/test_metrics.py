@@ -5,8 +5,8 @@ from importlib import invalidate_caches
 
 import pytest
 
-from clasp_calib.calib import metrics as module
-from clasp_calib.calib.metrics import METRICS, generated, metric
+from clasp_calib.calib.scoring import metrics as module
+from clasp_calib.calib.scoring.metrics import METRICS, generated, metric
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import Sample
 

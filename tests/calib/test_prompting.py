@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_models import EOS
 from transformers import AddedToken, AutoProcessor
 
-from clasp_calib.calib.prompting import PROMPT, Prompter
+from clasp_calib.calib.scoring.prompting import PROMPT, Prompter
 from clasp_calib.common.errors import InputError
 
 sys.path.append(str(Path(__file__).parents[1] / "cache"))

@@ -2,11 +2,11 @@
 
 import pytest
 
-from clasp_calib.calib import timing
-from clasp_calib.calib.candidate import Candidate
-from clasp_calib.calib.compare import Setting
-from clasp_calib.calib.evaluator import Pruning
-from clasp_calib.calib.timing import seconds_per_answer
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.evaluator import Pruning
+from clasp_calib.calib.studies import timing
+from clasp_calib.calib.studies.comparison import Setting
+from clasp_calib.calib.studies.timing import seconds_per_answer
 from clasp_calib.runtime.schedule import Schedule
 
 OWN, MIXED = Candidate("own", (0, 0, 0, 1, 0), 1.0), Candidate("mixed", (0, 0.5, 0, 0.5, 0), 0.5)

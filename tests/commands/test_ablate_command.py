@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from clasp_calib.calib.ablations import ABLATIONS
+from clasp_calib.calib.studies.ablations import ABLATIONS
 
 
 @pytest.mark.parametrize("name", ABLATIONS)

@@ -5,8 +5,8 @@ import json
 import pytest
 from made_routers import made_router
 
+from clasp_calib.artifacts.evidence import sample_scores, trials, with_scores
 from clasp_calib.artifacts.files import MANIFEST, WEIGHTS, read_artifact, write_artifact
-from clasp_calib.artifacts.study import sample_scores, trials, with_scores
 from clasp_calib.router_labeling.router_file import write_router
 
 

@@ -7,7 +7,7 @@ import pytest
 import typer
 
 from clasp_calib import __version__
-from clasp_calib.calib.evaluator import Evaluator
+from clasp_calib.calib.scoring.evaluator import Evaluator
 from clasp_calib.cli import app
 from clasp_calib.commands import doctor
 from clasp_calib.common.errors import ClaspError

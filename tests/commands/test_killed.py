@@ -16,7 +16,7 @@ from clasp_calib.artifacts.files import read_artifact
 from clasp_calib.cache.encode import image_key
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import CacheError
-from clasp_calib.search.journal import JOURNAL
+from clasp_calib.search.score_journal import JOURNAL
 
 PICTURES = 300
 

@@ -80,7 +80,7 @@ def test_search_writes_an_artifact_of_all_budgets(finished):
 
 
 def test_a_second_search_measures_nothing(finished, copied, command, monkeypatch):
-    from clasp_calib.calib.evaluator import Evaluator
+    from clasp_calib.calib.scoring.evaluator import Evaluator
 
     def scores(*_, **__):
         raise AssertionError("measured again")

@@ -11,7 +11,7 @@ import yaml
 from pages import DOCS, NOT_RUN, PAGES, ROOT, blocks, commands, execute
 from PIL import Image
 
-from clasp_calib.calib.metrics import METRICS
+from clasp_calib.calib.scoring.metrics import METRICS
 from clasp_calib.cli import app
 from clasp_calib.common.samples import CLASSES
 from clasp_calib.reference.benchmark import (
@@ -22,16 +22,16 @@ from clasp_calib.reference.benchmark import (
     split_scene,
     write_benchmark,
 )
-from clasp_calib.reference.model import BLOCKS, DECODER_LAYERS, DEFAULT, VISION_LAYERS, VISION_WIDTH, WORKING
 from clasp_calib.reference.questions import INTENT
-from clasp_calib.reference.supervision import CLUTTER, KIND, patch_labels
-from clasp_calib.reference.training import tower
-from clasp_calib.reference.training.batches import LAYERS
 from clasp_calib.reference.vocabulary import COLORS, KINDS, PATTERNS, SIZES, WORDS
 from clasp_calib.reference.wordings import HELD_OUT, TRAIN
 from clasp_calib.runtime.schedule import Schedule, parse_budget, solve_schedule
 from clasp_calib.search.space import default_space, read_space
 from clasp_calib.search.strategies.halving import cost, rungs
+from tools.reference.shape import BLOCKS, DECODER_LAYERS, DEFAULT, VISION_LAYERS, VISION_WIDTH, WORKING
+from tools.reference.supervision import CLUTTER, KIND, patch_labels
+from tools.reference.training import tower
+from tools.reference.training.batches import LAYERS
 
 EXAMPLES = ROOT / "examples"
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from clasp_calib.reference.training.corpus import make_tokenizer
-from clasp_calib.reference.training.packing import Packer
+from tools.reference.training.corpus import make_tokenizer
+from tools.reference.training.packing import Packer
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from clasp_calib.common.samples import CLASSES, read_table, samples_of
 from clasp_calib.reference.benchmark import FIRST_SEED, PICTURES, main, scene_questions, split_scene, write_benchmark
 from clasp_calib.reference.questions import DIFFICULTIES, INTENT
 from clasp_calib.reference.scenes import CHALLENGE, draw_scene
-from clasp_calib.reference.training.recipe import VALIDATION_SEED, Recipe
+from tools.reference.training.recipe import VALIDATION_SEED, Recipe
 
 FEW = {"calibration": 2, "selection": 1, "test": 2}
 

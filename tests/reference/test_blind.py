@@ -1,7 +1,7 @@
 import pytest
 
 from clasp_calib.common.samples import CLASSES, Sample
-from clasp_calib.reference.blind import (
+from tools.reference.blind import (
     BlindGuesser,
     blind_accuracy,
     blind_hits,

@@ -11,13 +11,16 @@ from same_loss import assert_same_loss, gradients, mean_of
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from clasp_calib.reference.model import BLOCKS, DECODER_LAYERS, PROMPT, text_config
+from clasp_calib.reference.model import PROMPT
 from clasp_calib.reference.questions import TALLIED, Question, balanced, questions_about
 from clasp_calib.reference.scenes import draw_scene
-from clasp_calib.reference.supervision import KIND
-from clasp_calib.reference.training import decoder as decoding
-from clasp_calib.reference.training import joint
-from clasp_calib.reference.training.batches import (
+from clasp_calib.reference.vocabulary import ACTIONS, COLORS, KINDS, PATCH, PATTERNS, PLACES, PURPOSES, WEATHERS, WORDS
+from clasp_calib.reference.wordings import HELD_OUT
+from tools.reference.shape import BLOCKS, DECODER_LAYERS, text_config
+from tools.reference.supervision import KIND
+from tools.reference.training import decoder as decoding
+from tools.reference.training import joint
+from tools.reference.training.batches import (
     ALL,
     OWN,
     QUESTIONS,
@@ -28,11 +31,9 @@ from clasp_calib.reference.training.batches import (
     choose_tokens,
     make_batch,
 )
-from clasp_calib.reference.training.corpus import Corpus
-from clasp_calib.reference.training.optimizer import MasterAdamW
-from clasp_calib.reference.training.packing import HINTED, IGNORE, ROUND, UNGUIDED, Pack, Packer
-from clasp_calib.reference.vocabulary import ACTIONS, COLORS, KINDS, PATCH, PATTERNS, PLACES, PURPOSES, WEATHERS, WORDS
-from clasp_calib.reference.wordings import HELD_OUT
+from tools.reference.training.corpus import Corpus
+from tools.reference.training.optimizer import MasterAdamW
+from tools.reference.training.packing import HINTED, IGNORE, ROUND, UNGUIDED, Pack, Packer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

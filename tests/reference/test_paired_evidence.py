@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clasp_calib.reference.measuring.evidence import Paired, holm, paired
+from tools.reference.measuring.evidence import Paired, holm, paired
 
 RESAMPLES = 60
 Questions = list[tuple[float, int, int]]

@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from clasp_calib.calib.candidate import Candidate
-from clasp_calib.calib.evaluator import Pruning
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import CLASSES, Sample
-from clasp_calib.reference.measure import measure, missing
-from clasp_calib.reference.measuring.bench import Bench
-from clasp_calib.reference.measuring.choosing import choose
-from clasp_calib.reference.measuring.partly_random import PartlyRandom
-from clasp_calib.reference.measuring.results import BLIND, Results
-from clasp_calib.reference.measuring.score_journal import ScoreJournal
-from clasp_calib.reference.measuring.settings import (
+from clasp_calib.runtime.selection import DualStage, gram_matrix
+from clasp_calib.search.space import OWN
+from tools.reference.measure import measure, missing
+from tools.reference.measuring.bench import Bench
+from tools.reference.measuring.choosing import choose
+from tools.reference.measuring.partly_random import PartlyRandom
+from tools.reference.measuring.results import BLIND, Results
+from tools.reference.measuring.score_journal import ScoreJournal
+from tools.reference.measuring.settings import (
     BUDGETS,
     RANDOM,
     RHOS,
@@ -33,10 +35,8 @@ from clasp_calib.reference.measuring.settings import (
     mixtures_of,
     selection_plan,
 )
-from clasp_calib.reference.measuring.speed import Speed
-from clasp_calib.reference.report import Report
-from clasp_calib.runtime.selection import DualStage, gram_matrix
-from clasp_calib.search.space import OWN
+from tools.reference.measuring.speed import Speed
+from tools.reference.report import Report
 
 MIXTURES = list(mixtures_of(7, 6))
 FAST = Speed(0.3, 40.0, 13.0)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from PIL import ImageFont
 
 from clasp_calib.common.samples import CLASSES
-from clasp_calib.reference import supervision
 from clasp_calib.reference.drawing import FONTS, Box, _font
 from clasp_calib.reference.questions import INTENT, NEAR, SHARE, Question, balanced, questions_about
 from clasp_calib.reference.scenes import CHALLENGE, ORDINARY, Scene, Style, Thing, draw_scene
@@ -33,6 +32,7 @@ from clasp_calib.reference.vocabulary import (
 )
 from clasp_calib.reference.wordings import HELD_OUT, TRAIN
 from clasp_calib.router_labeling.taxonomy import load_taxonomy
+from tools.reference import supervision
 
 seeds = st.integers(0, 2**40)
 styles = st.sampled_from((ORDINARY, CHALLENGE))

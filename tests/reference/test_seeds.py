@@ -8,10 +8,12 @@ import pytest
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import CLASSES, Sample
-from clasp_calib.reference.measuring.requirements import fixed_requirements
-from clasp_calib.reference.measuring.results import BLIND, Results
-from clasp_calib.reference.measuring.seed_plan import MIXTURE, RHO, rho_differences, seed_plan
-from clasp_calib.reference.measuring.settings import (
+from clasp_calib.reference.model import MODEL
+from clasp_calib.search.space import OWN
+from tools.reference.measuring.requirements import fixed_requirements
+from tools.reference.measuring.results import BLIND, Results
+from tools.reference.measuring.seed_plan import MIXTURE, RHO, rho_differences, seed_plan
+from tools.reference.measuring.settings import (
     BUDGETS,
     RANDOM,
     SHALLOW,
@@ -23,9 +25,7 @@ from clasp_calib.reference.measuring.settings import (
     mixtures_of,
     selection_plan,
 )
-from clasp_calib.reference.model import MODEL
-from clasp_calib.reference.seeds import Seeds, main, models_of
-from clasp_calib.search.space import OWN
+from tools.reference.seeds import Seeds, main, models_of
 
 Accuracy = Callable[[str, Setting], float]
 

@@ -11,14 +11,14 @@ from torch import Tensor
 from transformers import CLIPVisionModel, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-from clasp_calib.reference.export import assemble
-from clasp_calib.reference.model import llava_config, processor
-from clasp_calib.reference.supervision import CENTER, FIELDS, FINE, IGNORE, KIND, LETTER, ONES, PATTERN, ROLE, TENS
-from clasp_calib.reference.training import tower as towers
-from clasp_calib.reference.training.corpus import Corpus
-from clasp_calib.reference.training.decoder import make_decoder
-from clasp_calib.reference.training.schedule import rate_at
 from clasp_calib.runtime.adapters import adapter_for
+from tools.reference.export import assemble
+from tools.reference.shape import llava_config, processor
+from tools.reference.supervision import CENTER, FIELDS, FINE, IGNORE, KIND, LETTER, ONES, PATTERN, ROLE, TENS
+from tools.reference.training import tower as towers
+from tools.reference.training.corpus import Corpus
+from tools.reference.training.decoder import make_decoder
+from tools.reference.training.schedule import rate_at
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -18,17 +18,18 @@ from PIL import Image
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_file
 from clasp_calib.reference import export, train
-from clasp_calib.reference.model import DEFAULT, LARGE, PROMPT, WORKING, Size, size_of
+from clasp_calib.reference.model import PROMPT
 from clasp_calib.reference.questions import questions_about
-from clasp_calib.reference.training import decoder as decoding
-from clasp_calib.reference.training import joint
-from clasp_calib.reference.training import tower as towers
-from clasp_calib.reference.training.batches import ALL, LAYERS, OWN, Seen
-from clasp_calib.reference.training.corpus import Corpus
-from clasp_calib.reference.training.packing import Packer
-from clasp_calib.reference.training.recipe import RECIPES, Recipe
-from clasp_calib.reference.training.stages import TOKENIZER, TOWER_FILES, Training
 from clasp_calib.runtime.loading import load_model
+from tools.reference.shape import DEFAULT, LARGE, WORKING, Size, size_of
+from tools.reference.training import decoder as decoding
+from tools.reference.training import joint
+from tools.reference.training import tower as towers
+from tools.reference.training.batches import ALL, LAYERS, OWN, Seen
+from tools.reference.training.corpus import Corpus
+from tools.reference.training.packing import Packer
+from tools.reference.training.recipe import RECIPES, Recipe
+from tools.reference.training.stages import TOKENIZER, TOWER_FILES, Training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-from clasp_calib.reference.model import llava_config
 from clasp_calib.reference.scenes import draw_scene
-from clasp_calib.reference.supervision import IGNORE, KIND, LETTER, ONES, TENS
-from clasp_calib.reference.training import decoder as decoding
-from clasp_calib.reference.training import joint
-from clasp_calib.reference.training.batches import LAYERS, OWN, QUESTIONS, Batches
-from clasp_calib.reference.training.capture import launched_at_once
-from clasp_calib.reference.training.corpus import Corpus
-from clasp_calib.reference.training.optimizer import Adam, MasterAdamW, to_bfloat16
-from clasp_calib.reference.training.packing import Packer
-from clasp_calib.reference.training.schedule import rate_at
-from clasp_calib.reference.training.stepwise import Steps, draws, to_device
-from clasp_calib.reference.training.tower import Looks
+from tools.reference.shape import llava_config
+from tools.reference.supervision import IGNORE, KIND, LETTER, ONES, TENS
+from tools.reference.training import decoder as decoding
+from tools.reference.training import joint
+from tools.reference.training.batches import LAYERS, OWN, QUESTIONS, Batches
+from tools.reference.training.capture import launched_at_once
+from tools.reference.training.corpus import Corpus
+from tools.reference.training.optimizer import Adam, MasterAdamW, to_bfloat16
+from tools.reference.training.packing import Packer
+from tools.reference.training.schedule import rate_at
+from tools.reference.training.stepwise import Steps, draws, to_device
+from tools.reference.training.tower import Looks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

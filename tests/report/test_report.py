@@ -7,8 +7,8 @@ from made_artifacts import made
 from PIL import Image
 
 from clasp_calib.artifacts.manifest import Measured
-from clasp_calib.calib.evaluation import SETTINGS, BudgetResult, Evaluation
-from clasp_calib.calib.intervals import Interval
+from clasp_calib.calib.studies.evaluation import SETTINGS, BudgetResult, Evaluation
+from clasp_calib.calib.studies.intervals import Interval
 from clasp_calib.report.plots import plot_evaluation
 from clasp_calib.report.tables import markdown, points, rows, score
 from clasp_calib.runtime.schedule import Schedule

@@ -5,7 +5,7 @@ import pytest
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.router_labeling.ngrams import Hashing
-from clasp_calib.router_labeling.router import Training
+from clasp_calib.router_labeling.router import RouterTraining
 from clasp_calib.router_labeling.router_file import router_bytes
 from clasp_calib.router_labeling.training import feature_matrix, fit, folds, train_router
 
@@ -18,7 +18,7 @@ KNOWN = {
     "classes": ("attribute", "counting", "default"),
     "default": "default",
     "taxonomy": "3" * 64,
-    "training": Training("1" * 64, len(QUESTIONS)),
+    "training": RouterTraining("1" * 64, len(QUESTIONS)),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 from fake_llm_server import GOOD, Fake, reply, running
 
 from clasp_calib.common.errors import InputError, LabelerError
-from clasp_calib.router_labeling.journal import JournalledLabeler
+from clasp_calib.router_labeling.journalled import JournalledLabeler
 from clasp_calib.router_labeling.server import ServerLabeler
 from clasp_calib.router_labeling.taxonomy import load_taxonomy
 

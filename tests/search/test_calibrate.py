@@ -10,11 +10,11 @@ import pytest
 import torch
 from speaking_models import load_speaking, speaking_llava_directory, write_picture, write_samples
 
+from clasp_calib.artifacts.evidence import trials
 from clasp_calib.artifacts.files import check_fits, read_artifact, write_artifact
-from clasp_calib.artifacts.study import trials
 from clasp_calib.cache.encode import cache_features
-from clasp_calib.calib.evaluator import Evaluator
-from clasp_calib.calib.prompting import PROMPT
+from clasp_calib.calib.scoring.evaluator import Evaluator
+from clasp_calib.calib.scoring.prompting import PROMPT
 from clasp_calib.common.errors import ArtifactError, CacheError, InputError, StudyError
 from clasp_calib.common.samples import CLASSES, Sample
 from clasp_calib.runtime.schedule import parse_budget

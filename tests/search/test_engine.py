@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_searches import Fake, measuring, samples
 
-from clasp_calib.calib.intervals import bootstrap_weights, interval
+from clasp_calib.calib.studies.intervals import bootstrap_weights, interval
 from clasp_calib.search.confirm import FINALISTS
 from clasp_calib.search.engine import search_class
 from clasp_calib.search.strategies.grid import Grid

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clasp_calib.search import evidence
-from clasp_calib.search.evidence import Evidence, companion, kernels, log_odds, noise, odds_scale
+from clasp_calib.search import posterior as evidence
+from clasp_calib.search.posterior import Evidence, companion, kernels, log_odds, noise, odds_scale
 
 SEEDS = st.integers(0, 10**6)
 

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from clasp_calib.search.strategies.base import Observations
 from clasp_calib.search.strategies.halving import Rung, cost, race, rungs
+from clasp_calib.search.strategies.strategy import Observations
 
 PLANS = {
     "samples": st.integers(1, 60),

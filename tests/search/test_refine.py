@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_searches import PRUNING, measuring
 
-from clasp_calib.calib.candidate import Candidate
-from clasp_calib.calib.scores import Scores
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.search.engine import search_class
 from clasp_calib.search.refine import STEPS, _neighbours, most, refined_from
 from clasp_calib.search.strategies.grid import Grid

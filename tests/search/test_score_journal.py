@@ -9,9 +9,9 @@ import sys
 import pytest
 import xxhash
 
-from clasp_calib.calib.scores import Scores
+from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.errors import StudyError
-from clasp_calib.search.journal import JOURNAL, ScoreJournal
+from clasp_calib.search.score_journal import JOURNAL, ScoreJournal
 
 STUDY = "8/race/object"
 NAMES = ["own/rho=1", "deep/rho=0.5"]
@@ -133,7 +133,7 @@ def test_names_that_are_no_utf8_are_kept(tmp_path, opened):
 HOLD = """
 import sys, time
 from pathlib import Path
-from clasp_calib.search.journal import ScoreJournal
+from clasp_calib.search.score_journal import ScoreJournal
 journal = ScoreJournal(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)

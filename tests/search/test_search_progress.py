@@ -8,8 +8,8 @@ from made_searches import Fake, measuring
 from rich.console import Console
 
 from clasp_calib.search.engine import search_class
-from clasp_calib.search.progress import Block, EventLines, LiveTable, Outline
 from clasp_calib.search.strategies.halving import Halving
+from clasp_calib.search.watchers import Block, EventLines, LiveTable, Outline
 
 
 def searched(root, watcher, worth=lambda split, number, sample: number == 1):

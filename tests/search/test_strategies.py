@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clasp_calib.calib.candidate import Candidate
+from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import InputError
-from clasp_calib.search.strategies.base import DEFAULT, Observations, Problem, ranked
 from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.halving import Halving
 from clasp_calib.search.strategies.race import Race
 from clasp_calib.search.strategies.registry import STRATEGIES, describe, strategy_of
+from clasp_calib.search.strategies.strategy import DEFAULT, Observations, Problem, ranked
 from clasp_calib.search.strategies.tpe import TPE
 from clasp_calib.search.strategies.two_step import TwoStep
 

@@ -8,8 +8,8 @@ from optuna.trial import TrialState
 from clasp_calib.common.errors import StudyError
 from clasp_calib.search.engine import search_class
 from clasp_calib.search.measuring import BLOCK
+from clasp_calib.search.optuna_study import Study, open_storage
 from clasp_calib.search.strategies.halving import Halving
-from clasp_calib.search.study import Study, open_storage
 
 
 def trials(url, name="192/race/object 12345678"):

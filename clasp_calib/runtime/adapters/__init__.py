@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.runtime.adapters.base import Adapter
+from clasp_calib.runtime.adapters.adapter import Adapter
 
 # model_type of the configuration -> module and class, imported when wanted.
 ADAPTERS = {

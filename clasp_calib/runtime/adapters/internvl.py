@@ -11,7 +11,7 @@ from clasp_calib.runtime.adapters.towers import TowerAdapter
 
 
 class InternVLAdapter(TowerAdapter):
-    """See `clasp_calib.runtime.adapters.base.Adapter`; each tile counts as one picture.
+    """See `clasp_calib.runtime.adapters.adapter.Adapter`; each tile counts as one picture.
 
     Frames of a video stand for tiles too. Pixel shuffle only moves numbers, so patches are fused before it.
     """

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.runtime.adapters.base import Layout
+from clasp_calib.runtime.adapters.adapter import Layout
 from clasp_calib.runtime.adapters.towers import TowerAdapter
 
 # model_type of the tower -> tokens that it puts before the patches.
@@ -74,7 +74,7 @@ class LayerAdapter(TowerAdapter):
 
 
 class LlavaAdapter(LayerAdapter):
-    """See `clasp_calib.runtime.adapters.base.Adapter`; shapes and letters are explained there."""
+    """See `clasp_calib.runtime.adapters.adapter.Adapter`; shapes and letters are explained there."""
 
     laid_out = True
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, image_size_to_num_patches
 
-from clasp_calib.runtime.adapters.base import Layout
+from clasp_calib.runtime.adapters.adapter import Layout
 from clasp_calib.runtime.adapters.llava import LayerAdapter
 
 
 class LlavaNextAdapter(LayerAdapter):
-    """See `clasp_calib.runtime.adapters.base.Adapter`; rows are tiles, and the tokens at line ends are visual too."""
+    """See `clasp_calib.runtime.adapters.adapter.Adapter`; rows are tiles, and tokens at line ends are visual too."""
 
     ragged = True
     laid_out = True

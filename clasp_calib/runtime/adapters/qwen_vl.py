@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.runtime.adapters.base import Layout
+from clasp_calib.runtime.adapters.adapter import Layout
 from clasp_calib.runtime.adapters.towers import TowerAdapter
 
 
 class Qwen2VLAdapter(TowerAdapter):
-    """See `clasp_calib.runtime.adapters.base.Adapter`; shapes and letters are explained there."""
+    """See `clasp_calib.runtime.adapters.adapter.Adapter`; shapes and letters are explained there."""
 
     towers: Mapping[str, str] = {"image": "visual", "video": "visual"}
     pixel_names: Mapping[str, str] = {"image": "pixel_values", "video": "pixel_values_videos"}

@@ -1,6 +1,6 @@
 """What all adapters share: reading a tower's states, and projecting a map that it did not make.
 
-Letters as in `clasp_calib.runtime.adapters.base`.
+Letters as in `clasp_calib.runtime.adapters.adapter`.
 """
 
 import math
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.runtime.adapters.base import Layout
+from clasp_calib.runtime.adapters.adapter import Layout
 
 
 class TowerAdapter:
-    """`clasp_calib.runtime.adapters.base.Adapter` for a model of the usual make.
+    """`clasp_calib.runtime.adapters.adapter.Adapter` for a model of the usual make.
 
     ``model.model`` has a ``language_model``, towers named in ``towers``, and a ``get_<modality>_features`` for
     each of them. A subclass says in ``__init__`` what the configuration tells, and overrides what differs.

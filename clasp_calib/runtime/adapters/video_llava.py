@@ -10,7 +10,7 @@ from clasp_calib.runtime.adapters.llava import LayerAdapter
 
 
 class VideoLlavaAdapter(LayerAdapter):
-    """See `clasp_calib.runtime.adapters.base.Adapter`; rows of a video are its frames.
+    """See `clasp_calib.runtime.adapters.adapter.Adapter`; rows of a video are its frames.
 
     A video has several times the tokens of an image, so the number is not fixed.
     """

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from clasp_calib.search.strategies.base import Problem, ranked
+from clasp_calib.search.strategies.strategy import Problem, ranked
 
 
 @dataclass(frozen=True)

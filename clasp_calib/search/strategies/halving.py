@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clasp_calib.search.strategies.base import DEFAULT, Measure, Problem, ranked
+from clasp_calib.search.strategies.strategy import DEFAULT, Measure, Problem, ranked
 
 
 @dataclass(frozen=True)

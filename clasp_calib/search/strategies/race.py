@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clasp_calib.search.racing import RaceSettings, Standing, Structure, race
-from clasp_calib.search.strategies.base import DEFAULT, Problem
+from clasp_calib.search.strategies.strategy import DEFAULT, Problem
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from dataclasses import fields
 from typing import Any
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.search.strategies.base import Strategy
 from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.halving import Halving
 from clasp_calib.search.strategies.race import Race
+from clasp_calib.search.strategies.strategy import Strategy
 from clasp_calib.search.strategies.tpe import TPE
 from clasp_calib.search.strategies.two_step import TwoStep
 

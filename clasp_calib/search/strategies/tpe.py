@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clasp_calib.search.strategies.base import DEFAULT, Problem, ranked
+from clasp_calib.search.strategies.strategy import DEFAULT, Problem, ranked
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from clasp_calib.search.strategies.base import DEFAULT, Problem, ranked
+from clasp_calib.search.strategies.strategy import DEFAULT, Problem, ranked
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What only peers need of a model: choosing row by row, merging and shrinking inside the tower."""

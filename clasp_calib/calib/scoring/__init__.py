@@ -1,0 +1,1 @@
+"""What one candidate is worth: features, prompts, metrics, objectives and the evaluator."""

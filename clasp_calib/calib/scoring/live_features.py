@@ -1,0 +1,93 @@
+"""Vision layers without a cache of them: the tower runs again whenever a picture is asked for.
+
+Shape suffixes: M mixtures, l layers that may be mixed, L all layers, T patch tokens, C width of the tower.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clasp_calib.cache.kernels import mixtures
+from clasp_calib.cache.origin import Origin
+from clasp_calib.cache.precision import PrecisionError, Stored, precision_of
+from clasp_calib.cache.prepare import Prepared
+from clasp_calib.cache.states import states_of
+from clasp_calib.calib.scoring.features import content_of, picture_of
+from clasp_calib.common.errors import CacheError
+from clasp_calib.common.samples import Sample
+from clasp_calib.runtime.adapters import adapter_for
+
+KEPT = 16
+"""Pictures whose layers stay in memory. Our choice: a picture's questions often follow one another, and 16 pictures of
+CLIP-L take 20 MB a layer."""
+
+
+class LiveFeatures:
+    """Runs the tower on a picture's pixels, and rounds its layers as a cache would.
+
+    So that scores are those of a cache: what was encoded in a batch of several pictures may differ in the last bit of
+    float32, where the matrix library sums in another order, and after rounding in the last bit of ``precision``.
+
+    Args:
+        model: its tower runs where and in what it is loaded.
+        layers: the layers that may be mixed, as ``hidden_states`` counts them.
+        prepare: of a picture's key and file what the tower is shown, as the processor makes it.
+        check: raises if a picture of these, key -> file, cannot be had.
+        precision: what layers are rounded to.
+
+    Raises:
+        CacheError: a layer that the tower does not have.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        layers: tuple[int, ...],
+        prepare: Callable[[str, Path], Prepared],
+        check: Callable[[Mapping[str, Path]], None],
+        precision: str,
+    ):
+        self._model = model
+        last = adapter_for(model).vision_layers
+        if wrong := [layer for layer in layers if not 0 <= layer <= last]:
+            raise CacheError(
+                f"the tower has no layers {wrong}; expected some of 0 (the embeddings) to {last} (the last block)"
+            )
+        self.layers = layers
+        self._prepare = prepare
+        self._check = check
+        self._precision = precision_of(precision)
+        self._key = cache(content_of)
+        self._encoded = lru_cache(KEPT)(self._encode)
+
+    def fused(self, sample: Sample, alpha_Ml: Tensor) -> Tensor:
+        """See `clasp_calib.calib.scoring.features.Features`."""
+        stored, _ = self._encoded(self.key(sample), picture_of(sample))
+        slabs = [stored.at(slice(place, place + 1)) for place in range(len(self.layers))]
+        weights_Ml = alpha_Ml.to(torch.float32).cpu().numpy()
+        return torch.from_numpy(mixtures(slabs, weights_Ml, self._precision.name))
+
+    def origin(self, sample: Sample) -> Origin:
+        """See `clasp_calib.calib.scoring.features.Features`."""
+        return self._encoded(self.key(sample), picture_of(sample))[1]
+
+    def key(self, sample: Sample) -> str:
+        """What the sample's picture would be cached under: its content."""
+        return self._key(picture_of(sample))
+
+    def check(self, samples: Sequence[Sample]) -> None:
+        """See `clasp_calib.calib.scoring.features.Features`."""
+        self._check({self.key(sample): picture_of(sample) for sample in samples})
+
+    def _encode(self, key: str, picture: Path) -> tuple[Stored, Origin]:
+        [(layers_LTC, origin)] = states_of(self._model, [self._prepare(key, picture)], self.layers)
+        try:
+            return self._precision.encode(layers_LTC), origin
+        except PrecisionError as error:
+            raise CacheError(
+                f"layer {self.layers[error.layer]} of {picture} has {error}; leave this layer out of the space"
+            ) from error

@@ -1,0 +1,1 @@
+"""What an artifact is worth: evaluation, comparison with peers, ablations, timing, intervals."""

@@ -1,0 +1,223 @@
+"""What each part of a calibration is worth: the same questions with one thing changed at a time."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
+from clasp_calib.calib.studies.comparison import Comparison, Setting, compare
+from clasp_calib.common.errors import BudgetError, InputError
+from clasp_calib.common.samples import Sample
+from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.checks import FEATURES, POSITIONS
+from clasp_calib.runtime.schedule import Schedule, parse_budget, solve_schedule
+from clasp_calib.runtime.scoring import RATERS
+
+ITERATIONS = (3, 5, 7, 9, 11)
+"""The paper's Table 18."""
+RHOS = (0.0, 0.25, 0.5, 0.75, 1.0)
+STARTS = ((1, 4, 10), (2, 6, 15), (3, 7, 16), (4, 8, 16))
+"""For 32 layers; (3, 7, 16) is where SparseVLM's code prunes."""
+MISROUTED = (0.1, 0.25, 0.5, 1.0)
+FULL = "calibrated"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is taken apart: an artifact at one of its budgets, on a model."""
+
+    adapter: Adapter
+    artifact: Artifact
+    budget: str
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Vision layers that the artifact mixes, and the model's own."""
+        used = {layer for layer in range(self.adapter.vision_layers + 1) if self.artifact.alphas[..., layer].any()}
+        return tuple(sorted({*used, self.adapter.own_layer}))
+
+    @property
+    def pruning(self) -> Pruning:
+        """As calibrated."""
+        adapter, artifact = self.adapter, self.artifact
+        schedule = Schedule(
+            adapter.tokens_per_image, adapter.decoder_layers, artifact.starts, artifact.counts(self.budget)
+        )
+        return Pruning(schedule, artifact.raters, artifact.positions, artifact.features, artifact.iterations)
+
+    def candidates(
+        self, alpha: Mapping[str, Sequence[float]] | None = None, rho: Mapping[str, float] | None = None
+    ) -> dict[str, Candidate]:
+        """Class -> candidate: as calibrated, or with other mixtures or ratios."""
+        classes = self.artifact.classes
+        alpha = alpha or {label: self.artifact.alpha(self.budget, label) for label in classes}
+        rho = rho or {label: self.artifact.rho(self.budget, label) for label in classes}
+        return {label: Candidate(FULL, tuple(alpha[label]), rho[label]) for label in classes}
+
+    def one_layer(self, layer: int) -> tuple[float, ...]:
+        """The mixture that is one layer."""
+        return tuple(float(i == layer) for i in range(self.adapter.vision_layers + 1))
+
+    @property
+    def own(self) -> dict[str, tuple[float, ...]]:
+        """The model's own layer, for every class."""
+        return dict.fromkeys(self.artifact.classes, self.one_layer(self.adapter.own_layer))
+
+
+Settings = Callable[[Subject], list[Setting]]
+
+
+def _parts(subject: Subject) -> list[Setting]:
+    pruning, relevance = subject.pruning, dict.fromkeys(subject.artifact.classes, 1.0)
+    return [
+        Setting("default", pruning, subject.candidates(subject.own, relevance)),
+        Setting("fusion only", pruning, subject.candidates(rho=relevance)),
+        Setting("ratio only", pruning, subject.candidates(subject.own)),
+        Setting(FULL, pruning, subject.candidates()),
+    ]
+
+
+def _rhos(subject: Subject) -> list[Setting]:
+    classes = subject.artifact.classes
+    made = [
+        Setting(f"rho {rho:g} for all", subject.pruning, subject.candidates(rho=dict.fromkeys(classes, rho)))
+        for rho in RHOS
+    ]
+    return [Setting(FULL, subject.pruning, subject.candidates()), *made]
+
+
+def _layers(subject: Subject) -> list[Setting]:
+    layers = subject.layers
+    mixtures = {f"layer {layer} for all": subject.one_layer(layer) for layer in layers}
+    even = tuple(float(i in layers) / len(layers) for i in range(subject.adapter.vision_layers + 1))
+    mixtures["even mixture for all"] = even
+    return [
+        Setting(FULL, subject.pruning, subject.candidates()),
+        *(
+            Setting(name, subject.pruning, subject.candidates(dict.fromkeys(subject.artifact.classes, alpha)))
+            for name, alpha in mixtures.items()
+        ),
+    ]
+
+
+def _iterations(subject: Subject) -> list[Setting]:
+    return _varied(subject, "iterations", ITERATIONS)
+
+
+def _raters(subject: Subject) -> list[Setting]:
+    return _varied(subject, "raters", RATERS)
+
+
+def _positions(subject: Subject) -> list[Setting]:
+    return _varied(subject, "positions", POSITIONS)
+
+
+def _features(subject: Subject) -> list[Setting]:
+    return _varied(subject, "features", FEATURES)
+
+
+def _varied(subject: Subject, name: str, values: Sequence[int | str]) -> list[Setting]:
+    pruning, candidates = subject.pruning, subject.candidates()
+    own = getattr(pruning, name)
+    others = [v for v in values if v != own]
+    changed: list[Mapping[str, int | str]] = [{name: value} for value in others]
+    return [
+        Setting(f"{FULL} ({name} {own})", pruning, candidates),
+        *(
+            Setting(f"{name} {value}", replace(pruning, **change), candidates)  # type: ignore[arg-type]
+            for value, change in zip(others, changed, strict=True)
+        ),
+    ]
+
+
+def _starts(subject: Subject) -> list[Setting]:
+    adapter, pruning, candidates = subject.adapter, subject.pruning, subject.candidates()
+    assert pruning.schedule is not None
+    found = [Setting(f"{FULL} (starts {_joined(pruning.schedule.starts)})", pruning, candidates)]
+    for starts in STARTS:
+        try:
+            schedule = solve_schedule(
+                parse_budget(subject.budget), adapter.tokens_per_image, adapter.decoder_layers, starts
+            )
+        except BudgetError:
+            continue  # These layers cannot meet the budget, or are not there.
+        if starts != pruning.schedule.starts:
+            name = f"starts {_joined(starts)}: {_joined(schedule.counts)}"
+            found.append(Setting(name, replace(pruning, schedule=schedule), candidates))
+    return found
+
+
+def _joined(numbers: Sequence[int]) -> str:
+    return "/".join(map(str, numbers))
+
+
+VARIANTS: Mapping[str, Settings] = {
+    "parts": _parts,
+    "rho": _rhos,
+    "layers": _layers,
+    "iterations": _iterations,
+    "raters": _raters,
+    "positions": _positions,
+    "features": _features,
+    "starts": _starts,
+}
+ROUTING = "routing"
+ABLATIONS = (*VARIANTS, ROUTING)
+
+
+def ablate(
+    name: str,
+    evaluator: Evaluator,
+    subject: Subject,
+    samples: Mapping[str, Sequence[Sample]],
+    seed: int,
+    fallback: str = "default",
+) -> tuple[Comparison, str]:
+    """Score what the ablation of a name compares; returns that and the setting to subtract.
+
+    Args:
+        name: one of `ABLATIONS`.
+        evaluator: with all of the subject's layers.
+        subject: what is taken apart.
+        samples: by class.
+        seed: of the bootstrap.
+        fallback: the class that a router falls back to.
+
+    Raises:
+        InputError: there is no such ablation.
+    """
+    if name == ROUTING:
+        return _routing(evaluator, subject, samples, seed, fallback)
+    if name not in VARIANTS:
+        raise InputError(f"there is no ablation {name!r}; choose from {', '.join(ABLATIONS)}")
+    settings = VARIANTS[name](subject)
+    base = next(s.name for s in settings if s.name.startswith(FULL))
+    return compare(evaluator, settings, samples, seed), base
+
+
+def _routing(
+    evaluator: Evaluator,
+    subject: Subject,
+    samples: Mapping[str, Sequence[Sample]],
+    seed: int,
+    fallback: str,
+) -> tuple[Comparison, str]:
+    """Every sample under every class's candidate; what a router that errs would score follows from that.
+
+    Our choice: the mean over all wrong classes in place of draws, so that no seed is involved.
+    """
+    labels = subject.artifact.classes
+    candidates = subject.candidates()
+    settings = [Setting(label, subject.pruning, dict.fromkeys(labels, candidates[label])) for label in labels]
+    treated = compare(evaluator, settings, samples, seed)
+    own = np.array([labels.index(label) for label in treated.labels])
+    right = treated.scores[own, np.arange(len(own))]
+    wrong = (treated.scores.sum(0) - right) / max(len(labels) - 1, 1)
+    rows = {FULL: right}
+    if fallback in labels:
+        rows[f"always {fallback}"] = treated.scores[labels.index(fallback)]
+    rows |= {f"{share:.0%} at random wrong": (1 - share) * right + share * wrong for share in MISROUTED}
+    return replace(treated, settings=tuple(rows), scores=np.stack(list(rows.values()))), FULL

@@ -1,0 +1,94 @@
+"""Settings compared on the same samples: means by class and macro, with intervals, and paired differences."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clasp_calib.artifacts.manifest import MACRO
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
+from clasp_calib.calib.studies.intervals import Interval, bootstrap_weights, interval, macro_interval
+from clasp_calib.common.progress import track
+from clasp_calib.common.samples import Sample
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to answer: which tokens are dropped, and which candidate each class uses."""
+
+    name: str
+    pruning: Pruning
+    candidates: Mapping[str, Candidate]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores ``[settings, samples]`` and what to group them by."""
+
+    settings: tuple[str, ...]
+    scores: NDArray[np.float64]
+    labels: tuple[str, ...]
+    samples: tuple[str, ...]
+    pictures: tuple[str, ...]
+    seed: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that occur, in the order of first occurrence."""
+        return tuple(dict.fromkeys(self.labels))
+
+    def table(self) -> dict[str, dict[str, Interval]]:
+        """Setting -> class or ``macro`` -> mean score with its interval."""
+        return {name: self._intervals(row) for name, row in zip(self.settings, self.scores, strict=True)}
+
+    def difference(self, setting: str, reference: str) -> dict[str, Interval]:
+        """Class or ``macro`` -> paired difference of two settings on the same samples, with its interval."""
+        rows = [self.scores[self.settings.index(name)] for name in (setting, reference)]
+        return self._intervals(rows[0] - rows[1])
+
+    def _intervals(self, scores: NDArray[np.float64]) -> dict[str, Interval]:
+        weights = bootstrap_weights(self.pictures, self.seed)
+        labels = np.array(self.labels)
+        found = {}
+        for label in self.classes:
+            inside = labels == label
+            found[label] = interval(scores[inside], weights[:, inside])
+        groups = np.array([self.classes.index(label) for label in self.labels])
+        return {**found, MACRO: macro_interval(scores, groups, weights)}
+
+
+def _scores(evaluator: Evaluator, sample: Sample, label: str, settings: Sequence[Setting]) -> list[float]:
+    """Score of each setting; settings that prune alike share a forward, and equal candidates a row of it."""
+    found: dict[tuple[Pruning, Candidate], float] = {}
+    for pruning in dict.fromkeys(setting.pruning for setting in settings):
+        candidates = list(dict.fromkeys(s.candidates[label] for s in settings if s.pruning == pruning))
+        scores = evaluator.scores(sample, candidates, pruning).score
+        found |= {(pruning, candidate): score for candidate, score in zip(candidates, scores, strict=True)}
+    return [found[setting.pruning, setting.candidates[label]] for setting in settings]
+
+
+def compare(
+    evaluator: Evaluator, settings: Sequence[Setting], samples: Mapping[str, Sequence[Sample]], seed: int
+) -> Comparison:
+    """Score every setting on every sample.
+
+    Args:
+        evaluator: of the model.
+        settings: what to compare.
+        samples: by class.
+        seed: of the bootstrap.
+    """
+    flat = [(label, sample) for label, of in samples.items() for sample in of]
+    columns = []
+    for label, sample in track(flat, "answering", len(flat)):
+        columns.append(_scores(evaluator, sample, label, settings))
+    return Comparison(
+        tuple(s.name for s in settings),
+        np.array(columns, dtype=np.float64).T,
+        tuple(label for label, _ in flat),
+        tuple(sample.id for _, sample in flat),
+        tuple(str(sample.image) for _, sample in flat),
+        seed,
+    )

@@ -1,0 +1,156 @@
+"""Pruning methods on the same questions: same prompts, same decoding, the live tower, at equal cost."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from clasp_calib.calib.scoring.metrics import EXACT, metric
+from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.calib.studies.answers import Answered, AnswerJournal, Asked
+from clasp_calib.calib.studies.comparison import Comparison
+from clasp_calib.common.hashing import sha256_json
+from clasp_calib.common.progress import progress
+from clasp_calib.common.samples import Sample
+from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.pictures import load_picture
+from clasp_calib.runtime.schedule import layer_flops
+
+UNPRUNED = "unpruned"
+SEEDS = (0, 1, 2, 3, 4)
+"""Of methods with random parts."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One method at one budget.
+
+    ``apply(sample, seed)`` prunes within its context and yields something with ``stats`` (a
+    `clasp_calib.runtime.stats.PruningStats`, or ``None`` where nothing is pruned).
+    """
+
+    method: str
+    budget: str
+    apply: Callable[[Sample, int], AbstractContextManager[Any]] = field(compare=False, repr=False)
+    knobs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Its own settings as the budget solved them."""
+    seeds: tuple[int, ...] = (0,)
+    vision_flops: float | None = None
+    """Of the tower for a picture, where the method changes them."""
+    published: str = ""
+    """What the method's paper counts as its tokens."""
+
+    def asked(self, sample: Sample, seed: int) -> Asked:
+        """What an answer of this entrant is kept under."""
+        return Asked(self.method, self.budget, sha256_json(dict(self.knobs))[:16], seed, sample.id)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What all entrants answered to all samples."""
+
+    entrants: tuple[Entrant, ...]
+    samples: tuple[Sample, ...]
+    answers: Mapping[Asked, Answered] = field(repr=False)
+    seed: int
+
+    @property
+    def budgets(self) -> tuple[str, ...]:
+        """Of the entrants, without the unpruned one's."""
+        return tuple(dict.fromkeys(e.budget for e in self.entrants if e.method != UNPRUNED))
+
+    def at(self, budget: str) -> tuple[Entrant, ...]:
+        """The entrants of a budget, and the unpruned model."""
+        return tuple(e for e in self.entrants if e.budget == budget or e.method == UNPRUNED)
+
+    def comparison(self, budget: str) -> Comparison:
+        """Scores of the entrants of a budget; with several seeds the mean of a sample's scores."""
+        scores = [[np.mean(self._values(e, s, "score")) for s in self.samples] for e in self.at(budget)]
+        return Comparison(
+            tuple(e.method for e in self.at(budget)),
+            np.array(scores, dtype=np.float64),
+            tuple(str(s.label) for s in self.samples),
+            tuple(s.id for s in self.samples),
+            tuple(str(s.image) for s in self.samples),
+            self.seed,
+        )
+
+    def tokens(self, entrant: Entrant) -> tuple[float, float, float]:
+        """Mean, smallest and largest number of visual tokens that a decoder layer worked on."""
+        values = [value for sample in self.samples for value in self._values(entrant, sample, "tokens")]
+        return float(np.mean(values)), min(values), max(values)
+
+    def flops(self, entrant: Entrant) -> float:
+        """Mean FLOPs of the decoder layers in a prefill."""
+        return float(np.mean([value for sample in self.samples for value in self._values(entrant, sample, "flops")]))
+
+    def _values(self, entrant: Entrant, sample: Sample, what: str) -> list[float]:
+        return [getattr(self.answers[entrant.asked(sample, seed)], what) for seed in entrant.seeds]
+
+
+@torch.inference_mode()
+def hold_contest(
+    model: Any,
+    processor: Any,
+    prompter: Prompter,
+    entrants: Sequence[Entrant],
+    samples: Sequence[Sample],
+    journal: AnswerJournal,
+    *,
+    max_new_tokens: int,
+    seed: int,
+) -> Contest:
+    """Let all entrants answer all samples greedily; what the journal holds is not answered again.
+
+    Args:
+        model: in evaluation mode.
+        processor: of the model.
+        prompter: makes prompts of questions.
+        entrants: in the order of the tables; an unpruned one among them.
+        samples: each with a picture, references and a class.
+        journal: where answers are kept.
+        max_new_tokens: longest answer.
+        seed: of the bootstrap.
+    """
+    answers: dict[Asked, Answered] = {}
+    turns = [(sample, entrant, number) for sample in samples for entrant in entrants for number in entrant.seeds]
+    known = {asked: found for s, e, n in turns if (found := journal.get(asked := e.asked(s, n))) is not None}
+    with progress() as bar:
+        task = bar.add_task("answering", total=len(turns), completed=len(known))
+        inputs: tuple[str, Any] = ("", None)
+        for sample, entrant, number in turns:
+            asked = entrant.asked(sample, number)
+            if asked not in known:
+                if inputs[0] != sample.id:
+                    inputs = (sample.id, encoded(model, processor, prompter, sample))
+                with entrant.apply(sample, number) as run:
+                    known[asked] = _answer(model, prompter, sample, inputs[1], run, max_new_tokens)
+                journal.add(asked, known[asked])
+                bar.advance(task)
+            answers[asked] = known[asked]
+    return Contest(tuple(entrants), tuple(samples), answers, seed)
+
+
+def encoded(model: Any, processor: Any, prompter: Prompter, sample: Sample) -> Any:
+    """Arguments of ``generate`` for a sample."""
+    assert sample.image is not None
+    picture = load_picture(sample.image)
+    inputs = processor(images=picture, text=prompter.text(sample.question), return_tensors="pt")
+    return inputs.to(model.device, model.dtype)
+
+
+def _answer(model: Any, prompter: Prompter, sample: Sample, inputs: Any, run: Any, max_new_tokens: int) -> Answered:
+    output = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
+    (text,) = prompter.decode(output[:, inputs["input_ids"].shape[1] :])
+    adapter, config = adapter_for(model), model.config.get_text_config()
+    ids = torch.tensor(list(adapter.visual_token_ids.values()), device=inputs["input_ids"].device)
+    visual = int(torch.isin(inputs["input_ids"], ids).sum())
+    stats = None if run is None else run.stats
+    layers = (visual,) * adapter.decoder_layers if stats is None else stats.tokens[0]
+    beside = inputs["input_ids"].shape[1] - visual
+    flops = sum(layer_flops(n + beside, config.hidden_size, config.intermediate_size) for n in layers)
+    score = metric(sample.metric or EXACT)(text, sample.answers)
+    return Answered(text, score, sum(layers) / len(layers), float(flops))

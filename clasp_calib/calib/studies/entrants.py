@@ -1,0 +1,148 @@
+"""Who takes part in a contest: the unpruned model, our default and calibrated settings, and the peers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.baselines.method import DEFAULT as AS_IT_IS
+from clasp_calib.baselines.method import Method
+from clasp_calib.baselines.registry import method
+from clasp_calib.baselines.solving import ImageDependent
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.studies.answers import SolvedKnobs
+from clasp_calib.calib.studies.comparison import Setting
+from clasp_calib.calib.studies.contest import SEEDS, UNPRUNED, Entrant
+from clasp_calib.calib.studies.evaluation import DEFAULT, calibrated_setting
+from clasp_calib.calib.studies.timing import applied
+from clasp_calib.common.errors import BudgetError, ModelError
+from clasp_calib.common.hashing import sha256_json
+from clasp_calib.common.progress import track
+from clasp_calib.common.samples import Sample
+from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A method that does not take part at a budget, and why."""
+
+    method: str
+    budget: str
+    reason: str
+
+
+def entrants_for(
+    model: Any,
+    artifact: Artifact,
+    budgets: Sequence[str],
+    names: Sequence[str],
+    images: Sequence[Mapping[str, Any]],
+    solved: SolvedKnobs,
+) -> tuple[list[Entrant], list[Refusal]]:
+    """All entrants, ours first.
+
+    Args:
+        model: the model that the artifact was made for.
+        artifact: our calibration; it must hold the budgets.
+        budgets: equal cost for all.
+        names: of peers.
+        images: arguments of ``generate``, of another split than that of the contest, on which knobs are solved whose
+            number of tokens depends on the image.
+        solved: where those are kept.
+
+    Raises:
+        ArtifactError: the artifact lacks a budget.
+        InputError: there is no such peer.
+    """
+    entrants, refusals = [Entrant(UNPRUNED, "100%", _nothing)], []
+    for budget in budgets:
+        calibrated = calibrated_setting(model, artifact, budget)
+        default = replace(calibrated, name=DEFAULT, candidates=dict.fromkeys(artifact.classes, _own(model)))
+        entrants += [_ours(model, setting, budget) for setting in (calibrated, default)]
+        for name in track(names, f"solving knobs for {budget}", len(names)):
+            try:
+                entrants.append(_peer(model, method(name), budget, images, solved))
+            except (BudgetError, ModelError) as error:
+                refusals.append(Refusal(name, budget, str(error)))
+    return entrants, refusals
+
+
+def _nothing(sample: Sample, seed: int) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def _own(model: Any) -> Candidate:
+    adapter = adapter_for(model)
+    return Candidate(DEFAULT, tuple(float(i == adapter.own_layer) for i in range(adapter.vision_layers + 1)), 1.0)
+
+
+def _ours(model: Any, setting: Setting, budget: str) -> Entrant:
+    pruning = setting.pruning
+    assert isinstance(pruning.schedule, Schedule)
+    knobs: dict[str, Any] = {
+        "starts": pruning.schedule.starts,
+        "counts": pruning.schedule.counts,
+        **{name: getattr(pruning, name) for name in ("raters", "positions", "features", "iterations")},
+        "rho": {label: candidate.rho for label, candidate in setting.candidates.items()},
+        "alpha": {label: candidate.alpha for label, candidate in setting.candidates.items()},
+    }
+    return Entrant(
+        setting.name,
+        budget,
+        lambda sample, seed: applied(model, setting, sample),
+        knobs,
+        published="mean over layers",
+    )
+
+
+def _peer(model: Any, plain: Method, budget: str, images: Sequence[Mapping[str, Any]], kept: SolvedKnobs) -> Entrant:
+    knobs: dict[str, Any] = {}
+    solved: Method
+    adapter = plain.adapter_for(model)
+    if isinstance(plain, ImageDependent):
+        known = kept.get(plain.name, budget)
+        if known is None:
+            known = _solved_on(plain, model, images, budget)
+            kept.add(plain.name, budget, known)
+        if "refused" in known:
+            raise BudgetError(known["refused"])
+        solved, knobs["solved on"] = replace(plain, **known["knobs"]), known["on"]
+    else:
+        solved = plain.with_budget(adapter, plain.wanted(adapter, budget))
+    knobs |= {f.name: getattr(solved, f.name) for f in fields(solved)}
+    with solved(model, native=AS_IT_IS) as run:
+        vision = run.vision_flops()
+    return Entrant(
+        plain.name,
+        budget,
+        _applying(model, solved),
+        {name: value for name, value in knobs.items() if name != "seed"},
+        SEEDS if "seed" in knobs else SEEDS[:1],
+        vision,
+        plain.semantics,
+    )
+
+
+def _solved_on(plain: ImageDependent, model: Any, images: Sequence[Mapping[str, Any]], budget: str) -> dict[str, Any]:
+    """The knobs that change and what they were solved on, or why there are none."""
+    try:
+        found, spread = plain.calibrated(model, images, budget)
+    except BudgetError as error:
+        return {"refused": str(error)}
+    changed = {f.name for f in fields(found) if getattr(found, f.name) != getattr(plain, f.name)}
+    return {"on": str(spread), "knobs": {name: getattr(found, name) for name in sorted(changed)}}
+
+
+def _applying(model: Any, solved: Method) -> Callable[[Sample, int], AbstractContextManager[Any]]:
+    seeded = "seed" in {f.name for f in fields(solved)}
+
+    def apply(sample: Sample, seed: int) -> AbstractContextManager[Any]:
+        # Each sample its own: the same tokens of every picture would be one draw rather than many.
+        own = int(sha256_json([seed, sample.id])[:15], 16)
+        one: Any = replace(solved, **{"seed": own}) if seeded else solved
+        context: AbstractContextManager[Any] = one(model, native=AS_IT_IS)
+        return context
+
+    return apply

@@ -1,0 +1,228 @@
+"""An artifact against no pruning, default and random pruning, and other ways to choose, at each of its budgets."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.artifacts.evidence import SampleScore, with_scores
+from clasp_calib.artifacts.files import check_fits
+from clasp_calib.artifacts.manifest import CALIBRATED, Measured, Score
+from clasp_calib.baselines.random_pruning import RandomPruning
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
+from clasp_calib.calib.scoring.feature_sources import open_source
+from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.calib.studies.comparison import Comparison, Setting, compare
+from clasp_calib.calib.studies.corpus import corpus_intervals
+from clasp_calib.calib.studies.intervals import Interval
+from clasp_calib.calib.studies.timing import seconds_per_answer
+from clasp_calib.common.hashing import sha256_json
+from clasp_calib.common.samples import CLASSES, Sample
+from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.schedule import Schedule
+from clasp_calib.runtime.selection import Selector
+
+UNPRUNED, DEFAULT, RANDOM, PAPER = "unpruned", "default", "random", "paper rho"
+SETTINGS = (UNPRUNED, DEFAULT, RANDOM, CALIBRATED)
+"""Compared and timed always."""
+PAPER_RHO = dict(zip(CLASSES, (0.8, 0.4, 0.7, 0.7, 0.7, 0.6, 0.8, 0.2, 0.9), strict=True))
+"""The paper's ratios, its Table 6; the mixtures that go with them are not known, so the model's own layer stands in."""
+
+
+@dataclass(frozen=True)
+class BudgetResult:
+    """What was measured at one budget."""
+
+    budget: str
+    schedule: Schedule
+    scores: Mapping[str, Mapping[str, Interval]]
+    """Setting -> class or ``macro`` -> mean score."""
+    gain: Mapping[str, Interval]
+    """Class or ``macro`` -> calibrated minus default, paired."""
+    seconds: Mapping[str, float]
+    """Setting -> median seconds of one answer; empty if nothing was timed."""
+    answers: Sequence[SampleScore] = ()
+    """What every setting scored on every sample."""
+    corpus: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    """Setting -> corpus metric -> value, of the samples whose metric has such."""
+
+    @property
+    def title(self) -> str:
+        """One line that says what the budget means."""
+        counts, of = " / ".join(map(str, self.schedule.counts)), self.schedule.tokens
+        return (
+            f"budget {self.budget}: {counts} of {of} visual tokens, {self.schedule.mean_tokens:.1f} a layer on average"
+        )
+
+    def tokens(self, setting: str) -> float:
+        """Mean visual tokens that a decoder layer works on."""
+        return float(self.schedule.tokens) if setting == UNPRUNED else self.schedule.mean_tokens
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured at all budgets."""
+
+    budgets: tuple[BudgetResult, ...]
+
+    def recorded_in(self, artifact: Artifact, measured: Measured) -> Artifact:
+        """The artifact with these results (scores only: durations would change its bytes), and what they are of."""
+        results = {result.budget: {"results": _scores(result), "measured": measured} for result in self.budgets}
+        entries = tuple(e.model_copy(update=results.get(e.name, {})) for e in artifact.manifest.budgets)
+        artifact = artifact.with_manifest(artifact.manifest.model_copy(update={"budgets": entries}))
+        return with_scores(artifact, [row for result in self.budgets for row in result.answers])
+
+    def agrees_with(self, artifact: Artifact) -> bool:
+        """Whether the artifact records the very same results for these budgets."""
+        return all(artifact.entry(r.budget).results == _scores(r) for r in self.budgets)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All numbers, for JSON."""
+        return {
+            "budgets": [
+                {
+                    "budget": result.budget,
+                    "counts": result.schedule.counts,
+                    "mean_tokens": result.schedule.mean_tokens,
+                    "scores": {s: {c: vars(i) for c, i in of.items()} for s, of in result.scores.items()},
+                    "gain": {c: vars(i) for c, i in result.gain.items()},
+                    "seconds": dict(result.seconds),
+                    "corpus": {s: {name: vars(i) for name, i in of.items()} for s, of in result.corpus.items()},
+                }
+                for result in self.budgets
+            ]
+        }
+
+
+def evaluate_artifact(
+    model: Any,
+    processor: Any,
+    artifact: Artifact,
+    budgets: Sequence[str],
+    samples: Mapping[str, Sequence[Sample]],
+    cache: Path | None,
+    seed: int,
+    timed: int,
+) -> Evaluation:
+    """Score and time all settings.
+
+    Args:
+        model: the model that the artifact was made for.
+        processor: its processor.
+        artifact: what to evaluate.
+        budgets: which of its budgets.
+        samples: by class.
+        cache: feature cache that holds the samples' pictures; None runs the vision tower instead.
+        seed: of random pruning and of the bootstrap.
+        timed: how many answers to time for each setting, of all classes in turn.
+
+    Raises:
+        ArtifactError: the artifact is of another model.
+        CacheError: a picture or a layer is not cached.
+    """
+    check_fits(artifact, model.config)
+    adapter = adapter_for(model)
+    in_turns = [sample for row in zip_longest(*samples.values()) for sample in row if sample is not None]
+    prompter = Prompter(processor, adapter.tokens_per_image, artifact.manifest.prompt)
+    evaluator = evaluator_for(model, processor, artifact, in_turns, cache)
+    own = tuple(float(layer == adapter.own_layer) for layer in range(adapter.vision_layers + 1))
+    default = dict.fromkeys(artifact.classes, Candidate(DEFAULT, own, 1.0))
+    unpruned = compare(evaluator, [Setting(UNPRUNED, Pruning(None), default)], samples, seed)
+    results = []
+    for name in budgets:
+        calibrated = calibrated_setting(model, artifact, name)
+        pruning, schedule = calibrated.pruning, calibrated.pruning.schedule
+        assert isinstance(schedule, Schedule)
+        at_random = Pruning(schedule, artifact.raters, artifact.positions, selector_for=random_for(seed))
+        settings = [
+            Setting(DEFAULT, pruning, default),
+            Setting(RANDOM, at_random, default),
+            calibrated,
+        ]
+        others = [Setting(kind, pruning, of) for kind, of in _others(artifact, name, own).items()]
+        compared = _beside(unpruned, compare(evaluator, [*settings, *others], samples, seed))
+        everything = [Setting(UNPRUNED, Pruning(None), default), *settings]
+        seconds = seconds_per_answer(model, processor, prompter, everything, in_turns[:timed]) if timed else {}
+        gain = compared.difference(CALIBRATED, DEFAULT)
+        answers = tuple(_answers(name, compared))
+        flat = [sample for of in samples.values() for sample in of]
+        corpus = {
+            s: corpus_intervals(row, flat, seed) for s, row in zip(compared.settings, compared.scores, strict=True)
+        }
+        results.append(BudgetResult(name, schedule, compared.table(), gain, seconds, answers, corpus))
+    return Evaluation(tuple(results))
+
+
+def _others(artifact: Artifact, budget: str, own: tuple[float, ...]) -> dict[str, dict[str, Candidate]]:
+    """Settings that nobody serves, to judge the calibrated one by: name -> class -> candidate."""
+    found = {}
+    if set(artifact.classes) <= PAPER_RHO.keys():
+        found[PAPER] = {label: Candidate(PAPER, own, PAPER_RHO[label]) for label in artifact.classes}
+    for name, of in artifact.entry(budget).alternatives.items():
+        found[name] = {}
+        for label, one in of.items():
+            weights = dict(zip(one.layers, one.weights, strict=True))
+            alpha = tuple(weights.get(layer, 0.0) for layer in range(len(own)))
+            found[name][label] = Candidate(name, alpha, one.rho)
+    return found
+
+
+def evaluator_for(
+    model: Any, processor: Any, artifact: Artifact, samples: Sequence[Sample], cache: Path | None
+) -> Evaluator:
+    """An evaluator with everything that the artifact's settings need for these samples.
+
+    Raises:
+        CacheError: a picture or a layer is not cached.
+    """
+    adapter = adapter_for(model)
+    used = {layer for layer in range(adapter.vision_layers + 1) if artifact.alphas[..., layer].any()}
+    for entry in artifact.manifest.budgets:
+        used |= {layer for of in entry.alternatives.values() for one in of.values() for layer in one.layers}
+    features = open_source(cache, model, processor).at(tuple(sorted({*used, adapter.own_layer})))
+    features.check(list(samples))
+    prompter = Prompter(processor, adapter.tokens_per_image, artifact.manifest.prompt)
+    return Evaluator(model, prompter, features, artifact.manifest.decoding.max_new_tokens)
+
+
+def calibrated_setting(model: Any, artifact: Artifact, budget: str) -> Setting:
+    """What the artifact prescribes at one of its budgets."""
+    adapter = adapter_for(model)
+    schedule = Schedule(adapter.tokens_per_image, adapter.decoder_layers, artifact.starts, artifact.counts(budget))
+    candidates = {
+        label: Candidate(CALIBRATED, artifact.alpha(budget, label), artifact.rho(budget, label))
+        for label in artifact.classes
+    }
+    pruning = Pruning(schedule, artifact.raters, artifact.positions, artifact.features, artifact.iterations)
+    return Setting(CALIBRATED, pruning, candidates)
+
+
+def random_for(seed: int) -> Callable[[Sample], Selector]:
+    """Random pruning whose choice depends on the seed and the sample alone, not on what was scored before."""
+
+    def selector(sample: Sample) -> Selector:
+        return RandomPruning(int(sha256_json([seed, sample.id])[:15], 16))
+
+    return selector
+
+
+def _beside(first: Comparison, second: Comparison) -> Comparison:
+    import numpy as np
+
+    scores = np.concatenate([first.scores, second.scores])
+    return replace(first, settings=first.settings + second.settings, scores=scores)
+
+
+def _scores(result: BudgetResult) -> dict[str, dict[str, Score]]:
+    return {setting: {label: Score(**vars(i)) for label, i in of.items()} for setting, of in result.scores.items()}
+
+
+def _answers(budget: str, compared: Comparison) -> Iterator[SampleScore]:
+    numbers = {picture: number for number, picture in enumerate(dict.fromkeys(compared.pictures))}
+    rows = zip(compared.labels, compared.samples, compared.pictures, compared.scores.T, strict=True)
+    for label, sample, picture, scores in rows:
+        for setting, score in zip(compared.settings, scores, strict=True):
+            yield SampleScore(budget, setting, label, sample, numbers[picture], float(score))

@@ -1,0 +1,79 @@
+"""An artifact's recorded scores measured again, on some of the samples that it was evaluated on."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.artifacts.evidence import SampleScore, sample_scores
+from clasp_calib.artifacts.files import check_fits
+from clasp_calib.artifacts.manifest import CALIBRATED
+from clasp_calib.calib.studies.evaluation import calibrated_setting, evaluator_for
+from clasp_calib.common.errors import ArtifactError, InputError
+from clasp_calib.common.progress import track
+from clasp_calib.common.samples import Sample
+
+
+@dataclass(frozen=True)
+class Rechecked:
+    """One recorded score beside the one that was measured now."""
+
+    recorded: SampleScore
+    measured: float
+
+    @property
+    def same(self) -> bool:
+        """Whether they agree."""
+        return self.recorded.score == self.measured
+
+
+def recheck(
+    model: Any,
+    processor: Any,
+    artifact: Artifact,
+    samples: Sequence[Sample],
+    cache: Path,
+    count: int,
+    seed: int,
+) -> list[Rechecked]:
+    """Measure ``count`` of the recorded scores of the calibrated setting again, over all budgets.
+
+    On the same kind of machine in the same dtype all should agree; elsewhere rounding may flip an answer whose two
+    best tokens are nearly equally likely.
+
+    Args:
+        model: the model that the artifact was made for.
+        processor: its processor.
+        artifact: with the scores of an evaluation.
+        samples: the samples that it was evaluated on.
+        cache: feature cache that holds their pictures.
+        count: how many; all if there are fewer.
+        seed: of the choice.
+
+    Raises:
+        ArtifactError: the artifact is of another model, or records no scores.
+        InputError: a sample that it records is not among these.
+        CacheError: a picture or a layer is not cached.
+    """
+    check_fits(artifact, model.config)
+    recorded = [row for row in sample_scores(artifact) if row.setting == CALIBRATED]
+    if not recorded:
+        raise ArtifactError("the artifact records no scores to check; run `clasp-calib evaluate` on its test split")
+    chosen = random.Random(seed).sample(recorded, min(count, len(recorded)))
+    by_id = {sample.id: sample for sample in samples}
+    missing = [row.sample for row in chosen if row.sample not in by_id]
+    if missing:
+        raise InputError(
+            f"the artifact was evaluated on the sample {missing[0]!r}, which is not in the table; "
+            "give the table that it was evaluated on with --samples"
+        )
+    evaluator = evaluator_for(model, processor, artifact, [by_id[row.sample] for row in chosen], cache)
+    settings = {budget: calibrated_setting(model, artifact, budget) for budget in artifact.budgets}
+    found = []
+    for row in track(chosen, "answering", len(chosen)):
+        setting = settings[row.budget]
+        (score,) = evaluator.scores(by_id[row.sample], [setting.candidates[row.label]], setting.pruning).score
+        found.append(Rechecked(row, score))
+    return found

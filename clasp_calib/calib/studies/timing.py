@@ -1,0 +1,58 @@
+"""Seconds for one answer from the picture on: vision tower, prefill, decoding."""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from statistics import median
+from typing import Any
+
+import torch
+
+from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.calib.studies.comparison import Setting
+from clasp_calib.common.samples import Sample
+from clasp_calib.runtime.pictures import load_picture
+from clasp_calib.runtime.pruner import prune
+
+
+@torch.inference_mode()
+def seconds_per_answer(
+    model: Any, processor: Any, prompter: Prompter, settings: Sequence[Setting], samples: Sequence[Sample]
+) -> dict[str, float]:
+    """Median wall seconds of ``generate`` at batch 1, picture preprocessing not counted.
+
+    Settings take turns on every sample, so that a drift of the machine's speed hits all alike; the first sample only
+    warms up.
+    """
+    times: Mapping[str, list[float]] = {setting.name: [] for setting in settings}
+    for number, sample in enumerate([*samples[:1], *samples]):
+        if sample.image is None:
+            continue
+        picture = load_picture(sample.image)
+        inputs = processor(images=picture, text=prompter.text(sample.question), return_tensors="pt")
+        inputs = inputs.to(model.device, model.dtype)
+        for setting in settings:
+            begun = time.perf_counter()
+            with applied(model, setting, sample):
+                model.generate(**inputs, do_sample=False, max_new_tokens=8)
+            if number:
+                times[setting.name].append(time.perf_counter() - begun)
+    return {name: median(values) for name, values in times.items() if values}
+
+
+def applied(model: Any, setting: Setting, sample: Sample) -> AbstractContextManager[Any]:
+    """Prune the live model as a setting says for the sample's class; yields a `Pruner`, or ``None`` if it keeps all."""
+    pruning, candidate = setting.pruning, setting.candidates[str(sample.label)]
+    if pruning.schedule is None:
+        return nullcontext()
+    return prune(
+        model,
+        schedule=pruning.schedule,
+        rho=candidate.rho,
+        alpha_BL=torch.tensor([candidate.alpha]),
+        selector=pruning.selector_for(sample) if pruning.selector_for else None,
+        raters=pruning.raters,
+        positions=pruning.positions,
+        features=pruning.features,
+        iterations=pruning.iterations,
+    )

@@ -1,0 +1,303 @@
+"""``clasp-calib artifact``: look at, verify, compare and pass on calibrated artifacts."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clasp_calib.commands.models import load
+from clasp_calib.commands.options import (
+    DEFAULT_RUN,
+    CacheOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    RunOption,
+    SamplesOption,
+    SeedOption,
+)
+from clasp_calib.commands.output import emit, say, show
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.artifacts.difference import ClassChange, Difference, ScoreChange
+
+app = typer.Typer(no_args_is_help=True, help="Look at, verify, compare and pass on calibrated artifacts.")
+DirectoryArgument = Annotated[
+    Path | None, typer.Argument(help="Artifact directory; default: artifact/ of the run.", show_default=False)
+]
+NOT_AS_RECORDED = 1
+
+
+@app.callback()
+def artifact() -> None:
+    """Look at, verify, compare and pass on calibrated artifacts."""
+
+
+@app.command("show")
+def show_artifact(
+    directory: DirectoryArgument = None, run: RunOption = DEFAULT_RUN, as_json: JsonOption = False
+) -> None:
+    """Verify an artifact and print what it says.
+
+    Example: clasp-calib artifact show --run my-run
+    """
+    from clasp_calib.artifacts.card import mixture, told_router
+    from clasp_calib.artifacts.hub import open_artifact
+
+    known = open_artifact(directory or RunDirectory(run).artifact)
+    manifest = known.manifest
+    if as_json:
+        emit({**manifest.model_dump(mode="json"), "numbers": _numbers(known)})
+        return
+    say(f"{manifest.name} {manifest.version}, format {manifest.format}, id {(manifest.id or '')[:16]}")
+    visual = manifest.shape.tokens_per_image or "a varying number of"
+    say(
+        f"for {manifest.model}: {manifest.shape.architecture}, {manifest.shape.text_layers} decoder layers, "
+        f"{visual} visual tokens, fingerprint {manifest.fingerprint[:16]}"
+    )
+    say(f"router: {told_router(known.router)}")
+    for entry in manifest.budgets:
+        calibrated = entry.results.get("calibrated", {})
+        show(
+            f"budget {entry.name}: {' / '.join(map(str, entry.counts))} entering layers "
+            f"{' / '.join(map(str, manifest.starts))}, {entry.mean_tokens:.1f} a layer on average",
+            ["class", "mixture of vision layers", "rho", "test score"],
+            [
+                [
+                    label,
+                    mixture(known.alpha(entry.name, label)),
+                    f"{known.rho(entry.name, label):g}",
+                    f"{calibrated[label].mean:.1%}" if label in calibrated else "-",
+                ]
+                for label in known.classes
+            ],
+        )
+
+
+@app.command()
+def verify(
+    directory: DirectoryArgument = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model directory, Hub id or 'reference': check that the artifact fits it.")
+    ] = None,
+    recheck: Annotated[
+        int, typer.Option(min=0, help="Measure N recorded scores again; needs --model, the samples and the cache.")
+    ] = 0,
+    run: RunOption = DEFAULT_RUN,
+    samples: SamplesOption = None,
+    cache: CacheOption = None,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = "float32",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Check hashes, format and numbers of an artifact; with --model that it fits, with --recheck that it is true.
+
+    Exit code 1 if a score that is measured again differs from the recorded one.
+
+    Example: clasp-calib artifact verify --run my-run
+    """
+    from clasp_calib.artifacts.files import check_fits, read_artifact, verify_files
+    from clasp_calib.artifacts.hub import locate_artifact
+
+    if recheck and model is None:
+        raise InputError("--recheck answers questions with the model; give it with --model")
+    place = locate_artifact(directory or RunDirectory(run).artifact)
+    files = verify_files(place)
+    known = read_artifact(place)
+    result: dict[str, Any] = {"artifact": place, "id": known.manifest.id, "files": files}
+    lines = [[name, "as the manifest says", f"{size:,} bytes"] for name, size in files.items()]
+    if model is not None:
+        loaded, processor = load(model, device, dtype)
+        check_fits(known, loaded.config)
+        result["fits"] = model
+        lines.append(["model", "has the artifact's shape", known.manifest.fingerprint[:16]])
+    differing = 0
+    if recheck:
+        from clasp_calib.calib.dataset import load_samples
+        from clasp_calib.calib.studies.recheck import recheck as measure
+
+        table = load_samples(samples or RunDirectory(run).labels, known.classes)
+        again = measure(loaded, processor, known, table, cache or RunDirectory(run).cache, recheck, seed)
+        differing = sum(not one.same for one in again)
+        result["recheck"] = {
+            "checked": len(again),
+            "differing": [{**vars(one.recorded), "measured": one.measured} for one in again if not one.same],
+        }
+        lines.append(["scores", f"{len(again) - differing} of {len(again)} as recorded", ""])
+    if as_json:
+        emit(result)
+    else:
+        show(f"{place}: {known.manifest.name} {known.manifest.version}", ["what", "", ""], lines)
+    if differing:
+        raise typer.Exit(NOT_AS_RECORDED)
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(help="Artifact directory or org/name@version.")],
+    second: Annotated[Path, typer.Argument(help="Artifact directory or org/name@version.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say what changed from one artifact to another: settings, and for each class its mixture, rho and score.
+
+    Example: clasp-calib artifact diff served my-run/artifact
+    """
+    from dataclasses import asdict
+
+    from clasp_calib.artifacts.difference import difference
+    from clasp_calib.artifacts.hub import open_artifact
+
+    found = difference(open_artifact(first), open_artifact(second))
+    if as_json:
+        emit(asdict(found))
+        return
+    lines = [*_told(found), *(_change(change) for change in found.changes if change.changed or change.gain)]
+    for line in lines or ["nothing changed"]:
+        say(line)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="A new directory, or a file that ends in .json for the numbers alone.")],
+    budget: Annotated[list[str] | None, typer.Option("--budget", help="Default: all budgets; repeatable.")] = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--artifact", help="Artifact directory or org/name@version; default: artifact/ of the run."),
+    ] = None,
+    run: RunOption = DEFAULT_RUN,
+    as_json: JsonOption = False,
+) -> None:
+    """Write what a server needs: the chosen budgets without their study, or plain JSON for other languages.
+
+    Example: clasp-calib artifact export served --run my-run
+    """
+    import json
+
+    from clasp_calib.artifacts.files import write_artifact
+    from clasp_calib.artifacts.hub import open_artifact
+
+    known = open_artifact(directory or RunDirectory(run).artifact)
+    chosen = known.only(budget or known.budgets)
+    if out.suffix == ".json":
+        try:
+            out.write_text(json.dumps(_plain(chosen), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write {out} ({error}); give another place") from error
+    else:
+        chosen = write_artifact(chosen, out)
+    if as_json:
+        emit({"out": out, "budgets": chosen.budgets})
+        return
+    say(f"{', '.join(chosen.budgets)} written to {out}")
+
+
+@app.command("set-router")
+def set_router(
+    directory: DirectoryArgument = None,
+    router: Annotated[
+        Path | None, typer.Option(help="A router file; default: router.safetensors of the run.", show_default=False)
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the artifact's router out instead.")] = False,
+    run: RunOption = DEFAULT_RUN,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a router into an artifact, or take it out: what names the class of a question where nobody says it.
+
+    Example: clasp-calib artifact set-router --run my-run
+    """
+    from clasp_calib.artifacts.card import told_router
+    from clasp_calib.artifacts.files import read_artifact, write_artifact
+    from clasp_calib.router_labeling.router_file import load_router
+
+    if remove and router is not None:
+        raise InputError("--remove takes the router out and --router puts one in; give one of them")
+    place = directory or RunDirectory(run).artifact
+    known = read_artifact(place)
+    chosen = None if remove else load_router(router or RunDirectory(run).router)
+    written = write_artifact(known.with_router(chosen), place)
+    if as_json:
+        entry = written.manifest.router
+        emit({"artifact": place, "router": entry and entry.model_dump(), "id": written.manifest.id})
+        return
+    say(f"router of {place}: {told_router(written.router)}")
+
+
+@app.command()
+def bump(
+    directory: DirectoryArgument = None,
+    version: Annotated[
+        str, typer.Option("--version", help="major, minor or patch, or a version such as 1.2.0.")
+    ] = "patch",
+    run: RunOption = DEFAULT_RUN,
+    as_json: JsonOption = False,
+) -> None:
+    """Raise an artifact's version; patch: measured anew, minor: other numbers, major: another use.
+
+    Example: clasp-calib artifact bump --run my-run --version minor
+    """
+    from clasp_calib.artifacts.files import read_artifact, write_artifact
+    from clasp_calib.artifacts.versions import raised
+
+    place = directory or RunDirectory(run).artifact
+    known = read_artifact(place)
+    before = known.manifest.version
+    after = raised(before, version)
+    written = write_artifact(known.with_manifest(known.manifest.model_copy(update={"version": after})), place)
+    if as_json:
+        emit({"artifact": place, "before": before, "version": after, "id": written.manifest.id})
+        return
+    say(f"{written.manifest.name} {before} -> {after}")
+
+
+def _numbers(known: "Artifact") -> dict[str, dict[str, dict[str, Any]]]:
+    return {
+        name: {label: {"alpha": known.alpha(name, label), "rho": known.rho(name, label)} for label in known.classes}
+        for name in known.budgets
+    }
+
+
+def _plain(known: "Artifact") -> dict[str, Any]:
+    manifest = known.manifest
+    kept = ("name", "version", "model", "fingerprint", "starts", "raters", "positions", "features", "iterations")
+    return {
+        **manifest.model_dump(mode="json", include={*kept, "prompt", "decoding"}),
+        "budgets": {
+            name: {"counts": known.counts(name), "classes": numbers} for name, numbers in _numbers(known).items()
+        },
+    }
+
+
+def _told(found: "Difference") -> list[str]:
+    return [
+        *(f"{name}: {before} -> {after}" for name, (before, after) in found.settings.items()),
+        *([f"router: {found.router[0]} -> {found.router[1]}"] if found.router else []),
+        *(f"budget {name}: only in the first" for name in found.removed),
+        *(f"budget {name}: only in the second" for name in found.added),
+        *(
+            f"budget {name}: {' / '.join(map(str, before))} -> {' / '.join(map(str, after))} tokens"
+            for name, (before, after) in found.counts.items()
+        ),
+    ]
+
+
+def _change(change: "ClassChange") -> str:
+    parts = []
+    before, after = change.prototype
+    if before != after:
+        parts.append(f"prototype {before} -> {after}")
+    if change.alpha_distance:
+        parts.append(f"{change.alpha_distance:.0%} of the mixture moved")
+    if change.rho[0] != change.rho[1]:
+        parts.append(f"rho {change.rho[0]:g} -> {change.rho[1]:g}")
+    if change.gain:
+        parts.append(_points(change.gain))
+    return f"budget {change.budget}, {change.label}: {', '.join(parts)}"
+
+
+def _points(gain: "ScoreChange") -> str:
+    pairing = "" if gain.paired else " (not the same samples)"
+    return f"{100 * gain.mean:+.1f} +- {100 * gain.half_width:.1f} points{pairing}"

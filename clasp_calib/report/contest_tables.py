@@ -1,0 +1,158 @@
+"""A contest of pruning methods as Markdown tables, as JSON, and as one picture of score against cost."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from clasp_calib.artifacts.manifest import CALIBRATED, MACRO
+from clasp_calib.calib.studies.contest import UNPRUNED, Contest, Entrant
+from clasp_calib.calib.studies.costs import PrefillCost
+from clasp_calib.calib.studies.entrants import Refusal
+from clasp_calib.report.tables import points, score, table
+
+Costs = Mapping[tuple[str, str], PrefillCost]
+"""By method and budget."""
+HEADER = ["method", "score", "retained", f"minus {CALIBRATED}", "tokens a layer", "decoder GFLOPs", "tower GFLOPs"]
+TIMED = ["prefill ms", "peak MiB"]
+LONG = 12
+"""More values than this in one knob are not printed; they are in the JSON."""
+
+
+def contest_rows(contest: Contest, budget: str, costs: Costs, digits: int = 1) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a budget, the best first within the pruned.
+
+    Args:
+        contest: what was answered.
+        budget: one of its budgets.
+        costs: as measured, or empty.
+        digits: decimals of scores and differences.
+    """
+    compared = contest.comparison(budget)
+    scores = {name: of[MACRO] for name, of in compared.table().items()}
+    body = []
+    for entrant in sorted(contest.at(budget), key=lambda e: (e.method != UNPRUNED, -scores[e.method].mean)):
+        mean, least, most = contest.tokens(entrant)
+        macro = scores[entrant.method]
+        same = entrant.method == CALIBRATED
+        row = [
+            entrant.method,
+            score(macro, digits),
+            f"{100 * macro.mean / scores[UNPRUNED].mean:.1f} %" if scores[UNPRUNED].mean else "",
+            "" if same else points(compared.difference(entrant.method, CALIBRATED)[MACRO], digits),
+            f"{mean:.1f}" if most - least < 0.5 else f"{mean:.1f} ({least:.0f} to {most:.0f})",
+            f"{contest.flops(entrant) / 1e9:.3g}",
+            "" if entrant.vision_flops is None else f"{entrant.vision_flops / 1e9:.3g}",
+        ]
+        if costs:
+            cost = costs[entrant.method, entrant.budget]
+            row += [f"{1000 * cost.seconds:.0f}", f"{cost.peak_bytes / 2**20:.1f}"]
+        body.append(row)
+    return [*HEADER, *(TIMED if costs else [])], body
+
+
+def class_rows(contest: Contest, budget: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: the mean score of every class, in percent, marked where it differs from ours for sure."""
+    compared = contest.comparison(budget)
+    body = []
+    for name, of in compared.table().items():
+        lead = compared.difference(name, CALIBRATED)
+        marks = {c: " +" if lead[c].low > 0 else " -" if lead[c].high < 0 else "" for c in of}
+        body.append([name, *(f"{100 * of[c].mean:.1f}{marks[c]}" for c in compared.classes)])
+    return ["method", *compared.classes], body
+
+
+def contest_markdown(contest: Contest, costs: Costs, refusals: Sequence[Refusal]) -> str:
+    """All budgets as Markdown."""
+    parts = []
+    for budget in contest.budgets:
+        parts += [f"### budget {budget}", table(*contest_rows(contest, budget, costs))]
+        parts += [
+            f"By class; + and - mark a paired difference to {CALIBRATED} whose interval leaves out 0:",
+            table(*class_rows(contest, budget)),
+        ]
+        named = [[e.method, e.published, settings(e)] for e in contest.at(budget) if e.method != UNPRUNED]
+        parts += ["Settings that the budget came to:", table(["method", "its own tokens are", "settings"], named)]
+        gone = [[r.method, r.reason] for r in refusals if r.budget == budget]
+        if gone:
+            parts += ["Not at this budget:", table(["method", "why"], gone)]
+    return "\n\n".join(parts) + "\n"
+
+
+def settings(entrant: Entrant) -> str:
+    """The knobs in one line, without those too long for it."""
+    return ", ".join(f"{name} {_short(value)}" for name, value in entrant.knobs.items() if _brief(value))
+
+
+def _brief(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(not isinstance(v, Sequence) for v in value.values())
+    return not isinstance(value, Sequence) or isinstance(value, str) or len(value) <= LONG
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(_short(v) for v in value.values())
+    if isinstance(value, list | tuple):
+        return "/".join(map(_short, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def contest_json(contest: Contest, costs: Costs, refusals: Sequence[Refusal]) -> dict[str, Any]:
+    """Everything, for JSON."""
+    return {
+        "samples": len(contest.samples),
+        "budgets": [
+            {
+                "budget": budget,
+                "methods": [_entrant(contest, e, costs) for e in contest.at(budget)],
+                "refused": {r.method: r.reason for r in refusals if r.budget == budget},
+            }
+            for budget in contest.budgets
+        ],
+    }
+
+
+def _entrant(contest: Contest, entrant: Entrant, costs: Costs) -> dict[str, Any]:
+    compared = contest.comparison(entrant.budget if entrant.method != UNPRUNED else contest.budgets[0])
+    mean, least, most = contest.tokens(entrant)
+    cost = costs.get((entrant.method, entrant.budget))
+    return {
+        "method": entrant.method,
+        "settings": dict(entrant.knobs),
+        "seeds": len(entrant.seeds),
+        "scores": {c: vars(i) for c, i in compared.table()[entrant.method].items()},
+        "difference": {c: vars(i) for c, i in compared.difference(entrant.method, CALIBRATED).items()},
+        "tokens": {"mean": mean, "least": least, "most": most},
+        "decoder_flops": contest.flops(entrant),
+        "vision_flops": entrant.vision_flops,
+        "prefill": None if cost is None else vars(cost),
+    }
+
+
+def plot_contest(contest: Contest, path: Path) -> None:
+    """Write a picture: one line a method through its budgets, macro score over FLOPs of the decoder's prefill."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    axes = figure.subplots()
+    tables = {budget: contest.comparison(budget).table() for budget in contest.budgets}
+    names = dict.fromkeys(e.method for e in contest.entrants if e.method != UNPRUNED)
+    for (own, marker), name in zip(cycle(_styles()), names, strict=False):
+        mine = sorted((e for e in contest.entrants if e.method == name), key=contest.flops)
+        costs = [contest.flops(e) / 1e9 for e in mine]
+        means = [100 * tables[e.budget][name][MACRO].mean for e in mine]
+        colour, width = ("black", 2.2) if name == CALIBRATED else (own, 1.0)
+        axes.plot(costs, means, marker + "-", label=name, markersize=5, color=colour, linewidth=width)
+    (unpruned,) = (e for e in contest.entrants if e.method == UNPRUNED)
+    level = 100 * tables[contest.budgets[0]][UNPRUNED][MACRO].mean
+    label = f"{UNPRUNED}, {contest.flops(unpruned) / 1e9:.3g} GFLOPs"
+    axes.axhline(level, color="grey", linestyle="--", linewidth=1.0, label=label)
+    axes.set_xlabel("decoder GFLOPs of a prefill")
+    axes.set_ylabel("mean score over classes, %")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.savefig(path, dpi=120)
+
+
+def _styles() -> list[tuple[str, str]]:
+    return [(f"C{number}", marker) for marker in "osv^D" for number in range(10)]

@@ -1,0 +1,67 @@
+"""What a strategy gets, and what it gives back.
+
+A strategy decides which candidates of a class are measured on which of its calibration samples. It knows nothing of
+models, files or processes: it asks `Problem.measure`, and its questions may depend on nothing but the answers, the
+problem and its own settings. So a killed search is taken up by asking again: what was measured before is answered from
+the journal.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.search.racing import Measure, Observations
+
+DEFAULT = 0
+"""Index of the candidate that stands for doing nothing: the model's own layer, rho = 1."""
+
+
+def _nobody(candidates: Sequence[int]) -> None:
+    """Tells nobody of a rejection."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The search of one class.
+
+    Attributes:
+        candidates: what there is to choose from; number 0 is the default and is measured as long as any other is.
+        samples: how many calibration samples there are, numbered in an order that was shuffled once.
+        measure: measures. Asking again for what was measured costs nothing.
+        seed: of whatever a strategy draws.
+        reject: told of candidates that will not be measured any more.
+    """
+
+    candidates: Sequence[Candidate]
+    samples: int
+    measure: Measure
+    seed: int = 0
+    reject: Callable[[Sequence[int]], None] = _nobody
+
+
+class Strategy(Protocol):
+    """A frozen dataclass of a strategy's settings: with equal settings and equal answers it asks the same."""
+
+    def search(self, problem: Problem) -> list[int]:
+        """The candidates that deserve to be compared in the final, best first.
+
+        Each of them, and the default, must have been measured on the same samples.
+        """
+        ...
+
+    def most(self, candidates: int, samples: int) -> int:
+        """The most evaluations that it takes, one candidate on one sample each."""
+        ...
+
+
+def ranked(candidates: Sequence[int], scores: NDArray[np.float64]) -> list[int]:
+    """Candidates by their mean over ``scores [n, m]``, best first; of equal ones the lower number first."""
+    totals = scores.sum(0)
+    return [candidates[place] for place in sorted(range(len(candidates)), key=lambda p: (-totals[p], candidates[p]))]
+
+
+__all__ = ["DEFAULT", "Measure", "Observations", "Problem", "Strategy", "ranked"]

@@ -1,0 +1,1 @@
+"""What develops the package and is not shipped with it."""
