@@ -1,4 +1,4 @@
-"""Measure the committed comparison: the tables of docs/comparison.md and docs/comparison.png.
+"""Measure the committed comparison: the tables and the picture of docs/results/comparison.md.
 
 Calibrates the embedded model at 192, 128 and 64 tokens on a small draw of the embedded benchmark, and lets all methods
 answer questions of its test split. Killed, it goes on where it stopped.
@@ -67,10 +67,10 @@ def write_page(report: Path, questions: int, ablated: int, timed: int, pictures:
     parts = [note, "![Score against cost](comparison.png)", (report / "comparison-test.md").read_text(encoding="utf-8")]
     parts.append(f"Ablations, on {ablated} questions of the same split:")
     parts += [(report / f"ablation-{name}-test.md").read_text(encoding="utf-8") for name in ABLATIONS]
-    page = ROOT / "docs" / "comparison.md"
+    page = ROOT / "docs" / "results" / "comparison.md"
     text, measured = page.read_text(encoding="utf-8"), "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
     page.write_text(MEASURED.sub(lambda found: found[1] + measured + found[2], text), encoding="utf-8")
-    shutil.copy(report / "comparison-test.png", ROOT / "docs" / "comparison.png")
+    shutil.copy(report / "comparison-test.png", page.with_suffix(".png"))
 
 
 if __name__ == "__main__":

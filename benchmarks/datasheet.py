@@ -1,4 +1,4 @@
-"""What the embedded benchmark holds, counted over the first scenes of a split: the tables of docs/datasheet.md.
+"""What the embedded benchmark holds, counted over the first scenes of a split: the tables of docs/results/datasheet.md.
 
 Example: python benchmarks/datasheet.py
 """

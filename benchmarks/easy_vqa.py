@@ -6,7 +6,8 @@
 easy-VQA (https://github.com/vzhou842/easy-VQA) shows one coloured circle, rectangle or triangle on a plain ground, 64
 pixels wide, and asks for its shape, for its colour, and yes or no. The model is asked twice: as it is, in words of its
 own world where there are such; and after a short training of projector and decoder on easy-VQA's training split, with
-the tower as it is and easy-VQA's own words. Beside it stands what one scores without looking. Writes docs/easy-vqa.md.
+the tower as it is and easy-VQA's own words. Beside it stands what one scores without looking. Writes
+docs/results/easy-vqa.md.
 
 The work directory keeps features, scores and the adapted model, so a run that was killed goes on; it is never shipped.
 """
@@ -342,7 +343,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=MODEL, help="directory of the model (default: the embedded one)")
     parser.add_argument("--work", type=Path, default=ROOT / "clasp-run" / "easy-vqa", help="where the stages are kept")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "easy-vqa.md")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "easy-vqa.md")
     parser.add_argument("--questions", type=int, default=1002, help="of the test split, a third of each type")
     parser.add_argument("--pictures", type=int, default=1200, help="of the training split, to adapt on")
     parser.add_argument("--steps", type=int, default=600, help="of the adaptation")

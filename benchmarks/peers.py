@@ -1,7 +1,7 @@
 """What published methods cost to choose, at LLaVA-1.5-7B's shapes, beside the least that their arithmetic needs.
 
-Run it as `python benchmarks/peers.py --out docs/peers-speed.md`. The floor of a method is its products of matrices at
-the speed that this machine reaches; what it sorts and loops over comes on top.
+Run it as `python benchmarks/peers.py --out docs/results/peers-speed.md`. The floor of a method is its products of
+matrices at the speed that this machine reaches; what it sorts and loops over comes on top.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Measure the committed results table: docs/results.md, docs/results.png and the summary in README.md.
+"""Measure the committed results table: docs/results/calibration.md with its picture, and the summary in README.md.
 
 Calibrates the embedded model at 192, 128 and 64 tokens on a larger draw of the embedded benchmark than the
 quickstart's, and compares on its test split. Run with `make bench`.
@@ -78,8 +78,9 @@ def main() -> None:
         **pictures,
     )
     measured = arguments.run / "report" / "evaluation-test.md"
-    (ROOT / "docs" / "results.md").write_text(note + measured.read_text(encoding="utf-8"), encoding="utf-8")
-    shutil.copy(measured.with_suffix(".png"), ROOT / "docs" / "results.png")
+    page = ROOT / "docs" / "results" / "calibration.md"
+    page.write_text(note + measured.read_text(encoding="utf-8"), encoding="utf-8")
+    shutil.copy(measured.with_suffix(".png"), page.with_suffix(".png"))
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     readme.write_text(SUMMARY.sub(lambda found: found[1] + summary(evaluation) + found[2], text), encoding="utf-8")
@@ -101,7 +102,7 @@ def summary(evaluation: Mapping[str, Any]) -> str:
     """Macro scores of all budgets as a Markdown table."""
     lines = [
         "Macro accuracy on the embedded benchmark's test split, percent with 95 % intervals; by class, with tokens and",
-        "times, in [docs/results.md](docs/results.md), as `make bench` measured it:",
+        "times, in [calibration.md](docs/results/calibration.md), as `make bench` measured it:",
         "",
         f"| budget | {' | '.join(SETTINGS)} | calibrated - default |",
         "|---|---:|---:|---:|---:|---:|",

@@ -2,7 +2,7 @@
 
 On a CPU all decoder layers share one layer's random weights (as many FLOPs and bytes per forward, a thirtieth of the
 memory); on a GPU every layer has its own, in bfloat16. Run it as
-`python benchmarks/runtime.py --out docs/runtime-speed.md`, on a GPU with `--device cuda --batch 8`.
+`python benchmarks/runtime.py --out docs/results/runtime-speed.md`, on a GPU with `--device cuda --batch 8`.
 
 The GPU part was written without a GPU at hand and has not been run.
 """

@@ -1,6 +1,8 @@
 """What races promise and spend, on simulated tables with known means and on recorded ones.
 
-    python benchmarks/search.py [--part rows|ablation|recorded|peers] [--races 200] [--seed 1000] [--out docs/races.md]
+    python benchmarks/search.py [--part rows|ablation|recorded|peers] [--races 200] [--seed 1000] [--out PAGE]
+
+writes docs/results/races.md unless it is given another page.
 
 The settings of the race were chosen on seeds 0 to 199; what is reported uses seeds from 1000 on. What an evaluation
 costs is measured by benchmarks/evaluation_cost.py.
@@ -46,7 +48,7 @@ CURVE = (0.01, 0.02, 0.03, 0.05, 0.075, 0.10, 0.125, 0.15, 0.20, 0.25)
 NOTE = """# Races, measured
 
 Written by `benchmarks/search.py`; do not edit. How a race works is told in
-[search.md](search.md#how-the-race-rejects).
+[search.md](../guide/search.md#how-the-race-rejects).
 
 """
 
@@ -357,7 +359,7 @@ def main() -> None:
     parser.add_argument("--races", type=int, default=200, help="of each kind")
     parser.add_argument("--seed", type=int, default=1000, help="of the first race")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "docs" / "races.md")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "docs" / "results" / "races.md")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(arguments.workers) as pool:

@@ -1,4 +1,4 @@
-"""Rooms import only through the doors that docs/architecture.md lists, and every door is used."""
+"""Rooms import only through the doors that docs/design/architecture.md lists, and every door is used."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "clasp_calib"
-PAGE = ROOT / "docs" / "architecture.md"
+PAGE = ROOT / "docs" / "design" / "architecture.md"
 FREE = "commands"
 """May import any room, so a door of its own may be unused."""
 HEAVY = ("torch", "transformers", "vllm", "optuna", "h5py", "pyarrow", "numba")
@@ -68,12 +68,12 @@ def _imports(source: str, parent: tuple[str, ...]) -> list[str]:
 def test_every_import_between_rooms_goes_through_a_listed_door():
     listed = listed_doors()
     forbidden = {door: files for door, files in used_doors(PACKAGE).items() if door not in listed}
-    assert not forbidden, f"imports without a door in docs/architecture.md: {forbidden}"
+    assert not forbidden, f"imports without a door in docs/design/architecture.md: {forbidden}"
 
 
 def test_every_listed_door_is_used():
     unused = {door for door in listed_doors() - set(used_doors(PACKAGE)) if door[0] != FREE}
-    assert not unused, f"docs/architecture.md lists doors that nobody uses, remove them: {sorted(unused)}"
+    assert not unused, f"docs/design/architecture.md lists doors that nobody uses, remove them: {sorted(unused)}"
 
 
 def test_every_room_has_a_row_in_both_tables():
@@ -83,7 +83,7 @@ def test_every_room_has_a_row_in_both_tables():
 
 
 def test_the_picture_shows_every_room():
-    picture = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    picture = (ROOT / "docs" / "design" / "architecture.svg").read_text(encoding="utf-8")
     shown = {word for text in re.findall(r'class="name[^>]*>([^<]+)<', picture) for word in re.findall(r"\w+", text)}
     assert {room for door in listed_doors() for room in door} - {"clasp_calib"} <= shown
 

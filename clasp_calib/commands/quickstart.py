@@ -20,7 +20,7 @@ from clasp_calib.common.run_directory import RunDirectory
 
 RUN = Path("clasp-quickstart")
 NEXT = """
-Next, with a model and data of your own (docs/own-model.md walks through it):
+Next, with a model and data of your own (docs/guide/own-model.md walks through it):
   1. Write samples.jsonl, one question a line:
      {{"id": "1", "image": "cat.jpg", "question": "What animal is this?", "answers": ["cat"]}}
   2. clasp-calib label samples.jsonl --run my-run

@@ -9,7 +9,7 @@ from pathlib import Path
 from clasp_calib.cli import run
 
 ROOT = Path(__file__).parents[2]
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "examples" / "README.md", *DOCS]
 NOT_RUN = ("git", "cd", "make")
 """Commands of the pages that are no business of a test; `make` is what runs the tests."""

@@ -37,7 +37,9 @@ EXAMPLES = ROOT / "examples"
 
 
 def page(name: str) -> str:
-    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+    """Text of the page of that name; names are unique over all shelves."""
+    (path,) = (ROOT / "docs").rglob(name)
+    return path.read_text(encoding="utf-8")
 
 
 def prose(name: str) -> str:
@@ -63,8 +65,8 @@ def test_links_lead_somewhere(path: Path):
 
 
 def test_the_index_leads_to_every_page():
-    linked = set(re.findall(r"\]\((\w[\w-]*\.md)\)", page("index.md")))
-    assert linked == {path.name for path in DOCS} - {"index.md"}
+    linked = set(re.findall(r"\]\((\w[\w/-]*\.md)\)", page("index.md")))
+    assert linked == {path.relative_to(ROOT / "docs").as_posix() for path in DOCS} - {"index.md"}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
@@ -106,7 +108,7 @@ def test_method_names_the_metrics_that_there_are():
 
 
 def test_search_shows_the_default_space(tmp_path: Path):
-    (text,) = blocks(ROOT / "docs" / "search.md", "yaml")
+    (text,) = blocks(ROOT / "docs" / "guide" / "search.md", "yaml")
     (tmp_path / "space.yaml").write_text(text)
     shown = read_space(tmp_path / "space.yaml")
     default = default_space((3, 9, 15, 20, 23), 23)
@@ -135,8 +137,8 @@ def test_search_describes_a_race_as_it_runs():
     assert len(default_space((3, 9, 15, 20, 23), 23).candidates(24, 23)) == candidates
 
 
-def test_reference_counts_what_the_benchmark_draws():
-    text = prose("reference.md")
+def test_the_embedded_model_page_counts_what_the_benchmark_draws():
+    text = prose("embedded-model.md")
     scenes = [split_scene("test", number) for number in range(300)]
     shown = [int((patch_labels(scene)[:, KIND] > 0).sum()) for scene in scenes]
     said, share = re.search(r"On average (\d+) of 576 patches .*? \((\d+) %\)", text).groups()
@@ -231,12 +233,12 @@ def test_the_datasheet_says_how_near_held_out_wordings_are():
     assert f"{reordered} more have the same words in another order" in text
 
 
-def test_reference_describes_the_model_that_is_built():
-    text = prose("reference.md")
+def test_the_embedded_model_page_describes_the_model_that_is_built():
+    text = prose("embedded-model.md")
     assert f"{VISION_LAYERS} layers of width {VISION_WIDTH}; layer {VISION_LAYERS - 1} is projected" in text
     of_decoder = f"width {DEFAULT.width}, {DEFAULT.heads} heads, MLP width {DEFAULT.mlp}"
     assert f"Llama of {DECODER_LAYERS} layers, {of_decoder}" in text
-    parts = {name: span for span, name, _ in table("reference.md", "| dimensions |")}
+    parts = {name: span for span, name, _ in table("embedded-model.md", "| dimensions |")}
     detail, position = tower.DETAIL, tower.POSITION
     assert parts == {
         "position": f"{position.start}-{position.stop - 1}",
@@ -244,7 +246,7 @@ def test_reference_describes_the_model_that_is_built():
         "meaning": f"{detail.stop}-{VISION_WIDTH - 1}",
     }
     assert f"Block {tower.BLUR} is frozen" in text
-    for role, attention, mlp, _ in table("reference.md", "| blocks |"):
+    for role, attention, mlp, _ in table("embedded-model.md", "| blocks |"):
         blocks = [block for block in BLOCKS if block.role == role]
         assert attention == ", ".join(str(block.attention) for block in blocks)
         assert mlp == ("none" if role == "score" else ", ".join(str(block.mlp) for block in blocks))
@@ -256,9 +258,9 @@ def test_reference_describes_the_model_that_is_built():
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_reference_page_run(tmp_path: Path, monkeypatch):
+def test_the_commands_of_the_embedded_model_page_run(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for words in commands(ROOT / "docs" / "reference.md"):
+    for words in commands(ROOT / "docs" / "design" / "embedded-model.md"):
         execute(words)
     assert (tmp_path / "my-benchmark" / "contact-sheet.png").is_file()
     assert (tmp_path / "my-reference" / "config.json").is_file()

@@ -1,4 +1,4 @@
-"""docs/own-model.md, executed: its questions, its commands in order, and what other pages say about the result."""
+"""docs/guide/own-model.md, executed: its questions, its commands in order, and what other pages say of the result."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from pages import ROOT, blocks, commands, execute
 
 from clasp_calib.artifacts.files import read_artifact
 
-PAGE = ROOT / "docs" / "own-model.md"
+PAGE = ROOT / "docs" / "guide" / "own-model.md"
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_every_step_is_on_the_page():
 
 def test_the_commands_leave_what_the_pages_say(walked: Path):
     run = walked / "my-run"
-    table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = (ROOT / "docs" / "design" / "architecture.md").read_text(encoding="utf-8")
     for name in (
         "labels.parquet",
         "space.yaml",
@@ -64,7 +64,7 @@ def test_the_commands_leave_what_the_pages_say(walked: Path):
 def test_the_artifact_reads_as_its_page_says(walked: Path, monkeypatch):
     monkeypatch.chdir(walked)
     names: dict = {}
-    for block in blocks(ROOT / "docs" / "artifact-format.md", "python"):
+    for block in blocks(ROOT / "docs" / "reference" / "artifact-format.md", "python"):
         exec(block, names)
     assert np.array_equal(names["alpha_by_hand"], np.float32(names["alpha"]))
     assert round(float(names["rho_by_hand"]), 6) == names["rho"]
@@ -72,7 +72,7 @@ def test_the_artifact_reads_as_its_page_says(walked: Path, monkeypatch):
 
 def test_the_manifest_has_the_keys_that_its_page_lists(walked: Path):
     manifest = json.loads((walked / "my-run" / "artifact" / "artifact.json").read_text())
-    page = (ROOT / "docs" / "artifact-format.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "artifact-format.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1] for line in page.split("## The manifest")[1].splitlines() if line.startswith("| `")]
     assert {word.strip(" `") for row in rows for word in row.split(",")} == set(manifest)
 
@@ -80,7 +80,7 @@ def test_the_manifest_has_the_keys_that_its_page_lists(walked: Path):
 def test_the_journal_reads_as_its_page_says(walked: Path, monkeypatch):
     monkeypatch.chdir(walked)
     names: dict = {}
-    for block in blocks(ROOT / "docs" / "search.md", "python"):
+    for block in blocks(ROOT / "docs" / "guide" / "search.md", "python"):
         exec(block, names)
     assert "own/rho=1" in names["scores"]
     assert all(names["scores"].values())

@@ -374,7 +374,8 @@ def test_the_help_has_an_example_and_explains_the_recipes(script: Script, capsys
         script("--help")
     said = capsys.readouterr().out
     (example,) = re.findall(r"^    (python -m \S+\.train .+)$", said, re.MULTILINE)
-    assert f"$ {example}\n" in (Path(__file__).parents[2] / "docs" / "reference.md").read_text(encoding="utf-8")
+    page = Path(__file__).parents[2] / "docs" / "design" / "embedded-model.md"
+    assert f"$ {example}\n" in page.read_text(encoding="utf-8")
     assert re.findall(r"^  (\w+) +\w", said.split("\nrecipes:\n")[1], re.MULTILINE) == list(RECIPES)
 
 

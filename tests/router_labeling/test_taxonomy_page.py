@@ -1,4 +1,4 @@
-"""The files that docs/taxonomy.md shows are files that can be read, and its table is the taxonomy's."""
+"""The files that docs/guide/taxonomy.md shows are files that can be read, and its table is the taxonomy's."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from clasp_calib.router_labeling.rules import load_rules
 from clasp_calib.router_labeling.taxonomy import load_taxonomy
 
-PAGE = (Path(__file__).parents[2] / "docs" / "taxonomy.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "guide" / "taxonomy.md").read_text(encoding="utf-8")
 RULES, TAXONOMY = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 
 

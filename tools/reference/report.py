@@ -1,6 +1,6 @@
 """Measure the reference model and write the page that says what it can do, and what pruning does to it.
 
-    python -m tools.reference.report --work DIR --out docs/reference-report.md
+    python -m tools.reference.report --work DIR --out docs/results/reference-report.md
 
 goes on where measuring stopped (see `tools.reference.measure`, which several processes may run at once) and
 writes the page and, beside it, a plot of the same name.

@@ -48,7 +48,8 @@ architecture are alike.
 
 All settings are alike for all models and classes, and no selection split is used: where the report takes a class's best
 ratio or mixture, here stands rho {rho:g} or `{mixture}`. They were fixed before these models were measured, after the
-report on an earlier one. Which of the models is the embedded one, and why, says [reference.md](reference.md).
+report on an earlier one. Which of the models is the embedded one, and why, says
+[embedded-model.md](../design/embedded-model.md).
 
 Benchmark v{benchmark}, torch {torch}, float32 on the CPU ({machine}): {samples} questions about the first {pictures}
 pictures of the test split, at least {fewest} a class, the same for all models. Accuracies are in percent, differences

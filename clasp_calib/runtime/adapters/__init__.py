@@ -31,7 +31,7 @@ def adapter_for(model_or_config: Any) -> Adapter:
         given = kind or type(model_or_config).__name__
         raise ModelError(
             f"no adapter for the architecture {given!r}; use a model of a known one "
-            f"({', '.join(sorted(ADAPTERS))}), or write an adapter (docs/adapters.md says how)"
+            f"({', '.join(sorted(ADAPTERS))}), or write an adapter (docs/guide/adapters.md says how)"
         )
     module, name = ADAPTERS[kind]
     adapter: Adapter = getattr(import_module(f"{__name__}.{module}"), name)(config)
