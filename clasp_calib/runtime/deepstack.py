@@ -11,20 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clasp_calib.baselines.mechanisms.row_stages import RowPrefill
-from clasp_calib.runtime.stages import Prefill
+from clasp_calib.runtime.stages import StagePrefill
 
 
 class Deepstack:
     """The features of one forward; ``add`` is called with the output of every layer in turn."""
 
-    def __init__(self, prefill: Prefill | RowPrefill, features_VD: list[Tensor]) -> None:
+    def __init__(self, prefill: StagePrefill, features_VD: list[Tensor]) -> None:
         self._prefill = prefill
         self._features_VD = features_VD
         self._first_B = torch.tensor([0, *prefill.offered[:-1]]).cumsum(0).to(prefill.visual_BS.device)
 
     @staticmethod
-    def taken_from(kwargs: dict[str, Any], prefill: Prefill | RowPrefill) -> "Deepstack | None":
+    def taken_from(kwargs: dict[str, Any], prefill: StagePrefill) -> "Deepstack | None":
         """Take the arguments out of a decoder's call; ``None`` if it has none."""
         features = kwargs.get("deepstack_visual_embeds")
         if features is None:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from transformers.masking_utils import create_causal_mask
 
-from clasp_calib.baselines.mechanisms.row_stages import RowPlan, RowPrefill
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.attention import PRUNED_ALREADY, watched_attention
@@ -26,7 +25,7 @@ from clasp_calib.runtime.checks import check_call
 from clasp_calib.runtime.deepstack import Deepstack
 from clasp_calib.runtime.entry import Entry
 from clasp_calib.runtime.generation import watched_generate
-from clasp_calib.runtime.stages import Plan, Prefill, Rope
+from clasp_calib.runtime.stages import Rope, StagePlan, StagePrefill
 from clasp_calib.runtime.stats import PruningStats
 
 
@@ -34,7 +33,7 @@ class _Call:
     """One forward of the decoder: what replaces transformers' own mask and rope from the first stage on."""
 
     def __init__(
-        self, prefill: Prefill | RowPrefill | None, mask_BT: Tensor | None, record: dict[int, Tensor | None] | None
+        self, prefill: StagePrefill | None, mask_BT: Tensor | None, record: dict[int, Tensor | None] | None
     ) -> None:
         self.prefill = prefill
         self.key_valid_BT = None if mask_BT is None else mask_BT.bool()
@@ -82,7 +81,7 @@ class Pruner:
     where nothing is pruned.
     """
 
-    def __init__(self, model: nn.Module, adapter: Adapter, plan: Plan | RowPlan, entry: Entry | None = None) -> None:
+    def __init__(self, model: nn.Module, adapter: Adapter, plan: StagePlan, entry: Entry | None = None) -> None:
         self.plan = plan
         self._entry = entry
         self._adapter = adapter
@@ -191,11 +190,10 @@ class Pruner:
             return None
         hidden_BSD, call.cache = args[0], kwargs.get("past_key_values")
         if call.prefill is not None:
-            fanning = self.plan.fan is not None and not call.prefill.stages
             hidden_BSD, call.rope = call.prefill.prune(
                 start, self.plan.stages[start], hidden_BSD, call.rope or kwargs["position_embeddings"]
             )
-            if fanning:
+            if self.plan.fan is not None and start == min(self.plan.stages):
                 call.fan_out(call.prefill.source_B)
         cached = call.note_keys(start, *hidden_BSD.shape[:2])
         # Without position ids: their gaps would be taken for packed sequences. The layer's index, because the
@@ -208,7 +206,7 @@ class Pruner:
             position_ids=None,
             layer_idx=start,
         )
-        if self.plan.positions == "compact" or (self.plan.positions == "prefix" and call.prefill is not None):
+        if self.plan.renumbers(prefilling=call.prefill is not None):
             call.rope = self._compact_rope(call, hidden_BSD, cached)
         return (hidden_BSD, *args[1:]), kwargs
 

@@ -6,7 +6,7 @@ tokens of a row, K of them kept, D width of the decoder, d width of a head.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,90 @@ from clasp_calib.runtime.selection import Selector, gram_matrix
 from clasp_calib.runtime.stats import PruningStats, StageStats, Stopwatch
 
 Rope = tuple[Tensor, Tensor]
+
+
+class StagePlan(Protocol):
+    """What `clasp_calib.runtime.hooks.Pruner` attaches to a decoder: `Plan`, or a peer's own."""
+
+    @property
+    def stages(self) -> dict[int, int]:
+        """Decoder layer that a stage begins at -> number of the stage."""
+        ...
+
+    @property
+    def fan(self) -> tuple[int, ...] | None:
+        """See `clasp_calib.runtime.pruner.prune`; the first stage lets the rows fan out."""
+        ...
+
+    def renumbers(self, prefilling: bool) -> bool:
+        """Whether tokens behind a stage get position ids 0, 1, 2..., in the prefill or in the calls after it."""
+        ...
+
+    def begin(self, embeddings_BSD: Tensor, visual_BS: Tensor, valid_BS: Tensor | None, cached: int) -> "StagePrefill":
+        """The prefill of one forward.
+
+        Args:
+            embeddings_BSD: what enters the decoder.
+            visual_BS: bool, which of it are visual tokens.
+            valid_BS: bool, which of it is no padding; all if ``None``.
+            cached: tokens that the cache holds already.
+        """
+        ...
+
+
+class StagePrefill(Protocol):
+    """One forward that brings pictures: `score` is called in the layer before each stage, `prune` at its begin."""
+
+    valid_BS: Tensor
+    """Which tokens are no padding, bool."""
+    visual_BS: Tensor
+    """Which tokens are visual, bool."""
+    source_B: Tensor
+    """The row of the batch as it came that each row continues, long."""
+    offered: list[int]
+    """Visual tokens that every row came with."""
+
+    @property
+    def padded(self) -> bool:
+        """Whether some row is shorter than the sequence."""
+        ...
+
+    def score(self, query: Tensor, key: Tensor, scaling: float, key_valid: Tensor | None) -> None:
+        """Note what is needed of the attention in the layer before a stage.
+
+        Args:
+            query: [B, H, S, d], rotated.
+            key: [B, G, T, d], rotated.
+            scaling: factor of the logits.
+            key_valid: which keys are no padding, bool [B, T]; all if ``None``.
+        """
+        ...
+
+    def prune(self, start: int, number: int, hidden_BSD: Tensor, rope: Rope) -> tuple[Tensor, Rope]:
+        """Drop visual tokens from what enters layer ``start``.
+
+        Args:
+            start: the layer.
+            number: which stage it begins, counted from 0.
+            hidden_BSD: hidden states, [B, S, D].
+            rope: cosines and sines of the positions, [B or 1, S, d].
+
+        Returns:
+            Hidden states and rope of the kept tokens, in order, padded on the left.
+        """
+        ...
+
+    def visual_indices(self, first_M: Tensor) -> Tensor:
+        """Of the visual tokens that are left, row by row, the index among all, given the first of every row."""
+        ...
+
+    def finish(self, cache: Any, key_valid_by_stage: dict[int, Tensor | None]) -> None:
+        """The forward is over: change the cache, and with it which of its keys are valid, if need be."""
+        ...
+
+    def stats(self) -> PruningStats:
+        """What has been kept, once the forward is over."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,8 +124,12 @@ class Plan:
         changing = {*self.schedule.changing, *(starts[:1] if self.fan else ())}
         return {start: number for number, start in enumerate(starts) if start in changing}
 
+    def renumbers(self, prefilling: bool) -> bool:
+        """See `StagePlan`."""
+        return self.positions == "compact"
+
     def begin(self, embeddings_BSD: Tensor, visual_BS: Tensor, valid_BS: Tensor | None, cached: int) -> "Prefill":
-        """The prefill of one forward."""
+        """See `StagePlan`."""
         return Prefill(self, embeddings_BSD, visual_BS, valid_BS, cached)
 
 
@@ -112,17 +200,7 @@ class Prefill:
             )
 
     def prune(self, start: int, number: int, hidden_BSD: Tensor, rope: Rope) -> tuple[Tensor, Rope]:
-        """Drop visual tokens from what enters layer ``start``.
-
-        Args:
-            start: the layer.
-            number: which stage it begins, counted from 0.
-            hidden_BSD: hidden states, [B, S, D].
-            rope: cosines and sines of the positions, [B or 1, S, d].
-
-        Returns:
-            Hidden states and rope of the kept tokens, in order, padded on the left.
-        """
+        """See `StagePrefill`."""
         cos_BSd, sin_BSd = (part.expand(len(hidden_BSD), -1, -1) for part in rope)
         if self.plan.fan is not None and not self.stages:
             self._fan_out(self.plan.fan)
@@ -157,7 +235,7 @@ class Prefill:
         return take(hidden_BSD, index_BS), (take(cos_BSd, index_BS), take(sin_BSd, index_BS))
 
     def finish(self, cache: Any, key_valid_by_stage: dict[int, Tensor | None]) -> None:
-        """What is done to the cache when the forward is over: nothing."""
+        """See `StagePrefill`; nothing is done."""
 
     def _find_raters(self, count: int) -> None:
         self.rater_BR = gather_index(self.rater_BS, count)
@@ -174,7 +252,7 @@ class Prefill:
             setattr(self, name, [getattr(self, name)[row] for row in fan])
 
     def visual_indices(self, first_M: Tensor) -> Tensor:
-        """Of the visual tokens that are left, row by row, the index among all, given the first of every row."""
+        """See `StagePrefill`."""
         return (self._patches() + first_M[self.source_B][:, None])[self.is_patch_BN]
 
     def _gram(self, hidden_BSD: Tensor, position_BN: Tensor) -> Tensor | None:

@@ -116,17 +116,16 @@ class RowPlan:
     fan: None = None
 
     @property
-    def positions(self) -> str:
-        """Of the method."""
-        return self.method.positions
-
-    @property
     def stages(self) -> dict[int, int]:
         """Start -> number of the stage."""
         return {start: number for number, start in enumerate(self.method.starts)}
 
+    def renumbers(self, prefilling: bool) -> bool:
+        """See `clasp_calib.runtime.stages.StagePlan`."""
+        return self.method.positions == "compact" or (self.method.positions == "prefix" and prefilling)
+
     def begin(self, embeddings_BSD: Tensor, visual_BS: Tensor, valid_BS: Tensor | None, cached: int) -> "RowPrefill":
-        """The prefill of one forward."""
+        """See `clasp_calib.runtime.stages.StagePlan`."""
         return RowPrefill(self, embeddings_BSD, visual_BS, valid_BS, cached)
 
 
@@ -149,7 +148,7 @@ class _State:
 
 
 class RowPrefill:
-    """The tokens of one forward that brings pictures; see `clasp_calib.runtime.stages.Prefill`."""
+    """The tokens of one forward that brings pictures; a `clasp_calib.runtime.stages.StagePrefill`."""
 
     def __init__(
         self, plan: RowPlan, embeddings_BSD: Tensor, visual_BS: Tensor, valid_BS: Tensor | None, cached: int
@@ -188,7 +187,7 @@ class RowPrefill:
         self._seen = (query, key, scaling, key_valid)
 
     def prune(self, start: int, number: int, hidden_BSD: Tensor, rope: Rope) -> tuple[Tensor, Rope]:
-        """See `clasp_calib.runtime.stages.Prefill.prune`."""
+        """See `clasp_calib.runtime.stages.StagePrefill`."""
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         arrived = [state.origin_S[state.visual_S] for state in self.rows]
         with self.watch.part("selection"):
@@ -209,9 +208,9 @@ class RowPrefill:
         hidden_BSD, cos_BSd, sin_BSd = (_left_padded(list(of)) for of in zip(*parts, strict=True))
         return hidden_BSD, (cos_BSd, sin_BSd)
 
-    def visual_indices(self, first_B: Tensor) -> Tensor:
-        """Of the visual tokens that are left, row by row, the index among all, given the first of every row."""
-        return torch.cat([s.origin_S[s.visual_S] + first for s, first in zip(self.rows, first_B, strict=True)])
+    def visual_indices(self, first_M: Tensor) -> Tensor:
+        """See `clasp_calib.runtime.stages.StagePrefill`."""
+        return torch.cat([s.origin_S[s.visual_S] + first for s, first in zip(self.rows, first_M, strict=True)])
 
     def finish(self, cache: Any, key_valid_by_stage: dict[int, Tensor | None]) -> None:
         """Drop the keys of tokens that are gone at the prefill's end, where the method wants that.
