@@ -25,8 +25,9 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.loading import load_model
 from clasp_calib.runtime.schedule import parse_budget, solve_schedule
 from clasp_calib.search.identity import weights_digest
+from clasp_calib.search.local_workers import Processes
 from clasp_calib.search.space import default_space
-from clasp_calib.search.workers import EvaluatorRecipe, Processes, Task
+from clasp_calib.search.tasks import EvaluatorRecipe, Task
 
 LAYERS = (1, 2, 4, 5)
 

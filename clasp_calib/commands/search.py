@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from clasp_calib.artifacts.manifest import ClassChoice
     from clasp_calib.common.samples import Sample
     from clasp_calib.search.calibrate import Calibration
-    from clasp_calib.search.workers import Crew
 
 
 def search(
@@ -112,6 +111,7 @@ def search(
     from clasp_calib.router_labeling.taxonomy import load_taxonomy
     from clasp_calib.runtime.schedule import parse_budget
     from clasp_calib.search.calibrate import Calibration, SearchRequest
+    from clasp_calib.search.crew import Crew
     from clasp_calib.search.strategies.registry import describe, strategy_of
     from clasp_calib.search.watchers import EventLines, LiveTable, Watcher
 
@@ -145,7 +145,7 @@ def search(
         seed=seed,
         objective=objective,
         storage=storage,
-        crew=_crew(engine, workers, threads, ray_address),
+        crew=Crew(workers, threads, engine, ray_address),  # type: ignore[arg-type]
         lattice=lattice,
         refine=_refine(refine),
         one_for_all=one_for_all,
@@ -197,16 +197,6 @@ def _refine(how: str) -> bool:
     if how not in ("none", "coordinate"):
         raise InputError(f"unknown refinement {how!r}; expected none or coordinate")
     return how == "coordinate"
-
-
-def _crew(engine: str, workers: int, threads: int | None, ray_address: str | None) -> "Crew":
-    from clasp_calib.search.workers import Crew
-
-    if engine not in ("local", "ray"):
-        raise InputError(f"unknown engine {engine!r}; expected local or ray")
-    if engine == "local" and ray_address is not None:
-        raise InputError(f"--ray-address {ray_address} is for --engine ray; add it, or leave the address out")
-    return Crew(workers, threads, engine == "ray", ray_address)
 
 
 def _labelled(table: Path, classes: tuple[str, ...], limit: int | None, quiet: bool, answers: bool) -> "list[Sample]":

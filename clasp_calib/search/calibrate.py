@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.schedule import Budget, Schedule, decoder_flops, solve_schedule
 from clasp_calib.search.assemble import assembled, versions
 from clasp_calib.search.confirm import FINALISTS
+from clasp_calib.search.crew import Crew, crew_for
 from clasp_calib.search.engine import Choice
 from clasp_calib.search.identity import text_settings, weights_digest
 from clasp_calib.search.optuna_study import FILE, open_storage
@@ -38,8 +39,8 @@ from clasp_calib.search.space import default_space, read_space, write_space
 from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.registry import describe
 from clasp_calib.search.strategies.strategy import Strategy
+from clasp_calib.search.tasks import EvaluatorRecipe, Workers
 from clasp_calib.search.watchers import Silent, Watcher
-from clasp_calib.search.workers import ONE_PROCESS, Crew, EvaluatorRecipe, Workers, crew_for
 
 SCORING = 2
 """Raised when the same candidate scores otherwise than before, so that old journals are not taken up."""
@@ -78,7 +79,7 @@ class SearchRequest:
     if it has answers to compare with."""
     storage: str | None = None
     """Optuna's storage; None is a file in the study directory."""
-    crew: Crew = ONE_PROCESS
+    crew: Crew = field(default_factory=Crew)
     lattice: int | None = None
     """Steps of the simplex lattice that is added to the space."""
     refine: bool = False
@@ -92,12 +93,13 @@ class Calibration:
 
     Raises:
         CacheError: the cache is missing, of another encoder, or lacks layers or pictures.
-        InputError: no calibration samples, or a space that does not fit the tower.
+        InputError: no calibration samples, a space that does not fit the tower, or workers that cannot load the model.
         ArtifactError: there is an artifact of another model where the result would go.
     """
 
     def __init__(self, model: Any, processor: Any, request: SearchRequest):
         self._request, self._model = request, model
+        request.crew.check_reaches(model)
         self._adapter = adapter_for(model)
         own = self._adapter.own_layer
         self._source = source = open_source(request.cache, model, processor)
@@ -245,7 +247,7 @@ class Calibration:
             prompt=self._request.prompt,
             cache=self._request.cache,
             layers=self._features.layers,
-            threads=crew.threads or (1 if crew.ray else max(1, torch.get_num_threads() // crew.workers)),
+            threads=crew.threads_each(torch.get_num_threads()),
             weights=self._weights,
             objective=self._request.objective,
         )

@@ -14,8 +14,8 @@ from clasp_calib.search.confirm import FINALISTS
 from clasp_calib.search.optuna_study import Study
 from clasp_calib.search.score_journal import ScoreJournal
 from clasp_calib.search.strategies.strategy import Observations
+from clasp_calib.search.tasks import Task, Workers
 from clasp_calib.search.watchers import Block, Outline, Watcher
-from clasp_calib.search.workers import Task, Workers
 
 BLOCK = 32
 """Samples between two reports. Our choice: a database takes milliseconds a report, and there is one a candidate."""

@@ -19,8 +19,8 @@ from clasp_calib.search.score_journal import ScoreJournal
 from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.registry import describe, name_of
 from clasp_calib.search.strategies.strategy import Strategy
+from clasp_calib.search.tasks import Task, Workers
 from clasp_calib.search.watchers import Silent, Watcher
-from clasp_calib.search.workers import Task, Workers
 
 
 @dataclass(frozen=True)

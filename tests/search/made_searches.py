@@ -4,11 +4,11 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.samples import Sample
+from clasp_calib.search.local_workers import InProcess
 from clasp_calib.search.measuring import Measuring
 from clasp_calib.search.optuna_study import FILE, Study, open_storage
 from clasp_calib.search.score_journal import ScoreJournal
 from clasp_calib.search.watchers import Silent
-from clasp_calib.search.workers import InProcess
 
 PRUNING = Pruning(None)
 

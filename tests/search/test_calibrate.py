@@ -19,6 +19,7 @@ from clasp_calib.common.errors import ArtifactError, CacheError, InputError, Stu
 from clasp_calib.common.samples import CLASSES, Sample
 from clasp_calib.runtime.schedule import parse_budget
 from clasp_calib.search.calibrate import Calibration, SearchRequest
+from clasp_calib.search.crew import Crew
 from clasp_calib.search.space import Prototype, SearchSpace, write_space
 from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.halving import Halving
@@ -260,6 +261,21 @@ def test_what_is_lacking_is_found_before_anything_is_measured(bench, request_, a
     with pytest.raises(InputError, match="must hold <image> once"):
         calibration(bench, request_, prompt="{question}")
     assert asked == []
+
+
+def test_a_model_that_other_processes_cannot_load_is_refused_before_anything_is_measured(bench, request_, monkeypatch):
+    monkeypatch.setattr(bench.model.config, "_name_or_path", "")
+    with pytest.raises(InputError, match="save it with save_pretrained"):
+        calibration(bench, request_, crew=Crew(workers=2))
+    calibration(bench, request_)
+
+
+@pytest.mark.slow
+def test_workers_with_other_weights_than_those_in_memory_are_refused(bench, request_):
+    model, processor = load_speaking(Path(bench.model.config._name_or_path))
+    tuned(model)
+    with pytest.raises(StudyError, match=r"other weights than the search began with; .*save_pretrained"):
+        last(Calibration(model, processor, replace(request_, crew=Crew(workers=2))), BUDGET)
 
 
 def test_without_selection_samples_the_race_decides(bench, request_):

@@ -32,7 +32,7 @@ def cluster():
 
 @pytest.mark.slow
 def test_two_nodes_say_the_same_even_if_a_worker_is_killed(cluster, tmp_path):
-    from clasp_calib.search.cluster import RayWorkers
+    from clasp_calib.search.ray_workers import RayWorkers
 
     recipe = Recipe(tmp_path, deaths=1)
     workers = RayWorkers(recipe, cluster.address)
@@ -50,7 +50,7 @@ def test_two_nodes_say_the_same_even_if_a_worker_is_killed(cluster, tmp_path):
 
 @pytest.mark.slow
 def test_an_error_of_a_task_comes_through(cluster, tmp_path):
-    from clasp_calib.search.cluster import RayWorkers
+    from clasp_calib.search.ray_workers import RayWorkers
 
     workers = RayWorkers(Recipe(tmp_path / "none"), cluster.address)
     try:
@@ -62,7 +62,7 @@ def test_an_error_of_a_task_comes_through(cluster, tmp_path):
 
 @pytest.mark.slow
 def test_an_address_without_a_cluster_is_refused(tmp_path):
-    from clasp_calib.search.cluster import RayWorkers
+    from clasp_calib.search.ray_workers import RayWorkers
 
     with pytest.raises(InputError, match=r"no Ray cluster at 'localhost:1' .*--ray-address"):
         RayWorkers(Recipe(tmp_path), "localhost:1")

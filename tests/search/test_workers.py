@@ -10,7 +10,8 @@ import pytest
 from made_searches import PRUNING, Fake, candidates, samples
 
 from clasp_calib.common.errors import StudyError
-from clasp_calib.search.workers import ATTEMPTS, InProcess, Processes, Task
+from clasp_calib.search.local_workers import InProcess, Processes
+from clasp_calib.search.tasks import ATTEMPTS, Task
 
 TASKS = [Task(sample, tuple(candidates(3)), PRUNING) for sample in samples("calibration", 8)]
 

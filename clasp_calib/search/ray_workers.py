@@ -10,7 +10,7 @@ from typing import Any
 
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.errors import InputError, StudyError
-from clasp_calib.search.workers import ATTEMPTS, EvaluatorRecipe, Task, score_by_recipe
+from clasp_calib.search.tasks import ATTEMPTS, EvaluatorRecipe, Task, score_by_recipe
 
 KNOCK = 10.0
 """Seconds after which a cluster that does not answer is not there."""
