@@ -7,7 +7,11 @@ VLLM_VENV ?= .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_STAMP := $(VLLM_VENV)/.installed
 
-.PHONY: quickstart test test-slow test-vllm lint bench clean
+DOCS_VENV ?= .venv-docs
+DOCS_BIN := $(DOCS_VENV)/bin
+DOCS_STAMP := $(DOCS_VENV)/.installed
+
+.PHONY: quickstart test test-slow test-vllm lint docs bench clean
 
 quickstart: $(STAMP)  ## Walk the whole path on the embedded model and benchmark.
 	$(BIN)/clasp-calib quickstart --budget 192
@@ -25,6 +29,10 @@ lint: $(STAMP)  ## Style and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(DOCS_STAMP)  ## The documentation site in build/site (installs half a minute, builds in seconds); a warning is an error.
+	$(DOCS_BIN)/python -m tools.docs.site build/site-pages
+	NO_MKDOCS_2_WARNING=1 $(DOCS_BIN)/mkdocs build --quiet --strict --config-file tools/docs/mkdocs.yml
 
 bench: $(STAMP)  ## The committed results table, measured again (about half an hour on two cores).
 	$(BIN)/python benchmarks/reference_table.py
@@ -45,5 +53,10 @@ $(VLLM_STAMP): pyproject.toml tests/on_vllm/requirements.txt tests/on_vllm/vllm_
 		-r tests/on_vllm/requirements.txt ./tests/on_vllm/vllm_name -e .
 	touch $(VLLM_STAMP)
 
+$(DOCS_STAMP): tools/docs/requirements.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_BIN)/python -m pip install --quiet --disable-pip-version-check -r tools/docs/requirements.txt
+	touch $(DOCS_STAMP)
+
 clean:  ## Remove the virtual environments.
-	rm -rf $(VENV) $(VLLM_VENV)
+	rm -rf $(VENV) $(VLLM_VENV) $(DOCS_VENV)

@@ -1,0 +1,1 @@
+"""How the documentation's reference pages and its site are made."""
