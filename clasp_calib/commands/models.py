@@ -14,8 +14,7 @@ def load(model: str, device: str, dtype: str) -> tuple[Any, Any]:
     if model == REFERENCE:
         if not (MODEL / "config.json").is_file():
             raise ModelError(
-                f"the embedded model is missing from this installation ({MODEL}); "
-                "install the package again, or train it with `python -m tools.reference.train`"
+                f"the embedded model is missing from this installation ({MODEL}); install the package again"
             )
         return load_model(str(MODEL), device, dtype)
     return load_model(model, device, dtype)

@@ -39,8 +39,6 @@ INTENT: Mapping[str, tuple[str, str]] = {
 """Family of questions -> gold intent and its class."""
 SHARE: Mapping[str, float] = {"time": 0.5, "relation": 0.4, "count_color": 0.5, "pattern_of_kind": 2.0}
 """How often a family is asked among those of its class; 1 if not named."""
-TALLIED = ("present", "count_kind", "count_color", "more", "length")
-"""Families that ask how many there are."""
 DIFFICULTIES = ("easy", "medium", "hard")
 NEAR = 30
 """Pixels: two things closer than this in both axes have no clear relation."""
@@ -113,17 +111,6 @@ def questions_about(
 def draw_family(families: Sequence[str], rng: random.Random) -> str:
     """One of the families of a class, by `SHARE`."""
     return rng.choices(families, [SHARE.get(family, 1.0) for family in families])[0]
-
-
-def balanced(questions: Sequence[Question], count: int, rng: random.Random) -> list[Question]:
-    """``count`` questions, classes in turn, families by `SHARE` within a class; repeats where there are too few."""
-    by_class: dict[str, dict[str, list[Question]]] = defaultdict(lambda: defaultdict(list))
-    for question in questions:
-        by_class[question.label][question.family].append(question)
-    labels = list(by_class)
-    rng.shuffle(labels)
-    families = (by_class[labels[i % len(labels)]] for i in range(count))
-    return [rng.choice(of[draw_family(list(of), rng)]) for of in families]
 
 
 def _about_looks(unique: Sequence[Thing], ask: Ask) -> Iterator[Question]:

@@ -1,5 +1,6 @@
 """The pages of the documentation: their code blocks, and how their commands are run."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -30,7 +31,8 @@ def execute(words: list[str]) -> None:
     """Run a command in the current directory, which must end well; other programs than ours are refused."""
     if words[0] == "clasp-calib":
         assert run(words[1:]) == 0, f"{shlex.join(words)} failed"
-    elif words[:2] == ["python", "-m"] and words[2].startswith("clasp_calib."):
-        subprocess.run([sys.executable, *words[1:]], check=True)
+    elif words[:2] == ["python", "-m"] and words[2].startswith(("clasp_calib.", "tools.")):
+        # Whatever is the current directory, tools are those of this clone.
+        subprocess.run([sys.executable, *words[1:]], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     else:
         assert words[0] in NOT_RUN, f"nobody said how to test {shlex.join(words)}"

@@ -1,6 +1,5 @@
 import random
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
@@ -13,7 +12,7 @@ from PIL import ImageFont
 
 from clasp_calib.common.samples import CLASSES
 from clasp_calib.reference.drawing import FONTS, Box, _font
-from clasp_calib.reference.questions import INTENT, NEAR, SHARE, Question, balanced, questions_about
+from clasp_calib.reference.questions import INTENT, NEAR, Question, questions_about
 from clasp_calib.reference.scenes import CHALLENGE, ORDINARY, Scene, Style, Thing, draw_scene
 from clasp_calib.reference.vocabulary import (
     ACTIONS,
@@ -21,7 +20,6 @@ from clasp_calib.reference.vocabulary import (
     IMAGE_SIZE,
     KINDS,
     PATCH,
-    PATTERNS,
     PLACES,
     PURPOSES,
     SIZES,
@@ -32,7 +30,6 @@ from clasp_calib.reference.vocabulary import (
 )
 from clasp_calib.reference.wordings import HELD_OUT, TRAIN
 from clasp_calib.router_labeling.taxonomy import load_taxonomy
-from tools.reference import supervision
 
 seeds = st.integers(0, 2**40)
 styles = st.sampled_from((ORDINARY, CHALLENGE))
@@ -78,7 +75,7 @@ def test_a_seed_gives_one_scene_and_one_picture() -> None:
 
 
 def foreground(scene: Scene) -> int:
-    return int((supervision.patch_labels(scene)[:, supervision.KIND] > 0).sum())
+    return sum(patches(box) for box in boxes(scene))
 
 
 def test_pictures_are_busy_and_those_of_the_challenge_busier_and_smaller_written() -> None:
@@ -128,55 +125,6 @@ def test_every_letter_of_a_sign_is_written_on_its_patch() -> None:
             patch = picture[y : y + PATCH, x + place * PATCH : x + (place + 1) * PATCH]
             assert (patch < 300).sum() > 5
             assert (patch > 600).sum() > 60
-
-
-def expected_labels(scene: Scene, column: int, row: int) -> dict[str, int]:
-    """What the patch shows, by field; nothing about those that do not apply."""
-    x, y = column * PATCH, row * PATCH
-    colors = list(COLORS)
-    for thing in scene.things:
-        if contains(thing.box, x, y):
-            touched = bool(scene.person and thing == scene.person.target) + 2 * bool(
-                scene.arrow and thing == scene.arrow.target
-            )
-            middle = (thing.box[0] // PATCH + 1, thing.box[1] // PATCH + 1)
-            return {
-                "kind": 1 + KINDS.index(thing.kind),
-                "color": colors.index(thing.color),
-                "size": SIZES.index(thing.size),
-                "pattern": PATTERNS.index(thing.pattern),
-                "role": touched,
-                "center": int((column, row) == middle),
-            }
-    first = 1 + len(KINDS)
-    if scene.sign and contains(scene.sign.box, x, y):
-        letter = scene.sign.text[column - scene.sign.box[0] // PATCH]
-        return {"kind": first, "center": 0, "letter": ord(letter) - ord("a")}
-    if scene.plate and contains(scene.plate.box, x, y):
-        place = column - scene.plate.box[0] // PATCH
-        return {"kind": first + 1, "center": 0, ("tens", "ones")[place]: int(scene.plate.text[place])}
-    if scene.person and contains(scene.person.box, x, y):
-        shown = {"color": colors.index(scene.person.color), "action": ACTIONS.index(scene.person.action)}
-        return {"kind": first + 2, "center": 0, **shown}
-    if scene.arrow and contains(scene.arrow.box, x, y):
-        return {"kind": first + 3, "center": 0}
-    if contains(scene.weather_box, x, y):
-        return {"kind": first + 4, "center": 0, "weather": WEATHERS.index(scene.weather)}
-    if any(contains(piece.box, x, y) for piece in scene.clutter):
-        return {"kind": first + 5, "center": 0}
-    return {"kind": 0, "center": 0, "place": PLACES.index(scene.place), "time": TIMES.index(scene.time)}
-
-
-@given(seeds, styles)
-@settings(max_examples=20, deadline=None)
-def test_patch_labels_say_what_the_boxes_hold(seed: int, style: Style) -> None:
-    scene = draw_scene(seed, style)
-    labels = supervision.patch_labels(scene).reshape(24, 24, -1)
-    for row in range(24):
-        for column in range(24):
-            wanted = expected_labels(scene, column, row)
-            read = {f.name: int(v) for f, v in zip(supervision.FIELDS, labels[row, column], strict=True) if v >= 0}
-            assert read == wanted, (row, column)
 
 
 def only(things: list[Thing]) -> Thing:
@@ -322,49 +270,6 @@ def test_every_family_is_asked_and_has_a_known_intent_of_its_class() -> None:
     assert {label for _, label in INTENT.values()} == set(CLASSES)
     asked = {q.family for seed in range(20) for q in questions_about(draw_scene(seed), random.Random(seed))}
     assert asked == set(INTENT)
-
-
-def full_scene() -> tuple[Scene, list[Question]]:
-    """A scene that answers questions of every family."""
-    for seed in range(200):
-        scene = draw_scene(seed)
-        questions = questions_about(scene, random.Random(seed))
-        if {q.family for q in questions} == set(INTENT):
-            return scene, questions
-    raise AssertionError("no scene answers everything")
-
-
-def test_balanced_takes_classes_in_turn() -> None:
-    _, questions = full_scene()
-    drawn = [q.label for q in balanced(questions, 2 * len(CLASSES), random.Random(0))]
-    assert sorted(drawn) == sorted([*CLASSES, *CLASSES])
-
-
-def test_balanced_takes_families_of_a_class_by_their_shares() -> None:
-    _, questions = full_scene()
-    each = 3000
-    drawn = Counter(q.family for q in balanced(questions, each * len(CLASSES), random.Random(0)))
-    for family, (_, label) in INTENT.items():
-        beside = [other for other, (_, of) in INTENT.items() if of == label]
-        share = SHARE.get(family, 1.0) / sum(SHARE.get(other, 1.0) for other in beside)
-        assert drawn[family] / each == pytest.approx(share, abs=0.04)
-
-
-def test_answers_cannot_be_guessed_well() -> None:
-    """No answer is so frequent that a class would be easy without looking."""
-    rng = random.Random(0)
-    answers: dict[str, Counter[str]] = {}
-    for seed in range(250):
-        for question in balanced(questions_about(draw_scene(seed), rng), 18, rng):
-            answers.setdefault(question.family, Counter())[question.answer] += 1
-    most = {family: max(found.values()) / found.total() for family, found in answers.items()}
-    for family in ("present", "larger", "more", "time", "length"):
-        assert most[family] < 0.65
-    for family in ("kind_of_size_color", "word", "number", "acted_on", "pointed_at", "purpose_of_size_color"):
-        assert most[family] < 0.15
-    for family in ("count_kind", "region", "relation", "place", "weather", "color_of_kind", "color_of_purpose"):
-        assert most[family] < 0.4
-    assert max(most.values()) < 0.85
 
 
 def plainly(form: str) -> str:

@@ -1,6 +1,7 @@
 """The training data: scenes by seed, their patch labels, pictures and packed questions."""
 
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from clasp_calib.reference.questions import balanced, questions_about
+from clasp_calib.reference.questions import Question, draw_family, questions_about
 from clasp_calib.reference.scenes import Scene, draw_scene
 from clasp_calib.reference.vocabulary import (
     ACTIONS,
@@ -64,6 +65,17 @@ class Corpus:
         scale = torch.tensor(IMAGE_STD).repeat_interleave(PATCH * PATCH)
         shift = torch.tensor(IMAGE_MEAN).repeat_interleave(PATCH * PATCH)
         return (patches.float() / 255 - shift) / scale
+
+
+def balanced(questions: Sequence[Question], count: int, rng: random.Random) -> list[Question]:
+    """``count`` questions, classes in turn, families by `SHARE` within a class; repeats where there are too few."""
+    by_class: dict[str, dict[str, list[Question]]] = defaultdict(lambda: defaultdict(list))
+    for question in questions:
+        by_class[question.label][question.family].append(question)
+    labels = list(by_class)
+    rng.shuffle(labels)
+    families = (by_class[labels[i % len(labels)]] for i in range(count))
+    return [rng.choice(of[draw_family(list(of), rng)]) for of in families]
 
 
 def tokenizer_corpus(scenes: int, seed: int) -> list[str]:

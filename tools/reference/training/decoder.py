@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, apply_rotary_pos_emb
 
-from clasp_calib.reference.questions import balanced, questions_about
+from clasp_calib.reference.questions import questions_about
 from clasp_calib.reference.scenes import Scene
 from clasp_calib.reference.vocabulary import (
     ACTIONS,
@@ -35,7 +35,7 @@ from tools.reference.shape import BLOCKS, DEFAULT, Size, text_config
 from tools.reference.supervision import FIELDS, LETTERS
 from tools.reference.training.batches import ALL, OWN, QUESTIONS, Batch, Query, Seen, make_batch
 from tools.reference.training.capture import launched_at_once
-from tools.reference.training.corpus import Corpus
+from tools.reference.training.corpus import Corpus, balanced
 from tools.reference.training.optimizer import MasterAdamW
 from tools.reference.training.packing import ATTENTION, IGNORE, Packer, scoring_attention
 from tools.reference.training.stepwise import to_device

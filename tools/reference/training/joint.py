@@ -15,13 +15,13 @@ from transformers import CLIPVisionModel
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from clasp_calib.common.progress import track
-from clasp_calib.reference.questions import balanced, questions_about
+from clasp_calib.reference.questions import questions_about
 from clasp_calib.reference.scenes import Scene
 from tools.reference.shape import VISION_WIDTH
 from tools.reference.supervision import IGNORE, LETTER, ONES, TENS
 from tools.reference.training.batches import ALL, LAYERS, OWN, QUESTIONS, Query, Seen
 from tools.reference.training.capture import launched_at_once
-from tools.reference.training.corpus import Corpus
+from tools.reference.training.corpus import Corpus, balanced
 from tools.reference.training.decoder import Oracle, Vision
 from tools.reference.training.optimizer import MasterAdamW
 from tools.reference.training.stepwise import Steps, draws

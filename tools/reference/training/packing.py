@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedTokenizerFast
 
 from clasp_calib.reference.model import PROMPT
-from clasp_calib.reference.questions import TALLIED, Question
+from clasp_calib.reference.questions import Question
 from clasp_calib.reference.vocabulary import GRID
 from tools.reference.shape import BOS, EOS, PAD
 from tools.reference.supervision import covered, middle
@@ -26,6 +26,8 @@ HINTED = 6
 ROUND = 4
 """Questions are filled up to a multiple of this length, so that few shapes occur."""
 ATTENTION = "packed_questions"
+TALLIED = ("present", "count_kind", "count_color", "more", "length")
+"""Families that ask how many there are."""
 UNGUIDED = ("counting", "scene")
 """Classes whose questions no scoring layer is told where to look for: what covers the picture must answer them."""
 

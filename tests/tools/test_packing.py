@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from clasp_calib.reference.model import PROMPT
-from clasp_calib.reference.questions import TALLIED, Question, balanced, questions_about
+from clasp_calib.reference.questions import Question, questions_about
 from clasp_calib.reference.scenes import draw_scene
 from clasp_calib.reference.vocabulary import ACTIONS, COLORS, KINDS, PATCH, PATTERNS, PLACES, PURPOSES, WEATHERS, WORDS
 from clasp_calib.reference.wordings import HELD_OUT
@@ -31,9 +31,9 @@ from tools.reference.training.batches import (
     choose_tokens,
     make_batch,
 )
-from tools.reference.training.corpus import Corpus
+from tools.reference.training.corpus import Corpus, balanced
 from tools.reference.training.optimizer import MasterAdamW
-from tools.reference.training.packing import HINTED, IGNORE, ROUND, UNGUIDED, Pack, Packer
+from tools.reference.training.packing import HINTED, IGNORE, ROUND, TALLIED, UNGUIDED, Pack, Packer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

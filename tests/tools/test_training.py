@@ -17,10 +17,10 @@ from PIL import Image
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_file
-from clasp_calib.reference import export, train
 from clasp_calib.reference.model import PROMPT
 from clasp_calib.reference.questions import questions_about
 from clasp_calib.runtime.loading import load_model
+from tools.reference import export, train
 from tools.reference.shape import DEFAULT, LARGE, WORKING, Size, size_of
 from tools.reference.training import decoder as decoding
 from tools.reference.training import joint
