@@ -32,6 +32,7 @@ import torch
 import torch.nn.functional as F
 
 from clasp_calib.cache.encode import cache_features
+from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.fingerprint import encoder_fingerprint
 from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.features import Features
@@ -212,7 +213,9 @@ class Run:
 
     def features(self, questions: Sequence[Asked]) -> Features:
         samples = [group[0].sample(False) for group in by_picture(questions).values()]
-        cache_features(self.model, self.processor, samples, [self.layer], self.features_at, workers=0)
+        cache_features(
+            self.model, self.processor, samples, self.features_at, FeatureOptions(layers=[self.layer], workers=0)
+        )
         return open_source(self.features_at, self.model, self.processor).at((self.layer,))
 
     def score(self, name: str, model: Any, features: Features, questions: Sequence[Asked]) -> dict[str, float]:

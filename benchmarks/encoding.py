@@ -22,6 +22,7 @@ import torch
 
 from clasp_calib.cache.cache_report import Times
 from clasp_calib.cache.encode import auto_layers, cache_features
+from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.commands.models import load
 from clasp_calib.common.samples import read_table, samples_of
 from clasp_calib.reference.benchmark import write_benchmark
@@ -51,7 +52,11 @@ def main() -> None:
             for number in range(asked.rounds):
                 root = Path(folder) / f"{workers}-{number}"
                 report = cache_features(
-                    model, processor, samples, layers, root, batch_size=asked.batch, workers=workers
+                    model,
+                    processor,
+                    samples,
+                    root,
+                    FeatureOptions(layers=layers, batch_size=asked.batch, workers=workers),
                 )
                 runs.append(report.times)
             name = f"{workers} processes" if workers else "threads"

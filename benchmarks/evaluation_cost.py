@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from clasp_calib.cache.encode import auto_layers, cache_features
+from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import MAX_NEW_TOKENS, Evaluator, Pruning
@@ -228,7 +229,7 @@ def main() -> None:
         # One question a picture, of all classes in turn.
         by_picture = {s.image: [o for o in samples if o.image == s.image] for s in samples}
         chosen = [of[n % len(of)] for n, of in enumerate(by_picture.values())][: arguments.samples]
-        cache_features(model, processor, chosen, layers, root / "cache")
+        cache_features(model, processor, chosen, root / "cache", FeatureOptions(layers=layers))
         store = FeatureStore.open(root / "cache")
         note = NOTE.format(
             samples=len(chosen),

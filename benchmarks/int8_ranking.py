@@ -18,6 +18,7 @@ import torch
 from scipy.stats import kendalltau
 
 from clasp_calib.cache.encode import auto_layers, cache_features
+from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.maintenance import contents
 from clasp_calib.calib.dataset import load_samples
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
@@ -63,7 +64,7 @@ def main() -> None:
         prompter = Prompter(processor, adapter.tokens_per_image)
         evaluators, used = {}, {}
         for kind in KINDS:
-            cache_features(model, processor, samples, layers, root / kind, precision=kind)
+            cache_features(model, processor, samples, root / kind, FeatureOptions(layers=layers, precision=kind))
             used[kind] = contents(root / kind).bytes_used
             features = open_source(root / kind, model, processor).at(layers)
             evaluators[kind] = Evaluator(model, prompter, features)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from clasp_calib.cache.encode import auto_layers, cache_features
+from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.calib.dataset import by_class, load_samples, of_split
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
@@ -66,7 +67,7 @@ def main() -> None:
         in_order = by_class(samples, classes, len(samples), 0)
         for slug in arguments.classes.split(","):
             of = in_order[slug][: arguments.samples]
-            cache_features(model, processor, of, layers, root / "cache")
+            cache_features(model, processor, of, root / "cache", FeatureOptions(layers=layers))
             store = FeatureStore.open(root / "cache")
             prompter = Prompter(processor, adapter.tokens_per_image)
             evaluator = Evaluator(model, prompter, CachedFeatures(store, layers))

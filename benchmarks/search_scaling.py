@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 
 from clasp_calib.cache.encode import cache_features
+from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.scoring.prompting import PROMPT
 from clasp_calib.common.samples import read_table, samples_of
@@ -52,7 +53,7 @@ def measured(folder: Path, budget: str, count: int, turns: int) -> dict[int, lis
     table = write_benchmark(folder, {"calibration": max(2, count // 8)})
     samples = samples_of(read_table(table), table.parent)[:count]
     model, processor = load_model(str(MODEL))
-    cache_features(model, processor, samples, LAYERS, folder / "cache")
+    cache_features(model, processor, samples, folder / "cache", FeatureOptions(layers=LAYERS))
     adapter = adapter_for(model)
     space = default_space(LAYERS, adapter.own_layer)
     schedule = solve_schedule(parse_budget(budget), adapter.tokens_per_image, adapter.decoder_layers)

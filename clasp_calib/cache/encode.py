@@ -9,19 +9,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from clasp_calib.cache.cache_report import CacheReport, Times
+from clasp_calib.cache.feature_options import DEFAULTS, FeatureOptions, auto_layers
 from clasp_calib.cache.fingerprint import encoder_fingerprint
-from clasp_calib.cache.index import Durability
 from clasp_calib.cache.odd import OddPicture, record_odd_pictures
 from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.picture_files import first_files, headers, identified, image_key, refuse
 from clasp_calib.cache.pipeline import BackgroundWriter, prepared_ahead, workers_for
+from clasp_calib.cache.pixels import cache_pixels
 from clasp_calib.cache.precision import PrecisionError, Stored
 from clasp_calib.cache.prepare import Broken, Prepared, Preparer
 from clasp_calib.cache.states import in_batches, states_of
-from clasp_calib.cache.store import SHARD_BYTES, FeatureStore, Layout
+from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import CacheError, InputError, ModelError
 from clasp_calib.common.progress import progress
 from clasp_calib.common.samples import Sample
@@ -36,43 +35,12 @@ _WAITING = 4
 """Batches that may wait for the writer. Our choice: enough for a commit that takes long, little enough memory."""
 
 
-def auto_layers(vision_layers: int, own_layer: int) -> tuple[int, ...]:
-    """Candidate layers from shallow to deep, always with the model's own: (3, 9, 15, 20, 23) for CLIP-L.
-
-    Args:
-        vision_layers: blocks of the vision tower, L_v.
-        own_layer: the model's ``vision_feature_layer`` as an index into ``hidden_states``, 0..L_v.
-
-    Returns:
-        Ascending indices into ``hidden_states``; at most five, fewer for a tower too small for them.
-
-    Raises:
-        CacheError: the model's own layer is not one of its layers.
-    """
-    if not 0 <= own_layer <= vision_layers:
-        raise CacheError(f"own layer {own_layer} of a tower with layers 0 to {vision_layers}; give one of these")
-    # Our choice: the middles of the first three quarters, and five sixths; nothing at the embeddings.
-    depths = (1 / 8, 3 / 8, 5 / 8, 5 / 6)
-    spread = {max(1, math.floor(depth * vision_layers + 0.5)) for depth in depths}
-    return tuple(sorted(spread | {own_layer}))
-
-
 def cache_features(
     model: "PreTrainedModel",
     processor: "ProcessorMixin",
     samples: Sequence[Sample],
-    layers: Sequence[int],
     root: Path,
-    *,
-    batch_size: int = 8,
-    workers: int | None = None,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
-    verify: bool = False,
-    precision: str = "float16",
-    durability: Durability = "process",
-    layout: Layout = "auto",
-    shard_bytes: int = SHARD_BYTES,
+    options: FeatureOptions = DEFAULTS,
 ) -> CacheReport:
     """Encode every distinct picture of ``samples`` that is not in the cache yet.
 
@@ -80,20 +48,11 @@ def cache_features(
     out, and named in ``odd-pictures.json`` beside the cache.
 
     Args:
-        model: its vision towers are moved to ``device`` and ``dtype``, and stay there.
+        model: its vision towers run where and in the dtype in which they are.
         processor: the model's own.
         samples: pictures may occur several times; samples without one are passed over.
-        layers: indices into ``hidden_states``, 0..L_v.
         root: directory of the feature store.
-        batch_size: pictures of a forward pass; fewer where neighbours differ in shape.
-        workers: processes that decode and preprocess; 0 for threads of this one; None chooses by the pictures.
-        device: where the tower runs.
-        dtype: what it computes in; None leaves it as loaded.
-        verify: first drop what is damaged in the store, so that it is encoded again.
-        precision: what features are kept in, whatever they were computed in: ``float16``, ``bfloat16`` or ``int8``.
-        durability: see `FeatureStore.open`.
-        layout: see `FeatureStore.open`.
-        shard_bytes: see `FeatureStore.open`.
+        options: how pictures are encoded and kept.
 
     Raises:
         InputError: there is no picture at all, or none that can be read.
@@ -103,37 +62,34 @@ def cache_features(
             that died.
     """
     started = time.monotonic()
+    if options.pixels:
+        return cache_pixels(processor, samples, root, options)
     adapter = adapter_for(model)
-    wanted = _checked(layers, adapter.vision_layers)
+    wanted = options.layers_of(adapter.vision_layers, adapter.own_layer)
     if adapter.taps:
         raise ModelError(
             f"a {model.config.model_type} model projects the states {list(adapter.taps)} too (its deepstack), and what "
             "is cached could not be projected; use pruning and fusion in the live tower instead"
         )
     named = [(sample.id, sample.image) for sample in samples if sample.image is not None]
-    if batch_size < 1:
-        raise InputError(f"batch size {batch_size}; expected at least 1")
     if not named:
         raise InputError(f"none of the {len(samples)} samples has a picture; expected a column 'image' with paths")
     keys, broken = identified(path for _, path in named)
     if not keys:
         refuse(broken)
     files = first_files(keys)
-    for modality in adapter.pixel_names:
-        tower: Any = adapter.vision_tower(model, modality)
-        tower.to(device=device, dtype=dtype)
     with FeatureStore.open(
         root,
         "w",
         encoder=encoder_fingerprint(model, processor),
         layers=wanted,
         shape=(adapter.patch_tokens, adapter.vision_width),
-        precision=precision,
-        shard_bytes=shard_bytes,
-        durability=durability,
-        layout=layout,
+        precision=options.precision,
+        shard_bytes=options.shard_bytes,
+        durability=options.durability,
+        layout=options.layout,
     ) as store:
-        dropped = store.drop_damaged() if verify else []
+        dropped = store.drop_damaged() if options.verify else []
         missing = store.missing(files)
         sizes, left_out = headers({key: files[key] for key in missing})
         todo = list(sizes)
@@ -141,11 +97,11 @@ def cache_features(
             # Pictures of one size are neighbours then, and go through the tower together.
             todo.sort(key=lambda key: sizes[key])
         store.reserve(todo)
-        workers = workers_for(len(todo)) if workers is None else workers
+        workers = workers_for(len(todo)) if options.workers is None else options.workers
         run = _Encoding(model, store, wanted, files)
         skipped = len(files) - len(missing)
         description = f"encoding ({skipped} are cached already)"
-        run.encode(Preparer(processor, adapter.pixel_names), todo, batch_size, workers, description)
+        run.encode(Preparer(processor, adapter.pixel_names), todo, options.batch_size, workers, description)
         left_out |= run.broken
         cached = {key: store.origin(key) for key in files if key not in left_out}
         row = store.precision.data_row(store.form.channels) + store.precision.scale_row(store.form.channels)
@@ -246,12 +202,3 @@ def _odd(
     reasons = {path: (True, reason) for path, reason in broken.items()}
     reasons |= {path: (False, note) for path, note in notes.items()}
     return tuple(OddPicture(os.path.abspath(path), tuple(samples[path]), *reasons[path]) for path in reasons)
-
-
-def _checked(layers: Sequence[int], vision_layers: int) -> tuple[int, ...]:
-    if not layers or any(not 0 <= layer <= vision_layers for layer in layers):
-        raise CacheError(
-            f"cannot cache the layers {list(layers)}; expected some of 0 (the embeddings) to {vision_layers} "
-            "(the last block)"
-        )
-    return tuple(sorted(set(layers)))

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from clasp_calib.cache.disk import checksums
-from clasp_calib.cache.index import ABSENT, Durability, Index, IndexEntry, ShardRecord
+from clasp_calib.cache.feature_options import Durability
+from clasp_calib.cache.index import ABSENT, Index, IndexEntry, ShardRecord
 from clasp_calib.cache.portable import create_portable_shard
 from clasp_calib.cache.precision import Stored
 from clasp_calib.cache.shard import Form, Shard, create_shard

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
+from clasp_calib.cache.feature_options import Durability
 from clasp_calib.cache.filesystem import maps_safely
 from clasp_calib.common.errors import CacheError
 
@@ -33,9 +33,6 @@ _PUT = (
     " do update set row = excluded.row, tokens = excluded.tokens, origin = excluded.origin,"
     " checksums = excluded.checksums"
 )
-
-Durability = Literal["process", "power"]
-"""What an acknowledged picture survives: the end of the process however it comes, or a power cut as well."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ the other: [1, 3 Y, X].
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +18,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from clasp_calib.cache.cache_report import CacheReport, Times
+from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.fingerprint import pictures_fingerprint
-from clasp_calib.cache.index import Durability
 from clasp_calib.cache.picture_files import ahead, check_headers, distinct_pictures, refuse
 from clasp_calib.cache.precision import PIXELS, Stored
-from clasp_calib.cache.store import FeatureStore, Layout
+from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.common.progress import progress
 from clasp_calib.common.samples import Sample
@@ -35,19 +35,6 @@ if TYPE_CHECKING:
 LAYER = 0
 """Pixels have one layer: what enters the tower."""
 PLANES = 3
-
-
-@dataclass(frozen=True)
-class PixelReport:
-    """What one run of `cache_pixels` did; fields as of `clasp_calib.cache.encode.CacheReport`."""
-
-    pictures: int
-    unique: int
-    skipped: int
-    encoded: int
-    dropped: int
-    bytes: int
-    seconds: float
 
 
 def cropped(processor: "ProcessorMixin", pictures: Sequence[Image.Image]) -> Tensor:
@@ -85,12 +72,8 @@ def cache_pixels(
     processor: "ProcessorMixin",
     samples: Sequence[Sample],
     root: Path,
-    *,
-    batch_size: int = 8,
-    verify: bool = False,
-    durability: Durability = "process",
-    layout: Layout = "auto",
-) -> PixelReport:
+    options: FeatureOptions,
+) -> CacheReport:
     """Decode, resize and crop every distinct picture of ``samples`` that is not in the cache yet.
 
     Arguments and errors as of `clasp_calib.cache.encode.cache_features`.
@@ -114,14 +97,16 @@ def cache_pixels(
         layers=(LAYER,),
         shape=(PLANES * rows, columns),
         precision=PIXELS.name,
-        durability=durability,
-        layout=layout,
+        shard_bytes=options.shard_bytes,
+        durability=options.durability,
+        layout=options.layout,
     ) as store:
-        dropped = store.drop_damaged() if verify else []
+        dropped = store.drop_damaged() if options.verify else []
         missing = store.missing(pictures)
         store.reserve(missing)
         check_headers(pictures[key] for key in missing)
-        batches = [missing[at : at + batch_size] for at in range(0, len(missing), batch_size)]
+        size = options.batch_size
+        batches = [missing[at : at + size] for at in range(0, len(missing), size)]
         load = partial(_load, pictures=pictures, processor=processor)
         with progress() as bar:
             task = bar.add_task(f"decoding ({len(pictures) - len(missing)} are cached already)", total=len(missing))
@@ -131,14 +116,18 @@ def cache_pixels(
                 encoded += store.put(list(decoded), slabs)
                 bar.advance(task, len(decoded) + len(failed))
     refuse(broken, f"; the {encoded} others are cached")
-    return PixelReport(
+    return CacheReport(
         pictures=len(with_picture),
         unique=len(pictures),
         skipped=len(pictures) - len(missing),
         encoded=encoded,
         dropped=len(dropped),
         bytes=len(pictures) * PLANES * rows * columns,
+        layers=(LAYER,),
         seconds=time.monotonic() - started,
+        workers=0,
+        times=Times(),
+        odd=(),
     )
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clasp_calib.cache.feature_options import DEFAULTS, FeatureOptions
 from clasp_calib.cache.fingerprint import encoder_fingerprint
 from clasp_calib.cache.picture_files import identified, refuse
 from clasp_calib.cache.pixels import PLANES
@@ -141,11 +142,8 @@ def plan_cache(
     model: "PreTrainedModel",
     processor: "ProcessorMixin",
     samples: Sequence[Sample],
-    layers: Sequence[int],
     root: Path,
-    *,
-    batch_size: int = 8,
-    precision: str = "float16",
+    options: FeatureOptions = DEFAULTS,
     looks: int = LOOKS,
 ) -> CachePlan:
     """Measure the disk and the encoder, and reckon; nothing is written but a nameless file, gone afterwards.
@@ -154,16 +152,16 @@ def plan_cache(
         model: on the device and in the dtype that it would encode in.
         processor: its own.
         samples: pictures may occur several times.
-        layers: to be cached.
         root: where the cache would be, or is.
-        batch_size: pictures a forward pass.
-        precision: what features are kept in.
+        options: how pictures would be encoded and kept.
         looks: that a search takes at a question.
 
     Raises:
         InputError: there is no picture, or none of those tried can be read.
         CacheError: the disk cannot be written to, or the cache that is there is of another encoder.
     """
+    adapter = adapter_for(model)
+    layers = options.layers_of(adapter.vision_layers, adapter.own_layer)
     paths = [sample.image for sample in samples if sample.image is not None]
     if not paths:
         raise InputError(f"none of the {len(samples)} samples has a picture; expected a column 'image' with paths")
@@ -173,8 +171,8 @@ def plan_cache(
     if not keys:
         refuse(unreadable)
     some = [files[key] for key in keys[:: max(1, len(keys) // TRIED)][:TRIED]]
-    speed = encoder_speed(model, processor, some, batch_size)
-    form = Form(speed.channels, precision_of(precision), None)
+    speed = encoder_speed(model, processor, some, options.batch_size)
+    form = Form(speed.channels, precision_of(options.precision), None)
     row = form.precision.data_row(speed.channels) + form.precision.scale_row(speed.channels)
     slab = form.stride(speed.tokens) * row
     cached = len(keys) - len(_missing(root, keys, layers, encoder_fingerprint(model, processor)))
@@ -204,8 +202,8 @@ def plan_cache(
         duplicates=sum(path in found for path in paths) - len(keys),
         unreadable=len(unreadable),
         cached=cached,
-        layers=tuple(layers),
-        precision=precision,
+        layers=layers,
+        precision=options.precision,
         free=shutil.disk_usage(folder).free,
         memory=memory,
         disk=disk,

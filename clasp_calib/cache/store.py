@@ -18,9 +18,10 @@ from torch import Tensor
 
 from clasp_calib.cache import portable_index as journal
 from clasp_calib.cache.disk import checksums
+from clasp_calib.cache.feature_options import SHARD_BYTES, Durability, Layout
 from clasp_calib.cache.filesystem import filesystem_of, maps_safely
 from clasp_calib.cache.index import FILE as INDEX_FILE
-from clasp_calib.cache.index import Durability, IndexEntry
+from clasp_calib.cache.index import IndexEntry
 from clasp_calib.cache.kernels import mixtures
 from clasp_calib.cache.open_store import Damage, OpenStore
 from clasp_calib.cache.origin import Origin
@@ -30,11 +31,9 @@ from clasp_calib.cache.shard import RAGGED, REPAIR, Form
 from clasp_calib.cache.writer import Writer
 from clasp_calib.common.errors import CacheError
 
-__all__ = ["SHARD_BYTES", "Damage", "FeatureStore", "Layout"]
+__all__ = ["Damage", "FeatureStore"]
 
 FORMAT = "3"
-Layout = Literal["auto", "direct", "portable"]
-SHARD_BYTES = 256 * 2**20
 _INHERITED: list[OpenStore] = []
 """What a parent process had open. SQLite forbids using and closing it after a fork, so it is kept."""
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from clasp_calib.cache.disk import checksums
+from clasp_calib.cache.feature_options import Durability
 from clasp_calib.cache.filling import DirectFilling, Filling, PicturePart, PortableFilling, holes, part_of
-from clasp_calib.cache.index import ABSENT, Durability, Index, IndexEntry, ShardRecord
+from clasp_calib.cache.index import ABSENT, Index, IndexEntry, ShardRecord
 from clasp_calib.cache.index import FILE as INDEX_FILE
 from clasp_calib.cache.lock import WriterLock
 from clasp_calib.cache.open_store import Damage, OpenStore

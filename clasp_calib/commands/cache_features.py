@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from clasp_calib.cache.feature_options import Durability, Layout, PrecisionName
 from clasp_calib.commands.cache_reports import say_pixels, say_plan
 from clasp_calib.commands.models import load
 from clasp_calib.commands.options import (
@@ -25,8 +26,6 @@ from clasp_calib.common.run_directory import RunDirectory
 if TYPE_CHECKING:
     from clasp_calib.cache.cache_report import CacheReport, Times
 
-Durability = Literal["process", "power"]
-Layout = Literal["auto", "direct", "portable"]
 _NAMED = 5
 """Odd pictures that are printed; the others stand in the file."""
 
@@ -44,7 +43,7 @@ def cache_features(
     ] = None,
     strict: Annotated[bool, typer.Option(help="End with exit code 1 if a picture had to be left out.")] = False,
     verify: Annotated[bool, typer.Option(help="Check all that is cached first; encode damaged entries again.")] = False,
-    precision: Annotated[str, typer.Option(help="Keep features as float16, bfloat16 or int8.")] = "float16",
+    precision: Annotated[PrecisionName, typer.Option(help="Keep features as float16, bfloat16 or int8.")] = "float16",
     durability: Annotated[
         Durability, typer.Option(help="What a stored picture survives: 'process' a kill, 'power' a power cut too.")
     ] = "process",
@@ -69,54 +68,40 @@ def cache_features(
 
     Example: clasp-calib cache-features --run my-run --model reference
     """
-    from clasp_calib.cache.encode import auto_layers
     from clasp_calib.cache.encode import cache_features as encode
+    from clasp_calib.cache.feature_options import FeatureOptions
     from clasp_calib.common.samples import read_table, samples_of
     from clasp_calib.runtime.adapters import adapter_for
 
     directory = RunDirectory(run)
     table = samples or directory.labels
     pictured = samples_of(read_table(table, limit=limit), table.parent)
-    chosen = _layers(layers)
+    options = FeatureOptions(
+        layers=_layers(layers),
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        verify=verify,
+        durability=durability,
+        layout=mode,
+        pixels=pixels,
+    )
     loaded, processor = load(model, device, dtype)
-    adapter = adapter_for(loaded)
-    wanted = chosen or auto_layers(adapter.vision_layers, adapter.own_layer)
     target = out or directory.cache
     if plan:
         from clasp_calib.cache.plan import plan_cache
 
-        say_plan(
-            plan_cache(loaded, processor, pictured, wanted, target, batch_size=batch_size, precision=precision),
-            as_json,
-        )
+        say_plan(plan_cache(loaded, processor, pictured, target, options), as_json)
         return
-    if pixels:
-        from clasp_calib.cache.pixels import cache_pixels
-
-        directory.record("cache-features", {"model": model, "samples": table, "pixels": True, "out": target})
-        made = cache_pixels(
-            processor, pictured, target, batch_size=batch_size, verify=verify, durability=durability, layout=mode
-        )
-        say_pixels(made, target, as_json)
-        return
-    directory.record("cache-features", {"model": model, "samples": table, "layers": wanted, "out": target})
-    report = encode(
-        loaded,
-        processor,
-        pictured,
-        wanted,
-        target,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        verify=verify,
-        precision=precision,
-        durability=durability,
-        layout=mode,
-    )
+    adapter = adapter_for(loaded)
+    kept = {"pixels": True} if pixels else {"layers": options.layers_of(adapter.vision_layers, adapter.own_layer)}
+    directory.record("cache-features", {"model": model, "samples": table, **kept, "out": target})
+    report = encode(loaded, processor, pictured, target, options)
     if as_json:
         shown = {**vars(report), "times": _times(report.times), "odd": [vars(odd) for odd in report.odd]}
         emit({"out": target, **shown})
+    elif pixels:
+        say_pixels(report, target)
     else:
         _say(report, target)
         say(f"cached in {target}; next: clasp-calib search --run {run} --model {model} --budget 192")
@@ -150,9 +135,9 @@ def _times(times: "Times") -> dict[str, float]:
     return {**vars(times), "share_waited_for_cache": times.share_waited_for_cache}
 
 
-def _layers(text: str) -> tuple[int, ...] | None:
+def _layers(text: str) -> tuple[int, ...] | Literal["auto"]:
     if text == "auto":
-        return None
+        return "auto"
     try:
         return tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from clasp_calib.commands.output import emit, say, show
 
 if TYPE_CHECKING:
-    from clasp_calib.cache.pixels import PixelReport
+    from clasp_calib.cache.cache_report import CacheReport
     from clasp_calib.cache.plan import CachePlan
 
 ADVICE = {
@@ -68,11 +68,8 @@ def say_plan(plan: "CachePlan", as_json: bool) -> None:
     say(f"recommended: {ADVICE[plan.recommended]}")
 
 
-def say_pixels(report: "PixelReport", out: Path, as_json: bool) -> None:
+def say_pixels(report: "CacheReport", out: Path) -> None:
     """Print what a run of ``--pixels`` did."""
-    if as_json:
-        emit({"out": out, **vars(report)})
-        return
     say(
         f"pixels of {report.unique} different pictures of {report.pictures} samples: {report.encoded} decoded, "
         f"{report.skipped} were there; {_size(report.bytes)}; {report.seconds:.1f} s"

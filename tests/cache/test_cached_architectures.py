@@ -12,6 +12,7 @@ from image_processors import IMAGE_PROCESSORS
 from PIL import Image
 
 from clasp_calib.cache.encode import cache_features, image_key
+from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import ModelError
 from clasp_calib.common.samples import Sample
@@ -66,7 +67,9 @@ def test_logits_equal_those_of_the_live_tower(case, precision, tmp_path):
     samples = [Sample(str(number), "?", path) for number, path in enumerate(files)]
     layers = range(adapter.vision_layers + 1)
     root = tmp_path / "cache"
-    report = cache_features(model, processor, samples, layers, root, batch_size=1, precision=precision)
+    report = cache_features(
+        model, processor, samples, root, FeatureOptions(layers=layers, batch_size=1, precision=precision)
+    )
     assert (report.encoded, report.odd) == (PICTURES, ())
     alpha_ML, mix = alphas(adapter), {"schedule": schedule_for(model, "100%", (1, 2, 4)), "rho": 0.5}
     pixels = adapter.pixel_names[case.modality]
@@ -130,7 +133,7 @@ def test_transformers_own_processors_of_images(name, tmp_path):
         Image.fromarray(pixels.numpy()).save(files[-1])
     samples = [Sample(path.stem, "?", path) for path in files]
     layers = range(adapter.vision_layers + 1)
-    report = cache_features(model, processor, samples, layers, tmp_path / "cache", batch_size=2)
+    report = cache_features(model, processor, samples, tmp_path / "cache", FeatureOptions(layers=layers, batch_size=2))
     assert (report.encoded, report.odd) == (len(files), ())
     with FeatureStore.open(tmp_path / "cache") as store:
         for file in files:
@@ -150,5 +153,5 @@ def test_an_architecture_that_projects_several_layers_is_refused(tmp_path):
     case = CASES["qwen3_vl"]
     samples = [Sample("1", "?", write_file(tmp_path, case, 1))]
     with pytest.raises(ModelError, match="deepstack"):
-        cache_features(case.model(), CaseProcessor(case), samples, [1], tmp_path / "cache")
+        cache_features(case.model(), CaseProcessor(case), samples, tmp_path / "cache", FeatureOptions(layers=[1]))
     assert not (tmp_path / "cache").exists()

@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from clasp_calib.cache import encode
 from clasp_calib.cache.encode import auto_layers, cache_features, image_key
+from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.fingerprint import encoder_fingerprint
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import CacheError, InputError
@@ -67,7 +68,7 @@ def direct(model, processor, path: Path) -> torch.Tensor:
 
 
 def test_every_distinct_picture_is_encoded_once_and_rightly(model, processor, samples, tmp_path):
-    report = cache_features(model, processor, samples, LAYERS, tmp_path / "cache", batch_size=2)
+    report = cache_features(model, processor, samples, tmp_path / "cache", FeatureOptions(layers=LAYERS, batch_size=2))
     assert (report.pictures, report.unique, report.encoded, report.skipped) == (5, 3, 3, 0)
     assert report.layers == LAYERS
     assert report.bytes == 3 * 4 * 16 * 16 * 2
@@ -82,7 +83,7 @@ def test_every_distinct_picture_is_encoded_once_and_rightly(model, processor, sa
 
 
 def test_a_one_hot_mixture_of_cached_features_projects_like_the_model(model, processor, samples, tmp_path):
-    cache_features(model, processor, samples, LAYERS, tmp_path)
+    cache_features(model, processor, samples, tmp_path, FeatureOptions(layers=LAYERS))
     adapter = adapter_for(model)
     with FeatureStore.open(tmp_path) as store:
         own = store.read(image_key(samples[1].image), [adapter.own_layer]).float()
@@ -93,27 +94,27 @@ def test_a_one_hot_mixture_of_cached_features_projects_like_the_model(model, pro
 
 
 def test_a_second_run_encodes_only_what_is_new(model, processor, samples, tmp_path, monkeypatch):
-    cache_features(model, processor, samples[:1], LAYERS, tmp_path)
+    cache_features(model, processor, samples[:1], tmp_path, FeatureOptions(layers=LAYERS))
     seen = []
     capture = encode.states_of
     monkeypatch.setattr(encode, "states_of", lambda m, batch, at: seen.append(len(batch)) or capture(m, batch, at))
-    report = cache_features(model, processor, samples, LAYERS, tmp_path)
+    report = cache_features(model, processor, samples, tmp_path, FeatureOptions(layers=LAYERS))
     assert (report.encoded, report.skipped, seen) == (2, 1, [2])
-    report = cache_features(model, processor, samples, LAYERS, tmp_path)
+    report = cache_features(model, processor, samples, tmp_path, FeatureOptions(layers=LAYERS))
     assert (report.encoded, report.skipped, seen) == (0, 3, [2])
-    report = cache_features(model, processor, samples, (1,), tmp_path)
+    report = cache_features(model, processor, samples, tmp_path, FeatureOptions(layers=(1,)))
     assert (report.encoded, report.skipped, seen) == (3, 0, [2, 3])
     assert FeatureStore.open(tmp_path).layers == (0, 1, 2, 3, 4)
 
 
 def test_verify_encodes_again_what_is_damaged(model, processor, samples, tmp_path):
-    cache_features(model, processor, samples, LAYERS, tmp_path)
+    cache_features(model, processor, samples, tmp_path, FeatureOptions(layers=LAYERS))
     shard = next(tmp_path.glob("*.h5"))
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
     shard.write_bytes(content)
-    assert cache_features(model, processor, samples, LAYERS, tmp_path).encoded == 0
-    report = cache_features(model, processor, samples, LAYERS, tmp_path, verify=True)
+    assert cache_features(model, processor, samples, tmp_path, FeatureOptions(layers=LAYERS)).encoded == 0
+    report = cache_features(model, processor, samples, tmp_path, FeatureOptions(layers=LAYERS, verify=True))
     assert (report.dropped, report.encoded) == (1, 1)
     assert not list(FeatureStore.open(tmp_path).verify())
 
@@ -126,7 +127,7 @@ def test_pictures_are_turned_upright(model, processor, tmp_path):
     exif[0x0112] = 6  # shown after a quarter turn clockwise
     Image.fromarray(np.rot90(pixels).copy()).save(turned, exif=exif)
     both = [Sample("1", "?", upright), Sample("2", "?", turned)]
-    assert cache_features(model, processor, both, [3], tmp_path / "cache").unique == 2
+    assert cache_features(model, processor, both, tmp_path / "cache", FeatureOptions(layers=[3])).unique == 2
     with FeatureStore.open(tmp_path / "cache") as store:
         assert np.array_equal(store.read(image_key(upright), [3]), store.read(image_key(turned), [3]))
 
@@ -146,8 +147,8 @@ def test_a_layer_that_float16_cannot_hold_is_named(checkpoint, samples, tmp_path
 
     monkeypatch.setattr(adapter, "capture", capture)
     with pytest.raises(CacheError, match=rf"layer 2 of .*b\.png has values up to {said}, which float16 cannot"):
-        cache_features(model, processor, samples, LAYERS, tmp_path)
-    assert cache_features(model, processor, samples, (0, 3), tmp_path).encoded == 3
+        cache_features(model, processor, samples, tmp_path, FeatureOptions(layers=LAYERS))
+    assert cache_features(model, processor, samples, tmp_path, FeatureOptions(layers=(0, 3))).encoded == 3
 
 
 def test_a_batch_that_does_not_fit_says_so(model, processor, samples, tmp_path, monkeypatch):
@@ -156,23 +157,20 @@ def test_a_batch_that_does_not_fit_says_so(model, processor, samples, tmp_path, 
 
     monkeypatch.setattr(type(adapter_for(model)), "capture", capture)
     with pytest.raises(CacheError, match=r"3 pictures at once do not fit on cpu .*smaller batch size"):
-        cache_features(model, processor, samples, LAYERS, tmp_path)
+        cache_features(model, processor, samples, tmp_path, FeatureOptions(layers=LAYERS))
 
 
 def test_what_cannot_be_asked_for_is_refused(model, processor, samples, tmp_path):
-    for layers in ((), (5,), (-1,)):
-        with pytest.raises(CacheError, match=r"expected some of 0 \(the embeddings\) to 4"):
-            cache_features(model, processor, samples, layers, tmp_path)
+    with pytest.raises(CacheError, match=r"layers \(--layers\) is \[2, 5\]; expected some of 0 .* to 4"):
+        cache_features(model, processor, samples, tmp_path, FeatureOptions(layers=(5, 2)))
     with pytest.raises(InputError, match="none of the 1 samples has a picture"):
-        cache_features(model, processor, samples[-1:], LAYERS, tmp_path)
-    with pytest.raises(InputError, match="batch size 0"):
-        cache_features(model, processor, samples, LAYERS, tmp_path, batch_size=0)
+        cache_features(model, processor, samples[-1:], tmp_path, FeatureOptions(layers=LAYERS))
 
 
 def test_another_dtype_is_another_encoder(model, processor, samples, tmp_path):
-    cache_features(model, processor, samples, LAYERS, tmp_path)
+    cache_features(model, processor, samples, tmp_path, FeatureOptions(layers=LAYERS))
     with pytest.raises(CacheError, match=r"dtype:float32 .* asked for .* dtype:bfloat16 .* another directory"):
-        cache_features(model, processor, samples, LAYERS, tmp_path, dtype=torch.bfloat16)
+        cache_features(model.to(torch.bfloat16), processor, samples, tmp_path, FeatureOptions(layers=LAYERS))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.image_utils import load_image
 
 from clasp_calib.cache.encode import cache_features, image_key
+from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.odd import FILE, odd_pictures
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.calib.scoring.features import CachedFeatures
@@ -138,7 +139,7 @@ def states_as_transformers_sees(model, processor, path):
 def test_what_transformers_can_read_is_encoded_as_it_reads_it(bench, tmp_path):
     model, processor = bench
     samples = made(tmp_path, HANDLED)
-    report = cache_features(model, processor, samples, [3], tmp_path / "cache", batch_size=1)
+    report = cache_features(model, processor, samples, tmp_path / "cache", FeatureOptions(layers=[3], batch_size=1))
     assert report.encoded == report.unique == len(HANDLED)
     assert report.left_out == ()
     with FeatureStore.open(tmp_path / "cache") as store:
@@ -151,7 +152,7 @@ def test_what_is_not_seen_whole_is_noted_also_when_it_is_cached_already(bench, t
     samples = made(tmp_path, HANDLED)
     noted = {name: note for name, (_, note) in HANDLED.items() if note}
     for _ in range(2):
-        report = cache_features(*bench, samples, [3], tmp_path / "cache")
+        report = cache_features(*bench, samples, tmp_path / "cache", FeatureOptions(layers=[3]))
         assert {Path(odd.image).name for odd in report.odd} == set(noted)
         for odd in report.odd:
             assert noted[Path(odd.image).name] in odd.reason
@@ -163,7 +164,7 @@ def test_what_cannot_be_read_is_left_out_and_named(bench, tmp_path):
     samples = [*made(tmp_path, LEFT_OUT), good(tmp_path)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        report = cache_features(*bench, samples, [3], tmp_path / "cache", batch_size=2)
+        report = cache_features(*bench, samples, tmp_path / "cache", FeatureOptions(layers=[3], batch_size=2))
     assert (report.pictures, report.unique, report.encoded) == (len(samples), 1, 1)
     reasons = {Path(odd.image).name: odd.reason for odd in report.left_out}
     assert set(reasons) == set(LEFT_OUT)
@@ -176,7 +177,7 @@ def test_what_cannot_be_read_is_left_out_and_named(bench, tmp_path):
 
 def test_a_later_stage_names_what_was_left_out(bench, tmp_path):
     samples = [*made(tmp_path, {"truncated.png": LEFT_OUT["truncated.png"]}), good(tmp_path)]
-    cache_features(*bench, samples, [3], tmp_path / "cache")
+    cache_features(*bench, samples, tmp_path / "cache", FeatureOptions(layers=[3]))
     features = CachedFeatures(FeatureStore.open(tmp_path / "cache"), (3,))
     features.check(samples[1:])
     with pytest.raises(CacheError, match=r"left out .*truncated\.png: .*truncated.*mend these files or remove"):
@@ -186,14 +187,14 @@ def test_a_later_stage_names_what_was_left_out(bench, tmp_path):
 def test_mended_files_leave_the_list_and_other_files_stay_on_it(bench, tmp_path):
     other = made(tmp_path, {"corrupt.png": LEFT_OUT["corrupt.png"]})
     samples = [*made(tmp_path, {"truncated.png": LEFT_OUT["truncated.png"]}), good(tmp_path)]
-    cache_features(*bench, [*other, good(tmp_path)], [3], tmp_path / "cache")
-    cache_features(*bench, samples, [3], tmp_path / "cache")
+    cache_features(*bench, [*other, good(tmp_path)], tmp_path / "cache", FeatureOptions(layers=[3]))
+    cache_features(*bench, samples, tmp_path / "cache", FeatureOptions(layers=[3]))
     assert {Path(odd.image).name for odd in odd_pictures(tmp_path / "cache")} == {"corrupt.png", "truncated.png"}
     Image.fromarray(NOISE).save(samples[0].image)
-    assert cache_features(*bench, samples, [3], tmp_path / "cache").odd == ()
+    assert cache_features(*bench, samples, tmp_path / "cache", FeatureOptions(layers=[3])).odd == ()
     assert {Path(odd.image).name for odd in odd_pictures(tmp_path / "cache")} == {"corrupt.png"}
     Image.fromarray(NOISE).save(other[0].image)
-    cache_features(*bench, other, [3], tmp_path / "cache")
+    cache_features(*bench, other, tmp_path / "cache", FeatureOptions(layers=[3]))
     assert not (tmp_path / "cache" / FILE).exists()
 
 
@@ -202,7 +203,7 @@ def test_copies_of_a_broken_picture_are_all_named(bench, tmp_path):
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
     samples = [Sample(name, "?", tmp_path / f"{name}.png") for name in "abb"]
     samples[2] = Sample("c", "?", tmp_path / "b.png")
-    report = cache_features(*bench, [*samples, good(tmp_path)], [3], tmp_path / "cache")
+    report = cache_features(*bench, [*samples, good(tmp_path)], tmp_path / "cache", FeatureOptions(layers=[3]))
     assert [(Path(odd.image).name, odd.samples) for odd in report.left_out] == [
         ("a.png", ("a",)),
         ("b.png", ("b", "c")),
@@ -213,10 +214,10 @@ def test_nothing_that_can_be_read_is_an_error(bench, tmp_path):
     samples = made(tmp_path, LEFT_OUT)
     lost = [Sample(f"x{number}", "?", tmp_path / f"lost{number}.png") for number in range(7)]
     with pytest.raises(InputError, match=r"7 pictures cannot be read \(.*lost0\.png.*lost4\.png.*; and 2 more\)"):
-        cache_features(*bench, lost, [3], tmp_path / "none")
+        cache_features(*bench, lost, tmp_path / "none", FeatureOptions(layers=[3]))
     assert not (tmp_path / "none").exists()
     with pytest.raises(InputError, match=rf"{len(LEFT_OUT)} pictures cannot be read"):
-        cache_features(*bench, samples, [3], tmp_path / "cache")
+        cache_features(*bench, samples, tmp_path / "cache", FeatureOptions(layers=[3]))
 
 
 def test_large_pictures_are_read_without_a_warning_and_gigantic_ones_left_out(bench, tmp_path, monkeypatch):
@@ -226,7 +227,7 @@ def test_large_pictures_are_read_without_a_warning_and_gigantic_ones_left_out(be
     samples = [Sample(name, "?", tmp_path / f"{name}.png") for name in ("large", "gigantic")]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        report = cache_features(*bench, samples, [3], tmp_path / "cache")
+        report = cache_features(*bench, samples, tmp_path / "cache", FeatureOptions(layers=[3]))
     assert [odd.samples for odd in report.left_out] == [("gigantic",)]
     assert "decompression bomb" in report.left_out[0].reason
 

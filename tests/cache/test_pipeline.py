@@ -13,6 +13,7 @@ from stub_preparer import Stub, prepared
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from clasp_calib.cache.encode import cache_features, image_key
+from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.index import Index
 from clasp_calib.cache.pipeline import BackgroundWriter, prepared_ahead, workers_for
 from clasp_calib.cache.prepare import Broken
@@ -168,7 +169,9 @@ def checksums(root):
 def test_processes_and_threads_give_the_same_bits_and_account_for_the_time(bench, samples, tmp_path):
     found = []
     for workers in (0, 1):
-        report = cache_features(*bench, samples, [1, 3], tmp_path / str(workers), batch_size=5, workers=workers)
+        report = cache_features(
+            *bench, samples, tmp_path / str(workers), FeatureOptions(layers=[1, 3], batch_size=5, workers=workers)
+        )
         assert (report.encoded, report.workers) == (12, workers)
         times = report.times
         assert min(times.decode, times.preprocess, times.encode, times.write) > 0
@@ -189,13 +192,13 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_written(bench, samples, tm
 
     monkeypatch.setattr(FeatureStore, "put", full)
     with pytest.raises(CacheError, match="No space left"):
-        cache_features(*bench, samples, [1], tmp_path, batch_size=2)
+        cache_features(*bench, samples, tmp_path, FeatureOptions(layers=[1], batch_size=2))
     assert len(batches) == 3
     monkeypatch.undo()
     with FeatureStore.open(tmp_path) as store:
         assert list(store.verify()) == []
         assert sorted(store.pictures()) == sorted(key for batch in batches[:2] for key in batch)
-    report = cache_features(*bench, samples, [1], tmp_path, batch_size=2)
+    report = cache_features(*bench, samples, tmp_path, FeatureOptions(layers=[1], batch_size=2))
     assert (report.skipped, report.encoded) == (4, 8)
 
 

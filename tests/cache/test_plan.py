@@ -13,6 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from clasp_calib.cache import plan as module
 from clasp_calib.cache.encode import cache_features
+from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.pixels import cache_pixels
 from clasp_calib.cache.plan import CachePlan, EncoderSpeed, Way, plan_cache
 from clasp_calib.cache.probe import DiskSpeed, probe_disk
@@ -47,7 +48,7 @@ def quick(monkeypatch):
 
 def test_a_plan_counts_and_writes_nothing(loaded, samples, tmp_path, quick):
     before = sorted(tmp_path.iterdir())
-    plan = plan_cache(*loaded, samples, (1, 3), tmp_path / "new" / "cache", batch_size=3)
+    plan = plan_cache(*loaded, samples, tmp_path / "new" / "cache", FeatureOptions(layers=(1, 3), batch_size=3))
     assert sorted(tmp_path.iterdir()) == before
     assert (plan.pictures, plan.unique, plan.cached, plan.looks) == (6, 4, 0, 48)
     assert (plan.encoder.tokens, plan.encoder.channels, plan.encoder.pixels) == (16, 16, 3 * 56 * 56)
@@ -59,31 +60,31 @@ def test_a_plan_counts_and_writes_nothing(loaded, samples, tmp_path, quick):
 
 
 def test_the_planned_bytes_are_those_of_the_cache(loaded, samples, tmp_path, quick):
-    cache_features(*loaded, samples[:3], (1, 3), tmp_path / "cache")
-    plan = plan_cache(*loaded, samples, (1, 3), tmp_path / "cache")
+    cache_features(*loaded, samples[:3], tmp_path / "cache", FeatureOptions(layers=(1, 3)))
+    plan = plan_cache(*loaded, samples, tmp_path / "cache", FeatureOptions(layers=(1, 3)))
     assert (plan.unique, plan.cached) == (4, 3)
-    report = cache_features(*loaded, samples, (1, 3), tmp_path / "cache")
+    report = cache_features(*loaded, samples, tmp_path / "cache", FeatureOptions(layers=(1, 3)))
     assert plan.way("layers").bytes == report.bytes
     assert plan.missing == report.bytes // 4
-    done = plan_cache(*loaded, samples, (1, 3), tmp_path / "cache")
+    done = plan_cache(*loaded, samples, tmp_path / "cache", FeatureOptions(layers=(1, 3)))
     assert (done.cached, done.missing, done.way("layers").make) == (4, 0, 0)
 
 
 def test_pictures_that_cannot_be_read_are_counted_or_named(loaded, samples, tmp_path, quick):
     with pytest.raises(InputError, match="none of the 1 samples has a picture"):
-        plan_cache(*loaded, samples[-1:], (1,), tmp_path)
+        plan_cache(*loaded, samples[-1:], tmp_path, FeatureOptions(layers=(1,)))
     samples[2].image.unlink()
-    plan = plan_cache(*loaded, samples, (1,), tmp_path)
+    plan = plan_cache(*loaded, samples, tmp_path, FeatureOptions(layers=(1,)))
     assert (plan.pictures, plan.unique, plan.duplicates, plan.unreadable) == (6, 3, 2, 1)
     samples[0].image.write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"1 pictures cannot be read \(.*0\.png"):
-        plan_cache(*loaded, samples[:1], (1,), tmp_path)
+        plan_cache(*loaded, samples[:1], tmp_path, FeatureOptions(layers=(1,)))
 
 
 def test_a_cache_of_another_encoder_is_refused(loaded, samples, tmp_path, quick):
-    cache_pixels(loaded[1], samples, tmp_path / "cache")
+    cache_pixels(loaded[1], samples, tmp_path / "cache", FeatureOptions(pixels=True))
     with pytest.raises(CacheError, match=r"was made with the encoder \[pictures:"):
-        plan_cache(*loaded, samples, (1,), tmp_path / "cache")
+        plan_cache(*loaded, samples, tmp_path / "cache", FeatureOptions(layers=(1,)))
 
 
 def test_a_probe_leaves_nothing_and_says_why_it_cannot(tmp_path):

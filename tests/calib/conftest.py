@@ -8,6 +8,7 @@ import pytest
 from speaking_models import QUESTIONS, THINGS, load_speaking, speaking_llava_directory, write_picture
 
 from clasp_calib.cache.encode import cache_features
+from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.common.samples import Sample
@@ -34,5 +35,5 @@ def bench(tmp_path_factory) -> Bench:
         for number, thing in enumerate(THINGS)
         for label, question in QUESTIONS.items()
     )
-    cache_features(model, processor, samples, LAYERS, root / "cache")
+    cache_features(model, processor, samples, root / "cache", FeatureOptions(layers=LAYERS))
     return Bench(model, processor, Prompter(processor, 16), FeatureStore.open(root / "cache"), samples)

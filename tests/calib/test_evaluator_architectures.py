@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from clasp_calib.cache.encode import cache_features
+from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
@@ -128,7 +129,7 @@ def test_cached_pictures_score_as_answered_alone(case, tmp_path):
     alphas = [tuple(own), tuple(1 / len(own) for _ in own)]
     candidates = [Candidate(str(row), alpha, rho) for row, alpha in enumerate(alphas) for rho in RHOS[:3]]
     sample = Sample("1", "?", write_file(tmp_path, case, number))
-    cache_features(model, CaseProcessor(case), [sample], range(len(own)), tmp_path / "cache")
+    cache_features(model, CaseProcessor(case), [sample], tmp_path / "cache", FeatureOptions(layers=range(len(own))))
     with FeatureStore.open(tmp_path / "cache") as store:
         features, prompter = CachedFeatures(store, store.layers), CasePrompter(case, number)
         origin, alone = features.origin(sample), []

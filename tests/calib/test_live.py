@@ -7,6 +7,7 @@ import torch
 from speaking_models import WORDS
 
 from clasp_calib.cache.encode import cache_features
+from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.pixels import cache_pixels
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
@@ -24,8 +25,10 @@ ALPHA_ML = torch.tensor([[0, 0, 0, 1, 0], [0.2, 0.2, 0.2, 0.2, 0.2], [0, 0.5, 0,
 def places(bench, tmp_path_factory):
     """What `open_source` is given for each kind; pictures are encoded one by one, as live ones are."""
     root = tmp_path_factory.mktemp("live")
-    cache_features(bench.model, bench.processor, bench.samples, LAYERS, root / "cache", batch_size=1)
-    cache_pixels(bench.processor, bench.samples, root / "pixels")
+    cache_features(
+        bench.model, bench.processor, bench.samples, root / "cache", FeatureOptions(layers=LAYERS, batch_size=1)
+    )
+    cache_pixels(bench.processor, bench.samples, root / "pixels", FeatureOptions(pixels=True))
     return {"cache": root / "cache", "live": None, "pixels": root / "pixels"}
 
 

@@ -13,6 +13,7 @@ from speaking_models import load_speaking, speaking_llava_directory, write_pictu
 from clasp_calib.artifacts.evidence import trials
 from clasp_calib.artifacts.files import check_fits, read_artifact, write_artifact
 from clasp_calib.cache.encode import cache_features
+from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.calib.scoring.evaluator import Evaluator
 from clasp_calib.calib.scoring.prompting import PROMPT
 from clasp_calib.common.errors import ArtifactError, CacheError, InputError, StudyError
@@ -57,7 +58,7 @@ def bench(tmp_path_factory) -> Bench:
         for row in rows
         if (row["split"], row["gold_class"]) != ("selection", "spatial")
     )
-    cache_features(model, processor, samples, (1, 2, 3), root / "cache")
+    cache_features(model, processor, samples, root / "cache", FeatureOptions(layers=(1, 2, 3)))
     write_space(SPACE, root / "space.yaml")
     return Bench(model, processor, samples, root / "cache", root / "space.yaml")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clasp_calib.cache.encode import cache_features
+from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.calib.scoring.evaluator import Evaluator
 from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.prompting import Prompter
@@ -70,7 +71,13 @@ class Bench:
             samples = samples_of(rows, place, CLASSES)
             adapter = adapter_for(self.model)
             layers = range(1, adapter.own_layer + 1)
-            cache_features(self.model, self.processor, samples, layers, self.root / split / "cache", workers=0)
+            cache_features(
+                self.model,
+                self.processor,
+                samples,
+                self.root / split / "cache",
+                FeatureOptions(layers=layers, workers=0),
+            )
         return samples
 
     def evaluators(self, split: str, samples: Sequence[Sample]) -> tuple[Evaluator, SharedPicture]:
