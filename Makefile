@@ -11,7 +11,7 @@ DOCS_VENV ?= .venv-docs
 DOCS_BIN := $(DOCS_VENV)/bin
 DOCS_STAMP := $(DOCS_VENV)/.installed
 
-.PHONY: quickstart test test-slow test-vllm lint docs bench clean
+.PHONY: quickstart test test-slow test-vllm lint reference-docs docs bench clean
 
 quickstart: $(STAMP)  ## Walk the whole path on the embedded model and benchmark.
 	$(BIN)/clasp-calib quickstart --budget 192
@@ -29,6 +29,9 @@ lint: $(STAMP)  ## Style and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+reference-docs: $(STAMP)  ## The reference pages, from help texts and docstrings.
+	$(BIN)/python -m tools.docs.reference
 
 docs: $(DOCS_STAMP)  ## The documentation site in build/site (installs half a minute, builds in seconds); a warning is an error.
 	$(DOCS_BIN)/python -m tools.docs.site build/site-pages

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 from pages import PAGES, ROOT
 
-from tools.docs.site import lay_out, with_formulas
+from tools.docs.site import for_the_site, lay_out
 
 CONFIG = ROOT / "tools" / "docs" / "mkdocs.yml"
 
@@ -17,10 +17,15 @@ def marked(tex: str, block: bool) -> str:
 
 def test_formulas_are_replaced_and_code_is_not():
     page = "With $N$ tokens, `$HOME` and `a $b$`:\n\n```math\nR = a\n```\n\n```console\n$ make $it\n```\nor $c$"
-    assert with_formulas(page, marked) == (
-        "With <span><inline:N></span> tokens, `$HOME` and `a $b$`:\n\n<div><block:R = a></div>\n\n\n"
+    assert for_the_site(page, marked) == (
+        "With <span><inline:N></span> tokens, `$HOME` and `a $b$`:\n\n<div><block:R = a></div>\n\n"
         "```console\n$ make $it\n```\nor <span><inline:c></span>"
-    ).replace("\n\n\n", "\n\n")
+    )
+
+
+def test_bars_in_the_code_of_a_table_are_not_escaped():
+    page = "`a\\|b`\n\n| a \\| `b\\|c` |\n|---|\n\n```text\n| `d\\|e` |\n```"
+    assert for_the_site(page, marked) == "`a\\|b`\n\n| a \\| `b|c` |\n|---|\n\n```text\n| `d\\|e` |\n```"
 
 
 def test_the_site_has_every_page_and_what_it_shows(tmp_path: Path):

@@ -17,6 +17,7 @@ OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "examples"
 """What the site shows beside ``docs/``."""
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 CODE_OR_FORMULA = re.compile(r"`[^`]*`|\$([^$]+)\$")
+ROW = re.compile(r"^\|.*$", re.MULTILINE)
 
 Formula = Callable[[str, bool], str]
 """Makes MathML of a TeX formula; the second argument says whether it is a block of its own."""
@@ -30,26 +31,32 @@ def lay_out(root: Path, out: Path, formula: Formula) -> None:
         copy = shutil.copytree if (root / name).is_dir() else shutil.copy
         copy(root / name, out / name)
     for page in out.rglob("*.md"):
-        text = page.read_text(encoding="utf-8")
-        page.write_text(with_formulas(text, formula), encoding="utf-8")
+        page.write_text(for_the_site(page.read_text(encoding="utf-8"), formula), encoding="utf-8")
 
 
-def with_formulas(text: str, formula: Formula) -> str:
-    """A page whose formulas (``$...$`` and fenced blocks of ``math``) are MathML; code stays as it is."""
+def for_the_site(text: str, formula: Formula) -> str:
+    """A page as the site's reader of Markdown takes it.
 
-    def shown_inline(found: re.Match[str]) -> str:
+    Formulas (``$...$`` and fenced blocks of ``math``) become MathML, and the code of a table needs no ``\\`` before its
+    bars there. Other fenced blocks stay as they are.
+    """
+
+    def inline(found: re.Match[str]) -> str:
         # Markdown takes a line that begins with <math> for a block of HTML.
         return f"<span>{formula(found[1], False)}</span>" if found[1] else found[0]
 
-    def of_prose(prose: str) -> str:
-        return CODE_OR_FORMULA.sub(shown_inline, prose)
+    def row(found: re.Match[str]) -> str:
+        return re.sub(r"`[^`]*`", lambda code: code[0].replace("\\|", "|"), found[0])
+
+    def prose(part: str) -> str:
+        return ROW.sub(row, CODE_OR_FORMULA.sub(inline, part))
 
     parts, begin = [], 0
     for block in FENCED.finditer(text):
         shown = f"<div>{formula(block[2], True)}</div>" if block[1] == "math" else block[0]
-        parts += [of_prose(text[begin : block.start()]), shown]
+        parts += [prose(text[begin : block.start()]), shown]
         begin = block.end()
-    return "".join([*parts, of_prose(text[begin:])])
+    return "".join([*parts, prose(text[begin:])])
 
 
 def mathml(tex: str, block: bool) -> str:
