@@ -24,7 +24,7 @@ from clasp_calib.cache.cache_report import Times
 from clasp_calib.cache.encode import auto_layers, cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.commands.models import load
-from clasp_calib.common.samples import read_table, samples_of
+from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.reference.benchmark import write_benchmark
 from clasp_calib.runtime.adapters import adapter_for
 
@@ -45,7 +45,7 @@ def main() -> None:
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         table = write_benchmark(Path(folder) / "benchmark", {"calibration": asked.pictures})
-        samples = samples_of(read_table(table), table.parent)
+        samples = load_samples(table)
         print(f"{asked.pictures} pictures, layers {layers}, batches of {asked.batch}; shares of the encoder's clock")
         for workers in asked.workers:
             runs = []

@@ -37,7 +37,8 @@ from clasp_calib.calib.scoring.features import CachedFeatures
 from clasp_calib.calib.scoring.metrics import EXACT, metric
 from clasp_calib.calib.scoring.prompted import Picture, Prefixes
 from clasp_calib.calib.scoring.prompting import Prompter
-from clasp_calib.common.samples import Sample, read_table, samples_of
+from clasp_calib.common.sample_sources import load_samples
+from clasp_calib.common.samples import Sample
 from clasp_calib.reference.benchmark import write_benchmark
 from clasp_calib.reference.model import MODEL
 from clasp_calib.runtime.adapters import adapter_for
@@ -109,8 +110,7 @@ def gram_anew() -> Iterator[None]:
 
 
 def pixels(processor: Any, sample: Sample) -> Any:
-    assert sample.image is not None
-    return processor(images=load_picture(sample.image), text=processor.image_token, return_tensors="pt")
+    return processor(images=load_picture(sample.picture), text=processor.image_token, return_tensors="pt")
 
 
 def naive_way(model: Any, processor: Any, prompter: Prompter, candidates: Sequence[Candidate], pruning: Pruning) -> Way:
@@ -120,7 +120,7 @@ def naive_way(model: Any, processor: Any, prompter: Prompter, candidates: Sequen
     def way(sample: Sample) -> list[float]:
         if sample.id not in prepared:
             text = prompter.text(sample.question)
-            prepared[sample.id] = processor(images=load_picture(sample.image), text=text, return_tensors="pt")
+            prepared[sample.id] = processor(images=load_picture(sample.picture), text=text, return_tensors="pt")
             return []
         inputs, scores = prepared[sample.id], []
         for candidate in candidates:
@@ -225,7 +225,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         table = write_benchmark(root / "benchmark", {"calibration": arguments.samples, "selection": 1, "test": 1})
-        samples = samples_of(read_table(table), table.parent)
+        samples = load_samples(table)
         # One question a picture, of all classes in turn.
         by_picture = {s.image: [o for o in samples if o.image == s.image] for s in samples}
         chosen = [of[n % len(of)] for n, of in enumerate(by_picture.values())][: arguments.samples]

@@ -19,7 +19,7 @@ from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.scoring.prompting import PROMPT
-from clasp_calib.common.samples import read_table, samples_of
+from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.reference.benchmark import write_benchmark
 from clasp_calib.reference.model import MODEL
 from clasp_calib.runtime.adapters import adapter_for
@@ -51,7 +51,7 @@ def main() -> None:
 def measured(folder: Path, budget: str, count: int, turns: int) -> dict[int, list[float]]:
     """Seconds of each turn by number of workers."""
     table = write_benchmark(folder, {"calibration": max(2, count // 8)})
-    samples = samples_of(read_table(table), table.parent)[:count]
+    samples = load_samples(table)[:count]
     model, processor = load_model(str(MODEL))
     cache_features(model, processor, samples, folder / "cache", FeatureOptions(layers=LAYERS))
     adapter = adapter_for(model)

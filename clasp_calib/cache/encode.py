@@ -1,7 +1,6 @@
 """Run the frozen tower once over every distinct picture, and keep the layers that calibration will mix."""
 
 import math
-import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clasp_calib.cache.cache_report import CacheReport, Times
 from clasp_calib.cache.feature_options import DEFAULTS, FeatureOptions, auto_layers
 from clasp_calib.cache.fingerprint import encoder_fingerprint
-from clasp_calib.cache.odd import OddPicture, record_odd_pictures
+from clasp_calib.cache.odd import OddPicture, place_of, record_odd_pictures
 from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.picture_files import first_files, headers, identified, image_key, refuse
 from clasp_calib.cache.pipeline import BackgroundWriter, prepared_ahead, workers_for
@@ -21,9 +20,10 @@ from clasp_calib.cache.precision import PrecisionError, Stored
 from clasp_calib.cache.prepare import Broken, Prepared, Preparer
 from clasp_calib.cache.states import in_batches, states_of
 from clasp_calib.cache.store import FeatureStore
-from clasp_calib.common.errors import CacheError, InputError, ModelError
+from clasp_calib.common.errors import CacheError, ModelError
+from clasp_calib.common.media import Media
 from clasp_calib.common.progress import progress
-from clasp_calib.common.samples import Sample
+from clasp_calib.common.samples import Sample, pictures_of
 from clasp_calib.runtime.adapters import adapter_for
 
 if TYPE_CHECKING:
@@ -71,9 +71,7 @@ def cache_features(
             f"a {model.config.model_type} model projects the states {list(adapter.taps)} too (its deepstack), and what "
             "is cached could not be projected; use pruning and fusion in the live tower instead"
         )
-    named = [(sample.id, sample.image) for sample in samples if sample.image is not None]
-    if not named:
-        raise InputError(f"none of the {len(samples)} samples has a picture; expected a column 'image' with paths")
+    named = pictures_of(samples)
     keys, broken = identified(path for _, path in named)
     if not keys:
         refuse(broken)
@@ -97,7 +95,10 @@ def cache_features(
             # Pictures of one size are neighbours then, and go through the tower together.
             todo.sort(key=lambda key: sizes[key])
         store.reserve(todo)
-        workers = workers_for(len(todo)) if options.workers is None else options.workers
+        workers = options.workers
+        if workers is None:
+            # What is in memory need not be opened, and would have to be sent.
+            workers = workers_for(sum(isinstance(files[key], Path) for key in todo))
         run = _Encoding(model, store, wanted, files)
         skipped = len(files) - len(missing)
         description = f"encoding ({skipped} are cached already)"
@@ -130,7 +131,7 @@ def cache_features(
 class _Encoding:
     """Pictures on their way from their files through the tower into the store."""
 
-    def __init__(self, model: Any, store: FeatureStore, layers: tuple[int, ...], files: Mapping[str, Path]) -> None:
+    def __init__(self, model: Any, store: FeatureStore, layers: tuple[int, ...], files: Mapping[str, Media]) -> None:
         self.times = Times()
         self.encoded = 0
         self.broken: dict[str, str] = {}
@@ -194,11 +195,11 @@ class _Encoding:
 
 
 def _odd(
-    named: Sequence[tuple[str, Path]], broken: Mapping[Path, str], notes: Mapping[Path, str]
+    named: Sequence[tuple[str, Media]], broken: Mapping[Media, str], notes: Mapping[Media, str]
 ) -> tuple[OddPicture, ...]:
-    samples: dict[Path, list[str]] = defaultdict(list)
+    samples: dict[Media, list[str]] = defaultdict(list)
     for sample, path in named:
         samples[path].append(sample)
     reasons = {path: (True, reason) for path, reason in broken.items()}
     reasons |= {path: (False, note) for path, note in notes.items()}
-    return tuple(OddPicture(os.path.abspath(path), tuple(samples[path]), *reasons[path]) for path in reasons)
+    return tuple(OddPicture(place_of(path), tuple(samples[path]), *reasons[path]) for path in reasons)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from clasp_calib.common.errors import CacheError
+from clasp_calib.common.media import Media
 
 FILE = "odd-pictures.json"
 
@@ -19,12 +20,17 @@ class OddPicture:
     """One file, and what is odd about it."""
 
     image: str
-    """Absolute path."""
+    """`place_of` it."""
     samples: tuple[str, ...]
     """Ids of the samples that name it."""
     left_out: bool
     """Whether the cache lacks it. Otherwise it is there, as the model's processor sees it."""
     reason: str
+
+
+def place_of(picture: Media) -> str:
+    """A file's absolute path, or what a picture in memory is called."""
+    return os.path.abspath(picture) if isinstance(picture, Path) else str(picture)
 
 
 def odd_pictures(root: Path) -> list[OddPicture]:
@@ -43,23 +49,23 @@ def odd_pictures(root: Path) -> list[OddPicture]:
         raise CacheError(f"cannot read {path} ({error}); remove it, and cache-features writes it anew") from error
 
 
-def reasons_left_out(root: Path, files: Iterable[Path]) -> dict[Path, str]:
+def reasons_left_out(root: Path, files: Iterable[Media]) -> dict[Media, str]:
     """Those of ``files`` that the cache at ``root`` had to leave out, and why.
 
     Raises:
         CacheError: the list is damaged.
     """
     reasons = {odd.image: odd.reason for odd in odd_pictures(root) if odd.left_out}
-    return {path: reasons[image] for path in files if (image := os.path.abspath(path)) in reasons}
+    return {path: reasons[image] for path in files if (image := place_of(path)) in reasons}
 
 
-def record_odd_pictures(root: Path, files: Collection[Path], found: Iterable[OddPicture]) -> None:
+def record_odd_pictures(root: Path, files: Collection[Media], found: Iterable[OddPicture]) -> None:
     """Bring the list up to date: what it says of ``files`` is replaced, the rest stays.
 
     Raises:
         CacheError: the old list is damaged, or the new one cannot be written.
     """
-    anew = {os.path.abspath(path) for path in files}
+    anew = {place_of(path) for path in files}
     rows = [odd for odd in odd_pictures(root) if odd.image not in anew] + list(found)
     path = root / FILE
     if not rows:

@@ -13,7 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
-from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -21,6 +20,7 @@ from PIL import Image
 
 from clasp_calib.cache.prepare import Broken, Prepared, Preparer, large_pictures_allowed
 from clasp_calib.common.errors import CacheError
+from clasp_calib.common.media import Media
 
 T = TypeVar("T")
 FEW = 512
@@ -35,7 +35,7 @@ def workers_for(pictures: int) -> int:
 
 
 def prepared_ahead(
-    preparer: Preparer, files: Sequence[Path], workers: int, ahead: int
+    preparer: Preparer, files: Sequence[Media], workers: int, ahead: int
 ) -> Generator[Prepared | Broken, None, None]:
     """Prepare files in worker processes, or in threads, and give them in their order.
 
@@ -66,12 +66,12 @@ def prepared_ahead(
 
 
 @contextmanager
-def _executor(preparer: Preparer, workers: int) -> Iterator[tuple[Executor, Callable[[Path], Prepared | Broken]]]:
+def _executor(preparer: Preparer, workers: int) -> Iterator[tuple[Executor, Callable[[Media], Prepared | Broken]]]:
     with large_pictures_allowed():
         if workers:
             # Spawned rather than forked: a fork inherits the locks of torch's threads and cannot use CUDA's.
             pool: Executor = ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, (preparer,))
-            prepare: Callable[[Path], Prepared | Broken] = _prepare_in_worker
+            prepare: Callable[[Media], Prepared | Broken] = _prepare_in_worker
         else:
             pool, prepare = ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))), preparer
         try:
@@ -99,7 +99,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _prepare_in_worker(path: Path) -> Prepared | Broken:
+def _prepare_in_worker(path: Media) -> Prepared | Broken:
     assert _preparer is not None
     return _preparer(path)
 

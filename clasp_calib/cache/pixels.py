@@ -24,9 +24,10 @@ from clasp_calib.cache.fingerprint import pictures_fingerprint
 from clasp_calib.cache.picture_files import ahead, check_headers, distinct_pictures, refuse
 from clasp_calib.cache.precision import PIXELS, Stored
 from clasp_calib.cache.store import FeatureStore
-from clasp_calib.common.errors import CacheError, InputError
+from clasp_calib.common.errors import CacheError
+from clasp_calib.common.media import Media
 from clasp_calib.common.progress import progress
-from clasp_calib.common.samples import Sample
+from clasp_calib.common.samples import Sample, pictures_of
 from clasp_calib.runtime.pictures import load_picture
 
 if TYPE_CHECKING:
@@ -83,12 +84,10 @@ def cache_pixels(
             not what the processor makes of the pictures.
     """
     started = time.monotonic()
-    with_picture = [sample.image for sample in samples if sample.image is not None]
-    if not with_picture:
-        raise InputError(f"none of the {len(samples)} samples has a picture; expected a column 'image' with paths")
+    with_picture = [picture for _, picture in pictures_of(samples)]
     pictures = distinct_pictures(with_picture)
     rows, columns = _size(processor)
-    broken: dict[Path, Exception] = {}
+    broken: dict[Media, Exception] = {}
     encoded = 0
     with FeatureStore.open(
         root,
@@ -142,10 +141,10 @@ def read_pixels(store: FeatureStore, processor: "ProcessorMixin", key: str) -> T
 
 
 def _load(
-    keys: Sequence[str], *, pictures: Mapping[str, Path], processor: "ProcessorMixin"
-) -> tuple[dict[str, Tensor], dict[Path, Exception]]:
+    keys: Sequence[str], *, pictures: Mapping[str, Media], processor: "ProcessorMixin"
+) -> tuple[dict[str, Tensor], dict[Media, Exception]]:
     decoded: dict[str, Image.Image] = {}
-    broken: dict[Path, Exception] = {}
+    broken: dict[Media, Exception] = {}
     for key in keys:
         try:
             decoded[key] = load_picture(pictures[key])

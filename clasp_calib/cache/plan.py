@@ -28,8 +28,8 @@ from clasp_calib.cache.probe import DiskSpeed, probe_disk
 from clasp_calib.cache.shard import Form
 from clasp_calib.cache.states import in_batches, states_of
 from clasp_calib.cache.store import FeatureStore
-from clasp_calib.common.errors import InputError
-from clasp_calib.common.samples import Sample
+from clasp_calib.common.media import Media
+from clasp_calib.common.samples import Sample, pictures_of
 from clasp_calib.runtime.adapters import adapter_for
 
 if TYPE_CHECKING:
@@ -162,9 +162,7 @@ def plan_cache(
     """
     adapter = adapter_for(model)
     layers = options.layers_of(adapter.vision_layers, adapter.own_layer)
-    paths = [sample.image for sample in samples if sample.image is not None]
-    if not paths:
-        raise InputError(f"none of the {len(samples)} samples has a picture; expected a column 'image' with paths")
+    paths = [picture for _, picture in pictures_of(samples)]
     found, unreadable = identified(paths)
     files = {key: path for path, key in found.items()}
     keys = list(files)
@@ -214,7 +212,7 @@ def plan_cache(
 
 
 def encoder_speed(
-    model: "PreTrainedModel", processor: "ProcessorMixin", pictures: Sequence[Path], batch_size: int
+    model: "PreTrainedModel", processor: "ProcessorMixin", pictures: Sequence[Media], batch_size: int
 ) -> EncoderSpeed:
     """Decode and encode some pictures, once to warm up and once for the clock.
 

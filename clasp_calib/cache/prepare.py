@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from clasp_calib.runtime.pictures import as_seen
+from clasp_calib.common.media import Media, as_seen, opened
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -56,9 +56,9 @@ def large_pictures_allowed() -> Iterator[None]:
         yield
 
 
-def is_video(path: Path) -> bool:
+def is_video(path: Media) -> bool:
     """Whether a file is taken for a video, by its name."""
-    return path.suffix.lower() in VIDEOS
+    return isinstance(path, Path) and path.suffix.lower() in VIDEOS
 
 
 @dataclass(frozen=True)
@@ -69,23 +69,23 @@ class Preparer:
     pixel_names: Mapping[str, str]
     """Of the adapter: for every modality what the processor calls its pixels."""
 
-    def __call__(self, path: Path) -> Prepared | Broken:
+    def __call__(self, path: Media) -> Prepared | Broken:
         """Prepare one file. Nothing that is wrong with the file is raised: the others go on."""
         try:
             return self._video(path) if is_video(path) else self._image(path)
         except Exception as error:  # Pillow's readers and the processors raise whatever odd data makes them raise.
             return Broken(f"{error}" or type(error).__name__)
 
-    def _image(self, path: Path) -> Prepared:
+    def _image(self, path: Media) -> Prepared:
         begun = time.perf_counter()
-        with Image.open(path) as image:
+        with opened(path) as image:
             note, picture = unseen(image), as_seen(image)
         decoded = time.perf_counter()
         # With a text, as for an answer: some processors cut tiles only then, and some insist on one.
         made: Any = self.processor(images=[picture], text=self.processor.image_token, return_tensors="pt")
         return self._prepared("image", made, note, decoded - begun, time.perf_counter() - decoded)
 
-    def _video(self, path: Path) -> Prepared:
+    def _video(self, path: Media) -> Prepared:
         if "video" not in self.pixel_names or getattr(self.processor, "video_processor", None) is None:
             raise ValueError("this is a video, and the model takes images only")
         begun = time.perf_counter()

@@ -10,37 +10,41 @@ from pathlib import Path
 from clasp_calib.calib.scoring.metrics import EXACT, metric
 from clasp_calib.calib.scoring.prompting import IMAGE
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.samples import Sample, read_table, samples_of
+from clasp_calib.common.media import Media
+from clasp_calib.common.sample_set import Samples
+from clasp_calib.common.sample_sources import load_samples as load
+from clasp_calib.common.samples import Sample
 
 SHARES = (("calibration", 0.5), ("selection", 0.25), ("test", 0.25))
 """How pictures are divided where the table does not say. Our choice."""
 
 
-def load_samples(path: Path, classes: Sequence[str], limit: int | None = None, answers: bool = True) -> list[Sample]:
-    """Read labelled samples, each with a picture, answers, a class and a split.
+def calibration_samples(samples: Sequence[Sample], classes: Sequence[str], answers: bool = True) -> list[Sample]:
+    """Check that all samples have a picture, answers, a class and a split.
 
     Samples without a split are divided by picture, so that no picture stands on two sides.
 
     Args:
-        path: the table.
+        samples: labelled.
         classes: the class slugs that are allowed.
-        limit: read no more than this many rows.
         answers: whether every sample needs some; the objective ``kl`` compares with none.
 
     Raises:
-        InputError: a column or value is missing, a picture's file does not exist or is in two splits, or a
-            metric is unknown.
+        InputError: a value is missing or unknown, a question is about several pictures or a video, a picture's file
+            does not exist or is in two splits, or a metric is unknown.
     """
-    samples = samples_of(read_table(path, limit=limit), path.parent, classes)
-    _require(path, samples, "class", [s for s in samples if s.label is None], "run `clasp-calib label` first")
-    _require(path, samples, "image", [s for s in samples if s.image is None], "every sample needs a picture")
+    name = samples.name if isinstance(samples, Samples) else "the samples"
+    check_classes(samples, classes)
+    _require(name, samples, "class", [s for s in samples if s.label is None], "run `clasp-calib label` first")
+    _require(name, samples, "image", [s for s in samples if not s.media], "every sample needs a picture")
     lacking = [s for s in samples if answers and not s.answers]
-    _require(path, samples, "answers", lacking, "the score compares with them; only the objective kl does without")
+    _require(name, samples, "answers", lacking, "the score compares with them; only the objective kl does without")
     for sample in samples:
-        if sample.image is not None and not sample.image.is_file():
+        if isinstance(sample.picture, Path) and not sample.picture.is_file():
+            home = samples.home if isinstance(samples, Samples) else "the working directory"
             raise InputError(
-                f"sample {sample.id!r} names the picture {sample.image}, which does not exist; "
-                f"paths are relative to {path.parent}"
+                f"sample {sample.id!r} names the picture {sample.picture}, which does not exist; "
+                f"paths are relative to {home}"
             )
         try:
             # An answer of nothing, so that references that the metric cannot compare with are found now.
@@ -51,19 +55,36 @@ def load_samples(path: Path, classes: Sequence[str], limit: int | None = None, a
             raise InputError(f"sample {sample.id!r}: {error}") from error
         if IMAGE in sample.question:
             raise InputError(f"sample {sample.id!r} holds {IMAGE} in its question; remove it: the template places it")
-    given: dict[Path | None, str] = {}
+    given: dict[Media, str] = {}
     for sample in samples:
-        if sample.split and given.setdefault(sample.image, sample.split) != sample.split:
+        if sample.split and given.setdefault(sample.picture, sample.split) != sample.split:
             raise InputError(
-                f"the picture {sample.image} is in the splits {given[sample.image]!r} and {sample.split!r} (sample "
+                f"the picture {sample.picture} is in the splits {given[sample.picture]!r} and {sample.split!r} (sample "
                 f"{sample.id!r}); a picture that was tuned on tells nothing in a test: give it to one"
             )
-    return [s if s.split else replace(s, split=given.get(s.image) or split_of(s)) for s in samples]
+    return [s if s.split else replace(s, split=given.get(s.picture) or split_of(s)) for s in samples]
+
+
+def load_samples(path: Path, classes: Sequence[str], limit: int | None = None, answers: bool = True) -> list[Sample]:
+    """`calibration_samples` of a file."""
+    return calibration_samples(load(path, limit=limit), classes, answers)
+
+
+def check_classes(samples: Sequence[Sample], classes: Sequence[str]) -> None:
+    """Refuse samples of other classes than these; those without one pass.
+
+    Raises:
+        InputError: there is one.
+    """
+    for sample in samples:
+        if sample.label is not None and sample.label not in classes:
+            raise InputError(f"sample {sample.id!r} has class {sample.label!r}; expected one of {', '.join(classes)}")
 
 
 def split_of(sample: Sample) -> str:
     """The split of a sample by the hash of its picture's name."""
-    digest = hashlib.sha256(str(sample.image.name if sample.image else sample.id).encode()).digest()
+    picture = sample.picture if sample.media else sample.id
+    digest = hashlib.sha256(str(picture.name if isinstance(picture, Path) else picture).encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
     for split, share in SHARES:
         place -= share
@@ -103,9 +124,9 @@ def by_class(
     return chosen
 
 
-def _require(path: Path, samples: Sequence[Sample], column: str, lacking: Sequence[Sample], advice: str) -> None:
+def _require(name: str, samples: Sequence[Sample], column: str, lacking: Sequence[Sample], advice: str) -> None:
     if lacking:
         raise InputError(
-            f"{path}: {len(lacking)} of {len(samples)} samples have no {column!r} "
+            f"{name}: {len(lacking)} of {len(samples)} samples have no {column!r} "
             f"(first id {lacking[0].id!r}); {advice}"
         )

@@ -91,11 +91,11 @@ def gc(
     """
     from clasp_calib.cache.maintenance import collect_garbage
     from clasp_calib.cache.picture_files import distinct_pictures
-    from clasp_calib.common.samples import read_table, samples_of
+    from clasp_calib.common.sample_sources import load_samples
+    from clasp_calib.common.samples import pictures_of
 
-    table = samples or RunDirectory(run).labels
-    pictures = [sample.image for sample in samples_of(read_table(table), table.parent) if sample.image is not None]
-    forgotten, freed = collect_garbage(_place(run, cache), distinct_pictures(pictures).keys())
+    pictures = pictures_of(load_samples(samples or RunDirectory(run).labels))
+    forgotten, freed = collect_garbage(_place(run, cache), distinct_pictures(p for _, p in pictures).keys())
     if as_json:
         emit({"forgotten": forgotten, "bytes_freed": freed})
         return

@@ -70,12 +70,12 @@ def cache_features(
     """
     from clasp_calib.cache.encode import cache_features as encode
     from clasp_calib.cache.feature_options import FeatureOptions
-    from clasp_calib.common.samples import read_table, samples_of
+    from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.runtime.adapters import adapter_for
 
     directory = RunDirectory(run)
     table = samples or directory.labels
-    pictured = samples_of(read_table(table, limit=limit), table.parent)
+    pictured = load_samples(table, limit=limit)
     options = FeatureOptions(
         layers=_layers(layers),
         precision=precision,

@@ -19,12 +19,12 @@ def compare_labels(
 
     Example: clasp-calib compare-labels my-run/labels.parquet my-run/labels.parquet
     """
-    from clasp_calib.common.samples import read_table
+    from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.router_labeling.agreement import agreement
 
     labels = []
     for path in (first, second):
-        table = read_table(path)
+        table = load_samples(path).table
         if "class" not in table.column_names:
             raise InputError(f"{path} has no column 'class'; label it with `clasp-calib label` first")
         labels.append(dict(zip(table["id"].to_pylist(), table["class"].to_pylist(), strict=True)))

@@ -13,8 +13,6 @@ from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from clasp_calib.router_labeling.label_report import LabelReport
 
 
@@ -64,7 +62,7 @@ def label(
 
     Example: clasp-calib label examples/samples.jsonl --run my-run
     """
-    from clasp_calib.common.samples import rebased, samples_of, write_table
+    from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.router_labeling.journalled import JournalledLabeler
     from clasp_calib.router_labeling.label_report import label_report, markdown
     from clasp_calib.router_labeling.labelers import KeywordLabeler
@@ -76,8 +74,13 @@ def label(
     override = load_rules(rules, known)
     directory = RunDirectory(run)
     directory.prepare()
-    home, table = _read(samples, dataset_split, _mapping(column), limit, directory)
-    samples_of(table, home)
+    given = load_samples(
+        samples,
+        columns=_mapping(column),
+        limit=limit,
+        dataset_split=dataset_split,
+        pictures=directory.pictures,
+    )
     target = out or directory.labels
     options = BackendOptions(base_url, labeler_model, revision, concurrency, timeout, api_key, chunk, engine)
     taken = backend_of(backend, options, known)
@@ -88,7 +91,7 @@ def label(
         if taken.asker is None
         else JournalledLabeler(taken.asker, directory.labelling, retry_failed)
     )
-    labelled = label_table(table, labeler, known, override, classes_from_gold=not relabel)
+    labelled = label_table(given.table, labeler, known, override, classes_from_gold=not relabel)
     failed: dict[str, str] = {}
     if isinstance(labeler, JournalledLabeler):
         failed = labeler.failed
@@ -101,8 +104,8 @@ def label(
             **{"taxonomy": known.digest, "rules": override.digest},
         },
     )
-    write_table(rebased(table, home, directory.samples.parent), directory.samples)
-    write_table(rebased(labelled, home, target.parent), target)
+    given.save(directory.samples)
+    given.with_table(labelled).save(target)
     report = label_report(labelled, known)
     directory.report.mkdir(exist_ok=True)
     page = directory.report / "labels.md"
@@ -141,21 +144,6 @@ def _mapping(columns: list[str]) -> dict[str, str]:
         if not (ours and equals and theirs):
             raise InputError(f"--column takes OURS=YOURS, for instance question=prompt; got {ours + equals + theirs!r}")
     return {ours: theirs for ours, _, theirs in pairs}
-
-
-def _read(
-    source: Path, split: str | None, columns: dict[str, str], limit: int | None, directory: RunDirectory
-) -> "tuple[Path, pa.Table]":
-    """(what image paths are relative to, the sample table) of a file or a dataset."""
-    from clasp_calib.common.hub_datasets import is_dataset, read_dataset
-    from clasp_calib.common.samples import read_table, sample_table
-
-    if is_dataset(source):
-        table = read_dataset(source, split, directory.pictures, limit)
-        return source if source.is_dir() else directory.root, sample_table(table, source, columns, limit)
-    if split is not None:
-        raise InputError(f"{source} is a file, and --dataset-split is for datasets; leave it out")
-    return source.parent, read_table(source, columns, limit)
 
 
 def _tell(report: "LabelReport") -> None:

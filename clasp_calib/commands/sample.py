@@ -35,16 +35,18 @@ def sample(
     """
     import pyarrow as pa
 
+    from clasp_calib.calib.dataset import check_classes
     from clasp_calib.calib.sampling import draw
-    from clasp_calib.common.samples import read_table, rebased, samples_of, write_table
+    from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.router_labeling.taxonomy import load_taxonomy
 
     directory = RunDirectory(run)
     directory.prepare()
     path, target = labels or directory.labels, out or directory.sample
     classes = load_taxonomy(taxonomy).classes
-    table = read_table(path)
-    samples = samples_of(table, path.parent, classes)
+    samples = load_samples(path)
+    check_classes(samples, classes)
+    table = samples.table
     unlabelled = [s.id for s in samples if s.label is None]
     if unlabelled:
         raise InputError(
@@ -55,7 +57,7 @@ def sample(
     if "split" in table.column_names:
         table = table.drop_columns(["split"])
     chosen = table.append_column("split", splits).filter(splits.is_valid())
-    write_table(rebased(chosen, path.parent, target.parent), target)
+    samples.with_table(chosen).save(target)
     directory.record(
         "sample", {"labels": path, "out": target, "per_class": per_class, "balanced": balanced, "seed": seed}
     )

@@ -123,9 +123,9 @@ def train_router(
 
 def _rows(path: Path, taxonomy: "Taxonomy") -> list[tuple[str, str, str | None, str | None]]:
     """(question, class, source, labeler) of each row that has a class."""
-    from clasp_calib.common.samples import read_table
+    from clasp_calib.common.sample_sources import load_samples
 
-    table = read_table(path)
+    table = load_samples(path).table
     if "class" not in table.column_names:
         raise InputError(f"{path} has no column 'class'; label it with `clasp-calib label` first")
     rows = [

@@ -17,7 +17,7 @@ from PIL import Image
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.progress import track
-from clasp_calib.common.samples import write_table
+from clasp_calib.common.sample_table import write_table
 from clasp_calib.common.scripts import ended
 from clasp_calib.reference import wordings
 from clasp_calib.reference.questions import Question, draw_family, questions_about

@@ -1,28 +1,20 @@
-"""Picture files as transformers decodes them."""
+"""Pictures as transformers decodes them."""
 
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.media import Media, as_seen, opened
 
 
-def as_seen(image: Image.Image) -> Image.Image:
-    """A picture as transformers' ``load_image`` hands it on: upright according to its EXIF orientation, in RGB.
-
-    Raises:
-        Exception: whatever Pillow's reader raises for damaged data.
-    """
-    return ImageOps.exif_transpose(image).convert("RGB")
-
-
-def load_picture(path: Path) -> Image.Image:
-    """Decode a file; see `as_seen`.
+def load_picture(picture: Media) -> Image.Image:
+    """Decode a picture; see `as_seen`.
 
     Raises:
         Exception: whatever Pillow's reader raises for damaged data.
     """
-    with Image.open(path) as image:
+    with opened(picture) as image:
         return as_seen(image)
 
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from speaking_models import write_picture, write_samples
 
-from clasp_calib.calib.dataset import by_class, load_samples, of_split, split_of
+from clasp_calib.calib.dataset import by_class, calibration_samples, of_split, split_of
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.common.samples import CLASSES, Sample
 
 
@@ -28,7 +29,7 @@ def row(tmp_path):
 def test_a_whole_row_becomes_a_sample(tmp_path, row):
     path = write(tmp_path, row | {"metric": "anls", "split": "test", "intent": "presence"})
     expected = Sample("1", "What?", tmp_path / "a.png", ("a cup",), "anls", "test", "presence", "object")
-    assert load_samples(path, CLASSES) == [expected]
+    assert calibration_samples(load_samples(path), CLASSES) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -55,28 +56,30 @@ def test_what_a_table_may_not_lack(tmp_path, row, change, expected):
     typed = {name: value for name, value in change.items() if isinstance(value, int | list)}
     second = row | {"id": "2"} | typed
     with pytest.raises(InputError, match=expected):
-        load_samples(write(tmp_path, row | change, second), CLASSES)
+        calibration_samples(load_samples(write(tmp_path, row | change, second)), CLASSES)
 
 
 def test_references_that_the_metric_cannot_compare_with_are_found_at_once(tmp_path, row):
     with pytest.raises(InputError, match=r"sample '1': a yes-or-no question has the answers \['red'\]; expected yes"):
-        load_samples(write(tmp_path, row | {"metric": "pope", "answers": ["red"]}), CLASSES)
+        calibration_samples(load_samples(write(tmp_path, row | {"metric": "pope", "answers": ["red"]})), CLASSES)
 
 
 def test_answers_may_be_lacking_where_nothing_compares_with_them(tmp_path, row):
-    (sample,) = load_samples(write(tmp_path, row | {"answers": None}), CLASSES, answers=False)
+    (sample,) = calibration_samples(load_samples(write(tmp_path, row | {"answers": None})), CLASSES, answers=False)
     assert sample.answers == ()
 
 
 def test_a_single_answer_need_not_be_a_list(tmp_path, row):
     for answer in ("two", 2):
-        assert load_samples(write(tmp_path, row | {"answers": answer}), CLASSES)[0].answers == (str(answer),)
+        assert calibration_samples(load_samples(write(tmp_path, row | {"answers": answer})), CLASSES)[0].answers == (
+            str(answer),
+        )
 
 
 def test_a_column_that_only_later_rows_have_is_read(tmp_path, row):
     first = {name: value for name, value in row.items() if name != "answers"}
     with pytest.raises(InputError, match=r"1 of 2 samples have no 'answers' \(first id '1'\)"):
-        load_samples(write(tmp_path, first, row | {"id": "2"}), CLASSES)
+        calibration_samples(load_samples(write(tmp_path, first, row | {"id": "2"})), CLASSES)
 
 
 PICTURES = st.lists(st.integers(0, 30), min_size=1, max_size=60)
@@ -100,20 +103,20 @@ def test_splits_have_their_shares(tmp_path, row):
 def test_a_given_split_stands_and_a_missing_one_is_filled(tmp_path, row):
     (tmp_path / "other.png").write_bytes((tmp_path / row["image"]).read_bytes())
     given = row | {"id": "2", "image": "other.png", "split": "selection"}
-    samples = load_samples(write(tmp_path, row, given), CLASSES)
+    samples = calibration_samples(load_samples(write(tmp_path, row, given)), CLASSES)
     assert [s.split for s in samples] == [split_of(samples[0]), "selection"]
 
 
 @pytest.mark.parametrize("split", ["calibration", "selection", "test"])
 def test_a_missing_split_is_that_of_the_same_picture(tmp_path, row, split):
-    samples = load_samples(write(tmp_path, row, row | {"id": "2", "split": split}), CLASSES)
+    samples = calibration_samples(load_samples(write(tmp_path, row, row | {"id": "2", "split": split})), CLASSES)
     assert [s.split for s in samples] == [split, split]
 
 
 def test_a_picture_in_two_splits_is_refused(tmp_path, row):
     rows = [row | {"id": split, "split": split} for split in ("test", "calibration")]
     with pytest.raises(InputError, match=r"is in the splits 'test' and 'calibration' \(sample 'calibration'\)"):
-        load_samples(write(tmp_path, *rows), CLASSES)
+        calibration_samples(load_samples(write(tmp_path, *rows)), CLASSES)
 
 
 def test_of_split_refuses_an_empty_one():
@@ -125,7 +128,7 @@ def test_by_class_balances_and_depends_on_the_seed_alone(tmp_path):
     path = write_samples(tmp_path, {"calibration": 6})
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps({**r, "class": r["gold_class"]}) + "\n" for r in rows))
-    samples = load_samples(path, CLASSES)
+    samples = calibration_samples(load_samples(path), CLASSES)
     chosen = by_class(samples, CLASSES, 4, seed=0)
     assert list(chosen) == ["attribute", "spatial", "counting"]
     assert all(len(of) == 4 and {s.label for s in of} == {label} for label, of in chosen.items())

@@ -302,7 +302,7 @@ def test_only_cached_layers_and_pictures_can_be_read(bench, tmp_path):
     stranger.image.write_bytes(b"other bytes")
     with pytest.raises(CacheError, match=r"1 of 7 pictures are not cached \(first: .*new\.png\); run"):
         CachedFeatures(bench.store, (3,)).check([*bench.samples, stranger])
-    with pytest.raises(CacheError, match="sample 'none' has no picture"):
+    with pytest.raises(InputError, match="sample 'none' has no picture; expected one picture"):
         CachedFeatures(bench.store, (3,)).check([replace(stranger, id="none", image=None)])
     CachedFeatures(bench.store, (3,)).check(list(bench.samples))
 

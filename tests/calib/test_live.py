@@ -4,16 +4,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from speaking_models import WORDS
 
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
+from clasp_calib.cache.picture_files import image_key
 from clasp_calib.cache.pixels import cache_pixels
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.live_features import LiveFeatures
+from clasp_calib.calib.studies.contest import encoded
 from clasp_calib.common.errors import CacheError, InputError
+from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.schedule import Schedule
 
@@ -86,6 +90,40 @@ def test_a_live_source_offers_spread_layers_and_any_other(bench, places):
         source.at((3, 5))
 
 
+@pytest.mark.parametrize("kind", ["cache", "live", "pixels"])
+def test_pictures_in_memory_are_as_good_as_files(bench, places, tmp_path, kind):
+    asked, held = bench.samples[0], []
+    for given in (Image.open(asked.image), asked.image.read_bytes()):
+        held.append(replace(asked, image=given))
+    if kind == "cache":
+        cache_features(bench.model, bench.processor, held, tmp_path, FeatureOptions(layers=LAYERS, batch_size=1))
+    elif kind == "pixels":
+        cache_pixels(bench.processor, held, tmp_path, FeatureOptions(pixels=True))
+    found = features(bench, {kind: None if kind == "live" else tmp_path}, kind)
+    found.check(held)
+    expected = features(bench, places, "live").fused(asked, ALPHA_ML)
+    assert all(torch.equal(found.fused(sample, ALPHA_ML), expected) for sample in held)
+    # The bytes of a file are the file.
+    assert found.key(held[1]) == image_key(asked.image) != found.key(held[0])
+    assert torch.equal(
+        encoded(bench.model, bench.processor, bench.prompter, held[0])["pixel_values"],
+        encoded(bench.model, bench.processor, bench.prompter, asked)["pixel_values"],
+    )
+
+
+def test_odd_pictures_in_memory_are_named(bench, tmp_path):
+    clear = Image.new("RGBA", (9, 9), (255, 0, 0, 9))
+    held = [Sample("clear", "?", clear), Sample("torn", "?", bench.samples[0].image.read_bytes()[:3000])]
+    report = cache_features(bench.model, bench.processor, [*bench.samples[:1], *held], tmp_path)
+    assert [(odd.samples, odd.left_out) for odd in report.odd] == [(("torn",), True), (("clear",), False)]
+    assert all(
+        odd.image == f"memory:{sample.picture.key[:32]}" for odd, sample in zip(report.odd, held[::-1], strict=True)
+    )
+    cached = open_source(tmp_path, bench.model, bench.processor).at((1, 2, 3))
+    with pytest.raises(CacheError, match=r"1 of 2 pictures are not cached \(first: memory:.*left out memory:"):
+        cached.check(held)
+
+
 def test_pictures_that_cannot_be_read_are_named(bench, places, tmp_path):
     live = features(bench, places, "live")
     lost = replace(bench.samples[0], image=tmp_path / "lost.png")
@@ -106,7 +144,7 @@ def test_pictures_that_cannot_be_read_are_named(bench, places, tmp_path):
         CacheError, match=r"pixels of 1 of 1 pictures are not cached \(first: .*torn.png\); run .*--pixels"
     ):
         pixels.check([torn])
-    with pytest.raises(CacheError, match="sample 'none' has no picture"):
+    with pytest.raises(InputError, match="sample 'none' has no picture"):
         live.check([replace(torn, id="none", image=None)])
 
 

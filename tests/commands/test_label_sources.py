@@ -6,7 +6,7 @@ import pytest
 from fake_llm_server import GOOD, Fake, running
 from PIL import Image
 
-from clasp_calib.common.samples import read_table
+from clasp_calib.common.sample_sources import load_samples
 
 
 def test_a_saved_dataset_is_labelled_with_its_pictures(command, tmp_path):
@@ -24,7 +24,7 @@ def test_a_saved_dataset_is_labelled_with_its_pictures(command, tmp_path):
     assert "name one of dev, test with --dataset-split" in ended.err
     ended = command(*words, "--dataset-split", "dev", "--json")
     assert ended.code == 0, ended.err
-    table = read_table(tmp_path / "run" / "labels.parquet")
+    table = load_samples(tmp_path / "run" / "labels.parquet").table
     assert table["class"].to_pylist() == ["counting", "text"]
     for image in table["image"].to_pylist():
         assert Image.open(tmp_path / "run" / image).size == (8, 8)
@@ -34,7 +34,7 @@ def test_a_file_has_no_splits(command, tmp_path):
     (tmp_path / "q.jsonl").write_text('{"question": "?"}\n')
     ended = command("label", tmp_path / "q.jsonl", "--run", tmp_path / "run", "--dataset-split", "test")
     assert ended.code == 2
-    assert "--dataset-split is for datasets" in ended.err
+    assert "is a file, and a dataset split ('test') is for datasets" in ended.err
 
 
 def test_auto_takes_what_is_there_and_says_what_it_took(command, tmp_path):

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.samples import read_table, samples_of, write_table
+from clasp_calib.common.sample_sources import load_samples
+from clasp_calib.common.sample_table import write_table
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="|", exclude_categories=("Cc", "Cs")), min_size=1)
 ROWS = st.lists(
@@ -47,9 +48,9 @@ def test_every_format_gives_the_same_samples(tmp_path_factory, rows):
     rows = [{"id": f"row {number}", **row} for number, row in enumerate(rows)]
     of = {}
     for suffix in (".jsonl", ".parquet", ".csv"):
-        table = read_table(written(folder, rows, suffix))
-        of[suffix] = samples_of(table, folder)
-        assert table["note"].to_pylist() == [row["note"] for row in rows]
+        samples = load_samples(written(folder, rows, suffix))
+        of[suffix] = list(samples)
+        assert samples.table["note"].to_pylist() == [row["note"] for row in rows]
     assert of[".jsonl"] == of[".parquet"] == of[".csv"]
     for sample, row in zip(of[".csv"], rows, strict=True):
         assert (sample.id, sample.question, list(sample.answers)) == (row["id"], row["question"], row["answers"])
@@ -58,18 +59,18 @@ def test_every_format_gives_the_same_samples(tmp_path_factory, rows):
 
 
 def test_rows_without_ids_are_numbered(tmp_path):
-    table = read_table(written(tmp_path, [{"question": "a"}, {"question": "b"}], ".jsonl"))
+    table = load_samples(written(tmp_path, [{"question": "a"}, {"question": "b"}], ".jsonl")).table
     assert table["id"].to_pylist() == ["0", "1"]
-    table = read_table(written(tmp_path, [{"question": "a", "id": 7}], ".jsonl"))
+    table = load_samples(written(tmp_path, [{"question": "a", "id": 7}], ".jsonl")).table
     assert table["id"].to_pylist() == ["7"]
 
 
 def test_columns_are_mapped_and_rows_are_limited(tmp_path):
     path = written(tmp_path, [{"q": "a", "question": "no", "key": i} for i in range(3)], ".jsonl")
-    table = read_table(path, {"question": "q", "id": "key"}, limit=2)
+    table = load_samples(path, columns={"question": "q", "id": "key"}, limit=2).table
     assert table.to_pylist() == [{"question": "a", "id": "0"}, {"question": "a", "id": "1"}]
     with pytest.raises(InputError, match=r"has no column 'x' \(it has q, question, key\); give one of these"):
-        read_table(path, {"question": "x"})
+        load_samples(path, columns={"question": "x"})
 
 
 def test_a_table_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -80,7 +81,7 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         place.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("clasp_calib.common.samples.pq.write_table", fail)
+    monkeypatch.setattr("clasp_calib.common.sample_table.pq.write_table", fail)
     with pytest.raises(InputError, match=r"cannot write .*t\.parquet .*No space left.*; give another place"):
         write_table(pa.table({"a": [2]}), path)
     monkeypatch.undo()
@@ -90,20 +91,20 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_a_byte_order_mark_and_odd_line_ends_are_no_content(tmp_path):
     table = tmp_path / "table.csv"
     table.write_bytes("\ufeffid,question\r\na,What?\r\n".encode())
-    assert [s.id for s in samples_of(read_table(table), tmp_path)] == ["a"]
+    assert [s.id for s in load_samples(table)] == ["a"]
     lines = tmp_path / "lines.jsonl"
     lines.write_text('\ufeff{"id": "a", "question": "one\u2028two?"}\n', encoding="utf-8")
-    assert [s.question for s in samples_of(read_table(lines), tmp_path)] == ["one\u2028two?"]
+    assert [s.question for s in load_samples(lines)] == ["one\u2028two?"]
 
 
 def test_a_csv_row_with_too_many_fields_is_refused(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("id,question\na,hi, there?\n")
     with pytest.raises(InputError, match="more fields than the header; put texts with commas in quotes"):
-        read_table(path)
+        load_samples(path)
 
 
 def test_a_null_answer_is_no_answer(tmp_path):
     path = tmp_path / "table.jsonl"
     path.write_text('{"id": "a", "question": "?", "answers": [null, "yes"]}\n')
-    assert samples_of(read_table(path), tmp_path)[0].answers == ("yes",)
+    assert load_samples(path)[0].answers == ("yes",)

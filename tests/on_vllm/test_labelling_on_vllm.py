@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from tiny_qwen3 import tiny_qwen3_directory
 
-from clasp_calib.common.samples import read_table
+from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.router_labeling.taxonomy import load_taxonomy
 
 pytestmark = pytest.mark.vllm
@@ -122,8 +122,8 @@ def metric(port: int, name: str) -> float:
 
 def check(run: Path, questions: Path) -> None:
     taxonomy = load_taxonomy()
-    rows = read_table(run / "labels.parquet").to_pylist()
-    asked = read_table(questions).to_pylist()
+    rows = load_samples(run / "labels.parquet").table.to_pylist()
+    asked = load_samples(questions).table.to_pylist()
     assert [(r["id"], r["question"], r["mark"]) for r in rows] == [(r["id"], r["question"], r["mark"]) for r in asked]
     for row in rows:
         assert row["class"] == taxonomy.class_of(row["intent"])

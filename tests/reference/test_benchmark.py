@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.samples import CLASSES, read_table, samples_of
+from clasp_calib.common.sample_sources import load_samples
+from clasp_calib.common.samples import CLASSES
 from clasp_calib.reference.benchmark import FIRST_SEED, PICTURES, main, scene_questions, split_scene, write_benchmark
 from clasp_calib.reference.questions import DIFFICULTIES, INTENT
 from clasp_calib.reference.scenes import CHALLENGE, draw_scene
@@ -23,7 +24,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_table_is_a_sample_table_with_pictures(few: Path) -> None:
-    samples = samples_of(read_table(few), few.parent)
+    samples = load_samples(few)
     assert {s.split for s in samples} == set(FEW)
     assert all(s.image and Image.open(s.image).size == (336, 336) for s in samples)
     assert all(len(s.answers) == 1 and s.metric == "exact" for s in samples)

@@ -17,6 +17,7 @@ from clasp_calib.cache.store import FeatureStore
 from clasp_calib.calib.scoring.features import CachedFeatures, Features
 from clasp_calib.calib.scoring.live_features import LiveFeatures
 from clasp_calib.common.errors import CacheError, InputError
+from clasp_calib.common.media import Media
 from clasp_calib.runtime.adapters import adapter_for
 
 PRECISION = "float16"
@@ -60,17 +61,17 @@ def open_source(cache: Path | None, model: Any, processor: Any) -> Source:
 
 
 def _live(
-    model: Any, encoder: str, prepare: Callable[[str, Path], Prepared], check: Callable[[Mapping[str, Path]], None]
+    model: Any, encoder: str, prepare: Callable[[str, Media], Prepared], check: Callable[[Mapping[str, Media]], None]
 ) -> Source:
     adapter = adapter_for(model)
     offered = auto_layers(adapter.vision_layers, adapter.own_layer)
     return Source(offered, encoder, PRECISION, lambda layers: LiveFeatures(model, layers, prepare, check, PRECISION))
 
 
-def _from_files(model: Any, processor: Any) -> Callable[[str, Path], Prepared]:
+def _from_files(model: Any, processor: Any) -> Callable[[str, Media], Prepared]:
     preparer = Preparer(processor, adapter_for(model).pixel_names)
 
-    def prepare(_: str, picture: Path) -> Prepared:
+    def prepare(_: str, picture: Media) -> Prepared:
         prepared = preparer(picture)
         if isinstance(prepared, Broken):
             raise InputError(f"the picture {picture} cannot be read ({prepared.reason}); mend it or remove its rows")
@@ -83,13 +84,13 @@ def _from_pixels(pixels: Tensor) -> Prepared:
     return Prepared("image", pixels.numpy(), {}, "", 0.0, 0.0)
 
 
-def _are_pictures(pictures: Mapping[str, Path]) -> None:
+def _are_pictures(pictures: Mapping[str, Media]) -> None:
     """Raise InputError for pictures that are none."""
     check_headers(pictures.values())
 
 
-def _cached_in(store: FeatureStore) -> Callable[[Mapping[str, Path]], None]:
-    def check(pictures: Mapping[str, Path]) -> None:
+def _cached_in(store: FeatureStore) -> Callable[[Mapping[str, Media]], None]:
+    def check(pictures: Mapping[str, Media]) -> None:
         if missing := store.missing(pictures, [LAYER]):
             raise CacheError(
                 f"the pixels of {len(missing)} of {len(pictures)} pictures are not cached (first: "

@@ -6,7 +6,6 @@ Shape suffixes: M mixtures, l layers that may be mixed, T patch tokens, C width 
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -18,6 +17,7 @@ from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.picture_files import named_with_reasons
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import CacheError, InputError
+from clasp_calib.common.media import Media
 from clasp_calib.common.samples import Sample
 
 
@@ -116,12 +116,12 @@ class CachedFeatures:
 
     def key(self, sample: Sample) -> str:
         """What the sample's picture is cached under: its content."""
-        return self._key(picture_of(sample))
+        return self._key(sample.picture)
 
     def check(self, samples: Sequence[Sample]) -> None:
         """See `Features`."""
         pictures = {self.key(s): s for s in samples}
-        missing = [picture_of(pictures[key]) for key in self._store.missing(pictures, self.layers)]
+        missing = [pictures[key].picture for key in self._store.missing(pictures, self.layers)]
         if missing:
             left_out = named_with_reasons(reasons_left_out(self._store.root, missing))
             mend = f"cache-features left out {left_out}; mend these files or remove their rows, and "
@@ -144,19 +144,8 @@ class CachedFeatures:
                 self._store.prefetch([following], self.layers)
 
 
-def picture_of(sample: Sample) -> Path:
-    """The file of a sample's picture.
-
-    Raises:
-        CacheError: it has none.
-    """
-    if sample.image is None:
-        raise CacheError(f"sample {sample.id!r} has no picture")
-    return sample.image
-
-
-def content_of(picture: Path) -> str:
-    """`clasp_calib.cache.encode.image_key` of a file.
+def content_of(picture: Media) -> str:
+    """`clasp_calib.cache.encode.image_key` of a picture.
 
     Raises:
         InputError: it cannot be read.

@@ -5,7 +5,6 @@ Shape suffixes: M mixtures, l layers that may be mixed, L all layers, T patch to
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +15,9 @@ from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.precision import PrecisionError, Stored, precision_of
 from clasp_calib.cache.prepare import Prepared
 from clasp_calib.cache.states import states_of
-from clasp_calib.calib.scoring.features import content_of, picture_of
+from clasp_calib.calib.scoring.features import content_of
 from clasp_calib.common.errors import CacheError
+from clasp_calib.common.media import Media
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 
@@ -47,8 +47,8 @@ class LiveFeatures:
         self,
         model: Any,
         layers: tuple[int, ...],
-        prepare: Callable[[str, Path], Prepared],
-        check: Callable[[Mapping[str, Path]], None],
+        prepare: Callable[[str, Media], Prepared],
+        check: Callable[[Mapping[str, Media]], None],
         precision: str,
     ):
         self._model = model
@@ -66,24 +66,24 @@ class LiveFeatures:
 
     def fused(self, sample: Sample, alpha_Ml: Tensor) -> Tensor:
         """See `clasp_calib.calib.scoring.features.Features`."""
-        stored, _ = self._encoded(self.key(sample), picture_of(sample))
+        stored, _ = self._encoded(self.key(sample), sample.picture)
         slabs = [stored.at(slice(place, place + 1)) for place in range(len(self.layers))]
         weights_Ml = alpha_Ml.to(torch.float32).cpu().numpy()
         return torch.from_numpy(mixtures(slabs, weights_Ml, self._precision.name))
 
     def origin(self, sample: Sample) -> Origin:
         """See `clasp_calib.calib.scoring.features.Features`."""
-        return self._encoded(self.key(sample), picture_of(sample))[1]
+        return self._encoded(self.key(sample), sample.picture)[1]
 
     def key(self, sample: Sample) -> str:
         """What the sample's picture would be cached under: its content."""
-        return self._key(picture_of(sample))
+        return self._key(sample.picture)
 
     def check(self, samples: Sequence[Sample]) -> None:
         """See `clasp_calib.calib.scoring.features.Features`."""
-        self._check({self.key(sample): picture_of(sample) for sample in samples})
+        self._check({self.key(sample): sample.picture for sample in samples})
 
-    def _encode(self, key: str, picture: Path) -> tuple[Stored, Origin]:
+    def _encode(self, key: str, picture: Media) -> tuple[Stored, Origin]:
         [(layers_LTC, origin)] = states_of(self._model, [self._prepare(key, picture)], self.layers)
         try:
             return self._precision.encode(layers_LTC), origin

@@ -136,8 +136,7 @@ def hold_contest(
 
 def encoded(model: Any, processor: Any, prompter: Prompter, sample: Sample) -> Any:
     """Arguments of ``generate`` for a sample."""
-    assert sample.image is not None
-    picture = load_picture(sample.image)
+    picture = load_picture(sample.picture)
     inputs = processor(images=picture, text=prompter.text(sample.question), return_tensors="pt")
     return inputs.to(model.device, model.dtype)
 

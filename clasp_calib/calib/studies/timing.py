@@ -26,9 +26,7 @@ def seconds_per_answer(
     """
     times: Mapping[str, list[float]] = {setting.name: [] for setting in settings}
     for number, sample in enumerate([*samples[:1], *samples]):
-        if sample.image is None:
-            continue
-        picture = load_picture(sample.image)
+        picture = load_picture(sample.picture)
         inputs = processor(images=picture, text=prompter.text(sample.question), return_tensors="pt")
         inputs = inputs.to(model.device, model.dtype)
         for setting in settings:

@@ -8,12 +8,14 @@ from typing import Any
 
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
+from clasp_calib.calib.dataset import check_classes
 from clasp_calib.calib.scoring.evaluator import Evaluator
 from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_file, sha256_json
-from clasp_calib.common.samples import CLASSES, Sample, read_table, samples_of
+from clasp_calib.common.sample_sources import load_samples
+from clasp_calib.common.samples import CLASSES, Sample
 from clasp_calib.reference.benchmark import FIRST_SEED, VERSION, write_benchmark
 from clasp_calib.reference.model import MODEL
 from clasp_calib.reference.wordings import HELD_OUT
@@ -67,8 +69,9 @@ class Bench:
             table = place / "samples.parquet"
             if not table.is_file():
                 write_benchmark(place, {split: pictures})
-            rows = read_table(table, {"class": "gold_class", "intent": "gold_intent"}).drop_columns(["split"])
-            samples = samples_of(rows, place, CLASSES)
+            given = load_samples(table, columns={"class": "gold_class", "intent": "gold_intent"})
+            samples = list(given.with_table(given.table.drop_columns(["split"])))
+            check_classes(samples, CLASSES)
             adapter = adapter_for(self.model)
             layers = range(1, adapter.own_layer + 1)
             cache_features(

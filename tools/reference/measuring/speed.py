@@ -58,8 +58,7 @@ def measure_speed(bench: Bench, split: str, pictures: int, samples: int = SAMPLE
     together = [Candidate(name, alpha, rho) for name, alpha in bench.mixtures.items() for rho in RHOS]
 
     def answer(sample: Sample) -> None:
-        assert sample.image is not None
-        pixels = load_picture(sample.image)
+        pixels = load_picture(sample.picture)
         inputs = processor(images=pixels, text=prompter.text(sample.question), return_tensors="pt")
         output_1S = model.generate(**inputs, do_sample=False, max_new_tokens=8)
         prompter.decode(output_1S[:, inputs["input_ids"].shape[1] :])

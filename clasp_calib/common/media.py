@@ -1,0 +1,138 @@
+"""What a question is about: the file of a picture or a video, or a picture that is only in memory."""
+
+import hashlib
+import io
+import os
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from clasp_calib.common.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class MemoryPicture:
+    """A picture without a file: a PIL picture, or the bytes of an encoded one.
+
+    Two are equal if their content is. Content is a file's bytes, or what a model sees of a PIL picture: mode, size and
+    pixels, upright and in RGB. A PIL picture must not be changed once a sample holds it.
+
+    Args:
+        content: a ``PIL.Image.Image``, or PNG, JPEG or the like.
+    """
+
+    def __init__(self, content: "bytes | Image.Image"):
+        self.content = content
+
+    @cached_property
+    def key(self) -> str:
+        """Hex sha256 of the content; of bytes the same as that of a file that holds them.
+
+        Raises:
+            InputError: a PIL picture that Pillow has yet to read cannot be read.
+        """
+        if isinstance(self.content, bytes):
+            return hashlib.sha256(self.content).hexdigest()
+        try:
+            seen = as_seen(self.content)
+        except Exception as error:  # Pillow's readers raise whatever damaged data makes them raise.
+            raise InputError(f"{self.content!r} cannot be read ({error}); leave its question out") from error
+        return hashlib.sha256(f"{seen.mode} {seen.size} ".encode() + seen.tobytes()).hexdigest()
+
+    def opened(self) -> "AbstractContextManager[Image.Image]":
+        """The picture, as ``PIL.Image.open`` gives that of a file."""
+        if isinstance(self.content, bytes):
+            from PIL import Image
+
+            return Image.open(io.BytesIO(self.content))
+        return nullcontext(self.content)
+
+    def write(self, directory: Path) -> Path:
+        """Write it into ``directory``, under its key; return the file's absolute path.
+
+        Encoded pictures are written as they are, others as PNG of what a model sees.
+
+        Raises:
+            OSError: it is no picture, or the place cannot be written to.
+        """
+        content = self.content
+        if isinstance(content, bytes):
+            with self.opened() as image:
+                suffix = (image.format or "").lower()
+        else:
+            buffer, suffix = io.BytesIO(), "png"
+            as_seen(content).save(buffer, suffix)
+            content = buffer.getvalue()
+        path = directory.resolve() / f"{self.key[:32]}.{suffix}"
+        if not path.exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".tmp")
+            partial.write_bytes(content)
+            partial.replace(path)
+        return path
+
+    def __str__(self) -> str:
+        return f"memory:{self.key[:32]}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.key[:32]}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MemoryPicture) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pillow forgets on the way which side of some pictures is up.
+        return MemoryPicture, (self.content if isinstance(self.content, bytes) else as_seen(self.content),)
+
+
+Media: TypeAlias = Path | MemoryPicture
+"""One picture or video."""
+
+
+def as_media(value: Any) -> Media:
+    """A path, a PIL picture or the bytes of one as samples hold it.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    if isinstance(value, Path | MemoryPicture):
+        return value
+    if isinstance(value, str | os.PathLike):
+        return Path(value)
+    if isinstance(value, bytes):
+        return MemoryPicture(value)
+    from PIL import Image
+
+    if isinstance(value, Image.Image):
+        return MemoryPicture(value)
+    raise TypeError(f"{value!r} is no picture")
+
+
+def as_seen(image: "Image.Image") -> "Image.Image":
+    """A picture as transformers' ``load_image`` hands it on: upright according to its EXIF orientation, in RGB.
+
+    Raises:
+        Exception: whatever Pillow's reader raises for damaged data.
+    """
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def opened(picture: Media) -> "AbstractContextManager[Image.Image]":
+    """The picture of a file or in memory, undecoded, within a context.
+
+    Raises:
+        Exception: whatever Pillow's reader raises for damaged data.
+    """
+    if isinstance(picture, MemoryPicture):
+        return picture.opened()
+    from PIL import Image
+
+    return Image.open(picture)
