@@ -1,21 +1,27 @@
-"""The index of a portable cache: JSON lines that are only ever appended, kept in memory by SQLite.
+"""The index of a portable cache: a journal, kept in memory by SQLite.
 
 A network file system can be trusted to append to a file and to rename one, but hardly with SQLite's log and locks. A
-line is one change, as `Index.change` takes it; it counts once its end is there.
+line is one change, as `Index.change` takes it; who writes holds the cache's own lock.
 """
 
-import json
-import os
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from clasp_calib.cache.disk import write_exactly, write_failed
 from clasp_calib.cache.index import Index, IndexEntry, ShardRecord
 from clasp_calib.common.errors import CacheError
+from clasp_calib.common.journal import Journal, JournalKind
 
 FILE = "index.jsonl"
+KIND = JournalKind(
+    CacheError,
+    mend="remove the cache's directory and run cache-features again",
+    elsewhere="choose another place and run again: what is cached so far stays",
+    plain=True,
+    locked=False,
+    synced=True,
+)
 
 
 class JournalIndex(Index):
@@ -30,35 +36,22 @@ class JournalIndex(Index):
         self.path = root / FILE
         self.writable = writable
         self._lock = threading.Lock()
-        self._refreshing = threading.Lock()
-        try:
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY, 0o644)
-        except OSError as error:
-            raise CacheError(f"cannot open the cache's index {self.path} ({error.strerror}); check the path") from error
         self._begin()
-        self._refresh()
-        if writable:
-            os.ftruncate(self._descriptor, self._read)  # a killed writer's last line, of which the end is missing
-
-    def __del__(self) -> None:
-        if getattr(self, "_descriptor", -1) >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._journal = Journal(self.path, self._apply, KIND, writable=writable, restart=self._begin)
 
     def close(self) -> None:
         """Close the journal."""
         super().close()
-        self.__del__()
+        self._journal.close()
 
     def version(self) -> int:
         """Bytes of the journal that are known; what another process appended is read first."""
-        self._refresh()
-        return self._read
+        self._journal.refresh()
+        return self._journal.size
 
     def initialise(self, meta: Mapping[str, str]) -> None:
         """Record ``meta``."""
-        self._append({"meta": dict(meta)})
-        self._apply({"meta": dict(meta)})
+        self._journal.append({"meta": dict(meta)})
 
     def change(
         self,
@@ -74,44 +67,11 @@ class JournalIndex(Index):
             "forget": [list(pair) for pair in forget],
             "forget_shards": list(forget_shards),
         }
-        line = {name: value for name, value in line.items() if value}
-        if line:
-            self._append(line)
-            self._apply(line)
+        if line := {name: value for name, value in line.items() if value}:
+            self._journal.append(line)
 
     def _begin(self) -> None:
         self._database = self._connect("file::memory:")
-        self._read = 0
-
-    def _append(self, line: Mapping[str, Any]) -> None:
-        content = json.dumps(line).encode() + b"\n"
-        try:
-            write_exactly(self._descriptor, memoryview(content), self._read)
-            os.fsync(self._descriptor)
-        except OSError as error:
-            os.ftruncate(self._descriptor, self._read)
-            raise write_failed(error, f"cannot write to the cache's index {self.path}") from error
-        self._read += len(content)
-
-    def _refresh(self) -> None:
-        """Read what was appended since."""
-        with self._refreshing:
-            size = os.stat(self.path).st_size
-            if size < self._read:  # another journal lies there now
-                self._begin()
-            if size == self._read or (self.writable and self._read):
-                return
-            content = os.pread(self._descriptor, size - self._read, self._read)
-            whole = content[: content.rfind(b"\n") + 1]
-            for number, line in enumerate(whole.splitlines()):
-                try:
-                    self._apply(json.loads(line))
-                except (ValueError, KeyError, TypeError, CacheError) as error:
-                    raise CacheError(
-                        f"the cache's index {self.path} is damaged (line {number + 1} after byte {self._read}: "
-                        f"{error}); remove {self.path.parent} and run cache-features again"
-                    ) from error
-            self._read += len(whole)
 
     def _apply(self, line: Mapping[str, Any]) -> None:
         if "meta" in line:

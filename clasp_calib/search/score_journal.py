@@ -10,53 +10,42 @@ a study names the setup that it was begun under:
 A sample's line is written in one piece, so that a kill tears the last line at most; a torn last line is dropped.
 """
 
-import fcntl
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import xxhash
-
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.errors import StudyError
+from clasp_calib.common.journal import Journal, JournalKind
 
 JOURNAL = "scores.jsonl"
+KIND = JournalKind(
+    StudyError,
+    mend="remove the line to measure it again, or the file to measure everything again",
+    elsewhere="give another --run",
+)
 
 
 class ScoreJournal:
     """All scores of a study directory, in memory and on disk; threads may share it, processes may not.
 
     Args:
-        directory: of the study; made if it is not there.
+        directory: of the study; made if it is not there. ``None`` keeps scores in memory only.
 
     Raises:
         StudyError: the place cannot be written to, another process is writing to it, or a line is damaged.
     """
 
-    def __init__(self, directory: Path):
-        self.path = directory / JOURNAL
+    def __init__(self, directory: Path | None):
         self._lock = Lock()
         self._setups: dict[str, str] = {}
         self._scores: dict[str, dict[str, dict[str, tuple[float, float | None]]]] = {}
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._file)
-            raise StudyError(f"another search is writing to {self.path}; wait for it, or give another --run") from None
-        except OSError as error:
-            raise StudyError(
-                f"cannot write to the study {directory} ({error}); give another place with --run"
-            ) from error
-        self._read()
+        self._journal = Journal(directory and directory / JOURNAL, self._take, KIND)
 
     def close(self) -> None:
         """Let another process write."""
-        os.close(self._file)
+        self._journal.close()
 
     def begin(self, study: str, setup: str) -> int:
         """Begin a study or take it up again.
@@ -73,7 +62,7 @@ class ScoreJournal:
         """
         with self._lock:
             if study not in self._setups:
-                self._append({"study": study, "setup": setup})
+                self._journal.append({"study": study, "setup": setup})
             elif (known := self._setups[study]) != setup:
                 raise StudyError(
                     f"the study {study!r} was recorded with other settings (setup {known[:12]}, now {setup[:12]}): "
@@ -94,18 +83,12 @@ class ScoreJournal:
     def record(self, study: str, sample: str, candidates: Sequence[str], scores: Scores) -> None:
         """Record what candidates scored on a sample; safe from a kill before this returns."""
         line = {"study": study, "sample": sample, "candidates": list(candidates), "score": list(scores.score)}
-        with self._lock:
-            self._append(line | {"nll": scores.nll and list(scores.nll)})
+        self._journal.append(line | {"nll": scores.nll and list(scores.nll)})
 
     def scores(self, study: str, sample: str, candidates: Sequence[str]) -> list[tuple[float, float | None]]:
         """Score and negative log-likelihood of each candidate on a sample; all must be recorded."""
         scores = self._scores[study][sample]
         return [scores[name] for name in candidates]
-
-    def _append(self, entry: dict[str, Any]) -> None:
-        text = json.dumps(entry, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-        os.write(self._file, b"%s %s\n" % (xxhash.xxh64_hexdigest(text).encode(), text))
-        self._take(entry)
 
     def _take(self, entry: dict[str, Any]) -> None:
         if "setup" in entry:
@@ -115,21 +98,3 @@ class ScoreJournal:
         nll = entry["nll"] or [None] * len(entry["candidates"])
         of_sample = self._scores[entry["study"]].setdefault(entry["sample"], {})
         of_sample.update({name: (s, n) for name, s, n in zip(entry["candidates"], entry["score"], nll, strict=True)})
-
-    def _read(self) -> None:
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        # Lines are only added at the end: what a kill has torn would stick to the next line.
-        os.ftruncate(self._file, whole)
-        for number, line in enumerate(content[:whole].split(b"\n")[:-1], start=1):
-            checksum, _, text = line.partition(b" ")
-            try:
-                if checksum.decode() != xxhash.xxh64_hexdigest(text):
-                    raise ValueError("its checksum does not fit")
-                self._take(json.loads(text))
-            except (ValueError, KeyError, TypeError) as error:
-                os.close(self._file)
-                raise StudyError(
-                    f"line {number} of the journal {self.path} is damaged ({error}); remove the line to measure it "
-                    "again, or the file to measure everything again"
-                ) from error

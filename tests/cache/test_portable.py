@@ -144,6 +144,26 @@ def test_a_torn_line_was_never_acknowledged(tmp_path, left):
         assert same(store, 2)
 
 
+def test_an_index_without_checksums_is_taken_up(tmp_path):
+    """As versions before the first checksums wrote it."""
+    with writer(tmp_path, layout="portable") as store:
+        put(store, [1, 2])
+    index = tmp_path / "index.jsonl"
+    lines = [json.loads(line.split(b" ", 1)[1]) for line in index.read_bytes().splitlines()]
+    index.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"entries": [')
+    with FeatureStore.open(tmp_path) as store:
+        assert same(store, 1)
+        assert same(store, 2)
+    with writer(tmp_path) as store:
+        assert same(store, 2)
+        put(store, [3])
+        store.forget([key_of(1)])
+    with FeatureStore.open(tmp_path) as store:
+        assert sorted(store.pictures()) == sorted(map(key_of, (2, 3)))
+        assert same(store, 3)
+    assert [line.startswith(b"{") for line in index.read_bytes().splitlines()] == [True, True, False, False]
+
+
 def test_a_damaged_index_is_named(tmp_path):
     with writer(tmp_path, layout="portable") as store:
         put(store, [1])
@@ -221,6 +241,6 @@ def test_the_journal_and_the_database_tell_the_same(tmp_path):
             store.forget([key_of(2)])
         with FeatureStore.open(tmp_path / layout) as store:
             assert sorted(store.pictures()) == [key_of(1), key_of(3)]
-    lines = [json.loads(line) for line in (tmp_path / "portable" / "index.jsonl").open()]
+    lines = [json.loads(line.split(" ", 1)[1]) for line in (tmp_path / "portable" / "index.jsonl").open()]
     assert [sorted(line) for line in lines] == [["meta"], ["entries", "shards"], ["entries", "shards"], ["forget"]]
     assert Index(tmp_path / "direct").meta().keys() == lines[0]["meta"].keys()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clasp_calib.baselines.registry import method
-from clasp_calib.calib.studies.answers import Answered, AnswerJournal, Asked
+from clasp_calib.calib.studies.answers import Answered, AnswerJournal, Asked, SolvedKnobs
 from clasp_calib.calib.studies.contest import UNPRUNED, Entrant, hold_contest
 from clasp_calib.calib.studies.costs import prefill_costs
 from clasp_calib.common.errors import InputError
@@ -113,7 +113,48 @@ def test_a_torn_last_line_is_dropped_and_damage_refused(tmp_path):
         journal.add(replace(ASKED, seed=1), answered)
     with AnswerJournal(tmp_path, {"model": "another"}) as other:
         assert len(other) == 0
+    with AnswerJournal(tmp_path, IDENTITY), pytest.raises(InputError, match="another process is writing to"):
+        AnswerJournal(tmp_path, IDENTITY)
     lines = journal.path.read_bytes().splitlines(keepends=True)
     journal.path.write_bytes(lines[0] + b"{}\n" + lines[2])
     with pytest.raises(InputError, match=r"line 2 of .* is damaged"):
         AnswerJournal(tmp_path, IDENTITY)
+
+
+def test_answers_and_knobs_of_earlier_versions_are_taken_up(tmp_path):
+    """Those had no checksums, and knobs were one JSON object."""
+    answered = Answered("two", 1.0, 6.0, 10.0)
+    with AnswerJournal(tmp_path, IDENTITY) as journal:
+        journal.add(ASKED, answered)
+    lines = journal.path.read_text().splitlines()
+    journal.path.write_text("".join(line.split(" ", 1)[1] + "\n" for line in lines))
+    with AnswerJournal(tmp_path, IDENTITY) as journal:
+        journal.add(replace(ASKED, seed=1), answered)
+    with AnswerJournal(tmp_path, IDENTITY) as journal:
+        assert journal.get(ASKED) == journal.get(replace(ASKED, seed=1)) == answered
+    old = SolvedKnobs(tmp_path, IDENTITY).path.with_suffix(".json")
+    old.write_text('{"fastv@6": {"on": "x", "knobs": {"k": 2}}}')
+    solved = SolvedKnobs(tmp_path, IDENTITY)
+    assert solved.get("fastv", "6") == {"on": "x", "knobs": {"k": 2}}
+    assert solved.get("fastv", "8") is None
+    old.write_text("{")
+    with pytest.raises(InputError, match=r"knobs-.*\.json is damaged"):
+        SolvedKnobs(tmp_path, IDENTITY)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_knobs_are_solved_once(tmp_path, kept):
+    place = tmp_path / "new" if kept else None
+    solved = SolvedKnobs(place, IDENTITY)
+    solved.add("fastv", "6", {"refused": "no"})
+    solved.add("fastv", "8", {"k": 1})
+    assert solved.get("fastv", "8") == {"k": 1}
+    again = SolvedKnobs(place, IDENTITY)
+    assert again.get("fastv", "6") == ({"refused": "no"} if kept else None)
+    assert SolvedKnobs(place, {"model": "another"}).get("fastv", "6") is None
+
+
+def test_answers_may_be_kept_in_memory_only():
+    with AnswerJournal(None, IDENTITY) as journal:
+        journal.add(ASKED, Answered("two", 1.0, 6.0, 10.0))
+        assert (len(journal), journal.path) == (1, None)

@@ -84,7 +84,7 @@ def test_a_server_that_dies_leaves_what_it_answered_and_nothing_is_asked_twice(t
         journalled = JournalledLabeler(labeler(fake), tmp_path)
         with pytest.raises(LabelerError, match=r"stopped answering .* is kept"):
             list(journalled.label(questions))
-    kept = {json.loads(line)["question"] for line in journalled.path.read_text().splitlines()[1:]}
+    kept = {json.loads(line.split(" ", 1)[1])["question"] for line in journalled.path.read_text().splitlines()[1:]}
     assert 0 < len(kept) < 20
     with running(Fake()) as again:
         resumed = JournalledLabeler(labeler(again), tmp_path)
@@ -123,9 +123,33 @@ def test_failures_are_kept_and_can_be_tried_again(tmp_path):
         assert third.failed == {}
 
 
+def test_a_journal_without_checksums_is_taken_up(tmp_path):
+    """As versions before the first checksums wrote it."""
+    with running(Fake()) as fake:
+        first = JournalledLabeler(labeler(fake), tmp_path)
+        kept = list(first.label(["é", "b", "b\udc80"]))
+        lines = [json.loads(line.split(" ", 1)[1]) for line in first.path.read_text().splitlines()]
+        old = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines[:3])
+        first.path.write_text(old + json.dumps(lines[3]) + '\n{"question":"c", "in', encoding="utf-8")
+        again = JournalledLabeler(labeler(fake), tmp_path)
+        assert list(again.label(["é", "b", "b\udc80", "c"]))[:3] == kept
+        assert again.resumed == 3
+        assert list(JournalledLabeler(labeler(fake), tmp_path).label(["c", "b"]))[1] == kept[1]
+        assert set(fake.asked.values()) == {1}
+
+
+def test_answers_may_be_kept_in_memory_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with running(Fake()) as fake:
+        labels = JournalledLabeler(labeler(fake), None)
+        assert list(labels.label(["a", "b"]))[1:] == list(labels.label(["b"]))
+        assert set(fake.asked.values()) == {1}
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_writer_at_a_time(tmp_path):
     def other(question, time):
-        with pytest.raises(InputError, match="another process is labelling"):
+        with pytest.raises(InputError, match=r"another process is writing to .*wait for it, or give another --run"):
             list(JournalledLabeler(labeler(fake), tmp_path).label(["b"]))
         seen.append(question)
         return GOOD

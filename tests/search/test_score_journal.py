@@ -143,7 +143,7 @@ time.sleep(60)
 def test_two_searches_do_not_write_at_once_and_a_kill_frees_the_journal(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(StudyError, match=r"another search is writing to .*wait for it, or give another --run"):
+        with pytest.raises(StudyError, match=r"another process is writing to .*wait for it, or give another --run"):
             ScoreJournal(tmp_path)
         os.kill(holder.pid, signal.SIGKILL)
     ScoreJournal(tmp_path).close()
@@ -151,5 +151,5 @@ def test_two_searches_do_not_write_at_once_and_a_kill_frees_the_journal(tmp_path
 
 def test_a_place_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StudyError, match=r"cannot write to the study .*--run"):
+    with pytest.raises(StudyError, match=r"cannot use .*--run"):
         ScoreJournal(tmp_path / "file" / "study")

@@ -1,13 +1,15 @@
 """Answers and solved knobs on disk as they come, so that nothing is done twice, whenever the process dies."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.hashing import canonical_json, sha256_json
+from clasp_calib.common.hashing import sha256_json
+from clasp_calib.common.journal import Journal, JournalKind
+
+KIND = JournalKind(InputError, elsewhere="give another --run", plain=True)
 
 
 @dataclass(frozen=True)
@@ -34,40 +36,20 @@ class Answered:
 
 
 class AnswerJournal:
-    """The file ``<directory>/answers-<16 hex of the identity's hash>.jsonl``.
-
-    It begins with the identity; each further line is one answer. A torn last line, which a killed process may leave, is
-    dropped.
+    """The journal ``<directory>/answers-<16 hex of the identity's hash>.jsonl``, which begins with the identity.
 
     Args:
-        directory: made if it is missing.
+        directory: made if it is missing; ``None`` keeps answers in memory only.
         identity: all that decides answers but for what `Asked` says: model, samples, prompt, decoding.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: the file is damaged, cannot be written to, or another process is writing to it.
     """
 
-    def __init__(self, directory: Path, identity: dict[str, Any]) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self.path = directory / f"answers-{sha256_json(identity)[:16]}.jsonl"
+    def __init__(self, directory: Path | None, identity: dict[str, Any]) -> None:
         self._known: dict[Asked, Answered] = {}
-        with self.path.open("a+b") as file:
-            file.seek(0)
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
-        lines = content[: content.rfind(b"\n") + 1].splitlines()
-        # Unbuffered: the kernel keeps a line that was written if this process is killed.
-        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
-        if not lines:
-            self._write(identity)
-        for number, line in enumerate(lines[1:], start=2):
-            try:
-                entry = json.loads(line)
-                self._known[Asked(**entry["asked"])] = Answered(**entry["answered"])
-            except (ValueError, TypeError, KeyError) as error:
-                raise InputError(
-                    f"line {number} of {self.path} is damaged ({error}); remove the line, or the file"
-                ) from error
+        self.path = directory and directory / f"answers-{sha256_json(identity)[:16]}.jsonl"
+        self._journal = Journal(self.path, self._take, KIND, head=identity)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -78,47 +60,55 @@ class AnswerJournal:
 
     def add(self, asked: Asked, answered: Answered) -> None:
         """Keep an answer."""
-        self._write({"asked": asdict(asked), "answered": asdict(answered)})
-        self._known[asked] = answered
+        self._journal.append({"asked": asdict(asked), "answered": asdict(answered)})
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
+        self._journal.close()
 
-    def _write(self, entry: dict[str, Any]) -> None:
-        os.write(self._descriptor, (canonical_json(entry) + "\n").encode())
+    def _take(self, entry: Any) -> None:
+        self._known[Asked(**entry["asked"])] = Answered(**entry["answered"])
 
 
 class SolvedKnobs:
-    """The file ``<directory>/knobs-<16 hex of the identity's hash>.json``: knobs that took forwards to solve.
+    """The journal ``<directory>/knobs-<16 hex of the identity's hash>.jsonl``: knobs that took forwards to solve.
 
     Args:
-        directory: made if it is missing.
+        directory: made if it is missing; ``None`` keeps knobs in memory only.
         identity: all that decides them but for method and budget.
 
     Raises:
         InputError: the file is damaged.
     """
 
-    def __init__(self, directory: Path, identity: dict[str, Any]) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self.path = directory / f"knobs-{sha256_json(identity)[:16]}.json"
-        self._known: dict[str, dict[str, Any]] = {}
-        if self.path.exists():
+    def __init__(self, directory: Path | None, identity: dict[str, Any]) -> None:
+        self._known: dict[tuple[str, str], dict[str, Any]] = {}
+        self.path = directory and directory / f"knobs-{sha256_json(identity)[:16]}.jsonl"
+        # Earlier versions wrote all of them at once, by "method@budget".
+        if self.path and (old := self.path.with_suffix(".json")).exists():
             try:
-                self._known = json.loads(self.path.read_text(encoding="utf-8"))
+                for name, knobs in json.loads(old.read_text(encoding="utf-8")).items():
+                    method, _, budget = name.partition("@")
+                    self._known[method, budget] = knobs
             except ValueError as error:
-                raise InputError(f"{self.path} is damaged ({error}); remove it") from error
+                raise InputError(f"{old} is damaged ({error}); remove it") from error
+        if self.path and self.path.exists():
+            Journal(self.path, self._take, KIND, writable=False)
 
     def get(self, method: str, budget: str) -> dict[str, Any] | None:
         """The knobs of a method at a budget, if they are known."""
-        return self._known.get(f"{method}@{budget}")
+        return self._known.get((method, budget))
 
     def add(self, method: str, budget: str, knobs: dict[str, Any]) -> None:
-        """Keep knobs, whole or not at all."""
-        self._known[f"{method}@{budget}"] = knobs
-        partial = self.path.with_suffix(".tmp")
-        partial.write_text(json.dumps(self._known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        partial.replace(self.path)
+        """Keep knobs.
+
+        Raises:
+            InputError: the file cannot be written to, or another process is writing to it.
+        """
+        with Journal(self.path, self._take, KIND) as journal:
+            journal.append({"method": method, "budget": budget, "knobs": knobs})
+
+    def _take(self, entry: Any) -> None:
+        self._known[entry["method"], entry["budget"]] = entry["knobs"]

@@ -1,20 +1,20 @@
 """Scores on disk as they come: a line a question, from several processes at once."""
 
-import json
-import os
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.hashing import canonical_json
+from clasp_calib.common.journal import Journal, JournalKind
 
 Scores = Mapping[str, Mapping[str, float]]
 """Id of a sample -> name of a setting -> 1 if the answer was right, else 0."""
+KIND = JournalKind(InputError, mend="remove the line", elsewhere="give another --work", plain=True)
 
 
 class ScoreJournal:
-    """The files ``scores-*.jsonl`` of a split: all are read, one is appended to. Torn last lines are dropped.
+    """The journals ``scores-*.jsonl`` of a split: all are read, one is appended to.
 
     Args:
         directory: of the split.
@@ -23,11 +23,8 @@ class ScoreJournal:
 
     def __init__(self, directory: Path, shard: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._directory, self._path = directory, directory / f"scores-{shard}.jsonl"
-        if self._path.is_file():
-            content = self._path.read_bytes()
-            if content and not content.endswith(b"\n"):
-                os.truncate(self._path, content.rfind(b"\n") + 1)
+        self._directory, self._shard = directory, shard
+        self._own: Journal | None = None
 
     def read(self) -> dict[str, dict[str, float]]:
         """All that is known; of a question that was scored twice, what was scored under other settings is joined.
@@ -36,17 +33,20 @@ class ScoreJournal:
             InputError: a line is damaged.
         """
         found: dict[str, dict[str, float]] = defaultdict(dict)
+
+        def take(entry: Any) -> None:
+            found[entry["sample"]] |= entry["scores"]
+
         for path in sorted(self._directory.glob("scores-*.jsonl")):
-            content = path.read_bytes()
-            for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
-                try:
-                    entry = json.loads(line)
-                    found[entry["sample"]] |= entry["scores"]
-                except (ValueError, TypeError, KeyError) as error:
-                    raise InputError(f"line {number} of {path} is damaged ({error}); remove the line") from error
+            Journal(path, take, KIND, writable=False)
         return dict(found)
 
     def add(self, sample: str, scores: Mapping[str, float]) -> None:
-        """Keep a question's scores."""
-        with self._path.open("ab", buffering=0) as file:
-            file.write((canonical_json({"sample": sample, "scores": dict(scores)}) + "\n").encode())
+        """Keep a question's scores.
+
+        Raises:
+            InputError: another process is writing to the same shard.
+        """
+        if self._own is None:
+            self._own = Journal(self._directory / f"scores-{self._shard}.jsonl", lambda _: None, KIND)
+        self._own.append({"sample": sample, "scores": dict(scores)})
