@@ -184,7 +184,7 @@ class Run:
         self.model, self.processor = load_model(str(model))
         adapter = adapter_for(self.model)
         self.layer = adapter.own_layer
-        self._prompter = Prompter(self.processor, adapter.tokens_per_image)
+        self._prompter = Prompter(self.processor, self.model)
         self.weights = "+".join(sha256_file(path)[:12] for path in sorted(model.glob("*.safetensors")))
         self.directory = work / sha256_json([self.weights, setting])[:12]
         self.directory.mkdir(parents=True, exist_ok=True)

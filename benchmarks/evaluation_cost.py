@@ -42,9 +42,10 @@ from clasp_calib.common.samples import Sample
 from clasp_calib.reference.benchmark import write_benchmark
 from clasp_calib.reference.model import MODEL
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.loading import load_model
 from clasp_calib.runtime.pictures import load_picture
-from clasp_calib.runtime.pruner import prune, schedule_for
+from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.scoring import take
 from clasp_calib.runtime.selection import gram_matrix
 from clasp_calib.runtime.stages import Prefill
@@ -139,7 +140,7 @@ def ways(model: Any, processor: Any, store: FeatureStore, layers: tuple[int, ...
     candidates = default_space(layers, adapter_for(model).own_layer).candidates(
         adapter_for(model).vision_layers, adapter_for(model).own_layer
     )
-    prompter, features = Prompter(processor, adapter_for(model).tokens_per_image), CachedFeatures(store, layers)
+    prompter, features = Prompter(processor, model), CachedFeatures(store, layers)
     evaluator = Evaluator(model, prompter, features)
     again = Evaluator(model, prompter, TowerAgain(model, processor, features, len(candidates)))
     unfanned = NoFan(model, prompter, features)

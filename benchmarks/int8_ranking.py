@@ -26,12 +26,13 @@ from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.cli import run
 from clasp_calib.common.progress import track
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.common.samples import CLASSES
 from clasp_calib.reference.benchmark import write_benchmark
 from clasp_calib.reference.model import MODEL
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.loading import load_model
-from clasp_calib.runtime.schedule import parse_budget, solve_schedule
 from clasp_calib.search.space import default_space
 
 KINDS = ("float16", "int8")
@@ -61,16 +62,14 @@ def main() -> None:
         layers = auto_layers(adapter.vision_layers, adapter.own_layer)
         space = default_space(layers, adapter.own_layer)
         candidates = space.candidates(adapter.vision_layers, adapter.own_layer)
-        prompter = Prompter(processor, adapter.tokens_per_image)
+        prompter = Prompter(processor, model)
         evaluators, used = {}, {}
         for kind in KINDS:
             cache_features(model, processor, samples, root / kind, FeatureOptions(layers=layers, precision=kind))
             used[kind] = contents(root / kind).bytes_used
             features = open_source(root / kind, model, processor).at(layers)
             evaluators[kind] = Evaluator(model, prompter, features)
-        schedule = solve_schedule(
-            parse_budget(setting.budget), adapter.tokens_per_image, adapter.decoder_layers, STARTS
-        )
+        schedule = schedule_for(model, setting.budget, PruningOptions(starts=STARTS))
         found: dict[str, list[tuple[tuple[float, ...], tuple[float, ...]]]] = {kind: [] for kind in KINDS}
         for sample in track(samples, "scoring", len(samples)):
             for kind in KINDS:

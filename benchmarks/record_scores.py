@@ -30,8 +30,8 @@ from clasp_calib.reference.benchmark import write_benchmark
 from clasp_calib.reference.model import MODEL
 from clasp_calib.router_labeling.taxonomy import load_taxonomy
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.loading import load_model
-from clasp_calib.runtime.pruner import schedule_for
 from clasp_calib.search.space import default_space
 
 BUDGET = "64"
@@ -69,7 +69,7 @@ def main() -> None:
             of = in_order[slug][: arguments.samples]
             cache_features(model, processor, of, root / "cache", FeatureOptions(layers=layers))
             store = FeatureStore.open(root / "cache")
-            prompter = Prompter(processor, adapter.tokens_per_image)
+            prompter = Prompter(processor, model)
             evaluator = Evaluator(model, prompter, CachedFeatures(store, layers))
             begun, found = time.perf_counter(), []
             for sample in of:

@@ -23,8 +23,8 @@ from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.reference.benchmark import write_benchmark
 from clasp_calib.reference.model import MODEL
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.loading import load_model
-from clasp_calib.runtime.schedule import parse_budget, solve_schedule
 from clasp_calib.search.identity import weights_digest
 from clasp_calib.search.local_workers import Processes
 from clasp_calib.search.space import default_space
@@ -56,7 +56,7 @@ def measured(folder: Path, budget: str, count: int, turns: int) -> dict[int, lis
     cache_features(model, processor, samples, folder / "cache", FeatureOptions(layers=LAYERS))
     adapter = adapter_for(model)
     space = default_space(LAYERS, adapter.own_layer)
-    schedule = solve_schedule(parse_budget(budget), adapter.tokens_per_image, adapter.decoder_layers)
+    schedule = schedule_for(model, budget)
     candidates = tuple(space.candidates(adapter.vision_layers, adapter.own_layer))
     tasks = [Task(sample, candidates, Pruning(schedule)) for sample in samples]
     recipe = EvaluatorRecipe(

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from clasp_calib.artifacts.manifest import BudgetEntry, Manifest, RouterEntry
 from clasp_calib.common.errors import ArtifactError
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.router_labeling.router import Router
 
 CONVEX = 1e-5
@@ -56,29 +57,20 @@ class Artifact:
         return self.manifest.classes
 
     @property
-    def starts(self) -> tuple[int, ...]:
-        """Decoder layers that a pruned sequence enters."""
-        return self.manifest.starts
+    def pruning(self) -> PruningOptions:
+        """The options that it was calibrated under.
 
-    @property
-    def raters(self) -> str:
-        """Which text tokens rate the visual ones."""
-        return self.manifest.raters
-
-    @property
-    def positions(self) -> str:
-        """What becomes of position ids."""
-        return self.manifest.positions
-
-    @property
-    def features(self) -> str:
-        """Whose cosines are clustered."""
-        return self.manifest.features
-
-    @property
-    def iterations(self) -> int:
-        """k-means iterations."""
-        return self.manifest.iterations
+        Raises:
+            ModelError: this version of the package does not know one of them.
+        """
+        of = self.manifest
+        return PruningOptions(
+            raters=of.raters,
+            positions=of.positions,
+            features=of.features,
+            iterations=of.iterations,
+            starts=of.starts,
+        )
 
     def entry(self, budget: str) -> BudgetEntry:
         """What is recorded of a budget.

@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 from clasp_calib.baselines.method import DecoderMethod
 from clasp_calib.common.errors import BudgetError
 from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.budgeting import picture_tokens
 from clasp_calib.runtime.schedule import Budget, ShareSchedule
 
 
@@ -42,7 +43,7 @@ class FastV(DecoderMethod):
             BudgetError: the layers before K alone cost more.
         """
         layers = adapter.decoder_layers
-        tokens = 100 if adapter.ragged else adapter.tokens_per_image
+        tokens = picture_tokens(adapter) or 100
         kept = (layers * budget.of(tokens) - self.layer * tokens) / (layers - self.layer)
         least = 0 if adapter.ragged else 1
         if kept < least:

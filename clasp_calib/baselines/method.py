@@ -13,10 +13,12 @@ from typing import Any, ClassVar, Self
 from torch import nn
 
 from clasp_calib.common.errors import BudgetError, ModelError
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.budgeting import pruning_budget
 from clasp_calib.runtime.pruner import prune
-from clasp_calib.runtime.schedule import AnySchedule, Budget, layer_flops, parse_budget
+from clasp_calib.runtime.schedule import AnySchedule, Budget, layer_flops
 from clasp_calib.runtime.selection import DualStage, Selector
 from clasp_calib.runtime.stats import PruningStats
 
@@ -108,7 +110,7 @@ class Method(ABC):
                 f"{self.name} was given budget={budget!r} and native={native!r}; "
                 "give one of them: budget= for equal cost, native= for the paper's own setting"
             )
-        wanted = None if budget is None else self.wanted(adapter, budget)
+        wanted = None if budget is None else pruning_budget(adapter, budget)
         if wanted is not None and wanted.full:
             yield Applied(None, model, adapter, lambda: None)
             return
@@ -141,25 +143,6 @@ class Method(ABC):
                 "choose one of them, or set the knobs yourself and say native='default'"
             )
         return replace(self, **settings[str(native)])
-
-    def wanted(self, adapter: Adapter, budget: str | int) -> Budget:
-        """A budget that makes sense for a model.
-
-        Raises:
-            BudgetError: tokens where pictures differ in number of them, or as many as an image has.
-        """
-        wanted = parse_budget(budget)
-        if adapter.ragged and wanted.percent is None:
-            raise BudgetError(
-                f"a budget of {wanted.name} tokens means something else for every picture of a model whose pictures "
-                "differ in their number of visual tokens; give a percentage, such as 33%"
-            )
-        if not adapter.ragged and not wanted.full and wanted.of(adapter.tokens_per_image) >= adapter.tokens_per_image:
-            raise BudgetError(
-                f"a budget of {wanted.name} tokens prunes nothing: the encoder gives {adapter.tokens_per_image}; "
-                f"give a budget under {adapter.tokens_per_image}, or 100% for the unpruned model"
-            )
-        return wanted
 
     def with_budget(self, adapter: Adapter, budget: Budget) -> Self:
         """The method with knobs at which it costs as much as ``budget`` says.
@@ -221,8 +204,7 @@ class DecoderMethod(Method):
             schedule=self.schedule(adapter),
             rho=1.0,
             selector=self.selector(),
-            raters=self.raters,
-            positions=self.positions,
+            options=PruningOptions(raters=self.raters, positions=self.positions),
             prompt_lengths=prompt_lengths,
         ) as pruner:
             yield lambda: pruner.stats

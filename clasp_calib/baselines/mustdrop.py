@@ -22,8 +22,10 @@ from clasp_calib.baselines.mechanisms.shrinking import Shrunk, shrinking_tower
 from clasp_calib.baselines.method import Method, PromptLengths, Reader
 from clasp_calib.baselines.solving import Spread, solve_knob
 from clasp_calib.baselines.staged import everything, in_depth, row_plan
+from clasp_calib.baselines.tower_method import patches_of
 from clasp_calib.common.errors import BudgetError
 from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.budgeting import pruning_budget
 from clasp_calib.runtime.checks import check_decoder
 from clasp_calib.runtime.encoding import Encoded, chosen_tokens
 from clasp_calib.runtime.encoding import Kept as KeptOfImage
@@ -156,7 +158,7 @@ class MustDrop(Method):
             ModelError: see `Method`.
         """
         adapter, prompts = self.adapter_for(model), list(images)
-        wanted = self.wanted(adapter, budget).of(adapter.tokens_per_image)
+        wanted = pruning_budget(adapter, budget).of(patches_of(adapter))
         entered: list[int] = []
 
         @torch.no_grad()
@@ -190,7 +192,7 @@ class MustDrop(Method):
         config: Any = adapter.vision_tower(model).config
         widths = config.hidden_size, config.intermediate_size
         left = round(self.patches) + adapter.class_tokens
-        blocks = [adapter.tokens_per_image + adapter.class_tokens, *[left] * (adapter.vision_layers - 1)]
+        blocks = [patches_of(adapter) + adapter.class_tokens, *[left] * (adapter.vision_layers - 1)]
         return float(sum(attention_flops(n, widths[0]) + mlp_flops(n, *widths, matrices=2) for n in blocks))
 
     def spared(self, stage: int, row: Row, key_N: Tensor) -> KeptTokens:
@@ -204,7 +206,7 @@ class MustDrop(Method):
     def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
         """See `Method`."""
         check_decoder(model, "compact")
-        side = math.isqrt(adapter.tokens_per_image)
+        side = math.isqrt(patches_of(adapter))
 
         def shrink(features_NC: Tensor) -> Tensor:
             return merged_windows(features_NC, (side, side), self.alike, self.side)[0]

@@ -17,6 +17,7 @@ from clasp_calib.baselines.choosing import first_largest
 from clasp_calib.baselines.input_method import InputMethod
 from clasp_calib.baselines.solving import Spread, solve_knob
 from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.budgeting import pruning_budget
 from clasp_calib.runtime.encoding import Encoded, Kept, TowerAttention, chosen_tokens
 
 NEIGHBOURS = 32
@@ -107,7 +108,7 @@ class PruMerge(InputMethod):
             ModelError: see `Method`.
         """
         adapter = self.adapter_for(model)
-        wanted = self.wanted(adapter, budget)
+        wanted = pruning_budget(adapter, budget)
         seen: list[list[Tensor]] = []
         tokens: list[float] = []
 

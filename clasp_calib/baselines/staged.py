@@ -14,6 +14,7 @@ from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row, RowMeth
 from clasp_calib.baselines.method import Method, PromptLengths
 from clasp_calib.common.errors import BudgetError
 from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.budgeting import picture_tokens
 from clasp_calib.runtime.checks import check_decoder
 from clasp_calib.runtime.hooks import Pruner
 from clasp_calib.runtime.schedule import Budget
@@ -50,8 +51,8 @@ class StagedMethod(Method):
 
     def solved(self, adapter: Adapter, budget: Budget) -> Self:
         """See `Method`."""
-        tokens = 100.0 if adapter.ragged else float(adapter.tokens_per_image)
-        return self.at_share(adapter.decoder_layers, budget.of(int(tokens)) / tokens)
+        tokens = picture_tokens(adapter) or 100
+        return self.at_share(adapter.decoder_layers, budget.of(tokens) / tokens)
 
     @contextmanager
     def attached(

@@ -60,13 +60,13 @@ class TowerMethod(Method):
         Raises:
             BudgetError: they cannot.
         """
-        blocks, tokens = self.blocks(adapter), adapter.tokens_per_image
+        blocks, tokens = self.blocks(adapter), patches_of(adapter)
         counts = even_steps(len(blocks), round(self.rate * len(blocks)), tokens, self.halves)
         return dict(zip(blocks, counts, strict=True))
 
     def solved(self, adapter: Adapter, budget: Budget) -> Self:
         """The budget is what is left of an image: every layer works on that."""
-        tokens = adapter.tokens_per_image
+        tokens = patches_of(adapter)
         left = max(int(budget.of(tokens) + 0.5 + 1e-9), 1)
         method = replace(self, rate=(tokens - left) / max(len(self.blocks(adapter)), 1))
         method.steps(adapter)
@@ -75,7 +75,7 @@ class TowerMethod(Method):
     def vision_flops(self, model: nn.Module, adapter: Adapter) -> float:
         """See `Method`."""
         config: Any = adapter.vision_tower(model).config
-        steps, tokens, total = self.steps(adapter), adapter.tokens_per_image + adapter.class_tokens, 0.0
+        steps, tokens, total = self.steps(adapter), patches_of(adapter) + adapter.class_tokens, 0.0
         for block in range(adapter.vision_layers):
             total += attention_flops(tokens, config.hidden_size)
             tokens -= steps.get(block, 0)
@@ -85,7 +85,7 @@ class TowerMethod(Method):
     @contextmanager
     def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
         """See `Method`."""
-        side = int(adapter.tokens_per_image**0.5)
+        side = int(patches_of(adapter) ** 0.5)
         merges = {block: self.merge(count, side) for block, count in self.steps(adapter).items() if count}
         if not merges:
             yield lambda: None
@@ -96,6 +96,13 @@ class TowerMethod(Method):
             rows = _Rows(tower)
             with chosen_tokens(model, adapter, (), rows.next, in_place=False), entry.attached():
                 yield lambda: entry.stats
+
+
+def patches_of(adapter: Adapter) -> int:
+    """Patches of a picture that is one tile."""
+    patches = adapter.patch_tokens
+    assert patches is not None, "a model whose pictures differ in shape is refused, see lacks"
+    return patches
 
 
 class _Rows:

@@ -56,12 +56,11 @@ def ablate(
     from clasp_calib.calib.studies.evaluation import evaluator_for
     from clasp_calib.report.ablation import ablation_json, ablation_rows
     from clasp_calib.report.tables import table
-    from clasp_calib.runtime.adapters import adapter_for
 
     of = opened(run, artifact, budget, samples, split, model, device, dtype, per_class, limit, seed)
-    adapter, questions = adapter_for(of.model), of.questions
+    questions = of.questions
     evaluator = evaluator_for(of.model, of.processor, of.artifact, questions, cache or of.directory.cache)
-    found = {one: measure(name, evaluator, Subject(adapter, of.artifact, one), of.chosen, seed) for one in of.budgets}
+    found = {one: measure(name, evaluator, Subject(of.model, of.artifact, one), of.chosen, seed) for one in of.budgets}
     target = of.directory.report / f"ablation-{name}-{split}.md"
     target.parent.mkdir(exist_ok=True)
     parts = [f"### {name} at budget {one}\n\n{table(*ablation_rows(*pair))}\n" for one, pair in found.items()]

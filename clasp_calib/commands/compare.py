@@ -60,13 +60,12 @@ def compare(
     from clasp_calib.calib.studies.entrants import entrants_for
     from clasp_calib.common.hashing import sha256_file
     from clasp_calib.report.contest_tables import contest_json, contest_markdown, contest_rows, plot_contest
-    from clasp_calib.runtime.adapters import adapter_for
     from clasp_calib.search.identity import weights_digest
 
     of = opened(run, artifact, budget, samples, split, model, device, dtype, per_class, limit, seed)
     peers = [name.strip() for name in methods.split(",")] if methods else list(METHODS)
     manifest, questions = of.artifact.manifest, of.questions
-    prompter = Prompter(of.processor, adapter_for(of.model).tokens_per_image, manifest.prompt)
+    prompter = Prompter(of.processor, of.model, manifest.prompt)
     others = by_class([s for s in of.everything if s.split == "calibration"], of.artifact.classes, solve_on, seed)
     images = [encoded(of.model, of.processor, prompter, s) for samples_of in others.values() for s in samples_of]
     identity = {

@@ -60,8 +60,9 @@ def generate(
     from clasp_calib.calib.scoring.prompting import PROMPT, Prompter
     from clasp_calib.runtime.adapters import adapter_for
     from clasp_calib.runtime.answering import answer
+    from clasp_calib.runtime.budgeting import schedule_for
     from clasp_calib.runtime.pictures import open_picture
-    from clasp_calib.runtime.pruner import clasp, prune, schedule_for
+    from clasp_calib.runtime.pruner import clasp, prune
     from clasp_calib.runtime.routing import classes_of
     from clasp_calib.runtime.schedule import parse_budget
 
@@ -76,7 +77,7 @@ def generate(
     loaded, processor = load(model, device, dtype)
     template = known.manifest.prompt if known else PROMPT
     # The processor itself repeats the image token.
-    text = Prompter(processor, 1, template).text(prompt)
+    text = Prompter(processor, loaded, template).text(prompt)
     if known is None and getattr(processor, "chat_template", None):
         parts = [{"type": "image"}, {"type": "text", "text": prompt}]
         text = processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)

@@ -5,32 +5,22 @@ from typing import Any
 from transformers.cache_utils import DynamicCache
 
 from clasp_calib.common.errors import BudgetError, ModelError
+from clasp_calib.common.pruning_options import DEFAULT_STARTS, PruningOptions
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.schedule import AnySchedule, Schedule
-from clasp_calib.runtime.scoring import RATERS
-
-POSITIONS = ("keep", "compact")
-FEATURES = ("projected", "hidden")
-_CHOICES = {"raters": RATERS, "positions": POSITIONS, "features": FEATURES}
 
 
-def check_options(**given: str) -> None:
-    """Refuse options by other names than theirs.
+def check_schedule(adapter: Adapter, schedule: AnySchedule, options: PruningOptions) -> None:
+    """Refuse a schedule that was made for another model, or with other stages than the options ask for.
 
     Raises:
-        ModelError: with the names that there are.
+        BudgetError: with what the model has, or with both stages.
     """
-    for name, value in given.items():
-        if value not in _CHOICES[name]:
-            raise ModelError(f"{name} is {value!r}; expected one of {', '.join(_CHOICES[name])}")
-
-
-def check_schedule(adapter: Adapter, schedule: AnySchedule) -> None:
-    """Refuse a schedule that was made for another model.
-
-    Raises:
-        BudgetError: with what the model has.
-    """
+    if options.starts not in (DEFAULT_STARTS, schedule.starts):
+        raise BudgetError(
+            f"the options ask for stages at layers {options.starts}, and the schedule has them at {schedule.starts}; "
+            "make the schedule with the same options: schedule_for(model, budget, options)"
+        )
     if adapter.ragged:
         if isinstance(schedule, Schedule):
             raise BudgetError(

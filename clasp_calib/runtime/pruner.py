@@ -3,74 +3,22 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.common.errors import InputError, ModelError
-from clasp_calib.router_labeling.router import Router
+from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, PruningOptions
 from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.checks import check_decoder, check_options, check_schedule
+from clasp_calib.runtime.budgeting import schedule_for
+from clasp_calib.runtime.checks import check_decoder, check_schedule
 from clasp_calib.runtime.hooks import Pruner
 from clasp_calib.runtime.routing import AUTO, classes_of
-from clasp_calib.runtime.schedule import (
-    DEFAULT_STARTS,
-    AnySchedule,
-    RelativeSchedule,
-    Schedule,
-    parse_budget,
-    solve_schedule,
-)
+from clasp_calib.runtime.schedule import AnySchedule, parse_budget
 from clasp_calib.runtime.selection import DualStage, Selector
 from clasp_calib.runtime.stages import Plan
 from clasp_calib.runtime.tower import fused_tower
-
-
-class Calibrated(Protocol):
-    """What `clasp` reads of a `clasp_calib.artifacts.artifact.Artifact`."""
-
-    @property
-    def starts(self) -> tuple[int, ...]:
-        """Decoder layers that a pruned sequence enters."""
-        ...
-
-    @property
-    def raters(self) -> str:
-        """See `prune`."""
-        ...
-
-    @property
-    def positions(self) -> str:
-        """See `prune`."""
-        ...
-
-    @property
-    def features(self) -> str:
-        """See `prune`."""
-        ...
-
-    @property
-    def iterations(self) -> int:
-        """See `prune`."""
-        ...
-
-    @property
-    def router(self) -> Router | None:
-        """Finds the class of a question."""
-        ...
-
-    def counts(self, budget: str) -> tuple[int, ...]:
-        """Visual tokens kept at each stage."""
-        ...
-
-    def alpha(self, budget: str, label: str) -> Sequence[float]:
-        """Mixture of the tower's layers for a class."""
-        ...
-
-    def rho(self, budget: str, label: str) -> float:
-        """Share of the pivots for a class."""
-        ...
 
 
 @contextmanager
@@ -81,10 +29,7 @@ def prune(
     rho: float | Sequence[float] | Tensor,
     alpha_BL: Tensor | None = None,
     selector: Selector | None = None,
-    raters: str = "sparsevlm",
-    positions: str = "keep",
-    features: str = "projected",
-    iterations: int = 5,
+    options: PruningOptions = DEFAULT_OPTIONS,
     prompt_lengths: int | Sequence[int] | None = None,
     fan: Sequence[int] | None = None,
 ) -> Iterator[Pruner]:
@@ -97,18 +42,15 @@ def prune(
 
     Args:
         model: a transformers model that an adapter is known for.
-        schedule: visual tokens of every stage, for this model's pictures; `schedule_for` makes one of a budget.
+        schedule: visual tokens of every stage, for this model's pictures;
+            `clasp_calib.runtime.budgeting.schedule_for` makes one of a budget.
         rho: share of the pivots, in [0, 1]: one for all rows or one a row. Rows that ``generate`` repeats for
             beams or for several returned sequences need no repeating here.
         alpha_BL: mixture of the vision tower's layers, one for all rows or one a row; ``None`` leaves the
             tower alone, as does giving features as ``mm_encoder_outputs``.
         selector: what chooses the tokens; the dual-stage selection by default.
-        raters: which text scores the tokens, see `clasp_calib.runtime.scoring.choose_raters`.
-        positions: ``keep`` the position ids of kept tokens, or ``compact`` them to 0, 1, 2... (not for models
-            whose positions have several axes).
-        features: whose cosines are clustered: the ``projected`` tokens as they entered the decoder, at all stages
-            the same, or the ``hidden`` states of the stage.
-        iterations: k-means rounds of the default selector.
+        options: what scores the tokens, what becomes of their positions, and so on. Where the stages begin the
+            schedule says; other ``starts`` here are refused.
         prompt_lengths: where answers follow the prompt (teacher forcing): positions of a row, padding
             included, before the first token of the answer, one for all rows or one a row. Only the prompt
             rates.
@@ -124,9 +66,8 @@ def prune(
         BudgetError: the schedule is for another number of tokens or layers, or in tokens where pictures differ.
     """
     adapter = adapter_for(model)
-    check_decoder(model, positions)
-    check_schedule(adapter, schedule)
-    check_options(raters=raters, positions=positions, features=features)
+    check_decoder(model, options.positions)
+    check_schedule(adapter, schedule, options)
     rho_B = torch.as_tensor(rho, dtype=torch.float64, device="cpu").reshape(-1)
     if not len(rho_B) or not bool(((rho_B >= 0) & (rho_B <= 1)).all()):
         raise ModelError(f"rho is {rho_B.tolist()}; expected shares between 0 and 1")
@@ -137,10 +78,8 @@ def prune(
     plan = Plan(
         schedule=schedule,
         rho=rho_B,
-        selector=selector or DualStage(iterations, needs_gram=bool((rho_B < 1).any())),
-        raters=raters,
-        positions=positions,
-        features=features,
+        selector=selector or DualStage(options.iterations, needs_gram=bool((rho_B < 1).any())),
+        options=options,
         prompt_lengths=(prompt_lengths,) if isinstance(prompt_lengths, int) else _tuple(prompt_lengths),
         fan=_tuple(fan),
     )
@@ -153,7 +92,7 @@ def prune(
 @contextmanager
 def clasp(
     model: nn.Module,
-    artifact: Calibrated | Path | str,
+    artifact: Artifact | Path | str,
     *,
     budget: str | int,
     classes: str | Sequence[str],
@@ -182,49 +121,21 @@ def clasp(
     from clasp_calib.artifacts.files import check_fits
     from clasp_calib.artifacts.hub import open_artifact
 
-    chosen: Any = open_artifact(artifact) if isinstance(artifact, Path | str) else artifact
+    chosen = open_artifact(artifact) if isinstance(artifact, Path | str) else artifact
     check_fits(chosen, model.config)
     name = parse_budget(budget).name
     rows = [classes] if isinstance(classes, str) else list(classes)
     if classes == AUTO:
         rows = classes_of(_required(questions), chosen.router)
-    adapter = adapter_for(model)
-    schedule: AnySchedule = (
-        RelativeSchedule(parse_budget(name), adapter.decoder_layers, chosen.starts)
-        if adapter.ragged
-        else Schedule(adapter.tokens_per_image, adapter.decoder_layers, chosen.starts, chosen.counts(name))
-    )
     with prune(
         model,
-        schedule=schedule,
+        schedule=schedule_for(model, name, artifact=chosen),
         rho=[chosen.rho(name, row) for row in rows],
         alpha_BL=torch.tensor([chosen.alpha(name, row) for row in rows], dtype=torch.float64),
-        raters=chosen.raters,
-        positions=chosen.positions,
-        features=chosen.features,
-        iterations=chosen.iterations,
+        options=chosen.pruning,
         prompt_lengths=prompt_lengths,
     ) as pruner:
         yield pruner
-
-
-def schedule_for(model: nn.Module, budget: str | int, starts: tuple[int, ...] = DEFAULT_STARTS) -> AnySchedule:
-    """The schedule that meets a budget on this model.
-
-    Args:
-        model: a transformers model that an adapter is known for.
-        budget: visual tokens a layer works on in the mean (``192``), or a percentage (``33%``), which is the only
-            kind where pictures differ in their number of tokens.
-        starts: the decoder layers that the three stages begin at.
-
-    Raises:
-        BudgetError: it cannot be met.
-        ModelError: the architecture is not known.
-    """
-    adapter, wanted = adapter_for(model), parse_budget(budget)
-    if adapter.ragged:
-        return RelativeSchedule(wanted, adapter.decoder_layers, starts)
-    return solve_schedule(wanted, adapter.tokens_per_image, adapter.decoder_layers, starts)
 
 
 def _required(questions: str | Sequence[str] | None) -> list[str]:

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from clasp_calib.common.errors import BudgetError
+from clasp_calib.common.pruning_options import DEFAULT_STARTS
 
-DEFAULT_STARTS = (2, 6, 15)
 STAGES = 3
+SAY_STARTS = "--starts, or PruningOptions(starts=...)"
 
 # SparseVLM v2's counts, for 576 tokens, 32 layers and the default starts.
 # Our choice: the paper's own lists are lost; these reach the budget as a mean without recycled tokens.
@@ -142,7 +143,8 @@ class RelativeSchedule:
         if self.budget.percent <= floor:
             raise BudgetError(
                 f"a budget of {self.budget.name} cannot be met: before layer {self.starts[0]} of {self.layers} nothing "
-                f"is dropped, which is {floor:.4g}% already; start the first stage earlier, or give a larger percentage"
+                f"is dropped, which is {floor:.4g}% already; start the first stage earlier ({SAY_STARTS}), "
+                "or give a larger percentage"
             )
 
     @property
@@ -273,14 +275,20 @@ def check_starts(starts: tuple[int, ...], layers: int, stages: int = STAGES) -> 
     """Refuse starts that are not so many rising layers between 1 and ``layers - 1``.
 
     Raises:
-        BudgetError: with the rule.
+        BudgetError: with the rule, and with starts as deep as the default ones where the three stages of a budget do
+            not fit.
     """
     # Layer 0 never shrinks: cache lengths, masks and positions are taken from it.
     edges = (0, *starts, layers)
     if len(starts) != stages or any(a >= b for a, b in pairwise(edges)):
+        way_out = ""
+        if stages == STAGES < layers:
+            a, b, c = (round(start * layers / PUBLISHED_LAYERS) for start in DEFAULT_STARTS)
+            fitting = (max(a, 1), max(b, 2), max(c, 3))
+            way_out = f": name others, such as {','.join(map(str, fitting))} ({SAY_STARTS})"
         raise BudgetError(
             f"stages at layers {_listed(starts)} do not fit a decoder of {layers} layers; "
-            f"expected {stages} rising layers between 1 and {layers - 1}"
+            f"expected {stages} rising layers between 1 and {layers - 1}{way_out}"
         )
 
 
@@ -300,7 +308,7 @@ def _under_floor(budget: Budget, tokens: int, layers: int, starts: tuple[int, ..
     return (
         f"a budget of {budget.name}{mean} cannot be met: with {tokens} visual tokens, {layers} layers and "
         f"stages at layers {_listed(starts)} the floor is a mean of {floor:.2f} tokens a layer, one token a "
-        f"stage; start the first stage {earlier}, or give a budget of at least {floor:.2f} tokens"
+        f"stage; start the first stage {earlier} ({SAY_STARTS}), or give a budget of at least {floor:.2f} tokens"
     )
 
 

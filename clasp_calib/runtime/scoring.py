@@ -7,8 +7,6 @@ H query heads, G key heads, D width, d width of a head.
 import torch
 from torch import Tensor
 
-RATERS = ("sparsevlm", "all", "last")
-
 
 def choose_raters(embeddings_BSD: Tensor, visual_BS: Tensor, prompt_BS: Tensor, mode: str = "sparsevlm") -> Tensor:
     """The instruction tokens whose attention scores the visual tokens, from the decoder's input embeddings.
@@ -23,7 +21,7 @@ def choose_raters(embeddings_BSD: Tensor, visual_BS: Tensor, prompt_BS: Tensor, 
         embeddings_BSD: floating.
         visual_BS: bool, tokens that stand for patches.
         prompt_BS: bool, tokens that are neither padding nor answer; the visual ones are among them.
-        mode: one of `RATERS`.
+        mode: one of `clasp_calib.common.pruning_options.RATERS`.
 
     Returns:
         bool [B, S]; every row with a prompt has at least one rater.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clasp_calib.common.errors import ModelError
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.runtime.schedule import AnySchedule
 from clasp_calib.runtime.scoring import choose_raters, gather_index, rater_attention, take
 from clasp_calib.runtime.selection import Selector, gram_matrix
@@ -111,9 +112,7 @@ class Plan:
     schedule: AnySchedule
     rho: Tensor
     selector: Selector
-    raters: str = "sparsevlm"
-    positions: str = "keep"
-    features: str = "projected"
+    options: PruningOptions
     prompt_lengths: tuple[int, ...] | None = None
     fan: tuple[int, ...] | None = None
 
@@ -126,7 +125,7 @@ class Plan:
 
     def renumbers(self, prefilling: bool) -> bool:
         """See `StagePlan`."""
-        return self.positions == "compact"
+        return self.options.positions == "compact"
 
     def begin(self, embeddings_BSD: Tensor, visual_BS: Tensor, valid_BS: Tensor | None, cached: int) -> "Prefill":
         """See `StagePlan`."""
@@ -147,7 +146,7 @@ class Prefill:
         check_left_padded(filled)
         rows = len(visual_BS)
         prompt_BS = prompt_of(self.valid_BS, plan.prompt_lengths, cached)
-        self.rater_BS = choose_raters(embeddings_BSD, self.visual_BS, prompt_BS, plan.raters)
+        self.rater_BS = choose_raters(embeddings_BSD, self.visual_BS, prompt_BS, plan.options.raters)
         self._find_raters(int(self.rater_BS.sum(1).max()))
 
         self.columns = max(self.visual)
@@ -163,7 +162,7 @@ class Prefill:
         self._kept_B: list[Tensor] = []
         # Projected tokens do not change on the way: their cosines serve every stage and every rho.
         self.gram_MNN: Tensor | None = None
-        if plan.selector.needs_gram and plan.features == "projected":
+        if plan.selector.needs_gram and plan.options.features == "projected":
             with self.watch.part("cosines"):
                 self.gram_MNN = gram_matrix(take(embeddings_BSD, visual_BN))
 
@@ -258,7 +257,7 @@ class Prefill:
     def _gram(self, hidden_BSD: Tensor, position_BN: Tensor) -> Tensor | None:
         """Cosines of the tokens that are left, [B, N, N]."""
         with self.watch.part("cosines"):
-            if self.plan.selector.needs_gram and self.plan.features == "hidden":
+            if self.plan.selector.needs_gram and self.plan.options.features == "hidden":
                 return gram_matrix(take(hidden_BSD, position_BN))
             if self.gram_MNN is None:
                 return None

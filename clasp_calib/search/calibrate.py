@@ -21,10 +21,13 @@ from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.metrics import EXACT
 from clasp_calib.calib.scoring.objective import METRIC
 from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.common.errors import ModelError
 from clasp_calib.common.hashing import sha256_json
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.schedule import Budget, Schedule, decoder_flops, solve_schedule
+from clasp_calib.runtime.budgeting import schedule_for
+from clasp_calib.runtime.schedule import Budget, Schedule, decoder_flops
 from clasp_calib.search.assemble import assembled, versions
 from clasp_calib.search.confirm import FINALISTS
 from clasp_calib.search.crew import Crew, crew_for
@@ -99,6 +102,7 @@ class Calibration:
 
     def __init__(self, model: Any, processor: Any, request: SearchRequest):
         self._request, self._model = request, model
+        self._options = PruningOptions(starts=request.starts)
         request.crew.check_reaches(model)
         self._adapter = adapter_for(model)
         own = self._adapter.own_layer
@@ -109,7 +113,7 @@ class Calibration:
         self._features = source.at(tuple(sorted({*self._space.layers, own})))
         self._parts = divide(request.samples, request.classes, request.per_class, request.seed, request.one_for_all)
         self._features.check([s for part in self._parts.values() for s in (*part.calibration, *part.selection)])
-        self._prompter = Prompter(processor, self._adapter.tokens_per_image, request.prompt)
+        self._prompter = Prompter(processor, model, request.prompt)
         self._evaluator = Evaluator(model, self._prompter, self._features, objective=request.objective)
         self._weights = weights_digest(model)
         check_place(request.artifact)
@@ -123,9 +127,13 @@ class Calibration:
         Raises:
             BudgetError: it cannot be met.
         """
-        return solve_schedule(
-            budget, self._adapter.tokens_per_image, self._adapter.decoder_layers, self._request.starts
-        )
+        schedule = schedule_for(self._model, budget, self._options)
+        if not isinstance(schedule, Schedule):
+            raise ModelError(
+                "a search counts tokens, and pictures of this model differ in their number of visual tokens; "
+                "search for a model whose pictures all become as many"
+            )
+        return schedule
 
     def plan(self, budget: Budget) -> dict[str, object]:
         """What a search of this budget will do and at most cost; a few evaluations are made to tell the time."""
@@ -133,7 +141,7 @@ class Calibration:
         text = self._model.config.get_text_config()
         evaluations = sum(map(self._most, self._parts))
         flops = decoder_flops(schedule, text.hidden_size, text.intermediate_size)
-        seconds = evaluations * self._seconds(Pruning(schedule)) / self._request.crew.workers
+        seconds = evaluations * self._seconds(Pruning(schedule, self._options)) / self._request.crew.workers
         own = [part for label, part in self._parts.items() if label != ALL]
         return {
             "budget": budget.name,
@@ -186,7 +194,7 @@ class Calibration:
     def _session(
         self, budget: str, schedule: Schedule, journal: ScoreJournal, storage: BaseStorage, watcher: Watcher
     ) -> Session:
-        pruning = Pruning(schedule)
+        pruning = Pruning(schedule, self._options)
         return Session(
             budget=budget,
             pruning=pruning,
@@ -254,7 +262,7 @@ class Calibration:
 
     def _identity(self, schedule: Schedule, label: str) -> dict[str, Any]:
         """Everything that a recorded score depends on."""
-        pruning = Pruning(schedule)
+        options = self._options
         part = self._parts[label]
         samples = [
             [
@@ -271,7 +279,7 @@ class Calibration:
             "encoder": self._source.encoder,
             "precision": self._source.precision,
             "weights": self._weights,
-            "pruning": [pruning.raters, pruning.positions, pruning.features, pruning.iterations],
+            "pruning": [options.raters, options.positions, options.features, options.iterations],
             "schedule": [schedule.tokens, schedule.layers, list(schedule.starts), list(schedule.counts)],
             "space": self._space.digest,
             "samples": sha256_json(samples),
@@ -285,7 +293,7 @@ class Calibration:
         choices: Mapping[str, Choice],
         alternatives: Mapping[str, Mapping[str, Candidate]],
     ) -> Artifact:
-        request, pruning = self._request, Pruning(schedule)
+        request, options = self._request, self._options
         metrics = {s.metric or EXACT for part in self._parts.values() for s in part.calibration}
         provenance = Provenance(
             samples=request.samples_hash,
@@ -308,10 +316,10 @@ class Calibration:
             "classes": request.classes,
             "taxonomy": dict(request.taxonomy),
             "tau": TAU,
-            "raters": pruning.raters,
-            "positions": pruning.positions,
-            "features": pruning.features,
-            "iterations": pruning.iterations,
+            "raters": options.raters,
+            "positions": options.positions,
+            "features": options.features,
+            "iterations": options.iterations,
             "prompt": request.prompt,
             "decoding": Decoding(do_sample=False, max_new_tokens=MAX_NEW_TOKENS),
         }

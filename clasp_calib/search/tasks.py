@@ -74,7 +74,6 @@ class EvaluatorRecipe:
         """
         from clasp_calib.calib.scoring.feature_sources import open_source
         from clasp_calib.calib.scoring.prompting import Prompter
-        from clasp_calib.runtime.adapters import adapter_for
         from clasp_calib.runtime.loading import load_model
         from clasp_calib.search.identity import weights_digest
 
@@ -86,7 +85,7 @@ class EvaluatorRecipe:
                 "machines the same model, and save one that was changed in memory with save_pretrained and load it "
                 "from there, or use one worker"
             )
-        prompter = Prompter(processor, adapter_for(model).tokens_per_image, self.prompt)
+        prompter = Prompter(processor, model, self.prompt)
         features = open_source(self.cache, model, processor).at(self.layers)
         return Evaluator(model, prompter, features, objective=self.objective)
 

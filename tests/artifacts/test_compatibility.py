@@ -18,7 +18,7 @@ def test_the_golden_artifact_of_format_1_loads_for_ever():
     """Never make this artifact anew: a reader that cannot read it breaks everybody's."""
     artifact = read_artifact(GOLDEN)
     assert artifact.manifest.id == (GOLDEN / "id.txt").read_text().strip()
-    assert (artifact.budgets, artifact.classes, artifact.starts) == (
+    assert (artifact.budgets, artifact.classes, artifact.pruning.starts) == (
         ("8", "50%"),
         ("object", "text", "default"),
         (2, 6, 15),

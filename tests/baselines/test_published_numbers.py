@@ -15,6 +15,7 @@ from clasp_calib.runtime.schedule import Budget
 LLAVA_7B = SimpleNamespace(
     ragged=False,
     tokens_per_image=576,
+    patch_tokens=576,
     decoder_layers=32,
     own_layer=23,
     vision_layers=24,

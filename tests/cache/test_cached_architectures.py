@@ -15,9 +15,11 @@ from clasp_calib.cache.encode import cache_features, image_key
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import ModelError
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.pruner import prune, schedule_for
+from clasp_calib.runtime.budgeting import schedule_for
+from clasp_calib.runtime.pruner import prune
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
 from architectures import BOS, CASES
@@ -71,7 +73,8 @@ def test_logits_equal_those_of_the_live_tower(case, precision, tmp_path):
         model, processor, samples, root, FeatureOptions(layers=layers, batch_size=1, precision=precision)
     )
     assert (report.encoded, report.odd) == (PICTURES, ())
-    alpha_ML, mix = alphas(adapter), {"schedule": schedule_for(model, "100%", (1, 2, 4)), "rho": 0.5}
+    schedule = schedule_for(model, "100%", PruningOptions(starts=(1, 2, 4)))
+    alpha_ML, mix = alphas(adapter), {"schedule": schedule, "rho": 0.5}
     pixels = adapter.pixel_names[case.modality]
     with FeatureStore.open(root) as store:
         differ = len({store.tokens(image_key(file)) for file in files}) > 1

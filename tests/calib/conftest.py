@@ -36,4 +36,4 @@ def bench(tmp_path_factory) -> Bench:
         for label, question in QUESTIONS.items()
     )
     cache_features(model, processor, samples, root / "cache", FeatureOptions(layers=LAYERS))
-    return Bench(model, processor, Prompter(processor, 16), FeatureStore.open(root / "cache"), samples)
+    return Bench(model, processor, Prompter(processor, model), FeatureStore.open(root / "cache"), samples)

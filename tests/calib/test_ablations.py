@@ -1,17 +1,14 @@
 """What ablations compare, on scores that are known beforehand."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
-from made_artifacts import made
+from made_artifacts import CONFIG, made
 
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.calib.studies.ablations import ABLATIONS, MISROUTED, VARIANTS, Subject, ablate
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import Sample
 
-ADAPTER = SimpleNamespace(vision_layers=4, own_layer=3, tokens_per_image=16, decoder_layers=17)
 SAMPLES = {
     label: [Sample(f"{label}{n}", "?", image=f"{n}.png", label=label) for n in range(3)] for label in ("object", "text")
 }
@@ -20,7 +17,7 @@ SAMPLES = {
 @pytest.fixture
 def subject():
     artifact = made("50%")
-    return Subject(ADAPTER, artifact, artifact.budgets[0])
+    return Subject(CONFIG, artifact, artifact.budgets[0])
 
 
 def test_settings_differ_from_the_calibrated_one_in_what_they_are_named_after(subject):

@@ -9,6 +9,7 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.calib.studies.comparison import MACRO, Comparison, Setting, compare
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.common.samples import Sample
 
 GOOD, BAD = Candidate("good", (1.0,), 1.0), Candidate("bad", (1.0,), 0.5)
@@ -50,7 +51,7 @@ def test_settings_that_prune_alike_share_a_forward_and_equal_candidates_a_row():
         Setting("one", Pruning(None), {"object": GOOD}),
         Setting("two", Pruning(None), {"object": BAD}),
         Setting("three", Pruning(None), {"object": GOOD}),
-        Setting("apart", Pruning(None, raters="all"), {"object": GOOD}),
+        Setting("apart", Pruning(None, PruningOptions(raters="all")), {"object": GOOD}),
     ]
     found = compare(fake, settings, {"object": samples("object", GOOD.name)}, seed=0)
     assert fake.calls == [(GOOD.name, 2), (GOOD.name, 1)]

@@ -17,6 +17,7 @@ from clasp_calib.calib.scoring.features import CachedFeatures
 from clasp_calib.calib.scoring.metrics import metric
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.errors import CacheError, InputError
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.runtime import stages
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.pruner import prune
@@ -32,11 +33,12 @@ CANDIDATES = [
     Candidate("uniform", (0.2, 0.2, 0.2, 0.2, 0.2), 0.75),
     Candidate("deep", (0, 0, 0.5, 0.5, 0), 0.9),
 ]
+COMPACT = PruningOptions(raters="all", positions="compact", iterations=0)
 PRUNINGS = {
     "whole": Pruning(None),
     "early": Pruning(Schedule(16, 8, (1, 2, 4), (9, 6, 3))),
-    "late": Pruning(Schedule(16, 8, (2, 4, 6), (10, 5, 2)), raters="all", positions="compact", iterations=0),
-    "hidden": Pruning(Schedule(16, 8, (1, 2, 4), (9, 6, 3)), features="hidden"),
+    "late": Pruning(Schedule(16, 8, (2, 4, 6), (10, 5, 2)), COMPACT),
+    "hidden": Pruning(Schedule(16, 8, (1, 2, 4), (9, 6, 3)), PruningOptions(features="hidden")),
     "100%": Pruning(Schedule(16, 8, (1, 2, 4), (16, 16, 16))),
 }
 
@@ -50,8 +52,7 @@ def applied(bench, candidate, pruning, **more):
     """The pruning of one candidate, set up by hand."""
     if pruning.schedule is None:
         return nullcontext()
-    settings = {name: getattr(pruning, name) for name in ("raters", "positions", "features", "iterations")}
-    return prune(bench.model, schedule=pruning.schedule, rho=candidate.rho, **settings, **more)
+    return prune(bench.model, schedule=pruning.schedule, rho=candidate.rho, options=pruning.options, **more)
 
 
 def visual_tokens(bench, sample, candidate):
@@ -238,11 +239,11 @@ def test_references_never_rate_visual_tokens(bench, evaluator, raters):
     heard = []
     for reference in ("yes", "two red two red", "any other text"):
         selector = Listening()
-        pruning = Pruning(schedule, raters=raters, selector_for=lambda sample, selector=selector: selector)
+        pruning = Pruning(schedule, PruningOptions(raters=raters), lambda sample, selector=selector: selector)
         evaluator.scores(replace(sample, answers=(reference,)), CANDIDATES, pruning)
         heard.append(selector.heard)
     selector = Listening()
-    pruning = Pruning(schedule, raters=raters, selector_for=lambda sample, selector=selector: selector)
+    pruning = Pruning(schedule, PruningOptions(raters=raters), lambda sample, selector=selector: selector)
     evaluator.scores(replace(sample, answers=("yes",), metric="yes_no"), CANDIDATES, pruning)
     heard.append(selector.heard)
     for others in heard[1:]:
@@ -258,9 +259,8 @@ def test_references_would_rate_if_the_evaluator_did_not_say_where_they_begin(ben
     for function in (prune, forgetful):
         monkeypatch.setattr(module, "prune", function)
         selector = Listening()
-        pruning = Pruning(
-            PRUNINGS["early"].schedule, raters="all", selector_for=lambda sample, selector=selector: selector
-        )
+        options = PruningOptions(raters="all")
+        pruning = Pruning(PRUNINGS["early"].schedule, options, lambda sample, selector=selector: selector)
         evaluator.scores(replace(bench.samples[0], answers=("two red",)), CANDIDATES, pruning)
         heard.append(selector.heard[0])
     assert not torch.allclose(*heard, rtol=1e-2)

@@ -15,10 +15,12 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.features import CachedFeatures
 from clasp_calib.calib.scoring.prompted import Picture, Prefixes, Prompted
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.fusion import fuse
-from clasp_calib.runtime.pruner import prune, schedule_for
+from clasp_calib.runtime.pruner import prune
 
 sys.path += [str(Path(__file__).parents[1] / room) for room in ("runtime", "cache")]
 from architectures import BOS, CASES
@@ -81,7 +83,7 @@ def mixed(case, number):
 @torch.inference_mode()
 def test_candidates_together_are_candidates_alone(case):
     model, adapter = case.model(), adapter_for(case.model())
-    schedule, rho = schedule_for(model, "40%", (1, 2, 4)), list(RHOS) * MIXTURES
+    schedule, rho = schedule_for(model, "40%", PruningOptions(starts=(1, 2, 4))), list(RHOS) * MIXTURES
     for number in range(2):
         ids, sizes, visual = mixed(case, number)
         prompt, fan = [*BEFORE, *ids, *AFTER], [row for row in range(MIXTURES) for _ in RHOS]
@@ -124,7 +126,7 @@ class CasePrompter:
 @torch.inference_mode()
 def test_cached_pictures_score_as_answered_alone(case, tmp_path):
     model, adapter = case.model(), adapter_for(case.model())
-    schedule, number = schedule_for(model, "40%", (1, 2, 4)), 1
+    schedule, number = schedule_for(model, "40%", PruningOptions(starts=(1, 2, 4))), 1
     own = [float(layer == adapter.own_layer) for layer in range(adapter.vision_layers + 1)]
     alphas = [tuple(own), tuple(1 / len(own) for _ in own)]
     candidates = [Candidate(str(row), alpha, rho) for row, alpha in enumerate(alphas) for rho in RHOS[:3]]

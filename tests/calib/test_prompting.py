@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tiny_models import EOS
-from transformers import AddedToken, AutoProcessor
+from transformers import AddedToken, AutoProcessor, Qwen2VLConfig
 
 from clasp_calib.calib.scoring.prompting import PROMPT, Prompter
 from clasp_calib.common.errors import InputError
@@ -16,6 +16,7 @@ from clasp_calib.common.errors import InputError
 sys.path.append(str(Path(__file__).parents[1] / "cache"))
 from image_processors import IMAGE_PROCESSORS
 
+RAGGED = Qwen2VLConfig()
 QUESTIONS = ["What is this?", "Is {this} or {} or {question} a brace?", "¿Qué es?", " padded ", "%s \\n <b>", "a\nb"]
 TEMPLATES = [PROMPT, "<image>{question}", "{question}\n<image> Answer:", "{x} <image> {question} {question}!"]
 
@@ -27,7 +28,7 @@ def processed(bench, text):
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_a_prompt_is_what_the_processor_makes_of_it_with_a_picture(bench, template):
-    prompter = Prompter(bench.processor, 16, template)
+    prompter = Prompter(bench.processor, bench.model, template)
     for question in QUESTIONS:
         text = prompter.text(question)
         assert text == template.replace("{question}", question, 1)
@@ -38,7 +39,7 @@ def test_a_prompt_is_what_the_processor_makes_of_it_with_a_picture(bench, templa
 def test_pictures_of_any_size_in_any_architecture(name):
     """The number of their tokens is all that has to be known of them."""
     processor = IMAGE_PROCESSORS[name]()
-    prompter = Prompter(processor, None)
+    prompter = Prompter(processor, RAGGED)
     for size in ((60, 60), (60, 130), (100, 70)):
         picture = Image.new("RGB", size, (200, 10, 10))
         for question in QUESTIONS[:2]:
@@ -50,7 +51,7 @@ def test_pictures_of_any_size_in_any_architecture(name):
 def test_a_video_is_its_tokens():
     processor = IMAGE_PROCESSORS["qwen2_vl"]()
     image, video = (processor.tokenizer.convert_tokens_to_ids(f"<{kind}>") for kind in ("image", "video"))
-    prompter = Prompter(processor, None)
+    prompter = Prompter(processor, RAGGED)
     ids = prompter.prompt("What happens?", 5, "video")
     assert ids == [video if token == image else token for token in prompter.prompt("What happens?", 5)]
     assert ids.count(video) == 5
@@ -58,7 +59,7 @@ def test_a_video_is_its_tokens():
 
 def test_the_number_of_tokens_has_to_be_known(bench):
     with pytest.raises(InputError, match="differ in their number of visual tokens; give that of this one"):
-        Prompter(bench.processor, None).prompt("What?")
+        Prompter(bench.processor, RAGGED).prompt("What?")
 
 
 @pytest.mark.parametrize("answer", ["yes", "two red", "Kühe", "{}", ""])
@@ -79,7 +80,7 @@ def test_decoding_undoes_an_answer(bench, answer):
 def test_an_answer_that_merges_with_its_prompt_is_refused(bench):
     processor = AutoProcessor.from_pretrained(bench.model.config._name_or_path)
     processor.tokenizer.add_tokens([AddedToken(": yes", normalized=False)])
-    prompter = Prompter(processor, 16)
+    prompter = Prompter(processor, bench.model)
     assert prompter.answer("What?", "no") == bench.prompter.answer("What?", "no")
     with pytest.raises(InputError, match=r"the answer 'yes' does not continue the tokens .* end the template"):
         prompter.answer("What?", "yes")
@@ -88,7 +89,7 @@ def test_an_answer_that_merges_with_its_prompt_is_refused(bench):
 @pytest.mark.parametrize("template", ["{question}", "<image>", "<image> <image> {question}"])
 def test_a_template_has_one_picture_and_a_question(bench, template):
     with pytest.raises(InputError, match=r"must hold <image> once and \{question\}; for instance 'USER"):
-        Prompter(bench.processor, 16, template)
+        Prompter(bench.processor, bench.model, template)
 
 
 def test_a_question_brings_no_picture_of_its_own(bench):

@@ -2,9 +2,9 @@
 
 import pytest
 
+from clasp_calib.calib.scoring import evaluator
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Pruning
-from clasp_calib.calib.studies import timing
 from clasp_calib.calib.studies.comparison import Setting
 from clasp_calib.calib.studies.timing import seconds_per_answer
 from clasp_calib.runtime.schedule import Schedule
@@ -45,13 +45,13 @@ def test_without_samples_there_is_nothing_to_time(bench):
 
 @pytest.mark.parametrize("label", ["attribute", "counting"])
 def test_each_class_is_timed_with_its_own_candidate(bench, monkeypatch, label):
-    seen, prune = [], timing.prune
+    seen, prune = [], evaluator.prune
 
     def noted(model, **settings):
         seen.append((settings["rho"], settings["alpha_BL"].tolist()))
         return prune(model, **settings)
 
-    monkeypatch.setattr(timing, "prune", noted)
+    monkeypatch.setattr(evaluator, "prune", noted)
     sample = next(s for s in bench.samples if s.label == label)
     seconds_per_answer(bench.model, bench.processor, bench.prompter, SETTINGS, [sample])
     candidate = SETTINGS[1].candidates[label]

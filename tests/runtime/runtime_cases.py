@@ -1,9 +1,13 @@
 """What several tests of the runtime share: the tiny model, its schedules, and how it looks untouched."""
 
+from dataclasses import fields
+
 import torch
 from tiny_models import tiny_llava
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from clasp_calib.common.pruning_options import PruningOptions
+from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import Schedule
 
 TOKENS, LAYERS = 16, 8
@@ -19,6 +23,12 @@ def model(seed=0, **settings):
     if key not in _MODELS:
         _MODELS[key] = tiny_llava(seed, **settings)
     return _MODELS[key]
+
+
+def pruned_under(model, **settings):
+    """`prune`, the words of its options among the settings, as the reference takes them."""
+    words = {field.name: settings.pop(field.name) for field in fields(PruningOptions) if field.name in settings}
+    return prune(model, options=PruningOptions(**words), **settings)
 
 
 def fingerprint(model):

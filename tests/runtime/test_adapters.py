@@ -7,8 +7,10 @@ from transformers import LlamaConfig, LlavaConfig, SiglipVisionConfig
 
 from clasp_calib.artifacts.model_shape import model_shape
 from clasp_calib.common.errors import ModelError
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.pruner import prune, schedule_for
+from clasp_calib.runtime.budgeting import schedule_for
+from clasp_calib.runtime.pruner import prune
 
 
 def test_reads_the_configuration():
@@ -82,7 +84,8 @@ def test_a_norm_after_the_tower_belongs_to_the_projection():
             captured = adapter.capture(model, inputs["pixel_values"])
             assert torch.equal(adapter.project(model, captured[:, -1])[0], expected[0])
             alpha_BL = torch.tensor([[0.0, 0, 0, 0, 1]])
-            with prune(model, schedule=schedule_for(model, "100%", (1, 2, 4)), rho=1.0, alpha_BL=alpha_BL):
+            schedule = schedule_for(model, "100%", PruningOptions(starts=(1, 2, 4)))
+            with prune(model, schedule=schedule, rho=1.0, alpha_BL=alpha_BL):
                 live = model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output
             assert torch.equal(live, expected)
     finally:

@@ -7,12 +7,15 @@ from reference_decoder import encoded, reference_row
 from runtime_cases import fingerprint, generated
 
 from clasp_calib.common.errors import BudgetError, ModelError
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.runtime.adapters import ADAPTERS, adapter_for
+from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.fusion import fuse
-from clasp_calib.runtime.pruner import prune, schedule_for
+from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import RelativeSchedule, parse_budget
 
 STARTS = (1, 2, 4)
+OPTIONS = PruningOptions(starts=STARTS)
 BATCHES = {"one": (1,), "ragged": (1, 1, 1), "mixed": (1, 0, 2)}
 TOKENS = 4
 
@@ -44,7 +47,7 @@ def test_a_full_budget_and_the_own_layer_are_bit_exact(case, batch):
     with torch.no_grad():
         expected, ids = model(**inputs).logits, generated(model, inputs, TOKENS)
         for alpha_BL in (None, one_hot(adapter, 1), one_hot(adapter, len(BATCHES[batch]))):
-            with prune(model, schedule=schedule_for(model, "100%", STARTS), rho=0.5, alpha_BL=alpha_BL):
+            with prune(model, schedule=schedule_for(model, "100%", OPTIONS), rho=0.5, alpha_BL=alpha_BL):
                 assert (model(**inputs).logits - expected).abs().max() == 0.0
                 assert generated(model, inputs, TOKENS) == ids
             assert fingerprint(model) == before
@@ -56,7 +59,7 @@ def test_hooks_that_keep_every_token_change_nothing(case):
     model, inputs = case.model(), together(case.rows((1, 1, 1)))
     with torch.no_grad():
         expected = model(**inputs, use_cache=False).logits
-        with prune(model, schedule=schedule_for(model, "100%", STARTS), rho=0.5, fan=[0, 1, 2]) as pruner:
+        with prune(model, schedule=schedule_for(model, "100%", OPTIONS), rho=0.5, fan=[0, 1, 2]) as pruner:
             got = model(**inputs, use_cache=False).logits
     real_BS = inputs["attention_mask"].bool()
     assert (got - expected)[real_BS].abs().max() < 2e-5
@@ -68,7 +71,7 @@ def test_pruned_ids_and_caches_equal_the_slow_reference(case, batch):
     model, rows, adapter = case.model(), case.rows(BATCHES[batch]), adapter_for(case.model())
     inputs, before = together(rows), fingerprint(model)
     rho = [0.6, 0.2, 0.0][: len(rows)]
-    schedule = schedule_for(model, "40%", STARTS)
+    schedule = schedule_for(model, "40%", OPTIONS)
     with torch.no_grad(), prune(model, schedule=schedule, rho=rho) as pruner:
         logits = model(**inputs).logits[:, -1]
         out = model.generate(**inputs, max_new_tokens=TOKENS, return_dict_in_generate=True)
@@ -90,7 +93,7 @@ def test_pruned_ids_and_caches_equal_the_slow_reference(case, batch):
 def test_each_picture_is_fused_by_the_row_that_owns_it(case):
     """Live, in generate and in forward, against rows that are alone in their batch."""
     model, rows, adapter = case.model(), case.rows((1, 0, 2)), adapter_for(case.model())
-    alpha_BL, schedule = mixtures(adapter, 3), schedule_for(model, "40%", STARTS)
+    alpha_BL, schedule = mixtures(adapter, 3), schedule_for(model, "40%", OPTIONS)
     with prune(model, schedule=schedule, rho=0.5, alpha_BL=alpha_BL), torch.no_grad():
         ids = generated(model, together(rows), TOKENS)
         logits = model(**together(rows)).logits[:, -1]
@@ -103,7 +106,7 @@ def test_each_picture_is_fused_by_the_row_that_owns_it(case):
 def test_precomputed_features_equal_the_live_tower(case):
     """Through mm_encoder_outputs: captured picture by picture, fused and projected by hand."""
     model, rows, adapter = case.model(), case.rows((1, 1, 1)), adapter_for(case.model())
-    alpha_BL, schedule = mixtures(adapter, 3), schedule_for(model, "40%", STARTS)
+    alpha_BL, schedule = mixtures(adapter, 3), schedule_for(model, "40%", OPTIONS)
     name = adapter.pixel_names[case.modality]
     features = []
     for alpha_L, row in zip(alpha_BL, rows, strict=True):
@@ -137,7 +140,7 @@ def test_with_cache_equals_without(case, how):
     model, inputs = case.model(), together(case.rows((1, 1, 1)))
     length, results = inputs["input_ids"].shape[1], []
     for use_cache in (True, False):
-        settings = {"schedule": schedule_for(model, "40%", STARTS), "rho": [0.2, 0.5, 0.9], "prompt_lengths": length}
+        settings = {"schedule": schedule_for(model, "40%", OPTIONS), "rho": [0.2, 0.5, 0.9], "prompt_lengths": length}
         with prune(model, **settings):
             torch.manual_seed(7)
             results.append(generated(model, inputs, TOKENS, use_cache=use_cache, **how))
@@ -148,7 +151,7 @@ def test_eager_attention_equals_sdpa(case):
     inputs, results = together(case.rows((1, 1))), []
     for attention in ("sdpa", "eager"):
         model = case.model(attention)
-        with prune(model, schedule=schedule_for(model, "40%", STARTS), rho=0.5):
+        with prune(model, schedule=schedule_for(model, "40%", OPTIONS), rho=0.5):
             results.append(generated(model, inputs, TOKENS))
     assert results[0] == results[1]
 
@@ -156,7 +159,7 @@ def test_eager_attention_equals_sdpa(case):
 def test_budgets_fit_the_kind_of_model(case):
     model = case.model()
     if not adapter_for(model).ragged:
-        assert schedule_for(model, 7, STARTS).tokens == adapter_for(model).tokens_per_image
+        assert schedule_for(model, 7, OPTIONS).tokens == adapter_for(model).tokens_per_image
         with (
             pytest.raises(BudgetError, match=r"and 9 layers; this model has 16 visual tokens and 8 layers"),
             prune(model, schedule=RelativeSchedule(parse_budget("40%"), 9, STARTS), rho=0.5),
@@ -164,6 +167,6 @@ def test_budgets_fit_the_kind_of_model(case):
             pass
         return
     with pytest.raises(BudgetError, match=r"differ in their number.*percentage above 12\.5%"):
-        schedule_for(model, 7, STARTS)
+        schedule_for(model, 7, OPTIONS)
     with pytest.raises(ModelError, match="differ in their number"):
         _ = adapter_for(model).tokens_per_image

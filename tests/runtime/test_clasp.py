@@ -1,6 +1,6 @@
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from tiny_models import tiny_batch
 import clasp_calib
 from clasp_calib.artifacts import files, hub
 from clasp_calib.common.errors import ArtifactError, BudgetError, InputError
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.router_labeling.router import Router
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.fusion import fuse
@@ -25,15 +26,14 @@ MIXTURES = {"object": (0.0, 0.0, 0.25, 0.75, 0.0), "text": (0.0, 0.5, 0.0, 0.0, 
 SHARES = {"object": 0.8, "text": 0.2}
 
 
+OPTIONS = PruningOptions("decoder", "all", "compact", "projected", 3, SCHEDULE.starts)
+
+
 @dataclass
 class Stub:
     """What `clasp` reads of an artifact."""
 
-    starts: tuple[int, ...] = SCHEDULE.starts
-    raters: str = "all"
-    positions: str = "compact"
-    features: str = "projected"
-    iterations: int = 3
+    pruning: PruningOptions = OPTIONS
     router: Router | None = None
 
     def counts(self, budget):
@@ -116,10 +116,10 @@ def test_ragged_models_take_an_artifacts_percentage():
         def alpha(self, budget, label):
             return (0.25, 0.0, 0.0, 0.75)
 
-    stub = Percent(positions="keep")
+    stub = Percent(replace(OPTIONS, positions="keep"))
     with clasp(case.model(), stub, budget="40%", classes=["object", "text"]) as pruner:
         generated(case.model(), together(rows))
-    schedule = RelativeSchedule(parse_budget("40%"), 8, stub.starts)
+    schedule = RelativeSchedule(parse_budget("40%"), 8, stub.pruning.starts)
     for row in range(2):
         kept = [len(stage.kept(row)) for stage in pruner.stats.stages]
         assert kept == list(schedule.counts_for(pruner.stats.tokens[row][0]))

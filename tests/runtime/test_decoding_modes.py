@@ -6,12 +6,15 @@ import pytest
 import torch
 from architectures import CASES, IMAGE, VIDEO, together
 from reference_decoder import reference_row
-from runtime_cases import generated
+from runtime_cases import generated, pruned_under
 
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.pruner import prune, schedule_for
+from clasp_calib.runtime.budgeting import schedule_for
+from clasp_calib.runtime.pruner import prune
 
 STARTS = (1, 2, 4)
+OPTIONS = PruningOptions(starts=STARTS)
 TURN = [[11, 45, 37, 30]]
 
 
@@ -21,7 +24,7 @@ def case(request):
 
 
 def pruned(case, rho=0.5, **settings):
-    return prune(case.model(), schedule=schedule_for(case.model(), "40%", STARTS), rho=rho, **settings)
+    return prune(case.model(), schedule=schedule_for(case.model(), "40%", OPTIONS), rho=rho, **settings)
 
 
 def test_a_second_turn_goes_on_with_the_pruned_cache(case):
@@ -33,7 +36,7 @@ def test_a_second_turn_goes_on_with_the_pruned_cache(case):
         second = model.generate(
             ids, attention_mask=torch.ones_like(ids), past_key_values=first.past_key_values, max_new_tokens=3
         )
-    reference = reference_row(model, row, schedule_for(model, "40%", STARTS), 0.5)
+    reference = reference_row(model, row, schedule_for(model, "40%", OPTIONS), 0.5)
     answer = ids[0, width:].tolist()
     for _ in range(3):
         answer.append(int(reference.logits(answer).argmax()))
@@ -79,7 +82,7 @@ def test_half_precision_runs(case, dtype):
     }
     adapter = adapter_for(model)
     alpha_BL = torch.full((2, adapter.vision_layers + 1), 1 / (adapter.vision_layers + 1))
-    schedule = schedule_for(model, "40%", STARTS)
+    schedule = schedule_for(model, "40%", OPTIONS)
     with prune(model, schedule=schedule, rho=0.5, alpha_BL=alpha_BL) as pruner:
         assert len(generated(model, inputs)) == 2
     offered = [row[0] for row in pruner.stats.tokens]
@@ -100,10 +103,10 @@ def test_half_precision_runs(case, dtype):
 )
 def test_options_equal_the_slow_reference(case, settings):
     model, rows = case.model(), case.rows((1, 1))
-    schedule = schedule_for(model, "40%", (2, 3, 5))
+    schedule = schedule_for(model, "40%", PruningOptions(starts=(2, 3, 5)))
     if settings.get("positions") == "compact" and "mm_token_type_ids" in rows[0]:
         pytest.skip("refused where positions have three axes")
-    with prune(model, schedule=schedule, rho=0.4, **settings) as pruner:
+    with pruned_under(model, schedule=schedule, rho=0.4, **settings) as pruner:
         ids = generated(model, together(rows), 3)
     for index, row in enumerate(rows):
         reference = reference_row(model, row, schedule, 0.4, **settings)
@@ -123,7 +126,7 @@ def test_images_and_videos_in_one_prompt(name):
         both["mm_token_type_ids"] = ((both["input_ids"] == IMAGE) + 2 * (both["input_ids"] == VIDEO)).int()
     generator = torch.Generator().manual_seed(0)
     alpha_BL = torch.rand(2, adapter.vision_layers + 1, generator=generator).mul(4).softmax(-1)
-    schedule = schedule_for(model, "40%", STARTS)
+    schedule = schedule_for(model, "40%", OPTIONS)
     visual = int(((both["input_ids"] == IMAGE) | (both["input_ids"] == VIDEO)).sum())
     with prune(model, schedule=schedule, rho=0.5, alpha_BL=alpha_BL[:1]) as pruner:
         alone = generated(model, both)

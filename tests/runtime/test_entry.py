@@ -7,10 +7,12 @@ from runtime_cases import fingerprint, generated
 from transformers import StaticCache
 
 from clasp_calib.common.errors import ModelError
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.encoding import Kept, chosen_tokens
 from clasp_calib.runtime.entry import Entry
-from clasp_calib.runtime.pruner import prune, schedule_for
+from clasp_calib.runtime.pruner import prune
 
 TOKENS = 3
 
@@ -146,7 +148,7 @@ def test_what_cannot_be_is_refused():
 
 def test_pruning_inside_the_decoder_at_the_same_time_is_refused():
     case, model = CASES["llava"], CASES["llava"].model()
-    before, schedule = fingerprint(model), schedule_for(model, "40%", (1, 2, 4))
+    before, schedule = fingerprint(model), schedule_for(model, "40%", PruningOptions(starts=(1, 2, 4)))
     with (
         Attached(case, "compact"),
         pytest.raises(ModelError, match="pruned already"),

@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 from reference_decoder import reference_rows
-from runtime_cases import LATER, SCHEDULE, generated, model
+from runtime_cases import LATER, SCHEDULE, generated, model, pruned_under
 from tiny_models import PAD, tiny_batch
 
 from clasp_calib.baselines.random_pruning import RandomPruning
@@ -22,7 +22,7 @@ def compare(batch, schedule, rho, **settings):
     """Prune with the runtime and with the reference; ids, kept tokens and cache lengths must be equal."""
     tokens, settings = 5, {"rho": rho, **settings}
     runtime_model = model()
-    with prune(runtime_model, schedule=schedule, **settings) as pruner:
+    with pruned_under(runtime_model, schedule=schedule, **settings) as pruner:
         out = runtime_model.generate(**batch, max_new_tokens=tokens, return_dict_in_generate=True)
     rows = reference_rows(runtime_model, batch, schedule, **settings)
     assert out.sequences[:, batch["input_ids"].shape[1] :].tolist() == [row.generate(tokens) for row in rows]

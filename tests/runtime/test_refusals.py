@@ -3,12 +3,15 @@ import copy
 import pytest
 import torch
 from architectures import CASES
+from made_artifacts import made
 from runtime_cases import LATER, SCHEDULE, fingerprint, model
 from tiny_models import tiny_batch
 from transformers import MistralConfig, StaticCache
 
-from clasp_calib.common.errors import BudgetError, ModelError
-from clasp_calib.runtime.pruner import prune, schedule_for
+from clasp_calib.common.errors import BudgetError, InputError, ModelError
+from clasp_calib.common.pruning_options import PruningOptions
+from clasp_calib.runtime.budgeting import schedule_for
+from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import Schedule
 from clasp_calib.runtime.selection import Selection
 
@@ -89,14 +92,38 @@ def test_schedules_of_another_model(schedule):
         ({"raters": "some"}, "raters is 'some'; expected one of sparsevlm, all, last"),
         ({"positions": "shuffle"}, "positions is 'shuffle'; expected one of keep, compact"),
         ({"features": "raw"}, "features is 'raw'; expected one of projected, hidden"),
+        ({"profile": "input"}, "profile is 'input'; expected one of decoder"),
+        ({"iterations": -1}, "iterations is -1; expected 0 or more"),
     ],
 )
 def test_unknown_options(settings, expected):
     with (
         pytest.raises(ModelError, match=expected),
-        prune(model(), schedule=SCHEDULE, rho=0.5, **settings),
+        prune(model(), schedule=SCHEDULE, rho=0.5, options=PruningOptions(**settings)),
     ):
         pass
+
+
+@pytest.mark.parametrize("starts", [(), (0, 1, 2), (2, 2, 5), (6, 2, 15)])
+def test_starts_that_do_not_rise(starts):
+    with pytest.raises(BudgetError, match="expected rising layers, the first at least 1"):
+        PruningOptions(starts=starts)
+
+
+def test_options_that_contradict_the_schedule():
+    options = PruningOptions(starts=(1, 2, 5))
+    with (
+        pytest.raises(BudgetError, match=r"stages at layers \(1, 2, 5\), and the schedule has them at \(1, 2, 4\)"),
+        prune(model(), schedule=SCHEDULE, rho=0.5, options=options),
+    ):
+        pass
+    with prune(model(), schedule=SCHEDULE, rho=0.5, options=PruningOptions(starts=SCHEDULE.starts)):
+        pass
+
+
+def test_a_schedule_of_options_and_an_artifact():
+    with pytest.raises(InputError, match="an artifact, which brings its own; give one of them"):
+        schedule_for(model(), 7, PruningOptions(), artifact=made("7"))
 
 
 def test_a_fan_of_another_length():
@@ -166,7 +193,12 @@ def test_compact_positions_have_one_axis():
     case = CASES["qwen2_vl"]
     with (
         pytest.raises(ModelError, match=r"one axis.*have 3 \(time, height, width\); use positions='keep'"),
-        prune(case.model(), schedule=schedule_for(case.model(), "40%", (1, 2, 4)), rho=0.5, positions="compact"),
+        prune(
+            case.model(),
+            schedule=schedule_for(case.model(), "40%", PruningOptions(starts=(1, 2, 4))),
+            rho=0.5,
+            options=PruningOptions(positions="compact"),
+        ),
     ):
         pass
 
@@ -177,6 +209,6 @@ def test_pictures_too_small_for_a_percentage():
     inputs = case.row(3, 1, 1, 4)
     with (
         pytest.raises(BudgetError, match=r"15% \(a mean of 0\.60 tokens\) cannot be met: with 4 visual tokens"),
-        prune(case.model(), schedule=schedule_for(case.model(), "15%", (1, 2, 4)), rho=0.5),
+        prune(case.model(), schedule=schedule_for(case.model(), "15%", PruningOptions(starts=(1, 2, 4))), rho=0.5),
     ):
         case.model().generate(**inputs, max_new_tokens=1)

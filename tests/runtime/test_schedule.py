@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -179,3 +180,12 @@ def test_stages_that_keep_every_share_change_nothing():
 def test_impossible_shares_are_refused(starts, shares):
     with pytest.raises(BudgetError, match="expected"):
         ShareSchedule(8, starts, shares)
+
+
+@pytest.mark.parametrize("layers", range(4, 16))
+def test_a_decoder_too_shallow_for_the_default_stages_is_told_which_would_fit(layers):
+    with pytest.raises(BudgetError, match=r"name others, such as .* \(--starts, or PruningOptions\(starts=") as refused:
+        solve_schedule(parse_budget("50%"), 576, layers)
+    told = re.search(r"such as ([\d,]+)", str(refused.value))
+    starts = tuple(int(part) for part in told[1].split(","))
+    assert solve_schedule(parse_budget("50%"), 576, layers, starts).starts == starts

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from reference_decoder import reference_rows
-from runtime_cases import FULL, LATER, SCHEDULE, generated, model, with_answers
+from runtime_cases import FULL, LATER, SCHEDULE, generated, model, pruned_under, with_answers
 from tiny_models import tiny_batch
 from transformers import DynamicCache
 
@@ -23,7 +23,7 @@ def test_argmax_over_prompt_and_answer_is_the_greedy_answer(schedule, settings, 
     length = batch["input_ids"].shape[1]
     with (
         torch.no_grad(),
-        prune(model(), schedule=schedule, rho=RHO, prompt_lengths=length, **settings) as pruner,
+        pruned_under(model(), schedule=schedule, rho=RHO, prompt_lengths=length, **settings) as pruner,
     ):
         answers = generated(model(), batch, tokens)
         kept = [stage.patches_BK for stage in pruner.stats.stages]
@@ -51,7 +51,7 @@ def test_answers_would_rate_if_they_were_not_told_apart():
     for prompt_lengths in (None, batch["input_ids"].shape[1]):
         with (
             torch.no_grad(),
-            prune(model(), schedule=SCHEDULE, rho=1.0, raters="all", prompt_lengths=prompt_lengths) as pruner,
+            pruned_under(model(), schedule=SCHEDULE, rho=1.0, raters="all", prompt_lengths=prompt_lengths) as pruner,
         ):
             model()(**forced, use_cache=False)
         kept.append([pruner.stats.stages[-1].kept(row) for row in range(3)])
@@ -109,7 +109,7 @@ def test_a_cached_prefix_leaves_the_prompt_where_it_is():
     batch = tiny_batch(model(), [(6, 7)])
     forced = with_answers(batch, [[50, 60, 70]])
     settings = {"schedule": SCHEDULE, "rho": 0.5, "raters": "all", "prompt_lengths": batch["input_ids"].shape[1]}
-    with torch.no_grad(), prune(model(), **settings) as pruner:
+    with torch.no_grad(), pruned_under(model(), **settings) as pruner:
         expected = model()(**forced, logits_to_keep=4).logits
         kept = [stage.kept(0) for stage in pruner.stats.stages]
         prefix = model()(forced["input_ids"][:, :5]).past_key_values

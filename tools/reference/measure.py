@@ -19,10 +19,11 @@ from clasp_calib.calib.scoring.evaluator import ROWS, Evaluator, Pruning
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.progress import console, track
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.common.samples import CLASSES, Sample
 from clasp_calib.common.scripts import ended
 from clasp_calib.reference.model import MODEL
-from clasp_calib.runtime.pruner import schedule_for
+from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.selection import Selector
 from clasp_calib.search.space import OWN
 from tools.reference.measuring.bench import Bench
@@ -109,7 +110,7 @@ def _pruned(bench: Bench, evaluator: Evaluator, sample: Sample, settings: Sequen
     for budget in dict.fromkeys(setting.budget for setting in settings):
         assert budget is not None
         alike = [setting for setting in settings if setting.budget == budget]
-        schedule = schedule_for(bench.model, budget, STAGES)
+        schedule = schedule_for(bench.model, budget, PruningOptions(starts=STAGES))
         for start in range(0, len(alike), ROWS):
             part = alike[start : start + ROWS]
             candidates = [Candidate(s.mixture, bench.mixtures[s.mixture], s.rho) for s in part]

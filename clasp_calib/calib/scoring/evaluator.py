@@ -25,8 +25,10 @@ from clasp_calib.calib.scoring.prompted import Picture, Prefixes, Prompted
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, PruningOptions
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.hooks import Pruner
 from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import AnySchedule
 from clasp_calib.runtime.selection import Selector
@@ -45,12 +47,22 @@ class Pruning:
     """How visual tokens are dropped while scoring; ``schedule`` of ``None`` keeps all."""
 
     schedule: AnySchedule | None
-    raters: str = "sparsevlm"
-    positions: str = "keep"
-    features: str = "projected"
-    iterations: int = 5
+    options: PruningOptions = DEFAULT_OPTIONS
     selector_for: Callable[[Sample], Selector] | None = None
     """Makes the selector of a sample, anew for each forward; ``None`` is the dual-stage selection."""
+
+    def applied(self, model: Any, sample: Sample, **more: Any) -> AbstractContextManager[Pruner | None]:
+        """Prune a model for a sample.
+
+        Args:
+            model: to prune.
+            sample: of which the selector may be.
+            more: the remaining arguments of `clasp_calib.runtime.pruner.prune`.
+        """
+        if self.schedule is None:
+            return nullcontext()
+        selector = self.selector_for(sample) if self.selector_for else None
+        return prune(model, schedule=self.schedule, selector=selector, options=self.options, **more)
 
 
 class Evaluator:
@@ -177,7 +189,8 @@ class Evaluator:
         picture, fan = self._project(sample, candidates)
         prompt = self._prompter.prompt(sample.question, picture.tokens, picture.modality)
         prompted = Prompted(self._model, self._adapter, prompt, picture, self._prefixes)
-        with self._pruned(sample, pruning, candidates, fan, len(prompt)):
+        rho = [c.rho for c in candidates]
+        with pruning.applied(self._model, sample, rho=rho, prompt_lengths=len(prompt), fan=fan):
             yield prompted, fan if pruning.schedule is None else list(range(len(candidates)))
 
     def _project(self, sample: Sample, candidates: Sequence[Candidate]) -> tuple[Picture, list[int]]:
@@ -189,26 +202,3 @@ class Evaluator:
         visual = origin.project(self._adapter, self._model, fused_MTC.to(place.device, place.dtype))
         picture = Picture(visual, origin.modality, origin.forward_arguments())
         return picture, [mixtures.index(c.alpha) for c in candidates]
-
-    def _pruned(
-        self,
-        sample: Sample,
-        pruning: Pruning,
-        candidates: Sequence[Candidate],
-        fan: Sequence[int],
-        prompt: int,
-    ) -> AbstractContextManager[Any]:
-        if pruning.schedule is None:
-            return nullcontext()
-        return prune(
-            self._model,
-            schedule=pruning.schedule,
-            rho=[c.rho for c in candidates],
-            selector=pruning.selector_for(sample) if pruning.selector_for else None,
-            raters=pruning.raters,
-            positions=pruning.positions,
-            features=pruning.features,
-            iterations=pruning.iterations,
-            prompt_lengths=prompt,
-            fan=fan,
-        )

@@ -6,6 +6,8 @@ from typing import Any
 from PIL import Image
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.budgeting import picture_tokens
 
 IMAGE = "<image>"
 PROMPT = f"USER: {IMAGE}\n{{question}} ASSISTANT:"
@@ -17,20 +19,21 @@ class Prompter:
 
     Args:
         processor: the model's; its ``image_token`` stands for the picture.
-        tokens_per_image: how many visual tokens a picture becomes; ``None`` where pictures differ.
+        model: whose processor it is, or its configuration: it knows how many visual tokens a picture becomes.
         template: holds ``<image>`` once and ``{question}``.
 
     Raises:
         InputError: the template lacks one of the two.
+        ModelError: the architecture is not known.
     """
 
-    def __init__(self, processor: Any, tokens_per_image: int | None, template: str = PROMPT):
+    def __init__(self, processor: Any, model: Any, template: str = PROMPT):
         if template.count(IMAGE) != 1 or "{question}" not in template:
             raise InputError(
                 f"the prompt template {template!r} must hold {IMAGE} once and {{question}}; for instance {PROMPT!r}"
             )
         self._processor = processor
-        self._tokens = tokens_per_image
+        self._tokens = picture_tokens(adapter_for(model))
         self.template = template
 
     def text(self, question: str) -> str:
@@ -50,7 +53,7 @@ class Prompter:
 
         Args:
             question: what is asked.
-            tokens: how many visual tokens the picture becomes; ``tokens_per_image`` if ``None``.
+            tokens: how many visual tokens the picture becomes; may be ``None`` where all become as many.
             modality: ``image``, or ``video`` for a file that is one.
 
         Raises:

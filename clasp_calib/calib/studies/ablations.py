@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -10,11 +11,12 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.studies.comparison import Comparison, Setting, compare
 from clasp_calib.common.errors import BudgetError, InputError
+from clasp_calib.common.pruning_options import FEATURES, POSITIONS, RATERS
 from clasp_calib.common.samples import Sample
+from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
-from clasp_calib.runtime.checks import FEATURES, POSITIONS
-from clasp_calib.runtime.schedule import Schedule, parse_budget, solve_schedule
-from clasp_calib.runtime.scoring import RATERS
+from clasp_calib.runtime.budgeting import schedule_for
+from clasp_calib.runtime.schedule import Schedule
 
 ITERATIONS = (3, 5, 7, 9, 11)
 """The paper's Table 18."""
@@ -29,9 +31,15 @@ FULL = "calibrated"
 class Subject:
     """What is taken apart: an artifact at one of its budgets, on a model."""
 
-    adapter: Adapter
+    model: Any
+    """Or its configuration."""
     artifact: Artifact
     budget: str
+
+    @property
+    def adapter(self) -> Adapter:
+        """Of the model."""
+        return adapter_for(self.model)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -42,11 +50,7 @@ class Subject:
     @property
     def pruning(self) -> Pruning:
         """As calibrated."""
-        adapter, artifact = self.adapter, self.artifact
-        schedule = Schedule(
-            adapter.tokens_per_image, adapter.decoder_layers, artifact.starts, artifact.counts(self.budget)
-        )
-        return Pruning(schedule, artifact.raters, artifact.positions, artifact.features, artifact.iterations)
+        return Pruning(schedule_for(self.model, self.budget, artifact=self.artifact), self.artifact.pruning)
 
     def candidates(
         self, alpha: Mapping[str, Sequence[float]] | None = None, rho: Mapping[str, float] | None = None
@@ -121,32 +125,30 @@ def _features(subject: Subject) -> list[Setting]:
 
 def _varied(subject: Subject, name: str, values: Sequence[int | str]) -> list[Setting]:
     pruning, candidates = subject.pruning, subject.candidates()
-    own = getattr(pruning, name)
-    others = [v for v in values if v != own]
-    changed: list[Mapping[str, int | str]] = [{name: value} for value in others]
-    return [
-        Setting(f"{FULL} ({name} {own})", pruning, candidates),
-        *(
-            Setting(f"{name} {value}", replace(pruning, **change), candidates)  # type: ignore[arg-type]
-            for value, change in zip(others, changed, strict=True)
-        ),
-    ]
+    own = getattr(pruning.options, name)
+    found = [Setting(f"{FULL} ({name} {own})", pruning, candidates)]
+    for value in values:
+        if value != own:
+            change: dict[str, Any] = {name: value}
+            options = replace(pruning.options, **change)
+            found.append(Setting(f"{name} {value}", replace(pruning, options=options), candidates))
+    return found
 
 
 def _starts(subject: Subject) -> list[Setting]:
-    adapter, pruning, candidates = subject.adapter, subject.pruning, subject.candidates()
+    pruning, candidates = subject.pruning, subject.candidates()
     assert pruning.schedule is not None
     found = [Setting(f"{FULL} (starts {_joined(pruning.schedule.starts)})", pruning, candidates)]
     for starts in STARTS:
+        options = replace(pruning.options, starts=starts)
         try:
-            schedule = solve_schedule(
-                parse_budget(subject.budget), adapter.tokens_per_image, adapter.decoder_layers, starts
-            )
+            schedule = schedule_for(subject.model, subject.budget, options)
         except BudgetError:
             continue  # These layers cannot meet the budget, or are not there.
         if starts != pruning.schedule.starts:
-            name = f"starts {_joined(starts)}: {_joined(schedule.counts)}"
-            found.append(Setting(name, replace(pruning, schedule=schedule), candidates))
+            counts = f": {_joined(schedule.counts)}" if isinstance(schedule, Schedule) else ""
+            name = f"starts {_joined(starts)}{counts}"
+            found.append(Setting(name, replace(pruning, schedule=schedule, options=options), candidates))
     return found
 
 

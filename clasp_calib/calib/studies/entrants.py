@@ -21,6 +21,7 @@ from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.progress import track
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.budgeting import pruning_budget
 from clasp_calib.runtime.schedule import Schedule
 
 
@@ -84,7 +85,7 @@ def _ours(model: Any, setting: Setting, budget: str) -> Entrant:
     knobs: dict[str, Any] = {
         "starts": pruning.schedule.starts,
         "counts": pruning.schedule.counts,
-        **{name: getattr(pruning, name) for name in ("raters", "positions", "features", "iterations")},
+        **{name: getattr(pruning.options, name) for name in ("raters", "positions", "features", "iterations")},
         "rho": {label: candidate.rho for label, candidate in setting.candidates.items()},
         "alpha": {label: candidate.alpha for label, candidate in setting.candidates.items()},
     }
@@ -110,7 +111,7 @@ def _peer(model: Any, plain: Method, budget: str, images: Sequence[Mapping[str, 
             raise BudgetError(known["refused"])
         solved, knobs["solved on"] = replace(plain, **known["knobs"]), known["on"]
     else:
-        solved = plain.with_budget(adapter, plain.wanted(adapter, budget))
+        solved = plain.with_budget(adapter, pruning_budget(adapter, budget))
     knobs |= {f.name: getattr(solved, f.name) for f in fields(solved)}
     with solved(model, native=AS_IT_IS) as run:
         vision = run.vision_flops()

@@ -22,6 +22,7 @@ from clasp_calib.calib.studies.timing import seconds_per_answer
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.samples import CLASSES, Sample
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.schedule import Schedule
 from clasp_calib.runtime.selection import Selector
 
@@ -126,7 +127,7 @@ def evaluate_artifact(
     check_fits(artifact, model.config)
     adapter = adapter_for(model)
     in_turns = [sample for row in zip_longest(*samples.values()) for sample in row if sample is not None]
-    prompter = Prompter(processor, adapter.tokens_per_image, artifact.manifest.prompt)
+    prompter = Prompter(processor, model, artifact.manifest.prompt)
     evaluator = evaluator_for(model, processor, artifact, in_turns, cache)
     own = tuple(float(layer == adapter.own_layer) for layer in range(adapter.vision_layers + 1))
     default = dict.fromkeys(artifact.classes, Candidate(DEFAULT, own, 1.0))
@@ -136,7 +137,7 @@ def evaluate_artifact(
         calibrated = calibrated_setting(model, artifact, name)
         pruning, schedule = calibrated.pruning, calibrated.pruning.schedule
         assert isinstance(schedule, Schedule)
-        at_random = Pruning(schedule, artifact.raters, artifact.positions, selector_for=random_for(seed))
+        at_random = replace(pruning, selector_for=random_for(seed))
         settings = [
             Setting(DEFAULT, pruning, default),
             Setting(RANDOM, at_random, default),
@@ -184,19 +185,17 @@ def evaluator_for(
         used |= {layer for of in entry.alternatives.values() for one in of.values() for layer in one.layers}
     features = open_source(cache, model, processor).at(tuple(sorted({*used, adapter.own_layer})))
     features.check(list(samples))
-    prompter = Prompter(processor, adapter.tokens_per_image, artifact.manifest.prompt)
+    prompter = Prompter(processor, model, artifact.manifest.prompt)
     return Evaluator(model, prompter, features, artifact.manifest.decoding.max_new_tokens)
 
 
 def calibrated_setting(model: Any, artifact: Artifact, budget: str) -> Setting:
     """What the artifact prescribes at one of its budgets."""
-    adapter = adapter_for(model)
-    schedule = Schedule(adapter.tokens_per_image, adapter.decoder_layers, artifact.starts, artifact.counts(budget))
     candidates = {
         label: Candidate(CALIBRATED, artifact.alpha(budget, label), artifact.rho(budget, label))
         for label in artifact.classes
     }
-    pruning = Pruning(schedule, artifact.raters, artifact.positions, artifact.features, artifact.iterations)
+    pruning = Pruning(schedule_for(model, budget, artifact=artifact), artifact.pruning)
     return Setting(CALIBRATED, pruning, candidates)
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from statistics import median
 from typing import Any
 
@@ -12,7 +12,6 @@ from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.studies.comparison import Setting
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.pictures import load_picture
-from clasp_calib.runtime.pruner import prune
 
 
 @torch.inference_mode()
@@ -40,17 +39,5 @@ def seconds_per_answer(
 
 def applied(model: Any, setting: Setting, sample: Sample) -> AbstractContextManager[Any]:
     """Prune the live model as a setting says for the sample's class; yields a `Pruner`, or ``None`` if it keeps all."""
-    pruning, candidate = setting.pruning, setting.candidates[str(sample.label)]
-    if pruning.schedule is None:
-        return nullcontext()
-    return prune(
-        model,
-        schedule=pruning.schedule,
-        rho=candidate.rho,
-        alpha_BL=torch.tensor([candidate.alpha]),
-        selector=pruning.selector_for(sample) if pruning.selector_for else None,
-        raters=pruning.raters,
-        positions=pruning.positions,
-        features=pruning.features,
-        iterations=pruning.iterations,
-    )
+    candidate = setting.candidates[str(sample.label)]
+    return setting.pruning.applied(model, sample, rho=candidate.rho, alpha_BL=torch.tensor([candidate.alpha]))

@@ -89,7 +89,7 @@ class Bench:
         source = open_source(self.root / split / "cache", self.model, self.processor)
         features = source.at(tuple(range(1, adapter.own_layer + 1)))
         features.check(list(samples))
-        prompter = Prompter(self.processor, adapter.tokens_per_image)
+        prompter = Prompter(self.processor, self.model)
         return Evaluator(self.model, prompter, features), SharedPicture(self.model, prompter, features)
 
 

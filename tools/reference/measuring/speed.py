@@ -12,9 +12,8 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.common.samples import Sample
-from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.pictures import load_picture
-from clasp_calib.runtime.pruner import schedule_for
 from clasp_calib.search.space import OWN
 from tools.reference.measuring.bench import Bench
 from tools.reference.measuring.settings import RHOS
@@ -52,7 +51,7 @@ def measure_speed(bench: Bench, split: str, pictures: int, samples: int = SAMPLE
     chosen = all_samples[:: max(1, len(all_samples) // (samples + 1))][: samples + 1]
     evaluator, _ = bench.evaluators(split, chosen)
     model, processor = bench.model, bench.processor
-    prompter = Prompter(processor, adapter_for(model).tokens_per_image)
+    prompter = Prompter(processor, model)
     pruning = Pruning(schedule_for(model, BUDGET))
     alone = [Candidate(OWN, bench.mixtures[OWN], 0.5)]
     together = [Candidate(name, alpha, rho) for name, alpha in bench.mixtures.items() for rho in RHOS]

@@ -1,0 +1,53 @@
+"""How visual tokens are pruned, apart from how many: the options that a calibration is made and served under."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from clasp_calib.common.errors import BudgetError, ModelError
+
+DEFAULT_STARTS = (2, 6, 15)
+PROFILES = ("decoder",)
+RATERS = ("sparsevlm", "all", "last")
+POSITIONS = ("keep", "compact")
+FEATURES = ("projected", "hidden")
+
+
+@dataclass(frozen=True)
+class PruningOptions:
+    """Options of `clasp_calib.runtime.pruner.prune`, of a calibration, and of its artifact.
+
+    Raises:
+        ModelError: an option has a value that it cannot have.
+        BudgetError: starts that do not rise from 1 or above.
+    """
+
+    profile: str = "decoder"
+    """Where tokens are dropped: in stages inside the ``decoder``."""
+    raters: str = "sparsevlm"
+    """Which text tokens score the visual ones, see `clasp_calib.runtime.scoring.choose_raters`."""
+    positions: str = "keep"
+    """``keep`` the position ids of kept tokens, or ``compact`` them to 0, 1, 2... (not for models whose positions have
+    several axes)."""
+    features: str = "projected"
+    """Whose cosines are clustered: the ``projected`` tokens as they entered the decoder, at all stages the same, or the
+    ``hidden`` states of the stage."""
+    iterations: int = 5
+    """Rounds of k-means, at least 0."""
+    starts: tuple[int, ...] = DEFAULT_STARTS
+    """Decoder layers that the stages begin at, counted from 0, the first at least 1."""
+
+    def __post_init__(self) -> None:
+        legal = {"profile": PROFILES, "raters": RATERS, "positions": POSITIONS, "features": FEATURES}
+        for name, values in legal.items():
+            if getattr(self, name) not in values:
+                raise ModelError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(values)}")
+        if self.iterations < 0:
+            raise ModelError(f"iterations is {self.iterations}; expected 0 or more rounds of k-means")
+        if not self.starts or any(a >= b for a, b in pairwise((0, *self.starts))):
+            starts = ", ".join(map(str, self.starts)) or "none"
+            raise BudgetError(
+                f"stages at layers {starts} do not fit a decoder; expected rising layers, the first at least 1"
+            )
+
+
+DEFAULT_OPTIONS = PruningOptions()

@@ -1,0 +1,75 @@
+"""From a budget to a schedule: what a number of tokens or a percentage means for one model."""
+
+from typing import Any
+
+from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.common.errors import BudgetError, InputError
+from clasp_calib.common.pruning_options import PruningOptions
+from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.schedule import (
+    AnySchedule,
+    Budget,
+    RelativeSchedule,
+    Schedule,
+    parse_budget,
+    solve_schedule,
+)
+
+
+def schedule_for(
+    model: Any,
+    budget: Budget | str | int,
+    options: PruningOptions | None = None,
+    artifact: Artifact | None = None,
+) -> AnySchedule:
+    """The schedule that meets a budget on a model, with pictures of one size or of any.
+
+    Args:
+        model: a transformers model that an adapter is known for, or its configuration.
+        budget: visual tokens that a layer works on in the mean (``192``), or a percentage (``33%``), which is the only
+            kind where pictures differ in their number of tokens.
+        options: say which decoder layers the stages begin at; the defaults if ``None``.
+        artifact: take stages and counts from this artifact instead, which was calibrated for the budget.
+
+    Raises:
+        BudgetError: it cannot be met.
+        ArtifactError: the artifact was not calibrated for it.
+        InputError: both options and an artifact, which brings its own, were given.
+        ModelError: the architecture is not known.
+    """
+    if options is not None and artifact is not None:
+        raise InputError("schedule_for was given options and an artifact, which brings its own; give one of them")
+    adapter = adapter_for(model)
+    wanted = budget if isinstance(budget, Budget) else parse_budget(budget)
+    starts = (artifact.pruning if artifact else options or PruningOptions()).starts
+    if adapter.ragged:
+        return RelativeSchedule(wanted, adapter.decoder_layers, starts)
+    if artifact is not None:
+        return Schedule(adapter.tokens_per_image, adapter.decoder_layers, starts, artifact.counts(wanted.name))
+    return solve_schedule(wanted, adapter.tokens_per_image, adapter.decoder_layers, starts)
+
+
+def picture_tokens(adapter: Adapter) -> int | None:
+    """Visual tokens of every picture; ``None`` where pictures differ in their number."""
+    return None if adapter.ragged else adapter.tokens_per_image
+
+
+def pruning_budget(adapter: Adapter, budget: str | int) -> Budget:
+    """A budget under which a model is pruned, or the full one.
+
+    Raises:
+        BudgetError: tokens where pictures differ in number of them, or as many as a picture has.
+    """
+    wanted, tokens = parse_budget(budget), picture_tokens(adapter)
+    if tokens is None and wanted.percent is None:
+        raise BudgetError(
+            f"a budget of {wanted.name} tokens means something else for every picture of a model whose pictures "
+            "differ in their number of visual tokens; give a percentage, such as 33%"
+        )
+    if tokens is not None and not wanted.full and wanted.of(tokens) >= tokens:
+        raise BudgetError(
+            f"a budget of {wanted.name} tokens prunes nothing: the encoder gives {tokens}; "
+            f"give a budget under {tokens}, or 100% for the unpruned model"
+        )
+    return wanted
