@@ -47,8 +47,8 @@ SHARES = (0.05, 0.10, 0.15, 0.25)
 CURVE = (0.01, 0.02, 0.03, 0.05, 0.075, 0.10, 0.125, 0.15, 0.20, 0.25)
 NOTE = """# Races, measured
 
-Written by `benchmarks/search.py`; do not edit. How a race works is told in
-[search.md](../guide/search.md#how-the-race-rejects).
+Written by `benchmarks/search.py`; do not edit. How a race decides is told in
+[race.md](../design/race.md).
 
 """
 
