@@ -1,4 +1,4 @@
-"""The examples of docs/guide/cache.md run as printed."""
+"""The examples of docs/reference/cache-format.md run as printed."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from store_support import LAYERS, features, writer
 from clasp_calib.cache.encode import image_key
 from clasp_calib.cache.precision import Stored
 
-PAGE = Path(__file__).parents[2] / "docs" / "guide" / "cache.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cache-format.md"
 
 
 def test_the_examples_read_what_was_written(tmp_path, monkeypatch):
