@@ -31,9 +31,12 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from clasp_calib.cache.feature_options import FeatureOptions
+from clasp_calib.cache.form import Form
 from clasp_calib.cache.kernels import mixtures
 from clasp_calib.cache.precision import PRECISIONS, Stored
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.cache.writer import FeatureWriter
 
 LAYERS, TOKENS, CHANNELS, CHOSEN, BATCH = tuple(range(8)), 576, 1024, 4, 8
 SLAB = TOKENS * CHANNELS * 2
@@ -62,9 +65,7 @@ def ratios(name: str, baseline: Callable[[Pick], None], method: Callable[[Pick],
 
 def fill(root: Path, pictures: int, precision: str) -> FeatureStore:
     noise = torch.Generator().manual_seed(0)
-    with FeatureStore.open(
-        root, "w", encoder="benchmark", layers=LAYERS, shape=(TOKENS, CHANNELS), precision=precision
-    ) as store:
+    with FeatureWriter(root, "benchmark", LAYERS, Form(CHANNELS, PRECISIONS[precision], TOKENS)) as store:
         for number in range(pictures):
             made = torch.randn(len(LAYERS), TOKENS, CHANNELS, generator=noise)
             store.put([KEYS[number]], [PRECISIONS[precision].encode(made)])
@@ -76,11 +77,11 @@ def reads(place: Path, setting) -> None:
     cold(store, setting)  # first: pages that are mapped cannot be dropped
     opened = store._reading()
     extents = {
-        (number, layer): (opened.shard(entry.shard)._descriptor, *next(opened.shard(entry.shard).extents(entry, at)))
+        (number, layer): (opened.shard(entry.shard)._descriptor, *opened.shard(entry.shard).extents(entry, at)[0])
         for number in range(setting.pictures)
         for layer, (entry, at) in opened.places(KEYS[number]).items()
     }
-    out = store.precision.empty(BATCH * CHOSEN, TOKENS, CHANNELS)
+    out = store.form.empty(BATCH * CHOSEN, TOKENS)
     buffers = [slab.data.cast("B") for slab in out.data_LTC]
 
     def preadv(pick: Pick) -> None:
@@ -211,7 +212,7 @@ def cold(store: FeatureStore, setting) -> None:
         for descriptor in plain.values():
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
-    out = store.precision.empty(BATCH * CHOSEN, TOKENS, CHANNELS)
+    out = store.form.empty(BATCH * CHOSEN, TOKENS)
     outs = [out.at(slice(at * CHOSEN, (at + 1) * CHOSEN)) for at in range(BATCH)]
 
     def loop(pick: Pick) -> None:
@@ -219,11 +220,8 @@ def cold(store: FeatureStore, setting) -> None:
             places = opened.places(KEYS[number])
             for layer in pick[1]:
                 shard = opened.shard(places[layer][0].shard)
-                start, size = next(shard.extents(*places[layer]))
+                [(start, size)] = shard.extents(*places[layer])
                 os.pread(plain[shard.path], size, start)
-
-    def batch(pick: Pick) -> None:
-        store.read_batch(outs, [KEYS[number] for number in pick[0]], pick[1], verify=False)
 
     def prefetched(pick: Pick) -> None:
         store.prefetch((KEYS[number] for number in pick[0]), pick[1])
@@ -233,7 +231,6 @@ def cold(store: FeatureStore, setting) -> None:
     print("\ncold; speed beside a plain pread loop of the same bytes, wall time")
     setting.clock, setting.before = "wall", drop
     ratios("prefetch of the batch, then read_into", loop, prefetched, setting)
-    ratios("read_batch, 4 threads", loop, batch, setting)
     setting.clock, setting.before = "cpu", lambda: None
 
 
@@ -260,14 +257,8 @@ def writes(place: Path, setting) -> None:
                         os.fsync(file.fileno())
                     (place / "append").unlink()
                 else:
-                    store = FeatureStore.open(
-                        place / "w",
-                        "w",
-                        encoder="e",
-                        layers=LAYERS,
-                        shape=(TOKENS, CHANNELS),
-                        durability=durability,
-                    )
+                    form, options = Form(CHANNELS, PRECISIONS["float16"], TOKENS), FeatureOptions(durability=durability)
+                    store = FeatureWriter(place / "w", "e", LAYERS, form, options)
                     store.reserve(KEYS[: turns * BATCH + 1])  # a full shard would be synced at once
                     for part in range(turns):
                         store.put(KEYS[part * BATCH : (part + 1) * BATCH], made)

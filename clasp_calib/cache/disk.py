@@ -1,9 +1,8 @@
-"""Small things that are asked of a disk: whole writes, lasting renames, checksums."""
+"""Small things that are asked of a disk: whole reads and writes, checksums, the words for its failures."""
 
 import errno
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import xxhash
 
@@ -26,10 +25,10 @@ def read_exactly(descriptor: int, buffer: memoryview, offset: int) -> None:
 def checksums(stored: Stored) -> bytes:
     """The xxh3-64 of each slab's bytes (values, then scales), 8 bytes a layer, big endian."""
     digests = []
-    for layer, slab_TC in enumerate(stored.data_LTC):
-        digest = xxhash.xxh3_64(slab_TC.data.cast("B"))
-        if stored.scale_LTG is not None:
-            digest.update(stored.scale_LTG[layer].data.cast("B"))
+    for layer in range(len(stored.data_LTC)):
+        digest = xxhash.xxh3_64()
+        for part in stored.parts:
+            digest.update(part[layer].data.cast("B"))
         digests.append(digest.digest())
     return b"".join(digests)
 
@@ -39,16 +38,6 @@ def write_failed(error: OSError | RuntimeError, what: str) -> CacheError:
     advice = "make room or choose another place" if getattr(error, "errno", None) in _FULL else "mend that"
     reason = getattr(error, "strerror", None) or error
     return CacheError(f"{what} ({reason}); {advice} and run again: what is cached so far stays")
-
-
-def replace_synced(source: Path, target: Path) -> None:
-    """Rename within a directory so that it survives a power cut."""
-    os.replace(source, target)
-    descriptor = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _pread_into(descriptor: int, buffer: memoryview, offset: int) -> int:

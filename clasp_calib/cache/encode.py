@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 from clasp_calib.cache.cache_report import CacheReport, Times
 from clasp_calib.cache.feature_options import DEFAULTS, FeatureOptions, auto_layers
 from clasp_calib.cache.fingerprint import encoder_fingerprint
+from clasp_calib.cache.form import Form
 from clasp_calib.cache.odd import OddPicture, place_of, record_odd_pictures
 from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.picture_files import first_files, headers, identified, image_key, refuse
 from clasp_calib.cache.pipeline import BackgroundWriter, prepared_ahead, workers_for
 from clasp_calib.cache.pixels import cache_pixels
-from clasp_calib.cache.precision import PrecisionError, Stored
+from clasp_calib.cache.precision import PrecisionError, Stored, precision_of
 from clasp_calib.cache.prepare import Broken, Prepared, Preparer
 from clasp_calib.cache.states import in_batches, states_of
-from clasp_calib.cache.store import FeatureStore
+from clasp_calib.cache.writer import FeatureWriter
 from clasp_calib.common.errors import CacheError, ModelError
 from clasp_calib.common.media import Media
 from clasp_calib.common.progress import progress
@@ -76,17 +77,8 @@ def cache_features(
     if not keys:
         refuse(broken)
     files = first_files(keys)
-    with FeatureStore.open(
-        root,
-        "w",
-        encoder=encoder_fingerprint(model, processor),
-        layers=wanted,
-        shape=(adapter.patch_tokens, adapter.vision_width),
-        precision=options.precision,
-        shard_bytes=options.shard_bytes,
-        durability=options.durability,
-        layout=options.layout,
-    ) as store:
+    form = Form(adapter.vision_width, precision_of(options.precision), adapter.patch_tokens)
+    with FeatureWriter(root, encoder_fingerprint(model, processor), wanted, form, options) as store:
         dropped = store.drop_damaged() if options.verify else []
         missing = store.missing(files)
         sizes, left_out = headers({key: files[key] for key in missing})
@@ -105,8 +97,7 @@ def cache_features(
         run.encode(Preparer(processor, adapter.pixel_names), todo, options.batch_size, workers, description)
         left_out |= run.broken
         cached = {key: store.origin(key) for key in files if key not in left_out}
-        row = store.precision.data_row(store.form.channels) + store.precision.scale_row(store.form.channels)
-        size = sum(store.tokens(key) for key in cached) * len(wanted) * row
+        size = sum(store.tokens(key) for key in cached) * len(wanted) * form.token_bytes
     broken |= {path: left_out[key] for path, key in keys.items() if key in left_out}
     notes = {path: cached[key].note for path, key in keys.items() if key in cached and cached[key].note}
     odd = _odd(named, broken, notes)
@@ -131,7 +122,7 @@ def cache_features(
 class _Encoding:
     """Pictures on their way from their files through the tower into the store."""
 
-    def __init__(self, model: Any, store: FeatureStore, layers: tuple[int, ...], files: Mapping[str, Media]) -> None:
+    def __init__(self, model: Any, store: FeatureWriter, layers: tuple[int, ...], files: Mapping[str, Media]) -> None:
         self.times = Times()
         self.encoded = 0
         self.broken: dict[str, str] = {}

@@ -7,14 +7,18 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from clasp_calib.cache.disk import checksums
-from clasp_calib.cache.feature_options import Durability
-from clasp_calib.cache.index import ABSENT, Index, IndexEntry, ShardRecord
-from clasp_calib.cache.portable import create_portable_shard
+from clasp_calib.cache.feature_options import FeatureOptions
+from clasp_calib.cache.form import Form
+from clasp_calib.cache.hdf5 import create_direct, create_portable
+from clasp_calib.cache.index import Index, IndexEntry, ShardRecord
 from clasp_calib.cache.precision import Stored
-from clasp_calib.cache.shard import Form, Shard, create_shard
+from clasp_calib.cache.shard import Shard
+
+Written = tuple[Sequence[ShardRecord], Sequence[IndexEntry]]
+"""What is on the disk and is now to be committed: new shards, and entries."""
 
 
 class PicturePart(NamedTuple):
@@ -27,20 +31,16 @@ class PicturePart(NamedTuple):
     origin: str
     checksums: bytes
 
-
-class Written(NamedTuple):
-    """What is on the disk and is now to be committed."""
-
-    shards: Sequence[ShardRecord]
-    entries: Sequence[IndexEntry]
+    def entry(self, shard: int, row: int) -> IndexEntry:
+        """What the index is to say when this lies in a shard from a row on."""
+        return IndexEntry(self.key, shard, row, self.stored.data_LTC.shape[1], self.origin, self.checksums)
 
 
-class Filling(Protocol):
-    """Writes parts of pictures, and keeps in mind which room is left."""
+class Filling:
+    """Writes parts of pictures, and keeps in mind which room is left; here nothing is ever left."""
 
-    def expect(self, layers: Mapping[tuple[int, ...], int]) -> None:
-        """Be told how many pictures with which layers are going to come."""
-        ...
+    def __init__(self, root: Path, form: Form, index: Index):
+        self._root, self._form, self._index = root, form, index
 
     def write(self, parts: Sequence[PicturePart], avoid: Collection[int] = ()) -> Written:
         """Write parts, none of them into the shards to ``avoid``.
@@ -48,23 +48,32 @@ class Filling(Protocol):
         Raises:
             CacheError: the disk is full or failed.
         """
-        ...
+        raise NotImplementedError
+
+    def expect(self, layers: Mapping[tuple[int, ...], int]) -> None:
+        """Be told how many pictures with which layers are going to come: no shard is made larger than they need."""
 
     def mend(self, entry: IndexEntry, record: ShardRecord, slabs: Mapping[int, Stored]) -> IndexEntry | None:
         """Write slabs, by position, into the holes of an entry; None where a shard cannot be changed."""
-        ...
+        return None
 
     def committed(self) -> None:
-        """Be told that what was written is committed."""
-        ...
+        """Be told that what was written is committed: shards that are full are brought to the disk."""
 
     def start_anew(self) -> None:
         """Work out anew which room is left, from what the index says now."""
-        ...
 
     def close(self) -> None:
         """Bring everything to the disk."""
-        ...
+
+    def _next(self, after: int = 0) -> tuple[int, str]:
+        """Number and file of the next shard, or of one so many after it."""
+        number = self._index.next_shard() + after
+        return number, f"shard-{number:05d}.h5"
+
+    def _rows(self, layers: Sequence[int], tokens: int) -> int:
+        """Rows that a picture takes."""
+        return len(layers) * self._form.stride(tokens)
 
 
 @dataclass
@@ -84,27 +93,19 @@ class _Place:
         return None
 
 
-class DirectFilling:
-    """`Filling` of `clasp_calib.cache.shard.Shard`: slabs are written into reserved room, one picture after another."""
+class DirectFilling(Filling):
+    """Writes into reserved room, one picture after another, and needs `clasp_calib.cache.shard.Shard`."""
 
-    def __init__(
-        self,
-        root: Path,
-        form: Form,
-        index: Index,
-        identity: Mapping[str, str],
-        shard_bytes: int,
-        durability: Durability,
-    ):
-        self._root, self._form, self._index, self._identity = root, form, index, identity
-        self._shard_bytes, self._durability = shard_bytes, durability
+    def __init__(self, root: Path, form: Form, index: Index, options: FeatureOptions):
+        super().__init__(root, form, index)
+        self._options = options
         self._filling: dict[int, _Place] = {}
         self._candidates: list[ShardRecord] | None = None
         """The shards that may have free rows; None if only the index knows."""
         self._expected: Counter[tuple[int, ...]] = Counter()
 
     def expect(self, layers: Mapping[tuple[int, ...], int]) -> None:
-        """See `Filling`; no shard is made larger than these pictures need."""
+        """See `Filling`."""
         self._expected = Counter(layers)
 
     def write(self, parts: Sequence[PicturePart], avoid: Collection[int] = ()) -> Written:
@@ -112,31 +113,28 @@ class DirectFilling:
         entries, taken = [], []
         try:
             for part in parts:
-                tokens = part.stored.data_LTC.shape[1]
-                place, row = self._place(part.layers, len(part.layers) * self._form.stride(tokens), avoid)
+                place, row = self._place(part.layers, self._rows(part.layers, part.stored.data_LTC.shape[1]), avoid)
                 taken.append(place)
                 self._expected[part.layers] -= 1
                 place.shard.write(row, part.stored)
-                entries.append(IndexEntry(part.key, place.shard.record.id, row, tokens, part.origin, part.checksums))
-            if self._durability == "power":
-                for place in {place.shard.record.id: place for place in taken}.values():
-                    place.shard.sync(data_only=True)
+                entries.append(part.entry(place.shard.record.id, row))
+            for place in {place.shard.record.id: place for place in taken}.values():
+                self._written(place.shard)
         except BaseException:
             self._expected.update(place.shard.record.layers for place in taken)
             raise
-        return Written((), entries)
+        return (), entries
 
     def mend(self, entry: IndexEntry, record: ShardRecord, slabs: Mapping[int, Stored]) -> IndexEntry | None:
         """See `Filling`."""
         shard = Shard(self._root, record, self._form, writable=True)
         for position, slab in slabs.items():
             shard.write(entry.row + position * self._form.stride(entry.tokens), slab)
-        if self._durability == "power":
-            shard.sync(data_only=True)
+        self._written(shard)
         return entry.with_checksums({position: checksums(slab) for position, slab in slabs.items()})
 
     def committed(self) -> None:
-        """See `Filling`; shards that are full are brought to the disk."""
+        """See `Filling`."""
         for number, place in list(self._filling.items()):
             if not place.free:
                 place.shard.sync()
@@ -152,6 +150,10 @@ class DirectFilling:
         for place in self._filling.values():
             place.shard.sync()
         self._filling.clear()
+
+    def _written(self, shard: Shard) -> None:
+        if self._options.durability == "power":
+            shard.sync(data_only=True)
 
     def _place(self, layers: tuple[int, ...], rows: int, avoid: Collection[int]) -> tuple[_Place, int]:
         """Free rows in a shard of exactly these layers: one that is there, or a new one."""
@@ -177,34 +179,26 @@ class DirectFilling:
         for entry in self._index.entries_of(record.id):
             if entry.row > end:
                 free.append((end, entry.row - end))
-            end = entry.row + len(record.layers) * self._form.stride(entry.tokens)
+            end = entry.row + self._rows(record.layers, entry.tokens)
         if record.rows > end:
             free.append((end, record.rows - end))
         return _Place(Shard(self._root, record, self._form, writable=True), free)
 
     def _new_shard(self, layers: tuple[int, ...], rows: int) -> ShardRecord:
         """A shard for pictures of about ``rows`` rows: no larger than those that are expected need."""
-        number = self._index.next_shard()
-        file = f"shard-{number:05d}.h5"
-        precision, channels = self._form.precision, self._form.channels
-        pictures = self._shard_bytes // (rows * (precision.data_row(channels) + precision.scale_row(channels)))
+        number, file = self._next()
+        pictures = self._options.shard_bytes // (rows * self._form.token_bytes)
         if (expected := self._expected[layers]) > 0:
             pictures = min(pictures, expected)
         room = max(pictures, 1) * rows
-        offset, scale_offset = create_shard(self._root / file, room, layers, self._form, self._identity)
+        offset, scale_offset = create_direct(self._root / file, room, layers, self._form, self._index.meta())
         record = ShardRecord(number, file, offset, scale_offset, room, layers)
         self._index.change(shards=[record])
         return record
 
 
-class PortableFilling:
-    """`Filling` of `clasp_calib.cache.portable.PortableShard`: every batch becomes a shard, which is then complete."""
-
-    def __init__(self, root: Path, form: Form, index: Index, identity: Mapping[str, str]):
-        self._root, self._form, self._index, self._identity = root, form, index, identity
-
-    def expect(self, layers: Mapping[tuple[int, ...], int]) -> None:
-        """See `Filling`; a shard is as large as its batch."""
+class PortableFilling(Filling):
+    """Makes a shard of every batch, which is then complete and never changed."""
 
     def write(self, parts: Sequence[PicturePart], avoid: Collection[int] = ()) -> Written:
         """See `Filling`."""
@@ -212,53 +206,12 @@ class PortableFilling:
         entries: list[IndexEntry] = []
         for layers in dict.fromkeys(part.layers for part in parts):
             batch = [part for part in parts if part.layers == layers]
-            number = self._index.next_shard() + len(records)
-            file = f"shard-{number:05d}.h5"
+            number, file = self._next(len(records))
             pictures = {part.key: part.stored for part in batch}
-            create_portable_shard(self._root / file, pictures, layers, self._form, self._identity)
+            create_portable(self._root / file, pictures, layers, self._form, self._index.meta())
             row = 0
             for part in batch:
-                tokens = part.stored.data_LTC.shape[1]
-                entries.append(IndexEntry(part.key, number, row, tokens, part.origin, part.checksums))
-                row += len(layers) * self._form.stride(tokens)
+                entries.append(part.entry(number, row))
+                row += self._rows(layers, entries[-1].tokens)
             records.append(ShardRecord(number, file, 0, None, row, layers))
-        return Written(records, entries)
-
-    def mend(self, entry: IndexEntry, record: ShardRecord, slabs: Mapping[int, Stored]) -> IndexEntry | None:
-        """See `Filling`."""
-        return None
-
-    def committed(self) -> None:
-        """See `Filling`."""
-
-    def start_anew(self) -> None:
-        """See `Filling`."""
-
-    def close(self) -> None:
-        """See `Filling`."""
-
-
-def part_of(key: str, wanted: tuple[int, ...], stored: Stored, layers: tuple[int, ...], origin: str) -> PicturePart:
-    """The part of a picture that is wanted.
-
-    Args:
-        key: of the picture.
-        wanted: its layers that are to be written.
-        stored: slabs of all ``layers``.
-        layers: those that there are slabs of.
-        origin: see `IndexEntry`.
-    """
-    part = _layers_of(stored, [layers.index(layer) for layer in wanted])
-    return PicturePart(key, wanted, part, origin, checksums(part))
-
-
-def _layers_of(stored: Stored, positions: list[int]) -> Stored:
-    """Some layers of a picture, C-contiguous; without a copy where it is all of them in their order."""
-    if positions == list(range(len(stored.data_LTC))) and stored.data_LTC.flags.c_contiguous:
-        return stored
-    return stored.at(positions)
-
-
-def holes(entry: IndexEntry, layers: Sequence[int]) -> dict[int, int]:
-    """Layer -> position of the slabs of an entry that were dropped."""
-    return {layer: position for position, layer in enumerate(layers) if entry.checksum(position) == ABSENT}
+        return records, entries

@@ -63,7 +63,7 @@ def sum_by_torch(used: Sequence[tuple[Stored, np.float32]], precision: str, out_
     total_TC = torch.from_numpy(out_TC)
     total_TC.zero_()
     for slab, weight in used:
-        layer_TC = PRECISIONS[precision].decode(slab.at([0]))[0].float()
+        layer_TC = PRECISIONS[precision].decode(Stored(*map(np.array, slab.parts)))[0].float()
         if weight == 1 and len(used) == 1:
             total_TC.copy_(layer_TC)
         else:

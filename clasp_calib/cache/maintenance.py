@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clasp_calib.cache.disk import replace_synced
 from clasp_calib.cache.open_store import OpenStore
 from clasp_calib.cache.portable_index import open_index
 from clasp_calib.cache.store import FeatureStore
-
-# Of the values, as zarr names types; it has none for bfloat16, whose bits are given.
-_ZARR_TYPES = {"float16": "<f2", "bfloat16": "<u2", "int8": "|i1", "uint8": "|u1"}
+from clasp_calib.cache.writer import FeatureWriter
+from clasp_calib.common.files import replaced
 
 
 @dataclass(frozen=True)
@@ -46,11 +44,10 @@ def contents(root: Path) -> Contents:
         records = index.shards()
         layers: dict[int, int] = {}
         used = 0
-        row = store.precision.data_row(store.form.channels) + store.precision.scale_row(store.form.channels)
         for record in records.values():
             for entry in index.entries_of(record.id):
                 for layer in (layer for at, layer in enumerate(record.layers) if entry.has(at)):
-                    used += entry.tokens * row
+                    used += entry.tokens * store.form.token_bytes
                     layers[layer] = layers.get(layer, 0) + 1
         pictures = len(index.keys())
         index.close()
@@ -79,7 +76,7 @@ def collect_garbage(root: Path, wanted: Collection[str]) -> tuple[int, int]:
         CacheError: there is no cache, somebody else writes to it, or the disk has no room for one more shard.
     """
     before = contents(root).bytes_reserved
-    with FeatureStore.reopen(root) as store:
+    with FeatureWriter.reopen(root) as store:
         unused = [key for key in store.pictures() if key not in wanted]
         store.forget(unused)
         store.compact()
@@ -89,7 +86,8 @@ def collect_garbage(root: Path, wanted: Collection[str]) -> tuple[int, int]:
 def export_manifest(root: Path, target: Path) -> int:
     """Write a kerchunk-style manifest: each slab's file, first byte and bytes, as zarr arrays ``<key>/<layer>``.
 
-    int8 has a second array ``<key>/<layer>.scale``, float16, one scale for 64 channels.
+    int8 has a second array ``<key>/<layer>.scale``, float16, one scale for 64 channels. zarr has no bfloat16: its bits
+    are given as integers.
 
     Returns:
         Number of slabs in it.
@@ -105,19 +103,15 @@ def export_manifest(root: Path, target: Path) -> int:
             refs[f"{key}/.zgroup"] = refs[".zgroup"]
             for layer, (entry, position) in opened.places(key).items():
                 shard = opened.shard(entry.shard)
-                widths = [
-                    ("", store.form.channels, _ZARR_TYPES[store.precision.name]),
-                    (".scale", store.precision.groups(store.form.channels), "<f2"),
-                ]
-                for (first, size), (suffix, width, kind) in zip(shard.extents(entry, position), widths, strict=False):
-                    shape = [entry.tokens, width]
-                    refs[f"{key}/{layer}{suffix}/.zarray"] = json.dumps(_zarr_array(shape, kind))
+                parts = zip(("", ".scale"), shard.extents(entry, position), store.form.parts, strict=False)
+                for suffix, (first, size), (width, kind) in parts:
+                    array = _zarr_array([entry.tokens, width], kind.str)
+                    refs[f"{key}/{layer}{suffix}/.zarray"] = json.dumps(array)
                     refs[f"{key}/{layer}{suffix}/0.0"] = [str(shard.path.resolve()), first, size]
                 slabs += 1
         opened.index.close()
-    partial = target.with_name(target.name + ".tmp")
-    partial.write_text(json.dumps({"version": 1, "refs": refs}), encoding="utf-8")
-    replace_synced(partial, target)
+    with replaced(target) as partial:
+        partial.write_text(json.dumps({"version": 1, "refs": refs}), encoding="utf-8")
     return slabs
 
 
@@ -143,9 +137,8 @@ def export_safetensors(root: Path, target: Path) -> int:
                 for layer, layer_TC in zip(held, store.read(entry.key, held), strict=True):
                     tensors[f"{entry.key}.{layer}"] = layer_TC.contiguous()
             file = target / Path(record.file).with_suffix(".safetensors").name
-            partial = file.with_name(file.name + ".tmp")
-            save_file(tensors, partial, metadata={"encoder": store.encoder, "precision": store.precision.name})
-            replace_synced(partial, file)
+            with replaced(file) as partial:
+                save_file(tensors, partial, metadata={"encoder": store.encoder, "precision": store.precision.name})
             slabs += len(tensors)
         index.close()
     return slabs

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from clasp_calib.common.errors import CacheError
+from clasp_calib.common.files import replaced
 from clasp_calib.common.media import Media
 
 FILE = "odd-pictures.json"
@@ -71,9 +72,8 @@ def record_odd_pictures(root: Path, files: Collection[Media], found: Iterable[Od
     if not rows:
         path.unlink(missing_ok=True)
         return
-    partial = path.with_name(FILE + ".tmp")
     try:
-        partial.write_text(json.dumps([asdict(odd) for odd in rows], indent=1), encoding="utf-8")
-        partial.replace(path)
+        with replaced(path) as partial:
+            partial.write_text(json.dumps([asdict(odd) for odd in rows], indent=1), encoding="utf-8")
     except OSError as error:
         raise CacheError(f"cannot write {path} ({error.strerror}); make room or choose another place") from error

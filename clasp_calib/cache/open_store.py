@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from clasp_calib.cache import portable, shard
 from clasp_calib.cache.disk import checksums
 from clasp_calib.cache.filesystem import maps_safely
+from clasp_calib.cache.form import Form
+from clasp_calib.cache.hdf5 import described
 from clasp_calib.cache.index import Index, IndexEntry, ShardRecord
-from clasp_calib.cache.portable import PortableShard
 from clasp_calib.cache.portable_index import JournalIndex
-from clasp_calib.cache.shard import Form, Shard
+from clasp_calib.cache.precision import Stored
+from clasp_calib.cache.shard import PortableShard, Shard
 from clasp_calib.common.errors import CacheError
 from clasp_calib.common.progress import track
 
@@ -84,14 +85,13 @@ class OpenStore:
         for entry in track(rows, f"verifying {self.root}", self.index.count()):
             record = self.record(entry.shard)
             damages = []
-            slab = self.form.precision.empty(1, entry.tokens, self.form.channels)
+            slab = self.form.empty(1, entry.tokens)
             for position, layer in enumerate(record.layers):
                 if not entry.has(position):
                     continue
                 reason = strange[record.id] or "the checksum is wrong"
                 try:
-                    self.shard(record.id).read(entry, position, slab)
-                    if checksums(slab) == entry.checksum(position) and not strange[record.id]:
+                    if self.read(entry, position, slab) and not strange[record.id]:
                         continue
                 except CacheError as error:
                     reason = str(error)
@@ -99,21 +99,27 @@ class OpenStore:
             if damages:
                 yield entry, damages
 
+    def read(self, entry: IndexEntry, position: int, out: Stored) -> bool:
+        """Read one slab, and tell whether it is what was written.
+
+        Raises:
+            CacheError: it cannot be read.
+        """
+        self.shard(entry.shard).read(entry, position, out)
+        return checksums(out) == entry.checksum(position)
+
     def strange(self, record: ShardRecord) -> str:
         """Why a shard's own metadata does not fit the index; empty if it does."""
         path = self.root / record.file
-        describe = portable.described if self.portable else shard.described
         try:
-            owner, offset, layers = describe(path)
+            owner, offset, layers = described(path)
         except (OSError, KeyError, RuntimeError, TypeError) as error:
             return f"{path} is not readable as HDF5 ({error})"
         if owner != self.index.meta()["id"]:
             return f"{path} belongs to another cache ({owner}, the index is of {self.index.meta()['id']})"
-        return (
-            ""
-            if (offset, layers) == (record.offset, record.layers)
-            else f"{path} holds other layers than the index says"
-        )
+        if (offset, layers) != (record.offset, record.layers):
+            return f"{path} holds other layers than the index says"
+        return ""
 
     def whole(self, record: ShardRecord) -> bool:
         """Whether a shard's file is there, not cut short, and what the index says of it."""
@@ -123,10 +129,10 @@ class OpenStore:
             return False
         return not self.strange(record)
 
-    def _shard(self, number: int) -> Shard | PortableShard:
+    def _shard(self, number: int) -> Shard:
         return self._open(self.record(number))
 
-    def _open(self, record: ShardRecord) -> Shard | PortableShard:
+    def _open(self, record: ShardRecord) -> Shard:
         if self.portable:
             return PortableShard(self.root, record, self.form)
         return Shard(self.root, record, self.form, mapped=self._mapped)

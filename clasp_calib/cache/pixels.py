@@ -21,9 +21,11 @@ from torch import Tensor
 from clasp_calib.cache.cache_report import CacheReport, Times
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.fingerprint import pictures_fingerprint
+from clasp_calib.cache.form import Form
 from clasp_calib.cache.picture_files import ahead, check_headers, distinct_pictures, refuse
 from clasp_calib.cache.precision import PIXELS, Stored
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.cache.writer import FeatureWriter
 from clasp_calib.common.errors import CacheError
 from clasp_calib.common.media import Media
 from clasp_calib.common.progress import progress
@@ -89,17 +91,8 @@ def cache_pixels(
     rows, columns = _size(processor)
     broken: dict[Media, Exception] = {}
     encoded = 0
-    with FeatureStore.open(
-        root,
-        "w",
-        encoder=pictures_fingerprint(processor),
-        layers=(LAYER,),
-        shape=(PLANES * rows, columns),
-        precision=PIXELS.name,
-        shard_bytes=options.shard_bytes,
-        durability=options.durability,
-        layout=options.layout,
-    ) as store:
+    form = Form(columns, PIXELS, PLANES * rows)
+    with FeatureWriter(root, pictures_fingerprint(processor), (LAYER,), form, options) as store:
         dropped = store.drop_damaged() if options.verify else []
         missing = store.missing(pictures)
         store.reserve(missing)

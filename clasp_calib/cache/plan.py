@@ -20,12 +20,12 @@ import torch
 
 from clasp_calib.cache.feature_options import DEFAULTS, FeatureOptions
 from clasp_calib.cache.fingerprint import encoder_fingerprint
+from clasp_calib.cache.form import Form
 from clasp_calib.cache.picture_files import identified, refuse
 from clasp_calib.cache.pixels import PLANES
 from clasp_calib.cache.precision import precision_of
 from clasp_calib.cache.prepare import Broken, Prepared, Preparer
 from clasp_calib.cache.probe import DiskSpeed, probe_disk
-from clasp_calib.cache.shard import Form
 from clasp_calib.cache.states import in_batches, states_of
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.media import Media
@@ -171,8 +171,7 @@ def plan_cache(
     some = [files[key] for key in keys[:: max(1, len(keys) // TRIED)][:TRIED]]
     speed = encoder_speed(model, processor, some, options.batch_size)
     form = Form(speed.channels, precision_of(options.precision), None)
-    row = form.precision.data_row(speed.channels) + form.precision.scale_row(speed.channels)
-    slab = form.stride(speed.tokens) * row
+    slab = form.stride(speed.tokens) * form.token_bytes
     cached = len(keys) - len(_missing(root, keys, layers, encoder_fingerprint(model, processor)))
     folder = root.absolute()
     while not folder.is_dir():
@@ -257,5 +256,5 @@ def _missing(root: Path, keys: Sequence[str], layers: Sequence[int], encoder: st
     """Pictures that lack one of the layers in the cache that is there, or all."""
     if not FeatureStore.there(root):
         return list(keys)
-    with FeatureStore.open(root, encoder=encoder) as store:
+    with FeatureStore.open(root, encoder) as store:
         return store.missing(keys, layers)

@@ -16,6 +16,8 @@ from clasp_calib.common.errors import CacheError
 GROUP = 64
 """Channels that share a scale in int8. Smaller groups err less and are larger; at 64 a value takes 1.03 bytes."""
 _LEVELS = 127
+Parts = tuple[tuple[int, np.dtype[Any]], ...]
+"""Width and type."""
 
 
 class Stored(NamedTuple):
@@ -27,9 +29,16 @@ class Stored(NamedTuple):
     """int8 only: what a group's integers are multiplied with."""
 
     def at(self, layers: slice | list[int]) -> "Stored":
-        """Some of the layers: a view for a slice, a C-contiguous copy for a list."""
-        order = np.ascontiguousarray if isinstance(layers, list) else np.asarray
-        return Stored(order(self.data_LTC[layers]), None if self.scale_LTG is None else order(self.scale_LTG[layers]))
+        """Some of the layers: a view for a slice; C-contiguous for a list, copied unless it is all in their order."""
+        if isinstance(layers, slice):
+            return Stored(*(part[layers] for part in self.parts))
+        same = layers == list(range(len(self.data_LTC)))
+        return Stored(*(np.ascontiguousarray(part if same else part[layers]) for part in self.parts))
+
+    @property
+    def parts(self) -> list[npt.NDArray[Any]]:
+        """The arrays that there are: the values, and the scales if there are any."""
+        return [self.data_LTC] if self.scale_LTG is None else [self.data_LTC, self.scale_LTG]
 
 
 @dataclass(frozen=True)
@@ -41,41 +50,14 @@ class Precision:
     """What the values of a slab are for numpy."""
     grouped: bool = False
 
-    def groups(self, channels: int) -> int:
-        """Scales of one token; 0 where there are none."""
-        return -(-channels // GROUP) if self.grouped else 0
+    def parts(self, channels: int) -> Parts:
+        """How many values one token has and of which type, for each part of `Stored` that there is."""
+        data = (channels, self.data)
+        return (data, (-(-channels // GROUP), np.dtype("<f2"))) if self.grouped else (data,)
 
-    def data_row(self, channels: int) -> int:
-        """Bytes of one token without its scales."""
-        return channels * self.data.itemsize
-
-    def scale_row(self, channels: int) -> int:
-        """Bytes of one token's scales."""
-        return 2 * self.groups(channels)
-
-    def empty(self, layers: int, tokens: int, channels: int, pinned: bool = False) -> Stored:
-        """Room for features that are about to be read.
-
-        Args:
-            layers: L.
-            tokens: T.
-            channels: C.
-            pinned: in page-locked memory, from which a GPU copies by itself while the processor goes on.
-
-        Raises:
-            CacheError: pinned memory was asked for where there is no GPU, or not enough of it.
-        """
-
-        def room(width: int, kind: np.dtype[Any]) -> npt.NDArray[Any]:
-            size = layers * tokens * width * kind.itemsize
-            try:
-                memory = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
-            except RuntimeError as error:
-                raise CacheError(f"cannot get {size} bytes of pinned memory ({error}); read without pinned") from error
-            return memory.numpy().view(kind).reshape(layers, tokens, width)
-
-        scale_LTG = room(self.groups(channels), np.dtype(np.float16)) if self.grouped else None
-        return Stored(room(channels, self.data), scale_LTG)
+    def empty(self, layers: int, tokens: int, channels: int) -> Stored:
+        """Room for features that are about to be read: L, T and C."""
+        return Stored(*(np.empty((layers, tokens, width), kind) for width, kind in self.parts(channels)))
 
     def encode(self, features_LTC: Tensor) -> Stored:
         """Bring features into this form.
@@ -122,21 +104,14 @@ PIXELS = Precision("uint8", np.dtype("u1"))
 """Of what is cached before the encoder, as it is; see `clasp_calib.cache.pixels`."""
 
 
-def kept_as(name: str) -> Precision:
-    """What a store's slabs are, by name: one of `PRECISIONS`, or `PIXELS`.
-
-    Raises:
-        CacheError: there is none.
-    """
-    return PIXELS if name == PIXELS.name else precision_of(name)
-
-
 def precision_of(name: str) -> Precision:
-    """The precision of a name, for features.
+    """The precision of a name: one of `PRECISIONS`, or `PIXELS`.
 
     Raises:
         CacheError: there is none.
     """
+    if name == PIXELS.name:
+        return PIXELS
     if name not in PRECISIONS:
         raise CacheError(f"cannot keep features as {name!r}; expected one of {', '.join(PRECISIONS)}")
     return PRECISIONS[name]

@@ -1,171 +1,33 @@
-"""One shard: an HDF5 file whose metadata is written once, and its features then at their byte offset.
+"""One open shard: slabs are read and written at their byte offsets, without HDF5.
 
-libhdf5 touches a shard only while it is created under a temporary name. Afterwards its metadata never
-changes, so a writer that is killed at any moment leaves a file that every HDF5 tool can open.
+libhdf5 touches a shard only while it is created under a temporary name (`clasp_calib.cache.hdf5`). Afterwards its
+metadata never changes, so a writer that is killed at any moment leaves a file that every HDF5 tool can open. A direct
+shard has room that is filled later; a portable one is written whole and never changed.
 
-Shape suffixes: L layers of the shard, T tokens, C channels. A slab is one layer of one picture, [T, C]. A row
-is one token; a picture takes ``stride`` rows a layer, layer after layer.
+Shape suffixes: L layers of the shard, T tokens, C channels. A slab is one layer of one picture, [T, C]. A row is one
+token; in a direct shard a picture takes ``stride`` rows a layer, layer after layer.
 """
 
 import mmap
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from math import gcd
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from clasp_calib.cache.disk import read_exactly, replace_synced, write_exactly, write_failed
+from clasp_calib.cache.disk import read_exactly, write_exactly, write_failed
+from clasp_calib.cache.form import Form
+from clasp_calib.cache.hdf5 import KEY_SCALES
 from clasp_calib.cache.index import IndexEntry, ShardRecord
-from clasp_calib.cache.precision import Precision, Stored, kept_as
+from clasp_calib.cache.precision import Stored
 from clasp_calib.common.errors import CacheError
 
-DATASET, SCALES = "x", "scale"
-FORMAT = "clasp-calib features 2"
-PAGE = 4096
-RAGGED = "ragged"
-"""Stands for the tokens of a store whose pictures differ in them."""
 REPAIR = "`clasp-calib cache repair` drops what is damaged, cache-features then encodes it again"
 
 
-@dataclass(frozen=True)
-class Form:
-    """What all slabs of a store have in common."""
-
-    channels: int
-    precision: Precision
-    tokens: int | None
-    """Tokens of every picture, None where they differ."""
-
-    @classmethod
-    def of(cls, meta: Mapping[str, str]) -> Self:
-        """What the index's ``meta`` says of it."""
-        tokens = None if meta["tokens"] == RAGGED else int(meta["tokens"])
-        return cls(int(meta["channels"]), kept_as(meta["precision"]), tokens)
-
-    def stride(self, tokens: int) -> int:
-        """Rows that a slab takes: its tokens, and up to a sixteenth more where that makes it end on a page."""
-        return _stride(self.precision.data_row(self.channels), tokens)
-
-
-@cache
-def _stride(row_bytes: int, tokens: int) -> int:
-    unit = PAGE // gcd(PAGE, row_bytes)
-    padded = -(-tokens // unit) * unit
-    return padded if (padded - tokens) * 16 <= tokens else tokens
-
-
-def create_shard(
-    path: Path, rows: int, layers: Sequence[int], form: Form, identity: Mapping[str, str]
-) -> tuple[int, int | None]:
-    """Create a shard with all its space reserved, complete or not at all.
-
-    Where all pictures have the same tokens the dataset is [slots, L, stride, C], otherwise [rows, C].
-
-    Args:
-        path: the file to create.
-        rows: tokens that there is room for, in all layers together.
-        layers: what its pictures have.
-        form: of the slabs.
-        identity: ``meta`` of the index; its ``id``, ``encoder`` and ``precision`` become attributes of the file.
-
-    Returns:
-        The byte offsets of the values and of the scales, the latter None where there are none.
-
-    Raises:
-        CacheError: the disk is full or cannot be written to.
-    """
-    import h5py
-
-    partial = path.with_name(path.name + ".tmp")
-    precision, channels = form.precision, form.channels
-    size = rows * (precision.data_row(channels) + precision.scale_row(channels))
-    try:
-        # meta_block_size: room for all metadata before the features, so that these end the file and a file
-        # cut short is known by its size. locking: nobody else knows of the temporary file, and some network
-        # file systems cannot lock.
-        with h5py.File(
-            partial,
-            "w",
-            alignment_threshold=PAGE,
-            alignment_interval=PAGE,
-            meta_block_size=PAGE,
-            locking=False,
-        ) as file:
-            file.attrs["format"] = FORMAT
-            file.attrs.update({name: identity[name] for name in ("id", "encoder", "precision")})
-            scales = None
-            if precision.grouped:
-                scales = _contiguous(file, SCALES, rows, precision.groups(channels), h5py.h5t.IEEE_F16LE, layers, form)
-            values = _contiguous(file, DATASET, rows, channels, hdf5_type(precision), layers, form)
-        descriptor = os.open(partial, os.O_RDWR)
-        try:
-            os.posix_fallocate(descriptor, 0, values + rows * precision.data_row(channels))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        replace_synced(partial, path)
-    except (OSError, RuntimeError) as error:  # h5py reports some failed writes as RuntimeError
-        partial.unlink(missing_ok=True)
-        raise write_failed(error, f"cannot reserve {size / 2**20:.0f} MiB for {path}") from error
-    return values, scales
-
-
-def _contiguous(file: Any, name: str, rows: int, width: int, kind: Any, layers: Sequence[int], form: Form) -> int:
-    """Add a dataset whose space is there from the start, and return its byte offset."""
-    import h5py
-
-    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    layout.set_layout(h5py.h5d.CONTIGUOUS)
-    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    layout.set_obj_track_times(False)
-    shape: tuple[int, ...] = (rows, width)
-    axes = "row, channel"
-    if form.tokens is not None:
-        stride = form.stride(form.tokens)
-        shape, axes = (rows // (stride * len(layers)), len(layers), stride, width), "slot, layer, token, channel"
-    space = h5py.h5s.create_simple(shape)
-    dataset = h5py.Dataset(h5py.h5d.create(file.id, name.encode(), kind, space, layout))
-    dataset.attrs["axes"] = axes
-    dataset.attrs["layers"] = np.asarray(layers, dtype=np.int64)
-    if form.tokens is not None:
-        dataset.attrs["tokens"] = form.tokens
-    return int(dataset.id.get_offset())
-
-
-def hdf5_type(precision: Precision) -> Any:
-    """The HDF5 type of the values; bfloat16 is spelled out, since h5py has no name for it."""
-    import h5py
-
-    if precision.name != "bfloat16":
-        return h5py.h5t.py_create(precision.data, logical=True)
-    kind = h5py.h5t.IEEE_F32LE.copy()
-    kind.set_fields(15, 7, 8, 0, 7)
-    kind.set_size(2)
-    kind.set_ebias(127)
-    return kind
-
-
-def described(path: Path) -> tuple[str, int, tuple[int, ...]]:
-    """Whose a shard says it is, where its values begin, and of which layers they are.
-
-    Raises:
-        OSError, KeyError, RuntimeError, TypeError: it is not readable as HDF5.
-    """
-    import h5py
-
-    with h5py.File(path, "r", locking=False) as file:
-        dataset = file[DATASET]
-        return file.attrs["id"], int(dataset.id.get_offset()), tuple(int(layer) for layer in dataset.attrs["layers"])
-
-
 class Shard:
-    """An open shard. Positional reads and a shared map only, so threads and forked processes may share it."""
+    """An open direct shard. Positional reads and a shared map only, so threads and forked processes may share it."""
 
     def __init__(self, root: Path, record: ShardRecord, form: Form, writable: bool = False, mapped: bool = True):
         """Open the shard's file.
@@ -183,8 +45,12 @@ class Shard:
         self.record = record
         self.path = root / record.file
         self.form = form
-        self._data_row = form.precision.data_row(form.channels)
-        self._scale_row = form.precision.scale_row(form.channels)
+        offsets = (record.offset, record.scale_offset)
+        self._parts = [
+            (offset, width * kind.itemsize)
+            for offset, (width, kind) in zip(offsets, form.parts, strict=False)
+            if offset is not None
+        ]
         self._descriptor = -1
         self._mapped = mapped
         self._map: npt.NDArray[np.uint8] | None = None
@@ -192,14 +58,10 @@ class Shard:
             self._descriptor = os.open(self.path, os.O_RDWR if writable else os.O_RDONLY)
         except OSError as error:
             raise CacheError(f"cannot open the shard {self.path} ({error.strerror}); {REPAIR}") from error
-        self.size = record.offset + record.rows * self._data_row
-        if (found := os.fstat(self._descriptor).st_size) < self.size:
-            raise self._short(found)
+        self.size = self._least_size()
+        self._check_size()
         # Slabs are read whole and far apart: what the system would read ahead of them is wasted.
         os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)
-
-    def _short(self, found: int) -> CacheError:
-        return CacheError(f"the shard {self.path} has {found} bytes, expected at least {self.size}; {REPAIR}")
 
     def __del__(self) -> None:
         if self._descriptor >= 0:
@@ -216,11 +78,8 @@ class Shard:
             CacheError: the disk is full or failed.
         """
         stride = self.form.stride(stored.data_LTC.shape[1])
-        parts = [(stored.data_LTC, self.record.offset, self._data_row)]
-        if stored.scale_LTG is not None and self.record.scale_offset is not None:
-            parts.append((stored.scale_LTG, self.record.scale_offset, self._scale_row))
         try:
-            for array, offset, width in parts:
+            for array, (offset, width) in zip(stored.parts, self._parts, strict=True):
                 if stride == array.shape[1]:
                     write_exactly(self._descriptor, array.data.cast("B"), offset + row * width)
                 else:
@@ -233,15 +92,15 @@ class Shard:
         """Read one slab into ``out``, which has one layer and is C-contiguous.
 
         Raises:
-            CacheError: the disk failed or the file ends early.
+            CacheError: the disk failed, the file ends early, or the slab is not there.
         """
         try:
-            for (start, size), part in zip(self.extents(entry, position), out, strict=False):
+            for (start, size), part in zip(self.extents(entry, position), out.parts, strict=True):
                 # In one call as a rule; what a first call left is rare, and worth no speed.
-                if part is not None and os.preadv(self._descriptor, [part.data], start) != size:
+                if os.preadv(self._descriptor, [part.data], start) != size:
                     read_exactly(self._descriptor, part.data.cast("B"), start)
         except OSError as error:
-            raise CacheError(f"cannot read the shard {self.path} ({error.strerror}); {REPAIR}") from error
+            raise self._unreadable(error) from error
 
     def view(self, entry: IndexEntry, position: int) -> Stored:
         """One slab as read-only arrays over the mapped file, without a copy; L is 1.
@@ -249,22 +108,20 @@ class Shard:
         Where mapping is not safe it is read into memory.
 
         Raises:
-            CacheError: the file was cut short since it was opened. A file that is cut short while a view of it is
-                looked at ends the process (SIGBUS): nothing can be done about that from here.
+            CacheError: the file was cut short since it was opened, or the slab is not there. A file that is cut short
+                while a view of it is looked at ends the process (SIGBUS): nothing can be done about that from here.
         """
         if not self._mapped:
-            slab = self.form.precision.empty(1, entry.tokens, self.form.channels)
+            slab = self.form.empty(1, entry.tokens)
             self.read(entry, position, slab)
             return slab
-        if (found := os.fstat(self._descriptor).st_size) < self.size:
-            raise self._short(found)
+        self._check_size()
         if self._map is None:
             mapped = mmap.mmap(self._descriptor, self.size, mmap.MAP_SHARED, mmap.PROT_READ)
             self._map = np.frombuffer(mapped, np.uint8)
-        kinds = (self.form.precision.data, np.dtype(np.float16))
         parts = [
-            self._map[start : start + size].view(kind).reshape(1, entry.tokens, -1)
-            for (start, size), kind in zip(self.extents(entry, position), kinds, strict=False)
+            self._map[start : start + size].view(kind).reshape(1, entry.tokens, width)
+            for (start, size), (width, kind) in zip(self.extents(entry, position), self.form.parts, strict=True)
         ]
         return Stored(*parts)
 
@@ -273,12 +130,10 @@ class Shard:
         for start, size in self.extents(entry, position):
             os.posix_fadvise(self._descriptor, start, size, os.POSIX_FADV_WILLNEED)
 
-    def extents(self, entry: IndexEntry, position: int) -> Iterator[tuple[int, int]]:
+    def extents(self, entry: IndexEntry, position: int) -> list[tuple[int, int]]:
         """First byte and bytes of a slab's values, and of its scales if there are any."""
         row = entry.row + position * self.form.stride(entry.tokens)
-        yield self.record.offset + row * self._data_row, entry.tokens * self._data_row
-        if self.record.scale_offset is not None:
-            yield self.record.scale_offset + row * self._scale_row, entry.tokens * self._scale_row
+        return [(offset + row * width, entry.tokens * width) for offset, width in self._parts]
 
     def sync(self, data_only: bool = False) -> None:
         """Wait until what was written is on the disk itself.
@@ -290,3 +145,54 @@ class Shard:
             (os.fdatasync if data_only else os.fsync)(self._descriptor)
         except OSError as error:
             raise write_failed(error, f"cannot write to the shard {self.path}") from error
+
+    def _least_size(self) -> int:
+        """Bytes that the file must have, lest it was cut short."""
+        offset, width = self._parts[0]
+        return offset + self.record.rows * width
+
+    def _check_size(self) -> None:
+        if (found := os.fstat(self._descriptor).st_size) < self.size:
+            raise CacheError(f"the shard {self.path} has {found} bytes, expected at least {self.size}; {REPAIR}")
+
+    def _unreadable(self, error: Exception) -> CacheError:
+        reason = str(getattr(error, "strerror", None) or error).splitlines()[0]
+        return CacheError(f"cannot read the shard {self.path} ({reason}); {REPAIR}")
+
+
+class PortableShard(Shard):
+    """An open portable shard: HDF5 tells where a picture's slabs are, which are then read and never mapped."""
+
+    def __init__(self, root: Path, record: ShardRecord, form: Form):
+        """See `Shard`."""
+        super().__init__(root, record, form, mapped=False)
+
+    def _least_size(self) -> int:
+        import h5py
+
+        try:
+            # No chunk cache: chunks are read past it. No lock: many network file systems cannot lock.
+            self._file = h5py.File(self.path, "r", locking=False, rdcc_nbytes=0)
+        except (OSError, RuntimeError) as error:  # it knows by itself whether it was cut short
+            raise self._unreadable(error) from error
+        self._datasets: dict[str, Any] = {}
+        return os.fstat(self._descriptor).st_size
+
+    def extents(self, entry: IndexEntry, position: int) -> list[tuple[int, int]]:
+        """See `Shard`.
+
+        Raises:
+            CacheError: the slab is not there, or has another size.
+        """
+        names, found = (entry.key, entry.key + KEY_SCALES), []
+        try:
+            for name, (width, kind) in zip(names, self.form.parts, strict=False):
+                if name not in self._datasets:
+                    self._datasets[name] = self._file[name].id
+                chunk = self._datasets[name].get_chunk_info_by_coord((position, 0, 0))
+                if chunk.size != (expected := entry.tokens * width * kind.itemsize):
+                    raise OSError(f"{name} has {chunk.size} bytes in layer {position}, expected {expected}")
+                found.append((chunk.byte_offset, chunk.size))
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise self._unreadable(error) from error
+        return found

@@ -1,138 +1,147 @@
-"""The writing half of a store: in which order things reach the disk and the index.
+"""Writing a feature store: in which order things reach the disk and the index.
 
-The order is everything: a shard is complete before the index knows it, and a picture's bytes are written
-before its row is committed. So a kill between any two steps costs at most the batch in hand, and never needs
-a repair.
-
-Shape suffixes: L layers, T tokens, C channels.
+The order is everything: a shard is complete before the index knows it, and a picture's bytes are written before its
+row is committed. So a kill between any two steps costs at most the batch in hand, and never needs a repair.
 """
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, Self
 
 from clasp_calib.cache.disk import checksums
-from clasp_calib.cache.feature_options import Durability
-from clasp_calib.cache.filling import DirectFilling, Filling, PicturePart, PortableFilling, holes, part_of
+from clasp_calib.cache.feature_options import DEFAULTS, FeatureOptions, Layout
+from clasp_calib.cache.filesystem import filesystem_of, maps_safely
+from clasp_calib.cache.filling import DirectFilling, Filling, PicturePart, PortableFilling
+from clasp_calib.cache.form import Form, check_meta
 from clasp_calib.cache.index import ABSENT, Index, IndexEntry, ShardRecord
 from clasp_calib.cache.index import FILE as INDEX_FILE
 from clasp_calib.cache.lock import WriterLock
 from clasp_calib.cache.open_store import Damage, OpenStore
 from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.portable_index import FILE as JOURNAL_FILE
-from clasp_calib.cache.portable_index import JournalIndex
+from clasp_calib.cache.portable_index import JournalIndex, there
 from clasp_calib.cache.precision import Stored
-from clasp_calib.cache.shard import Form
+from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import CacheError
 
 SPARSE = 0.75
-"""Share of a shard's rows in use below which `Writer.compact` moves them. Our choice: a fuller one gives little."""
+"""Share of a shard's rows in use below which `FeatureWriter.compact` moves them. Our choice: a fuller one gives
+little."""
 
 
-class Writer:
-    """The one process that may change a store, from construction to `close`."""
+class FeatureWriter(FeatureStore):
+    """The one process that may change a store, from construction to `close`. It reads too."""
 
-    def __init__(
-        self,
-        root: Path,
-        layers: tuple[int, ...],
-        proposed: Mapping[str, str],
-        check: Callable[[Mapping[str, str]], None],
-        shard_bytes: int,
-        durability: Durability,
-        portable: bool,
-    ):
-        """Take the lock, open or create the index, and remove what a killed writer left.
+    def __init__(self, root: Path, encoder: str, layers: Sequence[int], form: Form, options: FeatureOptions = DEFAULTS):
+        """Take the lock, open or create the store, and remove what a killed writer left.
 
         Args:
-            root: directory of the store.
-            layers: those that `put` will be given.
-            proposed: what a new store is to have in common.
-            check: raises if what the store has in common is not what was asked for.
-            shard_bytes: size of a shard.
-            durability: what an acknowledged picture survives.
-            portable: whether it is, or a new store is to be, a portable one.
+            root: directory of the store, made if need be.
+            encoder: fingerprint of the encoder.
+            layers: those that `put` will be given, as ``hidden_states`` counts them.
+            form: of the slabs.
+            options: ``shard_bytes``, ``durability``, and the ``layout`` of a new store.
 
         Raises:
-            CacheError: somebody else writes, the place cannot be written to, shards lie there unindexed, or
-                ``check`` says so.
+            CacheError: somebody else writes, the place cannot be written to, shards lie there unindexed, or the store
+                that is there is of another encoder, form or layout.
         """
-        self.root = root
-        self.layers = layers
+        root = Path(root)
+        self._layers = tuple(dict.fromkeys(layers))
+        portable = _portable(root, options.layout)
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CacheError(f"cannot make the directory {root} ({error.strerror}); give another") from error
         self._lock = WriterLock(root)
         try:
-            _refuse_orphans(root, JOURNAL_FILE if portable else INDEX_FILE)
-            index = JournalIndex(root, True) if portable else Index(root, True, durability)
+            index = _writable_index(root, portable, options)
             if not index.meta():
-                index.initialise(proposed)
-            self.meta = index.meta()
-            check(self.meta)
-            self.form = form = Form.of(self.meta)
-            self.opened = OpenStore(root, form, index)
+                index.initialise(form.meta(encoder))
+            meta = index.meta()
+            check_meta(root, meta, encoder, form)
+            super().__init__(root, meta)
+            self._opened = OpenStore(root, form, index)
             self._filling: Filling = (
-                PortableFilling(root, form, index, self.meta)
-                if portable
-                else DirectFilling(root, form, index, self.meta, shard_bytes, durability)
+                PortableFilling(root, form, index) if portable else DirectFilling(root, form, index, options)
             )
             self._clear_leftovers()
         except BaseException:
             self._lock.release()
             raise
 
+    @classmethod
+    def reopen(cls, root: Path) -> Self:
+        """Open a store as it is: with the encoder, form and layers that it has.
+
+        Raises:
+            CacheError: as for the constructor; there is none.
+        """
+        with FeatureStore.open(root) as known:
+            encoder, layers, form = known.encoder, known.layers, known.form
+        return cls(root, encoder, layers, form)
+
     def close(self) -> None:
         """Bring everything to the disk and let the next writer in."""
+        if self._opened is None or self._opened.process != os.getpid():
+            return
         try:
             self._filling.close()
-            self.opened.index.close()
+            super().close()
         finally:
             self._lock.release()
 
-    def check_process(self) -> None:
-        """Refuse a forked child: neither SQLite nor the free rows can be shared with the parent.
+    def __getstate__(self) -> dict[str, Any]:
+        raise CacheError(f"the writer of {self.root} cannot move to another process; open a reader there")
 
-        Raises:
-            CacheError: this is not the process that opened the store.
-        """
-        if os.getpid() != self.opened.process:
-            raise CacheError(f"{self.root} was opened for writing by another process; open a reader here")
-
-    def _clear_leftovers(self) -> None:
-        """Remove what a killed writer left: a half-made shard, or a finished one not yet recorded."""
-        known = {record.file for record in self.opened.index.shards().values()}
-        for path in self.root.glob("shard-*.h5*"):
-            if path.name not in known:
-                path.unlink(missing_ok=True)
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that it was opened with."""
+        return self._layers
 
     def reserve(self, keys: Iterable[str]) -> None:
-        """See `FeatureStore.reserve`."""
-        lacking = (self.opened.lacking(key, self.layers) for key in dict.fromkeys(keys))
+        """Say which pictures are going to be put, so that no shard is made larger than they need."""
+        lacking = (self._reading().lacking(key, self.layers) for key in dict.fromkeys(keys))
         self._filling.expect(Counter(layers for layers in lacking if layers))
 
-    def put(self, keys: Sequence[str], features: Sequence[Stored], origins: Sequence[Origin]) -> int:
-        """See `FeatureStore.put`."""
+    def put(self, keys: Sequence[str], features: Sequence[Stored], origins: Sequence[Origin] | None = None) -> int:
+        """Store pictures; when this returns, killing the process does not lose them.
+
+        What is there already is left alone; of a picture that has some of the layers, only the others are written.
+
+        Args:
+            keys: content hashes of pictures.
+            features: of each, made by `Precision.encode`; L in the order of `layers`.
+            origins: of each; None where each is one image that needs no sizes.
+
+        Returns:
+            Number of pictures that were written to.
+
+        Raises:
+            CacheError: the features have another shape or type than the store's, or the disk is full.
+        """
+        opened = self._reading()
         for stored in features:
             self._check(stored)
         mended: list[IndexEntry] = []
         wanted: list[PicturePart] = []
         done: set[str] = set()
         try:
-            for key, stored, origin in zip(keys, features, origins, strict=True):
-                if key in done or not (lacking := self.opened.lacking(key, self.layers)):
+            for key, stored, origin in zip(keys, features, origins or [Origin()] * len(keys), strict=True):
+                if key in done or not (lacking := opened.lacking(key, self.layers)):
                     continue
                 done.add(key)
                 if entries := self._mended(key, lacking, stored):
                     mended += entries
-                    filled = {layer for entry in entries for layer in self.opened.record(entry.shard).layers}
+                    filled = {layer for entry in entries for layer in opened.record(entry.shard).layers}
                     lacking = tuple(layer for layer in lacking if layer not in filled)
                 if lacking:
-                    wanted.append(part_of(key, lacking, stored, self.layers, origin.to_json()))
-            written = self._filling.write(wanted)
-            self.opened.index.change(shards=written.shards, entries=[*mended, *written.entries])
+                    part = stored.at([self.layers.index(layer) for layer in lacking])
+                    wanted.append(PicturePart(key, lacking, part, origin.to_json(), checksums(part)))
+            shards, new = self._filling.write(wanted)
+            opened.index.change(shards=shards, entries=[*mended, *new])
         except BaseException:
             # An interrupt may come just after the commit, so only the index knows which rows are free now.
             self._filling.start_anew()
@@ -140,47 +149,40 @@ class Writer:
         self._filling.committed()
         return len(done)
 
-    def _mended(self, key: str, lacking: tuple[int, ...], stored: Stored) -> list[IndexEntry]:
-        """The picture's entries whose dropped slabs could be written where they were."""
-        found = []
-        for entry in self.opened.index.entries(key):
-            record = self.opened.record(entry.shard)
-            slabs = {
-                position: stored.at([self.layers.index(layer)])
-                for layer, position in holes(entry, record.layers).items()
-                if layer in lacking and entry.tokens == stored.data_LTC.shape[1]
-            }
-            if slabs and (mended := self._filling.mend(entry, record, slabs)):
-                found.append(mended)
-        return found
+    def forget(self, keys: Iterable[str]) -> None:
+        """Forget pictures; shards in which nothing is left are removed, `compact` gives other room back.
 
-    def forget(self, entries: Iterable[IndexEntry]) -> None:
-        """Forget entries, and remove the shards that nothing is left in; their readers keep what they have open."""
-        index = self.opened.index
-        index.change(forget=[(entry.key, entry.shard) for entry in entries])
+        Readers keep what they have open.
+        """
+        index = self._reading().index
+        index.change(forget=[(entry.key, entry.shard) for key in keys for entry in index.entries(key)])
         filled = index.filled_shards()
-        self._remove(record for record in index.shards().values() if record.id not in filled)
+        self._remove([record for record in index.shards().values() if record.id not in filled])
 
     def compact(self) -> None:
-        """Move what sparsely filled shards hold into new ones of the right size, and remove the old.
+        """Give room back that `forget` left: what sparsely filled shards hold moves together.
 
         Shards with damaged slabs stay as they are.
+
+        Raises:
+            CacheError: the disk has no room for one more shard.
         """
-        index, form = self.opened.index, self.form
+        index = self._reading().index
         entries = {number: index.entries_of(number) for number in index.shards()}
         sparse = {
             number: record
             for number, record in index.shards().items()
-            if sum(len(record.layers) * form.stride(entry.tokens) for entry in entries[number]) < SPARSE * record.rows
+            if sum(len(record.layers) * self.form.stride(entry.tokens) for entry in entries[number])
+            < SPARSE * record.rows
         }
         self._filling.expect(Counter(sparse[number].layers for number in sparse for _ in entries[number]))
         for number, record in sparse.items():
-            parts = [self._whole(entry, record) for entry in entries[number]]
-            if any(part is None for part in parts):
+            parts = [part for entry in entries[number] if (part := self._whole(entry, record)) is not None]
+            if len(parts) < len(entries[number]):
                 continue
             try:
-                written = self._filling.write([part for part in parts if part is not None], avoid=sparse.keys())
-                index.change(written.shards, written.entries, forget_shards=[number])
+                shards, moved = self._filling.write(parts, avoid=sparse.keys())
+                index.change(shards, moved, forget_shards=[number])
             except BaseException:
                 self._start_anew()
                 raise
@@ -188,50 +190,83 @@ class Writer:
             (self.root / record.file).unlink(missing_ok=True)
         self._start_anew()
 
-    def _whole(self, entry: IndexEntry, record: ShardRecord) -> PicturePart | None:
-        """An entry with its bytes, None if they are damaged; a dropped slab goes along as it is."""
-        stored = self.form.precision.empty(len(record.layers), entry.tokens, self.form.channels)
-        for position in range(len(record.layers)):
-            slab = stored.at(slice(position, position + 1))
-            try:
-                self.opened.shard(record.id).read(entry, position, slab)
-            except CacheError:
-                return None
-            if entry.has(position) and checksums(slab) != entry.checksum(position):
-                return None
-        return PicturePart(entry.key, record.layers, stored, entry.origin, entry.checksums)
-
     def drop_damaged(self) -> list[Damage]:
-        """See `FeatureStore.drop_damaged`."""
-        index = self.opened.index
-        found = list(self.opened.damaged())
-        lost = [record for record in index.shards().values() if not self.opened.whole(record)]
-        gone = {record.id for record in lost}
+        """Forget each slab that is damaged, so that it, and nothing else, is written again.
+
+        A shard that is missing, cut short or of another cache is forgotten whole.
+
+        Returns:
+            What was damaged.
+        """
+        opened = self._reading()
+        found = list(opened.damaged())
+        lost = {record.id: record for record in opened.index.shards().values() if not opened.whole(record)}
         kept, forgotten = [], []
         for entry, damages in found:
-            layers = self.opened.record(entry.shard).layers
-            left = entry.with_checksums({layers.index(damage.layer): ABSENT for damage in damages})
-            if entry.shard in gone:
+            if entry.shard in lost:
                 continue
+            layers = opened.record(entry.shard).layers
+            left = entry.with_checksums({layers.index(damage.layer): ABSENT for damage in damages})
             if any(left.has(position) for position in range(len(layers))):
                 kept.append(left)
             else:
                 forgotten.append((entry.key, entry.shard))
-        index.change(entries=kept, forget=forgotten)
-        self._remove(lost)
+        opened.index.change(entries=kept, forget=forgotten)
+        self._remove(lost.values())
         return [damage for _, damages in found for damage in damages]
+
+    def _reading(self) -> OpenStore:
+        """What is open; a forked child is refused: neither SQLite nor the free rows can be shared with the parent."""
+        if self._opened is None:
+            raise CacheError(f"the cache {self.root} is not open for writing any more; open it again")
+        if self._opened.process != os.getpid():
+            raise CacheError(f"{self.root} was opened for writing by another process; open a reader here")
+        return self._opened
+
+    def _clear_leftovers(self) -> None:
+        """Remove what a killed writer left: a half-made shard, or a finished one not yet recorded."""
+        known = {record.file for record in self._reading().index.shards().values()}
+        for path in self.root.glob("shard-*.h5*"):
+            if path.name not in known:
+                path.unlink(missing_ok=True)
+
+    def _mended(self, key: str, lacking: tuple[int, ...], stored: Stored) -> list[IndexEntry]:
+        """The picture's entries whose dropped slabs could be written where they were."""
+        opened, found = self._reading(), []
+        for entry in opened.index.entries(key):
+            record = opened.record(entry.shard)
+            slabs = {
+                position: stored.at([self.layers.index(layer)])
+                for position, layer in enumerate(record.layers)
+                if layer in lacking and not entry.has(position) and entry.tokens == stored.data_LTC.shape[1]
+            }
+            if slabs and (mended := self._filling.mend(entry, record, slabs)):
+                found.append(mended)
+        return found
+
+    def _whole(self, entry: IndexEntry, record: ShardRecord) -> PicturePart | None:
+        """An entry with its bytes, None if they are damaged; a dropped slab goes along as it is."""
+        opened, stored = self._reading(), self.form.empty(len(record.layers), entry.tokens)
+        for position in range(len(record.layers)):
+            try:
+                intact = opened.read(entry, position, stored.at(slice(position, position + 1)))
+            except CacheError:
+                return None
+            if entry.has(position) and not intact:
+                return None
+        return PicturePart(entry.key, record.layers, stored, entry.origin, entry.checksums)
 
     def _remove(self, records: Iterable[ShardRecord]) -> None:
         """Forget shards and remove their files."""
-        for record in list(records):
-            self.opened.index.change(forget_shards=[record.id])
+        for record in records:
+            self._reading().index.change(forget_shards=[record.id])
             (self.root / record.file).unlink(missing_ok=True)
         self._start_anew()
 
     def _start_anew(self) -> None:
         """Look up everything anew: shards have gone."""
         self._filling.start_anew()
-        self.opened = OpenStore(self.root, self.form, self.opened.index)
+        self._opened = OpenStore(self.root, self.form, self._reading().index)
 
     def _check(self, stored: Stored) -> None:
         form = self.form
@@ -245,9 +280,30 @@ class Writer:
             )
 
 
-def _refuse_orphans(root: Path, index: str) -> None:
-    if (shards := len(list(root.glob("shard-*.h5")))) and not (root / index).exists():
+def _portable(root: Path, layout: Layout) -> bool:
+    """Whether a store that is opened for writing is, or will be, a portable one."""
+    is_there = there(root)
+    if not FeatureStore.there(root):
+        return not maps_safely(root) if layout == "auto" else layout == "portable"
+    if layout != "auto" and (layout == "portable") != is_there:
         raise CacheError(
-            f"{root} has {shards} shards but no {index}, without which nobody knows whose "
+            f"the cache {root} is {'portable' if is_there else 'direct'}, asked for {layout}; "
+            "leave the mode out, or give another directory"
+        )
+    if not is_there and not maps_safely(root):
+        raise CacheError(
+            f"the cache {root} can be read but not written to on the file system {filesystem_of(root)}; "
+            "give another directory, in which a portable cache is made"
+        )
+    return is_there
+
+
+def _writable_index(root: Path, portable: bool, options: FeatureOptions) -> Index:
+    """Open or create the index; shards without one are not touched."""
+    if not FeatureStore.there(root) and (shards := len(list(root.glob("shard-*.h5")))):
+        file = JOURNAL_FILE if portable else INDEX_FILE
+        raise CacheError(
+            f"{root} has {shards} shards but no {file}, without which nobody knows whose "
             "features they are; put it back, or remove the directory and run cache-features again"
         )
+    return JournalIndex(root, True) if portable else Index(root, True, options.durability)

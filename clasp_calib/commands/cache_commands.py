@@ -65,9 +65,9 @@ def repair(run: RunOption = DEFAULT_RUN, cache: CacheOption = None, as_json: Jso
 
     Example: clasp-calib cache repair --run my-run
     """
-    from clasp_calib.cache.store import FeatureStore
+    from clasp_calib.cache.writer import FeatureWriter
 
-    with FeatureStore.reopen(_place(run, cache)) as store:
+    with FeatureWriter.reopen(_place(run, cache)) as store:
         dropped = store.drop_damaged()
     if as_json:
         emit({"dropped": [vars(damage) for damage in dropped]})

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from clasp_calib.cache.precision import Stored
+from clasp_calib.cache.feature_options import FeatureOptions
+from clasp_calib.cache.form import Form
+from clasp_calib.cache.precision import Stored, precision_of
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.cache.writer import FeatureWriter
 
 SHAPE = (6, 8)
 LAYERS = (1, 3, 4)
@@ -28,19 +31,20 @@ def key_of(number: int) -> str:
     return f"{number:064x}"
 
 
-def writer(root: Path, layers=LAYERS, shape=SHAPE, shard_bytes=2**16, layout="auto") -> FeatureStore:
-    given = {"encoder": ENCODER, "layers": layers, "shape": shape, "shard_bytes": shard_bytes, "layout": layout}
-    return FeatureStore.open(root, "w", **given)
+def writer(root: Path, layers=LAYERS, shape=SHAPE, encoder=ENCODER, precision="float16", **options) -> FeatureWriter:
+    form = Form(shape[1], precision_of(precision), shape[0])
+    return FeatureWriter(root, encoder, layers, form, FeatureOptions(**{"shard_bytes": 2**16, **options}))
 
 
-def put(store: FeatureStore, numbers, layers=LAYERS, shape=SHAPE) -> int:
+def put(store: FeatureWriter, numbers, layers=LAYERS, shape=SHAPE) -> int:
     batch = [Stored(features(number, layers, shape)) for number in numbers]
     return store.put([key_of(number) for number in numbers], batch)
 
 
 def same(store: FeatureStore, number: int, layers=LAYERS) -> bool:
     got = store.read(key_of(number), layers).numpy()
-    return bool(np.array_equal(got.view(np.uint16), features(number, layers, store.shape).view(np.uint16)))
+    put_in = features(number, layers, (store.form.tokens, store.form.channels))
+    return bool(np.array_equal(got.view(np.uint16), put_in.view(np.uint16)))
 
 
 def slot_bytes(layers=LAYERS, shape=SHAPE) -> int:
@@ -51,7 +55,7 @@ def flip_bit(root: Path, store: FeatureStore, number: int, layer: int) -> Path:
     """Damage one slab; gives its shard."""
     entry, position = store._reading().places(key_of(number))[layer]
     record = store._reading().record(entry.shard)
-    at = next(store._reading().shard(entry.shard).extents(entry, position))[0]
+    at = store._reading().shard(entry.shard).extents(entry, position)[0][0]
     with (root / record.file).open("r+b") as file:
         file.seek(at + 10)
         byte = file.read(1)[0]

@@ -7,6 +7,7 @@ import pytest
 from store_support import LAYERS, SHAPE, flip_bit, key_of, put, same, slot_bytes, writer
 
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.cache.writer import FeatureWriter
 from clasp_calib.common.errors import CacheError
 
 pytestmark = pytest.mark.parametrize("layout", ["direct", "portable"])
@@ -111,7 +112,7 @@ def test_shards_of_another_cache_are_named_and_dropped(tmp_path, layout):
         found = list(store.verify())
     assert len(found) == 2 * len(LAYERS)
     assert all("belongs to another cache" in damage.reason for damage in found)
-    with FeatureStore.reopen(tmp_path / "one") as store:
+    with FeatureWriter.reopen(tmp_path / "one") as store:
         assert store.drop_damaged() == found
         assert store.missing([key_of(1), key_of(2)], LAYERS) == [key_of(1), key_of(2)]
     assert not list((tmp_path / "one").glob("shard-*"))

@@ -73,7 +73,7 @@ def test_every_distinct_picture_is_encoded_once_and_rightly(model, processor, sa
     assert report.layers == LAYERS
     assert report.bytes == 3 * 4 * 16 * 16 * 2
     with FeatureStore.open(tmp_path / "cache", encoder=encoder_fingerprint(model, processor)) as store:
-        assert (store.layers, store.shape) == (LAYERS, (16, 16))
+        assert (store.layers, store.form.tokens, store.form.channels) == (LAYERS, 16, 16)
         for sample in samples[:5]:
             expected = direct(model, processor, sample.image)
             got = store.read(image_key(sample.image), (4, 0, 3))

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clasp_calib.cache import kernels
+from clasp_calib.cache.form import Form
 from clasp_calib.cache.kernels import weighted_sum
 from clasp_calib.cache.precision import precision_of
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.cache.writer import FeatureWriter
 from clasp_calib.runtime.fusion import fuse
 
 NAMES = ("float16", "bfloat16", "int8")
@@ -64,8 +66,7 @@ def test_a_store_fuses_as_the_runtime_does(name):
     stored, values = case(name, 4, 6, 70, 3)
     alpha_ML = np.array([[0.25, 0.25, 0.5, 0], [0, 0, 1, 0], [0.1, 0.2, 0.3, 0.4]], np.float32)
     with tempfile.TemporaryDirectory() as directory:
-        given = {"encoder": "e", "layers": (2, 3, 5, 7), "shape": (6, 70), "precision": name}
-        with FeatureStore.open(Path(directory), "w", **given) as store:
+        with FeatureWriter(Path(directory), "e", (2, 3, 5, 7), Form(70, precision_of(name), 6)) as store:
             store.put(["a"], [stored])
         with FeatureStore.open(Path(directory)) as store:
             fused = torch.from_numpy(store.fused("a", (2, 3, 5, 7), alpha_ML))

@@ -103,8 +103,7 @@ def test_exports_hold_the_bytes_of_the_cache(tmp_path, name, layout):
     precision = precision_of(name)
     values = torch.randn(2, 5, 70, generator=torch.Generator().manual_seed(0))
     stored = precision.encode(values)
-    given = {"encoder": "e", "layers": (3, 8), "shape": (None, 70), "precision": name, "layout": layout}
-    with FeatureStore.open(tmp_path / "cache", "w", **given) as store:
+    with writer(tmp_path / "cache", (3, 8), (None, 70), precision=name, layout=layout) as store:
         store.put(["a"], [stored])
     assert export_manifest(tmp_path / "cache", tmp_path / "manifest.json") == 2
     refs = json.loads((tmp_path / "manifest.json").read_text())["refs"]

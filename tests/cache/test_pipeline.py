@@ -19,6 +19,7 @@ from clasp_calib.cache.pipeline import BackgroundWriter, prepared_ahead, workers
 from clasp_calib.cache.prepare import Broken
 from clasp_calib.cache.states import in_batches
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.cache.writer import FeatureWriter
 from clasp_calib.common.errors import CacheError
 from clasp_calib.common.samples import Sample
 
@@ -182,7 +183,7 @@ def test_processes_and_threads_give_the_same_bits_and_account_for_the_time(bench
 
 
 def test_a_full_disk_stops_the_run_and_keeps_what_was_written(bench, samples, tmp_path, monkeypatch):
-    put, batches = FeatureStore.put, []
+    put, batches = FeatureWriter.put, []
 
     def full(self, keys, *rest):
         batches.append(keys)
@@ -190,7 +191,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_written(bench, samples, tm
             raise CacheError("cannot write (No space left on device); make room")
         return put(self, keys, *rest)
 
-    monkeypatch.setattr(FeatureStore, "put", full)
+    monkeypatch.setattr(FeatureWriter, "put", full)
     with pytest.raises(CacheError, match="No space left"):
         cache_features(*bench, samples, tmp_path, FeatureOptions(layers=[1], batch_size=2))
     assert len(batches) == 3

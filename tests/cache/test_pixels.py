@@ -44,7 +44,7 @@ def test_pixels_are_what_the_processor_makes(processor, samples, tmp_path):
             got = read_pixels(store, processor, image_key(sample.image))
             assert got.dtype == torch.float32
             assert torch.equal(got, expected["pixel_values"])
-        assert store.shape[0] * store.shape[1] * 3 == report.bytes
+        assert store.form.tokens * store.form.token_bytes * 3 == report.bytes
         assert list(store.verify()) == []
 
 

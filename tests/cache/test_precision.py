@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clasp_calib.cache.form import Form
 from clasp_calib.cache.precision import GROUP, PrecisionError, precision_of
 from clasp_calib.common.errors import CacheError
 
@@ -33,7 +34,7 @@ def test_int8_errs_by_half_a_step_of_its_group(shape, seed, size):
     precision = precision_of("int8")
     values = normal(shape, seed) * size
     stored = precision.encode(values)
-    assert stored.scale_LTG.shape == (*shape[:2], precision.groups(shape[2]))
+    assert stored.scale_LTG.shape == (*shape[:2], precision.parts(shape[2])[1][0])
     decoded = precision.decode(stored)
     for first in range(0, shape[2], GROUP):
         group = values[..., first : first + GROUP]
@@ -45,8 +46,8 @@ def test_int8_errs_by_half_a_step_of_its_group(shape, seed, size):
 
 
 def test_int8_takes_half_the_bytes():
-    halves, integers = precision_of("float16"), precision_of("int8")
-    assert halves.data_row(1024) / (integers.data_row(1024) + integers.scale_row(1024)) == pytest.approx(1.94, abs=0.01)
+    halves, integers = (Form(1024, precision_of(name), None).token_bytes for name in ("float16", "int8"))
+    assert halves / integers == pytest.approx(1.94, abs=0.01)
 
 
 @pytest.mark.parametrize(("name", "value"), [("float16", 7e4), ("int8", 1e8), ("bfloat16", float("inf"))])

@@ -36,7 +36,7 @@ def test_what_was_put_is_read_bit_for_bit(data):
             wanted = tuple(data.draw(st.permutations(layers)))
             assert all(same(store, number, wanted) for number in numbers)
         with FeatureStore.open(Path(directory)) as store:
-            assert store.shape == shape
+            assert (store.form.tokens, store.form.channels) == shape
             assert store.layers == tuple(sorted(layers))
             assert all(same(store, number, wanted) for number in numbers)
             assert list(store.verify()) == []
@@ -100,11 +100,14 @@ def test_a_shard_is_no_larger_than_what_is_expected(tmp_path):
 def test_another_encoder_or_shape_is_refused(tmp_path):
     with writer(tmp_path) as store:
         put(store, [1])
-    for mode in ("r", "w"):
+    for opened in (lambda: FeatureStore.open(tmp_path, "other"), lambda: writer(tmp_path, encoder="other")):
         with pytest.raises(CacheError, match=r"made with the encoder \[an encoder\], asked for \[other\]; give"):
-            FeatureStore.open(tmp_path, mode, encoder="other", layers=LAYERS, shape=SHAPE)
-        with pytest.raises(CacheError, match="holds 6 tokens of 8 channels a layer, asked for 6 of 9") as kept:
-            FeatureStore.open(tmp_path, mode, encoder=ENCODER, layers=LAYERS, shape=(6, 9))
+            opened()
+    for shape, said in (((6, 9), "asked for 6 of 9"), ((None, 8), "asked for ragged of 8")):
+        with pytest.raises(CacheError, match=f"holds 6 tokens of 8 channels a layer, {said}") as kept:
+            writer(tmp_path, shape=shape)
+    with pytest.raises(CacheError, match="keeps features as float16, asked for int8"):
+        writer(tmp_path, precision="int8")
     with writer(tmp_path) as store:  # the refusal, whose traceback is still alive, holds no lock
         assert kept.value is not None
         assert same(store, 1)
@@ -119,14 +122,12 @@ def test_what_cannot_be_opened_is_refused(tmp_path):
     (tmp_path / "index.sqlite").write_bytes(b"not a database, " * 200)
     with pytest.raises(CacheError, match="is damaged"):
         FeatureStore.open(tmp_path)
-    with pytest.raises(CacheError, match="needs encoder, layers and shape"):
-        FeatureStore.open(tmp_path, "w")
     with pytest.raises(CacheError, match="cannot make the directory"):
         writer(tmp_path / "index.sqlite" / "below")
 
 
 def test_a_newer_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("clasp_calib.cache.store.FORMAT", "4")
+    monkeypatch.setattr("clasp_calib.cache.form.FORMAT", "4")
     writer(tmp_path).close()
     monkeypatch.undo()
     with pytest.raises(CacheError, match="has format 4, this version reads 3"):

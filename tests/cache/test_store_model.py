@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from store_support import flip_bit, key_of
+from store_support import flip_bit, key_of, writer
 
 from clasp_calib.cache.maintenance import collect_garbage, contents
 from clasp_calib.cache.precision import PRECISIONS, Stored
@@ -34,16 +34,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     def open(self, layers):
         self.layers = tuple(layers)
-        self.store = FeatureStore.open(
-            self.root,
-            "w",
-            encoder="e",
-            layers=self.layers,
-            shape=(None if self.ragged else 9, CHANNELS),
-            precision=self.precision.name,
-            shard_bytes=self.shard_bytes,
-            layout=self.layout,
-        )
+        shape = (None if self.ragged else 9, CHANNELS)
+        given = {"precision": self.precision.name, "shard_bytes": self.shard_bytes, "layout": self.layout}
+        self.store = writer(self.root, self.layers, shape, **given)
 
     def tokens(self, number):
         return 4 + 3 * number if self.ragged else 9

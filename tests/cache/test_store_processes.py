@@ -138,8 +138,7 @@ def test_an_inherited_reader_opens_anew_in_a_forked_child(tmp_path):
 def test_a_writer_is_not_sent_to_another_process(tmp_path):
     with writer(tmp_path) as store, pytest.raises(CacheError, match="cannot move to another process"):
         pickle.dumps(store)
-    with pytest.raises(CacheError, match="not open for writing"):
-        put(FeatureStore.open(tmp_path), [1])
+    assert not hasattr(FeatureStore.open(tmp_path), "put")
     with pytest.raises(CacheError, match="not open for writing"):
         put(store, [1])
 

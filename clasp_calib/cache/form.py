@@ -1,0 +1,102 @@
+"""What all slabs of a store have in common, and whether it is what was asked for."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from math import gcd
+from pathlib import Path
+from typing import Self
+
+from clasp_calib.cache.precision import Parts, Precision, Stored, precision_of
+from clasp_calib.common.errors import CacheError
+
+FORMAT = "3"
+PAGE = 4096
+RAGGED = "ragged"
+"""Stands for the tokens of a store whose pictures differ in them."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """Size and precision of the slabs of a store."""
+
+    channels: int
+    precision: Precision
+    tokens: int | None
+    """Tokens of every picture, None where they differ."""
+
+    @classmethod
+    def of(cls, meta: Mapping[str, str]) -> Self:
+        """What the index's ``meta`` says of it."""
+        tokens = None if meta["tokens"] == RAGGED else int(meta["tokens"])
+        return cls(int(meta["channels"]), precision_of(meta["precision"]), tokens)
+
+    def meta(self, encoder: str) -> dict[str, str]:
+        """The index's ``meta`` of a new store of this form."""
+        return {
+            "format": FORMAT,
+            "id": uuid.uuid4().hex,
+            "encoder": encoder,
+            "tokens": str(self.tokens or RAGGED),
+            "channels": str(self.channels),
+            "precision": self.precision.name,
+        }
+
+    @property
+    def parts(self) -> Parts:
+        """Of one token, see `Precision.parts`."""
+        return self.precision.parts(self.channels)
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token, scales among them."""
+        return sum(width * kind.itemsize for width, kind in self.parts)
+
+    def stride(self, tokens: int) -> int:
+        """Rows that a slab takes: its tokens, and up to a sixteenth more where that makes it end on a page."""
+        return _stride(self.channels * self.precision.data.itemsize, tokens)
+
+    def empty(self, layers: int, tokens: int) -> Stored:
+        """Room for so many slabs that are about to be read."""
+        return self.precision.empty(layers, tokens, self.channels)
+
+
+@cache
+def _stride(row_bytes: int, tokens: int) -> int:
+    unit = PAGE // gcd(PAGE, row_bytes)
+    padded = -(-tokens // unit) * unit
+    return padded if (padded - tokens) * 16 <= tokens else tokens
+
+
+def check_meta(root: Path, meta: Mapping[str, str], encoder: str | None, form: Form | None = None) -> None:
+    """Check that the store at ``root`` can be read, and was made by this encoder and in this form; None is any.
+
+    Raises:
+        CacheError: it was not.
+    """
+    if not meta:
+        raise CacheError(f"the cache {root} is empty; fill it with cache-features")
+    if meta["format"] != FORMAT:
+        raise CacheError(
+            f"the cache {root} has format {meta['format']}, this version reads {FORMAT}; "
+            "use the version that wrote it, or give another directory"
+        )
+    if encoder is not None and meta["encoder"] != encoder:
+        raise CacheError(
+            f"the cache {root} was made with the encoder [{meta['encoder']}], asked for [{encoder}]; "
+            "give the model, dtype and processor that it was made with, or another directory"
+        )
+    if form is None:
+        return
+    there = Form.of(meta)
+    if (there.tokens, there.channels) != (form.tokens, form.channels):
+        raise CacheError(
+            f"the cache {root} holds {meta['tokens']} tokens of {meta['channels']} channels a layer, "
+            f"asked for {form.tokens or RAGGED} of {form.channels}; give another directory"
+        )
+    if there.precision != form.precision:
+        raise CacheError(
+            f"the cache {root} keeps features as {there.precision.name}, asked for {form.precision.name}; "
+            "give the precision that it has, or another directory"
+        )
