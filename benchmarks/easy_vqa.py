@@ -41,7 +41,7 @@ from clasp_calib.calib.studies.intervals import RESAMPLES, bootstrap_weights, in
 from clasp_calib.common.hashing import sha256_file, sha256_json
 from clasp_calib.common.progress import track
 from clasp_calib.common.samples import Sample
-from clasp_calib.reference.model import MODEL
+from clasp_calib.reference.model import MODEL, VERSION
 from clasp_calib.reference.questions import Question
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.loading import load_model
@@ -69,30 +69,31 @@ FEATURES = "features"
 LOOKLESS, PLAIN, ADAPTED = "majority", "zero-shot", "adapted"
 NOTE = """# The embedded model on easy-VQA
 
-Written by `benchmarks/easy_vqa.py`; do not edit.
+Written by `benchmarks/easy_vqa.py`; do not edit. Measured on {subject} (weights `{model}`).
 
-[easy-VQA](https://github.com/vzhou842/easy-VQA) was made by others for another purpose: one circle, rectangle or
-triangle in one of eight colours on a plain pale ground, 64 pixels wide. The processor scales it to 336 pixels. The
-table is on
-{questions} questions about {pictures} pictures of its test split, drawn by seed, as many of each type: percent of
-answers that are right to the last token, with 95 % bootstrap intervals by picture ({resamples:,} resamples).
+[easy-VQA](https://github.com/vzhou842/easy-VQA) was made by others for another purpose. Its pictures are 64 pixels wide
+and show one circle, rectangle or triangle in one of eight colours on a plain pale ground. The processor scales them to
+336 pixels. The table shows the percentage of answers that are right to the last token, with 95 % bootstrap intervals by
+picture ({resamples:,} resamples). It covers {questions} questions about {pictures} pictures of the test split, drawn by
+seed, with the same number of each type.
 
 {table}
 
-* *majority* looks at no picture: the most frequent answer to the same question, word for word, in the training split.
-* *zero-shot* is the model as it is (weights `{model}`), all 576 tokens, asked in words of its world:
+- *majority* looks at no picture. It gives the most frequent answer to the same question, word for word, in the training
+  split.
+- *zero-shot* is the model as it is, with all 576 tokens, asked in words that it knows:
   {ours}.
-  It has nothing like {lacking}; {without} of {questions} questions name one of these or
-  have it for an answer ({by_type}). **They count as wrong** without being asked.
-  The last three columns are about the others alone.
-* *adapted* is the same model after {steps} steps of training projector and decoder on the training split, in easy-VQA's
-  words: {batch} of {seen:,} pictures a step, {row} questions about each, all 576 tokens. The vision tower stays as it
-  is. This model is not shipped.
+  It knows nothing like {lacking}. {without} of {questions} questions name one of these
+  or have one as their answer ({by_type}). **They count as wrong** without being asked.
+  The last three columns are about the other questions alone.
+- *adapted* is the same model after {steps} steps of training its projector and decoder on the training split, in the
+  words of easy-VQA: {batch} of {seen:,} pictures a step, {row} questions about each, all 576 tokens. The vision tower
+  is not trained. This model is not shipped.
 
-The model was trained on busy pictures whose things are 28 or 42 pixels wide, outlined, and one of 20 kinds; here a
-single one without outline is 40 to 180 pixels wide. It was never asked what is *not* there, as half of the yes-or-no
-questions do: the row *negated* is those. Zero-shot says how far what the model knows carries beyond its world, adapted
-whether its tower sees what it was not trained to see.
+The model was trained on busy pictures, in which things are outlined, 28 or 42 pixels wide, and of 20 kinds. Here there
+is a single thing without an outline, 40 to 180 pixels wide. The model was never asked what is *not* there. Half of the
+yes-or-no questions ask just that: they are the row *negated*. Zero-shot shows how far the model's knowledge reaches
+beyond its own world. Adapted shows whether its tower sees what it was not trained to see.
 
 Processor time on one thread ({machine}, torch {torch}): {times}.
 """
@@ -328,6 +329,7 @@ def page(test: Sequence[Asked], written: str, run: Run, arguments: argparse.Name
         resamples=RESAMPLES,
         table=written,
         model=run.weights,
+        subject=f"version {VERSION} of the embedded model" if arguments.model == MODEL else f"`{arguments.model}`",
         ours=", ".join(f"*{ours}* for *{theirs}*" for theirs, ours in OURS.items()),
         lacking=", ".join(LACKING),
         without=without.total(),

@@ -25,13 +25,16 @@ from clasp_calib.runtime.encoding import Encoded, TowerAttention
 SIDE, WIDTH, STATE, HEADS, HEAD = 24, 4096, 1024, 16, 64
 PATCHES = SIDE**2
 BUDGETS = (192, 64)
-NOTE = """# Speed of the peers
+NOTE = """# Speed of the published methods
 
-Written by `benchmarks/peers.py`; do not edit. torch {torch}, {machine}, {threads} threads, float32, one picture of
-LLaVA-1.5-7B's shapes, random numbers. The machine did other work meanwhile. Each number is the least of {repeats}
-runs; compare numbers within this page only. Floor: the products of matrices that a method cannot do without, at the
-speed that this machine reaches; sorting and greedy loops come on top. Projecting merged states again, which
-`visionzip` and `prumerge` need, is not in it: that is the model's own projector once more.
+Written by `benchmarks/peers.py`; do not edit. No trained model is involved: one picture of LLaVA-1.5-7B's shapes is
+made of random numbers.
+
+Measured with torch {torch} on {machine}, threads: {threads}, float32. The machine did other work at the same time. Each
+number is the smallest of {repeats} runs. Compare numbers within this page only. *Floor* is the time of the matrix
+products that a method cannot do without, at the speed that this machine reaches; sorting and greedy loops come on top.
+`visionzip` and `prumerge` also project merged states again. That is not included: it is the model's own projector once
+more.
 
 """
 # FLOPs of the matrix products of one choice.

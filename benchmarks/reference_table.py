@@ -32,17 +32,21 @@ NOTE = """# Results on the embedded benchmark
 
 Written by `benchmarks/reference_table.py`; do not edit.
 
-Embedded model v{model}, benchmark v{benchmark}, clasp-calib {version}, torch {torch}, float32 on {threads} CPU threads
-({machine}); {minutes:.0f} minutes in all. Pictures: {calibration} to race on, {selection} to select on, {test} to test
-on, none shared. Classes are those of the keyword labels, which agree with the gold classes on {agreement:.1%} of the
-questions. Scores are exact-match accuracies in percent, with 95 % bootstrap intervals by picture; the last column is
-the paired difference on the same questions. A model trained on the questions alone scores {prior:.1f} (macro over gold
-classes).
+Measured on embedded model v{model} and benchmark v{benchmark}, with clasp-calib {version} and torch {torch}, in
+float32 on {threads} CPU threads ({machine}); {minutes:.0f} minutes in all. {calibration} pictures to calibrate on,
+{selection} to select on and {test} to test on; no picture is in two splits. Classes are those of the keyword labels,
+which agree with the true classes on {agreement:.1%} of the questions. A model trained on the questions alone scores
+{prior:.1f} (macro over true classes).
 
-*unpruned*: all 576 tokens. *default*: the model's own vision layer and rho = 1 (relevance only). *random*: the same
-number of tokens at random. *calibrated*: the searched mixture and rho of each class. *seconds an answer*: median of
-{timed} answers at batch 1, from the pixels on; compare them within one table only, and only if the machine did nothing
-else.
+Scores are exact-match accuracies in percent, with 95 % bootstrap intervals by picture. The last column is the paired
+difference on the same questions.
+
+- *unpruned*: all 576 tokens.
+- *default*: the model's own vision layer and rho = 1 (relevance only).
+- *random*: the same number of tokens, chosen at random.
+- *calibrated*: the mixture and rho that the search chose for each class.
+- *seconds an answer*: median of {timed} answers at batch 1, from the pixels on. Compare them within one table only, and
+  only if the machine did nothing else.
 
 """
 SUMMARY = re.compile(r"(<!-- results:begin -->\n).*(<!-- results:end -->)", re.DOTALL)

@@ -33,9 +33,12 @@ IMAGE = 4
 PAPER = {"192": (27.2, 125.2), "128": (23.1, 109.6), "64": (17.2, 74.7)}
 NOTE = """# Speed of the runtime
 
-Written by `benchmarks/runtime.py`; do not edit. torch {torch}, {machine}, batch {batch}, {layers} decoder layers of
-LLaVA-1.5-7B's shapes with random weights{tied}, {dtype}. {shared}
-Each number is the least of {repeats} runs; compare numbers within this page only.
+Written by `benchmarks/runtime.py`; do not edit. No trained model is involved: the decoder has {layers} layers of
+LLaVA-1.5-7B's shapes with random weights{tied}.
+
+Measured with torch {torch} on {machine}, batch {batch}, {dtype}. {shared}
+Each number is the smallest of {repeats} runs. Compare numbers within this page only. *Floor* is the time of the matrix
+products that a step cannot do without, at the speed that this machine reaches.
 
 """
 

@@ -47,8 +47,8 @@ SHARES = (0.05, 0.10, 0.15, 0.25)
 CURVE = (0.01, 0.02, 0.03, 0.05, 0.075, 0.10, 0.125, 0.15, 0.20, 0.25)
 NOTE = """# Races, measured
 
-Written by `benchmarks/search.py`; do not edit. How a race decides is told in
-[race.md](../design/race.md).
+Written by `benchmarks/search.py`; do not edit. [race.md](../design/race.md) explains how a race decides. The simulated
+tables involve no model. The recorded ones are of version 1 of the embedded model.
 
 """
 
@@ -210,12 +210,17 @@ def rows_section(pool: ProcessPoolExecutor, seeds: range) -> str:
     return "## Simulated tables\n\n" + ROWS_TEXT + table_of(columns.split(" | "), lines)
 
 
-ROWS_TEXT = """`benchmarks/race_tables.py` tells how tables are made. *Within 0.5*: races whose winner's generating mean
-is at most half a point under the best's, with a 95 % interval. *Spent*: of the evaluations that measuring everything
-takes. A race is *sure* when it stopped by its own promise; the others ran out of samples and said a lower confidence.
-The last two columns are how often the winner is within half a point when all samples of all candidates are used: by
-the best mean, and by the race's own posterior. Where these are under 95 %, it is samples that are lacking, not
-evaluations.
+ROWS_TEXT = """\
+`benchmarks/race_tables.py` describes how the tables are made. N is the number of samples, C that of candidates, and r
+their correlation.
+
+- *within 0.5*: share of the races whose winner's true mean is at most half a point below the best one, with a 95 %
+  interval.
+- *spent*: share of the evaluations that measuring everything takes.
+- *sure*: races that stopped because their promise was reached. The others ran out of samples and stated a lower
+  confidence.
+- *all measured*: how often the winner is within half a point if all samples of all candidates are used, by the best
+  mean and by the posterior of the race. Where these are below 95 %, samples are lacking, not evaluations.
 
 """
 
@@ -239,10 +244,13 @@ def ablation_section(pool: ProcessPoolExecutor, seeds: range) -> str:
     return text
 
 
-ABLATION_TEXT = """{races} races each. Each idea is taken away alone. *Rejecting by the promise alone* gives up
-candidates only out of a fifth of the promised 5 %, not out of a share of the doubt that is left. A race that skips
-samples on which all live candidates will agree could at most save the share given under each table; it is not built,
-because these are samples on which the companion still tells candidates apart.
+ABLATION_TEXT = """\
+{races} races each. One idea is taken away at a time. *Rejecting by the promise alone* gives up candidates
+as long as the risk stays under a fifth of the promised 5 %, and not under a share of the remaining doubt.
+
+The number below each table is the share of evaluations on samples on which all live candidates agree. It is the most
+that a race could save by skipping such samples. This is not done, because the companion still tells candidates apart on
+them.
 
 """
 
@@ -269,9 +277,10 @@ def recorded_section(seeds: range) -> str:
     return "## Recorded tables\n\n" + RECORDED_TEXT + table_of(columns.split(" | "), lines)
 
 
-RECORDED_TEXT = """Every candidate on every sample, measured on version 1 of the embedded model at 64 tokens by
-`benchmarks/record_scores.py`. Each race shuffles the samples anew; winners are judged by the table's own means, which a
-race only knows once it has measured everything. With so few samples half a point is less than one answer.
+RECORDED_TEXT = """\
+`benchmarks/record_scores.py` measured every candidate on every sample, on version 1 of the embedded model at 64 tokens.
+Each race shuffles the samples again. Winners are judged by the means of the table, which a race knows only once it has
+measured everything. With so few samples half a point is less than one answer.
 
 """
 
@@ -325,9 +334,11 @@ def peers_section(pool: ProcessPoolExecutor, seeds: range, picture: Path) -> str
     return text
 
 
-PEERS_TEXT = """How far the candidate that each search would return is under the best, in points of score, after so many
-of the evaluations; N 2000, C 60, spread 0.05, r 0.95; means over {races} tables with 95 % intervals. A race stops when
-half a point is sure, after which its regret stays; beside it stands one that has to be sure of a tenth of a point.
+PEERS_TEXT = """\
+Regret is how far the candidate that a search would return is below the best one, in points of score. The
+columns are the share of the evaluations that were made. The tables have N 2000, C 60, spread 0.05 and r 0.95; numbers
+are means over {races} tables with 95 % intervals. A race stops when it is sure of half a point, and its regret then
+stays the same. A second race must be sure of a tenth of a point.
 
 ![Regret against evaluations]({picture})
 

@@ -41,20 +41,22 @@ COLUMNS = 5
 """Panels beside each other in the plot."""
 ENOUGH = 500
 """Questions of every class that a test should have."""
-INTRODUCTION = """# The reference model, measured
+INTRODUCTION = """# The embedded model, measured
 
 Written by `python -m tools.reference.report`; do not edit.
 
-Model `{model}`, benchmark v{benchmark}, torch {torch}, float32 on the CPU ({machine}). {counts} Accuracies are in
-percent, differences in percentage points; brackets are 95 % bootstrap intervals by picture ({resamples:,} resamples).
-What is best or worst was chosen on the selection split and is judged on the test split, on the same questions, with
-two-sided p values, corrected by Holm: over classes in 1, 4 and 5; in 2 over all comparisons of means, and over all of
-classes and budgets; in 3 over budgets; in 4 also over the two of a pair; in 6 over stages. The loss of the shallow
-layer in 5 stands alone.{warning}
+Measured on model `{model}` and benchmark v{benchmark}, with torch {torch} in float32 on the CPU ({machine}). {counts}
 
-*blind*: a classifier of the question's words alone, trained on training scenes. *shuffled*: the model is shown another
-scene's picture. *best*: the model's own layer with each class's best ratio on the selection split. *random*: as many
-tokens at every stage, at random.
+Accuracies are in percent, differences in percentage points. Brackets are 95 % bootstrap intervals by picture
+({resamples:,} resamples). The best and worst settings were chosen on the selection split and are judged on the test
+split, on the same questions. P values are two-sided and corrected by Holm: in 1, 4 and 5 over classes; in 2 over all
+comparisons of means, and over all of classes and budgets; in 3 over budgets; in 4 also over the two of a pair; in 6
+over stages. The loss of the shallow layer in 5 is a single test.{warning}
+
+- *blind*: a classifier of the question's words alone, trained on training scenes.
+- *shuffled*: the model is shown the picture of another scene.
+- *best*: the model's own layer with each class's best ratio on the selection split.
+- *random*: the same number of tokens at every stage, chosen at random.
 """
 
 
@@ -102,7 +104,7 @@ class Report:
             self._unpruned(),
             "Pruned, test split:\n",
             self._pruned(),
-            f"![Accuracy over rho by class]({plot})\n\nSelection split; dashed: without pruning, dotted: random.\n",
+            f"![Accuracy over rho by class]({plot})\n\nSelection split. Dashed: without pruning. Dotted: random.\n",
             "Chosen on the selection split:\n",
             self._chosen(),
             *map(_section, found),

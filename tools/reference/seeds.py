@@ -35,26 +35,27 @@ from tools.reference.report import results_of
 SPLIT, PICTURES = "test", 200
 SEED = "seed"
 """Names of the models that differ in the seed alone begin with this."""
-INTRODUCTION = """# The reference model, by seed
+INTRODUCTION = """# The embedded model, by seed
 
 Written by `python -m tools.reference.seeds`; do not edit.
 
-Is what [the report](reference-report.md) says of the embedded model a matter of its seed? {sizes}
+Does what [the report](reference-report.md) says of the embedded model depend on its seed? These models were compared.
+{sizes}
 
-The models called *{seed}* were trained by `python -m tools.reference.train` in the same way but for
-`--seed`. A seed decides the initial weights of the tower (its frozen block among them), of the projector and of the
-decoder, and the pictures and questions of every training step. The scenes that are drawn from, the tokenizer and the
-architecture are alike.
+The models called *{seed}* were trained by `python -m tools.reference.train` and differ only in `--seed`. The seed
+decides the initial weights of the tower (including its frozen block), of the projector and of the decoder, and the
+pictures and questions of every training step. The set of training scenes, the tokenizer and the architecture are the
+same. [embedded-model.md](../design/embedded-model.md) says which of the models is the embedded one, and why.
 
-All settings are alike for all models and classes, and no selection split is used: where the report takes a class's best
-ratio or mixture, here stands rho {rho:g} or `{mixture}`. They were fixed before these models were measured, after the
-report on an earlier one. Which of the models is the embedded one, and why, says
-[embedded-model.md](../design/embedded-model.md).
+All settings are the same for all models and classes, and no selection split is used. Where the report takes a class's
+best ratio or mixture, this page takes rho {rho:g} or `{mixture}`. They were fixed after the report on an earlier model
+and before these models were measured.
 
-Benchmark v{benchmark}, torch {torch}, float32 on the CPU ({machine}): {samples} questions about the first {pictures}
-pictures of the test split, at least {fewest} a class, the same for all models. Accuracies are in percent, differences
-in percentage points; brackets are 95 % bootstrap intervals by picture ({resamples:,} resamples): they say how far
-chance goes over pictures, for this one model. Mean ± standard deviation is over the models called *{seed}*.
+Measured on benchmark v{benchmark} with torch {torch} in float32 on the CPU ({machine}): {samples} questions about the
+first {pictures} pictures of the test split, at least {fewest} a class, the same for all models. Accuracies are in
+percent, differences in percentage points. Brackets are 95 % bootstrap intervals by picture ({resamples:,} resamples);
+they show how much chance varies over pictures for one model. Mean ± standard deviation is over the models called
+*{seed}*.
 """
 Quantities = Mapping[str, Paired]
 
@@ -89,14 +90,15 @@ class Seeds:
                 fewest=test.fewest,
                 resamples=test.resamples,
             ),
-            "## Requirements\n\nThose of the report's that can be asked without choosing:\n",
+            "## Requirements\n\nThe requirements of the report that can be checked without choosing a setting:\n",
             self._requirements(),
             "## Accuracy by class\n\nWithout pruning; *blind* is trained on the questions alone:\n",
             self._by_model("class", lambda of: of.mean(UNPRUNED), accuracy, {"blind": test.mean(BLIND)}),
-            f"## Losses and gains\n\nMean over classes but where one is named; layer 1 is compared at rho {RHO:g}:\n",
+            "## Losses and gains\n\nMeans over classes, except where one is named. "
+            f"Layer 1 is compared at rho {RHO:g}:\n",
             self._by_model("difference", macro_differences, lambda one: points(one, test=False)),
-            "## Rho 0 minus rho 1\n\nCoverage alone minus relevance alone, by budget and class; "
-            f"* is p < {LEVEL:g}, two-sided, corrected by Holm over the classes of a budget:\n",
+            "## Rho 0 minus rho 1\n\nCoverage alone minus relevance alone, by budget and class. "
+            f"A star marks p < {LEVEL:g}, two-sided, corrected by Holm over the classes of a budget:\n",
             self._by_model("budget, class", rho_differences, _starred),
         ]
         return "\n".join(parts)
