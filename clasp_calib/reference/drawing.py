@@ -2,9 +2,9 @@
 
 import random
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 
-import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from clasp_calib.reference.vocabulary import COLORS, IMAGE_SIZE, PATCH
@@ -27,6 +27,9 @@ GROUND: dict[str, tuple[Color, Color]] = {
     "desert": ((250, 205, 140), (225, 160, 80)),
 }
 NIGHT = 0.42
+FONTS = ("DejaVuSansMono-Bold.ttf", "DejaVuSansMono.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif-Bold.ttf")
+"""Shipped with the package, unchanged from DejaVu 2.35, so that the same glyphs are drawn on every machine."""
+_PLACE = Path(__file__).parent / "assets" / "fonts"
 
 
 def draw_clutter(draw: ImageDraw.ImageDraw, shape: int, shade: Color, box: Box) -> None:
@@ -108,13 +111,9 @@ def draw_arrow(draw: ImageDraw.ImageDraw, box: Box, direction: tuple[int, int]) 
 
 @cache
 def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    # matplotlib ships DejaVu, so the same glyphs are drawn on every machine.
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
-    # Not the layout by Raqm, which Pillow takes where the machine has FriBidi, and which shifts some glyphs.
-    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
-
-
-FONTS = ("DejaVuSansMono-Bold.ttf", "DejaVuSansMono.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif-Bold.ttf")
+    # From memory: of a file that is missing Pillow would look for a namesake on the system. And not the layout by
+    # Raqm, which Pillow takes where the machine has FriBidi, and which shifts some glyphs.
+    return ImageFont.truetype(BytesIO((_PLACE / name).read_bytes()), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def draw_sign(draw: ImageDraw.ImageDraw, text: str, box: Box, font: str, size: int, paper: Color) -> None:
