@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import numpy as np
@@ -128,6 +129,12 @@ def reads(place: Path, setting) -> None:
     ratios("fused, pages mapped", preadv, fused, setting)
     ratios("fused, pages mapped, views at hand", preadv, fused_views, setting)
     ratios("preadv, widened and summed by torch", preadv, fused_halves_by_torch, setting)
+
+    def fused_without_numba(pick: Pick) -> None:
+        with mock.patch("clasp_calib.cache.kernels.compiled", return_value=None):
+            fused(pick)
+
+    ratios("fused without numba, beside fused with it, pages mapped", fused, fused_without_numba, setting)
     for name in ("bfloat16", "int8"):
         other = fill(place / name, setting.pictures, name)
 

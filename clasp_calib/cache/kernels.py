@@ -1,4 +1,4 @@
-"""The fused sum ``sum_l w_l X_l`` straight over mapped slabs, compiled by numba, or by torch where it cannot be.
+"""The fused sum ``sum_l w_l X_l`` straight over mapped slabs, compiled by numba if it is there, or else by torch.
 
 Torch would widen each slab into memory and read it again; here four layers at a time are widened in registers, and
 the sums of a block stay in the first-level cache, so that memory is read once. Both add in float32, layer after
@@ -16,6 +16,7 @@ import importlib
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -82,14 +83,15 @@ def trouble() -> str:
 
 @cache
 def compiled(precision: str) -> Kernel | None:
-    """The compiled kernel, or None where numba does not work on this machine.
+    """The compiled kernel, or None where numba is not installed, or installed and not working, which is warned of.
 
     Compiling takes a second or two, once a process and precision.
     """
     if reason := trouble():
-        warnings.warn(
-            f"numba does not work here ({reason}); cached layers are mixed by torch, more slowly", stacklevel=2
-        )
+        if find_spec("numba"):
+            warnings.warn(
+                f"numba does not work here ({reason}); cached layers are mixed by torch, more slowly", stacklevel=2
+            )
         return None
     from clasp_calib.cache.compiled import KERNELS
 

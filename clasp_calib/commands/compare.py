@@ -19,7 +19,7 @@ from clasp_calib.commands.options import (
     SamplesOption,
     SeedOption,
 )
-from clasp_calib.commands.output import emit, say, show
+from clasp_calib.commands.output import emit, plot_path, say, show
 
 
 def compare(
@@ -59,10 +59,12 @@ def compare(
     from clasp_calib.calib.studies.costs import prefill_costs
     from clasp_calib.calib.studies.entrants import entrants_for
     from clasp_calib.common.hashing import sha256_file
-    from clasp_calib.report.contest_tables import contest_json, contest_markdown, contest_rows, plot_contest
+    from clasp_calib.report.contest_tables import contest_json, contest_markdown, contest_rows
+    from clasp_calib.report.plots import plot_contest
     from clasp_calib.search.identity import weights_digest
 
     of = opened(run, artifact, budget, samples, split, model, device, dtype, per_class, limit, seed)
+    picture = plot_path(of.directory.report / f"comparison-{split}.png")
     peers = [name.strip() for name in methods.split(",")] if methods else list(METHODS)
     manifest, questions = of.artifact.manifest, of.questions
     prompter = Prompter(of.processor, of.model, manifest.prompt)
@@ -92,7 +94,8 @@ def compare(
     target.write_text(contest_markdown(contest, costs, refusals), encoding="utf-8")
     result = contest_json(contest, costs, refusals)
     target.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    plot_contest(contest, target.with_suffix(".png"))
+    if picture:
+        plot_contest(contest, picture)
     if as_json:
         emit({"report": target, **result})
         return
@@ -101,4 +104,5 @@ def compare(
         show(f"budget {name}, {len(questions)} questions", header, body)
     for refusal in refusals:
         say(f"not at {refusal.budget}: {refusal.reason}")
-    say(f"tables, JSON and picture are in {of.directory.report}; brackets are 95 % intervals")
+    written = "tables, JSON and picture" if picture else "tables and JSON"
+    say(f"{written} are in {of.directory.report}; brackets are 95 % intervals")

@@ -22,14 +22,16 @@ REQUIRED = (
     "numpy",
     "optuna",
     "pyarrow",
-    "matplotlib",
 )
 OPTIONAL = {
-    "vllm": "labelling with a language model in this process (--backend vllm)",
-    "ray": "searching on several machines (planned: nothing uses it yet)",
-    "datasets": "labelling saved datasets and datasets on the Hub",
-    "sklearn": "training a router (running one needs none)",
+    "matplotlib": ("plots", "plots beside the tables of a report"),
+    "numba": ("fast", "summing cached layers in one pass, with the same bits"),
+    "sklearn": ("router", "training a router (running one needs none)"),
+    "datasets": ("datasets", "labelling saved datasets and datasets on the Hub"),
+    "vllm": ("vllm", "labelling with a language model in this process (--backend vllm)"),
+    "ray": ("ray", "searching on several machines (--engine ray)"),
 }
+"""Module -> the extra that brings it, and what it is for."""
 
 
 def doctor(run: RunOption = DEFAULT_RUN, as_json: JsonOption = False) -> None:
@@ -40,7 +42,11 @@ def doctor(run: RunOption = DEFAULT_RUN, as_json: JsonOption = False) -> None:
     Example: clasp-calib doctor
     """
     versions = {name: _version(name) for name in REQUIRED}
-    missing = {name: use for name, use in OPTIONAL.items() if find_spec(name) is None}
+    missing = {
+        name: f"{use}: pip install 'clasp-calib[{extra}]'"
+        for name, (extra, use) in OPTIONAL.items()
+        if find_spec(name) is None
+    }
     devices = _devices() if versions.get("torch") else []
     model = _embedded()
     free = shutil.disk_usage(_existing(RunDirectory(run))).free
@@ -94,7 +100,7 @@ def _mixing() -> str:
     """What sums cached layers: the compiled kernel, or torch and why."""
     from clasp_calib.cache.kernels import trouble
 
-    return f"torch, more slowly: numba does not work here ({found})" if (found := trouble()) else "numba"
+    return f"torch, more slowly than by numba ({found})" if (found := trouble()) else "numba"
 
 
 def _embedded() -> bool:

@@ -20,7 +20,7 @@ from clasp_calib.commands.options import (
     SamplesOption,
     SeedOption,
 )
-from clasp_calib.commands.output import emit, say, show
+from clasp_calib.commands.output import emit, plot_path, say, show
 from clasp_calib.commands.sources import cache_of
 from clasp_calib.common.run_directory import RunDirectory
 
@@ -61,6 +61,7 @@ def evaluate(
 
     directory = RunDirectory(run)
     directory.prepare()
+    picture = plot_path(directory.report / f"evaluation-{split}.png")
     place = artifact or directory.artifact
     home = locate_artifact(place)
     known = read_artifact(home)
@@ -84,7 +85,8 @@ def evaluate(
     directory.report.mkdir(exist_ok=True)
     target = directory.report / f"evaluation-{split}.md"
     target.write_text(markdown(evaluation), encoding="utf-8")
-    plot_evaluation(evaluation, directory.report / f"evaluation-{split}.png")
+    if picture:
+        plot_evaluation(evaluation, picture)
     measured = Measured(samples=sha256_file(table), split=split, seed=seed)
     recorded = [known.entry(name).measured for name in names]
     again = all(one == measured for one in recorded)
@@ -104,4 +106,4 @@ def evaluate(
         say("not recorded in the artifact: only a whole test split is, and only in a directory of yours")
     elif agrees is not None:
         say("the same numbers as the artifact recorded before" if agrees else "other numbers than recorded before")
-    say(f"table and plot are in {directory.report}; brackets are 95 % intervals")
+    say(f"{'table and plot are' if picture else 'the table is'} in {directory.report}; brackets are 95 % intervals")

@@ -1,7 +1,10 @@
 """How results are printed: one JSON object for programs, tables for people."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -12,6 +15,14 @@ from rich.table import Table
 def say(text: str) -> None:
     """Print one line for people."""
     Console(highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def plot_path(path: Path) -> Path | None:
+    """``path``, or ``None`` where no plot can be drawn; says so on stderr. Ask before the work, not after it."""
+    if find_spec("matplotlib"):
+        return path
+    print("going on without plots, which need matplotlib: pip install 'clasp-calib[plots]'", file=sys.stderr)
+    return None
 
 
 def emit(result: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from clasp_calib.commands.options import (
     SamplesOption,
     SeedOption,
 )
-from clasp_calib.commands.output import emit, say, show
+from clasp_calib.commands.output import emit, plot_path, say, show
 from clasp_calib.commands.sources import cache_of
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
@@ -171,18 +171,18 @@ def search(
             "dtype": dtype,
         },
     )
+    picture = plot_path(directory.report / "search.png")
     table_of_classes = LiveTable()
     watcher: Watcher = EventLines(lambda line: print(line, flush=True)) if as_json else table_of_classes
     with nullcontext() if as_json else table_of_classes.shown():
         for found in calibration.run(budgets, watcher):
             artifact = write_artifact(found.with_router(routing) if routing else found, request.artifact)
-    directory.report.mkdir(exist_ok=True)
-    picture = directory.report / "search.png"
-    plot_pareto(_pareto(artifact), picture)
+    if picture:
+        plot_pareto(_pareto(artifact), picture)
     if as_json:
         manifest = artifact.manifest.model_dump(mode="json")
         result = {"artifact": str(request.artifact), "id": manifest["id"], "budgets": manifest["budgets"]}
-        print(json.dumps({"event": "result", "picture": str(picture), **result}))
+        print(json.dumps({"event": "result", "picture": picture and str(picture), **result}))
         return
     for b in budgets:
         _show_budget(artifact, b.name, calibration)
@@ -190,7 +190,10 @@ def search(
         "gain on the selection split in points, 95 % interval, and how often luck gives as much; above 5 % it is noise,"
     )
     say("and the class keeps the model's own setting")
-    say(f"picture in {picture}; artifact in {request.artifact}; next: clasp-calib evaluate --run {run} --model {model}")
+    say(
+        f"{f'picture in {picture}; ' if picture else ''}artifact in {request.artifact}; "
+        f"next: clasp-calib evaluate --run {run} --model {model}"
+    )
 
 
 def _refine(how: str) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, RunOption, SeedOption
-from clasp_calib.commands.output import emit, say, show
+from clasp_calib.commands.output import emit, plot_path, say, show
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
@@ -45,7 +45,7 @@ def train_router(
 
     from clasp_calib.common.hashing import sha256_file
     from clasp_calib.common.progress import progress
-    from clasp_calib.report.abstention_plot import plot_trade_off
+    from clasp_calib.report.plots import plot_trade_off
     from clasp_calib.router_labeling.router import RouterTraining
     from clasp_calib.router_labeling.router_file import router_bytes, write_router
     from clasp_calib.router_labeling.taxonomy import load_taxonomy
@@ -54,6 +54,7 @@ def train_router(
 
     directory = RunDirectory(run)
     directory.prepare()
+    plot = plot_path(directory.report / "router.png")
     known = load_taxonomy(taxonomy)
     path = labels or directory.labels
     rows = _rows(path, known)
@@ -80,11 +81,10 @@ def train_router(
     directory.record(
         "train-router", {"labels": path, "gold": gold, "out": target, "wrong_cost": wrong_cost, "seed": seed}
     )
-    directory.report.mkdir(exist_ok=True)
-    plot = directory.report / "router.png"
     costs = trained.trade_off
     curves = {"right": costs.right, "abstained": costs.abstained, "wrong class": costs.wrong, "mean cost": costs.cost}
-    plot_trade_off(costs.thresholds.tolist(), {n: c.tolist() for n, c in curves.items()}, costs.best, plot)
+    if plot:
+        plot_trade_off(costs.thresholds.tolist(), {n: c.tolist() for n, c in curves.items()}, costs.best, plot)
     if as_json:
         emit(
             {
@@ -118,7 +118,7 @@ def train_router(
         f"abstains below {trained.router.threshold:.2f}: mean cost {costs.cost[0]:.3f} -> "
         f"{costs.cost[costs.best]:.3f}; calibration error {before:.1%} -> {after:.1%}"
     )
-    say(f"router in {target}, trade-off in {plot}; next: clasp-calib route QUESTION --run {run}")
+    say(f"router in {target}{f', trade-off in {plot}' if plot else ''}; next: clasp-calib route QUESTION --run {run}")
 
 
 def _rows(path: Path, taxonomy: "Taxonomy") -> list[tuple[str, str, str | None, str | None]]:

@@ -36,7 +36,7 @@ def load_dataset(source: Path) -> Any:
         import datasets
     except ImportError as error:
         raise InputError(
-            f"{source} is a dataset, which needs the datasets library; pip install 'clasp-calib[eval]', or give a "
+            f"{source} is a dataset, which needs the datasets library; pip install 'clasp-calib[datasets]', or give a "
             "Parquet, JSONL or CSV file"
         ) from error
     try:

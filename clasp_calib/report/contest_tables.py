@@ -1,8 +1,6 @@
-"""A contest of pruning methods as Markdown tables, as JSON, and as one picture of score against cost."""
+"""A contest of pruning methods as Markdown tables and as JSON."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 from clasp_calib.artifacts.manifest import CALIBRATED, MACRO
@@ -128,31 +126,3 @@ def _entrant(contest: Contest, entrant: Entrant, costs: Costs) -> dict[str, Any]
         "vision_flops": entrant.vision_flops,
         "prefill": None if cost is None else vars(cost),
     }
-
-
-def plot_contest(contest: Contest, path: Path) -> None:
-    """Write a picture: one line a method through its budgets, macro score over FLOPs of the decoder's prefill."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 6), layout="constrained")
-    axes = figure.subplots()
-    tables = {budget: contest.comparison(budget).table() for budget in contest.budgets}
-    names = dict.fromkeys(e.method for e in contest.entrants if e.method != UNPRUNED)
-    for (own, marker), name in zip(cycle(_styles()), names, strict=False):
-        mine = sorted((e for e in contest.entrants if e.method == name), key=contest.flops)
-        costs = [contest.flops(e) / 1e9 for e in mine]
-        means = [100 * tables[e.budget][name][MACRO].mean for e in mine]
-        colour, width = ("black", 2.2) if name == CALIBRATED else (own, 1.0)
-        axes.plot(costs, means, marker + "-", label=name, markersize=5, color=colour, linewidth=width)
-    (unpruned,) = (e for e in contest.entrants if e.method == UNPRUNED)
-    level = 100 * tables[contest.budgets[0]][UNPRUNED][MACRO].mean
-    label = f"{UNPRUNED}, {contest.flops(unpruned) / 1e9:.3g} GFLOPs"
-    axes.axhline(level, color="grey", linestyle="--", linewidth=1.0, label=label)
-    axes.set_xlabel("decoder GFLOPs of a prefill")
-    axes.set_ylabel("mean score over classes, %")
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.savefig(path, dpi=120)
-
-
-def _styles() -> list[tuple[str, str]]:
-    return [(f"C{number}", marker) for marker in "osv^D" for number in range(10)]

@@ -82,13 +82,22 @@ def test_a_layer_of_weight_zero_is_not_read():
     assert np.isfinite(out).all()
 
 
-def test_a_machine_on_which_numba_does_not_work_is_told(monkeypatch):
+@pytest.fixture
+def without_kernels(monkeypatch):
     monkeypatch.setitem(sys.modules, "clasp_calib.cache.compiled", None)
     kernels.compiled.cache_clear()
     kernels.trouble.cache_clear()
-    try:
-        with pytest.warns(UserWarning, match="numba does not work here .*; cached layers are mixed by torch"):
-            assert kernels.compiled("float16") is None
-    finally:
-        kernels.compiled.cache_clear()
-        kernels.trouble.cache_clear()
+    yield
+    kernels.compiled.cache_clear()
+    kernels.trouble.cache_clear()
+
+
+def test_a_machine_on_which_numba_does_not_work_is_told(without_kernels):
+    with pytest.warns(UserWarning, match="numba does not work here .*; cached layers are mixed by torch"):
+        assert kernels.compiled("float16") is None
+
+
+def test_who_has_not_installed_numba_is_not_told(without_kernels, monkeypatch, recwarn):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert kernels.compiled("float16") is None
+    assert not recwarn.list

@@ -133,6 +133,6 @@ def test_doctor_says_what_mixes_layers(command, monkeypatch):
     monkeypatch.setitem(sys.modules, "clasp_calib.cache.compiled", None)
     kernels.trouble.cache_clear()
     try:
-        assert "cached layers are mixed by: torch, more slowly: numba does not work here" in command("doctor").out
+        assert "cached layers are mixed by: torch, more slowly than by numba (" in command("doctor").out
     finally:
         kernels.trouble.cache_clear()

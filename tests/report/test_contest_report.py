@@ -11,7 +11,8 @@ from clasp_calib.calib.studies.contest import Contest, Entrant
 from clasp_calib.calib.studies.costs import PrefillCost
 from clasp_calib.calib.studies.entrants import Refusal
 from clasp_calib.common.samples import Sample
-from clasp_calib.report.contest_tables import contest_json, contest_markdown, contest_rows, plot_contest
+from clasp_calib.report.contest_tables import contest_json, contest_markdown, contest_rows
+from clasp_calib.report.plots import plot_contest
 
 SAMPLES = tuple(Sample(f"s{n}", "?", image=f"{n}.png", label=("object", "text")[n % 2]) for n in range(8))
 RIGHT = {"unpruned": 8, "calibrated": 6, "dart": 7, "fastv": 2}
