@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +13,9 @@ from clasp_calib.artifacts.manifest import BudgetEntry, Manifest, RouterEntry
 from clasp_calib.common.errors import ArtifactError
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.router_labeling.router import Router
+
+if TYPE_CHECKING:
+    from clasp_calib.artifacts.hub import Published
 
 CONVEX = 1e-5
 """How far the sum of a mixture in float32 may lie from 1."""
@@ -104,6 +110,55 @@ class Artifact:
         """
         # float32 would turn 0.7 into 0.69999998, and floor(rho K + 0.5) into one token fewer.
         return round(float(self.rhos[self._budget(budget), self._class(label)]), 6)
+
+    @staticmethod
+    def load(place: str | Path) -> "Artifact":
+        """Read and verify an artifact.
+
+        Args:
+            place: a directory, or ``org/name@v1.2.0`` on the Hugging Face Hub, which is pulled.
+
+        Raises:
+            ArtifactError: it is missing, of an unknown format, or damaged.
+            InputError: the Hub does not give it.
+        """
+        from clasp_calib.artifacts.hub import open_artifact
+
+        return open_artifact(place)
+
+    def save(self, directory: str | Path) -> "Artifact":
+        """Write the artifact to a directory; see `clasp_calib.artifacts.files.write_artifact`.
+
+        Returns:
+            The artifact with its file hashes and id.
+
+        Raises:
+            InputError: the place cannot be written to, or holds something that is not an artifact.
+        """
+        from clasp_calib.artifacts.files import write_artifact
+
+        return write_artifact(self, directory)
+
+    def push_to_hub(
+        self, repo: str, tag: str | None = None, *, private: bool = False, dry_run: bool = False
+    ) -> "Published":
+        """Upload the artifact to the Hugging Face Hub as a version; see `clasp_calib.artifacts.hub.publish`.
+
+        Args:
+            repo: ``org/name``; created if it is not there.
+            tag: name of the version; ``v`` and the artifact's own version if ``None``.
+            private: a new repository is private; one that is there and public is refused.
+            dry_run: say what would be uploaded, without touching the network.
+
+        Raises:
+            InputError: the Hub refuses or cannot be reached; or a name that it cannot have.
+            ArtifactError: the version exists with other content.
+        """
+        from clasp_calib.artifacts.hub import publish
+
+        with TemporaryDirectory() as directory:
+            self.save(directory)
+            return publish(directory, repo, tag, private=private, dry_run=dry_run)
 
     def with_manifest(self, manifest: Manifest) -> "Artifact":
         """The same numbers under another manifest."""

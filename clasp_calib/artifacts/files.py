@@ -38,7 +38,7 @@ _HEADER_BYTES = 1 << 16
 _AGAIN = "fetch or make the artifact again"
 
 
-def write_artifact(artifact: Artifact, directory: Path) -> Artifact:
+def write_artifact(artifact: Artifact, directory: str | Path) -> Artifact:
     """Write an artifact; what stood there before is replaced only once the new one is complete on the disk.
 
     Files in the directory that are not an artifact's are left alone.
@@ -49,6 +49,7 @@ def write_artifact(artifact: Artifact, directory: Path) -> Artifact:
     Raises:
         InputError: the place cannot be written to, or holds something that is not an artifact.
     """
+    directory = Path(directory)
     check_place(directory)
     weights = {"alpha": np.ascontiguousarray(artifact.alphas), "rho": np.ascontiguousarray(artifact.rhos)}
     router = {} if artifact.router is None else {ROUTER: router_bytes(artifact.router)}
@@ -77,12 +78,13 @@ def write_artifact(artifact: Artifact, directory: Path) -> Artifact:
     return artifact.with_manifest(manifest)
 
 
-def check_place(directory: Path) -> None:
+def check_place(directory: str | Path) -> None:
     """Refuse a directory that an artifact cannot be written to: ask before hours of work.
 
     Raises:
         InputError: it is a file, or holds something that is not an artifact.
     """
+    directory = Path(directory)
     if directory.is_dir():
         others = {path.name for path in directory.iterdir()}
         if others and not others & {MANIFEST, _PARTIAL}:
@@ -91,12 +93,13 @@ def check_place(directory: Path) -> None:
         raise InputError(f"{directory} is a file; give a directory for the artifact")
 
 
-def read_artifact(directory: Path) -> Artifact:
+def read_artifact(directory: str | Path) -> Artifact:
     """Read and verify what a server needs of an artifact, its router too, and its study; not its model card.
 
     Raises:
         ArtifactError: it is missing, of an unknown format, damaged, or was edited by hand.
     """
+    directory = Path(directory)
     manifest = _read_manifest(directory)
     study = {name: _checked(directory, name, manifest, _STUDY_BYTES) for name in STUDY if name in manifest.files}
     numbers = 4 * len(manifest.budgets) * len(manifest.classes) * (manifest.shape.vision_layers + 2)
@@ -115,12 +118,13 @@ def read_artifact(directory: Path) -> Artifact:
     return Artifact(manifest, weights["alpha"], weights["rho"], study, router)
 
 
-def verify_files(directory: Path) -> dict[str, int]:
+def verify_files(directory: str | Path) -> dict[str, int]:
     """Read an artifact whole, its model card too, and give the bytes of every file of it.
 
     Raises:
         ArtifactError: see `read_artifact`.
     """
+    directory = Path(directory)
     files = read_artifact(directory).manifest.files
     if CARD in files:
         _checked(directory, CARD, _read_manifest(directory), _MANIFEST_BYTES)

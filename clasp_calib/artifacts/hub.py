@@ -109,7 +109,7 @@ def pull(repo: str, tag: str) -> Path:
 
 
 def publish(
-    directory: Path, repo: str, tag: str | None = None, *, private: bool = False, dry_run: bool = False
+    directory: str | Path, repo: str, tag: str | None = None, *, private: bool = False, dry_run: bool = False
 ) -> Published:
     """Upload an artifact's own files, and nothing else, in one commit, and tag it.
 
@@ -153,7 +153,7 @@ def publish(
             return Published(repo, tag, sizes, None)
         head = next((ref.target_commit for ref in refs.branches if ref.name == "main"), None)
         stale = {*api.list_repo_files(repo)} & set(FILES) - set(sizes)
-        operations: list[Any] = [CommitOperationAdd(name, directory / name) for name in sizes]
+        operations: list[Any] = [CommitOperationAdd(name, Path(directory) / name) for name in sizes]
         operations += [CommitOperationDelete(name) for name in sorted(stale)]
         message = f"{manifest.name} {manifest.version}"
         with warnings.catch_warnings():

@@ -1,5 +1,6 @@
 """What cannot be pruned is refused here, before any work."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers.cache_utils import DynamicCache
@@ -56,6 +57,13 @@ def check_decoder(model: Any, positions: str) -> None:
             f"positions='compact' numbers tokens along one axis, and those of a {model.config.model_type} model have "
             f"{len(axes)} (time, height, width); use positions='keep'"
         )
+
+
+def check_generate(model: Any, ids: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments of ``generate`` that a pruned model cannot be called with, see `check_call`."""
+    config = arguments.get("generation_config") or getattr(model, "generation_config", None)
+    kind = arguments.get("cache_implementation") or getattr(config, "cache_implementation", None)
+    check_call(ids, arguments.get("past_key_values"), kind)
 
 
 def check_call(ids: Any, cache: Any, cache_implementation: str | None = None) -> None:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.attention import PRUNED_ALREADY, is_watched
-from clasp_calib.runtime.checks import check_call
+from clasp_calib.runtime.checks import check_call, check_generate
 from clasp_calib.runtime.encoding import Choose, Encoded, Kept
-from clasp_calib.runtime.generation import watched_generate
+from clasp_calib.runtime.generation import modalities, watched_generate
 from clasp_calib.runtime.scoring import gather_index, take
 from clasp_calib.runtime.stats import PruningStats, StageStats, Stopwatch
 
@@ -89,10 +89,8 @@ class Entry:
         return measured
 
     def _see_generate(self, ids_BS: Tensor | None, kwargs: dict[str, Any]) -> None:
-        config = kwargs.get("generation_config") or getattr(self._model, "generation_config", None)
-        kind = kwargs.get("cache_implementation") or getattr(config, "cache_implementation", None)
+        check_generate(self._model, ids_BS, kwargs)
         cache = kwargs.get("past_key_values")
-        check_call(ids_BS, cache, kind)
         if cache is not None and cache in self._records:
             raise ModelError(
                 "this cache holds fewer tokens than the prompt, so generate would misread where to go on; "
@@ -117,12 +115,7 @@ class Entry:
         assert ids_BS is not None
         if not self._generating:
             self._refuse_features(kwargs)
-        given = kwargs.get("mm_encoder_outputs") or {}
-        brought = [
-            modality
-            for modality, pixels in self._adapter.pixel_names.items()
-            if kwargs.get(pixels) is not None or given.get(modality) is not None
-        ]
+        brought = modalities(self._adapter, kwargs)
         if "video" in brought:
             raise ModelError("this method is defined for images, and was given a video; give images")
         self._visual_BS = ids_BS == self._adapter.visual_token_ids["image"] if brought else None

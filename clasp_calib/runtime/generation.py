@@ -1,9 +1,12 @@
-"""Seeing what ``generate`` is given before it begins: it encodes pictures before any forward is called."""
+"""Seeing what a model is given before it begins: ``generate`` encodes pictures before any forward is called."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
+
+from clasp_calib.common.errors import InputError
+from clasp_calib.runtime.adapters.adapter import Adapter
 
 Watcher = Callable[[Any, dict[str, Any]], None]
 
@@ -34,3 +37,53 @@ def watched_generate(model: Any, watcher: Watcher, ended: Callable[[], None] | N
             del model.generate
         else:
             model.generate = before
+
+
+def modalities(adapter: Adapter, inputs: dict[str, Any]) -> list[str]:
+    """Of what kinds the arguments of a forward bring pictures, as pixels or as features."""
+    given = inputs.get("mm_encoder_outputs") or {}
+    return [
+        modality
+        for modality, pixels in adapter.pixel_names.items()
+        if inputs.get(pixels) is not None or given.get(modality) is not None
+    ]
+
+
+@contextmanager
+def batches_of(model: Any, adapter: Adapter, rows: int, given: str) -> Iterator[None]:
+    """Refuse prompts of any other number than ``rows``, in ``generate`` and in forwards that bring pictures.
+
+    Args:
+        model: what ``adapter`` is for.
+        adapter: of the model.
+        rows: of a batch, before ``generate`` repeats them for beams.
+        given: what there is one of for every row, for the error.
+
+    Raises:
+        InputError: with both numbers.
+    """
+    generating = False
+
+    def check(ids: Any) -> None:
+        if ids is not None and len(ids) != rows:
+            raise InputError(f"{rows} {given} were given for a batch of {len(ids)} rows; give one for every row")
+
+    def begin(ids: Any, _: dict[str, Any]) -> None:
+        nonlocal generating
+        check(ids)
+        generating = True
+
+    def end() -> None:
+        nonlocal generating
+        generating = False
+
+    def see(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if modalities(adapter, kwargs) and not generating:
+            check(args[0] if args else kwargs.get("input_ids"))
+
+    hook = adapter.multimodal_model(model).register_forward_pre_hook(see, prepend=True, with_kwargs=True)
+    try:
+        with watched_generate(model, begin, end):
+            yield
+    finally:
+        hook.remove()

@@ -21,10 +21,10 @@ from transformers.masking_utils import create_causal_mask
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.attention import PRUNED_ALREADY, watched_attention
-from clasp_calib.runtime.checks import check_call
+from clasp_calib.runtime.checks import check_call, check_generate
 from clasp_calib.runtime.deepstack import Deepstack
 from clasp_calib.runtime.entry import Entry
-from clasp_calib.runtime.generation import watched_generate
+from clasp_calib.runtime.generation import modalities, watched_generate
 from clasp_calib.runtime.stages import Rope, StagePlan, StagePrefill
 from clasp_calib.runtime.stats import PruningStats
 
@@ -134,9 +134,7 @@ class Pruner:
             self._call.prefill.score(query, key, scaling, self._call.key_valid_BT)
 
     def _see_generate(self, ids_BS: Tensor | None, kwargs: dict[str, Any]) -> None:
-        config = kwargs.get("generation_config") or getattr(self._model, "generation_config", None)
-        kind = kwargs.get("cache_implementation") or getattr(config, "cache_implementation", None)
-        check_call(ids_BS, kwargs.get("past_key_values"), kind)
+        check_generate(self._model, ids_BS, kwargs)
         if self.plan.fan is not None and kwargs.get("past_key_values") is None:
             raise ModelError(
                 "candidates fan out in one forward, which generate does not expect; call the model on the prompts "
@@ -147,14 +145,8 @@ class Pruner:
         ids_BS = args[0] if args else kwargs.get("input_ids")
         check_call(ids_BS, kwargs.get("past_key_values"))
         assert ids_BS is not None
-        given = kwargs.get("mm_encoder_outputs") or {}
-        brought = [
-            modality
-            for modality, pixels in self._adapter.pixel_names.items()
-            if kwargs.get(pixels) is not None or given.get(modality) is not None
-        ]
-        ids = [self._adapter.visual_token_ids[modality] for modality in brought]
-        self._visual_BS = torch.isin(ids_BS, torch.tensor(ids, device=ids_BS.device)) if brought else None
+        ids = [self._adapter.visual_token_ids[modality] for modality in modalities(self._adapter, kwargs)]
+        self._visual_BS = torch.isin(ids_BS, torch.tensor(ids, device=ids_BS.device)) if ids else None
 
     def _begin(
         self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -1,7 +1,7 @@
 """The two doors of the runtime: `prune` a model's visual tokens, or run a whole artifact with `clasp`."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, PruningOptions
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.checks import check_decoder, check_schedule
+from clasp_calib.runtime.generation import batches_of
 from clasp_calib.runtime.hooks import Pruner
 from clasp_calib.runtime.routing import AUTO, classes_of
 from clasp_calib.runtime.schedule import AnySchedule, parse_budget
@@ -106,9 +107,9 @@ def clasp(
         artifact: as `clasp_calib.artifacts.files.read_artifact` gives it, or where it lies: a directory, or
             ``org/name@v1.2.0`` on the Hugging Face Hub.
         budget: one of the artifact's budgets, such as ``192`` or ``33%``.
-        classes: the class slug of every row of the batch, or one for all, or ``auto``: what the artifact's
-            router, or keyword rules if it has none, make of ``questions``.
-        questions: for ``auto``, the question of every row, without picture and template.
+        classes: a list with the class slug of every row of the batch; or one slug, as text, that stands for all rows;
+            or ``auto``: what the artifact's router, or keyword rules if it has none, make of ``questions``.
+        questions: for ``auto``, the question of every row, without picture and template; as text for a batch of one.
         prompt_lengths: see `prune`.
 
     Yields:
@@ -116,6 +117,7 @@ def clasp(
 
     Raises:
         ArtifactError: it is not for this model, or has no such budget or class.
+        InputError: a batch has more or fewer rows than there are classes in a list, or questions.
         ModelError: as `prune`.
     """
     from clasp_calib.artifacts.files import check_fits
@@ -124,17 +126,23 @@ def clasp(
     chosen = open_artifact(artifact) if isinstance(artifact, Path | str) else artifact
     check_fits(chosen, model.config)
     name = parse_budget(budget).name
-    rows = [classes] if isinstance(classes, str) else list(classes)
-    if classes == AUTO:
-        rows = classes_of(_required(questions), chosen.router)
-    with prune(
+    counted: AbstractContextManager[None] = nullcontext()
+    if isinstance(classes, str) and classes != AUTO:
+        rows = [classes]
+    else:
+        rows = classes_of(_required(questions), chosen.router) if classes == AUTO else list(classes)
+        counted = batches_of(model, adapter_for(model), len(rows), "questions" if classes == AUTO else "classes")
+    if questions is not None and classes != AUTO:
+        raise InputError("questions are read under classes='auto' only; leave them out, or say classes='auto'")
+    pruned = prune(
         model,
         schedule=schedule_for(model, name, artifact=chosen),
         rho=[chosen.rho(name, row) for row in rows],
         alpha_BL=torch.tensor([chosen.alpha(name, row) for row in rows], dtype=torch.float64),
         options=chosen.pruning,
         prompt_lengths=prompt_lengths,
-    ) as pruner:
+    )
+    with pruned as pruner, counted:
         yield pruner
 
 

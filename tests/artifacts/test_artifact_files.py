@@ -10,6 +10,7 @@ from made_artifacts import made
 from safetensors.numpy import load_file, save_file
 
 from clasp_calib.artifacts import files
+from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.card import CARD
 from clasp_calib.artifacts.files import MANIFEST, WEIGHTS, check_place, read_artifact, write_artifact
 from clasp_calib.common.errors import ArtifactError, InputError
@@ -44,6 +45,17 @@ def test_what_is_read_is_what_was_written(tmp_path):
     assert np.array_equal(read.alphas, artifact.alphas)
     assert np.array_equal(read.rhos, artifact.rhos)
     assert sorted(contents(tmp_path / "deep" / "a")) == [CARD, MANIFEST, WEIGHTS]
+
+
+def test_an_artifact_saves_and_loads_itself_by_a_path_in_any_spelling(tmp_path):
+    artifact = made("8", "50%")
+    written = artifact.save(str(tmp_path / "a"))
+    assert written.manifest == write_artifact(artifact, tmp_path / "b").manifest
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    for place in (tmp_path / "a", str(tmp_path / "a")):
+        assert Artifact.load(place).manifest == read_artifact(place).manifest == written.manifest
+    with pytest.raises(ArtifactError, match="no artifact at"):
+        Artifact.load(str(tmp_path / "c"))
 
 
 def test_the_same_content_gives_the_same_bytes(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from hub_service import answering, cut, running_hub
 from made_artifacts import made
 
+from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.evidence import Trial, with_trials
 from clasp_calib.artifacts.files import MANIFEST, WEIGHTS, read_artifact, write_artifact
 from clasp_calib.artifacts.hub import locate_artifact, open_artifact, parse_reference, publish, pull
@@ -65,6 +66,16 @@ def test_a_version_never_changes(hub, place):
     assert "study/trials.parquet" not in hub.repos[REPO].commits[later.commit]
     assert open_artifact(f"{REPO}@v0.1.0").budgets == ("8", "50%")
     assert open_artifact(f"{REPO}@v0.2.0").budgets == ("8",)
+
+
+def test_an_artifact_publishes_itself(hub, place):
+    artifact = Artifact.load(place)
+    assert artifact.push_to_hub(REPO, dry_run=True).files == publish(place, REPO, dry_run=True).files
+    assert hub.requests == []
+    first = artifact.push_to_hub(REPO)
+    assert publish(place, REPO).tag == first.tag == "v0.1.0"
+    assert hub.repos[REPO].tags == {"v0.1.0": first.commit}
+    assert Artifact.load(f"{REPO}@v0.1.0").manifest == artifact.manifest
 
 
 def test_a_new_repository_is_private_where_asked(hub, place):

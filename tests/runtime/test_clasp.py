@@ -8,7 +8,7 @@ import torch
 from architectures import CASES, together
 from made_routers import made_router
 from reference_decoder import reference_rows
-from runtime_cases import SCHEDULE, fingerprint, generated, model
+from runtime_cases import FULL, SCHEDULE, fingerprint, generated, model
 from tiny_models import tiny_batch
 
 import clasp_calib
@@ -37,7 +37,7 @@ class Stub:
     router: Router | None = None
 
     def counts(self, budget):
-        return {"7": SCHEDULE.counts}[budget]
+        return {"7": SCHEDULE.counts, "100%": FULL.counts}[budget]
 
     def alpha(self, budget, label):
         return MIXTURES[label]
@@ -84,8 +84,6 @@ def test_classes_may_be_found_by_the_rules(monkeypatch):
         found = generated(model(), batch)
     with clasp(model(), Stub(), budget=7, classes=["text", "object"]):
         assert generated(model(), batch) == found
-    with clasp(model(), Stub(), budget=7, classes="auto", questions=questions[0]):
-        pass
     with (
         pytest.raises(InputError, match="give questions="),
         clasp(model(), Stub(), budget=7, classes="auto"),
@@ -103,6 +101,49 @@ def test_classes_are_found_by_the_artifacts_router_where_it_has_one():
         routed = generated(model(), batch)
     with clasp(model(), Stub(), budget=7, classes=rows):
         assert generated(model(), batch) == routed
+
+
+THREE = ["text", "object", "text"]
+
+
+@pytest.mark.parametrize("budget", ["7", "100%"])
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ({"classes": ["text"]}, "1 classes"),
+        ({"classes": THREE[:2]}, "2 classes"),
+        ({"classes": [*THREE, *THREE]}, "6 classes"),
+        ({"classes": "auto", "questions": "What object is this?"}, "1 questions"),
+        ({"classes": "auto", "questions": ["What object is this?"] * 2}, "2 questions"),
+    ],
+)
+def test_every_row_has_a_class_of_its_own_or_one_stands_for_all(budget, words, what):
+    """Rows that ``generate`` repeats for beams, and calls that go on from the cache, are those of the same prompts."""
+    batch, before = tiny_batch(model()), fingerprint(model())
+    with clasp(model(), Stub(), budget=budget, **words), torch.no_grad():
+        for call in (model(), model().generate):
+            with pytest.raises(InputError, match=f"{what} were given for a batch of 3 rows; give one for every row"):
+                call(**batch)
+    assert fingerprint(model()) == before
+    with clasp(model(), Stub(), budget=budget, classes=THREE), torch.no_grad():
+        assert len(generated(model(), batch, num_beams=2, num_return_sequences=2)) == 6
+        cache = model()(**batch).past_key_values
+        assert len(model()(torch.tensor([[40]] * 3), past_key_values=cache).logits) == 3
+
+
+def test_one_question_routes_a_batch_of_one():
+    with clasp(model(), Stub(), budget=7, classes="auto", questions="What does the sign say?"):
+        found = generated(model(), tiny_batch(model(), [(3, 7)]))
+    with clasp(model(), Stub(), budget=7, classes="text"):
+        assert generated(model(), tiny_batch(model(), [(3, 7)])) == found
+
+
+def test_questions_without_routing_are_refused():
+    with (
+        pytest.raises(InputError, match="read under classes='auto' only"),
+        clasp(model(), Stub(), budget=7, classes="text", questions=["What?"]),
+    ):
+        pass
 
 
 def test_ragged_models_take_an_artifacts_percentage():
