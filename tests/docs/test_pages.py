@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,13 @@ def test_commands_have_the_options_that_pages_give_them(path: Path):
             command, rest = command.commands[rest[0]], rest[1:]
         known = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in rest if word.startswith("--")} <= known, words
+
+
+def test_the_quickstart_lists_the_extras():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert [f"`{extra}`" for extra in extras if extra != "dev"] == [
+        name for name, *_ in table("quickstart.md", "| extra |")
+    ]
 
 
 def test_make_has_the_targets_that_pages_name():
