@@ -76,7 +76,7 @@ def fill(root: Path, pictures: int, precision: str) -> FeatureStore:
 def reads(place: Path, setting) -> None:
     store = fill(place / "float16", setting.pictures, "float16")
     cold(store, setting)  # first: pages that are mapped cannot be dropped
-    opened = store._reading()
+    opened = store.opened
     extents = {
         (number, layer): (opened.shard(entry.shard)._descriptor, *opened.shard(entry.shard).extents(entry, at)[0])
         for number in range(setting.pictures)
@@ -211,7 +211,7 @@ def others(place: Path, preadv: Callable[[Pick], None], store: FeatureStore, set
 def cold(store: FeatureStore, setting) -> None:
     """Out of the page cache (a cache below a virtual machine may remain)."""
     os.sync()
-    opened = store._reading()
+    opened = store.opened
     files = {opened.shard(entry.shard).path for key in store.pictures() for entry, _ in opened.places(key).values()}
     plain = {path: os.open(path, os.O_RDONLY) for path in files}
 

@@ -2,30 +2,26 @@
 
 import math
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clasp_calib.cache.cache_report import CacheReport, Times
 from clasp_calib.cache.feature_options import DEFAULTS, FeatureOptions, auto_layers
-from clasp_calib.cache.fingerprint import encoder_fingerprint
-from clasp_calib.cache.form import Form
-from clasp_calib.cache.odd import OddPicture, place_of, record_odd_pictures
+from clasp_calib.cache.odd import record_odd_pictures
 from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.picture_files import first_files, headers, identified, image_key, refuse
 from clasp_calib.cache.pipeline import BackgroundWriter, prepared_ahead, workers_for
-from clasp_calib.cache.pixels import cache_pixels
-from clasp_calib.cache.precision import PrecisionError, Stored, precision_of
-from clasp_calib.cache.prepare import Broken, Prepared, Preparer
-from clasp_calib.cache.states import in_batches, states_of
+from clasp_calib.cache.precision import PrecisionError, Stored
+from clasp_calib.cache.prepare import Broken, Prepared
+from clasp_calib.cache.recipe import Recipe, recipe_for
+from clasp_calib.cache.states import in_batches
 from clasp_calib.cache.writer import FeatureWriter
-from clasp_calib.common.errors import CacheError, ModelError
+from clasp_calib.common.errors import CacheError
 from clasp_calib.common.media import Media
 from clasp_calib.common.progress import progress
 from clasp_calib.common.samples import Sample, pictures_of
-from clasp_calib.runtime.adapters import adapter_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -46,7 +42,7 @@ def cache_features(
     """Encode every distinct picture of ``samples`` that is not in the cache yet.
 
     It may be killed at any moment and run again: what it had stored is skipped. Pictures that cannot be read are left
-    out, and named in ``odd-pictures.json`` beside the cache.
+    out, and named in ``odd-pictures.json`` beside the cache; when pixels are cached they are an error.
 
     Args:
         model: its vision towers run where and in the dtype in which they are.
@@ -58,32 +54,25 @@ def cache_features(
     Raises:
         InputError: there is no picture at all, or none that can be read.
         ModelError: the model projects more than one state, so that what is cached could not be used.
-        CacheError: a layer that the tower does not have or whose values exceed the precision; a store that was made
-            with another encoder or is written by somebody else; a disk or a device that is too small; a worker
-            that died.
+        CacheError: a layer that the tower does not have or whose values exceed the precision; pixels that are not all
+            of one size, or to which the processor does more than it should; a store that was made with another encoder
+            or is written by somebody else; a disk or a device that is too small; a worker that died.
     """
     started = time.monotonic()
-    if options.pixels:
-        return cache_pixels(processor, samples, root, options)
-    adapter = adapter_for(model)
-    wanted = options.layers_of(adapter.vision_layers, adapter.own_layer)
-    if adapter.taps:
-        raise ModelError(
-            f"a {model.config.model_type} model projects the states {list(adapter.taps)} too (its deepstack), and what "
-            "is cached could not be projected; use pruning and fusion in the live tower instead"
-        )
+    recipe = recipe_for(model, processor, options)
     named = pictures_of(samples)
     keys, broken = identified(path for _, path in named)
-    if not keys:
+    if options.pixels or not keys:
         refuse(broken)
     files = first_files(keys)
-    form = Form(adapter.vision_width, precision_of(options.precision), adapter.patch_tokens)
-    with FeatureWriter(root, encoder_fingerprint(model, processor), wanted, form, options) as store:
+    with FeatureWriter(root, recipe.encoder, recipe.layers, recipe.form, options) as store:
         dropped = store.drop_damaged() if options.verify else []
         missing = store.missing(files)
         sizes, left_out = headers({key: files[key] for key in missing})
+        if options.pixels:
+            refuse({files[key]: reason for key, reason in left_out.items()})
         todo = list(sizes)
-        if adapter.patch_tokens is None:
+        if recipe.form.tokens is None:
             # Pictures of one size are neighbours then, and go through the tower together.
             todo.sort(key=lambda key: sizes[key])
         store.reserve(todo)
@@ -91,26 +80,25 @@ def cache_features(
         if workers is None:
             # What is in memory need not be opened, and would have to be sent.
             workers = workers_for(sum(isinstance(files[key], Path) for key in todo))
-        run = _Encoding(model, store, wanted, files)
-        skipped = len(files) - len(missing)
-        description = f"encoding ({skipped} are cached already)"
-        run.encode(Preparer(processor, adapter.pixel_names), todo, options.batch_size, workers, description)
+        run = _Encoding(recipe, store, files)
+        run.encode(todo, options.batch_size, workers, len(files) - len(missing))
+        if options.pixels:
+            refuse({files[key]: reason for key, reason in run.broken.items()}, f"; the {run.encoded} others are cached")
         left_out |= run.broken
         cached = {key: store.origin(key) for key in files if key not in left_out}
-        size = sum(store.tokens(key) for key in cached) * len(wanted) * form.token_bytes
+        size = sum(store.tokens(key) for key in cached) * len(recipe.layers) * recipe.form.token_bytes
     broken |= {path: left_out[key] for path, key in keys.items() if key in left_out}
     notes = {path: cached[key].note for path, key in keys.items() if key in cached and cached[key].note}
-    odd = _odd(named, broken, notes)
-    record_odd_pictures(root, [path for _, path in named], odd)
+    odd = record_odd_pictures(root, named, broken, notes)
     if not cached:
         refuse(broken)
     return CacheReport(
         pictures=len(named),
         unique=len(cached),
-        skipped=skipped,
+        skipped=len(files) - len(missing),
         encoded=run.encoded,
         dropped=len(dropped),
-        layers=wanted,
+        layers=recipe.layers,
         bytes=size,
         seconds=time.monotonic() - started,
         workers=workers,
@@ -122,21 +110,20 @@ def cache_features(
 class _Encoding:
     """Pictures on their way from their files through the tower into the store."""
 
-    def __init__(self, model: Any, store: FeatureWriter, layers: tuple[int, ...], files: Mapping[str, Media]) -> None:
+    def __init__(self, recipe: Recipe, store: FeatureWriter, files: Mapping[str, Media]) -> None:
         self.times = Times()
         self.encoded = 0
         self.broken: dict[str, str] = {}
         """Key -> why the picture cannot be had."""
-        self._model = model
+        self._recipe = recipe
         self._store = store
-        self._layers = layers
         self._files = files
 
-    def encode(self, preparer: Preparer, keys: Sequence[str], batch_size: int, workers: int, description: str) -> None:
+    def encode(self, keys: Sequence[str], batch_size: int, workers: int, skipped: int) -> None:
         """Encode the pictures of ``keys`` in this order, and return when all are stored."""
         times = self.times
         with progress() as bar:
-            task = bar.add_task(description, total=len(keys))
+            task = bar.add_task(f"encoding ({skipped} are cached already)", total=len(keys))
 
             def write(batch: tuple[list[str], list[Stored], list[Origin]]) -> None:
                 self.encoded += self._store.put(*batch)
@@ -147,7 +134,7 @@ class _Encoding:
             files = [self._files[key] for key in keys]
             with (
                 BackgroundWriter(write, _WAITING) as writer,
-                closing(prepared_ahead(preparer, files, workers, ahead)) as prepared,
+                closing(prepared_ahead(self._recipe.prepare, files, workers, ahead)) as prepared,
             ):
                 for batch in in_batches(self._readable(keys, prepared), batch_size):
                     begun = time.perf_counter()
@@ -170,7 +157,7 @@ class _Encoding:
 
     def _stored(self, batch: Sequence[tuple[str, Prepared]]) -> tuple[list[str], list[Stored], list[Origin]]:
         keys = [key for key, _ in batch]
-        states = states_of(self._model, [prepared for _, prepared in batch], self._layers)
+        states = self._recipe.encode([prepared for _, prepared in batch])
         precision, features = self._store.precision, []
         for key, (states_LTC, _) in zip(keys, states, strict=True):
             try:
@@ -179,18 +166,7 @@ class _Encoding:
                 wide = precision.name != "bfloat16" and math.isfinite(error.largest)
                 another = ", or keep features in bfloat16 in another directory," if wide else ""
                 raise CacheError(
-                    f"layer {self._layers[error.layer]} of {self._files[key]} has {error}; leave this layer out"
+                    f"layer {self._recipe.layers[error.layer]} of {self._files[key]} has {error}; leave this layer out"
                     f"{another} and run again: what is cached so far stays"
                 ) from error
         return keys, features, [origin for _, origin in states]
-
-
-def _odd(
-    named: Sequence[tuple[str, Media]], broken: Mapping[Media, str], notes: Mapping[Media, str]
-) -> tuple[OddPicture, ...]:
-    samples: dict[Media, list[str]] = defaultdict(list)
-    for sample, path in named:
-        samples[path].append(sample)
-    reasons = {path: (True, reason) for path, reason in broken.items()}
-    reasons |= {path: (False, note) for path, note in notes.items()}
-    return tuple(OddPicture(place_of(path), tuple(samples[path]), *reasons[path]) for path in reasons)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from clasp_calib.cache.feature_options import Durability
 from clasp_calib.cache.filesystem import maps_safely
@@ -28,6 +29,7 @@ _SCHEMA = (
     " row integer not null, tokens integer not null, origin text not null, checksums blob not null,"
     " primary key(key, shard), unique(shard, row)) without rowid",
 )
+_ENTRIES = "select key, shard, row, tokens, origin, checksums from entry"
 _PUT = (
     "insert into entry values (?, ?, ?, ?, ?, ?) on conflict(key, shard)"
     " do update set row = excluded.row, tokens = excluded.tokens, origin = excluded.origin,"
@@ -112,10 +114,8 @@ class Index:
 
     def meta(self) -> dict[str, str]:
         """What the whole cache has in common; empty for a new index."""
-        with self._errors():
-            if not self._database.execute("select 1 from sqlite_master where name = 'meta'").fetchone():
-                return {}
-            return dict(self._database.execute("select name, value from meta").fetchall())
+        there = self._all("select 1 from sqlite_master where name = 'meta'")
+        return dict(self._all("select name, value from meta")) if there else {}
 
     def initialise(self, meta: Mapping[str, str]) -> None:
         """Make the tables and record ``meta``, in one transaction."""
@@ -126,8 +126,7 @@ class Index:
 
     def shards(self) -> dict[int, ShardRecord]:
         """All shards by id."""
-        with self._errors():
-            rows = self._database.execute("select id, file, offset, scale_offset, rows, layers from shard").fetchall()
+        rows = self._all("select id, file, offset, scale_offset, rows, layers from shard")
         return {
             number: ShardRecord(number, file, offset, scales, room, tuple(json.loads(layers)))
             for number, file, offset, scales, room, layers in rows
@@ -135,9 +134,8 @@ class Index:
 
     def next_shard(self) -> int:
         """The id that the next shard will get; ids are never given twice."""
-        with self._errors():
-            row = self._database.execute("select seq from sqlite_sequence where name = 'shard'").fetchone()
-        return row[0] + 1 if row else 1
+        rows = self._all("select seq from sqlite_sequence where name = 'shard'")
+        return int(rows[0][0]) + 1 if rows else 1
 
     def change(
         self,
@@ -166,34 +164,28 @@ class Index:
 
     def entries(self, key: str) -> list[IndexEntry]:
         """Where a picture's layers are."""
-        with self._errors():
-            rows = self._database.execute(
-                "select key, shard, row, tokens, origin, checksums from entry where key = ? order by shard", (key,)
-            ).fetchall()
-        return [IndexEntry(*row) for row in rows]
+        return [IndexEntry(*row) for row in self._all(f"{_ENTRIES} where key = ? order by shard", key)]
 
     def entries_of(self, shard: int) -> list[IndexEntry]:
         """A shard's entries in the order of their rows."""
-        with self._errors():
-            rows = self._database.execute(
-                "select key, shard, row, tokens, origin, checksums from entry where shard = ? order by row", (shard,)
-            ).fetchall()
-        return [IndexEntry(*row) for row in rows]
+        return [IndexEntry(*row) for row in self._all(f"{_ENTRIES} where shard = ? order by row", shard)]
 
     def keys(self) -> list[str]:
         """Every picture that has an entry."""
-        with self._errors():
-            return [row[0] for row in self._database.execute("select distinct key from entry").fetchall()]
+        return [key for (key,) in self._all("select distinct key from entry")]
 
     def count(self) -> int:
         """Number of entries."""
-        with self._errors():
-            return int(self._database.execute("select count(*) from entry").fetchone()[0])
+        [(count,)] = self._all("select count(*) from entry")
+        return int(count)
 
     def filled_shards(self) -> set[int]:
         """The ids of the shards that hold at least one picture."""
+        return {number for (number,) in self._all("select distinct shard from entry")}
+
+    def _all(self, statement: str, *values: str | int) -> list[Any]:
         with self._errors():
-            return {row[0] for row in self._database.execute("select distinct shard from entry").fetchall()}
+            return self._database.execute(statement, values).fetchall()
 
     def _connect(self, address: str) -> sqlite3.Connection:
         return sqlite3.connect(address, uri=True, isolation_level=None, timeout=30, check_same_thread=False)

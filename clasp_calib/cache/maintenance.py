@@ -1,13 +1,12 @@
 """What is in a cache, what of it nobody uses, and how others can read it."""
 
 import json
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clasp_calib.cache.open_store import OpenStore
-from clasp_calib.cache.portable_index import open_index
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.cache.writer import FeatureWriter
 from clasp_calib.common.files import replaced
@@ -40,27 +39,24 @@ def contents(root: Path) -> Contents:
         CacheError: there is none.
     """
     with FeatureStore.open(root) as store:
-        index = open_index(root)
-        records = index.shards()
-        layers: dict[int, int] = {}
-        used = 0
-        for record in records.values():
+        index = store.opened.index
+        layers: Counter[int] = Counter()
+        tokens = 0
+        for record in index.shards().values():
             for entry in index.entries_of(record.id):
-                for layer in (layer for at, layer in enumerate(record.layers) if entry.has(at)):
-                    used += entry.tokens * store.form.token_bytes
-                    layers[layer] = layers.get(layer, 0) + 1
-        pictures = len(index.keys())
-        index.close()
-        files = [root / record.file for record in records.values()]
+                held = [layer for at, layer in enumerate(record.layers) if entry.has(at)]
+                layers.update(held)
+                tokens += len(held) * entry.tokens
+        files = [root / record.file for record in index.shards().values()]
         return Contents(
-            pictures=pictures,
-            slabs=sum(layers.values()),
+            pictures=len(index.keys()),
+            slabs=layers.total(),
             layers=dict(sorted(layers.items())),
             tokens=store.form.tokens,
             channels=store.form.channels,
             precision=store.precision.name,
             shards=len(files),
-            bytes_used=used,
+            bytes_used=tokens * store.form.token_bytes,
             bytes_reserved=sum(file.stat().st_size for file in files if file.exists()),
             encoder=store.encoder,
         )
@@ -98,18 +94,16 @@ def export_manifest(root: Path, target: Path) -> int:
     refs: dict[str, Any] = {".zgroup": json.dumps({"zarr_format": 2})}
     slabs = 0
     with FeatureStore.open(root) as store:
-        opened = OpenStore(root, store.form, open_index(root))
         for key in store.pictures():
             refs[f"{key}/.zgroup"] = refs[".zgroup"]
-            for layer, (entry, position) in opened.places(key).items():
-                shard = opened.shard(entry.shard)
+            for layer, (entry, position) in store.opened.places(key).items():
+                shard = store.opened.shard(entry.shard)
                 parts = zip(("", ".scale"), shard.extents(entry, position), store.form.parts, strict=False)
                 for suffix, (first, size), (width, kind) in parts:
                     array = _zarr_array([entry.tokens, width], kind.str)
                     refs[f"{key}/{layer}{suffix}/.zarray"] = json.dumps(array)
                     refs[f"{key}/{layer}{suffix}/0.0"] = [str(shard.path.resolve()), first, size]
                 slabs += 1
-        opened.index.close()
     with replaced(target) as partial:
         partial.write_text(json.dumps({"version": 1, "refs": refs}), encoding="utf-8")
     return slabs
@@ -129,7 +123,7 @@ def export_safetensors(root: Path, target: Path) -> int:
     target.mkdir(parents=True, exist_ok=True)
     slabs = 0
     with FeatureStore.open(root) as store:
-        index = open_index(root)
+        index = store.opened.index
         for record in index.shards().values():
             tensors = {}
             for entry in index.entries_of(record.id):
@@ -140,7 +134,6 @@ def export_safetensors(root: Path, target: Path) -> int:
             with replaced(file) as partial:
                 save_file(tensors, partial, metadata={"encoder": store.encoder, "precision": store.precision.name})
             slabs += len(tensors)
-        index.close()
     return slabs
 
 

@@ -5,7 +5,8 @@ Later stages read it, to say why a picture is missing.
 
 import json
 import os
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -60,20 +61,40 @@ def reasons_left_out(root: Path, files: Iterable[Media]) -> dict[Media, str]:
     return {path: reasons[image] for path in files if (image := place_of(path)) in reasons}
 
 
-def record_odd_pictures(root: Path, files: Collection[Media], found: Iterable[OddPicture]) -> None:
-    """Bring the list up to date: what it says of ``files`` is replaced, the rest stays.
+def record_odd_pictures(
+    root: Path, named: Sequence[tuple[str, Media]], broken: Mapping[Media, str], notes: Mapping[Media, str]
+) -> tuple[OddPicture, ...]:
+    """Bring the list up to date: what it says of these files is replaced, the rest stays.
+
+    Args:
+        root: the cache.
+        named: id of a sample and its file.
+        broken: file that was left out -> why.
+        notes: file that is not seen whole -> what is not seen.
+
+    Returns:
+        What is odd about these files.
 
     Raises:
         CacheError: the old list is damaged, or the new one cannot be written.
     """
-    anew = {place_of(path) for path in files}
-    rows = [odd for odd in odd_pictures(root) if odd.image not in anew] + list(found)
+    samples: dict[Media, list[str]] = defaultdict(list)
+    for sample, picture in named:
+        samples[picture].append(sample)
+    found = [
+        OddPicture(place_of(picture), tuple(samples[picture]), said is broken, reason)
+        for said in (broken, notes)
+        for picture, reason in said.items()
+    ]
+    anew = {place_of(picture) for picture in samples}
+    rows = [odd for odd in odd_pictures(root) if odd.image not in anew] + found
     path = root / FILE
-    if not rows:
-        path.unlink(missing_ok=True)
-        return
     try:
-        with replaced(path) as partial:
-            partial.write_text(json.dumps([asdict(odd) for odd in rows], indent=1), encoding="utf-8")
+        if rows:
+            with replaced(path) as partial:
+                partial.write_text(json.dumps([asdict(odd) for odd in rows], indent=1), encoding="utf-8")
+        else:
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise CacheError(f"cannot write {path} ({error.strerror}); make room or choose another place") from error
+    return tuple(found)

@@ -1,9 +1,6 @@
 """Pictures, most of them files: their content keys, their sizes, and those that cannot be had."""
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,8 +11,6 @@ from clasp_calib.common.media import Media, opened
 from clasp_calib.common.progress import track
 
 K = TypeVar("K")
-R = TypeVar("R")
-T = TypeVar("T")
 _NAMED = 5
 
 
@@ -108,21 +103,3 @@ def named_with_reasons(broken: Mapping[Media, object]) -> str:
     """The first few of these files in a line, each with what is wrong with it; empty if there are none."""
     named = "; ".join(f"{path}: {reason}" for path, reason in list(broken.items())[:_NAMED])
     return named + (f"; and {len(broken) - _NAMED} more" if len(broken) > _NAMED else "")
-
-
-def ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """``map`` in a few threads that work ahead of the consumer by no more than their number."""
-    # Our choice: decoding and resizing a picture takes a CPU core several times as long as encoding it takes
-    # a data-centre GPU, so one core that takes turns with the encoder would leave it idle.
-    threads = min(8, os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(threads)
-    pending: deque[Future[R]] = deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > threads:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

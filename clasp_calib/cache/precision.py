@@ -73,7 +73,7 @@ class Precision:
         halves_LTC = features_LTC.to(getattr(torch, self.name))
         _check_finite(halves_LTC, features_LTC, self.name)
         halves_LTC = halves_LTC.cpu().contiguous()
-        return Stored((halves_LTC if self.name == "float16" else halves_LTC.view(torch.uint16)).numpy())
+        return Stored((halves_LTC.view(torch.uint16) if self.name == "bfloat16" else halves_LTC).numpy())
 
     def decode(self, stored: Stored) -> Tensor:
         """The values: float16, bfloat16, or float32 for int8 (exact: an int8 times a float16); pixels as they are."""

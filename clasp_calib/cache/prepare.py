@@ -81,9 +81,14 @@ class Preparer:
         with opened(path) as image:
             note, picture = unseen(image), as_seen(image)
         decoded = time.perf_counter()
+        made = self.processed(picture)
+        return self._prepared("image", made, note, decoded - begun, time.perf_counter() - decoded)
+
+    def processed(self, picture: Image.Image) -> Mapping[str, Any]:
+        """What the processor makes of a decoded picture."""
         # With a text, as for an answer: some processors cut tiles only then, and some insist on one.
         made: Any = self.processor(images=[picture], text=self.processor.image_token, return_tensors="pt")
-        return self._prepared("image", made, note, decoded - begun, time.perf_counter() - decoded)
+        return made  # type: ignore[no-any-return]
 
     def _video(self, path: Media) -> Prepared:
         if "video" not in self.pixel_names or getattr(self.processor, "video_processor", None) is None:

@@ -91,18 +91,18 @@ class FeatureStore:
     @property
     def layers(self) -> tuple[int, ...]:
         """All layers that it holds of any picture, ascending."""
-        index = self._reading().index
+        index = self.opened.index
         filled = index.filled_shards()
         held = {layer for shard in index.shards().values() if shard.id in filled for layer in shard.layers}
         return tuple(sorted(held))
 
     def pictures(self) -> list[str]:
         """Every picture of which a layer is there."""
-        return self._reading().index.keys()
+        return self.opened.index.keys()
 
     def missing(self, keys: Iterable[str], layers: Sequence[int] | None = None) -> list[str]:
         """Those of ``keys``, each once and in order, that lack one of ``layers`` (None: of `layers`)."""
-        wanted, opened = self.layers if layers is None else tuple(layers), self._reading()
+        wanted, opened = self.layers if layers is None else tuple(layers), self.opened
         return [key for key in dict.fromkeys(keys) if opened.lacking(key, wanted)]
 
     def origin(self, key: str) -> Origin:
@@ -147,15 +147,9 @@ class FeatureStore:
     def views(self, key: str, layers: Sequence[int], verify: bool = True) -> list[Stored]:
         """A picture's slabs as read-only arrays over the mapped shard: nothing is copied.
 
-        Args:
-            key: the picture's content hash.
-            layers: which, in the order that they are wanted.
-            verify: compare a slab with its checksum the first time that this store views it.
-
-        Raises:
-            CacheError: the picture or a layer of it is not there, or is damaged.
+        Arguments and errors as of `read`, but that a slab is compared with its checksum only the first time.
         """
-        opened = self._reading()
+        opened = self.opened
         found = []
         for layer, entry, position in self._places(key, layers):
             slab = opened.shard(entry.shard).view(entry, position)
@@ -177,34 +171,32 @@ class FeatureStore:
     ) -> npt.NDArray[np.float32]:
         """Mixtures of a picture's layers, summed straight from the mapped shard.
 
+        Arguments and errors as of `views`, and:
+
         Args:
-            key: the picture's content hash.
-            layers: which.
             weights_ML: float32, one row a mixture, one column a layer; a layer of weight 0 is not read.
-            verify: as for `views`.
             out_MTC: where to write; what is used again need not be fetched from the system again.
 
         Returns:
             [M, T, C] float32.
-
-        Raises:
-            CacheError: the picture or a layer of it is not there, or is damaged.
         """
         return mixtures(self.views(key, layers, verify), weights_ML, self.precision.name, out_MTC)
 
     def prefetch(self, keys: Iterable[str], layers: Sequence[int]) -> None:
         """Let the system begin to read what will be wanted next; does not wait."""
-        opened = self._reading()
+        opened = self.opened
         for key in keys:
             for _, entry, position in self._places(key, layers):
                 opened.shard(entry.shard).prefetch(entry, position)
 
     def verify(self) -> Iterator[Damage]:
         """Read everything, and yield each slab that is not what was written."""
-        for _, damages in self._reading().damaged():
+        for _, damages in self.opened.damaged():
             yield from damages
 
-    def _reading(self) -> OpenStore:
+    @property
+    def opened(self) -> OpenStore:
+        """What this process has open of it."""
         if self._opened is not None and self._opened.process != os.getpid():
             _INHERITED.append(self._opened)
             self._opened = None
@@ -213,7 +205,7 @@ class FeatureStore:
         return self._opened
 
     def _read(self, places: Sequence[tuple[int, IndexEntry, int]], out: Stored, verify: bool) -> None:
-        opened = self._reading()
+        opened = self.opened
         for number, (layer, entry, position) in enumerate(places):
             part = out.at(slice(number, number + 1))
             opened.shard(entry.shard).read(entry, position, part)
@@ -221,13 +213,13 @@ class FeatureStore:
                 raise self._damage(layer, entry)
 
     def _any_entry(self, key: str) -> IndexEntry:
-        for entry, _ in self._reading().places(key).values():
+        for entry, _ in self.opened.places(key).values():
             return entry
         raise CacheError(f"the cache {self.root} has nothing of picture {key}; run cache-features on a table with it")
 
     def _places(self, key: str, layers: Sequence[int]) -> list[tuple[int, IndexEntry, int]]:
         """Layer, entry, and position in the entry's shard, for each of ``layers``."""
-        places = self._reading().places(key)
+        places = self.opened.places(key)
         absent = [layer for layer in layers if layer not in places]
         if absent or not layers:
             raise CacheError(
@@ -237,7 +229,7 @@ class FeatureStore:
         return [(layer, *places[layer]) for layer in layers]
 
     def _damage(self, layer: int, entry: IndexEntry) -> CacheError:
-        shard = self._reading().shard(entry.shard)
+        shard = self.opened.shard(entry.shard)
         return CacheError(
             f"layer {layer} of picture {entry.key} in {shard.path} (row {entry.row}) is not what was written; {REPAIR}"
         )

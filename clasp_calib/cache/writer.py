@@ -103,7 +103,7 @@ class FeatureWriter(FeatureStore):
 
     def reserve(self, keys: Iterable[str]) -> None:
         """Say which pictures are going to be put, so that no shard is made larger than they need."""
-        lacking = (self._reading().lacking(key, self.layers) for key in dict.fromkeys(keys))
+        lacking = (self.opened.lacking(key, self.layers) for key in dict.fromkeys(keys))
         self._filling.expect(Counter(layers for layers in lacking if layers))
 
     def put(self, keys: Sequence[str], features: Sequence[Stored], origins: Sequence[Origin] | None = None) -> int:
@@ -122,7 +122,7 @@ class FeatureWriter(FeatureStore):
         Raises:
             CacheError: the features have another shape or type than the store's, or the disk is full.
         """
-        opened = self._reading()
+        opened = self.opened
         for stored in features:
             self._check(stored)
         mended: list[IndexEntry] = []
@@ -154,7 +154,7 @@ class FeatureWriter(FeatureStore):
 
         Readers keep what they have open.
         """
-        index = self._reading().index
+        index = self.opened.index
         index.change(forget=[(entry.key, entry.shard) for key in keys for entry in index.entries(key)])
         filled = index.filled_shards()
         self._remove([record for record in index.shards().values() if record.id not in filled])
@@ -167,7 +167,7 @@ class FeatureWriter(FeatureStore):
         Raises:
             CacheError: the disk has no room for one more shard.
         """
-        index = self._reading().index
+        index = self.opened.index
         entries = {number: index.entries_of(number) for number in index.shards()}
         sparse = {
             number: record
@@ -198,7 +198,7 @@ class FeatureWriter(FeatureStore):
         Returns:
             What was damaged.
         """
-        opened = self._reading()
+        opened = self.opened
         found = list(opened.damaged())
         lost = {record.id: record for record in opened.index.shards().values() if not opened.whole(record)}
         kept, forgotten = [], []
@@ -215,7 +215,8 @@ class FeatureWriter(FeatureStore):
         self._remove(lost.values())
         return [damage for _, damages in found for damage in damages]
 
-    def _reading(self) -> OpenStore:
+    @property
+    def opened(self) -> OpenStore:
         """What is open; a forked child is refused: neither SQLite nor the free rows can be shared with the parent."""
         if self._opened is None:
             raise CacheError(f"the cache {self.root} is not open for writing any more; open it again")
@@ -225,14 +226,14 @@ class FeatureWriter(FeatureStore):
 
     def _clear_leftovers(self) -> None:
         """Remove what a killed writer left: a half-made shard, or a finished one not yet recorded."""
-        known = {record.file for record in self._reading().index.shards().values()}
+        known = {record.file for record in self.opened.index.shards().values()}
         for path in self.root.glob("shard-*.h5*"):
             if path.name not in known:
                 path.unlink(missing_ok=True)
 
     def _mended(self, key: str, lacking: tuple[int, ...], stored: Stored) -> list[IndexEntry]:
         """The picture's entries whose dropped slabs could be written where they were."""
-        opened, found = self._reading(), []
+        opened, found = self.opened, []
         for entry in opened.index.entries(key):
             record = opened.record(entry.shard)
             slabs = {
@@ -246,7 +247,7 @@ class FeatureWriter(FeatureStore):
 
     def _whole(self, entry: IndexEntry, record: ShardRecord) -> PicturePart | None:
         """An entry with its bytes, None if they are damaged; a dropped slab goes along as it is."""
-        opened, stored = self._reading(), self.form.empty(len(record.layers), entry.tokens)
+        opened, stored = self.opened, self.form.empty(len(record.layers), entry.tokens)
         for position in range(len(record.layers)):
             try:
                 intact = opened.read(entry, position, stored.at(slice(position, position + 1)))
@@ -259,14 +260,14 @@ class FeatureWriter(FeatureStore):
     def _remove(self, records: Iterable[ShardRecord]) -> None:
         """Forget shards and remove their files."""
         for record in records:
-            self._reading().index.change(forget_shards=[record.id])
+            self.opened.index.change(forget_shards=[record.id])
             (self.root / record.file).unlink(missing_ok=True)
         self._start_anew()
 
     def _start_anew(self) -> None:
         """Look up everything anew: shards have gone."""
         self._filling.start_anew()
-        self._opened = OpenStore(self.root, self.form, self._reading().index)
+        self._opened = OpenStore(self.root, self.form, self.opened.index)
 
     def _check(self, stored: Stored) -> None:
         form = self.form

@@ -53,9 +53,9 @@ def slot_bytes(layers=LAYERS, shape=SHAPE) -> int:
 
 def flip_bit(root: Path, store: FeatureStore, number: int, layer: int) -> Path:
     """Damage one slab; gives its shard."""
-    entry, position = store._reading().places(key_of(number))[layer]
-    record = store._reading().record(entry.shard)
-    at = store._reading().shard(entry.shard).extents(entry, position)[0][0]
+    entry, position = store.opened.places(key_of(number))[layer]
+    record = store.opened.record(entry.shard)
+    at = store.opened.shard(entry.shard).extents(entry, position)[0][0]
     with (root / record.file).open("r+b") as file:
         file.seek(at + 10)
         byte = file.read(1)[0]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from clasp_calib.cache import encode
+from clasp_calib.cache import recipe
 from clasp_calib.cache.encode import auto_layers, cache_features, image_key
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.fingerprint import encoder_fingerprint
@@ -96,8 +96,8 @@ def test_a_one_hot_mixture_of_cached_features_projects_like_the_model(model, pro
 def test_a_second_run_encodes_only_what_is_new(model, processor, samples, tmp_path, monkeypatch):
     cache_features(model, processor, samples[:1], tmp_path, FeatureOptions(layers=LAYERS))
     seen = []
-    capture = encode.states_of
-    monkeypatch.setattr(encode, "states_of", lambda m, batch, at: seen.append(len(batch)) or capture(m, batch, at))
+    capture = recipe.states_of
+    monkeypatch.setattr(recipe, "states_of", lambda m, batch, at: seen.append(len(batch)) or capture(m, batch, at))
     report = cache_features(model, processor, samples, tmp_path, FeatureOptions(layers=LAYERS))
     assert (report.encoded, report.skipped, seen) == (2, 1, [2])
     report = cache_features(model, processor, samples, tmp_path, FeatureOptions(layers=LAYERS))

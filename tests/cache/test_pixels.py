@@ -9,15 +9,17 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
-from clasp_calib.cache.encode import image_key
+from clasp_calib.cache.encode import cache_features, image_key
 from clasp_calib.cache.feature_options import FeatureOptions
-from clasp_calib.cache.pixels import cache_pixels, cropped, finished, read_pixels
+from clasp_calib.cache.pixels import cropped, finished, read_pixels
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.common.samples import Sample
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_models import tiny_llava_directory
+
+PIXELS = FeatureOptions(pixels=True)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def samples(tmp_path):
 
 
 def test_pixels_are_what_the_processor_makes(processor, samples, tmp_path):
-    report = cache_pixels(processor, samples, tmp_path / "cache", FeatureOptions(pixels=True, batch_size=2))
+    report = cache_features(None, processor, samples, tmp_path / "cache", FeatureOptions(pixels=True, batch_size=2))
     assert (report.pictures, report.unique, report.encoded, report.skipped) == (4, 3, 3, 0)
     with FeatureStore.open(tmp_path / "cache") as store:
         for sample in samples[:3]:
@@ -49,14 +51,14 @@ def test_pixels_are_what_the_processor_makes(processor, samples, tmp_path):
 
 
 def test_pixels_are_cached_once_and_mended(processor, samples, tmp_path):
-    cache_pixels(processor, samples[:1], tmp_path / "cache", FeatureOptions(pixels=True))
-    report = cache_pixels(processor, samples, tmp_path / "cache", FeatureOptions(pixels=True))
+    cache_features(None, processor, samples[:1], tmp_path / "cache", PIXELS)
+    report = cache_features(None, processor, samples, tmp_path / "cache", PIXELS)
     assert (report.encoded, report.skipped) == (2, 1)
     shard = min((tmp_path / "cache").glob("*.h5"))
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
     shard.write_bytes(content)
-    report = cache_pixels(processor, samples, tmp_path / "cache", FeatureOptions(pixels=True, verify=True))
+    report = cache_features(None, processor, samples, tmp_path / "cache", FeatureOptions(pixels=True, verify=True))
     assert (report.dropped, report.encoded) == (1, 1)
 
 
@@ -64,9 +66,11 @@ def test_pictures_that_cannot_be_read_are_named(processor, samples, tmp_path):
     torn = tmp_path / "torn.png"
     torn.write_bytes(samples[0].image.read_bytes()[:3000])
     with pytest.raises(InputError, match=r"torn\.png: .*; the 3 others are cached"):
-        cache_pixels(processor, [*samples, Sample("x", "?", torn)], tmp_path / "cache", FeatureOptions(pixels=True))
+        cache_features(
+            None, processor, [*samples, Sample("x", "?", torn)], tmp_path / "cache", FeatureOptions(pixels=True)
+        )
     with pytest.raises(InputError, match="none of the 1 samples has a picture"):
-        cache_pixels(processor, samples[-1:], tmp_path / "cache", FeatureOptions(pixels=True))
+        cache_features(None, processor, samples[-1:], tmp_path / "cache", PIXELS)
 
 
 class Tiled:
@@ -90,7 +94,7 @@ class Jittered:
 )
 def test_processors_whose_pixels_cannot_be_cached_are_refused(processor, said, samples, tmp_path):
     with pytest.raises(CacheError, match=said):
-        cache_pixels(processor, samples, tmp_path / "cache", FeatureOptions(pixels=True))
+        cache_features(None, processor, samples, tmp_path / "cache", PIXELS)
     assert not (tmp_path / "cache").exists()
 
 

@@ -14,7 +14,6 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from clasp_calib.cache import plan as module
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
-from clasp_calib.cache.pixels import cache_pixels
 from clasp_calib.cache.plan import CachePlan, EncoderSpeed, Way, plan_cache
 from clasp_calib.cache.probe import DiskSpeed, probe_disk
 from clasp_calib.common.errors import CacheError, InputError
@@ -82,7 +81,7 @@ def test_pictures_that_cannot_be_read_are_counted_or_named(loaded, samples, tmp_
 
 
 def test_a_cache_of_another_encoder_is_refused(loaded, samples, tmp_path, quick):
-    cache_pixels(loaded[1], samples, tmp_path / "cache", FeatureOptions(pixels=True))
+    cache_features(*loaded, samples, tmp_path / "cache", FeatureOptions(pixels=True))
     with pytest.raises(CacheError, match=r"was made with the encoder \[pictures:"):
         plan_cache(*loaded, samples, tmp_path / "cache", FeatureOptions(layers=(1,)))
 

@@ -74,7 +74,7 @@ def test_the_lock_dies_with_its_process(tmp_path):
 
 
 def read_in_worker(store: FeatureStore, number: int) -> bool:
-    return same(store, number) and store._reading().process == os.getpid()
+    return same(store, number) and store.opened.process == os.getpid()
 
 
 @pytest.mark.parametrize("layout", ["direct", "portable"])

@@ -10,7 +10,6 @@ from speaking_models import WORDS
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.picture_files import image_key
-from clasp_calib.cache.pixels import cache_pixels
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.feature_sources import open_source
@@ -32,7 +31,7 @@ def places(bench, tmp_path_factory):
     cache_features(
         bench.model, bench.processor, bench.samples, root / "cache", FeatureOptions(layers=LAYERS, batch_size=1)
     )
-    cache_pixels(bench.processor, bench.samples, root / "pixels", FeatureOptions(pixels=True))
+    cache_features(bench.model, bench.processor, bench.samples, root / "pixels", FeatureOptions(pixels=True))
     return {"cache": root / "cache", "live": None, "pixels": root / "pixels"}
 
 
@@ -98,7 +97,7 @@ def test_pictures_in_memory_are_as_good_as_files(bench, places, tmp_path, kind):
     if kind == "cache":
         cache_features(bench.model, bench.processor, held, tmp_path, FeatureOptions(layers=LAYERS, batch_size=1))
     elif kind == "pixels":
-        cache_pixels(bench.processor, held, tmp_path, FeatureOptions(pixels=True))
+        cache_features(bench.model, bench.processor, held, tmp_path, FeatureOptions(pixels=True))
     found = features(bench, {kind: None if kind == "live" else tmp_path}, kind)
     found.check(held)
     expected = features(bench, places, "live").fused(asked, ALPHA_ML)
