@@ -8,19 +8,18 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from clasp_calib.router_labeling.labelers import KeywordLabeler
-from clasp_calib.router_labeling.rules import load_rules
-from clasp_calib.router_labeling.taxonomy import load_taxonomy
+from clasp_calib.router_labeling.labelers import KeywordLabeler, load_scheme
 
 GOLD = Path(__file__).parents[1] / "tests" / "router_labeling" / "intents_gold.jsonl"
 
 
 def main() -> None:
     rows = [json.loads(line) for line in GOLD.read_text(encoding="utf-8").splitlines()]
-    taxonomy = load_taxonomy()
-    labeler = KeywordLabeler(load_rules(None, taxonomy), taxonomy)
+    scheme = load_scheme()
+    taxonomy = scheme.taxonomy
     begun = time.process_time()
-    guessed = [taxonomy.class_of(guess.intent) for guess in labeler.label([row["question"] for row in rows])]
+    asked = KeywordLabeler().ask([row["question"] for row in rows], scheme)
+    guessed = [taxonomy.class_of(guess.intent) for _, guess in asked]
     seconds = time.process_time() - begun
     pairs = Counter((row["class"], guess) for row, guess in zip(rows, guessed, strict=True))
     totals = Counter(row["class"] for row in rows)

@@ -40,20 +40,17 @@ def main() -> None:
     given = parser.parse_args()
     os.environ.update(ENVIRONMENT if given.model is None else {})
 
-    from clasp_calib.router_labeling.labelers import KeywordLabeler
-    from clasp_calib.router_labeling.offline import OfflineLabeler
-    from clasp_calib.router_labeling.rules import load_rules
-    from clasp_calib.router_labeling.taxonomy import load_taxonomy
+    from clasp_calib.router_labeling.labelers import KeywordLabeler, load_scheme
+    from clasp_calib.router_labeling.vllm_labeler import VLLMLabeler
 
     rows = [json.loads(line)["question"] for line in GOLD.read_text(encoding="utf-8").splitlines()]
-    questions, taxonomy = list(dict.fromkeys(rows))[: given.questions], load_taxonomy()
+    questions, scheme = list(dict.fromkeys(rows))[: given.questions], load_scheme()
     with tempfile.TemporaryDirectory() as folder:
-        labeler = OfflineLabeler(
-            given.model or tiny_model(Path(folder)), taxonomy, chunk=512, engine=json.loads(given.engine)
-        )
+        labeler = VLLMLabeler(given.model or tiny_model(Path(folder)), chunk=512, engine=json.loads(given.engine))
         compare(labeler, questions, given.rounds, Path(folder))
-    keywords = KeywordLabeler(load_rules(None, taxonomy), taxonomy)
-    print(f"keyword rules: {len(rows) / best(lambda: list(keywords.label(rows))):,.0f} rows/s on one core")
+    print(
+        f"keyword rules: {len(rows) / best(lambda: list(KeywordLabeler().ask(rows, scheme))):,.0f} rows/s on one core"
+    )
 
 
 def tiny_model(folder: Path) -> str:
@@ -69,9 +66,11 @@ def compare(labeler: Any, questions: list[str], rounds: int, folder: Path) -> No
     from vllm.sampling_params import StructuredOutputsParams
 
     from clasp_calib.router_labeling.journalled import JournalledLabeler
+    from clasp_calib.router_labeling.labelers import load_scheme
     from clasp_calib.router_labeling.prompt import longest_answer, messages, schema
 
-    llm, taxonomy = labeler._llm, labeler.taxonomy
+    llm, scheme = labeler.llm, load_scheme()
+    taxonomy = scheme.taxonomy
     conversations = [messages(taxonomy, question) for question in questions]
     sampling = SamplingParams(
         temperature=0,
@@ -86,7 +85,7 @@ def compare(labeler: Any, questions: list[str], rounds: int, folder: Path) -> No
         outputs[:] = llm.chat(conversations, sampling, chat_template_kwargs=thinking, use_tqdm=False)
 
     def ours(place: Path) -> None:
-        guesses = list(JournalledLabeler(labeler, place).label(questions))
+        guesses = list(JournalledLabeler(labeler, scheme, place).label(questions))
         assert len(guesses) == len(questions)
 
     chat()  # Compiles the schema's grammar and whatever else happens once.

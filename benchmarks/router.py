@@ -19,11 +19,10 @@ from scipy.sparse import csr_matrix, hstack
 from clasp_calib.reference.benchmark import scene_questions
 from clasp_calib.reference.scenes import draw_scene
 from clasp_calib.router_labeling.duplicates import duplicate_groups
-from clasp_calib.router_labeling.labelers import KeywordLabeler
+from clasp_calib.router_labeling.labelers import KeywordLabeler, load_scheme
 from clasp_calib.router_labeling.ngrams import Hashing
 from clasp_calib.router_labeling.router import Router, RouterTraining
 from clasp_calib.router_labeling.router_file import router_bytes
-from clasp_calib.router_labeling.rules import load_rules
 from clasp_calib.router_labeling.taxonomy import load_taxonomy
 from clasp_calib.router_labeling.training import REGULARISATION, feature_matrix, fit, folds, train_router
 
@@ -59,9 +58,9 @@ def main() -> None:
 
 def keyword_features(questions: list[str]) -> tuple[np.ndarray, Any]:
     """The rules' classes, and one-hot what the first rule that matches says: a class, or nothing."""
-    taxonomy = load_taxonomy()
-    labeler = KeywordLabeler(load_rules(None, taxonomy), taxonomy)
-    guesses = list(labeler.label(questions))
+    scheme = load_scheme()
+    taxonomy = scheme.taxonomy
+    guesses = [guess for _, guess in KeywordLabeler().ask(questions, scheme)]
     classes = np.array([taxonomy.classes.index(taxonomy.class_of(guess.intent)) for guess in guesses])
     columns = np.where([guess.source == "rule" for guess in guesses], classes, len(taxonomy.classes))
     places = (np.arange(len(questions)), columns)
@@ -101,10 +100,10 @@ def distilled(rows: list[dict[str, str]]) -> None:
     drawn: list[str] = []
     for seed in range(DRAWN):
         drawn += [question.text for question in scene_questions(draw_scene(seed))]
-    guesses = KeywordLabeler(load_rules(None, taxonomy), taxonomy).label(drawn)
+    guesses = KeywordLabeler().ask(drawn, load_scheme())
     found = train_router(
         drawn,
-        [taxonomy.class_of(guess.intent) for guess in guesses],
+        [taxonomy.class_of(guess.intent) for _, guess in guesses],
         [False] * len(drawn),
         classes=taxonomy.classes,
         default=taxonomy.default_class,
@@ -139,10 +138,10 @@ def speeds(questions: list[str], truth: np.ndarray, matrix: Any) -> None:
     router = Router(
         taxonomy.classes, taxonomy.default_class, taxonomy.digest, weights, bias, 1.0, 0.5, training, Hashing()
     )
-    labeler = KeywordLabeler(load_rules(None, taxonomy), taxonomy)
+    scheme = load_scheme()
     print(f"\nrouter file: {len(router_bytes(router)) / 1e6:.2f} MB")
     timed("router", lambda: [router.route(question) for question in questions], len(questions))
-    timed("keyword rules", lambda: list(labeler.label(questions)), len(questions))
+    timed("keyword rules", lambda: list(KeywordLabeler().ask(questions, scheme)), len(questions))
 
 
 def timed(name: str, work: Any, questions: int) -> None:

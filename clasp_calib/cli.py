@@ -24,11 +24,12 @@ from clasp_calib.commands.sample import sample
 from clasp_calib.commands.search import search
 from clasp_calib.commands.serve_labeler import serve_labeler
 from clasp_calib.commands.train_router import train_router
+from clasp_calib.commands.used_by import CheckedTyper
 from clasp_calib.common.errors import ClaspError
 
 FAILED, INTERRUPTED = 2, 130
 
-app = typer.Typer(
+app = CheckedTyper(
     name="clasp-calib",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

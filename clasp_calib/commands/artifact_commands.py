@@ -17,6 +17,7 @@ from clasp_calib.commands.options import (
     SeedOption,
 )
 from clasp_calib.commands.output import emit, say, show
+from clasp_calib.commands.used_by import CheckedTyper
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.artifacts.difference import ClassChange, Difference, ScoreChange
 
-app = typer.Typer(no_args_is_help=True, help="Look at, verify, compare and pass on calibrated artifacts.")
+app = CheckedTyper(no_args_is_help=True, help="Look at, verify, compare and pass on calibrated artifacts.")
 DirectoryArgument = Annotated[
     Path | None, typer.Argument(help="Artifact directory; default: artifact/ of the run.", show_default=False)
 ]

@@ -7,9 +7,10 @@ import typer
 
 from clasp_calib.commands.options import DEFAULT_RUN, CacheOption, JsonOption, RunOption, SamplesOption
 from clasp_calib.commands.output import emit, say
+from clasp_calib.commands.used_by import CheckedTyper
 from clasp_calib.common.run_directory import RunDirectory
 
-app = typer.Typer(no_args_is_help=True, help="Look at, check, mend, trim and export a feature cache.")
+app = CheckedTyper(no_args_is_help=True, help="Look at, check, mend, trim and export a feature cache.")
 
 
 @app.command()

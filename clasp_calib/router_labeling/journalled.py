@@ -2,29 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.journal import Journal, JournalKind
 from clasp_calib.common.progress import progress
-from clasp_calib.router_labeling.labelers import Guess
+from clasp_calib.router_labeling.labelers import Guess, Labeler, Scheme
 
 KIND = JournalKind(InputError, elsewhere="give another --run", plain=True)
-
-
-class Asker(Protocol):
-    """A labeler whose answers may come in any order."""
-
-    @property
-    def fingerprint(self) -> str:
-        """JSON text of what decides a label."""
-        ...
-
-    def ask(self, questions: Sequence[str]) -> Iterator[tuple[int, Guess]]:
-        """One (index into ``questions``, guess) for each question, as soon as it is known."""
-        ...
 
 
 @dataclass
@@ -35,21 +23,20 @@ class JournalledLabeler:
     line is one question with its guess. Another model, prompt or taxonomy writes another file.
     """
 
-    asker: Asker
-    directory: Path | None
+    labeler: Labeler
+    scheme: Scheme
+    directory: Path | None = None
     """``None`` keeps answers in memory only."""
     retry_failed: bool = False
     """Ask again what failed in an earlier run."""
     resumed: int = field(default=0, init=False)
     """Different questions that the journal already knew."""
-    failed: dict[str, str] = field(default_factory=dict, init=False)
-    """Question -> why it has no label; such a question gets the default intent."""
     _known: dict[str, Guess] = field(default_factory=dict, init=False)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """The other labeler's fingerprint."""
-        return self.asker.fingerprint
+        return self.labeler.fingerprint(self.scheme)
 
     @property
     def path(self) -> Path | None:
@@ -70,13 +57,13 @@ class JournalledLabeler:
             self.resumed = sum(question in self._known for question in wanted)
             asked = [question for question in wanted if question not in self._known]
             with progress() as bar:
-                task = bar.add_task("labelling", total=len(wanted), completed=self.resumed)
-                for index, guess in self.asker.ask(asked) if asked else ():
+                begun = f" ({self.resumed} different questions were answered before)" if self.resumed else ""
+                task = bar.add_task(f"labelling{begun}", total=len(wanted), completed=self.resumed)
+                for index, guess in self.labeler.ask(asked, self.scheme) if asked else ():
                     journal.append({"question": asked[index], **asdict(guess)})
                     bar.advance(task)
         if any(question not in self._known for question in asked):
             raise InputError(f"the labeler answered fewer than the {len(asked)} questions it was given")
-        self.failed = {q: self._known[q].raw for q in wanted if self._known[q].source == "default"}
         yield from (self._known[question] for question in questions)
 
     def _take(self, entry: dict[str, Any]) -> None:

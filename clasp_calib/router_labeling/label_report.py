@@ -6,13 +6,19 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.text_tables import html_table, markdown_table, text_table
 from clasp_calib.router_labeling.replies import BadReplyError, read_intent
+from clasp_calib.router_labeling.table import LABEL_COLUMNS
 from clasp_calib.router_labeling.taxonomy import Taxonomy
+
+_Table = tuple[str, list[str], list[list[str]]]
+"""Title, header and rows."""
 
 
 @dataclass(frozen=True)
 class LabelReport:
-    """Counts of a labelled table."""
+    """Counts of a labelled table. Printed, it says the main things; Markdown and notebooks show the matrices too."""
 
     rows: int
     classes: Mapping[str, int]
@@ -22,6 +28,8 @@ class LabelReport:
     nothing, changed."""
     confusion: Mapping[str, Mapping[tuple[str, str], int]]
     """``before`` and ``after`` the overrides: (gold class, class) -> rows, of tables with a column ``gold_class``."""
+    failed: Mapping[str, str]
+    """Question -> why a language model gave it no label; it has the default intent."""
 
     @property
     def agreement(self) -> dict[str, float]:
@@ -32,6 +40,55 @@ class LabelReport:
             if pairs
         }
 
+    def to_markdown(self) -> str:
+        """The report as a page."""
+        parts = ["# Labels"]
+        for title, header, rows in self._tables():
+            parts += [f"## {title}"] if title else []
+            parts.append(markdown_table(header, rows))
+        return "\n\n".join(parts) + "\n"
+
+    def __str__(self) -> str:
+        counts = [[name, str(number)] for name, number in self.classes.items()]
+        lines = [f"{self.rows} questions", text_table(["class", "questions"], counts)]
+        lines.append(f"decided by: {', '.join(f'{source} {number}' for source, number in self.sources.items())}")
+        changed = {pair: number for pair, number in self.overridden.items() if pair[0] != pair[1]}
+        if self.overridden:
+            total = sum(self.overridden.values())
+            lines.append(f"rules overrode {total} answers of the model, and {sum(changed.values())} of its classes")
+        for (before, after), number in sorted(changed.items(), key=lambda item: -item[1]):
+            lines.append(f"  {before} -> {after}: {number}")
+        if self.agreement:
+            lines.append(f"agreement with the gold classes in the table: {self.agreement['after']:.1%}")
+        if self.overridden and self.agreement:
+            lines.append(f"  before the overrides: {self.agreement['before']:.1%}")
+        if self.failed:
+            question, reason = next(iter(self.failed.items()))
+            lines.append(f"{len(self.failed)} questions could not be labelled, such as {question!r}: {reason}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return "".join(html_table(header, rows, title) for title, header, rows in self._tables())
+
+    def _tables(self) -> list[_Table]:
+        shares = [[name, str(n), f"{n / self.rows:.1%}"] for name, n in self.classes.items()]
+        tables: list[_Table] = [
+            ("", ["class", "questions", "share"], shares),
+            ("", ["decided by", "questions"], [[source, str(n)] for source, n in self.sources.items()]),
+        ]
+        if self.overridden:
+            title = "What rules made of the model's classes"
+            tables.append((title, *self._matrix(self.overridden, "the model said \\ overridden to")))
+        for when, pairs in self.confusion.items():
+            if pairs:
+                title = f"Against the gold classes, {when} overrides: {self.agreement[when]:.1%} right"
+                tables.append((title, *self._matrix(pairs, "gold \\ given")))
+        return tables
+
+    def _matrix(self, pairs: Mapping[tuple[str, str], int], corner: str) -> tuple[list[str], list[list[str]]]:
+        names = list(self.classes)
+        return [corner, *names], [[row, *(str(pairs.get((row, column), 0)) for column in names)] for row in names]
+
 
 def label_report(labelled: pa.Table, taxonomy: Taxonomy) -> LabelReport:
     """Count what `label_table` gave.
@@ -39,14 +96,20 @@ def label_report(labelled: pa.Table, taxonomy: Taxonomy) -> LabelReport:
     What a model had said before a rule overrode it stands in the column ``raw``.
 
     Args:
-        labelled: columns ``class``, ``source``, ``raw`` and, optional, ``gold_class``.
+        labelled: as `label_table` gives it; a column ``gold_class`` is optional.
         taxonomy: the one that it was labelled with.
+
+    Raises:
+        InputError: the table lacks a column that labelling adds.
     """
+    if lacking := [name for name in LABEL_COLUMNS if name not in labelled.column_names]:
+        raise InputError(f"the samples have no column {lacking[0]!r}; label them first")
     after: list[str] = labelled["class"].to_pylist()
     sources: list[str] = labelled["source"].to_pylist()
+    raws: list[str | None] = labelled["raw"].to_pylist()
     before = list(after)
     overridden: Counter[tuple[str, str]] = Counter()
-    for row, (source, raw) in enumerate(zip(sources, labelled["raw"].to_pylist(), strict=True)):
+    for row, (source, raw) in enumerate(zip(sources, raws, strict=True)):
         if source == "rule" and raw:
             try:
                 before[row] = taxonomy.class_of(read_intent(raw, None, taxonomy))
@@ -58,32 +121,13 @@ def label_report(labelled: pa.Table, taxonomy: Taxonomy) -> LabelReport:
         when: Counter(pair for pair in zip(gold, given, strict=True) if pair[0] is not None) if gold else Counter()
         for when, given in (("before", before), ("after", after))
     }
+    asked = zip(labelled["question"].to_pylist(), sources, raws, strict=True)
     counts = Counter(after)
     return LabelReport(
-        len(after), {c: counts[c] for c in taxonomy.classes}, dict(Counter(sources)), dict(overridden), confusion
+        rows=len(after),
+        classes={name: counts[name] for name in taxonomy.classes},
+        sources=dict(Counter(sources)),
+        overridden=dict(overridden),
+        confusion=confusion,
+        failed={question: raw for question, source, raw in asked if source == "default" and raw},
     )
-
-
-def markdown(report: LabelReport, taxonomy: Taxonomy) -> str:
-    """The report as a page."""
-    lines = ["# Labels", "", "| class | questions | share |", "|---|---:|---:|"]
-    lines += [f"| {name} | {n} | {n / report.rows:.1%} |" for name, n in report.classes.items()]
-    lines += ["", "| decided by | questions |", "|---|---:|"]
-    lines += [f"| {source} | {n} |" for source, n in report.sources.items()]
-    if report.overridden:
-        lines += ["", "## What rules made of the model's classes", ""]
-        lines += _matrix(report.overridden, taxonomy, "the model said", "overridden to")
-    for when, pairs in report.confusion.items():
-        if pairs:
-            lines += ["", f"## Against the gold classes, {when} overrides: {report.agreement[when]:.1%} right", ""]
-            lines += _matrix(pairs, taxonomy, "gold", "given")
-    return "\n".join(lines) + "\n"
-
-
-def _matrix(pairs: Mapping[tuple[str, str], int], taxonomy: Taxonomy, rows: str, columns: str) -> list[str]:
-    names = taxonomy.classes
-    return [
-        f"| {rows} \\ {columns} | {' | '.join(names)} |",
-        f"|---|{'---:|' * len(names)}",
-        *(f"| {row} | {' | '.join(str(pairs.get((row, column), 0)) for column in names)} |" for row in names),
-    ]

@@ -1,12 +1,13 @@
-"""Backends that name the intent of a question: the door they share, and the one that needs no model."""
+"""What names the intent of a question: the door that all labelers share, and the one that needs no model."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from clasp_calib.common.hashing import canonical_json
-from clasp_calib.router_labeling.rules import RuleSet
-from clasp_calib.router_labeling.taxonomy import Taxonomy
+from clasp_calib.router_labeling.rules import RuleSet, load_rules
+from clasp_calib.router_labeling.taxonomy import Taxonomy, load_taxonomy
 
 Source = Literal["llm", "rule", "gold", "default"]
 
@@ -20,23 +21,38 @@ class Guess:
     confidence: float | None
     """In [0, 1]; what it means is the labeler's to say. None if it does not say how sure it is."""
     raw: str
-    """What the backend answered, word for word; empty if it answered nothing."""
+    """What the labeler answered, word for word; empty if it answered nothing."""
     source: Source = "llm"
     """``default`` says that the labeler could not place the question."""
     rule: str | None = None
     """Id of the rule that decided, if one did."""
 
 
-class Labeler(Protocol):
-    """Names intents. Order is kept: one guess a question."""
+@dataclass(frozen=True)
+class Scheme:
+    """What questions are sorted into, and the keywords that settle some of them."""
 
-    @property
-    def fingerprint(self) -> str:
-        """JSON text of what decides a label: backend, versions, digests. Equal text, equal labels."""
+    taxonomy: Taxonomy
+    rules: RuleSet
+
+
+class Labeler(Protocol):
+    """Names the intents of questions. It is set up without a scheme, and is told of it with the questions."""
+
+    def fingerprint(self, scheme: Scheme) -> str:
+        """JSON text of what decides a label: the labeler, versions, digests. Equal text, equal labels.
+
+        Raises:
+            LabelerError: the labeler cannot be used.
+        """
         ...
 
-    def label(self, questions: Sequence[str]) -> Iterator[Guess]:
-        """One guess for each question, in order, as soon as it is known."""
+    def ask(self, questions: Sequence[str], scheme: Scheme) -> Iterator[tuple[int, Guess]]:
+        """One (index into ``questions``, guess) for each question, in any order, as soon as it is known.
+
+        Raises:
+            LabelerError: the labeler stopped answering.
+        """
         ...
 
 
@@ -48,19 +64,28 @@ class KeywordLabeler:
     probability. ``raw`` is empty, since nobody was asked.
     """
 
-    rules: RuleSet
-    taxonomy: Taxonomy
-
-    @property
-    def fingerprint(self) -> str:
+    def fingerprint(self, scheme: Scheme) -> str:
         """JSON text with the digests of rules and taxonomy."""
-        return canonical_json({"labeler": "keyword", "rules": self.rules.digest, "taxonomy": self.taxonomy.digest})
+        return canonical_json({"labeler": "keyword", "rules": scheme.rules.digest, "taxonomy": scheme.taxonomy.digest})
 
-    def label(self, questions: Sequence[str]) -> Iterator[Guess]:
-        """One guess for each question, in order."""
-        for question in questions:
-            rule = self.rules.match(question)
+    def ask(self, questions: Sequence[str], scheme: Scheme) -> Iterator[tuple[int, Guess]]:
+        """One (index, guess) for each question, in order."""
+        for index, question in enumerate(questions):
+            rule = scheme.rules.match(question)
             if rule is None:
-                yield Guess(self.taxonomy.default_intent, 0.0, "", source="default")
+                yield index, Guess(scheme.taxonomy.default_intent, 0.0, "", source="default")
             else:
-                yield Guess(rule.intent, 1.0, "", source="rule", rule=rule.id)
+                yield index, Guess(rule.intent, 1.0, "", source="rule", rule=rule.id)
+
+
+def load_scheme(taxonomy: Taxonomy | str | Path | None = None, rules: RuleSet | str | Path | None = None) -> Scheme:
+    """A scheme of what is given: YAML files, what was read from them, or None for the packaged ones.
+
+    Raises:
+        InputError: a file is missing, is not YAML, or is no consistent taxonomy or rules; see `load_rules`.
+    """
+    if not isinstance(taxonomy, Taxonomy):
+        taxonomy = load_taxonomy(None if taxonomy is None else Path(taxonomy))
+    if not isinstance(rules, RuleSet):
+        rules = load_rules(None if rules is None else Path(rules), taxonomy)
+    return Scheme(taxonomy, rules)

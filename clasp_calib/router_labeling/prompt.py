@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from clasp_calib.common.hashing import sha256_json
+from clasp_calib.common.hashing import canonical_json, sha256_json
 from clasp_calib.router_labeling.taxonomy import Taxonomy
 
 LONGEST = 2000
@@ -49,6 +49,11 @@ def longest_answer(taxonomy: Taxonomy) -> int:
 def prompt_digest(taxonomy: Taxonomy) -> str:
     """Hex sha256 of the prompt's wording, with this taxonomy, and of the schema."""
     return sha256_json([messages(taxonomy, ""), schema(taxonomy), LONGEST])
+
+
+def model_fingerprint(labeler: str, taxonomy: Taxonomy, **told: str | None) -> str:
+    """JSON text of what decides a language model's labels: ``told`` of the model, digests of prompt and taxonomy."""
+    return canonical_json({"labeler": labeler, **told, "prompt": prompt_digest(taxonomy), "taxonomy": taxonomy.digest})
 
 
 def _instructions(taxonomy: Taxonomy) -> str:

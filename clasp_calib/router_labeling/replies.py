@@ -1,10 +1,11 @@
-"""From what a language model answered to a label, or to the reason why there is none."""
+"""From what a language model answered to a guess, or to the reason why there is none."""
 
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from clasp_calib.router_labeling.labelers import Guess
 from clasp_calib.router_labeling.taxonomy import Taxonomy
 
 THINKING_ENDS = "</think>"
@@ -48,6 +49,17 @@ def read_intent(text: str, finish: str | None, taxonomy: Taxonomy) -> str:
     if not isinstance(reply["intent"], str) or reply["intent"] not in taxonomy.intents:
         raise BadReplyError(f"the reply names an unknown intent: {_short(text)}")
     return reply["intent"]
+
+
+def read_guess(text: str, finish: str | None, tokens: Sequence[Token], taxonomy: Taxonomy) -> Guess:
+    """The guess that a reply is; arguments and errors as of `read_intent` and `confidence`."""
+    intent = read_intent(text, finish, taxonomy)
+    return Guess(intent, confidence(tokens, intent), text)
+
+
+def no_guess(reason: str, taxonomy: Taxonomy) -> Guess:
+    """What a question gets that has no label."""
+    return Guess(taxonomy.default_intent, 0.0, reason, source="default")
 
 
 def confidence(tokens: Sequence[Token], intent: str) -> float | None:

@@ -1,14 +1,13 @@
 """Labelling a sample table: one row in, one row out, in order, with everything else kept."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.router_labeling.labelers import Guess, Labeler
-from clasp_calib.router_labeling.rules import RuleSet
+from clasp_calib.router_labeling.labelers import Guess, Scheme
 from clasp_calib.router_labeling.taxonomy import Taxonomy
 
 LABEL_COLUMNS = ("intent", "class", "confidence", "source", "rule", "raw", "labeler")
@@ -27,9 +26,20 @@ class _Label:
     labeler: str | None = None
 
 
-def label_table(
-    table: pa.Table, labeler: Labeler, taxonomy: Taxonomy, rules: RuleSet, classes_from_gold: bool = True
-) -> pa.Table:
+class Labels(Protocol):
+    """A labeler that keeps the order of questions, as `clasp_calib.router_labeling.journalled` makes of any."""
+
+    @property
+    def fingerprint(self) -> str:
+        """JSON text of what decides a label."""
+        ...
+
+    def label(self, questions: Sequence[str]) -> Iterator[Guess]:
+        """One guess for each question, in order."""
+        ...
+
+
+def label_table(table: pa.Table, labeler: Labels, scheme: Scheme, classes_from_gold: bool = True) -> pa.Table:
     """Give every row an intent and a class.
 
     A row that brings an ``intent`` or a ``class`` of its own keeps it as gold; the labeler is not shown it.
@@ -40,8 +50,7 @@ def label_table(
     Args:
         table: columns ``question`` and, optional, ``id``, ``intent``, ``class``; others pass through.
         labeler: names the intents.
-        taxonomy: maps intents to classes.
-        rules: the keyword overrides.
+        scheme: maps intents to classes, and has the keyword overrides.
         classes_from_gold: ``False`` labels every row anew, whatever it brings.
 
     Returns:
@@ -56,14 +65,14 @@ def label_table(
             the two at odds; columns that the labels would overwrite; a labeler that answers too few or too
             many questions, or with an intent of another taxonomy.
     """
-    rows = _rows(table)
+    rows, taxonomy = _rows(table), scheme.taxonomy
     gold = [_gold(row, taxonomy) if classes_from_gold else None for row in rows]
     asked = [row["question"] for row, label in zip(rows, gold, strict=True) if label is None]
     guesses = labeler.label(asked) if asked else iter(())
-    fingerprint = labeler.fingerprint
+    fingerprint = labeler.fingerprint if asked else ""
     labels = []
     for row, label in zip(rows, gold, strict=True):
-        labels.append(label or _combine(row, _next(guesses, len(asked)), taxonomy, rules, fingerprint))
+        labels.append(label or _combine(row, _next(guesses, len(asked)), scheme, fingerprint))
     if next(guesses, None) is not None:
         raise InputError(f"the labeler answered more than the {len(asked)} questions it was given")
     return _with_labels(table, labels)
@@ -117,37 +126,24 @@ def _next(guesses: Iterator[Guess], asked: int) -> Guess:
         raise InputError(f"the labeler answered fewer than the {asked} questions it was given") from None
 
 
-def _combine(row: dict[str, Any], guess: Guess, taxonomy: Taxonomy, rules: RuleSet, fingerprint: str) -> _Label:
+def _combine(row: dict[str, Any], guess: Guess, scheme: Scheme, fingerprint: str) -> _Label:
+    taxonomy = scheme.taxonomy
     if guess.intent not in taxonomy.intents:
         raise InputError(
             f"the labeler gave row {row['id']!r} the intent {guess.intent!r}; expected one of "
             f"{', '.join(taxonomy.intents)}. Give the labeler the taxonomy that the table is labelled with"
         )
-    rule = rules.match(row["question"])
+    rule = scheme.rules.match(row["question"])
     if rule is not None and rule.overrides:
         return _Label(rule.intent, taxonomy.class_of(rule.intent), 1.0, "rule", rule.id, guess.raw, fingerprint)
-    return _Label(
-        guess.intent,
-        taxonomy.class_of(guess.intent),
-        guess.confidence,
-        guess.source,
-        guess.rule,
-        guess.raw,
-        fingerprint,
-    )
+    intent, raw = guess.intent, guess.raw
+    return _Label(intent, taxonomy.class_of(intent), guess.confidence, guess.source, guess.rule, raw, fingerprint)
 
 
 def _with_labels(table: pa.Table, labels: list[_Label]) -> pa.Table:
-    columns = {
-        "intent": pa.array([label.intent for label in labels], pa.string()),
-        "class": pa.array([label.class_ for label in labels], pa.string()),
-        "confidence": pa.array([label.confidence for label in labels], pa.float64()),
-        "source": pa.array([label.source for label in labels], pa.string()),
-        "rule": pa.array([label.rule for label in labels], pa.string()),
-        "raw": pa.array([label.raw for label in labels], pa.string()),
-        "labeler": pa.array([label.labeler for label in labels], pa.string()),
-    }
-    for name, column in columns.items():
+    for name in LABEL_COLUMNS:
+        kind = pa.float64() if name == "confidence" else pa.string()
+        column = pa.array([getattr(label, "class_" if name == "class" else name) for label in labels], kind)
         if name in table.column_names:
             table = table.set_column(table.column_names.index(name), name, column)
         else:

@@ -64,7 +64,11 @@ CASES = {
     "unknown class": (LABEL, rows({"class": "magic"}), "has the class 'magic'; expected one of object, attribute"),
     "unknown split": (LABEL, rows({"split": "valid"}), "has split 'valid'; expected one of train, calibration"),
     "image a number": (LABEL, rows({"image": 7}), "has the image 7; expected the path of a file"),
-    "unknown backend": (LABEL + " --backend gpt", rows({}), "unknown backend 'gpt'; expected one of keywords"),
+    "a backend's option": (
+        LABEL + " --chunk 9",
+        rows({}),
+        "--chunk is used by --backend vllm or auto; and .* keywords: remove",
+    ),
     "bad column": (LABEL + " --column question", rows({}), "takes OURS=YOURS, for instance question=prompt"),
     "column not there": (LABEL + " --column question=q", rows({}), r"no column 'q' \(it has id, .*give one of these"),
     "bad taxonomy": (
@@ -108,7 +112,7 @@ CASES = {
     ),
     "unknown device": (CACHE + " --device tpu9", None, r"cannot use the device 'tpu9' \(.*\); try --device cpu"),
     "layers no numbers": (CACHE + " --layers x,y", None, "takes 'auto' or numbers such as 3,9,15,23; got 'x,y'"),
-    "layers too high": (CACHE + " --layers 3,5", None, r"cannot cache the layers \[3, 5\]; expected some of 0"),
+    "layers too high": (CACHE + " --layers 3,5", None, r"layers \(--layers\) is \[3, 5\]; expected some of 0"),
     "no pictures": (
         "cache-features --run {new} --model {model} --samples {bad}",
         rows({"image": None}),

@@ -29,7 +29,6 @@ def test_labels_by_a_server_and_strict(command, tmp_path):
         asked = fake.asked.total()
         again = command(*words)
         assert again.code == 0
-        assert "2 different questions were answered before" in again.out
         assert "--retry-failed" in again.out
         assert fake.asked.total() == asked == 4
     assert "OPENAI" not in (target / "config.json").read_text()
@@ -42,7 +41,7 @@ def test_backends_that_cannot_be_used(command, tmp_path):
         (["--backend", "server", "--base-url", "http://127.0.0.1:9/v1"], "no OpenAI-compatible server answers"),
         (["--backend", "server", "--base-url", "nonsense"], "no OpenAI-compatible server answers"),
         (["--backend", "vllm", "--engine", "[]"], "--engine takes a JSON object"),
-        (["--backend", "oracle"], "unknown backend 'oracle'"),
+        (["--backend", "oracle"], "'oracle' is not one of"),
     ):
         ended = command(*words, *more)
         assert ended.code == 2

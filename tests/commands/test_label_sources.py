@@ -41,12 +41,14 @@ def test_auto_takes_what_is_there_and_says_what_it_took(command, tmp_path):
     (tmp_path / "q.jsonl").write_text('{"question": "How many?"}\n')
     words = ["label", tmp_path / "q.jsonl", "--run", tmp_path / "run", "--backend", "auto"]
     with running(Fake(lambda question, temperature: GOOD)) as fake:
-        assert f"backend server: a server answers at {fake.url}" in command(*words, "--base-url", fake.url).out
+        assert (
+            f"labelling by ServerLabeler: a server answers at {fake.url}" in command(*words, "--base-url", fake.url).out
+        )
         assert fake.asked.total() == 1
     ended = command(*words, "--base-url", "http://127.0.0.1:9/v1")
     assert ended.code == 0
-    assert "backend keywords: no OpenAI-compatible server answers at http://127.0.0.1:9/v1" in ended.out
-    assert command(*words, "--json").json["backend"] == "keywords"
+    assert "labelling by KeywordLabeler: no OpenAI-compatible server answers at http://127.0.0.1:9/v1" in ended.out
+    assert command(*words, "--json").json["labeler"] == "KeywordLabeler"
 
 
 def test_labelling_leaves_a_report(command, tmp_path):

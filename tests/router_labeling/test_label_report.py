@@ -3,14 +3,14 @@
 import pyarrow as pa
 import pytest
 
-from clasp_calib.router_labeling.label_report import label_report, markdown
-from clasp_calib.router_labeling.labelers import Guess, KeywordLabeler
-from clasp_calib.router_labeling.rules import load_rules
+from clasp_calib.router_labeling.journalled import JournalledLabeler
+from clasp_calib.router_labeling.label_report import label_report
+from clasp_calib.router_labeling.labelers import Guess, KeywordLabeler, load_scheme
 from clasp_calib.router_labeling.table import label_table
-from clasp_calib.router_labeling.taxonomy import load_taxonomy
 
-TAXONOMY = load_taxonomy()
-RULES = load_rules(None, TAXONOMY)
+SCHEME = load_scheme()
+TAXONOMY = SCHEME.taxonomy
+KEYWORDS = JournalledLabeler(KeywordLabeler(), SCHEME)
 QUESTIONS = {"Who wrote this?": "text", "How many dogs?": "counting", "Who wrote that?": "text", "Hm?": "object"}
 
 
@@ -27,7 +27,7 @@ class Model:
 
 
 def labelled(labeler, **more):
-    return label_table(pa.table({"question": list(QUESTIONS), **more}), labeler, TAXONOMY, RULES)
+    return label_table(pa.table({"question": list(QUESTIONS), **more}), labeler, SCHEME)
 
 
 def test_overrides_are_counted_against_what_the_model_had_said():
@@ -42,7 +42,7 @@ def test_overrides_are_counted_against_what_the_model_had_said():
 
 
 def test_keyword_labels_override_nobody():
-    report = label_report(labelled(KeywordLabeler(RULES, TAXONOMY)), TAXONOMY)
+    report = label_report(labelled(KEYWORDS), TAXONOMY)
     assert report.overridden == {}
     assert report.agreement == {}
     assert list(report.classes) == list(TAXONOMY.classes)
@@ -55,7 +55,7 @@ def test_rows_without_gold_are_left_out_of_the_confusion():
 
 
 def test_the_page_holds_the_matrices():
-    page = markdown(label_report(labelled(Model(), gold_class=list(QUESTIONS.values())), TAXONOMY), TAXONOMY)
+    page = label_report(labelled(Model(), gold_class=list(QUESTIONS.values())), TAXONOMY).to_markdown()
     assert "| text | 2 | 50.0% |" in page
     assert "before overrides: 25.0% right" in page
     assert "after overrides: 75.0% right" in page
@@ -66,6 +66,6 @@ def test_the_page_holds_the_matrices():
 @pytest.mark.parametrize("gold", [False, True])
 def test_the_page_leaves_out_what_there_is_not(gold):
     more = {"gold_class": list(QUESTIONS.values())} if gold else {}
-    page = markdown(label_report(labelled(KeywordLabeler(RULES, TAXONOMY), **more), TAXONOMY), TAXONOMY)
+    page = label_report(labelled(KEYWORDS, **more), TAXONOMY).to_markdown()
     assert "What rules made of" not in page
     assert ("Against the gold classes" in page) == gold

@@ -9,14 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.router_labeling.labelers import Guess, KeywordLabeler
-from clasp_calib.router_labeling.rules import load_rules
+from clasp_calib.router_labeling.journalled import JournalledLabeler
+from clasp_calib.router_labeling.labelers import Guess, KeywordLabeler, load_scheme
 from clasp_calib.router_labeling.table import LABEL_COLUMNS, label_table
-from clasp_calib.router_labeling.taxonomy import load_taxonomy
 
-TAXONOMY = load_taxonomy()
-RULES = load_rules(None, TAXONOMY)
-KEYWORDS = KeywordLabeler(RULES, TAXONOMY)
+SCHEME = load_scheme()
+KEYWORDS = JournalledLabeler(KeywordLabeler(), SCHEME)
 
 
 @dataclass
@@ -35,7 +33,7 @@ class Fixed:
 
 
 def labelled(rows: list[dict[str, object]], labeler: object = KEYWORDS, **options: bool) -> list[dict[str, object]]:
-    return label_table(pa.Table.from_pylist(rows), labeler, TAXONOMY, RULES, **options).to_pylist()
+    return label_table(pa.Table.from_pylist(rows), labeler, SCHEME, **options).to_pylist()
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -56,17 +54,17 @@ def test_rows_order_and_other_columns_stay_whatever_is_asked(rows: list[tuple[st
             "value": pa.array([value for _, _, value in rows], pa.int16()),
         }
     ).replace_schema_metadata({"made": "here"})
-    out = label_table(table, KEYWORDS, TAXONOMY, RULES)
+    out = label_table(table, KEYWORDS, SCHEME)
     assert out.select(table.column_names).equals(table)
     assert out.column_names == [*table.column_names, *LABEL_COLUMNS]
     assert out.schema.metadata == table.schema.metadata
     for row in out.to_pylist():
-        assert row["class"] == TAXONOMY.class_of(row["intent"])
-        rule = RULES.match(row["question"])
+        assert row["class"] == SCHEME.taxonomy.class_of(row["intent"])
+        rule = SCHEME.rules.match(row["question"])
         assert row["rule"] == (rule.id if rule else None)
         assert row["source"] == ("rule" if rule else "default")
         assert row["labeler"] == KEYWORDS.fingerprint
-    assert label_table(out, KEYWORDS, TAXONOMY, RULES).equals(out)
+    assert label_table(out, KEYWORDS, SCHEME).equals(out)
 
 
 def test_gold_intent_is_kept_and_not_asked():
@@ -125,11 +123,11 @@ def test_unusable_gold_names_row_and_value(gold: dict[str, object], complaint: s
 
 def test_what_was_labelled_before_does_not_harden_into_gold():
     rows = [{"id": "a", "question": "Is it far?"}, {"id": "b", "question": "Is it?", "intent": "counting"}]
-    once = label_table(pa.Table.from_pylist(rows[:1]), Fixed(), TAXONOMY, RULES)
-    again = label_table(once, Fixed("interaction"), TAXONOMY, RULES).to_pylist()
+    once = label_table(pa.Table.from_pylist(rows[:1]), Fixed(), SCHEME)
+    again = label_table(once, Fixed("interaction"), SCHEME).to_pylist()
     assert (again[0]["intent"], again[0]["source"]) == ("interaction", "llm")
-    gold = label_table(pa.Table.from_pylist(rows[1:]), Fixed(), TAXONOMY, RULES)
-    assert label_table(gold, Fixed("interaction"), TAXONOMY, RULES).equals(gold)
+    gold = label_table(pa.Table.from_pylist(rows[1:]), Fixed(), SCHEME)
+    assert label_table(gold, Fixed("interaction"), SCHEME).equals(gold)
 
 
 def test_only_overrides_correct_a_model():

@@ -4,13 +4,14 @@ import json
 
 import pytest
 
-from clasp_calib.router_labeling.labelers import KeywordLabeler, Labeler
-from clasp_calib.router_labeling.rules import RuleSet, load_rules
-from clasp_calib.router_labeling.taxonomy import load_taxonomy
+from clasp_calib.router_labeling.journalled import JournalledLabeler
+from clasp_calib.router_labeling.labelers import KeywordLabeler, Labeler, Scheme, load_scheme
+from clasp_calib.router_labeling.rules import RuleSet
 
-TAXONOMY = load_taxonomy()
-KEYWORDS = KeywordLabeler(load_rules(None, TAXONOMY), TAXONOMY)
-NO_RULES = RuleSet(version=1, rules=())
+SCHEME = load_scheme()
+TAXONOMY = SCHEME.taxonomy
+KEYWORDS = JournalledLabeler(KeywordLabeler(), SCHEME)
+NO_RULES = JournalledLabeler(KeywordLabeler(), Scheme(TAXONOMY, RuleSet(version=1, rules=())))
 
 
 def class_of(question: str) -> str:
@@ -102,8 +103,8 @@ def test_fingerprint_changes_with_the_rules():
     fingerprint = json.loads(KEYWORDS.fingerprint)
     assert fingerprint["labeler"] == "keyword"
     assert fingerprint["taxonomy"] == TAXONOMY.digest
-    assert KeywordLabeler(NO_RULES, TAXONOMY).fingerprint != KEYWORDS.fingerprint
+    assert NO_RULES.fingerprint != KEYWORDS.fingerprint
 
 
 def test_without_rules_everything_is_default():
-    assert {g.source for g in KeywordLabeler(NO_RULES, TAXONOMY).label(["Why?", "What?"])} == {"default"}
+    assert {g.source for g in NO_RULES.label(["Why?", "What?"])} == {"default"}

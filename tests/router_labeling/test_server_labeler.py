@@ -8,19 +8,19 @@ from fake_llm_server import GOOD, Fake, reply, running
 
 from clasp_calib.common.errors import InputError, LabelerError
 from clasp_calib.router_labeling.journalled import JournalledLabeler
-from clasp_calib.router_labeling.server import ServerLabeler
-from clasp_calib.router_labeling.taxonomy import load_taxonomy
+from clasp_calib.router_labeling.labelers import load_scheme
+from clasp_calib.router_labeling.server_labeler import ServerLabeler
 
-TAXONOMY = load_taxonomy()
+SCHEME = load_scheme()
 
 
 def labeler(fake: Fake, **options: Any) -> ServerLabeler:
-    return ServerLabeler(fake.url, TAXONOMY, **{"backoff": 0.01, "concurrency": 4, **options})
+    return ServerLabeler(fake.url, **{"backoff": 0.01, "concurrency": 4, **options})
 
 
 def test_each_question_gets_its_label_and_requests_are_bounded():
     with running(Fake()) as fake:
-        guesses = dict(labeler(fake).ask([f"How many {i}?" for i in range(30)]))
+        guesses = dict(labeler(fake).ask([f"How many {i}?" for i in range(30)], SCHEME))
     assert sorted(guesses) == list(range(30))
     assert {(g.intent, g.source) for g in guesses.values()} == {("counting", "llm")}
     assert guesses[0].confidence == pytest.approx(0.6065, abs=1e-3)  # exp(-0.5): two tokens spell "counting"
@@ -33,7 +33,7 @@ def test_each_question_gets_its_label_and_requests_are_bounded():
 
 def test_a_passing_failure_is_asked_again():
     with running(Fake(lambda question, time: (503, {}) if time == 1 else None if time == 2 else GOOD)) as fake:
-        ((_, guess),) = labeler(fake).ask(["How many?"])
+        ((_, guess),) = labeler(fake).ask(["How many?"], SCHEME)
     assert guess.source == "llm"
     assert fake.asked["How many?"] == 3
 
@@ -43,7 +43,7 @@ def test_a_question_that_fails_three_times_becomes_default_with_its_reason():
         return reply("so many") if question == "bad" else (400, {"message": "too long"}) if question == "long" else GOOD
 
     with running(Fake(answer)) as fake:
-        guesses = dict(labeler(fake).ask(["bad", "long", "good"]))
+        guesses = dict(labeler(fake).ask(["bad", "long", "good"], SCHEME))
     assert (guesses[0].intent, guesses[0].source, guesses[0].confidence) == ("other", "default", 0.0)
     assert "no label after 3 attempts: the reply is not JSON" in guesses[0].raw
     assert "HTTP 400" in guesses[1].raw
@@ -61,14 +61,14 @@ def test_a_question_that_fails_three_times_becomes_default_with_its_reason():
 )
 def test_what_would_fail_for_all_ends_the_run(answer, complaint):
     with running(Fake(answer)) as fake, pytest.raises(LabelerError, match=complaint):
-        list(labeler(fake).ask(["a", "b", "c"]))
+        list(labeler(fake).ask(["a", "b", "c"], SCHEME))
 
 
 def test_no_server_and_no_such_model():
     with pytest.raises(LabelerError, match="no OpenAI-compatible server answers"):
-        ServerLabeler("http://127.0.0.1:9/v1", TAXONOMY)
+        ServerLabeler("http://127.0.0.1:9/v1").fingerprint(SCHEME)
     with running(Fake()) as fake, pytest.raises(LabelerError, match="serves fake; name one"):
-        labeler(fake, model="qwen")
+        labeler(fake, model="qwen").fingerprint(SCHEME)
 
 
 def test_a_server_that_dies_leaves_what_it_answered_and_nothing_is_asked_twice(tmp_path):
@@ -81,13 +81,13 @@ def test_a_server_that_dies_leaves_what_it_answered_and_nothing_is_asked_twice(t
         return GOOD
 
     with running(Fake(until_it_dies)) as fake:
-        journalled = JournalledLabeler(labeler(fake), tmp_path)
+        journalled = JournalledLabeler(labeler(fake), SCHEME, tmp_path)
         with pytest.raises(LabelerError, match=r"stopped answering .* is kept"):
             list(journalled.label(questions))
     kept = {json.loads(line.split(" ", 1)[1])["question"] for line in journalled.path.read_text().splitlines()[1:]}
     assert 0 < len(kept) < 20
     with running(Fake()) as again:
-        resumed = JournalledLabeler(labeler(again), tmp_path)
+        resumed = JournalledLabeler(labeler(again), SCHEME, tmp_path)
         guesses = list(resumed.label(questions))
     assert resumed.resumed == len(kept)
     assert set(again.asked) == set(questions) - kept
@@ -98,50 +98,48 @@ def test_a_server_that_dies_leaves_what_it_answered_and_nothing_is_asked_twice(t
 
 def test_a_torn_last_line_is_asked_again_and_damage_is_named(tmp_path):
     with running(Fake()) as fake:
-        first = JournalledLabeler(labeler(fake), tmp_path)
+        first = JournalledLabeler(labeler(fake), SCHEME, tmp_path)
         list(first.label(["a", "b"]))
         first.path.write_bytes(first.path.read_bytes()[:-5])
-        second = JournalledLabeler(labeler(fake), tmp_path)
+        second = JournalledLabeler(labeler(fake), SCHEME, tmp_path)
         list(second.label(["a", "b"]))
         assert second.resumed == 1
         assert sorted(fake.asked.values()) == [1, 2]
         lines = first.path.read_text().splitlines()
         first.path.write_text("\n".join([lines[0], "{}", *lines[1:]]) + "\n")
         with pytest.raises(InputError, match=r"line 2 of the journal .* is damaged"):
-            list(JournalledLabeler(labeler(fake), tmp_path).label(["a"]))
+            list(JournalledLabeler(labeler(fake), SCHEME, tmp_path).label(["a"]))
 
 
 def test_failures_are_kept_and_can_be_tried_again(tmp_path):
     with running(Fake(lambda q, t: reply("?") if q == "bad" and t <= 3 else GOOD)) as fake:
-        first = JournalledLabeler(labeler(fake), tmp_path)
-        list(first.label(["good", "bad"]))
-        assert list(first.failed) == ["bad"]
-        list(JournalledLabeler(labeler(fake), tmp_path).label(["good", "bad"]))
+        first = JournalledLabeler(labeler(fake), SCHEME, tmp_path)
+        assert [g.source for g in first.label(["good", "bad"])] == ["llm", "default"]
+        list(JournalledLabeler(labeler(fake), SCHEME, tmp_path).label(["good", "bad"]))
         assert fake.asked == {"good": 1, "bad": 3}
-        third = JournalledLabeler(labeler(fake), tmp_path, retry_failed=True)
+        third = JournalledLabeler(labeler(fake), SCHEME, tmp_path, retry_failed=True)
         assert [g.source for g in third.label(["good", "bad"])] == ["llm", "llm"]
-        assert third.failed == {}
 
 
 def test_a_journal_without_checksums_is_taken_up(tmp_path):
     """As versions before the first checksums wrote it."""
     with running(Fake()) as fake:
-        first = JournalledLabeler(labeler(fake), tmp_path)
+        first = JournalledLabeler(labeler(fake), SCHEME, tmp_path)
         kept = list(first.label(["é", "b", "b\udc80"]))
         lines = [json.loads(line.split(" ", 1)[1]) for line in first.path.read_text().splitlines()]
-        old = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines[:3])
-        first.path.write_text(old + json.dumps(lines[3]) + '\n{"question":"c", "in', encoding="utf-8")
-        again = JournalledLabeler(labeler(fake), tmp_path)
+        old = "".join(json.dumps(line, ensure_ascii="\udc80" in line.get("question", "")) + "\n" for line in lines)
+        first.path.write_text(old + '{"question":"c", "in', encoding="utf-8")
+        again = JournalledLabeler(labeler(fake), SCHEME, tmp_path)
         assert list(again.label(["é", "b", "b\udc80", "c"]))[:3] == kept
         assert again.resumed == 3
-        assert list(JournalledLabeler(labeler(fake), tmp_path).label(["c", "b"]))[1] == kept[1]
+        assert list(JournalledLabeler(labeler(fake), SCHEME, tmp_path).label(["c", "b"]))[1] == kept[1]
         assert set(fake.asked.values()) == {1}
 
 
 def test_answers_may_be_kept_in_memory_only(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with running(Fake()) as fake:
-        labels = JournalledLabeler(labeler(fake), None)
+        labels = JournalledLabeler(labeler(fake), SCHEME, None)
         assert list(labels.label(["a", "b"]))[1:] == list(labels.label(["b"]))
         assert set(fake.asked.values()) == {1}
     assert not list(tmp_path.iterdir())
@@ -150,11 +148,11 @@ def test_answers_may_be_kept_in_memory_only(tmp_path, monkeypatch):
 def test_one_writer_at_a_time(tmp_path):
     def other(question, time):
         with pytest.raises(InputError, match=r"another process is writing to .*wait for it, or give another --run"):
-            list(JournalledLabeler(labeler(fake), tmp_path).label(["b"]))
+            list(JournalledLabeler(labeler(fake), SCHEME, tmp_path).label(["b"]))
         seen.append(question)
         return GOOD
 
     seen: list[str] = []
     with running(Fake(other)) as fake:
-        list(JournalledLabeler(labeler(fake), tmp_path).label(["a"]))
+        list(JournalledLabeler(labeler(fake), SCHEME, tmp_path).label(["a"]))
     assert seen == ["a"]

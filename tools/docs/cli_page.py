@@ -83,8 +83,7 @@ def takes(hint: Any) -> str:
         (kind,) = get_args(kind)
     if get_origin(kind) is Literal:
         return " or ".join(f"`{choice}`" for choice in get_args(kind))
-    bounds = {name: getattr(info, name, None) for info in more for name in ("min", "max")}
-    least, most = bounds.get("min"), bounds.get("max")
+    least, most = (next((getattr(info, name) for info in more if hasattr(info, name)), None) for name in ("min", "max"))
     between = f" {least} to {most}" if None not in (least, most) else f" from {least}" if least is not None else ""
     return WORDS[kind] + between
 

@@ -1,23 +1,23 @@
 """Labels by any OpenAI-compatible server: bounded concurrency, time-outs, retries, and a clear word if it dies."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import httpx2 as httpx
 
 from clasp_calib.common.errors import LabelerError
-from clasp_calib.common.hashing import canonical_json
-from clasp_calib.router_labeling.labelers import Guess
-from clasp_calib.router_labeling.prompt import longest_answer, messages, prompt_digest, schema
+from clasp_calib.router_labeling.labelers import Guess, Scheme
+from clasp_calib.router_labeling.prompt import longest_answer, messages, model_fingerprint, schema
 from clasp_calib.router_labeling.replies import (
     ATTEMPTS,
     RETRY_TEMPERATURE,
     BadReplyError,
     Token,
-    confidence,
-    read_intent,
+    no_guess,
+    read_guess,
 )
 from clasp_calib.router_labeling.taxonomy import Taxonomy
 
@@ -33,13 +33,12 @@ class _QuestionError(Exception):
     """This question cannot be labelled; the message is the reason."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class ServerLabeler:
     """Asks ``POST {base_url}/chat/completions`` with an enforced JSON schema and thinking disabled.
 
     Attributes:
         base_url: the API's root, such as ``http://127.0.0.1:8000/v1``.
-        taxonomy: the intents.
         model: name that the server knows the model by; the server's only one if None.
         revision: what to write into the fingerprint as the model's revision; a server does not tell.
         concurrency: requests in flight.
@@ -49,7 +48,6 @@ class ServerLabeler:
     """
 
     base_url: str
-    taxonomy: Taxonomy
     model: str | None = None
     revision: str | None = None
     concurrency: int = 32
@@ -57,49 +55,47 @@ class ServerLabeler:
     backoff: float = 1.0
     api_key: str | None = field(default=None, repr=False)
 
-    def __post_init__(self) -> None:
-        """Reach the server and settle the model.
+    @cached_property
+    def served(self) -> str:
+        """The model that is asked, as the server calls it. Reaches the server, the first time.
 
         Raises:
             LabelerError: the server cannot be reached, refuses, or does not serve the model.
         """
-        self.base_url = self.base_url.rstrip("/")
         try:
             with httpx.Client(timeout=min(self.timeout, 30), headers=self._headers) as client:
-                reply = client.get(f"{self.base_url}/models")
+                reply = client.get(self._at("models"))
             served = [str(entry["id"]) for entry in reply.raise_for_status().json()["data"]]
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
             raise LabelerError(
                 f"no OpenAI-compatible server answers at {self.base_url} ({error or type(error).__name__}); start one "
                 "with `clasp-calib serve-labeler`, and give its address, ending in /v1, with --base-url"
             ) from error
-        if self.model is None and len(served) == 1:
-            self.model = served[0]
-        if self.model not in served:
-            given = f"the model {self.model!r}" if self.model else "no model"
+        model = served[0] if self.model is None and len(served) == 1 else self.model
+        if model not in served:
+            given = f"the model {model!r}" if model else "no model"
             raise LabelerError(
                 f"{given} was asked for, and {self.base_url} serves {', '.join(served) or 'none'}; "
                 "name one of these with --labeler-model"
             )
+        return model
 
     @property
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
 
-    @property
-    def fingerprint(self) -> str:
-        """JSON text: the model as the server calls it, its revision if given, digests of prompt and taxonomy."""
-        return canonical_json(
-            {
-                "labeler": "server",
-                "model": self.model,
-                "revision": self.revision,
-                "prompt": prompt_digest(self.taxonomy),
-                "taxonomy": self.taxonomy.digest,
-            }
-        )
+    def _at(self, path: str) -> str:
+        return f"{self.base_url.rstrip('/')}/{path}"
 
-    def ask(self, questions: Sequence[str]) -> Iterator[tuple[int, Guess]]:
+    def fingerprint(self, scheme: Scheme) -> str:
+        """JSON text: the model as the server calls it, its revision if given, digests of prompt and taxonomy.
+
+        Raises:
+            LabelerError: see `served`.
+        """
+        return model_fingerprint("server", scheme.taxonomy, model=self.served, revision=self.revision)
+
+    def ask(self, questions: Sequence[str], scheme: Scheme) -> Iterator[tuple[int, Guess]]:
         """One (index, guess) for each question, as replies come in.
 
         Raises:
@@ -118,7 +114,7 @@ class ServerLabeler:
             try:
                 while True:
                     while len(running) < self.concurrency and (following := next(waiting, None)):
-                        running[loop.create_task(self._guess(client, following[1]))] = following[0]
+                        running[loop.create_task(self._guess(client, following[1], scheme.taxonomy))] = following[0]
                     if not running:
                         break
                     for task in runner.run(_first(running)):
@@ -135,19 +131,18 @@ class ServerLabeler:
                     task.cancel()
                 runner.run(client.aclose())
 
-    async def _guess(self, client: httpx.AsyncClient, question: str) -> Guess:
+    async def _guess(self, client: httpx.AsyncClient, question: str, taxonomy: Taxonomy) -> Guess:
         reason = ""
         for attempt in range(ATTEMPTS):
             try:
-                reply = await self._post(client, question, temperature=RETRY_TEMPERATURE if attempt else 0.0)
+                reply = await self._post(client, self._body(question, taxonomy, RETRY_TEMPERATURE if attempt else 0.0))
                 choice = reply["choices"][0]
-                text = choice["message"]["content"] or ""
-                intent = read_intent(text, choice.get("finish_reason"), self.taxonomy)
                 tokens = [
                     Token(entry["token"], entry["logprob"])
                     for entry in (choice.get("logprobs") or {}).get("content") or []
                 ]
-                return Guess(intent, confidence(tokens, intent), text)
+                text = choice["message"]["content"] or ""
+                return read_guess(text, choice.get("finish_reason"), tokens, taxonomy)
             except BadReplyError as error:
                 reason = f"no label after {attempt + 1} attempts: {error}"
             except _QuestionError as error:
@@ -155,27 +150,29 @@ class ServerLabeler:
                 break
             except (KeyError, IndexError, TypeError) as error:
                 reason = f"no label after {attempt + 1} attempts: the reply lacks {error}"
-        return Guess(self.taxonomy.default_intent, 0.0, reason, source="default")
+        return no_guess(reason, taxonomy)
 
-    async def _post(self, client: httpx.AsyncClient, question: str, temperature: float) -> dict[str, Any]:
-        body = {
-            "model": self.model,
-            "messages": messages(self.taxonomy, question),
+    def _body(self, question: str, taxonomy: Taxonomy, temperature: float) -> dict[str, Any]:
+        return {
+            "model": self.served,
+            "messages": messages(taxonomy, question),
             "temperature": temperature,
-            "max_tokens": longest_answer(self.taxonomy),
+            "max_tokens": longest_answer(taxonomy),
             "logprobs": True,
             "response_format": {
                 "type": "json_schema",
-                "json_schema": {"name": "intent", "strict": True, "schema": schema(self.taxonomy)},
+                "json_schema": {"name": "intent", "strict": True, "schema": schema(taxonomy)},
             },
             "chat_template_kwargs": {"enable_thinking": False},
         }
+
+    async def _post(self, client: httpx.AsyncClient, body: Mapping[str, Any]) -> dict[str, Any]:
         problem = ""
         for attempt in range(ATTEMPTS):
             if attempt:
                 await asyncio.sleep(self.backoff * 2 ** (attempt - 1))
             try:
-                reply = await client.post(f"{self.base_url}/chat/completions", json=body)
+                reply = await client.post(self._at("chat/completions"), json=body)
             except httpx.HTTPError as error:
                 problem = f"{type(error).__name__} {error}".strip()
                 continue
@@ -204,7 +201,7 @@ class ServerLabeler:
 
     async def _alive(self, client: httpx.AsyncClient) -> bool:
         try:
-            return bool((await client.get(f"{self.base_url}/models", timeout=10)).is_success)
+            return bool((await client.get(self._at("models"), timeout=10)).is_success)
         except httpx.HTTPError:
             return False
 

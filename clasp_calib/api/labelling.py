@@ -1,0 +1,98 @@
+"""Labelling: questions in, questions with an intent and a class out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clasp_calib.common.run_directory import RunDirectory
+from clasp_calib.common.sample_sources import load_samples
+from clasp_calib.common.sample_table import check_writable
+from clasp_calib.router_labeling.journalled import JournalledLabeler
+from clasp_calib.router_labeling.label_report import LabelReport
+from clasp_calib.router_labeling.label_report import label_report as report_of
+from clasp_calib.router_labeling.labelers import KeywordLabeler, Labeler, load_scheme
+from clasp_calib.router_labeling.server_labeler import ServerLabeler
+from clasp_calib.router_labeling.table import label_table
+from clasp_calib.router_labeling.vllm_labeler import VLLMLabeler
+
+if TYPE_CHECKING:
+    from clasp_calib.common.sample_set import Samples
+    from clasp_calib.router_labeling.rules import RuleSet
+    from clasp_calib.router_labeling.taxonomy import Taxonomy
+
+__all__ = ["KeywordLabeler", "LabelReport", "Labeler", "ServerLabeler", "VLLMLabeler", "label", "label_report"]
+
+
+def label(
+    samples: Any,
+    *,
+    labeler: Labeler | None = None,
+    taxonomy: "Taxonomy | str | Path | None" = None,
+    rules: "RuleSet | str | Path | None" = None,
+    run: str | Path | None = None,
+    out: str | Path | None = None,
+    relabel: bool = False,
+    retry_failed: bool = False,
+) -> "Samples":
+    """Give every question an intent and a class.
+
+    A sample that brings an intent or a class of its own keeps it. What a language model answers is kept in
+    ``labelling/`` of the run directory as it comes: killed at any moment, the same call goes on and asks nothing twice.
+
+    Args:
+        samples: as `load_samples` takes them.
+        labeler: who names the intents: `KeywordLabeler`, `VLLMLabeler`, `ServerLabeler`, or anything with the methods
+            of `Labeler`. By default keyword rules alone.
+        taxonomy: the intents and classes, a YAML file; by default the packaged fifteen and nine.
+        rules: keyword rules, a YAML file; by default the packaged ones. Those that are marked so override a labeler.
+        run: run directory, where samples, labels, a report and the answers of a language model are kept. Without one
+            everything is kept in memory.
+        out: where labels are written, instead of ``labels.parquet`` of the run directory.
+        relabel: label samples anew that bring an intent or a class.
+        retry_failed: ask again what a language model gave no label for in an earlier run.
+
+    Returns:
+        The samples with further columns: ``intent``, ``class``, ``confidence``, ``source`` (llm, rule, gold or
+        default), ``rule``, ``raw`` (what was answered) and ``labeler``. Where labels are written, those of the file.
+
+    Raises:
+        InputError: samples, taxonomy or rules cannot be used, or are at odds; a place cannot be written to.
+        LabelerError: the labeler cannot be used, or stopped answering.
+    """
+    scheme = load_scheme(taxonomy, rules)
+    given = load_samples(samples)
+    directory = None if run is None else RunDirectory(Path(run))
+    if directory is not None:
+        directory.prepare()
+    target = Path(out) if out is not None else None if directory is None else directory.labels
+    if target is not None:
+        check_writable(target)
+    labeler = labeler or KeywordLabeler()
+    # Keyword rules are asked again in no time.
+    journals = None if directory is None or isinstance(labeler, KeywordLabeler) else directory.labelling
+    asked = JournalledLabeler(labeler, scheme, journals, retry_failed)
+    labelled = given.with_table(label_table(given.table, asked, scheme, classes_from_gold=not relabel))
+    if directory is not None:
+        labelers = sorted({name for name in labelled.table["labeler"].to_pylist() if name})
+        settings = {"samples": given.name, "out": target, "labelers": labelers}
+        directory.record("label", settings | {"taxonomy": scheme.taxonomy.digest, "rules": scheme.rules.digest})
+        given.save(directory.samples)
+        directory.report.mkdir(exist_ok=True)
+        page = report_of(labelled.table, scheme.taxonomy).to_markdown()
+        (directory.report / "labels.md").write_text(page, encoding="utf-8")
+    if target is not None:
+        labelled.save(target)
+        return load_samples(target)
+    return labelled
+
+
+def label_report(samples: Any, *, taxonomy: "Taxonomy | str | Path | None" = None) -> LabelReport:
+    """What a labelling came to: classes, who decided, what rules overrode, and agreement with a column ``gold_class``.
+
+    Args:
+        samples: as `label` returns them, or whatever `load_samples` makes the same of.
+        taxonomy: the one that they were labelled with.
+
+    Raises:
+        InputError: they are not labelled.
+    """
+    return report_of(load_samples(samples).table, load_scheme(taxonomy).taxonomy)

@@ -1,0 +1,39 @@
+"""Who can label here: a server that answers, else vLLM if it can run, else keyword rules."""
+
+from importlib.util import find_spec
+
+from clasp_calib.common.errors import LabelerError
+from clasp_calib.router_labeling.labelers import KeywordLabeler, Labeler
+from clasp_calib.router_labeling.server_labeler import ServerLabeler
+from clasp_calib.router_labeling.serving import DEFAULT_MODEL
+from clasp_calib.router_labeling.vllm_labeler import VLLMLabeler
+
+
+def best_labeler(server: ServerLabeler | None, offline: VLLMLabeler) -> tuple[Labeler, str]:
+    """The best labeler that can be used here, and why it is that one.
+
+    Args:
+        server: is taken if it answers.
+        offline: is taken if vLLM is installed, and has a GPU unless a model other than the default one is asked for.
+    """
+    if server is None:
+        refused = ["no --base-url was given"]
+    else:
+        try:
+            return server, f"a server answers at {server.base_url} with {server.served}"
+        except LabelerError as error:
+            refused = [str(error)]
+    lacking = _lacking_for_vllm(offline)
+    if lacking is None:
+        return offline, "; ".join([*refused, "vLLM can run here"])
+    return KeywordLabeler(), "; ".join([*refused, lacking])
+
+
+def _lacking_for_vllm(offline: VLLMLabeler) -> str | None:
+    if find_spec("vllm") is None:
+        return "vLLM is not installed"
+    if offline.model != DEFAULT_MODEL:
+        return None
+    import torch
+
+    return None if torch.cuda.is_available() else "vLLM is installed, but there is no GPU and no --labeler-model"
