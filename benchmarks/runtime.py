@@ -21,9 +21,10 @@ from torch.nn import functional
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from clasp_calib.runtime.budgeting import schedule_for
+from clasp_calib.runtime.flops import decoder_flops
 from clasp_calib.runtime.fusion import fuse
 from clasp_calib.runtime.pruner import prune
-from clasp_calib.runtime.schedule import Schedule, decoder_flops
+from clasp_calib.runtime.schedule import Schedule
 from clasp_calib.runtime.scoring import rater_attention
 from clasp_calib.runtime.selection import gram_matrix, select, split_budget
 

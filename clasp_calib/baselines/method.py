@@ -17,8 +17,9 @@ from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.budgeting import pruning_budget
+from clasp_calib.runtime.flops import layer_flops
 from clasp_calib.runtime.pruner import prune
-from clasp_calib.runtime.schedule import AnySchedule, Budget, layer_flops
+from clasp_calib.runtime.schedule import AnySchedule, Budget
 from clasp_calib.runtime.selection import DualStage, Selector
 from clasp_calib.runtime.stats import PruningStats
 

@@ -30,8 +30,9 @@ from clasp_calib.runtime.checks import check_decoder
 from clasp_calib.runtime.encoding import Encoded, chosen_tokens
 from clasp_calib.runtime.encoding import Kept as KeptOfImage
 from clasp_calib.runtime.entry import Entry
+from clasp_calib.runtime.flops import tower_flops
 from clasp_calib.runtime.hooks import Pruner
-from clasp_calib.runtime.schedule import Budget, attention_flops, mlp_flops
+from clasp_calib.runtime.schedule import Budget
 
 EXPONENTS = (-6.0, 0.0)
 """Of ten: the thresholds that a budget is looked for in."""
@@ -190,10 +191,9 @@ class MustDrop(Method):
         if self.patches is None:
             return None
         config: Any = adapter.vision_tower(model).config
-        widths = config.hidden_size, config.intermediate_size
-        left = round(self.patches) + adapter.class_tokens
-        blocks = [patches_of(adapter) + adapter.class_tokens, *[left] * (adapter.vision_layers - 1)]
-        return float(sum(attention_flops(n, widths[0]) + mlp_flops(n, *widths, matrices=2) for n in blocks))
+        first, left = (patches + adapter.class_tokens for patches in (patches_of(adapter), round(self.patches)))
+        blocks = [first, *[left] * (adapter.vision_layers - 1)]
+        return tower_flops(config, blocks, blocks)
 
     def spared(self, stage: int, row: Row, key_N: Tensor) -> KeptTokens:
         """What a stage keeps, given the key tokens."""

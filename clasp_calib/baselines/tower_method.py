@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, ClassVar, Self
 
 from torch import nn
@@ -15,7 +16,8 @@ from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.checks import check_decoder
 from clasp_calib.runtime.encoding import Encoded, Kept, chosen_tokens
 from clasp_calib.runtime.entry import Entry
-from clasp_calib.runtime.schedule import Budget, attention_flops, mlp_flops
+from clasp_calib.runtime.flops import tower_flops
+from clasp_calib.runtime.schedule import Budget
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,9 @@ class TowerMethod(Method):
     def vision_flops(self, model: nn.Module, adapter: Adapter) -> float:
         """See `Method`."""
         config: Any = adapter.vision_tower(model).config
-        steps, tokens, total = self.steps(adapter), patches_of(adapter) + adapter.class_tokens, 0.0
-        for block in range(adapter.vision_layers):
-            total += attention_flops(tokens, config.hidden_size)
-            tokens -= steps.get(block, 0)
-            total += mlp_flops(tokens, config.hidden_size, config.intermediate_size, matrices=2)
-        return total
+        steps, whole = self.steps(adapter), patches_of(adapter) + adapter.class_tokens
+        left = list(accumulate((-steps.get(block, 0) for block in range(adapter.vision_layers)), initial=whole))
+        return tower_flops(config, left[:-1], left[1:])
 
     @contextmanager
     def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:

@@ -1,4 +1,4 @@
-"""Token budgets: how many visual tokens each pruning stage keeps, and what that costs.
+"""Token budgets: how many visual tokens each pruning stage keeps.
 
 A budget is the *mean* number of visual tokens that a decoder layer works on. Three stages prune at the
 layers ``starts = (s0, s1, s2)``, 0-based, which the shortened sequence enters; with ``N`` tokens in,
@@ -236,39 +236,6 @@ def solve_schedule(budget: Budget, tokens: int, layers: int, starts: tuple[int, 
     ) and target in PUBLISHED:
         return Schedule(tokens, layers, starts, PUBLISHED[int(target)])
     return Schedule(tokens, layers, starts, _nearest_counts(target, tokens, layers, starts))
-
-
-def decoder_flops(schedule: Schedule, hidden: int, mlp: int, text_tokens: int = 0) -> float:
-    """FLOPs of the decoder layers for one prefill, each as `layer_flops` counts them.
-
-    Args:
-        schedule: visual tokens that each layer works on.
-        hidden: width ``d`` of the decoder.
-        mlp: width ``m`` of its MLP.
-        text_tokens: tokens that stand beside the visual ones in every layer.
-    """
-    return sum(layer_flops(n + text_tokens, hidden, mlp) for n in schedule.per_layer)
-
-
-def layer_flops(tokens: int, hidden: int, mlp: int) -> float:
-    """FLOPs of one decoder layer: twice SparseVLM's multiply-adds, ``4 n d^2 + 2 n^2 d + 3 n d m``.
-
-    Args:
-        tokens: ``n``.
-        hidden: width ``d``.
-        mlp: width ``m`` of its MLP.
-    """
-    return attention_flops(tokens, hidden) + mlp_flops(tokens, hidden, mlp)
-
-
-def attention_flops(tokens: int, hidden: int) -> float:
-    """The part of `layer_flops` that attention has."""
-    return float(2 * (4 * tokens * hidden**2 + 2 * tokens**2 * hidden))
-
-
-def mlp_flops(tokens: int, hidden: int, mlp: int, matrices: int = 3) -> float:
-    """The part that the MLP has, with 3 matrices if it is gated and 2 in a CLIP tower."""
-    return float(2 * matrices * tokens * hidden * mlp)
 
 
 def check_starts(starts: tuple[int, ...], layers: int, stages: int = STAGES) -> None:

@@ -4,6 +4,7 @@ M rows as they come and B rows once candidates have fanned out, S tokens of a ro
 tokens of a row, K of them kept, D width of the decoder, d width of a head.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -50,23 +51,34 @@ class StagePlan(Protocol):
         ...
 
 
-class StagePrefill(Protocol):
-    """One forward that brings pictures: `score` is called in the layer before each stage, `prune` at its begin."""
+class StagePrefill(ABC):
+    """One forward that brings pictures: `score` is called in the layer before each stage, `prune` where it begins.
 
-    valid_BS: Tensor
-    """Which tokens are no padding, bool."""
-    visual_BS: Tensor
-    """Which tokens are visual, bool."""
-    source_B: Tensor
-    """The row of the batch as it came that each row continues, long."""
-    offered: list[int]
-    """Visual tokens that every row came with."""
+    ``valid_BS`` tells what is no padding, ``visual_BS`` what is a visual token, and ``source_B`` the row of the batch
+    as it came that each row continues; they change with the stages, as do the ``lengths`` of the rows. ``offered`` are
+    the visual tokens that they came with.
+
+    Raises:
+        ModelError: a row ends with padding.
+    """
+
+    def __init__(self, visual_BS: Tensor, valid_BS: Tensor | None, layers: int) -> None:
+        self.valid_BS = torch.ones_like(visual_BS) if valid_BS is None else valid_BS
+        self.visual_BS = visual_BS & self.valid_BS
+        self.source_B = torch.arange(len(visual_BS), device=visual_BS.device)
+        numbers = torch.stack([self.visual_BS.sum(1), self.valid_BS.sum(1), self.valid_BS[:, -1].long()])
+        self.offered, self.lengths, filled = numbers.tolist()
+        check_left_padded(filled)
+        self.stages: list[tuple[list[int], StageStats]] = []
+        self.watch = Stopwatch(visual_BS.device)
+        self._layers = layers
 
     @property
     def padded(self) -> bool:
         """Whether some row is shorter than the sequence."""
-        ...
+        return bool(min(self.lengths) < self.valid_BS.shape[1])
 
+    @abstractmethod
     def score(self, query: Tensor, key: Tensor, scaling: float, key_valid: Tensor | None) -> None:
         """Note what is needed of the attention in the layer before a stage.
 
@@ -76,8 +88,8 @@ class StagePrefill(Protocol):
             scaling: factor of the logits.
             key_valid: which keys are no padding, bool [B, T]; all if ``None``.
         """
-        ...
 
+    @abstractmethod
     def prune(self, start: int, number: int, hidden_BSD: Tensor, rope: Rope) -> tuple[Tensor, Rope]:
         """Drop visual tokens from what enters layer ``start``.
 
@@ -90,19 +102,22 @@ class StagePrefill(Protocol):
         Returns:
             Hidden states and rope of the kept tokens, in order, padded on the left.
         """
-        ...
 
+    @abstractmethod
     def visual_indices(self, first_M: Tensor) -> Tensor:
         """Of the visual tokens that are left, row by row, the index among all, given the first of every row."""
-        ...
 
-    def finish(self, cache: Any, key_valid_by_stage: dict[int, Tensor | None]) -> None:
+    def finish(self, cache: Any, key_valid_by_stage: dict[int, Tensor | None]) -> None:  # noqa: B027
         """The forward is over: change the cache, and with it which of its keys are valid, if need be."""
-        ...
 
     def stats(self) -> PruningStats:
         """What has been kept, once the forward is over."""
-        ...
+        counts = {stage.start: kept for kept, stage in self.stages}
+        layers, current = [], self.offered
+        for layer in range(self._layers):
+            current = counts.get(layer, current)
+            layers.append(current)
+        return PruningStats(tuple(zip(*layers, strict=True)), tuple(stage for _, stage in self.stages), self.watch)
 
 
 @dataclass(frozen=True)
@@ -132,19 +147,14 @@ class Plan:
         return Prefill(self, embeddings_BSD, visual_BS, valid_BS, cached)
 
 
-class Prefill:
+class Prefill(StagePrefill):
     """The tokens of one forward that brings pictures; `score` and `prune` are called in turn."""
 
     def __init__(
         self, plan: Plan, embeddings_BSD: Tensor, visual_BS: Tensor, valid_BS: Tensor | None, cached: int
     ) -> None:
-        self.plan = plan
-        self.valid_BS = torch.ones_like(visual_BS) if valid_BS is None else valid_BS
-        self.visual_BS = visual_BS & self.valid_BS
-        numbers = torch.stack([self.visual_BS.sum(1), self.valid_BS.sum(1), self.valid_BS[:, -1].long()])
-        self.visual, self.lengths, filled = numbers.tolist()
-        check_left_padded(filled)
-        rows = len(visual_BS)
+        super().__init__(visual_BS, valid_BS, plan.schedule.layers)
+        self.plan, self.visual = plan, self.offered
         prompt_BS = prompt_of(self.valid_BS, plan.prompt_lengths, cached)
         self.rater_BS = choose_raters(embeddings_BSD, self.visual_BS, prompt_BS, plan.options.raters)
         self._find_raters(int(self.rater_BS.sum(1).max()))
@@ -152,24 +162,15 @@ class Prefill:
         self.columns = max(self.visual)
         visual_BN = gather_index(self.visual_BS, self.columns)
         self.is_patch_BN = take(self.visual_BS, visual_BN)
-        self.column_BN = torch.arange(self.columns, device=visual_BS.device).expand(rows, -1)
-        self.source_B = torch.arange(rows, device=visual_BS.device)
-        self.offered = self.visual
+        self.column_BN = torch.arange(self.columns, device=visual_BS.device).expand(len(visual_BS), -1)
         self.counts = [plan.schedule.counts_for(tokens) for tokens in self.visual]
         self.relevance_BS: Tensor | None = None
-        self.stages: list[tuple[list[int], StageStats]] = []
-        self.watch = Stopwatch(visual_BS.device)
         self._kept_B: list[Tensor] = []
         # Projected tokens do not change on the way: their cosines serve every stage and every rho.
         self.gram_MNN: Tensor | None = None
         if plan.selector.needs_gram and plan.options.features == "projected":
             with self.watch.part("cosines"):
                 self.gram_MNN = gram_matrix(take(embeddings_BSD, visual_BN))
-
-    @property
-    def padded(self) -> bool:
-        """Whether some row is shorter than the sequence."""
-        return bool(min(self.lengths) < self.valid_BS.shape[1])
 
     def stats(self) -> PruningStats:
         """What has been kept, once the forward is over.
@@ -184,12 +185,7 @@ class Prefill:
                     f"{type(self.plan.selector).__name__} kept {kept_B.tolist()} tokens of the rows; "
                     f"a selector must keep as many as it is told, here {expected}"
                 )
-        counts = {stage.start: kept for kept, stage in self.stages}
-        layers, current = [], self.offered
-        for layer in range(self.plan.schedule.layers):
-            current = counts.get(layer, current)
-            layers.append(current)
-        return PruningStats(tuple(zip(*layers, strict=True)), tuple(stage for _, stage in self.stages), self.watch)
+        return super().stats()
 
     def score(self, query: Tensor, key: Tensor, scaling: float, key_valid: Tensor | None) -> None:
         """Note the attention of the raters in the layer before a stage; see `rater_attention`."""
@@ -232,9 +228,6 @@ class Prefill:
         self.rater_BS = take(self.rater_BS, index_BS) & self.valid_BS
         self._find_raters(self.rater_BR.shape[1])
         return take(hidden_BSD, index_BS), (take(cos_BSd, index_BS), take(sin_BSd, index_BS))
-
-    def finish(self, cache: Any, key_valid_by_stage: dict[int, Tensor | None]) -> None:
-        """See `StagePrefill`; nothing is done."""
 
     def _find_raters(self, count: int) -> None:
         self.rater_BR = gather_index(self.rater_BS, count)

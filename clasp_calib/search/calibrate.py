@@ -27,7 +27,8 @@ from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
-from clasp_calib.runtime.schedule import Budget, Schedule, decoder_flops
+from clasp_calib.runtime.flops import decoder_flops
+from clasp_calib.runtime.schedule import Budget, Schedule
 from clasp_calib.search.assemble import assembled, versions
 from clasp_calib.search.confirm import FINALISTS
 from clasp_calib.search.crew import Crew, crew_for

@@ -11,7 +11,7 @@ from clasp_calib.calib.studies.answers import Answered, AnswerJournal, Asked, So
 from clasp_calib.calib.studies.contest import UNPRUNED, Entrant, hold_contest
 from clasp_calib.calib.studies.costs import prefill_costs
 from clasp_calib.common.errors import InputError
-from clasp_calib.runtime.schedule import layer_flops
+from clasp_calib.runtime.flops import layer_flops
 
 IDENTITY = {"model": "tiny"}
 ASKED = Asked("fastv", "6", "abc", 0, "one")

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clasp_calib.common.errors import BudgetError
+from clasp_calib.runtime.flops import decoder_flops
 from clasp_calib.runtime.schedule import (
     Budget,
     RelativeSchedule,
     Schedule,
     ShareSchedule,
-    decoder_flops,
     parse_budget,
     solve_schedule,
 )

@@ -10,14 +10,14 @@ tokens, D width of the decoder, H query heads, G key heads, d width of a head.
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from clasp_calib.runtime.scoring import choose_raters, gather_index, take
-from clasp_calib.runtime.stages import Rope, check_left_padded, prompt_of
-from clasp_calib.runtime.stats import PruningStats, StageStats, Stopwatch
+from clasp_calib.runtime.stages import Rope, StagePrefill, prompt_of
+from clasp_calib.runtime.stats import StageStats
 
 
 @dataclass(frozen=True)
@@ -129,34 +129,29 @@ class RowPlan:
         return RowPrefill(self, embeddings_BSD, visual_BS, valid_BS, cached)
 
 
-@dataclass
-class _State:
-    """One row, unpadded: which of its tokens are what. All but ``origin_N`` are [S]."""
+class _State(NamedTuple):
+    """One row, unpadded, all [S]: which tokens of the row are left, which of them are text and which rate, and of the
+    visual ones the index among those that the row came with, -1 elsewhere.
+    """
 
     token_S: Tensor
-    visual_S: Tensor
     text_S: Tensor
     rater_S: Tensor
     origin_S: Tensor
-    came: int
 
-    def taken(self, index: Tensor) -> "_State":
-        token_S, visual_S, text_S, rater_S, origin_S = (
-            part[index] for part in (self.token_S, self.visual_S, self.text_S, self.rater_S, self.origin_S)
-        )
-        return _State(token_S, visual_S, text_S, rater_S, origin_S, self.came)
+    @property
+    def visual(self) -> Tensor:
+        return self.origin_S >= 0
 
 
-class RowPrefill:
+class RowPrefill(StagePrefill):
     """The tokens of one forward that brings pictures; a `clasp_calib.runtime.stages.StagePrefill`."""
 
     def __init__(
         self, plan: RowPlan, embeddings_BSD: Tensor, visual_BS: Tensor, valid_BS: Tensor | None, cached: int
     ) -> None:
+        super().__init__(visual_BS, valid_BS, len(plan.decoder.layers))
         self.plan, self.cached = plan, cached
-        self.valid_BS = torch.ones_like(visual_BS) if valid_BS is None else valid_BS
-        self.visual_BS = visual_BS & self.valid_BS
-        check_left_padded(self.valid_BS[:, -1].tolist())
         prompt_BS = prompt_of(self.valid_BS, plan.prompt_lengths, cached)
         text_BS, rater_BS = (
             choose_raters(embeddings_BSD, self.visual_BS, prompt_BS, mode) for mode in ("all", "sparsevlm")
@@ -166,21 +161,9 @@ class RowPrefill:
             here = valid_S.nonzero().flatten()
             visual_S = self.visual_BS[row, here]
             origin_S = torch.where(visual_S, visual_S.cumsum(0) - 1, -1)
-            state = _State(
-                here - here[0], visual_S, text_BS[row, here], rater_BS[row, here], origin_S, int(visual_S.sum())
-            )
-            self.rows.append(state)
-        self.offered = [state.came for state in self.rows]
-        self.source_B = torch.arange(len(self.rows), device=visual_BS.device)
-        self.watch = Stopwatch(visual_BS.device)
+            self.rows.append(_State(here - here[0], text_BS[row, here], rater_BS[row, here], origin_S))
         self._seen: tuple[Tensor, Tensor, float, Tensor | None] | None = None
-        self.stages: list[tuple[int, list[int], StageStats]] = []
         self._tokens: dict[int, list[Tensor]] = {}
-
-    @property
-    def padded(self) -> bool:
-        """Whether some row is shorter than the sequence."""
-        return not bool(self.valid_BS.all())
 
     def score(self, query: Tensor, key: Tensor, scaling: float, key_valid: Tensor | None) -> None:
         """Note the queries [B, H, S, d] and keys [B, G, T, d] of the layer before a stage."""
@@ -189,28 +172,30 @@ class RowPrefill:
     def prune(self, start: int, number: int, hidden_BSD: Tensor, rope: Rope) -> tuple[Tensor, Rope]:
         """See `clasp_calib.runtime.stages.StagePrefill`."""
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        arrived = [state.origin_S[state.visual_S] for state in self.rows]
+        arrived = [state.origin_S[state.visual] for state in self.rows]
         with self.watch.part("selection"):
             for index, state in enumerate(self.rows):
                 size = len(state.token_S)
                 hidden_SD = hidden_BSD[index, -size:]
                 cos_Sd, sin_Sd = (part.expand(len(hidden_BSD), -1, -1)[index, -size:] for part in rope)
-                if bool(state.visual_S.any()):
+                if bool(state.visual.any()):
                     row = self._row(index, state, start, hidden_SD, (cos_Sd, sin_Sd))
                     order_S, hidden_SD = _carried_out(self.plan.method.choose(number, row), row)
-                    self.rows[index], cos_Sd, sin_Sd = state.taken(order_S), cos_Sd[order_S], sin_Sd[order_S]
+                    self.rows[index] = _State(*(part_S[order_S] for part_S in state))
+                    cos_Sd, sin_Sd = cos_Sd[order_S], sin_Sd[order_S]
                 parts.append((hidden_SD, cos_Sd, sin_Sd))
         self._seen = None
-        self.valid_BS = _left_padded([torch.ones_like(state.visual_S) for state in self.rows])
-        self.visual_BS = _left_padded([state.visual_S for state in self.rows])
+        self.valid_BS = _left_padded([torch.ones_like(state.visual) for state in self.rows])
+        self.visual_BS = _left_padded([state.visual for state in self.rows])
         self._tokens[start] = [state.token_S for state in self.rows]
+        self.lengths = [len(state.token_S) for state in self.rows]
         self._note(start, arrived)
         hidden_BSD, cos_BSd, sin_BSd = (_left_padded(list(of)) for of in zip(*parts, strict=True))
         return hidden_BSD, (cos_BSd, sin_BSd)
 
     def visual_indices(self, first_M: Tensor) -> Tensor:
         """See `clasp_calib.runtime.stages.StagePrefill`."""
-        return torch.cat([s.origin_S[s.visual_S] + first for s, first in zip(self.rows, first_M, strict=True)])
+        return torch.cat([s.origin_S[s.visual] + first for s, first in zip(self.rows, first_M, strict=True)])
 
     def finish(self, cache: Any, key_valid_by_stage: dict[int, Tensor | None]) -> None:
         """Drop the keys of tokens that are gone at the prefill's end, where the method wants that.
@@ -236,15 +221,6 @@ class RowPrefill:
             kept_BT = keep_BT if valid_BT is None else keep_BT & valid_BT
             key_valid_by_stage[start] = take(kept_BT, index_BT)
 
-    def stats(self) -> PruningStats:
-        """What has been kept, once the forward is over."""
-        counts = {start: kept for start, kept, _ in self.stages}
-        layers, current = [], self.offered
-        for layer in range(len(self.plan.decoder.layers)):
-            current = counts.get(layer, current)
-            layers.append(current)
-        return PruningStats(tuple(zip(*layers, strict=True)), tuple(stage for _, _, stage in self.stages), self.watch)
-
     def _row(self, number: int, state: _State, start: int, hidden_SD: Tensor, rope: Rope) -> Row:
         assert self._seen is not None
         query, key, scaling, key_valid = self._seen
@@ -252,11 +228,11 @@ class RowPrefill:
         return Row(
             hidden_SD=hidden_SD,
             rope=rope,
-            visual_N=state.visual_S.nonzero().flatten(),
+            visual_N=state.visual.nonzero().flatten(),
             text_W=state.text_S.nonzero().flatten(),
             raters_R=state.rater_S.nonzero().flatten(),
-            origin_N=state.origin_S[state.visual_S],
-            came=state.came,
+            origin_N=state.origin_S[state.visual],
+            came=self.offered[number],
             batch=tuple(self.offered),
             query_HSd=query[number, :, -len(hidden_SD) :],
             key_GTd=key_GTd,
@@ -268,12 +244,12 @@ class RowPrefill:
         )
 
     def _note(self, start: int, arrived: list[Tensor]) -> None:
-        kept = [state.origin_S[state.visual_S] for state in self.rows]
+        kept = [state.origin_S[state.visual] for state in self.rows]
         patches_BK, arrived_BN = (_left_padded(of, fill=-1) for of in (kept, arrived))
         pivots_BK, nothing_BK = patches_BK >= 0, torch.zeros(patches_BK.shape, device=patches_BK.device)
         nothing_BN = torch.zeros(arrived_BN.shape, device=arrived_BN.device)
         stage = StageStats(start, patches_BK, pivots_BK, nothing_BK, arrived_BN, nothing_BN)
-        self.stages.append((start, [len(of) for of in kept], stage))
+        self.stages.append(([len(of) for of in kept], stage))
 
 
 def _carried_out(kept: KeptTokens, row: Row) -> tuple[Tensor, Tensor]:

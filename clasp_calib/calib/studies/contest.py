@@ -16,8 +16,8 @@ from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.progress import progress
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.flops import layer_flops
 from clasp_calib.runtime.pictures import load_picture
-from clasp_calib.runtime.schedule import layer_flops
 
 UNPRUNED = "unpruned"
 SEEDS = (0, 1, 2, 3, 4)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.runtime.adapters.towers import TowerAdapter
+from clasp_calib.runtime.adapters.adapter import Adapter
 
 
-class InternVLAdapter(TowerAdapter):
+class InternVLAdapter(Adapter):
     """See `clasp_calib.runtime.adapters.adapter.Adapter`; each tile counts as one picture.
 
     Frames of a video stand for tiles too. Pixel shuffle only moves numbers, so patches are fused before it.

@@ -7,14 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.runtime.adapters.adapter import Layout
-from clasp_calib.runtime.adapters.towers import TowerAdapter
+from clasp_calib.runtime.adapters.adapter import Adapter, Layout
 
 # model_type of the tower -> tokens that it puts before the patches.
 TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0}
 
 
-class LayerAdapter(TowerAdapter):
+class LayerAdapter(Adapter):
     """For models that project ``hidden_states[vision_feature_layer]`` of a CLIP or SigLIP tower."""
 
     def __init__(self, config: Any) -> None:

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.runtime.adapters.adapter import Layout
-from clasp_calib.runtime.adapters.towers import TowerAdapter
+from clasp_calib.runtime.adapters.adapter import Adapter, Layout
 
 
-class Qwen2VLAdapter(TowerAdapter):
+class Qwen2VLAdapter(Adapter):
     """See `clasp_calib.runtime.adapters.adapter.Adapter`; shapes and letters are explained there."""
 
     towers: Mapping[str, str] = {"image": "visual", "video": "visual"}
