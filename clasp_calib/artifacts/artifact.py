@@ -1,6 +1,6 @@
 """The artifact in memory: the manifest and its two arrays, and what can be asked of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from clasp_calib.artifacts.manifest import BudgetEntry, Manifest, RouterEntry
+from clasp_calib.artifacts.consistency import check_content, router_entry
+from clasp_calib.artifacts.manifest import BudgetEntry, Manifest
 from clasp_calib.common.errors import ArtifactError
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.router_labeling.router import Router
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.hub import Published
-
-CONVEX = 1e-5
-"""How far the sum of a mixture in float32 may lie from 1."""
 
 _SHARED = {
     "model",
@@ -50,7 +48,7 @@ class Artifact:
     """Finds the class of a question; ``None`` if the artifact brings none."""
 
     def __post_init__(self) -> None:
-        self._check()
+        check_content(self.manifest, self.alphas, self.rhos, self.router)
 
     @property
     def budgets(self) -> tuple[str, ...]:
@@ -122,9 +120,9 @@ class Artifact:
             ArtifactError: it is missing, of an unknown format, or damaged.
             InputError: the Hub does not give it.
         """
-        from clasp_calib.artifacts.hub import open_artifact
+        from clasp_calib.artifacts.hub import locate_artifact
 
-        return open_artifact(place)
+        return read_artifact(locate_artifact(place))
 
     def save(self, directory: str | Path) -> "Artifact":
         """Write the artifact to a directory; see `clasp_calib.artifacts.files.write_artifact`.
@@ -235,53 +233,13 @@ class Artifact:
             raise ArtifactError(f"this artifact knows no class {label!r}; expected one of {', '.join(self.classes)}")
         return self.classes.index(label)
 
-    def _check(self) -> None:
-        manifest = self.manifest
-        expected = (len(manifest.budgets), len(manifest.classes), manifest.shape.vision_layers + 1)
-        if self.alphas.shape != expected or self.rhos.shape != expected[:2]:
-            raise ArtifactError(
-                f"the arrays have shapes {self.alphas.shape} and {self.rhos.shape}; "
-                f"the manifest speaks of {expected} and {expected[:2]}"
-            )
-        if self.alphas.dtype != np.float32 or self.rhos.dtype != np.float32:
-            raise ArtifactError(f"the arrays are {self.alphas.dtype} and {self.rhos.dtype}; expected float32")
-        if not bool(np.isfinite(self.alphas).all() and np.isfinite(self.rhos).all()):
-            raise ArtifactError("the arrays hold numbers that are not finite")
-        if bool((self.alphas < 0).any()) or bool((np.abs(self.alphas.sum(-1) - 1) > CONVEX).any()):
-            raise ArtifactError("a mixture is not convex: its weights must be non-negative and sum to 1")
-        if bool((self.rhos < 0).any() or (self.rhos > 1).any()):
-            raise ArtifactError("a rho lies outside [0, 1]")
-        if self.router is not None:
-            check_router(self.router, self.classes, [p.taxonomy for p in manifest.provenance.values()])
-        if manifest.router != (None if self.router is None else router_entry(self.router)):
-            raise ArtifactError("router: the manifest and the router's file do not say the same")
 
-
-def check_router(router: Router, classes: Sequence[str], taxonomies: Iterable[str]) -> None:
-    """Refuse a router that was trained for another artifact: ask before hours of work.
-
-    Args:
-        router: the router.
-        classes: the artifact's.
-        taxonomies: hex sha256 of the taxonomies that the labels of the artifact's budgets follow.
+def read_artifact(directory: str | Path) -> Artifact:
+    """Read and verify what a server needs of an artifact, its router too, and its study; not its model card.
 
     Raises:
-        ArtifactError: the classes or the taxonomies differ.
+        ArtifactError: it is missing, of an unknown format, damaged, or was edited by hand.
     """
-    if router.classes != tuple(classes):
-        raise ArtifactError(
-            f"router: it knows the classes {', '.join(router.classes)}, and the artifact {', '.join(classes)}; "
-            "train it on labels of the artifact's taxonomy"
-        )
-    others = sorted(set(taxonomies) - {router.taxonomy})
-    if others:
-        raise ArtifactError(
-            f"router: its labels follow the taxonomy {router.taxonomy[:12]}, and the artifact's {others[0][:12]}; "
-            "train it on labels of that one"
-        )
+    from clasp_calib.artifacts.files import read_content
 
-
-def router_entry(router: Router) -> RouterEntry:
-    """What a manifest says of a router."""
-    training = router.training
-    return RouterEntry(taxonomy=router.taxonomy, threshold=router.threshold, labels=training.labels, rows=training.rows)
+    return Artifact(*read_content(directory))

@@ -3,16 +3,19 @@
 import re
 from collections.abc import Sequence
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
-from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.manifest import MACRO, Manifest, Score
 from clasp_calib.router_labeling.router import Router
+
+if TYPE_CHECKING:
+    from clasp_calib.artifacts.artifact import Artifact
 
 CARD = "README.md"
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 
 
-def model_card(artifact: Artifact) -> str:
+def model_card(artifact: "Artifact") -> str:
     """The card as Markdown; the same artifact always gives the same text."""
     from jinja2 import Environment, StrictUndefined
 
@@ -50,7 +53,7 @@ def told_router(router: Router | None) -> str:
     return f"n-grams, trained on {training.rows} labels ({training.labels[:12]}), abstains below {router.threshold:.2f}"
 
 
-def _choice(artifact: Artifact, budget: str, label: str) -> list[str]:
+def _choice(artifact: "Artifact", budget: str, label: str) -> list[str]:
     choice = artifact.entry(budget).choices[label]
     alpha, rho = artifact.alpha(budget, label), artifact.rho(budget, label)
     return [label, _cell(choice.prototype), mixture(alpha), f"{rho:g}", _percent(choice.selection)]

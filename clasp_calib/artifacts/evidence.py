@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.common.errors import ArtifactError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from clasp_calib.artifacts.artifact import Artifact
 
 TRIALS = "study/trials.parquet"
 SCORES = "study/scores.parquet"
@@ -52,7 +53,7 @@ class SampleScore:
 Row = TypeVar("Row", Trial, SampleScore)
 
 
-def trials(artifact: Artifact) -> list[Trial]:
+def trials(artifact: "Artifact") -> list[Trial]:
     """All trials; empty if the artifact holds none.
 
     Raises:
@@ -61,7 +62,7 @@ def trials(artifact: Artifact) -> list[Trial]:
     return _rows(artifact, TRIALS, Trial)
 
 
-def sample_scores(artifact: Artifact) -> list[SampleScore]:
+def sample_scores(artifact: "Artifact") -> list[SampleScore]:
     """All scores of test samples; empty if nothing was evaluated.
 
     Raises:
@@ -70,17 +71,17 @@ def sample_scores(artifact: Artifact) -> list[SampleScore]:
     return _rows(artifact, SCORES, SampleScore)
 
 
-def with_trials(artifact: Artifact, rows: Sequence[Trial]) -> Artifact:
+def with_trials(artifact: "Artifact", rows: Sequence[Trial]) -> "Artifact":
     """The artifact with these trials in place of all of their budgets."""
     return _replaced(artifact, TRIALS, Trial, trials(artifact), rows)
 
 
-def with_scores(artifact: Artifact, rows: Sequence[SampleScore]) -> Artifact:
+def with_scores(artifact: "Artifact", rows: Sequence[SampleScore]) -> "Artifact":
     """The artifact with these scores in place of all of their budgets."""
     return _replaced(artifact, SCORES, SampleScore, sample_scores(artifact), rows)
 
 
-def joined(later: Artifact, earlier: Artifact | None) -> Artifact:
+def joined(later: "Artifact", earlier: "Artifact | None") -> "Artifact":
     """``later``, with the rows of an earlier artifact for budgets that it has no trials of.
 
     Scores of a budget that was searched again are dropped: they were of the settings before.
@@ -93,7 +94,7 @@ def joined(later: Artifact, earlier: Artifact | None) -> Artifact:
     return with_scores(later, scores) if scores else later
 
 
-def _replaced(artifact: Artifact, name: str, row: type[Row], old: list[Row], new: Sequence[Row]) -> Artifact:
+def _replaced(artifact: "Artifact", name: str, row: type[Row], old: list[Row], new: Sequence[Row]) -> "Artifact":
     budgets = {one.budget for one in new}
     return artifact.with_study(name, _encode([r for r in old if r.budget not in budgets] + list(new), row))
 
@@ -114,7 +115,7 @@ def _encode(rows: Sequence[Row], row: type[Row]) -> bytes:
     return sink.getvalue()
 
 
-def _rows(artifact: Artifact, name: str, row: type[Row]) -> list[Row]:
+def _rows(artifact: "Artifact", name: str, row: type[Row]) -> list[Row]:
     content = artifact.study.get(name)
     if content is None:
         return []

@@ -8,21 +8,26 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.card import CARD, model_card
+from clasp_calib.artifacts.consistency import check_content
 from clasp_calib.artifacts.evidence import SCORES, TRIALS
 from clasp_calib.artifacts.manifest import FORMAT, Manifest
 from clasp_calib.artifacts.model_shape import model_shape
 from clasp_calib.common.errors import ArtifactError, InputError
 from clasp_calib.common.hashing import sha256_json
+from clasp_calib.router_labeling.router import Router
 from clasp_calib.router_labeling.router_file import MOST_BYTES, read_router, router_bytes
+
+if TYPE_CHECKING:
+    from clasp_calib.artifacts.artifact import Artifact
 
 MANIFEST = "artifact.json"
 WEIGHTS = "weights.safetensors"
@@ -38,7 +43,17 @@ _HEADER_BYTES = 1 << 16
 _AGAIN = "fetch or make the artifact again"
 
 
-def write_artifact(artifact: Artifact, directory: str | Path) -> Artifact:
+class Content(NamedTuple):
+    """The fields of an `Artifact`, in their order."""
+
+    manifest: Manifest
+    alphas: NDArray[np.float32]
+    rhos: NDArray[np.float32]
+    study: dict[str, bytes]
+    router: Router | None
+
+
+def write_artifact(artifact: "Artifact", directory: str | Path) -> "Artifact":
     """Write an artifact; what stood there before is replaced only once the new one is complete on the disk.
 
     Files in the directory that are not an artifact's are left alone.
@@ -93,14 +108,10 @@ def check_place(directory: str | Path) -> None:
         raise InputError(f"{directory} is a file; give a directory for the artifact")
 
 
-def read_artifact(directory: str | Path) -> Artifact:
-    """Read and verify what a server needs of an artifact, its router too, and its study; not its model card.
-
-    Raises:
-        ArtifactError: it is missing, of an unknown format, damaged, or was edited by hand.
-    """
+def read_content(directory: str | Path) -> Content:
+    """The fields of an artifact, verified; see `clasp_calib.artifacts.artifact.read_artifact`."""
     directory = Path(directory)
-    manifest = _read_manifest(directory)
+    manifest = read_manifest(directory)
     study = {name: _checked(directory, name, manifest, _STUDY_BYTES) for name in STUDY if name in manifest.files}
     numbers = 4 * len(manifest.budgets) * len(manifest.classes) * (manifest.shape.vision_layers + 2)
     content = _checked(directory, WEIGHTS, manifest, numbers + _HEADER_BYTES)
@@ -115,23 +126,24 @@ def read_artifact(directory: str | Path) -> Artifact:
     router = None
     if ROUTER in manifest.files:
         router = read_router(_checked(directory, ROUTER, manifest, MOST_BYTES), str(directory / ROUTER))
-    return Artifact(manifest, weights["alpha"], weights["rho"], study, router)
+    check_content(manifest, weights["alpha"], weights["rho"], router)
+    return Content(manifest, weights["alpha"], weights["rho"], study, router)
 
 
 def verify_files(directory: str | Path) -> dict[str, int]:
     """Read an artifact whole, its model card too, and give the bytes of every file of it.
 
     Raises:
-        ArtifactError: see `read_artifact`.
+        ArtifactError: see `read_content`.
     """
     directory = Path(directory)
-    files = read_artifact(directory).manifest.files
+    files = read_content(directory).manifest.files
     if CARD in files:
-        _checked(directory, CARD, _read_manifest(directory), _MANIFEST_BYTES)
+        _checked(directory, CARD, read_manifest(directory), _MANIFEST_BYTES)
     return {name: (directory / name).stat().st_size for name in (MANIFEST, *(f for f in FILES if f in files))}
 
 
-def check_fits(artifact: Artifact, config: Any) -> None:
+def check_fits(artifact: "Artifact", config: Any) -> None:
     """Refuse a model that the artifact was not made for.
 
     Args:
@@ -150,7 +162,12 @@ def check_fits(artifact: Artifact, config: Any) -> None:
         )
 
 
-def _read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest alone, of the known format and as it was written.
+
+    Raises:
+        ArtifactError: see `read_content`.
+    """
     path = directory / MANIFEST
     if not path.is_file():
         raise ArtifactError(

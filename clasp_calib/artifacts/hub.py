@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clasp_calib.artifacts.artifact import Artifact
-from clasp_calib.artifacts.files import FILES, MANIFEST, read_artifact, verify_files
+from clasp_calib.artifacts.files import FILES, MANIFEST, read_manifest, verify_files
 from clasp_calib.common.errors import ArtifactError, InputError
 
 # Not main: what that branch holds changes, and a version must not.
@@ -61,16 +60,6 @@ def locate_artifact(reference: str | Path) -> Path:
             f"or, if it is on the Hub, name a version: {name.removesuffix('@main')}@v0.1.0"
         )
     return Path(reference)
-
-
-def open_artifact(reference: str | Path) -> Artifact:
-    """Read an artifact from a directory or from the Hub.
-
-    Raises:
-        InputError: the Hub does not give it.
-        ArtifactError: it is missing, of an unknown format, or damaged.
-    """
-    return read_artifact(locate_artifact(reference))
 
 
 def parse_reference(reference: str) -> tuple[str, str]:
@@ -127,7 +116,7 @@ def publish(
         ArtifactError: the artifact is damaged, or the version exists with other content.
     """
     sizes = verify_files(directory)
-    manifest = read_artifact(directory).manifest
+    manifest = read_manifest(Path(directory))
     tag = tag or f"v{manifest.version}"
     if not _REPO.fullmatch(repo) or not _REFERENCE.fullmatch(f"{repo}@{tag}"):
         raise InputError(f"{repo}@{tag} cannot be published to; expected a name and a version such as org/name, v1.2.0")

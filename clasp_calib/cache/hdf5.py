@@ -10,7 +10,7 @@ import numpy as np
 from clasp_calib.cache.disk import write_failed
 from clasp_calib.cache.form import PAGE, Form
 from clasp_calib.cache.precision import Precision, Stored
-from clasp_calib.common.files import replaced
+from clasp_calib.common.replacing import replaced
 
 FORMAT = "clasp-calib features 2"
 DATASET, SCALES = "x", "scale"

@@ -9,7 +9,7 @@ from typing import Any
 
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.cache.writer import FeatureWriter
-from clasp_calib.common.files import replaced
+from clasp_calib.common.replacing import replaced
 
 
 @dataclass(frozen=True)

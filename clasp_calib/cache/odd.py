@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from clasp_calib.common.errors import CacheError
-from clasp_calib.common.files import replaced
+from clasp_calib.common.replacing import replaced
 from clasp_calib.common.media import Media
 
 FILE = "odd-pictures.json"

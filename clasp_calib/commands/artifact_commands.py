@@ -45,10 +45,10 @@ def show_artifact(
 
     Example: clasp-calib artifact show --run my-run
     """
+    from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.artifacts.card import mixture, told_router
-    from clasp_calib.artifacts.hub import open_artifact
 
-    known = open_artifact(directory or RunDirectory(run).artifact)
+    known = Artifact.load(directory or RunDirectory(run).artifact)
     manifest = known.manifest
     if as_json:
         emit({**manifest.model_dump(mode="json"), "numbers": _numbers(known)})
@@ -101,7 +101,8 @@ def verify(
 
     Example: clasp-calib artifact verify --run my-run
     """
-    from clasp_calib.artifacts.files import check_fits, read_artifact, verify_files
+    from clasp_calib.artifacts.artifact import read_artifact
+    from clasp_calib.artifacts.files import check_fits, verify_files
     from clasp_calib.artifacts.hub import locate_artifact
 
     if recheck and model is None:
@@ -149,10 +150,10 @@ def diff(
     """
     from dataclasses import asdict
 
+    from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.artifacts.difference import difference
-    from clasp_calib.artifacts.hub import open_artifact
 
-    found = difference(open_artifact(first), open_artifact(second))
+    found = difference(Artifact.load(first), Artifact.load(second))
     if as_json:
         emit(asdict(found))
         return
@@ -178,10 +179,10 @@ def export(
     """
     import json
 
+    from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.artifacts.files import write_artifact
-    from clasp_calib.artifacts.hub import open_artifact
 
-    known = open_artifact(directory or RunDirectory(run).artifact)
+    known = Artifact.load(directory or RunDirectory(run).artifact)
     chosen = known.only(budget or known.budgets)
     if out.suffix == ".json":
         try:
@@ -210,8 +211,9 @@ def set_router(
 
     Example: clasp-calib artifact set-router --run my-run
     """
+    from clasp_calib.artifacts.artifact import read_artifact
     from clasp_calib.artifacts.card import told_router
-    from clasp_calib.artifacts.files import read_artifact, write_artifact
+    from clasp_calib.artifacts.files import write_artifact
     from clasp_calib.router_labeling.router_file import load_router
 
     if remove and router is not None:
@@ -240,7 +242,8 @@ def bump(
 
     Example: clasp-calib artifact bump --run my-run --version minor
     """
-    from clasp_calib.artifacts.files import read_artifact, write_artifact
+    from clasp_calib.artifacts.artifact import read_artifact
+    from clasp_calib.artifacts.files import write_artifact
     from clasp_calib.artifacts.versions import raised
 
     place = directory or RunDirectory(run).artifact

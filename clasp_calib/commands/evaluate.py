@@ -49,7 +49,8 @@ def evaluate(
 
     Example: clasp-calib evaluate --run my-run --split test
     """
-    from clasp_calib.artifacts.files import read_artifact, write_artifact
+    from clasp_calib.artifacts.artifact import read_artifact
+    from clasp_calib.artifacts.files import write_artifact
     from clasp_calib.artifacts.hub import locate_artifact
     from clasp_calib.artifacts.manifest import MACRO, Measured
     from clasp_calib.calib.dataset import by_class, load_samples, of_split

@@ -56,7 +56,7 @@ def generate(
 
     Example: clasp-calib generate --run my-run --image examples/images/30000000.png --prompt "What is this place?"
     """
-    from clasp_calib.artifacts.hub import open_artifact
+    from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.calib.scoring.prompting import PROMPT, Prompter
     from clasp_calib.runtime.adapters import adapter_for
     from clasp_calib.runtime.answering import answer
@@ -67,7 +67,7 @@ def generate(
     from clasp_calib.runtime.schedule import parse_budget
 
     place = artifact or RunDirectory(run).artifact
-    known = None if artifact is None and budget and not place.exists() else open_artifact(place)
+    known = None if artifact is None and budget and not place.exists() else Artifact.load(place)
     picture = open_picture(image)
     name = parse_budget(budget).name if budget else known.budgets[0] if known else ""
     if label == AUTO:

@@ -52,7 +52,8 @@ def opened(
     Raises:
         ClaspError: something is missing, or is of another model.
     """
-    from clasp_calib.artifacts.files import check_fits, read_artifact
+    from clasp_calib.artifacts.artifact import read_artifact
+    from clasp_calib.artifacts.files import check_fits
     from clasp_calib.artifacts.hub import locate_artifact
     from clasp_calib.calib.dataset import by_class, load_samples, of_split
     from clasp_calib.runtime.schedule import parse_budget

@@ -51,7 +51,7 @@ def pull(
 
     Example: clasp-calib pull my-org/my-llava-clasp@v0.1.0
     """
-    from clasp_calib.artifacts.files import read_artifact
+    from clasp_calib.artifacts.artifact import read_artifact
     from clasp_calib.artifacts.hub import parse_reference
     from clasp_calib.artifacts.hub import pull as fetch
 

@@ -43,7 +43,7 @@ def quickstart(
 
     Example: clasp-calib quickstart --budget 192
     """
-    from clasp_calib.artifacts.files import read_artifact
+    from clasp_calib.artifacts.artifact import read_artifact
     from clasp_calib.reference.benchmark import write_benchmark
 
     if min(pictures) < 2:

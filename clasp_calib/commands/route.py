@@ -38,9 +38,9 @@ def route(
         raise InputError("--router and --artifact each name a router; give one of them")
     known = None
     if artifact is not None:
-        from clasp_calib.artifacts.hub import open_artifact
+        from clasp_calib.artifacts.artifact import Artifact
 
-        known = open_artifact(artifact).router
+        known = Artifact.load(artifact).router
         if known is None:
             raise InputError(f"the artifact {artifact} has no router; give one with --router")
     elif router is not None or RunDirectory(run).router.is_file():

@@ -101,7 +101,7 @@ def search(
 
     Example: clasp-calib search --budget 192 --run my-run
     """
-    from clasp_calib.artifacts.artifact import check_router
+    from clasp_calib.artifacts.consistency import check_router
     from clasp_calib.artifacts.files import write_artifact
     from clasp_calib.calib.scoring.objective import KL
     from clasp_calib.calib.scoring.prompting import PROMPT

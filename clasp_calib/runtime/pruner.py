@@ -104,7 +104,7 @@ def clasp(
 
     Args:
         model: the model that the artifact was calibrated for.
-        artifact: as `clasp_calib.artifacts.files.read_artifact` gives it, or where it lies: a directory, or
+        artifact: as `clasp_calib.artifacts.artifact.read_artifact` gives it, or where it lies: a directory, or
             ``org/name@v1.2.0`` on the Hugging Face Hub.
         budget: one of the artifact's budgets, such as ``192`` or ``33%``.
         classes: a list with the class slug of every row of the batch; or one slug, as text, that stands for all rows;
@@ -120,10 +120,10 @@ def clasp(
         InputError: a batch has more or fewer rows than there are classes in a list, or questions.
         ModelError: as `prune`.
     """
+    from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.artifacts.files import check_fits
-    from clasp_calib.artifacts.hub import open_artifact
 
-    chosen = open_artifact(artifact) if isinstance(artifact, Path | str) else artifact
+    chosen = Artifact.load(artifact) if isinstance(artifact, Path | str) else artifact
     check_fits(chosen, model.config)
     name = parse_budget(budget).name
     counted: AbstractContextManager[None] = nullcontext()

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from optuna.storages import BaseStorage
 
-from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.artifacts.artifact import Artifact, read_artifact
 from clasp_calib.artifacts.evidence import joined
-from clasp_calib.artifacts.files import MANIFEST, check_fits, check_place, read_artifact
+from clasp_calib.artifacts.files import MANIFEST, check_fits, check_place
 from clasp_calib.artifacts.manifest import Decoding, Provenance
 from clasp_calib.artifacts.model_shape import model_shape
 from clasp_calib.calib.scoring.candidate import Candidate

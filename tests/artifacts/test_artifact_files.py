@@ -10,9 +10,9 @@ from made_artifacts import made
 from safetensors.numpy import load_file, save_file
 
 from clasp_calib.artifacts import files
-from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.artifacts.artifact import Artifact, read_artifact
 from clasp_calib.artifacts.card import CARD
-from clasp_calib.artifacts.files import MANIFEST, WEIGHTS, check_place, read_artifact, write_artifact
+from clasp_calib.artifacts.files import MANIFEST, WEIGHTS, check_place, write_artifact
 from clasp_calib.common.errors import ArtifactError, InputError
 from clasp_calib.common.hashing import sha256_json
 

@@ -5,8 +5,9 @@ import pytest
 from made_artifacts import made
 from made_routers import made_router
 
+from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.artifacts.card import model_card
-from clasp_calib.artifacts.files import ROUTER, read_artifact, verify_files, write_artifact
+from clasp_calib.artifacts.files import ROUTER, verify_files, write_artifact
 from clasp_calib.common.errors import ArtifactError
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.artifacts.evidence import sample_scores, trials
-from clasp_calib.artifacts.files import MANIFEST, read_artifact, verify_files, write_artifact
+from clasp_calib.artifacts.files import MANIFEST, verify_files, write_artifact
 from clasp_calib.artifacts.schema import SCHEMA, json_schema
 
 GOLDEN = Path(__file__).parent / "golden" / "format-1"
@@ -57,7 +58,7 @@ import sys
 for name in {BLOCKED!r}:
     sys.modules[name] = None
 import clasp_calib
-from clasp_calib.artifacts.files import read_artifact
+from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.runtime import fusion, pruner, schedule, selection
 artifact = read_artifact(__import__("pathlib").Path(sys.argv[1]))
 assert artifact.counts("8") == (10, 6, 5)

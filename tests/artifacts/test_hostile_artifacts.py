@@ -12,8 +12,9 @@ from made_artifacts import made
 from made_routers import made_router
 from safetensors.numpy import load_file, save
 
+from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.artifacts.evidence import Trial, trials, with_trials
-from clasp_calib.artifacts.files import MANIFEST, ROUTER, WEIGHTS, read_artifact, write_artifact
+from clasp_calib.artifacts.files import MANIFEST, ROUTER, WEIGHTS, write_artifact
 from clasp_calib.common.errors import ArtifactError
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.router_labeling.router_file import router_bytes

@@ -5,10 +5,10 @@ import pytest
 from hub_service import answering, cut, running_hub
 from made_artifacts import made
 
-from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.artifacts.artifact import Artifact, read_artifact
 from clasp_calib.artifacts.evidence import Trial, with_trials
-from clasp_calib.artifacts.files import MANIFEST, WEIGHTS, read_artifact, write_artifact
-from clasp_calib.artifacts.hub import locate_artifact, open_artifact, parse_reference, publish, pull
+from clasp_calib.artifacts.files import MANIFEST, WEIGHTS, write_artifact
+from clasp_calib.artifacts.hub import locate_artifact, parse_reference, publish, pull
 from clasp_calib.cli import run
 from clasp_calib.common.errors import ArtifactError, InputError
 
@@ -49,7 +49,7 @@ def test_what_is_pulled_is_what_was_published(hub, place):
     assert hub.repos[REPO].messages == ["tiny-clasp 0.1.0"]
     pulled = pull(REPO, "v0.1.0")
     assert read_artifact(pulled).manifest == read_artifact(place).manifest
-    assert open_artifact(f"{REPO}@v0.1.0").budgets == ("8", "50%")
+    assert Artifact.load(f"{REPO}@v0.1.0").budgets == ("8", "50%")
     assert locate_artifact(f"{REPO}@v0.1.0") == pulled
 
 
@@ -64,8 +64,8 @@ def test_a_version_never_changes(hub, place):
     later = publish(place, REPO, "v0.2.0")
     assert hub.repos[REPO].tags == {"v0.1.0": first.commit, "v0.2.0": later.commit}
     assert "study/trials.parquet" not in hub.repos[REPO].commits[later.commit]
-    assert open_artifact(f"{REPO}@v0.1.0").budgets == ("8", "50%")
-    assert open_artifact(f"{REPO}@v0.2.0").budgets == ("8",)
+    assert Artifact.load(f"{REPO}@v0.1.0").budgets == ("8", "50%")
+    assert Artifact.load(f"{REPO}@v0.2.0").budgets == ("8",)
 
 
 def test_an_artifact_publishes_itself(hub, place):
@@ -135,7 +135,7 @@ def test_a_refusal_is_one_clear_line_and_can_be_given_again(hub, place, capsys, 
     assert all(not repo.tags for repo in hub.repos.values())
     hub.faults.clear()
     assert run(["publish", REPO, "--artifact", str(place)]) == 0
-    assert open_artifact(f"{REPO}@v0.1.0").budgets == ("8", "50%")
+    assert Artifact.load(f"{REPO}@v0.1.0").budgets == ("8", "50%")
 
 
 def test_somebody_else_who_commits_meanwhile_is_not_overwritten(hub, place):
@@ -205,7 +205,7 @@ def test_a_pulled_version_serves_without_a_network(hub, place, monkeypatch):
     publish(place, REPO)
     pull(REPO, "v0.1.0")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    assert open_artifact(f"{REPO}@v0.1.0").budgets == ("8", "50%")
+    assert Artifact.load(f"{REPO}@v0.1.0").budgets == ("8", "50%")
 
 
 def test_a_directory_stays_a_path(hub, place, tmp_path, monkeypatch):
@@ -213,7 +213,7 @@ def test_a_directory_stays_a_path(hub, place, tmp_path, monkeypatch):
     (tmp_path / "org").mkdir()
     write_artifact(made("6"), tmp_path / "org" / "name@v1")
     monkeypatch.chdir(tmp_path)
-    assert open_artifact("org/name@v1").budgets == ("6",)
+    assert Artifact.load("org/name@v1").budgets == ("6",)
     assert hub.requests == []
 
 
@@ -277,7 +277,7 @@ def test_damage_in_the_cache_is_mended(hub, place):
     publish(place, REPO)
     weights = pull(REPO, "v0.1.0") / WEIGHTS
     weights.resolve().write_bytes(b"junk")
-    assert open_artifact(f"{REPO}@v0.1.0").budgets == ("8", "50%")
+    assert Artifact.load(f"{REPO}@v0.1.0").budgets == ("8", "50%")
 
 
 @pytest.mark.parametrize("path", ["/revision/", "/tree/", "/resolve/"])

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_artifacts import made
 
+from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.artifacts.evidence import (
     SCORES,
     TRIALS,
@@ -18,7 +19,7 @@ from clasp_calib.artifacts.evidence import (
     with_scores,
     with_trials,
 )
-from clasp_calib.artifacts.files import read_artifact, write_artifact
+from clasp_calib.artifacts.files import write_artifact
 from clasp_calib.common.errors import ArtifactError
 
 

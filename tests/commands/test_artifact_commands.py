@@ -5,8 +5,9 @@ import json
 import pytest
 from made_routers import made_router
 
+from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.artifacts.evidence import sample_scores, trials, with_scores
-from clasp_calib.artifacts.files import MANIFEST, WEIGHTS, read_artifact, write_artifact
+from clasp_calib.artifacts.files import MANIFEST, WEIGHTS, write_artifact
 from clasp_calib.router_labeling.router_file import write_router
 
 

@@ -92,7 +92,7 @@ def test_an_error_is_one_line(command, monkeypatch, error, expected, finished):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("clasp_calib.artifacts.hub.read_artifact", fail)
+    monkeypatch.setattr("clasp_calib.artifacts.artifact.read_artifact", fail)
     ended = command("artifact", "show", "--run", finished.run)
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith(expected)
@@ -103,7 +103,7 @@ def test_a_mistake_of_ours_is_not_disguised(command, monkeypatch, finished):
     def fail(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("clasp_calib.artifacts.hub.read_artifact", fail)
+    monkeypatch.setattr("clasp_calib.artifacts.artifact.read_artifact", fail)
     with pytest.raises(ZeroDivisionError):
         command("artifact", "show", "--run", finished.run)
 

@@ -12,7 +12,7 @@ import pytest
 from ready_runs import copy_of, well
 from speaking_models import write_picture
 
-from clasp_calib.artifacts.files import read_artifact
+from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.cache.encode import image_key
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import CacheError

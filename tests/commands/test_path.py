@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from clasp_calib.artifacts.files import read_artifact
+from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.common.samples import CLASSES
 from clasp_calib.report.overlay import MARGIN, PANEL
 

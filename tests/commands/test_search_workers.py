@@ -5,7 +5,7 @@ import shutil
 import pytest
 from ready_runs import copy_of
 
-from clasp_calib.artifacts.files import read_artifact
+from clasp_calib.artifacts.artifact import read_artifact
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from own_data import lay_out
 from pages import ROOT, blocks, commands, execute
 
-from clasp_calib.artifacts.files import read_artifact
+from clasp_calib.artifacts.artifact import read_artifact
 
 PAGE = ROOT / "docs" / "guide" / "own-model.md"
 

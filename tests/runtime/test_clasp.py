@@ -12,7 +12,7 @@ from runtime_cases import FULL, SCHEDULE, fingerprint, generated, model
 from tiny_models import tiny_batch
 
 import clasp_calib
-from clasp_calib.artifacts import files, hub
+from clasp_calib.artifacts import artifact, files
 from clasp_calib.common.errors import ArtifactError, BudgetError, InputError
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.router_labeling.router import Router
@@ -181,7 +181,7 @@ def test_an_artifact_of_another_model_is_refused(monkeypatch):
 
 
 def test_a_path_is_read(monkeypatch, tmp_path):
-    monkeypatch.setattr(hub, "read_artifact", {tmp_path: Stub()}.__getitem__)
+    monkeypatch.setattr(artifact, "read_artifact", {tmp_path: Stub()}.__getitem__)
     batch = tiny_batch(model())
     with clasp(model(), tmp_path, budget=7, classes="object") as pruner:
         generated(model(), batch)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from speaking_models import load_speaking, speaking_llava_directory, write_picture, write_samples
 
+from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.artifacts.evidence import trials
-from clasp_calib.artifacts.files import check_fits, read_artifact, write_artifact
+from clasp_calib.artifacts.files import check_fits, write_artifact
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.calib.scoring.evaluator import Evaluator
