@@ -1,10 +1,12 @@
-"""Rooms import only through the doors that docs/design/architecture.md lists, and every door is used."""
+"""The rules of docs/design/architecture.md: doors between rooms, no circles, a name for each, nothing too long."""
 
 import ast
 import re
 import subprocess
 import sys
-from graphlib import TopologicalSorter
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,10 @@ PACKAGE = ROOT / "clasp_calib"
 PAGE = ROOT / "docs" / "design" / "architecture.md"
 FREE = "commands"
 """May import any room, so a door of its own may be unused."""
+SHARED_NAMES = ("__init__", "registry")
+"""A registry does the same in every room: it lists what there is to choose from, by name."""
+LONGEST = 350
+"""Lines of a module. Longer ones have two ideas, or hold data, which belongs in a data file."""
 HEAVY = ("torch", "transformers", "vllm", "optuna", "h5py", "pyarrow", "numba")
 
 Door = tuple[str, str]
@@ -36,7 +42,7 @@ def used_doors(package: Path) -> dict[Door, list[str]]:
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package.parent).with_suffix("").parts
         own = _room(parts, package.name, rooms)
-        for name in _imports(path.read_text(encoding="utf-8"), parts[:-1]):
+        for name in _imports(ast.parse(path.read_text(encoding="utf-8")), parts[:-1]):
             words = name.split(".")
             if words[0] == package.name and (other := _room(words, package.name, rooms)) != own:
                 doors.setdefault((own, other), []).append(str(path.relative_to(package.parent)))
@@ -48,10 +54,16 @@ def _room(words: tuple[str, ...] | list[str], package: str, rooms: set[str]) -> 
     return words[1] if len(words) > 1 and words[1] in rooms - {"__init__"} else package
 
 
-def _imports(source: str, parent: tuple[str, ...]) -> list[str]:
-    """Dotted names that a module imports anywhere, relative imports and ``import_module("...")`` among them."""
+def _imports(tree: ast.AST, parent: tuple[str, ...], types: bool = True) -> list[str]:
+    """Dotted names that a module imports anywhere, relative imports and ``import_module("...")`` among them.
+
+    Args:
+        tree: the module.
+        parent: the package that it lies in.
+        types: also what stands under ``if TYPE_CHECKING``.
+    """
     names = []
-    for node in ast.walk(ast.parse(source)):
+    for node in _nodes(tree, types):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -63,6 +75,48 @@ def _imports(source: str, parent: tuple[str, ...]) -> list[str]:
             if called in ("import_module", "__import__"):
                 names.append(str(node.args[0].value))
     return names
+
+
+def _nodes(tree: ast.AST, types: bool) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        yield node
+        only_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if types or not only_types:
+            yield from _nodes(node, types)
+
+
+def imported_files(package: Path) -> dict[str, set[str]]:
+    """Module -> the modules of the package that it imports when it is loaded or later; not what only types need."""
+    paths = {_module(path, package): path for path in package.rglob("*.py")}
+    graph: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        found = graph[module] = set()
+        for name in _imports(ast.parse(path.read_text(encoding="utf-8")), parts[:-1], types=False):
+            words = name.split(".")
+            named = {".".join(words[:length]) for length in range(len(words), 0, -1)} & set(paths)
+            found |= {max(named, key=len, default=module)} - {module}
+    return graph
+
+
+def _module(path: Path, package: Path) -> str:
+    return ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def several(names: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Name -> where it is, of the names that are in more than one place."""
+    places: dict[str, list[str]] = {}
+    for name, place in names:
+        places.setdefault(name, []).append(place)
+    return {name: where for name, where in places.items() if len(where) > 1}
+
+
+def classes_in(package: Path) -> Iterator[tuple[str, str]]:
+    """Every public class of a module, and its module."""
+    for path in sorted(package.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                yield node.name, _module(path, package)
 
 
 def test_every_import_between_rooms_goes_through_a_listed_door():
@@ -95,6 +149,53 @@ def test_doors_lead_one_way():
     for room, other in listed:
         graph.setdefault(room, set()).add(other)
     list(TopologicalSorter(graph).static_order())  # a CycleError names the circle
+
+
+def test_files_do_not_import_each_other_in_a_circle():
+    list(TopologicalSorter(imported_files(PACKAGE)).static_order())  # a CycleError names the circle
+
+
+def test_a_module_has_a_name_of_its_own():
+    found = several((path.stem, _module(path, PACKAGE)) for path in sorted(PACKAGE.rglob("*.py")))
+    shared = {name: where for name, where in found.items() if name not in SHARED_NAMES}
+    assert not shared, f"a reader cannot guess the room from these names: {shared}"
+
+
+def test_a_class_has_a_name_of_its_own():
+    assert not several(classes_in(PACKAGE))
+
+
+def test_no_module_is_too_long():
+    lengths = {_module(path, PACKAGE): path.read_text(encoding="utf-8").count("\n") for path in PACKAGE.rglob("*.py")}
+    assert {module: length for module, length in lengths.items() if length > LONGEST} == {}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "circle"),
+    [
+        ("from clasp_calib.b import y", "import clasp_calib.a", True),
+        ("from clasp_calib.b import y", "def late():\n    from . import a", True),
+        ("from clasp_calib.b import y", "from importlib import import_module\nimport_module('clasp_calib.a')", True),
+        ("from clasp_calib.b import y", "if TYPE_CHECKING:\n    from clasp_calib.a import x", False),
+        ("from clasp_calib.b import y", "if other:\n    from clasp_calib.a import x", True),
+        ("from clasp_calib.b import y", "import ab", False),
+    ],
+)
+def test_a_circle_is_caught(first: str, second: str, circle: bool, tmp_path: Path):
+    package = tmp_path / "clasp_calib"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "a.py").write_text(first)
+    (package / "b.py").write_text(second)
+    with pytest.raises(CycleError) if circle else nullcontext():
+        list(TopologicalSorter(imported_files(package)).static_order())
+
+
+def test_names_that_stand_twice_are_caught(tmp_path: Path):
+    for room in ("runtime", "search"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "plans.py").write_text("class Plan: ...\nclass _Own: ...\n")
+    assert set(several(classes_in(tmp_path))) == {"Plan"}
 
 
 @pytest.mark.parametrize(

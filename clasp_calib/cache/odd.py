@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from clasp_calib.common.errors import CacheError
-from clasp_calib.common.replacing import replaced
 from clasp_calib.common.media import Media
+from clasp_calib.common.replacing import replaced
 
 FILE = "odd-pictures.json"
 
