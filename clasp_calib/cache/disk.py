@@ -1,4 +1,4 @@
-"""Small things that are asked of a disk: whole reads and writes, checksums, the words for its failures."""
+"""Whole reads and writes, checksums, and the error for a disk that fails."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ def checksums(stored: Stored) -> bytes:
 
 
 def write_failed(error: OSError | RuntimeError, what: str) -> CacheError:
-    """The error of a disk that is full, or of any other disk."""
+    """The error for a write that failed, because the disk is full or otherwise."""
     advice = "make room or choose another place" if getattr(error, "errno", None) in _FULL else "mend that"
     reason = getattr(error, "strerror", None) or error
     return CacheError(f"{what} ({reason}); {advice} and run again: what is cached so far stays")

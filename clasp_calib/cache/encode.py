@@ -114,7 +114,7 @@ class _Encoding:
         self.times = Times()
         self.encoded = 0
         self.broken: dict[str, str] = {}
-        """Key -> why the picture cannot be had."""
+        """Key -> why the picture cannot be used."""
         self._recipe = recipe
         self._store = store
         self._files = files

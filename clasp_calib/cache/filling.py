@@ -32,12 +32,12 @@ class PicturePart(NamedTuple):
     checksums: bytes
 
     def entry(self, shard: int, row: int) -> IndexEntry:
-        """What the index is to say when this lies in a shard from a row on."""
+        """The entry for the index, if this begins at a row of a shard."""
         return IndexEntry(self.key, shard, row, self.stored.data_LTC.shape[1], self.origin, self.checksums)
 
 
 class Filling:
-    """Writes parts of pictures, and keeps in mind which room is left; here nothing is ever left."""
+    """Writes parts of pictures. What is here is for shards that have no room left once they are written."""
 
     def __init__(self, root: Path, form: Form, index: Index):
         self._root, self._form, self._index = root, form, index
@@ -51,17 +51,17 @@ class Filling:
         raise NotImplementedError
 
     def expect(self, layers: Mapping[tuple[int, ...], int]) -> None:
-        """Be told how many pictures with which layers are going to come: no shard is made larger than they need."""
+        """Note how many pictures with which layers will come, so that no shard is made larger than they need."""
 
     def mend(self, entry: IndexEntry, record: ShardRecord, slabs: Mapping[int, Stored]) -> IndexEntry | None:
-        """Write slabs, by position, into the holes of an entry; None where a shard cannot be changed."""
+        """Write slabs, by position, where an entry lacks them; None where a shard cannot be changed."""
         return None
 
     def committed(self) -> None:
-        """Be told that what was written is committed: shards that are full are brought to the disk."""
+        """Called when what was written is committed: bring full shards to the disk."""
 
     def start_anew(self) -> None:
-        """Work out anew which room is left, from what the index says now."""
+        """Forget which room is left; the index is asked again."""
 
     def close(self) -> None:
         """Bring everything to the disk."""
@@ -94,7 +94,7 @@ class _Place:
 
 
 class DirectFilling(Filling):
-    """Writes into reserved room, one picture after another, and needs `clasp_calib.cache.shard.Shard`."""
+    """Writes into reserved room, one picture after another."""
 
     def __init__(self, root: Path, form: Form, index: Index, options: FeatureOptions):
         super().__init__(root, form, index)

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from functools import cache
 from math import gcd
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from clasp_calib.cache.precision import Parts, Precision, Stored, precision_of
+import numpy as np
+
+from clasp_calib.cache.precision import GROUP, Precision, Stored, precision_of
 from clasp_calib.common.errors import CacheError
 
 FORMAT = "3"
@@ -44,9 +46,10 @@ class Form:
         }
 
     @property
-    def parts(self) -> Parts:
-        """Of one token, see `Precision.parts`."""
-        return self.precision.parts(self.channels)
+    def parts(self) -> tuple[tuple[int, np.dtype[Any]], ...]:
+        """How many values one token has and of which type, for each part of `Stored` that there is."""
+        values = (self.channels, self.precision.data)
+        return (values, (-(-self.channels // GROUP), np.dtype("<f2"))) if self.precision.grouped else (values,)
 
     @property
     def token_bytes(self) -> int:
@@ -59,7 +62,7 @@ class Form:
 
     def empty(self, layers: int, tokens: int) -> Stored:
         """Room for so many slabs that are about to be read."""
-        return self.precision.empty(layers, tokens, self.channels)
+        return Stored(*(np.empty((layers, tokens, width), kind) for width, kind in self.parts))
 
 
 @cache

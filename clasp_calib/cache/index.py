@@ -8,7 +8,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,6 +73,10 @@ class IndexEntry:
     def has(self, position: int) -> bool:
         """Whether the layer at ``position`` is there."""
         return self.checksum(position) != ABSENT
+
+    def held(self, layers: Sequence[int]) -> dict[int, int]:
+        """Layer -> position of the slabs that are there, of a shard with these layers."""
+        return {layer: position for position, layer in enumerate(layers) if self.has(position)}
 
     def with_checksums(self, changed: Mapping[int, bytes]) -> "IndexEntry":
         """The same with other checksums at some positions."""

@@ -44,7 +44,7 @@ def contents(root: Path) -> Contents:
         tokens = 0
         for record in index.shards().values():
             for entry in index.entries_of(record.id):
-                held = [layer for at, layer in enumerate(record.layers) if entry.has(at)]
+                held = list(entry.held(record.layers))
                 layers.update(held)
                 tokens += len(held) * entry.tokens
         files = [root / record.file for record in index.shards().values()]
@@ -127,7 +127,7 @@ def export_safetensors(root: Path, target: Path) -> int:
         for record in index.shards().values():
             tensors = {}
             for entry in index.entries_of(record.id):
-                held = [layer for at, layer in enumerate(record.layers) if entry.has(at)]
+                held = list(entry.held(record.layers))
                 for layer, layer_TC in zip(held, store.read(entry.key, held), strict=True):
                     tensors[f"{entry.key}.{layer}"] = layer_TC.contiguous()
             file = target / Path(record.file).with_suffix(".safetensors").name

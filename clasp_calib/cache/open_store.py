@@ -66,8 +66,7 @@ class OpenStore:
         found = {
             layer: (entry, position)
             for entry in self.index.entries(key)
-            for position, layer in enumerate(self.record(entry.shard).layers)
-            if entry.has(position)
+            for layer, position in entry.held(self.record(entry.shard).layers).items()
         }
         if not self.index.writable:
             self._places[key] = found
@@ -86,9 +85,7 @@ class OpenStore:
             record = self.record(entry.shard)
             damages = []
             slab = self.form.empty(1, entry.tokens)
-            for position, layer in enumerate(record.layers):
-                if not entry.has(position):
-                    continue
+            for layer, position in entry.held(record.layers).items():
                 reason = strange[record.id] or "the checksum is wrong"
                 try:
                     if self.read(entry, position, slab) and not strange[record.id]:

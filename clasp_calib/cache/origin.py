@@ -1,4 +1,4 @@
-"""What a stored picture's tokens are: rows of which tower, of which sizes, and how they are projected again.
+"""How a stored picture's tokens are arranged, which is what projecting them needs to know.
 
 Our choice: the sizes are stored with the picture rather than worked out anew from it, so that a reader needs neither
 the file nor the processor, and a file that changed its place or its bytes cannot give others.

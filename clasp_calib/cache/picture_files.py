@@ -1,4 +1,4 @@
-"""Pictures, most of them files: their content keys, their sizes, and those that cannot be had."""
+"""Pictures, most of them files: their content keys, their sizes, and those that cannot be read."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

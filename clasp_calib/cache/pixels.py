@@ -1,4 +1,4 @@
-"""Cache what the vision tower is shown instead of what it says: pictures decoded, resized and cropped, in bytes.
+"""The input of the vision tower, cached instead of its output: pictures decoded, resized and cropped, in bytes.
 
 A picture of CLIP ViT-L/14-336 takes 0.34 MB, less than a third of one layer, and no picture file is decoded again; the
 tower runs whenever a picture is looked at.

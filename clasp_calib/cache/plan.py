@@ -12,25 +12,22 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from clasp_calib.cache.feature_options import DEFAULTS, FeatureOptions
-from clasp_calib.cache.fingerprint import encoder_fingerprint
-from clasp_calib.cache.form import Form
-from clasp_calib.cache.picture_files import identified, refuse
+from clasp_calib.cache.picture_files import first_files, identified, refuse
 from clasp_calib.cache.pixels import PLANES
-from clasp_calib.cache.precision import precision_of
-from clasp_calib.cache.prepare import Broken, Prepared, Preparer
+from clasp_calib.cache.prepare import Broken, Prepared
 from clasp_calib.cache.probe import DiskSpeed, probe_disk
-from clasp_calib.cache.states import in_batches, states_of
+from clasp_calib.cache.recipe import Recipe, recipe_for
+from clasp_calib.cache.states import in_batches
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.media import Media
 from clasp_calib.common.samples import Sample, pictures_of
-from clasp_calib.runtime.adapters import adapter_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -146,7 +143,7 @@ def plan_cache(
     options: FeatureOptions = DEFAULTS,
     looks: int = LOOKS,
 ) -> CachePlan:
-    """Measure the disk and the encoder, and reckon; nothing is written but a nameless file, gone afterwards.
+    """Measure the disk and the encoder, and estimate; only an anonymous temporary file is written.
 
     Args:
         model: on the device and in the dtype that it would encode in.
@@ -158,21 +155,20 @@ def plan_cache(
 
     Raises:
         InputError: there is no picture, or none of those tried can be read.
+        ModelError: the model's layers could not be used.
         CacheError: the disk cannot be written to, or the cache that is there is of another encoder.
     """
-    adapter = adapter_for(model)
-    layers = options.layers_of(adapter.vision_layers, adapter.own_layer)
+    recipe = recipe_for(model, processor, replace(options, pixels=False))
     paths = [picture for _, picture in pictures_of(samples)]
     found, unreadable = identified(paths)
-    files = {key: path for path, key in found.items()}
+    files = first_files(found)
     keys = list(files)
     if not keys:
         refuse(unreadable)
     some = [files[key] for key in keys[:: max(1, len(keys) // TRIED)][:TRIED]]
-    speed = encoder_speed(model, processor, some, options.batch_size)
-    form = Form(speed.channels, precision_of(options.precision), None)
-    slab = form.stride(speed.tokens) * form.token_bytes
-    cached = len(keys) - len(_missing(root, keys, layers, encoder_fingerprint(model, processor)))
+    speed = encoder_speed(recipe, some, options.batch_size)
+    slab = recipe.form.stride(speed.tokens) * recipe.form.token_bytes
+    cached = len(keys) - len(_missing(root, keys, recipe))
     folder = root.absolute()
     while not folder.is_dir():
         folder = folder.parent
@@ -185,7 +181,7 @@ def plan_cache(
         return size / (disk.memory if size * len(keys) <= memory / 2 else disk.read)
 
     left = len(keys) - cached
-    size = slab * len(layers)
+    size = slab * len(recipe.layers)
     decoding = speed.decode / workers
     layers_take = left * (max(decoding, speed.batched) + size / disk.write)
     ways = [Way("layers", size * len(keys), layers_take, reading(size))]
@@ -199,7 +195,7 @@ def plan_cache(
         duplicates=sum(path in found for path in paths) - len(keys),
         unreadable=len(unreadable),
         cached=cached,
-        layers=layers,
+        layers=recipe.layers,
         precision=options.precision,
         free=shutil.disk_usage(folder).free,
         memory=memory,
@@ -210,36 +206,31 @@ def plan_cache(
     )
 
 
-def encoder_speed(
-    model: "PreTrainedModel", processor: "ProcessorMixin", pictures: Sequence[Media], batch_size: int
-) -> EncoderSpeed:
+def encoder_speed(recipe: Recipe, pictures: Sequence[Media], batch_size: int) -> EncoderSpeed:
     """Decode and encode some pictures, once to warm up and once for the clock.
 
     Raises:
         InputError: none of them can be read.
         CacheError: a batch does not fit on the device.
     """
-    adapter = adapter_for(model)
-    prepare = Preparer(processor, adapter.pixel_names)
-    tried = {path: prepare(path) for path in pictures}
+    tried = {path: recipe.prepare(path) for path in pictures}
     good = [made for made in tried.values() if isinstance(made, Prepared)]
     if not good:
         refuse({path: made.reason for path, made in tried.items() if isinstance(made, Broken)})
     enough = [(number, good[number % len(good)]) for number in range(max(batch_size, len(good)))]
     batches = [[made for _, made in batch] for batch in in_batches(enough, batch_size)]
-    own = [adapter.own_layer]
-    encoded = [states for batch in batches for states, _ in states_of(model, batch, own)]
+    encoded = [states for batch in batches for states, _ in recipe.encode(batch)]
     tokens = sum(states.shape[1] for states in encoded) / len(encoded)
     device = encoded[0].device
-    batched = _seconds(lambda: [states_of(model, batch, own) for batch in batches], device) / len(enough)
-    alone = min(_seconds(lambda: [states_of(model, [made], own) for made in good], device) for _ in range(2))
+    batched = _seconds(lambda: [recipe.encode(batch) for batch in batches], device) / len(enough)
+    alone = min(_seconds(lambda: [recipe.encode([made]) for made in good], device) for _ in range(2))
     alike = len({made.pixels.shape for made in good}) == 1 and good[0].pixels.shape[:2] == (1, PLANES)
     return EncoderSpeed(
         decode=sum(made.decode_seconds + made.preprocess_seconds for made in good) / len(good),
         alone=alone / len(good),
         batched=batched,
         tokens=math.ceil(tokens),
-        channels=encoded[0].shape[2],
+        channels=recipe.form.channels,
         pixels=good[0].pixels.size if alike else None,
     )
 
@@ -252,9 +243,9 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - begun
 
 
-def _missing(root: Path, keys: Sequence[str], layers: Sequence[int], encoder: str) -> list[str]:
+def _missing(root: Path, keys: Sequence[str], recipe: Recipe) -> list[str]:
     """Pictures that lack one of the layers in the cache that is there, or all."""
     if not FeatureStore.there(root):
         return list(keys)
-    with FeatureStore.open(root, encoder) as store:
-        return store.missing(keys, layers)
+    with FeatureStore.open(root, recipe.encoder) as store:
+        return store.missing(keys, recipe.layers)

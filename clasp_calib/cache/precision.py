@@ -16,8 +16,6 @@ from clasp_calib.common.errors import CacheError
 GROUP = 64
 """Channels that share a scale in int8. Smaller groups err less and are larger; at 64 a value takes 1.03 bytes."""
 _LEVELS = 127
-Parts = tuple[tuple[int, np.dtype[Any]], ...]
-"""Width and type."""
 
 
 class Stored(NamedTuple):
@@ -49,15 +47,6 @@ class Precision:
     data: np.dtype[Any]
     """What the values of a slab are for numpy."""
     grouped: bool = False
-
-    def parts(self, channels: int) -> Parts:
-        """How many values one token has and of which type, for each part of `Stored` that there is."""
-        data = (channels, self.data)
-        return (data, (-(-channels // GROUP), np.dtype("<f2"))) if self.grouped else (data,)
-
-    def empty(self, layers: int, tokens: int, channels: int) -> Stored:
-        """Room for features that are about to be read: L, T and C."""
-        return Stored(*(np.empty((layers, tokens, width), kind) for width, kind in self.parts(channels)))
 
     def encode(self, features_LTC: Tensor) -> Stored:
         """Bring features into this form.

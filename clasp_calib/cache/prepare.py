@@ -43,7 +43,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Broken:
-    """One file that cannot be had, and why."""
+    """One file that cannot be used, and why."""
 
     reason: str
 

@@ -141,7 +141,7 @@ class FeatureStore:
         return self.precision.decode(stored)
 
     def read_into(self, out: Stored, key: str, layers: Sequence[int], verify: bool = True) -> None:
-        """`read` without decoding, into memory that is there; see `Precision.empty`."""
+        """`read` without decoding, into memory that is there; see `Form.empty`."""
         self._read(self._places(key, layers), out, verify)
 
     def views(self, key: str, layers: Sequence[int], verify: bool = True) -> list[Stored]:

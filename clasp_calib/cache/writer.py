@@ -207,7 +207,7 @@ class FeatureWriter(FeatureStore):
                 continue
             layers = opened.record(entry.shard).layers
             left = entry.with_checksums({layers.index(damage.layer): ABSENT for damage in damages})
-            if any(left.has(position) for position in range(len(layers))):
+            if left.held(layers):
                 kept.append(left)
             else:
                 forgotten.append((entry.key, entry.shard))

@@ -34,7 +34,7 @@ def test_int8_errs_by_half_a_step_of_its_group(shape, seed, size):
     precision = precision_of("int8")
     values = normal(shape, seed) * size
     stored = precision.encode(values)
-    assert stored.scale_LTG.shape == (*shape[:2], precision.parts(shape[2])[1][0])
+    assert stored.scale_LTG.shape == (*shape[:2], Form(shape[2], precision, None).parts[1][0])
     decoded = precision.decode(stored)
     for first in range(0, shape[2], GROUP):
         group = values[..., first : first + GROUP]

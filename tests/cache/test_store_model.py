@@ -42,7 +42,7 @@ class StoreMachine(RuleBasedStateMachine):
         return 4 + 3 * number if self.ragged else 9
 
     def made(self, number):
-        stored = self.precision.empty(len(self.layers), self.tokens(number), CHANNELS)
+        stored = self.store.form.empty(len(self.layers), self.tokens(number))
         for at, layer in enumerate(self.layers):
             noise = np.random.default_rng((number, layer))
             for part in stored:
@@ -97,7 +97,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         with FeatureStore.open(self.root) as reader:
             for (number, layer), expected in self.model.items():
-                out = self.precision.empty(1, self.tokens(number), CHANNELS)
+                out = self.store.form.empty(1, self.tokens(number))
                 reader.read_into(out, key_of(number), [layer])
                 [view] = reader.views(key_of(number), [layer])
                 for got, seen, part in zip(out, view, expected, strict=True):
