@@ -11,7 +11,6 @@ from torch import Tensor
 
 from clasp_calib.baselines.choosing import first_largest
 from clasp_calib.baselines.input_method import InputMethod
-from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.encoding import Encoded, Kept
 
 
@@ -34,11 +33,8 @@ class FasterVLM(InputMethod):
 
     name: ClassVar[str] = "fastervlm"
     paper: ClassVar[str] = "arXiv 2412.01818"
+    attends: ClassVar[bool] = True
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {str(n): {"keep": str(n)} for n in (288, 144, 58, 29)}
-
-    def tower_blocks(self, adapter: Adapter) -> tuple[int, ...]:
-        """The one before the projector."""
-        return (adapter.attention_block,)
 
     def kept(self, image: Encoded, token_P: Tensor, count: int) -> Kept:
         """See `InputMethod`."""

@@ -3,18 +3,25 @@
 Chen et al., An Image is Worth 1/2 Tokens After Layer 2, arXiv 2403.06764.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from clasp_calib.baselines.method import DecoderMethod
+from torch import nn
+
+from clasp_calib.baselines.method import Method, Reader
 from clasp_calib.common.errors import BudgetError
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.budgeting import picture_tokens
+from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import Budget, ShareSchedule
+from clasp_calib.runtime.stages import PromptLengths
 
 
 @dataclass(frozen=True)
-class FastV(DecoderMethod):
+class FastV(Method):
     """Drops a share ``ratio`` of the visual tokens at the entry of decoder layer ``layer``, once.
 
     Scored with the attention of the layer before, mean over heads, from the last token of the prompt. Position ids
@@ -25,16 +32,11 @@ class FastV(DecoderMethod):
     name: ClassVar[str] = "fastv"
     paper: ClassVar[str] = "arXiv 2403.06764"
     semantics: ClassVar[str] = "tokens kept from layer K on"
-    raters: ClassVar[str] = "last"
 
     layer: int = 2
     """K, from 0."""
     ratio: float = 0.5
     """R, the share that is dropped."""
-
-    def schedule(self, adapter: Adapter) -> ShareSchedule:
-        """One stage."""
-        return ShareSchedule(adapter.decoder_layers, (self.layer,), (1 - self.ratio,))
 
     def solved(self, adapter: Adapter, budget: Budget) -> Self:
         """R from ``L budget = K N + (L - K) (1 - R) N``.
@@ -54,3 +56,19 @@ class FastV(DecoderMethod):
                 f"tokens, which is a floor of {floor:.4g}{unit}; prune from an earlier layer, or give a larger budget"
             )
         return replace(self, ratio=1 - kept / tokens)
+
+    def schedule(self, adapter: Adapter) -> ShareSchedule:
+        """One stage."""
+        return ShareSchedule(adapter.decoder_layers, (self.layer,), (1 - self.ratio,))
+
+    @contextmanager
+    def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
+        """See `Method`."""
+        with prune(
+            model,
+            schedule=self.schedule(adapter),
+            rho=1.0,
+            options=PruningOptions(raters="last"),
+            prompt_lengths=prompt_lengths,
+        ) as pruner:
+            yield lambda: pruner.stats

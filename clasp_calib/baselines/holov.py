@@ -13,7 +13,6 @@ from torch import Tensor
 
 from clasp_calib.baselines.choosing import first_largest
 from clasp_calib.baselines.input_method import InputMethod
-from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.encoding import Encoded, Kept
 
 SMALL = 1e-6
@@ -84,15 +83,12 @@ class HoloV(InputMethod):
 
     name: ClassVar[str] = "holov"
     paper: ClassVar[str] = "arXiv 2510.02912"
+    attends: ClassVar[bool] = True
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {str(n): {"keep": str(n)} for n in (192, 128, 64)}
 
     keep: str = "64"
     strips: int = 16
     alpha: float = 0.09
-
-    def tower_blocks(self, adapter: Adapter) -> tuple[int, ...]:
-        """The one before the projector."""
-        return (adapter.attention_block,)
 
     def kept(self, image: Encoded, token_P: Tensor, count: int) -> Kept:
         """See `InputMethod`."""

@@ -4,18 +4,19 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from clasp_calib.baselines.choosing import proportional
-from clasp_calib.baselines.method import Method, PromptLengths, Reader
+from clasp_calib.baselines.method import Method, Reader, positions_on
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.checks import check_decoder
 from clasp_calib.runtime.encoding import Encoded, Kept, chosen_tokens
 from clasp_calib.runtime.entry import Entry
 from clasp_calib.runtime.schedule import Budget, parse_budget
+from clasp_calib.runtime.stages import PromptLengths
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class InputMethod(Method):
 
     by_tile: ClassVar[bool] = True
     """Whether the tiles of an image are pruned each by itself, as authors do, or all together."""
+    attends: ClassVar[bool] = False
+    """Whether the method looks at the attention of the block that makes the projected state."""
     semantics: ClassVar[str] = "tokens that enter the decoder"
 
     keep: str = "25%"
@@ -35,7 +38,7 @@ class InputMethod(Method):
 
     def tower_blocks(self, adapter: Adapter) -> tuple[int, ...]:
         """Blocks of the tower whose attention the method looks at."""
-        return ()
+        return (adapter.attention_block,) if self.attends else ()
 
     @abstractmethod
     def kept(self, image: Encoded, token_P: Tensor, count: int) -> Kept:
@@ -79,10 +82,8 @@ class InputMethod(Method):
     @contextmanager
     def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
         """See `Method`."""
-        config: Any = model.config
-        axes = (getattr(config.get_text_config(), "rope_parameters", None) or {}).get("mrope_section")
-        # All papers let what enters be numbered anew; positions with several axes cannot be.
-        positions = "keep" if axes else "compact"
+        # All papers let what enters be numbered anew.
+        positions = positions_on(model, "compact")
         check_decoder(model, positions)
         entry, in_place = Entry(model, adapter, positions), positions == "keep"
         choose, blocks = entry.timed(self.choose), self.tower_blocks(adapter)

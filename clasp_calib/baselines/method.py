@@ -5,7 +5,7 @@ is the paper's own, under the name that the paper gives it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
@@ -13,21 +13,17 @@ from typing import Any, ClassVar, Self
 from torch import nn
 
 from clasp_calib.common.errors import BudgetError, ModelError
-from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.budgeting import pruning_budget
 from clasp_calib.runtime.flops import layer_flops
-from clasp_calib.runtime.pruner import prune
-from clasp_calib.runtime.schedule import AnySchedule, Budget
-from clasp_calib.runtime.selection import DualStage, Selector
+from clasp_calib.runtime.schedule import Budget
+from clasp_calib.runtime.stages import PromptLengths
 from clasp_calib.runtime.stats import PruningStats
 
 DEFAULT = "default"
 """The native setting that the knobs of the instance are."""
 
-
-PromptLengths = int | Sequence[int] | None
 Reader = Callable[[], PruningStats | None]
 
 
@@ -182,30 +178,7 @@ class Method(ABC):
         return None
 
 
-@dataclass(frozen=True)
-class DecoderMethod(Method):
-    """A method that drops tokens between decoder layers, through `clasp_calib.runtime.pruner.prune`."""
-
-    raters: ClassVar[str] = "sparsevlm"
-    positions: ClassVar[str] = "keep"
-
-    @abstractmethod
-    def schedule(self, adapter: Adapter) -> AnySchedule:
-        """Which layers the shortened sequence enters, and with how many tokens."""
-
-    def selector(self) -> Selector:
-        """What chooses the tokens: the most relevant, unless a method says otherwise."""
-        return DualStage(needs_gram=False)
-
-    @contextmanager
-    def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
-        """See `Method`."""
-        with prune(
-            model,
-            schedule=self.schedule(adapter),
-            rho=1.0,
-            selector=self.selector(),
-            options=PruningOptions(raters=self.raters, positions=self.positions),
-            prompt_lengths=prompt_lengths,
-        ) as pruner:
-            yield lambda: pruner.stats
+def positions_on(model: Any, wanted: str) -> str:
+    """``wanted``, or ``keep`` where positions have several axes, which cannot be numbered anew."""
+    axes = (getattr(model.config.get_text_config(), "rope_parameters", None) or {}).get("mrope_section")
+    return "keep" if axes else wanted

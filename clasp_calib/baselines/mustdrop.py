@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clasp_calib.baselines.choosing import first_largest
-from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row
+from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row, RowPlan
 from clasp_calib.baselines.mechanisms.shrinking import Shrunk, shrinking_tower
-from clasp_calib.baselines.method import Method, PromptLengths, Reader
+from clasp_calib.baselines.method import Method, Reader
 from clasp_calib.baselines.solving import Spread, solve_knob
-from clasp_calib.baselines.staged import everything, in_depth, row_plan
+from clasp_calib.baselines.staged import everything, in_depth
 from clasp_calib.baselines.tower_method import patches_of
 from clasp_calib.common.errors import BudgetError
 from clasp_calib.runtime.adapters.adapter import Adapter
@@ -33,6 +33,7 @@ from clasp_calib.runtime.entry import Entry
 from clasp_calib.runtime.flops import tower_flops
 from clasp_calib.runtime.hooks import Pruner
 from clasp_calib.runtime.schedule import Budget
+from clasp_calib.runtime.stages import PromptLengths
 
 EXPONENTS = (-6.0, 0.0)
 """Of ten: the thresholds that a budget is looked for in."""
@@ -144,20 +145,7 @@ class MustDrop(Method):
     def calibrated(
         self, model: nn.Module, images: Iterable[Mapping[str, Any]], budget: str | int
     ) -> tuple[Self, Spread]:
-        """The method with the threshold at which these prompts have as many tokens in the mean as ``budget`` says.
-
-        Args:
-            model: what the method is for.
-            images: arguments of ``forward``, each a prompt with one picture.
-            budget: see `Method`.
-
-        Returns:
-            The method, to be applied with ``native='default'``, and how the number of tokens varies.
-
-        Raises:
-            BudgetError: no threshold comes within one token of the budget.
-            ModelError: see `Method`.
-        """
+        """See `clasp_calib.baselines.solving.ImageDependent`; one threshold for both tests is solved."""
         adapter, prompts = self.adapter_for(model), list(images)
         wanted = pruning_budget(adapter, budget).of(patches_of(adapter))
         entered: list[int] = []
@@ -212,8 +200,9 @@ class MustDrop(Method):
             return merged_windows(features_NC, (side, side), self.alike, self.side)[0]
 
         with shrinking_tower(model, adapter, shrink) as shrunk:
-            run = _Run(self, in_depth(self.starts, adapter.decoder_layers), shrunk)
-            entry, plan = Entry(model, adapter, "compact"), row_plan(run, model, adapter, prompt_lengths)
+            run, entry = _Run(self, shrunk), Entry(model, adapter, "compact")
+            starts, decoder = in_depth(self.starts, adapter.decoder_layers), adapter.language_model(model)
+            plan = RowPlan(run.choose, starts, "prefix", decoder, prompt_lengths, thins_cache=True)
             pruner = Pruner(model, adapter, plan, entry)
             seen = chosen_tokens(model, adapter, (adapter.vision_layers - 1,), run.see, in_place=False)
             with seen, entry.attached(), pruner.attached():
@@ -223,10 +212,7 @@ class MustDrop(Method):
 class _Run:
     """The method at work: it remembers the key tokens of the pictures that were encoded last."""
 
-    thins_cache, positions = True, "prefix"
-
-    def __init__(self, method: MustDrop, starts: tuple[int, ...], shrunk: Shrunk) -> None:
-        self.starts = starts
+    def __init__(self, method: MustDrop, shrunk: Shrunk) -> None:
         self._method, self._shrunk, self._run = method, shrunk, 0
         self._keys: list[Tensor] = []
 
@@ -243,7 +229,7 @@ class _Run:
         return KeptOfImage(torch.arange(count, device=key_Htd.device), features_TD=image.features_ND[:count])
 
     def choose(self, stage: int, row: Row) -> KeptTokens:
-        """See `RowMethod`. Beams repeat a row, but not its pictures."""
+        """What a row keeps at a stage. Beams repeat a row, but not its pictures."""
         keys = torch.cat(self._keys)
         beams = sum(row.batch) // len(keys)
         first = sum(row.batch[: row.number // beams * beams : beams])

@@ -93,20 +93,7 @@ class PruMerge(InputMethod):
     def calibrated(
         self, model: nn.Module, images: Iterable[Mapping[str, Any]], budget: str | int
     ) -> tuple[Self, Spread]:
-        """The method with ``iqr`` solved so that these images have as many tokens in the mean as ``budget`` says.
-
-        Args:
-            model: what the method is for.
-            images: arguments of ``get_image_features`` (more are ignored), batch by batch.
-            budget: see `Method`.
-
-        Returns:
-            The method, to be applied with ``native='default'``, and how the number of tokens varies.
-
-        Raises:
-            BudgetError: no knob comes within one token of the budget.
-            ModelError: see `Method`.
-        """
+        """See `clasp_calib.baselines.solving.ImageDependent`; only the pictures in ``images`` are read."""
         adapter = self.adapter_for(model)
         wanted = pruning_budget(adapter, budget)
         seen: list[list[Tensor]] = []

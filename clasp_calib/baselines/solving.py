@@ -32,7 +32,20 @@ class ImageDependent(Protocol):
     """A method whose number of tokens depends on the image, so that a budget is solved on images."""
 
     def calibrated(self, model: Any, images: Iterable[Mapping[str, Any]], budget: str | int) -> tuple[Any, Spread]:
-        """The method that has ``budget`` tokens in the mean of these images, and how their number varies."""
+        """The method with its knob solved so that these images have as many tokens in the mean as ``budget`` says.
+
+        Args:
+            model: what the method is for.
+            images: arguments of ``forward``, each a prompt with one picture.
+            budget: see `clasp_calib.baselines.method.Method`.
+
+        Returns:
+            The method, to be applied with ``native='default'``, and how the number of tokens varies.
+
+        Raises:
+            BudgetError: no knob comes within one token of the budget.
+            ModelError: the model lacks what the method needs, or cannot be pruned.
+        """
         ...
 
 

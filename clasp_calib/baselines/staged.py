@@ -1,24 +1,24 @@
 """Methods that prune between decoder layers and look at more than one rating of the tokens."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import nn
 
-from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row, RowMethod, RowPlan
-from clasp_calib.baselines.method import Method, PromptLengths
+from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row, RowPlan
+from clasp_calib.baselines.method import Method, Reader, positions_on
 from clasp_calib.common.errors import BudgetError
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.budgeting import picture_tokens
 from clasp_calib.runtime.checks import check_decoder
 from clasp_calib.runtime.hooks import Pruner
 from clasp_calib.runtime.schedule import Budget
-from clasp_calib.runtime.stats import PruningStats
+from clasp_calib.runtime.stages import PromptLengths
 
 PUBLISHED_LAYERS = 32
 """Decoder layers of the 7B models that the papers' layer numbers are for."""
@@ -32,14 +32,13 @@ class StagedMethod(Method):
     """
 
     positions: ClassVar[str] = "keep"
-    thins_cache: ClassVar[bool] = False
 
     starts: tuple[int, ...]
     """Decoder layers that the shortened sequence enters."""
 
     @abstractmethod
     def choose(self, stage: int, row: Row) -> KeptTokens:
-        """See `clasp_calib.baselines.mechanisms.row_stages.RowMethod`."""
+        """See `clasp_calib.baselines.mechanisms.row_stages.Choose`."""
 
     @abstractmethod
     def at_share(self, layers: int, share: float) -> Self:
@@ -55,43 +54,14 @@ class StagedMethod(Method):
         return self.at_share(adapter.decoder_layers, budget.of(tokens) / tokens)
 
     @contextmanager
-    def attached(
-        self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths
-    ) -> Iterator[Callable[[], PruningStats | None]]:
+    def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
         """See `Method`."""
-        placed = _Placed(self, in_depth(self.starts, adapter.decoder_layers), positions_on(model, self.positions))
-        check_decoder(model, placed.positions)
-        pruner = Pruner(model, adapter, row_plan(placed, model, adapter, prompt_lengths))
+        starts, positions = in_depth(self.starts, adapter.decoder_layers), positions_on(model, self.positions)
+        check_decoder(model, positions)
+        decoder = adapter.language_model(model)
+        pruner = Pruner(model, adapter, RowPlan(self.choose, starts, positions, decoder, prompt_lengths))
         with pruner.attached():
             yield lambda: pruner.stats
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """A method on a model."""
-
-    method: StagedMethod
-    starts: tuple[int, ...]
-    positions: str
-
-    @property
-    def thins_cache(self) -> bool:
-        return self.method.thins_cache
-
-    def choose(self, stage: int, row: Row) -> KeptTokens:
-        return self.method.choose(stage, row)
-
-
-def row_plan(method: RowMethod, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> RowPlan:
-    """The plan of a method on a model."""
-    lengths = (prompt_lengths,) if isinstance(prompt_lengths, int) else prompt_lengths
-    return RowPlan(method, adapter.language_model(model), None if lengths is None else tuple(lengths))
-
-
-def positions_on(model: Any, wanted: str) -> str:
-    """``wanted``, or ``keep`` where positions have several axes, which cannot be numbered anew."""
-    axes = (getattr(model.config.get_text_config(), "rope_parameters", None) or {}).get("mrope_section")
-    return "keep" if axes else wanted
 
 
 def in_depth(starts: Sequence[int], layers: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from torch import nn
 
 from clasp_calib.baselines.mechanisms.merging import Merge, MergingTower, merging_tower
-from clasp_calib.baselines.method import Method, PromptLengths, Reader
+from clasp_calib.baselines.method import Method, Reader
 from clasp_calib.common.errors import BudgetError
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.checks import check_decoder
@@ -18,6 +18,7 @@ from clasp_calib.runtime.encoding import Encoded, Kept, chosen_tokens
 from clasp_calib.runtime.entry import Entry
 from clasp_calib.runtime.flops import tower_flops
 from clasp_calib.runtime.schedule import Budget
+from clasp_calib.runtime.stages import PromptLengths
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from clasp_calib.baselines.fastervlm import most_attended
 from clasp_calib.baselines.input_method import InputMethod
-from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.encoding import Encoded, Kept
 
 
@@ -54,15 +53,12 @@ class VisionZip(InputMethod):
 
     name: ClassVar[str] = "visionzip"
     paper: ClassVar[str] = "arXiv 2412.04467"
+    attends: ClassVar[bool] = True
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {str(n): {"keep": str(n)} for n in (192, 128, 64)}
 
     keep: str = "64"
     context: float = 10 / 64
     """Share of the kept tokens that are contextual."""
-
-    def tower_blocks(self, adapter: Adapter) -> tuple[int, ...]:
-        """The one before the projector."""
-        return (adapter.attention_block,)
 
     def kept(self, image: Encoded, token_P: Tensor, count: int) -> Kept:
         """See `InputMethod`."""

@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from clasp_calib.baselines.choosing import first_largest
 from clasp_calib.baselines.input_method import InputMethod
-from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.encoding import Encoded, Kept
 
 
@@ -55,14 +54,11 @@ class VisPruner(InputMethod):
 
     name: ClassVar[str] = "vispruner"
     paper: ClassVar[str] = "arXiv 2412.01818"
+    attends: ClassVar[bool] = True
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {str(n): {"keep": str(n)} for n in (192, 128, 64, 32)}
 
     keep: str = "64"
     important: float = 0.5
-
-    def tower_blocks(self, adapter: Adapter) -> tuple[int, ...]:
-        """The one before the projector."""
-        return (adapter.attention_block,)
 
     def kept(self, image: Encoded, token_P: Tensor, count: int) -> Kept:
         """See `InputMethod`."""

@@ -18,7 +18,7 @@ from clasp_calib.runtime.hooks import Pruner
 from clasp_calib.runtime.routing import AUTO, classes_of
 from clasp_calib.runtime.schedule import AnySchedule, parse_budget
 from clasp_calib.runtime.selection import DualStage, Selector
-from clasp_calib.runtime.stages import Plan
+from clasp_calib.runtime.stages import Plan, PromptLengths
 from clasp_calib.runtime.tower import fused_tower
 
 
@@ -31,7 +31,7 @@ def prune(
     alpha_BL: Tensor | None = None,
     selector: Selector | None = None,
     options: PruningOptions = DEFAULT_OPTIONS,
-    prompt_lengths: int | Sequence[int] | None = None,
+    prompt_lengths: PromptLengths = None,
     fan: Sequence[int] | None = None,
 ) -> Iterator[Pruner]:
     """Prune visual tokens in every ``forward`` and ``generate`` of ``model`` within the ``with`` block.
@@ -81,8 +81,8 @@ def prune(
         rho=rho_B,
         selector=selector or DualStage(options.iterations, needs_gram=bool((rho_B < 1).any())),
         options=options,
-        prompt_lengths=(prompt_lengths,) if isinstance(prompt_lengths, int) else _tuple(prompt_lengths),
-        fan=_tuple(fan),
+        prompt_lengths=prompt_lengths,
+        fan=None if fan is None else tuple(map(int, fan)),
     )
     pruner = Pruner(model, adapter, plan)
     fusion = nullcontext() if alpha_BL is None else fused_tower(model, adapter, alpha_BL)
@@ -98,7 +98,7 @@ def clasp(
     budget: str | int,
     classes: str | Sequence[str],
     questions: str | Sequence[str] | None = None,
-    prompt_lengths: int | Sequence[int] | None = None,
+    prompt_lengths: PromptLengths = None,
 ) -> Iterator[Pruner]:
     """Run ``model`` as an artifact says: fusion of its live tower, then pruning.
 
@@ -152,7 +152,3 @@ def _required(questions: str | Sequence[str] | None) -> list[str]:
             "classes='auto' routes questions, and there are none; give questions=[...], one a row, or the classes"
         )
     return [questions] if isinstance(questions, str) else list(questions)
-
-
-def _tuple(values: Sequence[int] | None) -> tuple[int, ...] | None:
-    return None if values is None else tuple(int(value) for value in values)

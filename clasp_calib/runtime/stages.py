@@ -20,6 +20,8 @@ from clasp_calib.runtime.selection import Selector, gram_matrix
 from clasp_calib.runtime.stats import PruningStats, StageStats, Stopwatch
 
 Rope = tuple[Tensor, Tensor]
+PromptLengths = int | Sequence[int] | None
+"""Where answers follow the prompt, see `clasp_calib.runtime.pruner.prune`."""
 
 
 class StagePlan(Protocol):
@@ -128,7 +130,7 @@ class Plan:
     rho: Tensor
     selector: Selector
     options: PruningOptions
-    prompt_lengths: tuple[int, ...] | None = None
+    prompt_lengths: PromptLengths = None
     fan: tuple[int, ...] | None = None
 
     @property
@@ -289,10 +291,12 @@ def check_left_padded(filled: Sequence[int | bool]) -> None:
         )
 
 
-def prompt_of(valid_BS: Tensor, prompt_lengths: tuple[int, ...] | None, cached: int) -> Tensor:
+def prompt_of(valid_BS: Tensor, prompt_lengths: PromptLengths, cached: int) -> Tensor:
     """Which tokens are of the prompt rather than of an answer that follows it, bool [B, S]."""
     if prompt_lengths is None:
         return valid_BS
-    lengths_B = expand_rows(torch.tensor(prompt_lengths), len(valid_BS), "prompt_lengths").to(valid_BS.device)
+    lengths_B = expand_rows(torch.as_tensor(prompt_lengths).reshape(-1), len(valid_BS), "prompt_lengths").to(
+        valid_BS.device
+    )
     position_S = torch.arange(cached, cached + valid_BS.shape[1], device=valid_BS.device)
     return valid_BS & (position_S < lengths_B[:, None])

@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 from architectures import CASES as MODELS
 from architectures import together
 
-from clasp_calib.baselines import mustdrop
+from clasp_calib.baselines.mechanisms import row_stages
 from clasp_calib.baselines.mustdrop import MustDrop, dual_attention, key_tokens, merged_windows
 from clasp_calib.common.errors import BudgetError
 
@@ -88,7 +88,7 @@ def test_the_cache_forgets_what_did_not_survive(monkeypatch):
     method = replace(MustDrop(), total=0.06, single=0.06)
     inputs = together(MODELS["llava"].rows((1, 2)))
     held, stats = prefill(method, inputs)
-    monkeypatch.setattr(mustdrop._Run, "thins_cache", False)
+    monkeypatch.setattr(row_stages.RowPrefill, "finish", lambda *_: None)
     whole, _ = prefill(method, inputs)
     entered, survived = [row[0] for row in stats.tokens], [row[-1] for row in stats.tokens]
     assert all(a > b > 0 for a, b in zip(entered, survived, strict=True))

@@ -8,15 +8,16 @@ B rows, S tokens of a row, T keys, N visual tokens of a row that are left, K of 
 tokens, D width of the decoder, H query heads, G key heads, d width of a head.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from clasp_calib.runtime.scoring import choose_raters, gather_index, take
-from clasp_calib.runtime.stages import Rope, StagePrefill, prompt_of
+from clasp_calib.runtime.stages import PromptLengths, Rope, StagePrefill, prompt_of
 from clasp_calib.runtime.stats import StageStats
 
 
@@ -77,52 +78,34 @@ class KeptTokens:
     centres_K: Tensor | None = None
 
 
-class RowMethod(Protocol):
-    """What chooses."""
-
-    @property
-    def starts(self) -> tuple[int, ...]:
-        """Decoder layers that a shortened row enters, the first at least 1."""
-        ...
-
-    @property
-    def positions(self) -> str:
-        """``keep``, ``compact`` (see `clasp_calib.runtime.pruner.prune`), or ``prefix``: compact in the prefill, while
-        generated tokens are numbered as if nothing had been dropped."""
-        ...
-
-    @property
-    def thins_cache(self) -> bool:
-        """Whether, once the prefill is over, all stages' keys are cut down to the tokens that are left at its end."""
-        ...
-
-    def choose(self, stage: int, row: Row) -> KeptTokens:
-        """Choose among the visual tokens of a row, of which there is at least one.
-
-        Args:
-            stage: which of ``starts``.
-            row: what there is to go by.
-        """
-        ...
+Choose = Callable[[int, Row], KeptTokens]
+"""Chooses at a stage, by its number, among the visual tokens of a row, of which there is at least one."""
 
 
 @dataclass(frozen=True)
 class RowPlan:
-    """A `RowMethod` in the place of a `clasp_calib.runtime.stages.Plan`."""
+    """Stages that choose row by row, in the place of a `clasp_calib.runtime.stages.Plan`."""
 
-    method: RowMethod
+    choose: Choose
+    starts: tuple[int, ...]
+    """Decoder layers that a shortened row enters, the first at least 1."""
+    positions: str
+    """``keep``, ``compact`` (see `clasp_calib.common.pruning_options.PruningOptions`), or ``prefix``: compact in the
+    prefill, while generated tokens are numbered as if nothing had been dropped."""
     decoder: Any
-    prompt_lengths: tuple[int, ...] | None = None
+    prompt_lengths: PromptLengths = None
+    thins_cache: bool = False
+    """Whether, once the prefill is over, all stages' keys are cut down to the tokens that are left at its end."""
     fan: None = None
 
     @property
     def stages(self) -> dict[int, int]:
         """Start -> number of the stage."""
-        return {start: number for number, start in enumerate(self.method.starts)}
+        return {start: number for number, start in enumerate(self.starts)}
 
     def renumbers(self, prefilling: bool) -> bool:
         """See `clasp_calib.runtime.stages.StagePlan`."""
-        return self.method.positions == "compact" or (self.method.positions == "prefix" and prefilling)
+        return self.positions == "compact" or (self.positions == "prefix" and prefilling)
 
     def begin(self, embeddings_BSD: Tensor, visual_BS: Tensor, valid_BS: Tensor | None, cached: int) -> "RowPrefill":
         """See `clasp_calib.runtime.stages.StagePlan`."""
@@ -180,7 +163,7 @@ class RowPrefill(StagePrefill):
                 cos_Sd, sin_Sd = (part.expand(len(hidden_BSD), -1, -1)[index, -size:] for part in rope)
                 if bool(state.visual.any()):
                     row = self._row(index, state, start, hidden_SD, (cos_Sd, sin_Sd))
-                    order_S, hidden_SD = _carried_out(self.plan.method.choose(number, row), row)
+                    order_S, hidden_SD = _carried_out(self.plan.choose(number, row), row)
                     self.rows[index] = _State(*(part_S[order_S] for part_S in state))
                     cos_Sd, sin_Sd = cos_Sd[order_S], sin_Sd[order_S]
                 parts.append((hidden_SD, cos_Sd, sin_Sd))
@@ -204,7 +187,7 @@ class RowPrefill(StagePrefill):
             cache: of the forward, which began with it.
             key_valid_by_stage: which keys are valid, by the start of a stage; changed with the cache.
         """
-        if not self.plan.method.thins_cache or cache is None:
+        if not self.plan.thins_cache or cache is None:
             return
         starts = list(self.plan.stages)
         for start, following in pairwise(starts):
