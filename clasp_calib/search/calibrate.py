@@ -1,14 +1,13 @@
 """A whole calibration: all classes searched at all budgets, the results assembled into an artifact."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from optuna.storages import BaseStorage
 
 from clasp_calib.artifacts.artifact import Artifact, read_artifact
 from clasp_calib.artifacts.evidence import joined
@@ -33,18 +32,19 @@ from clasp_calib.search.assemble import assembled, versions
 from clasp_calib.search.confirm import FINALISTS
 from clasp_calib.search.crew import Crew, crew_for
 from clasp_calib.search.engine import Choice
-from clasp_calib.search.identity import text_settings, weights_digest
-from clasp_calib.search.optuna_study import FILE, open_storage
+from clasp_calib.search.identity import Identity, contents_of, text_settings, weights_digest
+from clasp_calib.search.measuring import Desk
 from clasp_calib.search.parts import ALL, divide
 from clasp_calib.search.refine import most
 from clasp_calib.search.score_journal import ScoreJournal
 from clasp_calib.search.session import Session
+from clasp_calib.search.shown import Trials
 from clasp_calib.search.space import default_space, read_space, write_space
 from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.registry import describe
 from clasp_calib.search.strategies.strategy import Strategy
 from clasp_calib.search.tasks import EvaluatorRecipe, Workers
-from clasp_calib.search.watchers import Silent, Watcher
+from clasp_calib.search.watchers import Watcher
 
 SCORING = 2
 """Raised when the same candidate scores otherwise than before, so that old journals are not taken up."""
@@ -71,7 +71,8 @@ class SearchRequest:
     taxonomy_hash: str
     cache: Path | None
     """None runs the vision tower whenever a picture is looked at."""
-    study: Path
+    study: Path | None
+    """None keeps scores in memory."""
     artifact: Path
     space: Path | None
     per_class: int
@@ -180,37 +181,32 @@ class Calibration:
         # Refuses now what it would have to refuse after hours.
         for name, schedule in schedules.items():
             self._assemble(name, schedule, {}, {}).joined(self._previous)
-        watcher = watcher or Silent()
+        request, watcher = self._request, watcher or Watcher()
+        digests = contents_of(self._parts, self._prompter, self._features)
         with closing(ScoreJournal(self._request.study)) as journal:
-            storage = open_storage(self._request.storage or f"{FILE}{self._request.study / STORAGE}")
-            sessions = [
-                self._session(name, schedule, journal, storage, watcher) for name, schedule in schedules.items()
-            ]
+            shown = self._shown()
+            sessions = []
+            for name, schedule in schedules.items():
+                identity = Identity(self._setting(schedule), *digests, self._space.digest, request.objective)
+                desk = Desk(
+                    name, Pruning(schedule, self._options), self._candidates, self._parts, identity, journal, watcher
+                )
+                sessions.append(Session(desk, request.strategy, request.seed, request.refine, shown))
             for session in sessions:
                 session.begin()
-            with closing(crew_for(self._request.crew, self._evaluator, self._recipe())) as workers:
+            with closing(crew_for(request.crew, self._evaluator, self._recipe())) as workers:
                 for session, schedule in zip(sessions, schedules.values(), strict=True):
                     yield self._searched(session, schedule, workers)
 
-    def _session(
-        self, budget: str, schedule: Schedule, journal: ScoreJournal, storage: BaseStorage, watcher: Watcher
-    ) -> Session:
-        pruning = Pruning(schedule, self._options)
-        return Session(
-            budget=budget,
-            pruning=pruning,
-            candidates=self._candidates,
-            layers=self._features.layers,
-            parts=self._parts,
-            identity={label: self._identity(schedule, label) for label in self._parts},
-            strategy=self._request.strategy,
-            seed=self._request.seed,
-            objective=self._request.objective,
-            refine=self._request.refine,
-            journal=journal,
-            storage=storage,
-            watcher=watcher,
-        )
+    def _shown(self) -> Callable[[str], Trials]:
+        """Makes the trials of a study, by its name; where nothing is kept, they are shown nowhere."""
+        place, study = self._request.storage, self._request.study
+        if place is None and study is None:
+            return lambda name: Trials()
+        from clasp_calib.search.optuna_study import FILE, Study, open_storage
+
+        storage = open_storage(place or f"{FILE}{study}/{STORAGE}")
+        return lambda name: Study(storage, name, self._features.layers)
 
     def _searched(self, session: Session, schedule: Schedule, workers: Workers) -> Artifact:
         choices = session.search(workers)
@@ -223,7 +219,7 @@ class Calibration:
                 alternatives[EXHAUSTIVE] = {
                     label: exhaustive.get(label, self._candidates[0]) for label in self._request.classes
                 }
-        found = self._assemble(session.budget, schedule, choices, alternatives)
+        found = self._assemble(session.desk.budget, schedule, choices, alternatives)
         self._previous = joined(found.joined(self._previous), self._previous)
         return self._previous
 
@@ -261,18 +257,9 @@ class Calibration:
             objective=self._request.objective,
         )
 
-    def _identity(self, schedule: Schedule, label: str) -> dict[str, Any]:
-        """Everything that a recorded score depends on."""
+    def _setting(self, schedule: Schedule) -> dict[str, Any]:
+        """Everything that a recorded score depends on but for its sample and its candidate, by name."""
         options = self._options
-        part = self._parts[label]
-        samples = [
-            [
-                *(s.split, s.id, self._features.key(s), s.metric, list(s.answers)),
-                self._prompter.prompt(s.question),
-                [self._prompter.answer(s.question, answer) for answer in s.answers],
-            ]
-            for s in (*part.calibration, *part.selection)
-        ]
         return {
             "scoring": SCORING,
             "fingerprint": model_shape(self._model.config).fingerprint,
@@ -280,11 +267,9 @@ class Calibration:
             "encoder": self._source.encoder,
             "precision": self._source.precision,
             "weights": self._weights,
-            "pruning": [options.raters, options.positions, options.features, options.iterations],
-            "schedule": [schedule.tokens, schedule.layers, list(schedule.starts), list(schedule.counts)],
-            "space": self._space.digest,
-            "samples": sha256_json(samples),
-            "objective": self._request.objective,
+            "prompt": self._request.prompt,
+            "pruning": {name: getattr(options, name) for name in ("raters", "positions", "features", "iterations")},
+            "schedule": {name: getattr(schedule, name) for name in ("tokens", "layers", "starts", "counts")},
         }
 
     def _assemble(

@@ -1,5 +1,6 @@
 """One class's search at one budget: a strategy on calibration samples, and a final on samples of another split."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,7 +49,7 @@ class Choice:
     """Of all candidates; the first is the default."""
     gain: Gain | None
     """Of the leader; ``None`` if it is the default, or if there were no selection samples."""
-    evaluations: int
+    evaluations: int = 0
     """One candidate on one sample each."""
     comparable: bool = True
     """Whether scores on both splits are of one kind."""
@@ -113,6 +114,45 @@ class Choice:
         return _mean(default) if default else None
 
 
+@dataclass(frozen=True)
+class Measured:
+    """All that a choice is made from.
+
+    Attributes:
+        candidates: of the class; the first is the default.
+        calibration: candidate -> its scores on the calibration samples, as far as it came.
+        finalists: candidates that were compared on the selection samples, ascending; one that was refined may follow.
+        selection: ``[n, f]``, what they scored there.
+        pictures: of the selection samples.
+        comparable: whether scores on both splits are of one kind.
+    """
+
+    candidates: Sequence[Candidate]
+    calibration: Mapping[int, Sequence[float]]
+    finalists: Sequence[int]
+    selection: NDArray[np.float64]
+    pictures: Sequence[str]
+    comparable: bool
+
+    def course(self, candidate: int) -> Course:
+        """How far a candidate came."""
+        final = self.selection[:, self.finalists.index(candidate)].tolist() if candidate in self.finalists else []
+        return Course(self.candidates[candidate], tuple(self.calibration.get(candidate, ())), tuple(final))
+
+    def gain(self, candidates: Sequence[int], over: int, leader: int, seed: int) -> Gain:
+        """What one of some candidates scored above another on the selection samples."""
+        columns = [self.finalists.index(candidate) for candidate in candidates]
+        gains = self.selection[:, columns] - self.selection[:, [self.finalists.index(over)]]
+        place = list(candidates).index(leader)
+        weights = bootstrap_weights(self.pictures, seed)
+        return Gain(interval(gains[:, place], weights), chance(gains, place, self.pictures, seed))
+
+
+def finalists_of(ranked: Sequence[int]) -> list[int]:
+    """Those who are compared in the final, of candidates in a strategy's order."""
+    return sorted({*ranked[:FINALISTS], DEFAULT})
+
+
 def search_class(measuring: Measuring, strategy: Strategy, seed: int, refine: bool = False) -> Choice:
     """Find the best candidate for one class.
 
@@ -126,35 +166,42 @@ def search_class(measuring: Measuring, strategy: Strategy, seed: int, refine: bo
         refine: also tune the strategy's winner; what comes of it is chosen only if it surely gains over the choice
             without it on the selection samples, which it was not tuned on. Without such samples it is not tried.
     """
-    candidates = measuring.candidates
-    ranked = strategy.search(Problem(candidates, len(measuring.calibration), measuring.observe, seed, measuring.reject))
-    refined = refined_from(measuring, ranked[0]) if refine and measuring.selection else None
-    finalists = sorted({*ranked[:FINALISTS], DEFAULT})
-    asked = finalists if refined is None else [*finalists, refined]
+    candidates, part = measuring.candidates, measuring.part
+    ranked = strategy.search(Problem(candidates, len(part.calibration), measuring.observe, seed, measuring.reject))
+    refined = refined_from(measuring, ranked[0]) if refine and part.selection else None
+    tuned = [] if refined is None else [refined]
+    asked = [*finalists_of(ranked), *tuned]
     scores = measuring.final(asked)
-    final = scores[:, : len(finalists)]
-    raced = measuring.scores
-    for candidate in ranked:
-        measuring.shown.complete(candidates[candidate], _mean(raced[candidate]))
-    if len(final):
-        courses = [Course(candidates[c], tuple(raced[c]), tuple(final[:, place])) for place, c in enumerate(finalists)]
-        pooled = [_pooled(course, measuring.comparable) for course in courses]
+    for candidate in (*ranked, *tuned):
+        measuring.shown.complete(candidates[candidate], _mean(measuring.scores[candidate]))
+    pictures = [str(sample.image) for sample in part.selection]
+    comparable = measuring.desk.comparable(measuring.label)
+    measured = Measured(candidates, measuring.scores, asked, scores, pictures, comparable)
+    return replace(choose(measured, ranked[0], seed, refined), evaluations=measuring.evaluations)
+
+
+def choose(measured: Measured, best: int, seed: int, refined: int | None = None) -> Choice:
+    """The choice that scores lead to.
+
+    Args:
+        measured: the scores.
+        best: the strategy's winner, which decides where there are no selection samples.
+        seed: of the resampling.
+        refined: the candidate that was tuned, if one was.
+    """
+    finalists = [candidate for candidate in measured.finalists if candidate != refined]
+    leader, gain = best, None
+    if len(measured.selection):
+        pooled = {c: _pooled(measured.course(c), measured.comparable) for c in finalists}
         # The default leads only if it is alone: whether to leave it comes after.
-        leader = max(finalists, key=lambda c: (c != DEFAULT, pooled[finalists.index(c)], -c))
-        gain = _gain(finalists, final, leader, measuring, seed) if leader != DEFAULT else None
-    else:
-        leader, gain = ranked[0], None
-    if refined is not None:
-        measuring.shown.complete(candidates[refined], _mean(raced[refined]))
-    selected = {c: scores[:, place].tolist() for place, c in enumerate(asked)}
-    everyone = tuple(
-        Course(one, tuple(raced.get(c, ())), tuple(selected.get(c, ()))) for c, one in enumerate(candidates)
-    )
-    choice = Choice(leader, everyone, gain, measuring.evaluations, measuring.comparable)
+        leader = max(finalists, key=lambda c: (c != DEFAULT, pooled[c], -c))
+        if leader != DEFAULT:
+            gain = measured.gain([c for c in finalists if c != DEFAULT], DEFAULT, leader, seed)
+    courses = tuple(map(measured.course, range(len(measured.candidates))))
+    choice = Choice(leader, courses, gain, comparable=measured.comparable)
     if refined is None:
         return choice
-    gains = scores[:, [-1]] - scores[:, [asked.index(choice.unrefined)]]
-    return replace(choice, refined=refined, refinement=_tested(gains, 0, measuring, seed))
+    return replace(choice, refined=refined, refinement=measured.gain([refined], choice.unrefined, refined, seed))
 
 
 def _pooled(course: Course, comparable: bool) -> float:
@@ -162,17 +209,5 @@ def _pooled(course: Course, comparable: bool) -> float:
     return _mean([*course.calibration, *course.selection] if comparable or not course.selection else course.selection)
 
 
-def _gain(finalists: list[int], final: NDArray[np.float64], leader: int, measuring: Measuring, seed: int) -> Gain:
-    others = [place for place, c in enumerate(finalists) if c != DEFAULT]
-    gains = final[:, others] - final[:, [finalists.index(DEFAULT)]]
-    return _tested(gains, others.index(finalists.index(leader)), measuring, seed)
-
-
-def _tested(gains: NDArray[np.float64], column: int, measuring: Measuring, seed: int) -> Gain:
-    pictures = [str(sample.image) for sample in measuring.selection]
-    weights = bootstrap_weights(pictures, seed)
-    return Gain(interval(gains[:, column], weights), chance(gains, column, pictures, seed))
-
-
-def _mean(values: list[float] | tuple[float, ...]) -> float:
+def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)

@@ -1,13 +1,108 @@
-"""Which model gave these scores: its weights, by a digest cheap enough for every start, and its settings."""
+"""What recorded scores depend on: the model, by digests that are cheap enough for every start, and the samples."""
 
 import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 
+from clasp_calib.calib.scoring.features import Features
+from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.common.hashing import sha256_json
+from clasp_calib.common.samples import Sample
+from clasp_calib.search.parts import ALL, ClassSamples
+from clasp_calib.search.strategies.registry import describe
+from clasp_calib.search.strategies.strategy import Strategy
+
 VALUES = 256
 """Values that are looked at in each tensor. Our choice: training changes nearly all of a matrix, so a few will show it,
 and hashing the whole of a 7B would delay every start by a minute."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the scores of a search depend on, and what searches are told apart by.
+
+    Attributes:
+        setting: name -> value of all that every score of a budget depends on: model, prompt, schedule ...
+        samples: id -> digest of a sample's own content.
+        parts: class -> digest of its samples, in order.
+        space: digest of the candidates.
+        objective: what strategies maximise.
+    """
+
+    setting: Mapping[str, Any]
+    samples: Mapping[str, str]
+    parts: Mapping[str, str]
+    space: str
+    objective: str
+
+    @cached_property
+    def _digest(self) -> str:
+        return sha256_json(self.setting)[:16]
+
+    def key(self, label: str, sample: Sample, generate: bool) -> str:
+        """What a sample's scores are recorded under: which others there are, and who asks, is no part of it.
+
+        Our choice: the search of one setting for all classes does not share scores with those of the classes. What is
+        asked in one forward decides the last bits of its scores, and would depend on which search came first.
+        """
+        apart = f"{ALL}: " if label == ALL else ""
+        return f"{apart}{self._digest} {'generated' if generate else self.objective} {self.samples[sample.id]}"
+
+    def setup(self, label: str, strategy: Strategy, seed: int) -> str:
+        """Digest of the whole search of a class."""
+        setting = {
+            name: list(value.values()) if name in ("pruning", "schedule") else value
+            for name, value in self.setting.items()
+            # It shows in the samples.
+            if name != "prompt"
+        }
+        return sha256_json(
+            {
+                **setting,
+                "space": self.space,
+                "samples": self.parts[label],
+                "objective": self.objective,
+                "strategy": describe(strategy),
+                "seed": seed,
+            }
+        )
+
+
+def contents_of(
+    parts: Mapping[str, ClassSamples], prompter: Prompter, features: Features
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Digests of all of the samples that their scores depend on: by id, and by class."""
+    samples: dict[str, str] = {}
+    whole: dict[str, str] = {}
+    for label, part in parts.items():
+        rows = []
+        for s in (*part.calibration, *part.selection):
+            answers = [prompter.answer(s.question, answer) for answer in s.answers]
+            content = [features.key(s), s.metric, list(s.answers), prompter.prompt(s.question), answers]
+            samples[s.id] = sha256_json(content)[:32]
+            rows.append([s.split, s.id, *content])
+        whole[label] = sha256_json(rows)
+    return samples, whole
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    """Says of each entry that differs what it was and what it is."""
+    for name in sorted({*old, *new}):
+        was, now = old.get(name), new.get(name)
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            yield from changes(was, now, f"{within}{name}.")
+        elif was != now:
+            yield f"{within}{name} was {_short(was)}, is now {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    is_digest = isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+    return value[:12] if is_digest else text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def weights_digest(model: Any) -> str:

@@ -1,6 +1,6 @@
 """One class's questions, answered: from the journal what is known, by workers what is not; all of it recorded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,8 +11,10 @@ from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.scoring.objective import METRIC
 from clasp_calib.common.samples import Sample
 from clasp_calib.search.confirm import FINALISTS
-from clasp_calib.search.optuna_study import Study
+from clasp_calib.search.identity import Identity
+from clasp_calib.search.parts import ClassSamples
 from clasp_calib.search.score_journal import ScoreJournal
+from clasp_calib.search.shown import Trials
 from clasp_calib.search.strategies.strategy import Observations
 from clasp_calib.search.tasks import Task, Workers
 from clasp_calib.search.watchers import Block, Outline, Watcher
@@ -21,71 +23,81 @@ BLOCK = 32
 """Samples between two reports. Our choice: a database takes milliseconds a report, and there is one a candidate."""
 
 
+@dataclass(frozen=True)
+class Desk:
+    """What the searches of all classes at one budget share.
+
+    Attributes:
+        budget: its name.
+        pruning: its schedule and settings.
+        candidates: the space; the first is the default.
+        parts: samples by class.
+        identity: what scores depend on, by which they are recorded.
+        journal: where scores are kept.
+        watcher: who is told of progress.
+    """
+
+    budget: str
+    pruning: Pruning
+    candidates: Sequence[Candidate]
+    parts: Mapping[str, ClassSamples]
+    identity: Identity
+    journal: ScoreJournal
+    watcher: Watcher
+
+    def comparable(self, label: str) -> bool:
+        """Whether a class's scores on both splits are of one kind."""
+        return self.identity.objective == METRIC or not self.parts[label].decoded
+
+
 @dataclass
 class Measuring:
     """Measures the candidates of one class at one budget.
 
     Attributes:
-        budget: name of the budget.
+        desk: of the budget.
         label: of the class.
-        study: name of the study in the journal.
-        candidates: what numbers stand for; more may be added.
-        calibration: samples that strategies ask about, in their order.
-        selection: samples of the final.
-        pruning: the budget's schedule and settings.
-        objective: what `observe` gives.
-        journal: where scores are kept.
-        shown: where they are shown.
+        shown: where its trials are shown.
         workers: who scores.
-        watcher: who is told of progress.
     """
 
-    budget: str
+    desk: Desk
     label: str
-    study: str
-    candidates: list[Candidate]
-    calibration: Sequence[Sample]
-    selection: Sequence[Sample]
-    pruning: Pruning
-    objective: str
-    journal: ScoreJournal
-    shown: Study
+    shown: Trials
     workers: Workers
-    watcher: Watcher
+    part: ClassSamples = field(init=False)
+    candidates: list[Candidate] = field(init=False)
+    """What numbers stand for; more may be added."""
+    live: set[int] = field(init=False)
     evaluations: int = 0
     """One candidate on one sample each, answered from wherever; the same pair counts once."""
     scores: dict[int, list[float]] = field(default_factory=dict)
     """Candidate -> its scores on the calibration samples so far, in their order."""
-    live: set[int] = field(init=False)
-    space: int = field(init=False)
-    """Candidates at the start."""
+
+    def __post_init__(self) -> None:
+        self.part, self.candidates = self.desk.parts[self.label], list(self.desk.candidates)
+        self.live = set(range(len(self.candidates)))
 
     @property
     def outline(self) -> Outline:
         """In numbers."""
-        final = len(self.selection) * min(self.space, FINALISTS + 1)
-        return Outline(self.budget, self.label, self.space, len(self.calibration), final)
-
-    def __post_init__(self) -> None:
-        self.live = set(range(len(self.candidates)))
-        self.space = len(self.candidates)
+        space = len(self.desk.candidates)
+        final = len(self.part.selection) * min(space, FINALISTS + 1)
+        return Outline(self.desk.budget, self.label, space, len(self.part.calibration), final)
 
     @property
-    def decoded(self) -> bool:
-        """Whether the final is decoded and scored by the metrics; without answers it is scored by the objective."""
-        return all(sample.answers for sample in self.selection)
-
-    @property
-    def comparable(self) -> bool:
-        """Whether scores on both splits are of one kind."""
-        return self.objective == METRIC or not self.decoded
+    def recorded(self) -> int:
+        """Scores of the class's samples that there are, of whatever candidates."""
+        keys = {self._key(sample, False) for sample in self.part.calibration}
+        keys |= {self._key(sample, self.part.decoded) for sample in self.part.selection}
+        return self.desk.journal.count(keys)
 
     def observe(self, samples: range, live: Sequence[int]) -> Observations:
         """What a strategy asks: see `clasp_calib.search.strategies.strategy`. Samples are asked for in their order."""
         parts = []
         for start in range(0, len(samples), BLOCK):
             part = samples[start : start + BLOCK]
-            parts.append(self._scored([self.calibration[s] for s in part], live, generate=False))
+            parts.append(self._scored([self.part.calibration[s] for s in part], live, generate=False))
             self._tell(part, live, parts[-1].score)
         nll = [part.nll for part in parts if part.nll is not None]
         return Observations(
@@ -95,9 +107,7 @@ class Measuring:
     def final(self, finalists: Sequence[int]) -> NDArray[np.float64]:
         """Scores ``[n, f]`` on the selection samples: of answers decoded token by token, if there are references."""
         self.live = set(finalists)
-        if not self.selection:
-            return np.empty((0, len(finalists)))
-        score = self._scored(self.selection, finalists, generate=self.decoded).score
+        score = self._scored(self.part.selection, finalists, generate=self.part.decoded).score
         self.evaluations += score.size
         return score
 
@@ -113,22 +123,24 @@ class Measuring:
         for candidate in candidates:
             self.shown.reject(self.candidates[candidate])
 
+    def _key(self, sample: Sample, generate: bool) -> str:
+        return self.desk.identity.key(self.label, sample, generate)
+
     def _scored(self, samples: Sequence[Sample], live: Sequence[int], generate: bool) -> Observations:
-        names = [self.candidates[c].name for c in live]
-        keys = [f"{'generated ' if generate else ''}{sample.split}/{sample.id}" for sample in samples]
-        tasks, asked = [], []
+        journal, watcher = self.desk.journal, self.desk.watcher
+        asked = [self.candidates[c] for c in live]
+        keys = [self._key(sample, generate) for sample in samples]
+        tasks, places = [], []
         for key, sample in zip(keys, samples, strict=True):
-            known = self.journal.known(self.study, key, names)
-            if unknown := [c for c in live if self.candidates[c].name not in known]:
-                chosen = tuple(self.candidates[c] for c in unknown)
-                tasks.append(Task(sample, chosen, self.pruning, generate))
-                asked.append(key)
-            self.watcher.advance(self.outline, len(known))
+            known = set(journal.known(key, asked))
+            if unknown := tuple(c for c in asked if c not in known):
+                tasks.append(Task(sample, unknown, self.desk.pruning, generate))
+                places.append(key)
+            watcher.advance(self.outline, len(known))
         for number, scores in self.workers.score(tasks):
-            self.journal.record(self.study, asked[number], [c.name for c in tasks[number].candidates], scores)
-            self.watcher.advance(self.outline, len(scores.score), measured=True)
-        rows = np.array([self.journal.scores(self.study, key, names) for key in keys], dtype=np.float64)
-        # What has no likelihood was recorded as None, which numpy makes not-a-number.
+            journal.record(places[number], tasks[number].candidates, scores)
+            watcher.advance(self.outline, len(scores.score), measured=True)
+        rows = journal.scores(keys, asked)
         return Observations(rows[..., 0], None if np.isnan(rows[..., 1]).any() else rows[..., 1])
 
     def _tell(self, samples: range, live: Sequence[int], score: NDArray[np.float64]) -> None:
@@ -139,7 +151,7 @@ class Measuring:
             self.evaluations += len(new)
             self.shown.report(self.candidates[candidate], len(seen), float(np.mean(seen)))
         leader = max(sorted(self.scores), key=lambda c: (c in self.live, len(self.scores[c]), np.mean(self.scores[c])))
-        self.watcher.block(
+        self.desk.watcher.block(
             self.outline,
             Block(
                 samples=samples.stop,

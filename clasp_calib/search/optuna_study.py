@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import StudyError
+from clasp_calib.search.shown import Trials
 
 FILE = "journal:"
 _CANDIDATE = "candidate"
@@ -83,8 +84,8 @@ def _drop_torn_line(path: Path, lock: _KernelLock) -> None:
         lock.release()
 
 
-class Study:
-    """The trials of one class at one budget; telling the same again changes nothing. Threads take turns.
+class Study(Trials):
+    """The trials of one class at one budget, in a storage of Optuna's. Threads take turns.
 
     Args:
         storage: as `open_storage` gives it; may be shared with other searches.
@@ -108,7 +109,7 @@ class Study:
         self._finished = {t.user_attrs[_CANDIDATE] for t in trials if t.state.is_finished()}
 
     def report(self, candidate: Candidate, samples: int, mean: float) -> None:
-        """The mean score of a candidate over its first samples; its trial begins with the first report."""
+        """See `Trials`."""
         told = self._told.setdefault(candidate.name, {})
         if samples in told or candidate.name in self._finished:
             return
@@ -119,13 +120,13 @@ class Study:
         told[samples] = mean
 
     def reject(self, candidate: Candidate) -> None:
-        """The trial ends as pruned, with its last mean score."""
+        """See `Trials`."""
         # A candidate that was never measured has no trial.
         if told := self._told.get(candidate.name):
             self._finish(candidate, TrialState.PRUNED, told[max(told)])
 
     def complete(self, candidate: Candidate, mean: float) -> None:
-        """The trial ends as complete, with its mean score on the calibration samples."""
+        """See `Trials`."""
         self._finish(candidate, TrialState.COMPLETE, mean)
 
     def _begin(self, candidate: Candidate) -> int:

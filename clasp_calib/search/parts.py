@@ -18,6 +18,11 @@ class ClassSamples:
     calibration: tuple[Sample, ...]
     selection: tuple[Sample, ...]
 
+    @property
+    def decoded(self) -> bool:
+        """Whether the final is decoded and scored by the metrics; without answers it is scored by the objective."""
+        return all(sample.answers for sample in self.selection)
+
 
 def divide(
     samples: Sequence[Sample], classes: Sequence[str], per_class: int, seed: int, mixed: bool

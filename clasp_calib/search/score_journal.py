@@ -1,23 +1,31 @@
-"""The journal of scores: what was measured stays measured, whatever happens to the process.
+"""The journal of scores: what was measured stays measured, whatever happens to the process, whoever asks next.
 
-A file of lines, each a checksum (xxh64, hex), a space, and a JSON object; lines are only ever added. The first line of
-a study names the setup that it was begun under:
+A score is kept under all that it depends on, a sample's key and a candidate's own mixture and rho, and under nothing
+else. So strategies share scores, and a search that has more or fewer samples or candidates than the one before measures
+only what is new:
 
-    7d1f5c...  {"setup": "9c0e...", "study": "192/race/counting"}
-    02ab44...  {"candidates": ["own/rho=1", ...], "nll": [0.25, ...], "sample": "calibration/17", "score": [1.0, ...],
-                "study": "192/race/counting"}
+    {"budget":"192","setting":{"prompt":"USER: ...","weights":"9f0c...", ...}}
+    {"begun":"9c0e...","study":"192/race/counting"}
+    {"candidates":["0.5*3+0.5*23 rho=0.25", ...],"nll":[0.25, ...],"sample":"3f2a... metric 7d1f...","score":[1.0, ...]}
 
-A sample's line is written in one piece, so that a kill tears the last line at most; a torn last line is dropped.
+Versions before this one kept a score under names of study, sample and candidate, and of all else a digest only.
 """
 
-from collections.abc import Sequence
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.errors import StudyError
 from clasp_calib.common.journal import Journal, JournalKind
+from clasp_calib.search.identity import changes
 
 JOURNAL = "scores.jsonl"
 KIND = JournalKind(
@@ -25,6 +33,9 @@ KIND = JournalKind(
     mend="remove the line to measure it again, or the file to measure everything again",
     elsewhere="give another --run",
 )
+
+Score = tuple[float, float | None]
+"""A score and, where there is one, its negative log-likelihood."""
 
 
 class ScoreJournal:
@@ -39,62 +50,102 @@ class ScoreJournal:
 
     def __init__(self, directory: Path | None):
         self._lock = Lock()
+        self._settings: dict[str, Any] = {}
         self._setups: dict[str, str] = {}
-        self._scores: dict[str, dict[str, dict[str, tuple[float, float | None]]]] = {}
+        self._scores: dict[str, dict[str, Score]] = defaultdict(dict)
+        self._older: dict[str, dict[str, dict[str, Score]]] = {}
         self._journal = Journal(directory and directory / JOURNAL, self._take, KIND)
 
     def close(self) -> None:
         """Let another process write."""
         self._journal.close()
 
-    def begin(self, study: str, setup: str) -> int:
-        """Begin a study or take it up again.
+    def settle(self, budget: str, setting: Mapping[str, Any]) -> None:
+        """Record the setting of a budget's search, or make sure that it is still the same.
+
+        Args:
+            budget: its name.
+            setting: name -> value of all that every score depends on; JSON.
+
+        Raises:
+            StudyError: it is another; says what changed.
+        """
+        setting = json.loads(json.dumps(setting))
+        known = self._settings.get(budget)
+        if known is None:
+            self._journal.append({"budget": budget, "setting": setting})
+        elif changed := list(changes(known, setting)):
+            raise StudyError(
+                f"the scores for budget {budget!r} in {self._journal.path} were recorded with other settings: "
+                f"{'; '.join(changed)}; search with those again, give another --run, or remove that file"
+            )
+
+    def begin(self, study: str, setup: str, samples: Mapping[str, str], candidates: Sequence[Candidate]) -> None:
+        """Begin a study or go on with it; what a version before recorded of it is taken up.
 
         Args:
             study: its name, for instance ``192/race/counting``.
-            setup: digest of all that its scores depend on.
-
-        Returns:
-            How many scores it holds.
+            setup: digest of the whole search.
+            samples: key of each sample, by the name that versions before gave it.
+            candidates: of the search.
 
         Raises:
-            StudyError: it was begun under another setup.
+            StudyError: a version before recorded it under another setup, so that its scores cannot be told apart.
         """
         with self._lock:
-            if study not in self._setups:
-                self._journal.append({"study": study, "setup": setup})
-            elif (known := self._setups[study]) != setup:
+            known, older = self._setups.get(study), self._older.get(study, {})
+            if older and known != setup:
                 raise StudyError(
-                    f"the study {study!r} was recorded with other settings (setup {known[:12]}, now {setup[:12]}): "
-                    "the model, its tokenizer, the prompt, the samples, the space, the schedule or the strategy "
-                    "changed; give a fresh place with --run, or remove the old study directory"
+                    f"the study {study!r} in {self._journal.path} was recorded by an earlier version under other "
+                    f"settings, of which it kept a digest only ({known}, now {setup}): the model, its tokenizer, the "
+                    "prompt, the samples, the space, the schedule or the strategy changed; search once with those of "
+                    "then, which takes its scores up, give another --run, or remove that file"
                 )
-            return sum(map(len, self._scores[study].values()))
+            for name, key in samples.items():
+                recorded = older.get(name, {})
+                missing = [c for c in candidates if c.name in recorded and not self.known(key, [c])]
+                if missing:
+                    score, nll = zip(*(recorded[c.name] for c in missing), strict=True)
+                    self.record(key, missing, Scores(score, None if None in nll else nll))
+            if older or known != setup:
+                self._journal.append({"begun": setup, "study": study})
 
     def setup(self, study: str) -> str | None:
-        """The setup that a study was begun under; ``None`` if it was not."""
+        """The setup that a study was last begun with; ``None`` if it was not."""
         return self._setups.get(study)
 
-    def known(self, study: str, sample: str, candidates: Sequence[str]) -> list[str]:
-        """Those of the candidates that have a score on a sample."""
-        scores = self._scores[study].get(sample, {})
-        return [name for name in candidates if name in scores]
+    def count(self, samples: Iterable[str]) -> int:
+        """How many scores there are of samples, by their keys."""
+        return sum(len(self._scores.get(key, ())) for key in samples)
 
-    def record(self, study: str, sample: str, candidates: Sequence[str], scores: Scores) -> None:
+    def known(self, sample: str, candidates: Collection[Candidate]) -> list[Candidate]:
+        """Those of the candidates that have a score on a sample."""
+        scores = self._scores.get(sample, {})
+        return [candidate for candidate in candidates if candidate.key in scores]
+
+    def record(self, sample: str, candidates: Sequence[Candidate], scores: Scores) -> None:
         """Record what candidates scored on a sample; safe from a kill before this returns."""
-        line = {"study": study, "sample": sample, "candidates": list(candidates), "score": list(scores.score)}
+        line = {"sample": sample, "candidates": [c.key for c in candidates], "score": list(scores.score)}
         self._journal.append(line | {"nll": scores.nll and list(scores.nll)})
 
-    def scores(self, study: str, sample: str, candidates: Sequence[str]) -> list[tuple[float, float | None]]:
-        """Score and negative log-likelihood of each candidate on a sample; all must be recorded."""
-        scores = self._scores[study][sample]
-        return [scores[name] for name in candidates]
+    def scores(self, samples: Sequence[str], candidates: Sequence[Candidate]) -> NDArray[np.float64]:
+        """Score and negative log-likelihood, ``[n, m, 2]``, of each candidate on each sample; all must be recorded.
 
-    def _take(self, entry: dict[str, Any]) -> None:
-        if "setup" in entry:
+        A likelihood that there is not is not-a-number.
+        """
+        rows = [[self._scores[sample][candidate.key] for candidate in candidates] for sample in samples]
+        return np.array(rows, dtype=np.float64).reshape(len(samples), len(candidates), 2)
+
+    def _take(self, entry: Any) -> None:
+        if "setting" in entry:
+            self._settings[entry["budget"]] = entry["setting"]
+        elif "begun" in entry:
+            self._setups[entry["study"]] = entry["begun"]
+            self._older.pop(entry["study"], None)
+        elif "setup" in entry:
             self._setups[entry["study"]] = entry["setup"]
-            self._scores[entry["study"]] = {}
-            return
-        nll = entry["nll"] or [None] * len(entry["candidates"])
-        of_sample = self._scores[entry["study"]].setdefault(entry["sample"], {})
-        of_sample.update({name: (s, n) for name, s, n in zip(entry["candidates"], entry["score"], nll, strict=True)})
+            self._older[entry["study"]] = defaultdict(dict)
+        else:
+            nll = entry["nll"] or [None] * len(entry["candidates"])
+            of = self._older[entry["study"]] if "study" in entry else self._scores
+            of[entry["sample"]].update(zip(entry["candidates"], zip(entry["score"], nll, strict=True), strict=True))

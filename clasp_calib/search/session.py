@@ -1,26 +1,20 @@
-"""All classes at one budget: each with its study, at the same desk of journal, storage and workers."""
+"""All classes at one budget: each with its study, at the same desk of journal and workers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
-from optuna.storages import BaseStorage, InMemoryStorage
+import numpy as np
+from numpy.typing import NDArray
 
-from clasp_calib.calib.scoring.candidate import Candidate
-from clasp_calib.calib.scoring.evaluator import Pruning
-from clasp_calib.calib.scoring.scores import Scores
-from clasp_calib.common.hashing import sha256_json
-from clasp_calib.search.engine import Choice, search_class
-from clasp_calib.search.measuring import Measuring
-from clasp_calib.search.optuna_study import Study
-from clasp_calib.search.parts import ClassSamples
-from clasp_calib.search.score_journal import ScoreJournal
+from clasp_calib.common.samples import Sample
+from clasp_calib.search.engine import Choice, Measured, choose, finalists_of, search_class
+from clasp_calib.search.measuring import Desk, Measuring
+from clasp_calib.search.shown import Trials
 from clasp_calib.search.strategies.grid import Grid
-from clasp_calib.search.strategies.registry import describe, name_of
-from clasp_calib.search.strategies.strategy import Strategy
-from clasp_calib.search.tasks import Task, Workers
-from clasp_calib.search.watchers import Silent, Watcher
+from clasp_calib.search.strategies.registry import name_of
+from clasp_calib.search.strategies.strategy import Strategy, ranked
+from clasp_calib.search.tasks import Workers
 
 
 @dataclass(frozen=True)
@@ -28,62 +22,56 @@ class Session:
     """The search at one budget.
 
     Attributes:
-        budget: its name.
-        pruning: its schedule and settings.
-        candidates: the space; the first is the default.
-        layers: vision layers that candidates mix.
-        parts: samples by class.
-        identity: class -> all that its scores depend on, but for the strategy and the seed.
+        desk: where candidates are measured.
         strategy: for every class.
         seed: of the strategy and the final.
-        objective: what strategies maximise.
         refine: tune the strategy's winner further.
-        journal: where scores are kept.
-        storage: where they are shown.
-        watcher: who is told of progress.
+        shown: makes the trials of a study, by a name that is unique among all searches.
     """
 
-    budget: str
-    pruning: Pruning
-    candidates: Sequence[Candidate]
-    layers: Sequence[int]
-    parts: Mapping[str, ClassSamples]
-    identity: Mapping[str, Mapping[str, Any]]
+    desk: Desk
     strategy: Strategy
     seed: int
-    objective: str
     refine: bool
-    journal: ScoreJournal
-    storage: BaseStorage
-    watcher: Watcher
+    shown: Callable[[str], Trials]
 
     def begin(self) -> None:
         """Begin the studies, or take them up again.
 
         Raises:
-            StudyError: one was recorded under other settings.
+            StudyError: scores were recorded under other settings.
         """
-        for label in self.parts:
-            self.journal.begin(self._study(label, self.strategy), self._setup(label, self.strategy))
+        desk = self.desk
+        desk.journal.settle(desk.budget, desk.identity.setting)
+        for label, part in desk.parts.items():
+            asked = [(s, False) for s in part.calibration] + [(s, part.decoded) for s in part.selection]
+            keys = {
+                f"{'generated ' if generate else ''}{s.split}/{s.id}": desk.identity.key(label, s, generate)
+                for s, generate in asked
+            }
+            # An exhaustive search that an earlier version recorded is taken up for its choices.
+            for strategy in (self.strategy, Grid()) if self._was_exhaustive(label) else (self.strategy,):
+                setup = desk.identity.setup(label, strategy, self.seed)
+                desk.journal.begin(self._study(label, strategy), setup, keys, desk.candidates)
 
     def search(self, workers: Workers) -> dict[str, Choice]:
         """Search the classes: one after the other, or all at once if there are several workers to keep busy."""
+        desk = self.desk
 
         def searched(label: str) -> Choice:
-            name, setup = self._study(label, self.strategy), self._setup(label, self.strategy)
-            # A storage may be shared by many searches: the setup tells them apart.
-            shown = Study(self.storage, f"{name} {setup[:8]}", self.layers)
-            measuring = self._measuring(label, name, shown, workers, self.watcher)
-            self.watcher.begin(measuring.outline, self.journal.begin(name, setup))
+            setup = desk.identity.setup(label, self.strategy, self.seed)
+            shown = self.shown(f"{self._study(label, self.strategy)} {setup[:8]}")
+            measuring = Measuring(desk, label, shown, workers)
+            desk.watcher.begin(measuring.outline, measuring.recorded)
             choice = search_class(measuring, self.strategy, self.seed, self.refine)
-            self.watcher.chosen(measuring.outline, choice.summary)
+            desk.watcher.chosen(measuring.outline, choice.summary)
             return choice
 
         if workers.count == 1:
-            return {label: searched(label) for label in self.parts}
-        with ThreadPoolExecutor(len(self.parts)) as threads:
+            return {label: searched(label) for label in desk.parts}
+        with ThreadPoolExecutor(len(desk.parts)) as threads:
             try:
-                return dict(zip(self.parts, threads.map(searched, self.parts), strict=True))
+                return dict(zip(desk.parts, threads.map(searched, desk.parts), strict=True))
             except BaseException:
                 # Whatever it was, the other classes shall not go on for hours.
                 threads.shutdown(wait=False, cancel_futures=True)
@@ -92,55 +80,39 @@ class Session:
 
     def exhaustive(self) -> dict[str, Choice]:
         """What the exhaustive search chose, for the classes of which the journal holds all its scores."""
-        found = {}
-        for label in self.parts:
-            name = self._study(label, Grid())
-            if self.journal.setup(name) != self._setup(label, Grid()):
-                continue
-            shown = Study(InMemoryStorage(), name, ())
-            try:
-                found[label] = search_class(self._measuring(label, name, shown, _Nobody(), Silent()), Grid(), self.seed)
-            except _NotMeasuredError:
-                continue
-        return found
+        found = {label: self._exhaustive(label) for label in self.desk.parts if self._was_exhaustive(label)}
+        return {label: choice for label, choice in found.items() if choice}
 
-    def _measuring(self, label: str, study: str, shown: Study, workers: Workers, watcher: Watcher) -> Measuring:
-        part = self.parts[label]
-        return Measuring(
-            self.budget,
-            label,
-            study,
-            list(self.candidates),
-            part.calibration,
-            part.selection,
-            self.pruning,
-            self.objective,
-            self.journal,
-            shown,
-            workers,
-            watcher,
-        )
+    def _was_exhaustive(self, label: str) -> bool:
+        """Whether an exhaustive search of the class was begun, with the same samples and candidates."""
+        setup = self.desk.journal.setup(self._study(label, Grid()))
+        return setup == self.desk.identity.setup(label, Grid(), self.seed)
+
+    def _exhaustive(self, label: str) -> Choice | None:
+        desk, part = self.desk, self.desk.parts[label]
+        everyone = range(len(desk.candidates))
+        calibration = self._recorded(label, part.calibration, everyone, generate=False)
+        if calibration is None:
+            return None
+        order = ranked(everyone, calibration)
+        finalists = finalists_of(order)
+        selection = self._recorded(label, part.selection, finalists, generate=part.decoded)
+        if selection is None:
+            return None
+        scores = dict(enumerate(calibration.T.tolist()))
+        pictures = [str(sample.image) for sample in part.selection]
+        measured = Measured(desk.candidates, scores, finalists, selection, pictures, desk.comparable(label))
+        return choose(measured, order[0], self.seed)
+
+    def _recorded(
+        self, label: str, samples: Sequence[Sample], asked: Sequence[int], generate: bool
+    ) -> NDArray[np.float64] | None:
+        """Scores ``[n, m]`` in the journal; ``None`` if it lacks one."""
+        journal, candidates = self.desk.journal, [self.desk.candidates[c] for c in asked]
+        keys = [self.desk.identity.key(label, sample, generate) for sample in samples]
+        if any(len(journal.known(key, candidates)) < len(candidates) for key in keys):
+            return None
+        return journal.scores(keys, candidates)[..., 0]
 
     def _study(self, label: str, strategy: Strategy) -> str:
-        return f"{self.budget}/{name_of(strategy)}/{label}"
-
-    def _setup(self, label: str, strategy: Strategy) -> str:
-        return sha256_json({**self.identity[label], "strategy": describe(strategy), "seed": self.seed})
-
-
-class _NotMeasuredError(Exception):
-    """The journal lacks a score."""
-
-
-class _Nobody:
-    """Workers that do nothing, so that only what is recorded is known."""
-
-    count = 1
-
-    def score(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Scores]]:
-        if tasks:
-            raise _NotMeasuredError
-        return iter(())
-
-    def close(self) -> None:
-        pass
+        return f"{self.desk.budget}/{name_of(strategy)}/{label}"

@@ -1,19 +1,23 @@
-"""What a search says while it runs: one live table for people, one JSON object a line for machines."""
+"""What a search says while it runs: a live table or lines for people, one JSON object a line for machines."""
 
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib.util import find_spec
 from statistics import NormalDist, fmean, pstdev
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 from rich.live import Live
 from rich.table import Table
 
 from clasp_calib.common.progress import console
+
+MINUTE = 60.0
+"""Seconds between two lines, where no table can be drawn."""
 
 
 @dataclass(frozen=True)
@@ -63,43 +67,23 @@ class Block:
         return mean, middle - half, middle + half
 
 
-class Watcher(Protocol):
-    """Is told of progress; from several threads."""
+class Watcher:
+    """Is told of progress, from several threads; this one tells nobody."""
 
     def begin(self, of: Outline, recorded: int) -> None:
-        """A class begins; so many scores were recorded before."""
-        ...
+        """A class begins; so many scores of its samples were recorded before."""
 
     def advance(self, of: Outline, evaluations: int, measured: bool = False) -> None:
         """So many evaluations more are known; measured just now or recorded before."""
-        ...
 
     def block(self, of: Outline, block: Block) -> None:
         """A block of samples is done."""
-        ...
 
     def chosen(self, of: Outline, summary: Mapping[str, Any]) -> None:
         """A class is done."""
-        ...
 
 
-class Silent:
-    """Tells nobody."""
-
-    def begin(self, of: Outline, recorded: int) -> None:
-        """Nothing."""
-
-    def advance(self, of: Outline, evaluations: int, measured: bool = False) -> None:
-        """Nothing."""
-
-    def block(self, of: Outline, block: Block) -> None:
-        """Nothing."""
-
-    def chosen(self, of: Outline, summary: Mapping[str, Any]) -> None:
-        """Nothing."""
-
-
-class EventLines(Silent):
+class EventLines(Watcher):
     """Writes events as JSON, one a line.
 
     Args:
@@ -141,33 +125,38 @@ class EventLines(Silent):
 class _Row:
     of: Outline
     recorded: int
+    begun: float
     answered: int = 0
     measured: int = 0
     last: Block | None = None
     chosen: str | None = None
-    begun: float = field(default_factory=time.monotonic)
 
 
-class LiveTable:
-    """A table on standard error, a row a class, redrawn as scores come."""
+class LiveTable(Watcher):
+    """What people see: a table with a row a class, redrawn as scores come, or, in a file, a line now and then."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], _Row] = {}
         self._lock = Lock()
+        self._in_lines, self._said = False, 0.0
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Show it, if standard error is a terminal."""
-        if not console.is_terminal:
-            yield
+        """Show it on standard error: the table in a terminal or a notebook that can, lines elsewhere."""
+        if console.is_terminal or (console.is_jupyter and find_spec("ipywidgets")):
+            with Live(get_renderable=self.table, console=console, refresh_per_second=2):
+                yield
             return
-        with Live(get_renderable=self.table, console=console, refresh_per_second=2):
+        self._in_lines, self._said = True, time.monotonic()
+        try:
             yield
+        finally:
+            self._in_lines = False
 
     def begin(self, of: Outline, recorded: int) -> None:
         """A row more."""
         with self._lock:
-            self._rows[of.budget, of.label] = _Row(of, recorded)
+            self._rows[of.budget, of.label] = _Row(of, recorded, time.monotonic())
 
     def advance(self, of: Outline, evaluations: int, measured: bool = False) -> None:
         """Counts for the time left."""
@@ -175,6 +164,8 @@ class LiveTable:
             row = self._rows[of.budget, of.label]
             row.answered += evaluations
             row.measured += evaluations if measured else 0
+            if self._in_lines and time.monotonic() - self._said >= MINUTE:
+                self._say(row)
 
     def block(self, of: Outline, block: Block) -> None:
         """A new standing."""
@@ -184,7 +175,10 @@ class LiveTable:
     def chosen(self, of: Outline, summary: Mapping[str, Any]) -> None:
         """The row is done."""
         with self._lock:
-            self._rows[of.budget, of.label].chosen = summary["candidate"]
+            row = self._rows[of.budget, of.label]
+            row.chosen = summary["candidate"]
+            if self._in_lines:
+                self._say(row)
 
     def table(self) -> Table:
         """The table as it stands."""
@@ -193,6 +187,18 @@ class LiveTable:
             for row in self._rows.values():
                 table.add_row(row.of.budget, row.of.label, *_cells(row))
         return table
+
+    def _say(self, row: "_Row") -> None:
+        left, leader, score, spent, share, time_left = _cells(row)
+        parts = [f"{spent} evaluations" + (f" ({share} of all)" if share else "")]
+        if row.chosen is None:
+            parts += [f"{left} candidates left"] + ([f"leader {leader} {score}"] if leader else [])
+            parts += [f"time left {time_left}"] if time_left else []
+        else:
+            parts += [f"chosen {leader} {score}"]
+        line = f"{time.strftime('%H:%M:%S')} budget {row.of.budget}, {row.of.label}: {', '.join(parts)}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._said = time.monotonic()
 
 
 def _cells(row: _Row) -> list[str]:

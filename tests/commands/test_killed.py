@@ -94,9 +94,9 @@ for number in range(kills):
 
 
 def scores_of(journal):
-    """(study, sample, candidate) of every score, in the order in which they were measured."""
+    """(sample, candidate) of every score, in the order in which they were measured."""
     rows = [json.loads(line.split(" ", 1)[1]) for line in journal.read_text().splitlines()]
-    return [(r["study"], r["sample"], name) for r in rows if "sample" in r for name in r["candidates"]]
+    return [(r["sample"], name) for r in rows if "sample" in r for name in r["candidates"]]
 
 
 def test_a_search_that_is_killed_ten_times_ends_as_if_nothing_had_happened(finished, tmp_path_factory, command):

@@ -4,11 +4,13 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.samples import Sample
+from clasp_calib.search.identity import Identity
 from clasp_calib.search.local_workers import InProcess
-from clasp_calib.search.measuring import Measuring
+from clasp_calib.search.measuring import Desk, Measuring
 from clasp_calib.search.optuna_study import FILE, Study, open_storage
+from clasp_calib.search.parts import ClassSamples
 from clasp_calib.search.score_journal import ScoreJournal
-from clasp_calib.search.watchers import Silent
+from clasp_calib.search.watchers import Watcher
 
 PRUNING = Pruning(None)
 
@@ -41,21 +43,17 @@ class Fake:
         return Scores(score, tuple(2 - value for value in score) if self.nll else None)
 
 
-def measuring(root, fake, count=6, calibration=12, selection=12, watcher=None, budget="8", objective="metric"):
-    """Everything that `search_class` needs, in a directory; closes the journal of an earlier one."""
+def desk(root, count=6, calibration=12, selection=12, watcher=None, budget="8", objective="metric"):
+    """What all classes of a search share, of one class; scores are in a directory, or in memory for None."""
+    selected = samples("selection", selection) if isinstance(selection, int) else selection
+    part = ClassSamples(samples("calibration", calibration), selected)
+    contents = {sample.id: f"content of {sample.id}" for sample in part.calibration + part.selection}
+    identity = Identity({"prompt": "p", "weights": "w"}, contents, {"object": f"{calibration}"}, "space", objective)
     journal = ScoreJournal(root)
-    journal.begin("study", "setup")
-    return Measuring(
-        budget,
-        "object",
-        "study",
-        candidates(count),
-        samples("calibration", calibration),
-        samples("selection", selection) if isinstance(selection, int) else selection,
-        PRUNING,
-        objective,
-        journal,
-        Study(open_storage(f"{FILE}{root / 'journal.log'}"), "shown", (0, 1)),
-        InProcess(fake),
-        watcher or Silent(),
-    )
+    return Desk(budget, PRUNING, candidates(count), {"object": part}, identity, journal, watcher or Watcher())
+
+
+def measuring(root, fake, **more):
+    """Everything that `search_class` needs, in a directory."""
+    shown = Study(open_storage(f"{FILE}{root / 'journal.log'}"), "shown", (0, 1))
+    return Measuring(desk(root, **more), "object", shown, InProcess(fake))

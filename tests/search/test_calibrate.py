@@ -1,6 +1,8 @@
 """A whole calibration on a tiny model: from samples and a cache to an artifact, resumed, extended, refused."""
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -180,6 +182,13 @@ def test_a_search_that_was_interrupted_goes_on(bench, request_, asked, tmp_path,
     assert asked == whole
 
 
+def test_a_search_in_memory_finds_the_same_and_needs_no_optuna(bench, request_, monkeypatch):
+    expected = last(calibration(bench, request_), BUDGET)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.delitem(sys.modules, "clasp_calib.search.optuna_study", raising=False)
+    assert last(calibration(bench, request_, study=None), BUDGET).manifest == expected.manifest
+
+
 def test_a_budget_is_added_to_an_artifact_that_is_there(bench, request_):
     first = write_artifact(last(calibration(bench, request_), BUDGET), request_.artifact)
     both = write_artifact(last(calibration(bench, request_), OTHER), request_.artifact)
@@ -221,30 +230,101 @@ def tuned(model):
         model.model.language_model.layers[16].mlp.down_proj.weight.mul_(1.01)
 
 
-@pytest.mark.parametrize("change", ["answers", "split", "metric", "picture", "race", "space", "prompt", "weights"])
-def test_scores_of_other_settings_are_not_taken_up(bench, request_, tmp_path, change):
-    model, processor = bench.model, bench.processor
+def choices_of(artifact):
+    entry = artifact.entry("50%")
+    return {**entry.choices, **{label: (artifact.alpha("50%", label), artifact.rho("50%", label)) for label in CLASSES}}
+
+
+@pytest.mark.parametrize(
+    "change", ["more samples", "fewer samples", "answers", "split", "metric", "picture", "id", "race", "seed", "space"]
+)
+def test_a_score_that_is_still_valid_is_not_measured_again(bench, request_, asked, tmp_path, change):
     # One class is enough, and the first sample of it is changed.
-    samples = [s for s in bench.samples if s.label == "attribute"]
-    few = replace(request_, samples=tuple(samples), artifact=tmp_path / "other")
-    last(Calibration(model, processor, few), BUDGET)
+    first, *others = [s for s in bench.samples if s.label == "attribute"]
+    wider = tmp_path / "wider.yaml"
+    own, mixed = SPACE.prototypes
+    write_space(SearchSpace(prototypes=(own, mixed.model_copy(update={"name": "x"})), rhos=(0.25, 0.5, 1)), wider)
+    one_more = replace(first, id="new", question="Is it?")
     changed = {
-        "answers": lambda: {"samples": (replace(samples[0], answers=("no",)), *samples[1:])},
-        "split": lambda: {"samples": (replace(samples[0], split="selection"), *samples[1:])},
-        "metric": lambda: {"samples": (replace(samples[0], metric="exact_match"), *samples[1:])},
-        "picture": lambda: {"samples": (replace(samples[0], image=samples[1].image), *samples[1:])},
-        "race": lambda: {"strategy": Halving(first=3)},
-        "space": lambda: {"space": None},
-        "prompt": lambda: {"prompt": "<image> {question}:"},
-        "weights": lambda: {},
-    }[change]()
-    if change == "weights":
+        "more samples": {"samples": (one_more, first, *others)},
+        "fewer samples": {"samples": tuple(others)},
+        "answers": {"samples": (replace(first, answers=("no",)), *others)},
+        "split": {"samples": (replace(first, split="selection"), *others)},
+        "metric": {"samples": (replace(first, metric="exact_match"), *others)},
+        "picture": {"samples": (replace(first, image=others[0].image), *others)},
+        "id": {"samples": (replace(first, id="new"), *others)},
+        "race": {"strategy": Grid()},
+        "seed": {"seed": 1},
+        "space": {"space": wider},
+    }[change]
+    few = replace(request_, samples=(first, *others), artifact=tmp_path / "other", strategy=Grid())
+    last(calibration(bench, few), BUDGET)
+    before = set(asked)
+    asked.clear()
+    found = last(calibration(bench, replace(few, **changed)), BUDGET)
+    again = set(asked)
+    assert len(again) == len(asked)
+    if change in ("fewer samples", "id", "race", "seed"):
+        assert not asked
+    elif change == "space":
+        assert {name for _, name, _, generate in asked if not generate} == {"own/rho=0.5", "x/rho=0.5"}
+        assert not before & again
+    else:
+        # The sample in question; another one in the final only where other candidates come that far.
+        assert {sample for sample, _, _, generate in asked if not generate} <= {first.id, "new"}
+        assert {sample for sample, *_ in asked} >= {"new" if change == "more samples" else first.id}
+    asked.clear()
+    fresh = last(calibration(bench, replace(few, study=tmp_path / "fresh", **changed)), BUDGET)
+    assert choices_of(found) == choices_of(fresh), "evaluations count from wherever they are answered"
+    assert again <= set(asked)
+
+
+def test_a_search_grows_and_strategies_share(bench, request_, asked, tmp_path):
+    for per_class, strategy in ((2, Halving(first=1)), (3, Halving(first=1)), (100, Halving(first=1)), (100, Grid())):
+        found = last(calibration(bench, request_, per_class=per_class, strategy=strategy, one_for_all=True), BUDGET)
+    fresh = last(calibration(bench, request_, strategy=Grid(), study=tmp_path / "fresh", one_for_all=True), BUDGET)
+    assert choices_of(found) == choices_of(fresh)
+    assert found.entry("50%").alternatives == fresh.entry("50%").alternatives
+    # Twice at most: for the class, for all classes together; and as often in the fresh study.
+    assert max(asked.count(one) for one in asked) <= 4
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            {"prompt": "<image> {question}:"},
+            r"prompt was 'USER: <image>\\n{question} ASSISTANT:', is now '<image> {ques",
+        ),
+        (
+            {"starts": (2, 6, 14)},
+            r"schedule\.counts was \[.*\], is now \[.*\]; schedule\.starts was \[2, 6, 15\], is now",
+        ),
+        ({}, "weights was [0-9a-f]{12}, is now [0-9a-f]{12}"),
+    ],
+)
+def test_another_setting_is_named(bench, request_, asked, tmp_path, change, told):
+    last(calibration(bench, request_), BUDGET)
+    asked.clear()
+    model, processor = bench.model, bench.processor
+    if not change:
         model, processor = load_speaking(Path(model.config._name_or_path))
         tuned(model)
-    with pytest.raises(StudyError, match=r"'50%/halving/attribute' was recorded with other settings"):
-        last(Calibration(model, processor, replace(few, **changed)), BUDGET)
-    last(Calibration(model, processor, replace(few, study=tmp_path / "fresh", **changed)), BUDGET)
-    last(Calibration(bench.model, bench.processor, few), BUDGET)
+    changed = replace(request_, artifact=tmp_path / "other", **change)
+    with pytest.raises(StudyError, match=rf"budget '50%' in .*scores\.jsonl were recorded .*settings: {told}.*--run"):
+        last(Calibration(model, processor, changed), BUDGET)
+    assert not asked
+    last(Calibration(model, processor, replace(changed, study=tmp_path / "fresh")), BUDGET)
+    last(calibration(bench, request_), BUDGET)
+
+
+def test_another_objective_is_measured_beside_the_first(bench, request_, asked):
+    last(calibration(bench, request_, strategy=Grid()), BUDGET)
+    before = set(asked)
+    asked.clear()
+    last(calibration(bench, request_, strategy=Grid(), objective="nll"), BUDGET)
+    assert {one for one in asked if not one[-1]} == {one for one in before if not one[-1]}
+    assert not {one for one in asked if one[-1]} & before, "the final is by the metric whatever is maximised"
 
 
 def test_what_is_lacking_is_found_before_anything_is_measured(bench, request_, asked, tmp_path):
@@ -331,3 +411,8 @@ def test_likelihoods_may_be_maximised(bench, request_, objective):
     for label in ("attribute", "counting"):
         choice = artifact.entry("50%").choices[label]
         assert choice.calibration < 0 <= choice.selection
+
+
+def test_a_calibration_is_imported_without_optuna_and_its_storages():
+    code = "import sys, clasp_calib.search.calibrate; assert not {'optuna', 'sqlalchemy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -20,11 +20,11 @@ RACE = Halving(first=3)
 
 
 def search(root, fake, count=6, strategy=RACE, **more):
-    work = measuring(root, fake, count, **more)
+    work = measuring(root, fake, count=count, **more)
     try:
         return search_class(work, strategy, seed=0)
     finally:
-        work.journal.close()
+        work.desk.journal.close()
 
 
 def by_split(calibration, selection):
@@ -160,6 +160,6 @@ def test_without_answers_the_final_is_by_the_objective(tmp_path):
             assert not generate
             return super().scores(sample, live, pruning, sample.split == "selection")
 
-    bare = tuple(replace(sample, answers=()) for sample in samples("selection", 12))
+    bare = tuple(replace(sample, id=f"9{sample.id}", answers=()) for sample in samples("selection", 12))
     choice = search(tmp_path, Undecoded(by_split([-2, -1], [-3, -1])), 2, Grid(), objective="kl", selection=bare)
     assert (choice.candidate.prototype, choice.selection, choice.selection_default) == ("p1", -1, -3)

@@ -39,14 +39,14 @@ def test_it_climbs_and_says_what_it_tried(tmp_path):
     assert found.rho == 0.5
     assert len(work.candidates) - 2 <= most(2)
     assert len({c.name for c in work.candidates}) == len(work.candidates)
-    work.journal.close()
+    work.desk.journal.close()
 
 
 def test_at_the_peak_there_is_nothing_to_refine(tmp_path):
     work = climbing(tmp_path, Hill((0.5, 0.5)))
     work.observe(range(12), [0, 1])
     assert refined_from(work, 1) is None
-    work.journal.close()
+    work.desk.journal.close()
 
 
 @pytest.mark.parametrize(("elsewhere", "accepted"), [((0.8, 0.5), True), ((0.5, 0.5), False)])
@@ -54,7 +54,7 @@ def test_what_was_refined_is_chosen_only_if_it_wins_on_other_samples(tmp_path, e
     for _ in range(2):  # The second time everything is in the journal.
         work = climbing(tmp_path, Hill((0.8, 0.5), elsewhere))
         choice = search_class(work, Grid(), 0, refine=True)
-        work.journal.close()
+        work.desk.journal.close()
         assert choice.candidate.prototype.split()[0] == ("refined" if accepted else "half")
         assert choice.refinement.is_noise != accepted
         assert choice.courses[choice.unrefined].candidate.prototype == "half"

@@ -2,11 +2,14 @@
 
 import io
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 from made_searches import Fake, measuring
 from rich.console import Console
 
+from clasp_calib.search import watchers
 from clasp_calib.search.engine import search_class
 from clasp_calib.search.strategies.halving import Halving
 from clasp_calib.search.watchers import Block, EventLines, LiveTable, Outline
@@ -50,6 +53,70 @@ def test_the_table_has_a_row_a_class(tmp_path):
     searched(tmp_path, live)
     text = drawn(live.table())
     assert "8       object        p1/rho=0.5  100.0 [75.8, 100.0]  63           54%     done" in text
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that time has stood at; a test moves them."""
+    now = [100.0]
+    monkeypatch.setattr(watchers.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """What a console without a terminal got."""
+    out = io.StringIO()
+    monkeypatch.setattr(watchers, "console", Console(file=out, width=40))
+    return lambda: [line.split(" ", 1)[1] for line in out.getvalue().splitlines()]
+
+
+def test_in_a_file_there_is_a_line_a_minute_and_one_for_each_choice(tmp_path, clock, written):
+    def worth(split, number, sample):
+        clock[0] += 2
+        return number == 1
+
+    live = LiveTable()
+    with live.shown():
+        searched(tmp_path, live, worth)
+    assert written() == [
+        "budget 8, object: 31 evaluations (38% of all), 3 candidates left, leader p1/rho=0.5 100.0 [61.0, 100.0], "
+        "time left < 2:12",
+        "budget 8, object: 61 evaluations (54% of all), 2 candidates left, leader p1/rho=0.5 100.0 [75.8, 100.0], "
+        "time left < 1:36",
+        "budget 8, object: 63 evaluations (54% of all), chosen p1/rho=0.5 100.0 [75.8, 100.0]",
+    ]
+    searched(tmp_path / "later", live)
+    assert len(written()) == 3, "nothing is said when it is not shown"
+
+
+def test_before_the_first_block_a_line_tells_what_is_known(clock, written):
+    live, of = LiveTable(), Outline("8", "object", candidates=10, samples=100, final=40)
+    with live.shown():
+        live.begin(of, 7)
+        live.advance(of, 7)
+        clock[0] += 59
+        live.advance(of, 10, measured=True)
+        assert written() == []
+        clock[0] += 1
+        live.advance(of, 10, measured=True)
+        live.advance(of, 10, measured=True)
+        assert written() == ["budget 8, object: 27 (7 resumed) evaluations, 10 candidates left"]
+
+
+@pytest.mark.parametrize("widgets", [False, True])
+def test_a_notebook_gets_the_table_if_it_can_draw_one_else_lines(monkeypatch, clock, widgets):
+    drawn, said = [], []
+    notebook = SimpleNamespace(is_terminal=False, is_jupyter=True, print=lambda line, **_: said.append(line))
+    monkeypatch.setattr(watchers, "console", notebook)
+    monkeypatch.setattr(watchers, "Live", lambda **more: drawn.append(more) or nullcontext())
+    monkeypatch.setattr(watchers, "find_spec", {"ipywidgets": widgets}.get)
+    live, of = LiveTable(), Outline("8", "object", candidates=10, samples=100, final=40)
+    with live.shown():
+        live.begin(of, 0)
+        clock[0] += 60
+        live.advance(of, 1)
+    assert (len(drawn), len(said)) == (int(widgets), int(not widgets))
 
 
 def test_the_interval_of_likelihoods_is_not_that_of_shares():

@@ -1,6 +1,7 @@
 """One candidate: a mixture over vision layers and a ratio."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -18,3 +19,9 @@ class Candidate:
     def name(self) -> str:
         """Unique within a search space."""
         return f"{self.prototype}/rho={self.rho:g}"
+
+    @cached_property
+    def key(self) -> str:
+        """What decides its scores, whatever it is called; to the last bit."""
+        mixture = "+".join(f"{weight!r}*{layer}" for layer, weight in enumerate(self.alpha) if weight)
+        return f"{mixture} rho={self.rho!r}"
