@@ -36,20 +36,8 @@ FIRST_SEED = {
 PICTURES = {"calibration": 40, "selection": 24, "test": 60}
 """Pictures of each split in the default benchmark."""
 FORMATS = ("parquet", "jsonl")
-_COLUMNS = pa.schema(
-    [
-        ("id", pa.string()),
-        ("image", pa.string()),
-        ("question", pa.string()),
-        ("answers", pa.list_(pa.string())),
-        ("metric", pa.string()),
-        ("split", pa.string()),
-        ("gold_intent", pa.string()),
-        ("gold_class", pa.string()),
-        ("family", pa.string()),
-        ("difficulty", pa.string()),
-    ]
-)
+_NAMES = ("id", "image", "question", "answers", "metric", "split", "gold_intent", "gold_class", "family", "difficulty")
+_COLUMNS = pa.schema([(name, pa.list_(pa.string()) if name == "answers" else pa.string()) for name in _NAMES])
 
 
 def split_scene(split: str, number: int) -> Scene:

@@ -39,44 +39,11 @@ PLACES = ("beach", "forest", "street", "room", "snow", "desert")
 WEATHERS = ("sunny", "cloudy", "rainy", "snowy", "stormy")
 TIMES = ("day", "night")
 ACTIONS = ("pushing", "holding", "kicking", "standing")
-WORDS = (
-    "stop",
-    "exit",
-    "open",
-    "sale",
-    "cafe",
-    "bank",
-    "taxi",
-    "hotel",
-    "park",
-    "milk",
-    "fire",
-    "bus",
-    "zoo",
-    "gym",
-    "food",
-    "book",
-    "shop",
-    "menu",
-    "ice",
-    "tea",
-    "pizza",
-    "music",
-    "radio",
-    "beach",
-    "train",
-    "north",
-    "south",
-    "east",
-    "west",
-    "wifi",
-    "pull",
-    "push",
-    "danger",
-    "school",
-    "lunch",
-    "river",
-)
+_WORDS = """
+stop exit open sale cafe bank taxi hotel park milk fire bus zoo gym food book shop menu ice tea pizza music radio beach
+train north south east west wifi pull push danger school lunch river
+"""
+WORDS = tuple(_WORDS.split())
 """No two have the same letters."""
 IMAGE_SIZE = 336
 PATCH = 14
