@@ -115,7 +115,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ClassScores:
     """All that a choice is made from.
 
     Attributes:
@@ -176,11 +176,11 @@ def search_class(measuring: Measuring, strategy: Strategy, seed: int, refine: bo
         measuring.shown.complete(candidates[candidate], _mean(measuring.scores[candidate]))
     pictures = [str(sample.image) for sample in part.selection]
     comparable = measuring.desk.comparable(measuring.label)
-    measured = Measured(candidates, measuring.scores, asked, scores, pictures, comparable)
+    measured = ClassScores(candidates, measuring.scores, asked, scores, pictures, comparable)
     return replace(choose(measured, ranked[0], seed, refined), evaluations=measuring.evaluations)
 
 
-def choose(measured: Measured, best: int, seed: int, refined: int | None = None) -> Choice:
+def choose(measured: ClassScores, best: int, seed: int, refined: int | None = None) -> Choice:
     """The choice that scores lead to.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clasp_calib.common.samples import Sample
-from clasp_calib.search.engine import Choice, Measured, choose, finalists_of, search_class
+from clasp_calib.search.engine import Choice, ClassScores, choose, finalists_of, search_class
 from clasp_calib.search.measuring import Desk, Measuring
 from clasp_calib.search.shown import Trials
 from clasp_calib.search.strategies.grid import Grid
@@ -101,7 +101,7 @@ class Session:
             return None
         scores = dict(enumerate(calibration.T.tolist()))
         pictures = [str(sample.image) for sample in part.selection]
-        measured = Measured(desk.candidates, scores, finalists, selection, pictures, desk.comparable(label))
+        measured = ClassScores(desk.candidates, scores, finalists, selection, pictures, desk.comparable(label))
         return choose(measured, order[0], self.seed)
 
     def _recorded(
