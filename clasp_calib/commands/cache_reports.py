@@ -1,4 +1,4 @@
-"""What ``clasp-calib cache-features`` prints of a plan and of cached pixels."""
+"""What ``clasp-calib cache-features`` prints of a plan and of a run."""
 
 import math
 from pathlib import Path
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from clasp_calib.cache.cache_report import CacheReport
     from clasp_calib.cache.plan import CachePlan
 
+_NAMED = 5
+"""Odd pictures that are printed; the others stand in the file."""
 ADVICE = {
     "layers": "cache the layers: clasp-calib cache-features",
     "pixels": "cache pixels and run the tower again: clasp-calib cache-features --pixels",
@@ -68,13 +70,28 @@ def say_plan(plan: "CachePlan", as_json: bool) -> None:
     say(f"recommended: {ADVICE[plan.recommended]}")
 
 
-def say_pixels(report: "CacheReport", out: Path) -> None:
-    """Print what a run of ``--pixels`` did."""
+def say_report(report: "CacheReport", target: Path, pixels: bool, following: str) -> None:
+    """Print what a run did, and the command that goes on from it."""
+    from clasp_calib.cache.odd import FILE
+
+    what = "pixels" if pixels else f"layers {', '.join(map(str, report.layers))}"
     say(
-        f"pixels of {report.unique} different pictures of {report.pictures} samples: {report.encoded} decoded, "
-        f"{report.skipped} were there; {_size(report.bytes)}; {report.seconds:.1f} s"
+        f"{report.unique} different pictures of {report.pictures} samples: {report.encoded} encoded, "
+        f"{report.skipped} were there; {what}; {_size(report.bytes)}; {report.seconds:.1f} s"
     )
-    say(f"cached in {out}; search and evaluate run the vision tower on them")
+    times, workers = report.times, f"{report.workers} processes" if report.workers else "threads"
+    if report.encoded:
+        say(
+            f"encoder: {times.encode:.1f} s at work, {times.wait_for_pictures:.1f} s waiting for pictures, "
+            f"{times.wait_for_cache:.1f} s ({times.share_waited_for_cache:.1%}) for the cache; beside it {workers} "
+            f"decoded {times.decode:.1f} s and preprocessed {times.preprocess:.1f} s, a writer took {times.write:.1f} s"
+        )
+    for odd in report.odd[:_NAMED]:
+        say(f"{'left out' if odd.left_out else 'not seen whole'}: {odd.image}: {odd.reason}")
+    if report.odd:
+        left_out = len(report.left_out)
+        say(f"{left_out} files left out, {len(report.odd) - left_out} not seen whole; all are named in {target / FILE}")
+    say(f"cached in {target}; next: {following}")
 
 
 def _size(size: float) -> str:

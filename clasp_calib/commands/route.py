@@ -7,6 +7,7 @@ import typer
 
 from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, RunOption
 from clasp_calib.commands.output import emit, say, show
+from clasp_calib.commands.used_by import UnusedWith
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
@@ -17,6 +18,7 @@ def route(
     router: Annotated[
         Path | None,
         typer.Option(help="A router file; default: router.safetensors of the run, or keyword rules if there is none."),
+        UnusedWith("artifact"),
     ] = None,
     artifact: Annotated[
         Path | None, typer.Option(help="Use the router of this artifact: a directory or org/name@version.")
@@ -34,8 +36,6 @@ def route(
     from clasp_calib.router_labeling.rules import load_rules
     from clasp_calib.router_labeling.taxonomy import load_taxonomy
 
-    if router is not None and artifact is not None:
-        raise InputError("--router and --artifact each name a router; give one of them")
     known = None
     if artifact is not None:
         from clasp_calib.artifacts.artifact import Artifact

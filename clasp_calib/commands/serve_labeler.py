@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from clasp_calib.commands.output import say
+from clasp_calib.commands.used_by import UnusedWith
 
 
 def serve_labeler(
@@ -15,7 +16,7 @@ def serve_labeler(
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 8000,
     vllm: Annotated[Path | None, typer.Option(help="The vllm command, where it is not on the path.")] = None,
-    wait: Annotated[float, typer.Option(min=1, help="Seconds until it must be healthy.")] = 900,
+    wait: Annotated[float, typer.Option(min=1, help="Seconds until it must be healthy."), UnusedWith("dry_run")] = 900,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command instead of running it.")] = False,
 ) -> None:
     """Start `vllm serve` as `label --backend server` needs it, and stay until it is ended.

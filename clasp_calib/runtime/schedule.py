@@ -250,13 +250,16 @@ def check_starts(starts: tuple[int, ...], layers: int, stages: int = STAGES) -> 
     if len(starts) != stages or any(a >= b for a, b in pairwise(edges)):
         way_out = ""
         if stages == STAGES < layers:
-            a, b, c = (round(start * layers / PUBLISHED_LAYERS) for start in DEFAULT_STARTS)
-            fitting = (max(a, 1), max(b, 2), max(c, 3))
-            way_out = f": name others, such as {','.join(map(str, fitting))} ({SAY_STARTS})"
+            way_out = f": name others, such as {','.join(map(str, fitting_starts(layers)))} ({SAY_STARTS})"
         raise BudgetError(
             f"stages at layers {_listed(starts)} do not fit a decoder of {layers} layers; "
             f"expected {stages} rising layers between 1 and {layers - 1}{way_out}"
         )
+
+
+def fitting_starts(layers: int) -> tuple[int, ...]:
+    """Starts as deep in a decoder of more than three layers as the default ones are in that of the paper."""
+    return tuple(max(round(start * layers / PUBLISHED_LAYERS), n) for n, start in enumerate(DEFAULT_STARTS, start=1))
 
 
 def _listed(values: tuple[float, ...]) -> str:

@@ -103,7 +103,7 @@ def test_without_a_router_the_rules_answer(command, tmp_path):
         (["train-router", "{few}"], "needs 10 questions of two classes at least"),
         (["route", "?", "--router", "{none}"], "train one with `clasp-calib train-router`"),
         (["route", "?", "--router", "{few}"], "cannot be read as safetensors"),
-        (["route", "?", "--router", "x", "--artifact", "y"], "give one of them"),
+        (["route", "?", "--router", "x", "--artifact", "y"], "--router is not used with --artifact; remove"),
     ],
 )
 def test_bad_inputs(command, tmp_path, words, complaint):
