@@ -4,35 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clasp_calib.artifacts.consistency import check_content, router_entry
-from clasp_calib.artifacts.manifest import BudgetEntry, Manifest
+from clasp_calib.artifacts.files import read_content, write_artifact
+from clasp_calib.artifacts.hub import Published, locate_artifact, publish
+from clasp_calib.artifacts.manifest import SETTINGS, BudgetEntry, Manifest
 from clasp_calib.common.errors import ArtifactError
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.router_labeling.router import Router
-
-if TYPE_CHECKING:
-    from clasp_calib.artifacts.hub import Published
-
-_SHARED = {
-    "model",
-    "revision",
-    "shape",
-    "classes",
-    "taxonomy",
-    "starts",
-    "tau",
-    "raters",
-    "positions",
-    "features",
-    "iterations",
-    "prompt",
-    "decoding",
-}
 
 
 @dataclass(frozen=True)
@@ -120,8 +102,6 @@ class Artifact:
             ArtifactError: it is missing, of an unknown format, or damaged.
             InputError: the Hub does not give it.
         """
-        from clasp_calib.artifacts.hub import locate_artifact
-
         return read_artifact(locate_artifact(place))
 
     def save(self, directory: str | Path) -> "Artifact":
@@ -133,13 +113,11 @@ class Artifact:
         Raises:
             InputError: the place cannot be written to, or holds something that is not an artifact.
         """
-        from clasp_calib.artifacts.files import write_artifact
-
         return write_artifact(self, directory)
 
     def push_to_hub(
         self, repo: str, tag: str | None = None, *, private: bool = False, dry_run: bool = False
-    ) -> "Published":
+    ) -> Published:
         """Upload the artifact to the Hugging Face Hub as a version; see `clasp_calib.artifacts.hub.publish`.
 
         Args:
@@ -152,8 +130,6 @@ class Artifact:
             InputError: the Hub refuses or cannot be reached; or a name that it cannot have.
             ArtifactError: the version exists with other content.
         """
-        from clasp_calib.artifacts.hub import publish
-
         with TemporaryDirectory() as directory:
             self.save(directory)
             return publish(directory, repo, tag, private=private, dry_run=dry_run)
@@ -200,7 +176,8 @@ class Artifact:
         """
         if earlier is None:
             return self
-        mine, theirs = (m.model_dump(include=_SHARED) for m in (self.manifest, earlier.manifest))
+        alike = {*SETTINGS, "shape"} - {"fingerprint"}
+        mine, theirs = (m.model_dump(include=alike) for m in (self.manifest, earlier.manifest))
         differing = [name for name in mine if mine[name] != theirs[name]]
         if differing:
             raise ArtifactError(
@@ -240,6 +217,4 @@ def read_artifact(directory: str | Path) -> Artifact:
     Raises:
         ArtifactError: it is missing, of an unknown format, damaged, or was edited by hand.
     """
-    from clasp_calib.artifacts.files import read_content
-
     return Artifact(*read_content(directory))

@@ -9,16 +9,12 @@ import numpy as np
 from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.card import told_router
 from clasp_calib.artifacts.evidence import SampleScore, sample_scores
-from clasp_calib.artifacts.manifest import CALIBRATED, Manifest, Score
+from clasp_calib.artifacts.manifest import CALIBRATED, SETTINGS, Manifest, Score
 from clasp_calib.router_labeling.router import Router
 from clasp_calib.router_labeling.router_file import router_bytes
 
 NORMAL = 1.96
 """Half width of a 95 % interval in standard errors."""
-_COMPARED = (
-    *("format", "version", "name", "model", "revision", "fingerprint", "classes", "taxonomy", "starts", "tau"),
-    *("raters", "positions", "features", "iterations", "prompt", "decoding"),
-)
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ def difference(first: Artifact, second: Artifact) -> Difference:
 
 def _settings(first: Manifest, second: Manifest) -> dict[str, tuple[str, str]]:
     one, two = (m.model_dump(mode="json") for m in (first, second))
-    return {name: (str(one[name]), str(two[name])) for name in _COMPARED}
+    return {name: (str(one[name]), str(two[name])) for name in ("format", "version", "name", *SETTINGS)}
 
 
 def _routers(first: Router | None, second: Router | None) -> tuple[str, str] | None:

@@ -13,6 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from clasp_calib.artifacts.model_shape import ModelShape
 
 FORMAT = 1
+SETTINGS = (
+    *("model", "revision", "fingerprint", "classes", "taxonomy", "starts", "tau"),
+    *("raters", "positions", "features", "iterations", "prompt", "decoding"),
+)
+"""What all budgets of one artifact share."""
 CALIBRATED, MACRO = "calibrated", "macro"
 """The setting that an artifact's own numbers stand for in results, and the mean over classes."""
 Semver = Annotated[str, Field(pattern=r"^\d{1,9}\.\d{1,9}\.\d{1,9}$")]

@@ -16,6 +16,7 @@ from clasp_calib.common.errors import BudgetError, ModelError
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.budgeting import pruning_budget
+from clasp_calib.runtime.checks import position_axes
 from clasp_calib.runtime.flops import layer_flops
 from clasp_calib.runtime.schedule import Budget
 from clasp_calib.runtime.stages import PromptLengths
@@ -180,5 +181,4 @@ class Method(ABC):
 
 def positions_on(model: Any, wanted: str) -> str:
     """``wanted``, or ``keep`` where positions have several axes, which cannot be numbered anew."""
-    axes = (getattr(model.config.get_text_config(), "rope_parameters", None) or {}).get("mrope_section")
-    return "keep" if axes else wanted
+    return "keep" if position_axes(model) else wanted

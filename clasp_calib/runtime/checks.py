@@ -37,6 +37,12 @@ def check_schedule(adapter: Adapter, schedule: AnySchedule, options: PruningOpti
         raise BudgetError(f"the schedule is for {given}; this model has {has}: make one for it (schedule_for)")
 
 
+def position_axes(model: Any) -> int:
+    """How many axes the decoder's position ids have; 0 where they are plain numbers."""
+    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    return len(rope.get("mrope_section") or ())
+
+
 def check_decoder(model: Any, positions: str) -> None:
     """Refuse decoders whose attention or positions pruning would break.
 
@@ -51,11 +57,10 @@ def check_decoder(model: Any, positions: str) -> None:
             f"the language model attends with a sliding window ({window or ', '.join(sorted(kinds))}), which "
             "counts positions that pruning removes; expected full attention in every layer"
         )
-    axes = (getattr(text, "rope_parameters", None) or {}).get("mrope_section")
-    if positions == "compact" and axes:
+    if positions == "compact" and (axes := position_axes(model)):
         raise ModelError(
             f"positions='compact' numbers tokens along one axis, and those of a {model.config.model_type} model have "
-            f"{len(axes)} (time, height, width); use positions='keep'"
+            f"{axes} (time, height, width); use positions='keep'"
         )
 
 

@@ -24,6 +24,7 @@ from clasp_calib.runtime.checks import check_call, check_generate
 from clasp_calib.runtime.encoding import Choose, Encoded, Kept
 from clasp_calib.runtime.generation import modalities, watched_generate
 from clasp_calib.runtime.scoring import gather_index, take
+from clasp_calib.runtime.stages import check_left_padded
 from clasp_calib.runtime.stats import PruningStats, StageStats, Stopwatch
 
 
@@ -161,11 +162,7 @@ class Entry:
         keep_BS, kept_BS = valid_BS & ~dropped_BS, visual_BS & ~dropped_BS
         numbers = torch.stack([visual_BS.sum(1), kept_BS.sum(1), keep_BS.sum(1), valid_BS[:, -1].long()])
         offered, kept, lengths, filled = numbers.tolist()
-        if not all(filled):
-            raise ModelError(
-                f"row {filled.index(0)} ends with padding; pruned prompts must be padded on the left "
-                "(tokenizer.padding_side = 'left')"
-            )
+        check_left_padded(filled)
         layers = len(self._decoder.layers)
         stage = _stage(gather_index(visual_BS, max(offered)), kept_BS, offered, kept)
         watch, self._watch = self._watch or Stopwatch(visual_BS.device), None
@@ -187,6 +184,5 @@ def _stage(visual_BN: Tensor, kept_BS: Tensor, offered: list[int], kept: list[in
     keep_BN = take(kept_BS, visual_BN) & (patch_BN >= 0)
     kept_BK = gather_index(keep_BN, max(kept))
     pivots_BK = take(keep_BN, kept_BK)
-    nothing_BN = torch.zeros(patch_BN.shape, device=patch_BN.device)
     patches_BK = take(patch_BN, kept_BK).masked_fill(~pivots_BK, -1)
-    return StageStats(0, patches_BK, pivots_BK, take(nothing_BN, kept_BK), patch_BN.clamp(min=-1), nothing_BN)
+    return StageStats(0, patches_BK, pivots_BK, patch_BN.clamp(min=-1), torch.zeros_like(patch_BN, dtype=torch.float))

@@ -114,11 +114,6 @@ class Schedule:
         """The smallest mean that these starts allow, with one token kept in every stage."""
         return _floor(self.tokens, self.layers, self.starts)
 
-    @property
-    def full(self) -> bool:
-        """Whether nothing is pruned."""
-        return self.counts[-1] == self.tokens
-
 
 @dataclass(frozen=True)
 class RelativeSchedule:

@@ -219,7 +219,7 @@ class Prefill(StagePrefill):
         arrived_BN, kept_BK = self._patches(), gather_index(keep_BN, max(kept))
         self.column_BN, self.is_patch_BN = take(self.column_BN, kept_BK), take(keep_BN, kept_BK)
         pivots_BK = take(selection.pivots_BN, kept_BK) & self.is_patch_BN
-        stage = StageStats(start, self._patches(), pivots_BK, take(relevance_BN, kept_BK), arrived_BN, relevance_BN)
+        stage = StageStats(start, self._patches(), pivots_BK, arrived_BN, relevance_BN)
         self.stages.append((self.visual, stage))
 
         keep_BS = torch.zeros_like(self.visual_BS).scatter(1, position_BN, keep_BN)

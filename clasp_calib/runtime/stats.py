@@ -17,15 +17,14 @@ from torch import Tensor
 class StageStats:
     """What one stage kept, as indices of patches in the row's picture (or pictures, one after the other).
 
-    ``patches_BK`` is long, rising, and -1 (at the left) where a row keeps fewer than another; ``pivots_BK``
-    is bool and ``relevance_BK`` float32, for the same tokens. ``arrived_BN`` and ``scores_BN`` are the patches
-    that the stage chose from, likewise, and their relevance.
+    ``patches_BK`` is long, rising, and -1 (at the left) where a row keeps fewer than another; ``pivots_BK`` is bool,
+    for the same tokens. ``arrived_BN`` are the patches that the stage chose from, likewise, and ``scores_BN`` their
+    relevance, float32; zeros where a method rates nothing.
     """
 
     start: int
     patches_BK: Tensor
     pivots_BK: Tensor
-    relevance_BK: Tensor
     arrived_BN: Tensor
     scores_BN: Tensor
 

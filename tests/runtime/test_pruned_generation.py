@@ -83,11 +83,9 @@ def test_stats_count_tokens_of_every_layer_and_origins():
         assert sorted(stage.pivots(0) + stage.medoids(0)) == stage.kept(0)
         assert stage.kept(1) == []
         assert stage.scores(1) == {}
-        assert {patch: stage.scores(0)[patch] for patch in stage.kept(0)} == pytest.approx(
-            dict(zip(stage.kept(0), stage.relevance_BK[0].tolist(), strict=True))
-        )
-        kept = stage.relevance_BK[0]
-        assert kept[stage.pivots_BK[0]].min() >= kept[~stage.pivots_BK[0]].max()
+        scores = stage.scores(0)
+        assert min(scores[patch] for patch in stage.pivots(0)) >= max(scores[patch] for patch in stage.medoids(0))
+        assert all(score > 0 for score in scores.values())
     for before, after in itertools.pairwise(stats.stages):
         assert set(after.kept(0)) < set(before.kept(0))
         assert list(after.scores(0)) == before.kept(0)

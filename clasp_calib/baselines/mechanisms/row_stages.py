@@ -229,9 +229,8 @@ class RowPrefill(StagePrefill):
     def _note(self, start: int, arrived: list[Tensor]) -> None:
         kept = [state.origin_S[state.visual] for state in self.rows]
         patches_BK, arrived_BN = (_left_padded(of, fill=-1) for of in (kept, arrived))
-        pivots_BK, nothing_BK = patches_BK >= 0, torch.zeros(patches_BK.shape, device=patches_BK.device)
-        nothing_BN = torch.zeros(arrived_BN.shape, device=arrived_BN.device)
-        stage = StageStats(start, patches_BK, pivots_BK, nothing_BK, arrived_BN, nothing_BN)
+        nothing_BN = torch.zeros_like(arrived_BN, dtype=torch.float)
+        stage = StageStats(start, patches_BK, patches_BK >= 0, arrived_BN, nothing_BN)
         self.stages.append(([len(of) for of in kept], stage))
 
 
