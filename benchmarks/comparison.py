@@ -14,8 +14,7 @@ import torch
 from reference_table import ROOT, command
 
 from clasp_calib import __version__
-from clasp_calib.reference.benchmark import VERSION as BENCHMARK
-from clasp_calib.reference.benchmark import write_benchmark
+from clasp_calib.reference.benchmark import VERSION as BENCHMARK, write_benchmark
 from clasp_calib.reference.model import VERSION as MODEL
 
 BUDGETS = [word for budget in ("192", "128", "64") for word in ("--budget", budget)]

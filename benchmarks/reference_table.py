@@ -20,8 +20,7 @@ import torch
 
 from clasp_calib import __version__
 from clasp_calib.cli import run
-from clasp_calib.reference.benchmark import VERSION as BENCHMARK
-from clasp_calib.reference.benchmark import write_benchmark
+from clasp_calib.reference.benchmark import VERSION as BENCHMARK, write_benchmark
 from clasp_calib.reference.model import VERSION as MODEL
 from tools.reference.blind import blind_accuracy
 

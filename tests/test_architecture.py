@@ -39,7 +39,7 @@ def used_doors(package: Path) -> dict[Door, list[str]]:
     """Door -> the files that go through it."""
     rooms = {path.stem for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     doors: dict[Door, list[str]] = {}
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted([*package.rglob("*.py"), *package.rglob("*.pyi")]):
         parts = path.relative_to(package.parent).with_suffix("").parts
         own = _room(parts, package.name, rooms)
         for name in _imports(ast.parse(path.read_text(encoding="utf-8")), parts[:-1]):

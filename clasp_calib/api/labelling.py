@@ -7,8 +7,7 @@ from clasp_calib.common.run_directory import RunDirectory
 from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.common.sample_table import check_writable
 from clasp_calib.router_labeling.journalled import JournalledLabeler
-from clasp_calib.router_labeling.label_report import LabelReport
-from clasp_calib.router_labeling.label_report import label_report as report_of
+from clasp_calib.router_labeling.label_report import LabelReport, label_report as report_of
 from clasp_calib.router_labeling.labelers import KeywordLabeler, Labeler, load_scheme
 from clasp_calib.router_labeling.server_labeler import ServerLabeler
 from clasp_calib.router_labeling.table import label_table

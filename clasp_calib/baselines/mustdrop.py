@@ -27,8 +27,7 @@ from clasp_calib.common.errors import BudgetError
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.budgeting import pruning_budget
 from clasp_calib.runtime.checks import check_decoder
-from clasp_calib.runtime.encoding import Encoded, chosen_tokens
-from clasp_calib.runtime.encoding import Kept as KeptOfImage
+from clasp_calib.runtime.encoding import Encoded, Kept as KeptOfImage, chosen_tokens
 from clasp_calib.runtime.entry import Entry
 from clasp_calib.runtime.flops import tower_flops
 from clasp_calib.runtime.hooks import Pruner

@@ -16,8 +16,7 @@ from torch import Tensor
 from clasp_calib.cache import portable_index
 from clasp_calib.cache.disk import checksums
 from clasp_calib.cache.form import Form, check_meta
-from clasp_calib.cache.index import FILE as INDEX_FILE
-from clasp_calib.cache.index import IndexEntry
+from clasp_calib.cache.index import FILE as INDEX_FILE, IndexEntry
 from clasp_calib.cache.kernels import mixtures
 from clasp_calib.cache.open_store import Damage, OpenStore
 from clasp_calib.cache.origin import Origin

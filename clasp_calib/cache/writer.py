@@ -15,13 +15,11 @@ from clasp_calib.cache.feature_options import DEFAULTS, FeatureOptions, Layout
 from clasp_calib.cache.filesystem import filesystem_of, maps_safely
 from clasp_calib.cache.filling import DirectFilling, Filling, PicturePart, PortableFilling
 from clasp_calib.cache.form import Form, check_meta
-from clasp_calib.cache.index import ABSENT, Index, IndexEntry, ShardRecord
-from clasp_calib.cache.index import FILE as INDEX_FILE
+from clasp_calib.cache.index import ABSENT, FILE as INDEX_FILE, Index, IndexEntry, ShardRecord
 from clasp_calib.cache.lock import WriterLock
 from clasp_calib.cache.open_store import Damage, OpenStore
 from clasp_calib.cache.origin import Origin
-from clasp_calib.cache.portable_index import FILE as JOURNAL_FILE
-from clasp_calib.cache.portable_index import JournalIndex, there
+from clasp_calib.cache.portable_index import FILE as JOURNAL_FILE, JournalIndex, there
 from clasp_calib.cache.precision import Stored
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import CacheError

@@ -1,26 +1,27 @@
 """``clasp-calib ablate``."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from clasp_calib.commands.opened import opened
+from clasp_calib.commands.models import load
 from clasp_calib.commands.options import (
     DEFAULT_RUN,
-    REFERENCE,
     ArtifactOption,
+    BudgetsOption,
     CacheOption,
     DeviceOption,
     DtypeOption,
     JsonOption,
     LimitOption,
     ModelOption,
+    PerClassOption,
     RunOption,
     SamplesOption,
     SeedOption,
 )
 from clasp_calib.commands.output import emit, say, show
+from clasp_calib.common.run_directory import RunDirectory
 
 
 def ablate(
@@ -31,13 +32,13 @@ def ablate(
         ),
     ],
     artifact: ArtifactOption = None,
-    budget: Annotated[list[str] | None, typer.Option("--budget", help="Default: all budgets of the artifact.")] = None,
+    budget: BudgetsOption = None,
     split: Annotated[str, typer.Option(help="The split to measure on.")] = "test",
     run: RunOption = DEFAULT_RUN,
-    model: ModelOption = REFERENCE,
+    model: ModelOption = None,
     samples: SamplesOption = None,
     cache: CacheOption = None,
-    per_class: Annotated[int | None, typer.Option(min=1, help="Samples a class, at most; default: all.")] = None,
+    per_class: PerClassOption = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
     seed: SeedOption = 0,
@@ -51,26 +52,22 @@ def ablate(
 
     Example: clasp-calib ablate parts --run my-run --per-class 2
     """
-    from clasp_calib.calib.studies.ablations import Subject
-    from clasp_calib.calib.studies.ablations import ablate as measure
-    from clasp_calib.calib.studies.evaluation import evaluator_for
-    from clasp_calib.report.ablation import ablation_json, ablation_rows
-    from clasp_calib.report.tables import table
+    from clasp_calib.api.ablating import ablate as measure
+    from clasp_calib.api.studied import StudyOptions
+    from clasp_calib.common.places import Places
+    from clasp_calib.common.sample_sources import load_samples
 
-    of = opened(run, artifact, budget, samples, split, model, device, dtype, per_class, limit, seed)
-    questions = of.questions
-    evaluator = evaluator_for(of.model, of.processor, of.artifact, questions, cache or of.directory.cache)
-    found = {one: measure(name, evaluator, Subject(of.model, of.artifact, one), of.chosen, seed) for one in of.budgets}
-    target = of.directory.report / f"ablation-{name}-{split}.md"
-    target.parent.mkdir(exist_ok=True)
-    parts = [f"### {name} at budget {one}\n\n{table(*ablation_rows(*pair))}\n" for one, pair in found.items()]
-    target.write_text("\n".join(parts), encoding="utf-8")
-    result = {one: ablation_json(*pair) for one, pair in found.items()}
-    target.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    directory = RunDirectory(run)
+    places = Places.of(run, features=cache or directory.cache)
+    table = load_samples(samples or directory.labels, limit=limit)
+    options = StudyOptions(split, per_class, seed)
+    loaded = load(model, device, dtype, run)
+    place = artifact or directory.artifact
+    report = measure(name, *loaded, place, table, budgets=budget, run=places, options=options)
+    target, _ = report.files
     if as_json:
-        emit({"report": target, "samples": len(questions), "budgets": result})
+        emit({"report": target, "samples": report.samples, "budgets": report.as_dict()})
         return
-    for one, pair in found.items():
-        header, body = ablation_rows(*pair, digits=0)
-        show(f"{name} at budget {one}, {len(questions)} questions", header, body)
-    say(f"table and JSON are in {of.directory.report}; brackets are 95 % intervals")
+    for one in report.found:
+        show(f"{name} at budget {one}, {report.samples} questions", *report.rows(one, digits=0))
+    say(f"table and JSON are in {directory.report}; brackets are 95 % intervals")

@@ -119,11 +119,13 @@ def verify(
         lines.append(["model", "has the artifact's shape", known.manifest.fingerprint[:16]])
     differing = 0
     if recheck:
-        from clasp_calib.calib.dataset import load_samples
-        from clasp_calib.calib.studies.recheck import recheck as measure
+        from clasp_calib.api.rechecking import recheck as measure
+        from clasp_calib.common.places import Places
+        from clasp_calib.common.sample_sources import load_samples
 
-        table = load_samples(samples or RunDirectory(run).labels, known.classes)
-        again = measure(loaded, processor, known, table, cache or RunDirectory(run).cache, recheck, seed)
+        table = load_samples(samples or RunDirectory(run).labels)
+        places = Places(features=cache or RunDirectory(run).cache)
+        again = measure(loaded, processor, known, table, recheck, run=places, seed=seed)
         differing = sum(not one.same for one in again)
         result["recheck"] = {
             "checked": len(again),

@@ -10,7 +10,6 @@ from clasp_calib.commands.cache_reports import say_plan, say_report
 from clasp_calib.commands.models import load
 from clasp_calib.commands.options import (
     DEFAULT_RUN,
-    REFERENCE,
     DeviceOption,
     DtypeOption,
     JsonOption,
@@ -28,7 +27,7 @@ from clasp_calib.common.run_directory import RunDirectory
 
 def cache_features(
     run: RunOption = DEFAULT_RUN,
-    model: ModelOption = REFERENCE,
+    model: ModelOption = None,
     samples: SamplesOption = None,
     layers: Annotated[
         str, typer.Option(help="'auto', or hidden_states indices such as 3,9,15,23."), UnusedWith("pixels")
@@ -83,8 +82,7 @@ def cache_features(
 
     Example: clasp-calib cache-features --run my-run --model reference
     """
-    from clasp_calib.api.caching import FeatureOptions, plan_features, starts_for
-    from clasp_calib.api.caching import cache_features as cached
+    from clasp_calib.api.caching import FeatureOptions, cache_features as cached, plan_features, starts_for
     from clasp_calib.common.sample_sources import load_samples
 
     directory = RunDirectory(run)
@@ -99,7 +97,7 @@ def cache_features(
         layout=mode,
         pixels=pixels,
     )
-    loaded, processor = load(model, device, dtype)
+    loaded, processor = load(model, device, dtype, run)
     if plan:
         say_plan(plan_features(loaded, processor, given, run=run, cache=out, options=options), as_json)
         return
@@ -108,7 +106,7 @@ def cache_features(
         times = {**vars(report.times), "share_waited_for_cache": report.times.share_waited_for_cache}
         emit({"out": target, **vars(report), "times": times, "odd": [vars(odd) for odd in report.odd]})
     else:
-        more = [("--model", model), ("--samples", samples), ("--cache", out)]
+        more = [("--samples", samples), ("--cache", out)]
         starts = starts_for(loaded)
         more += [] if starts == DEFAULT_STARTS else [("--starts", ",".join(map(str, starts)))]
         told = "".join(f" {option} {value}" for option, value in more if value is not None)

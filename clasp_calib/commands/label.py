@@ -69,8 +69,7 @@ def label(
 
     Example: clasp-calib label examples/samples.jsonl --run my-run
     """
-    from clasp_calib.api.labelling import ServerLabeler, VLLMLabeler, label_report
-    from clasp_calib.api.labelling import label as labelled_by
+    from clasp_calib.api.labelling import ServerLabeler, VLLMLabeler, label as labelled_by, label_report
     from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.router_labeling.serving import DEFAULT_MODEL
 

@@ -1,20 +1,44 @@
-"""Finding the model that a command is told to use."""
+"""The model that a command works on: what it is told, or what its run directory remembers."""
 
+from pathlib import Path
 from typing import Any
 
-from clasp_calib.commands.options import REFERENCE
-from clasp_calib.common.errors import ModelError
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.run_directory import RunDirectory
 
 
-def load(model: str, device: str, dtype: str) -> tuple[Any, Any]:
-    """Model and processor of a directory, a Hub id, or the embedded reference."""
-    from clasp_calib.reference.model import MODEL
-    from clasp_calib.runtime.loading import load_model
+def load(given: str | None, device: str, dtype: str, run: Path | None = None) -> tuple[Any, Any]:
+    """Model and processor of what was given, or of the run.
 
-    if model == REFERENCE:
-        if not (MODEL / "config.json").is_file():
-            raise ModelError(
-                f"the embedded model is missing from this installation ({MODEL}); install the package again"
-            )
-        return load_model(str(MODEL), device, dtype)
-    return load_model(model, device, dtype)
+    A run directory remembers the model that its first command was given, so that later ones need not be told.
+
+    Raises:
+        InputError: the run is of another model.
+        ModelError: the model cannot be loaded.
+    """
+    from clasp_calib.api.model_loading import load_model
+
+    directory = RunDirectory(run) if run is not None else None
+    name = model_name(given, directory)
+    loaded = load_model(name, device, dtype)
+    if directory is not None and directory.root.is_dir():
+        directory.remember_model(name)
+    return loaded
+
+
+def model_name(given: str | None, directory: RunDirectory | None) -> str:
+    """What a command was told, or else what its run remembers, or else the embedded model.
+
+    Raises:
+        InputError: the two differ.
+    """
+    known = directory.model if directory is not None else None
+    if given is None:
+        return known or "reference"
+    name = str(Path(given).resolve()) if Path(given).is_dir() else given
+    if directory is not None and known is not None and known != name:
+        raise InputError(
+            f"the run {directory.root} is of the model {known}, and --model gives {name}; leave --model out, or give "
+            "another --run"
+        )
+    return name

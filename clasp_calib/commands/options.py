@@ -11,7 +11,11 @@ RunOption = Annotated[
     Path, typer.Option("--run", help="Run directory: where each command finds what the last one left.")
 ]
 ModelOption = Annotated[
-    str, typer.Option("--model", help="Model directory, Hub id, or 'reference' for the embedded model.")
+    str | None,
+    typer.Option(
+        "--model",
+        help="Model directory, Hub id, or 'reference' for the embedded model; default: the run's, or reference.",
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="Torch device, such as cpu or cuda:0.")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
@@ -33,6 +37,11 @@ BudgetOption = Annotated[
     list[str],
     typer.Option("--budget", help="Mean visual tokens a decoder layer works on, or percent of them; repeatable."),
 ]
+BudgetsOption = Annotated[
+    list[str] | None, typer.Option("--budget", help="Default: all budgets of the artifact; repeatable.")
+]
+PerClassOption = Annotated[
+    int | None, typer.Option("--per-class", min=1, help="Samples of a class, at most; default: all.")
+]
 DEFAULT_BUDGETS = ["192"]
-REFERENCE = "reference"
 __all__ = ["DEFAULT_RUN"]

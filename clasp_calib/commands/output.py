@@ -1,28 +1,20 @@
 """How results are printed: one JSON object for programs, tables for people."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+WIDE = 160
+"""Columns of a table that is written to a file or a pipe."""
+
 
 def say(text: str) -> None:
     """Print one line for people."""
     Console(highlight=False, soft_wrap=True).print(text, markup=False)
-
-
-def plot_path(path: Path) -> Path | None:
-    """``path``, or ``None`` where no plot can be drawn; says so on stderr. Ask before the work, not after it."""
-    if find_spec("matplotlib"):
-        return path
-    print("going on without plots, which need matplotlib: pip install 'clasp-calib[plots]'", file=sys.stderr)
-    return None
 
 
 def emit(result: Mapping[str, Any]) -> None:
@@ -39,4 +31,6 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
         table.add_column(column, justify="right" if number else "left")
     for row in rows:
         table.add_row(*row)
-    Console(width=max(112, Console().width)).print(table)
+    console = Console()
+    # What is no terminal has no width; rich would take 80 columns.
+    (console if console.is_terminal else Console(width=WIDE)).print(table)

@@ -52,8 +52,7 @@ def pull(
     Example: clasp-calib pull my-org/my-llava-clasp@v0.1.0
     """
     from clasp_calib.artifacts.artifact import read_artifact
-    from clasp_calib.artifacts.hub import parse_reference
-    from clasp_calib.artifacts.hub import pull as fetch
+    from clasp_calib.artifacts.hub import parse_reference, pull as fetch
 
     place = fetch(*parse_reference(reference))
     manifest = read_artifact(place).manifest

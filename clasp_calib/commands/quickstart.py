@@ -25,8 +25,8 @@ Next, with a model and data of your own (docs/guide/own-model.md walks through i
      {{"id": "1", "image": "cat.jpg", "question": "What animal is this?", "answers": ["cat"]}}
   2. clasp-calib label samples.jsonl --run my-run
   3. clasp-calib cache-features --run my-run --model llava-hf/llava-1.5-7b-hf --device cuda
-  4. clasp-calib search --run my-run --model llava-hf/llava-1.5-7b-hf --device cuda --budget 192
-  5. clasp-calib evaluate --run my-run --model llava-hf/llava-1.5-7b-hf --device cuda
+  4. clasp-calib search --run my-run --device cuda --budget 192
+  5. clasp-calib evaluate --run my-run --device cuda
 Or look at what was made here: clasp-calib artifact show --run {run}"""
 
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clasp_calib.commands.models import load
+from clasp_calib.commands.models import load, model_name
 from clasp_calib.commands.options import (
     DEFAULT_BUDGETS,
     DEFAULT_RUN,
-    REFERENCE,
     BudgetOption,
     CacheOption,
     DeviceOption,
@@ -23,7 +22,7 @@ from clasp_calib.commands.options import (
     SamplesOption,
     SeedOption,
 )
-from clasp_calib.commands.output import emit, plot_path, say, show
+from clasp_calib.commands.output import emit, say, show
 from clasp_calib.commands.sources import cache_of
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
@@ -31,32 +30,33 @@ from clasp_calib.common.run_directory import RunDirectory
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.artifacts.manifest import ClassChoice
-    from clasp_calib.common.samples import Sample
-    from clasp_calib.search.calibrate import Calibration
+    from clasp_calib.search.watchers import LiveTable
 
 
 def search(
     budget: BudgetOption = DEFAULT_BUDGETS,
     run: RunOption = DEFAULT_RUN,
-    model: ModelOption = REFERENCE,
+    model: ModelOption = None,
     samples: SamplesOption = None,
     cache: CacheOption = None,
     recompute: RecomputeOption = False,
     space: Annotated[Path | None, typer.Option(help="Search space (YAML); --plan writes the default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Artifact directory; default: artifact/ of the run.")] = None,
-    per_class: Annotated[int, typer.Option(min=2, help="Calibration samples a class, at most.")] = 2000,
+    per_class: Annotated[int, typer.Option(min=2, help="Calibration samples of a class, at most.")] = 2000,
     strategy: Annotated[str, typer.Option(help="race, grid, tpe, two-step or halving.")] = "race",
     objective: Annotated[
         str,
-        typer.Option(help="What strategies maximise: metric, nll, or kl (to the unpruned model; no answers needed)."),
+        typer.Option(help="What strategies maximise: metric, nll, or kl (to the unpruned model; needs no answers)."),
     ] = "metric",
-    indifference: Annotated[float, typer.Option(min=0, max=100, help="Race: points that are not worth finding.")] = 0.5,
+    indifference: Annotated[
+        float, typer.Option(min=0, max=100, help="Race: a difference of so many points does not matter.")
+    ] = 0.5,
     first: Annotated[
-        int | None, typer.Option(min=1, help="Race, halving: samples before the first are rejected (40, 6).")
+        int | None, typer.Option(min=1, help="Race, halving: samples before the first rejection (40, 6).")
     ] = None,
-    eta: Annotated[float, typer.Option(min=1.1, help="Halving: 1/ETA of the candidates survive a rejection.")] = 2.0,
+    eta: Annotated[float, typer.Option(min=1.1, help="Halving: each rung keeps 1/ETA of the candidates.")] = 2.0,
     trials: Annotated[int, typer.Option(min=1, help="TPE: candidates to try.")] = 64,
-    fixed_rho: Annotated[float, typer.Option(min=0, max=1, help="Two-step: the rho that mixtures meet at.")] = 0.5,
+    fixed_rho: Annotated[float, typer.Option(min=0, max=1, help="Two-step: rho at which mixtures are compared.")] = 0.5,
     lattice: Annotated[
         int | None, typer.Option(min=1, help="Add all mixtures of the space's layers in steps of 1/N.")
     ] = None,
@@ -66,12 +66,12 @@ def search(
     one_for_all: Annotated[
         bool, typer.Option("--global/--no-global", help="Also search one setting for all classes, to compare with.")
     ] = True,
-    workers: Annotated[int, typer.Option(min=1, help="Processes of this machine to score with.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine that score.")] = 1,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Of each worker; default: what torch takes, shared.")
+        int | None, typer.Option(min=1, help="Threads of each worker; default: torch's own number, shared out.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="Who scores: local or ray.")] = "local",
-    ray_address: Annotated[str | None, typer.Option(help="Of a Ray cluster; default: one on this machine.")] = None,
+    engine: Annotated[str, typer.Option(help="Where candidates are scored: local or ray.")] = "local",
+    ray_address: Annotated[str | None, typer.Option(help="Ray cluster to join; default: start one here.")] = None,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -81,7 +81,7 @@ def search(
     prompt: Annotated[
         str | None, typer.Option(help="Template with <image> and {question}; default: LLaVA-1.5's.")
     ] = None,
-    starts: Annotated[str, typer.Option(help="Decoder layers that the pruned sequences enter.")] = "2,6,15",
+    starts: Annotated[str, typer.Option(help="Decoder layers at which pruned sequences enter.")] = "2,6,15",
     router: Annotated[
         Path | None,
         typer.Option(help="Router to put into the artifact; default: router.safetensors of the run, if it is there."),
@@ -95,124 +95,82 @@ def search(
 ) -> None:
     """Find, for each class, the layer mixture and the rho that keep most answers right under a token budget.
 
-    Each class's candidates race on calibration samples, and the worse are rejected early; the best are compared on
-    the selection split, where the model's own setting wins if the gain may be noise. A killed search goes on where it
-    stopped.
+    Each class's candidates race on calibration samples, and the worse ones are rejected early. The best are compared
+    on the selection split, where the model's own setting wins if the gain may be noise. A killed search goes on where
+    it stopped.
 
     Example: clasp-calib search --budget 192 --run my-run
     """
-    from clasp_calib.artifacts.consistency import check_router
-    from clasp_calib.artifacts.files import write_artifact
-    from clasp_calib.calib.scoring.objective import KL
-    from clasp_calib.calib.scoring.prompting import PROMPT
-    from clasp_calib.common.hashing import sha256_file
-    from clasp_calib.report.plots import plot_pareto
+    from clasp_calib.api.calibrating import calibrate, plan_calibration
+    from clasp_calib.common.places import Places
+    from clasp_calib.common.pruning_options import PruningOptions
+    from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.router_labeling.router_file import load_router
-    from clasp_calib.router_labeling.taxonomy import load_taxonomy
-    from clasp_calib.runtime.schedule import parse_budget
-    from clasp_calib.search.calibrate import Calibration, SearchRequest
+    from clasp_calib.search.calibration_options import CalibrationOptions
     from clasp_calib.search.crew import Crew
-    from clasp_calib.search.strategies.registry import describe, strategy_of
-    from clasp_calib.search.watchers import EventLines, LiveTable, Watcher
+    from clasp_calib.search.space import read_space
+    from clasp_calib.search.strategies.registry import strategy_of
+    from clasp_calib.search.watchers import EventLines, LiveTable
 
     directory = RunDirectory(run)
-    directory.prepare()
-    budgets = [parse_budget(text) for text in budget]
-    taxonomy = load_taxonomy(None)
-    routing = load_router(router or directory.router) if router or directory.router.is_file() else None
-    if routing:
-        check_router(routing, taxonomy.classes, [taxonomy.digest])
-    table = samples or directory.labels
-    labelled = _labelled(table, taxonomy.classes, limit, as_json, objective != KL)
-    loaded, processor = load(model, device, dtype)
-    request = SearchRequest(
-        model=model,
-        prompt=prompt or PROMPT,
-        samples=tuple(labelled),
-        samples_hash=sha256_file(table),
-        classes=taxonomy.classes,
-        taxonomy={slug: intent.class_ for slug, intent in taxonomy.intents.items()},
-        taxonomy_hash=taxonomy.digest,
-        cache=cache_of(directory, cache, recompute),
-        study=directory.study,
-        artifact=out or directory.artifact,
-        space=space,
-        per_class=per_class,
-        starts=_starts(starts),
-        strategy=strategy_of(
-            strategy, indifference=indifference / 100, first=first, eta=eta, trials=trials, rho=fixed_rho
-        ),
-        seed=seed,
+    own = {} if out is None else {"artifact": out}
+    places = Places.of(run, features=cache_of(directory, cache, recompute), storage=storage, **own)
+    routing = router or (directory.router if directory.router.is_file() else None)
+    settings = {"indifference": indifference / 100, "first": first, "eta": eta, "trials": trials, "rho": fixed_rho}
+    options = CalibrationOptions(
+        strategy=strategy_of(strategy, **settings),
         objective=objective,
-        storage=storage,
-        crew=Crew(workers, threads, engine, ray_address),  # type: ignore[arg-type]
+        per_class=per_class,
+        space=read_space(space) if space else None,
         lattice=lattice,
         refine=_refine(refine),
         one_for_all=one_for_all,
+        pruning=PruningOptions(starts=_starts(starts)),
+        router=load_router(routing) if routing else None,
+        model_name=model_name(model, directory),
+        seed=seed,
+        prompt=prompt,
     )
-    calibration = Calibration(loaded, processor, request)
+    crew = Crew(workers, threads, engine, ray_address)  # type: ignore[arg-type]
+    table = load_samples(samples or directory.labels, limit=limit)
+    loaded, processor = load(model, device, dtype, run)
+    what = (loaded, processor, table, budget)
     if plan:
-        plans = [calibration.plan(b) for b in budgets]
+        planned = plan_calibration(*what, run=places, options=options, crew=crew)
         path = space or directory.root / "space.yaml"
         edited = path.exists()
         if not edited:
-            calibration.write_space(path)
-        _show_plans(plans, path, edited, as_json)
+            planned.write_space(path)
+        _show_plans(planned.budgets, path, edited, as_json)
         return
-    settings = {name: value for name, value in vars(request).items() if name not in ("samples", "strategy")}
-    directory.record(
-        "search",
-        {
-            **settings,
-            "strategy": describe(request.strategy),
-            "budgets": budget,
-            "samples": table,
-            "device": device,
-            "dtype": dtype,
-        },
-    )
-    picture = plot_path(directory.report / "search.png")
-    table_of_classes = LiveTable()
-    watcher: Watcher = EventLines(lambda line: print(line, flush=True)) if as_json else table_of_classes
-    with nullcontext() if as_json else table_of_classes.shown():
-        for found in calibration.run(budgets, watcher):
-            artifact = write_artifact(found.with_router(routing) if routing else found, request.artifact)
-    if picture:
-        plot_pareto(_pareto(artifact), picture)
+    live = LiveTable()
+    watcher = EventLines(lambda line: print(line, flush=True)) if as_json else live
+    measured = _measured(places.artifact)
+    with nullcontext() if as_json else live.shown():
+        artifact = calibrate(*what, run=places, options=options, crew=crew, watcher=watcher)
+    picture = next(directory.report.glob("search.png"), None)
+    lost = sorted(measured - _measured(places.artifact))
     if as_json:
         manifest = artifact.manifest.model_dump(mode="json")
-        result = {"artifact": str(request.artifact), "id": manifest["id"], "budgets": manifest["budgets"]}
-        print(json.dumps({"event": "result", "picture": picture and str(picture), **result}))
+        result = {"artifact": str(places.artifact), "id": manifest["id"], "budgets": manifest["budgets"]}
+        print(
+            json.dumps({"event": "result", "picture": picture and str(picture), "test_scores_dropped": lost, **result})
+        )
         return
-    for b in budgets:
-        _show_budget(artifact, b.name, calibration)
-    say(
-        "gain on the selection split in points, 95 % interval, and how often luck gives as much; above 5 % it is noise,"
-    )
-    say("and the class keeps the model's own setting")
-    say(
-        f"{f'picture in {picture}; ' if picture else ''}artifact in {request.artifact}; "
-        f"next: clasp-calib evaluate --run {run} --model {model}"
-    )
+    for name in dict.fromkeys(budget):
+        _show_budget(artifact, name, live)
+    say("gain: in points on the selection split, with its 95 % interval, and how often luck alone gives as much;")
+    say("above 5 % it may be noise, and the class keeps the model's own setting")
+    if lost:
+        say(f"test scores of {', '.join(lost)} were of the earlier settings and are dropped; evaluate again")
+    shown = f"picture in {picture}; " if picture else ""
+    say(f"{shown}artifact in {places.artifact}; next: clasp-calib evaluate --run {run}")
 
 
 def _refine(how: str) -> bool:
     if how not in ("none", "coordinate"):
         raise InputError(f"unknown refinement {how!r}; expected none or coordinate")
     return how == "coordinate"
-
-
-def _labelled(table: Path, classes: tuple[str, ...], limit: int | None, quiet: bool, answers: bool) -> "list[Sample]":
-    """The samples; says which of them take longer, because one forward does not tell their score."""
-    from clasp_calib.calib.dataset import load_samples
-    from clasp_calib.calib.scoring.metrics import generated
-
-    samples = load_samples(table, classes, limit, answers=answers)
-    slow = generated(samples)
-    if slow and not quiet:
-        told = ", ".join(f"{name}: {count}" for name, count in slow.items())
-        say(f"these metrics need generated answers, which take longer than the one forward of exact: {told} samples")
-    return samples
 
 
 def _starts(text: str) -> tuple[int, ...]:
@@ -231,21 +189,23 @@ def _show_plans(plans: list[dict[str, object]], path: Path, edited: bool, as_jso
     say(f"the space in {path} {'stays as it is' if edited else 'is new'}: edit it and give it back with --space")
 
 
-def _show_budget(artifact: "Artifact", budget: str, calibration: "Calibration") -> None:
-    entry = artifact.entry(budget)
+def _show_budget(artifact: "Artifact", budget: str, live: "LiveTable") -> None:
+    from clasp_calib.runtime.schedule import parse_budget
+
+    entry = artifact.entry(parse_budget(budget).name)
     show(
-        f"budget {budget}: {' / '.join(map(str, entry.counts))} tokens, {entry.mean_tokens:.1f} a layer on average",
-        ["class", "mixture", "rho", "selection", "default", "best finalist's gain", "evaluations", "of all"],
+        f"budget {entry.name}: {' / '.join(map(str, entry.counts))} tokens, {entry.mean_tokens:.1f} a layer on average",
+        ["class", "mixture", "rho", "selection", "default", "gain", "evaluations", "of exhaustive"],
         [
             [
                 label,
                 choice.prototype,
-                f"{artifact.rho(budget, label):g}",
+                f"{artifact.rho(entry.name, label):g}",
                 _percent(choice.selection),
                 _percent(choice.selection_default),
                 _gain(choice),
                 str(choice.evaluations),
-                _share(choice, calibration.samples(label)),
+                _share(choice, live.exhaustive(entry.name, label)),
             ]
             for label, choice in entry.choices.items()
         ],
@@ -264,18 +224,15 @@ def _gain(choice: "ClassChoice") -> str:
     return f"{100 * one.gain:+.1f} [{100 * one.low:+.1f}, {100 * one.high:+.1f}], {one.chance:.1%}"
 
 
-def _share(choice: "ClassChoice", samples: int) -> str:
-    return f"{choice.evaluations / (choice.candidates * samples):.0%}" if samples else "-"
+def _share(choice: "ClassChoice", exhaustive: int | None) -> str:
+    return f"{choice.evaluations / exhaustive:.0%}" if exhaustive else "-"
 
 
-def _pareto(artifact: "Artifact") -> "dict[str, list[tuple[float, float, float]]]":
-    """Class -> mean tokens, score of the choice and score of the default, on the selection split, by budget."""
-    entries = sorted(artifact.manifest.budgets, key=lambda entry: entry.mean_tokens)
-    return {
-        label: [
-            (entry.mean_tokens, choice.selection, choice.selection_default)
-            for entry in entries
-            if (choice := entry.choices[label]).selection is not None and choice.selection_default is not None
-        ]
-        for label in artifact.classes
-    }
+def _measured(place: Path | None) -> set[str]:
+    """Budgets of the artifact that is there of which test scores are recorded."""
+    from clasp_calib.artifacts.artifact import read_artifact
+    from clasp_calib.artifacts.files import MANIFEST
+
+    if place is None or not (place / MANIFEST).is_file():
+        return set()
+    return {entry.name for entry in read_artifact(place).manifest.budgets if entry.measured is not None}

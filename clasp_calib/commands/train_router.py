@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, RunOption, SeedOption
-from clasp_calib.commands.output import emit, plot_path, say, show
+from clasp_calib.commands.output import emit, say, show
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
@@ -49,11 +49,12 @@ def train_router(
     from clasp_calib.router_labeling.router import RouterTraining
     from clasp_calib.router_labeling.router_file import router_bytes, write_router
     from clasp_calib.router_labeling.taxonomy import load_taxonomy
-    from clasp_calib.router_labeling.training import FOLDS
-    from clasp_calib.router_labeling.training import train_router as train
+    from clasp_calib.router_labeling.training import FOLDS, train_router as train
 
     directory = RunDirectory(run)
     directory.prepare()
+    from clasp_calib.report.plots import plot_path
+
     plot = plot_path(directory.report / "router.png")
     known = load_taxonomy(taxonomy)
     path = labels or directory.labels

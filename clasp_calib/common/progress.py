@@ -19,9 +19,14 @@ T = TypeVar("T")
 console = Console(stderr=True)
 
 
+def note(text: str) -> None:
+    """Say on standard error what there is to know before long work, such as what it goes on with."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """A rich progress display; silent when standard error is not a terminal."""
+    """A rich progress display; silent where standard error is neither a terminal nor a notebook."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -29,7 +34,7 @@ def progress() -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, disable=not (console.is_terminal or console.is_jupyter)) as bar:
         yield bar
 
 

@@ -93,13 +93,19 @@ class RunDirectory:
     def record(self, command: str, configuration: dict[str, Any]) -> None:
         """Keep the configuration that ``command`` used in ``config.json``, and a line in ``log.jsonl``."""
         self.prepare()
-        path = self.root / "config.json"
-        config = self.configuration()
-        config[command] = configuration
-        partial = path.with_suffix(".tmp")
-        partial.write_text(json.dumps(config, indent=2, sort_keys=True, default=str) + "\n")
-        partial.replace(path)
+        self._write({**self.configuration(), command: configuration})
         self.log(command=command, **configuration)
+
+    @property
+    def model(self) -> str | None:
+        """The run's model: a directory, a Hub id or ``reference``; ``None`` if no command was given one."""
+        name = self.configuration().get("model")
+        return name if isinstance(name, str) else None
+
+    def remember_model(self, name: str) -> None:
+        """Keep what the run's model is called, so that it need not be given again."""
+        if self.model != name:
+            self._write({**self.configuration(), "model": name})
 
     def configuration(self) -> dict[str, Any]:
         """What each command of this run was given; empty for a fresh directory.
@@ -123,3 +129,9 @@ class RunDirectory:
         line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **event}, default=str)
         with (self.root / "log.jsonl").open("a") as file:
             file.write(line + "\n")
+
+    def _write(self, config: dict[str, Any]) -> None:
+        path = self.root / "config.json"
+        partial = path.with_suffix(".tmp")
+        partial.write_text(json.dumps(config, indent=2, sort_keys=True, default=str) + "\n")
+        partial.replace(path)

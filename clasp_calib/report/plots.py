@@ -1,20 +1,31 @@
 """Results as pictures: a PNG each, drawn by matplotlib, which the extra ``plots`` brings.
 
-Without it every function here raises ``ImportError``; commands ask `plot_path` first.
+Without it every function here raises ``ImportError``; ask `plot_path` before the work that is to be plotted.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.manifest import CALIBRATED, MACRO
 from clasp_calib.calib.studies.contest import UNPRUNED, Contest
 from clasp_calib.calib.studies.evaluation import Evaluation
+from clasp_calib.common.progress import note
 
 STYLES = [(f"C{number}", marker) for marker in "osv^D" for number in range(10)]
 """Colour and marker of each method of a contest."""
+
+
+def plot_path(path: Path) -> Path | None:
+    """``path``, or ``None`` where no plot can be drawn, which is said. Ask before the work, not after it."""
+    if find_spec("matplotlib"):
+        return path
+    note("going on without plots, which need matplotlib: pip install 'clasp-calib[plots]'")
+    return None
 
 
 @contextmanager
@@ -45,15 +56,13 @@ def plot_evaluation(evaluation: Evaluation, path: Path) -> None:
         panels[0].legend(ncols=4, fontsize=8, loc="lower left")
 
 
-def plot_pareto(points: Mapping[str, Sequence[tuple[float, float, float]]], path: Path) -> None:
-    """Write score against mean tokens, a line a class and a thick one for their mean; dashed the default.
+def plot_pareto(artifact: Artifact, path: Path) -> None:
+    """Write what a search found on the selection split: score against mean tokens.
 
-    Args:
-        points: class -> for each budget mean tokens a layer, score of the choice, score of the default.
-        path: where to write.
+    A thin line is a class and the thick one their mean; dashed is the default.
     """
     with _panels(path, (8, 4.5)) as (axes,):
-        shown = {label: of for label, of in points.items() if of}
+        shown = {label: of for label, of in _points(artifact).items() if of}
         for number, (label, of) in enumerate(shown.items()):
             tokens, chosen, default = zip(*of, strict=True)
             axes.plot(tokens, [100 * s for s in chosen], "o-", color=f"C{number % 10}", lw=1, ms=3, label=label)
@@ -107,3 +116,16 @@ def plot_trade_off(thresholds: Sequence[float], curves: Mapping[str, Sequence[fl
         axes.set_xlabel(f"the router abstains below this probability (chosen: {thresholds[chosen]:.2f})")
         axes.set_ylabel("of held-out questions")
         axes.legend(fontsize=8)
+
+
+def _points(artifact: Artifact) -> dict[str, list[tuple[float, float, float]]]:
+    """Class -> for each budget mean tokens a layer, score of the choice, score of the default."""
+    entries = sorted(artifact.manifest.budgets, key=lambda entry: entry.mean_tokens)
+    return {
+        label: [
+            (entry.mean_tokens, choice.selection, choice.selection_default)
+            for entry in entries
+            if (choice := entry.choices[label]).selection is not None and choice.selection_default is not None
+        ]
+        for label in artifact.classes
+    }

@@ -1,7 +1,5 @@
 """Pictures as transformers decodes them."""
 
-from pathlib import Path
-
 from PIL import Image
 
 from clasp_calib.common.errors import InputError
@@ -18,7 +16,7 @@ def load_picture(picture: Media) -> Image.Image:
         return as_seen(image)
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_picture(path: Media) -> Image.Image:
     """`load_picture` for a file that a user names.
 
     Raises:

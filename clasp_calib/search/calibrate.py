@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from clasp_calib.artifacts.artifact import Artifact, read_artifact
+from clasp_calib.artifacts.consistency import check_router
 from clasp_calib.artifacts.evidence import joined
 from clasp_calib.artifacts.files import MANIFEST, check_fits, check_place
 from clasp_calib.artifacts.manifest import Decoding, Provenance
@@ -19,16 +19,17 @@ from clasp_calib.calib.scoring.evaluator import MAX_NEW_TOKENS, Evaluator, Pruni
 from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.metrics import EXACT
 from clasp_calib.calib.scoring.objective import METRIC
-from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.calib.scoring.prompting import PROMPT, Prompter
 from clasp_calib.common.errors import ModelError
 from clasp_calib.common.hashing import sha256_json
-from clasp_calib.common.pruning_options import PruningOptions
+from clasp_calib.common.places import Places
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.flops import decoder_flops
 from clasp_calib.runtime.schedule import Budget, Schedule
 from clasp_calib.search.assemble import assembled, versions
+from clasp_calib.search.calibration_options import CalibrationOptions
 from clasp_calib.search.confirm import FINALISTS
 from clasp_calib.search.crew import Crew, crew_for
 from clasp_calib.search.engine import Choice
@@ -39,10 +40,9 @@ from clasp_calib.search.refine import most
 from clasp_calib.search.score_journal import ScoreJournal
 from clasp_calib.search.session import Session
 from clasp_calib.search.shown import Trials
-from clasp_calib.search.space import default_space, read_space, write_space
+from clasp_calib.search.space import SearchSpace, default_space
 from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.registry import describe
-from clasp_calib.search.strategies.strategy import Strategy
 from clasp_calib.search.tasks import EvaluatorRecipe, Workers
 from clasp_calib.search.watchers import Watcher
 
@@ -57,44 +57,17 @@ TIMED = 3
 """Samples that a plan takes the time of."""
 
 
-@dataclass(frozen=True)
-class SearchRequest:
-    """Everything that a calibration is asked for, but the budgets."""
-
-    model: str
-    prompt: str
-    samples: tuple[Sample, ...]
-    samples_hash: str
-    classes: tuple[str, ...]
-    taxonomy: Mapping[str, str]
-    """Intent -> class."""
-    taxonomy_hash: str
-    cache: Path | None
-    """None runs the vision tower whenever a picture is looked at."""
-    study: Path | None
-    """None keeps scores in memory."""
-    artifact: Path
-    space: Path | None
-    per_class: int
-    starts: tuple[int, ...]
-    strategy: Strategy
-    seed: int
-    objective: str = METRIC
-    """What strategies maximise, see `clasp_calib.calib.scoring.objective`; the final is always by the samples' metrics,
-    if it has answers to compare with."""
-    storage: str | None = None
-    """Optuna's storage; None is a file in the study directory."""
-    crew: Crew = field(default_factory=Crew)
-    lattice: int | None = None
-    """Steps of the simplex lattice that is added to the space."""
-    refine: bool = False
-    """Tune the winner's weights and rho further, by coordinate search."""
-    one_for_all: bool = True
-    """Also search one setting for all classes, to compare with."""
-
-
 class Calibration:
     """Searches budgets for one model on one set of samples.
+
+    Args:
+        model: in evaluation mode.
+        processor: the model's.
+        samples: of all splits, checked by `clasp_calib.calib.dataset`.
+        samples_digest: what the artifact says they are.
+        options: how to search.
+        places: where features are and results go.
+        crew: who scores.
 
     Raises:
         CacheError: the cache is missing, of another encoder, or lacks layers or pictures.
@@ -102,26 +75,51 @@ class Calibration:
         ArtifactError: there is an artifact of another model where the result would go.
     """
 
-    def __init__(self, model: Any, processor: Any, request: SearchRequest):
-        self._request, self._model = request, model
-        self._options = PruningOptions(starts=request.starts)
-        request.crew.check_reaches(model)
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        samples: Sequence[Sample],
+        samples_digest: str,
+        options: CalibrationOptions,
+        places: Places,
+        crew: Crew,
+    ):
+        self._model, self._samples, self._samples_digest = model, samples, samples_digest
+        self._options, self._places, self._crew = options, places, crew
+        self._prompt = options.prompt or PROMPT
+        crew.check_reaches(model)
         self._adapter = adapter_for(model)
         own = self._adapter.own_layer
-        self._source = source = open_source(request.cache, model, processor)
-        self._base = read_space(request.space) if request.space else default_space(source.layers, own)
-        self._space = self._base.with_lattice(request.lattice) if request.lattice else self._base
+        self._source = source = open_source(places.features, model, processor)
+        self._base = options.space if isinstance(options.space, SearchSpace) else default_space(source.layers, own)
+        self._space = self._base.with_lattice(options.lattice) if options.lattice else self._base
         self._candidates = self._space.candidates(self._adapter.vision_layers, own)
         self._features = source.at(tuple(sorted({*self._space.layers, own})))
-        self._parts = divide(request.samples, request.classes, request.per_class, request.seed, request.one_for_all)
+        self._parts = divide(samples, options.classes, options.per_class, options.seed, options.one_for_all)
         self._features.check([s for part in self._parts.values() for s in (*part.calibration, *part.selection)])
-        self._prompter = Prompter(processor, model, request.prompt)
-        self._evaluator = Evaluator(model, self._prompter, self._features, objective=request.objective)
+        self._prompter = Prompter(processor, model, self._prompt)
+        self._evaluator = Evaluator(model, self._prompter, self._features, objective=options.objective)
         self._weights = weights_digest(model)
-        check_place(request.artifact)
-        self._previous = read_artifact(request.artifact) if (request.artifact / MANIFEST).exists() else None
+        if options.router:
+            check_router(options.router, options.classes, [options.labels.digest])
+        self._previous = _there(places.artifact)
         if self._previous:
             check_fits(self._previous, model.config)
+
+    @property
+    def places(self) -> Places:
+        """Where features are and results go."""
+        return self._places
+
+    def summary(self) -> dict[str, Any]:
+        """Options and model for a log."""
+        return {"model": self._name, **self._options.summary(), "crew": vars(self._crew)}
+
+    @property
+    def _name(self) -> str:
+        """What the artifact calls the model."""
+        return self._options.model_name or self._model.config._name_or_path or type(self._model).__name__
 
     def schedule(self, budget: Budget) -> Schedule:
         """The stages of a budget for this model.
@@ -129,7 +127,7 @@ class Calibration:
         Raises:
             BudgetError: it cannot be met.
         """
-        schedule = schedule_for(self._model, budget, self._options)
+        schedule = schedule_for(self._model, budget, self._options.pruning)
         if not isinstance(schedule, Schedule):
             raise ModelError(
                 "a search counts tokens, and pictures of this model differ in their number of visual tokens; "
@@ -143,7 +141,7 @@ class Calibration:
         text = self._model.config.get_text_config()
         evaluations = sum(map(self._most, self._parts))
         flops = decoder_flops(schedule, text.hidden_size, text.intermediate_size)
-        seconds = evaluations * self._seconds(Pruning(schedule, self._options)) / self._request.crew.workers
+        seconds = evaluations * self._seconds(Pruning(schedule, self._options.pruning)) / self._crew.workers
         own = [part for label, part in self._parts.items() if label != ALL]
         return {
             "budget": budget.name,
@@ -155,19 +153,16 @@ class Calibration:
             "classes": len(own),
             "calibration samples": sum(len(part.calibration) for part in own),
             "selection samples": sum(len(part.selection) for part in own),
-            "strategy": describe(self._request.strategy),
+            "strategy": describe(self._options.strategy),
             "evaluations at most": evaluations,
             "TFLOP of the decoder at most": round(evaluations * flops / 1e12, 3),
             "minutes at most": round(seconds / 60, 1),
         }
 
-    def samples(self, label: str) -> int:
-        """How many calibration samples a class has."""
-        return len(self._parts[label].calibration) if label in self._parts else 0
-
-    def write_space(self, path: Path) -> None:
-        """Write the search space for a user to edit, without the lattice."""
-        write_space(self._base, path)
+    @property
+    def base_space(self) -> SearchSpace:
+        """The search space without the lattice."""
+        return self._base
 
     def run(self, budgets: Sequence[Budget], watcher: Watcher | None = None) -> Iterator[Artifact]:
         """Search all classes at one budget after the other; give the artifact with each added or replaced.
@@ -181,26 +176,26 @@ class Calibration:
         # Refuses now what it would have to refuse after hours.
         for name, schedule in schedules.items():
             self._assemble(name, schedule, {}, {}).joined(self._previous)
-        request, watcher = self._request, watcher or Watcher()
+        options, watcher = self._options, watcher or Watcher()
         digests = contents_of(self._parts, self._prompter, self._features)
-        with closing(ScoreJournal(self._request.study)) as journal:
+        with closing(ScoreJournal(self._places.study)) as journal:
             shown = self._shown()
             sessions = []
             for name, schedule in schedules.items():
-                identity = Identity(self._setting(schedule), *digests, self._space.digest, request.objective)
+                identity = Identity(self._setting(schedule), *digests, self._space.digest, options.objective)
                 desk = Desk(
-                    name, Pruning(schedule, self._options), self._candidates, self._parts, identity, journal, watcher
+                    name, Pruning(schedule, options.pruning), self._candidates, self._parts, identity, journal, watcher
                 )
-                sessions.append(Session(desk, request.strategy, request.seed, request.refine, shown))
+                sessions.append(Session(desk, options.strategy, options.seed, options.refine, shown))
             for session in sessions:
                 session.begin()
-            with closing(crew_for(request.crew, self._evaluator, self._recipe())) as workers:
+            with closing(crew_for(self._crew, self._evaluator, self._recipe())) as workers:
                 for session, schedule in zip(sessions, schedules.values(), strict=True):
                     yield self._searched(session, schedule, workers)
 
     def _shown(self) -> Callable[[str], Trials]:
         """Makes the trials of a study, by its name; where nothing is kept, they are shown nowhere."""
-        place, study = self._request.storage, self._request.study
+        place, study = self._places.storage, self._places.study
         if place is None and study is None:
             return lambda name: Trials()
         from clasp_calib.search.optuna_study import FILE, Study, open_storage
@@ -212,23 +207,25 @@ class Calibration:
         choices = session.search(workers)
         alternatives = {}
         if ALL in choices:
-            alternatives[GLOBAL] = dict.fromkeys(self._request.classes, choices.pop(ALL).best)
+            alternatives[GLOBAL] = dict.fromkeys(self._options.classes, choices.pop(ALL).best)
         if not isinstance(session.strategy, Grid):
             exhaustive = {label: choice.candidate for label, choice in session.exhaustive().items() if label != ALL}
             if exhaustive.keys() == choices.keys():
                 alternatives[EXHAUSTIVE] = {
-                    label: exhaustive.get(label, self._candidates[0]) for label in self._request.classes
+                    label: exhaustive.get(label, self._candidates[0]) for label in self._options.classes
                 }
         found = self._assemble(session.desk.budget, schedule, choices, alternatives)
         self._previous = joined(found.joined(self._previous), self._previous)
+        if self._options.router is not None:
+            self._previous = self._previous.with_router(self._options.router)
         return self._previous
 
     def _most(self, label: str) -> int:
         """The most evaluations that the search of a class takes: its strategy, and the final."""
         part = self._parts[label]
-        search = self._request.strategy.most(len(self._candidates), len(part.calibration))
+        search = self._options.strategy.most(len(self._candidates), len(part.calibration))
         final = len(part.selection) * (FINALISTS + 1)
-        if self._request.refine:
+        if self._options.refine:
             search += most(len(self._features.layers)) * len(part.calibration)
             final += len(part.selection)
         return search + final
@@ -244,22 +241,22 @@ class Calibration:
         return min(took)
 
     def _recipe(self) -> EvaluatorRecipe:
-        model, crew = self._model, self._request.crew
+        model, crew = self._model, self._crew
         return EvaluatorRecipe(
             model=model.config._name_or_path,
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
-            prompt=self._request.prompt,
-            cache=self._request.cache,
+            prompt=self._prompt,
+            cache=self._places.features,
             layers=self._features.layers,
             threads=crew.threads_each(torch.get_num_threads()),
             weights=self._weights,
-            objective=self._request.objective,
+            objective=self._options.objective,
         )
 
     def _setting(self, schedule: Schedule) -> dict[str, Any]:
         """Everything that a recorded score depends on but for its sample and its candidate, by name."""
-        options = self._options
+        options = self._options.pruning
         return {
             "scoring": SCORING,
             "fingerprint": model_shape(self._model.config).fingerprint,
@@ -267,7 +264,7 @@ class Calibration:
             "encoder": self._source.encoder,
             "precision": self._source.precision,
             "weights": self._weights,
-            "prompt": self._request.prompt,
+            "prompt": self._prompt,
             "pruning": {name: getattr(options, name) for name in ("raters", "positions", "features", "iterations")},
             "schedule": {name: getattr(schedule, name) for name in ("tokens", "layers", "starts", "counts")},
         }
@@ -279,37 +276,45 @@ class Calibration:
         choices: Mapping[str, Choice],
         alternatives: Mapping[str, Mapping[str, Candidate]],
     ) -> Artifact:
-        request, options = self._request, self._options
+        options, pruning = self._options, self._options.pruning
         metrics = {s.metric or EXACT for part in self._parts.values() for s in part.calibration}
         provenance = Provenance(
-            samples=request.samples_hash,
-            labels=sha256_json([[sample.id, sample.label] for sample in request.samples]),
+            samples=self._samples_digest,
+            labels=sha256_json([[sample.id, sample.label] for sample in self._samples]),
             cache_encoder=self._source.encoder,
             space=self._space.digest,
-            taxonomy=request.taxonomy_hash,
-            strategy=describe(request.strategy),
-            metric=", ".join([*([] if request.objective == METRIC else [request.objective]), *sorted(metrics)]),
-            seed=request.seed,
+            taxonomy=options.labels.digest,
+            strategy=describe(options.strategy),
+            metric=", ".join([*([] if options.objective == METRIC else [options.objective]), *sorted(metrics)]),
+            seed=options.seed,
             versions=versions(),
         )
         shape = model_shape(self._model.config)
         frame = {
-            "name": f"{Path(request.model).name}-clasp",
-            "model": request.model,
+            "name": f"{Path(self._name).name}-clasp",
+            "model": self._name,
             "revision": getattr(self._model.config, "_commit_hash", None),
             "shape": shape,
             "fingerprint": shape.fingerprint,
-            "classes": request.classes,
-            "taxonomy": dict(request.taxonomy),
+            "classes": options.classes,
+            "taxonomy": {slug: intent.class_ for slug, intent in options.labels.intents.items()},
             "tau": TAU,
-            "raters": options.raters,
-            "positions": options.positions,
-            "features": options.features,
-            "iterations": options.iterations,
-            "prompt": request.prompt,
+            "raters": pruning.raters,
+            "positions": pruning.positions,
+            "features": pruning.features,
+            "iterations": pruning.iterations,
+            "prompt": self._prompt,
             "decoding": Decoding(do_sample=False, max_new_tokens=MAX_NEW_TOKENS),
         }
         return assembled(frame, budget, schedule, provenance, self._candidates, choices, alternatives)
+
+
+def _there(place: Path | None) -> Artifact | None:
+    """The artifact that lies where the result will go, if there is one."""
+    if place is None:
+        return None
+    check_place(place)
+    return read_artifact(place) if (place / MANIFEST).exists() else None
 
 
 def _listed(names: list[str], shown: int = 12) -> list[str]:

@@ -180,6 +180,11 @@ class LiveTable(Watcher):
             if self._in_lines:
                 self._say(row)
 
+    def exhaustive(self, budget: str, label: str) -> int | None:
+        """Evaluations of an exhaustive search, the final included; ``None`` for a class without samples."""
+        row = self._rows.get((budget, label))
+        return None if row is None else row.of.exhaustive + row.of.final
+
     def table(self) -> Table:
         """The table as it stands."""
         table = Table("budget", "class", "left", "leader", "score, %", "evaluations", "of all", "time left", box=None)

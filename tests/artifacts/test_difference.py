@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from made_artifacts import CHOICE, CLASSES, made, with_numbers
 from made_routers import made_router
 

@@ -9,8 +9,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 
-from architectures import CASES as MODELS
-from architectures import together
+from architectures import CASES as MODELS, together
 
 from clasp_calib.baselines.cdpruner import CDPruner
 from clasp_calib.baselines.registry import METHODS, method

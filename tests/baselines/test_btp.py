@@ -1,6 +1,5 @@
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from slow_ranking import cosine, order
 
 from clasp_calib.baselines.btp import attended, balanced, diverse, spread

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import reference_methods as reference
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from clasp_calib.baselines import (
     average_pooling,

@@ -6,14 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from slow_ranking import cosine, order
 
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 
-from architectures import CASES as MODELS
-from architectures import together
+from architectures import CASES as MODELS, together
 
 from clasp_calib.baselines.mechanisms import row_stages
 from clasp_calib.baselines.mustdrop import MustDrop, dual_attention, key_tokens, merged_windows

@@ -1,6 +1,5 @@
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from tiny_models import tiny_batch, tiny_llava
 
 from clasp_calib.baselines.random_pruning import RandomPruning

@@ -1,8 +1,7 @@
 import math
 
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from slow_ranking import distance, order
 
 from clasp_calib.baselines.sparsevlm import recycle, recycled

@@ -8,8 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from store_support import ENCODER, LAYERS, SHAPE, features, key_of, put, same, slot_bytes, writer
 
 from clasp_calib.cache import index as index_module

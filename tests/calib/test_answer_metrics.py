@@ -3,8 +3,7 @@
 from functools import cache
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from clasp_calib.calib.scoring.answer_metrics import anls, levenshtein
 from clasp_calib.calib.scoring.metrics import METRICS, metric

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from speaking_models import write_picture, write_samples
 
 from clasp_calib.calib.dataset import by_class, calibration_samples, of_split, split_of

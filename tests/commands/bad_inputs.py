@@ -140,6 +140,16 @@ def notes(place):
     return text("mine.txt", "mine")(place).parent
 
 
+def forget_model(run):
+    """The run directory remembers no model, as one in which no command was given a model yet."""
+    try:
+        config = json.loads((run / "config.json").read_text())
+    except json.JSONDecodeError:
+        return  # spoilt on purpose
+    config.pop("model", None)
+    (run / "config.json").write_text(json.dumps(config))
+
+
 def nothing(place):
     """A path where there is nothing."""
     return place.tmp / "nothing"

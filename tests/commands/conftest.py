@@ -1,46 +1,12 @@
 """A run directory in which every command has been given once, on a model that speaks."""
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ready_runs import Ready, copy_of, well
 from speaking_models import speaking_llava_directory, write_samples
 
-from clasp_calib.cli import run
-
 SPACE = "rhos: [0.5, 1.0]\nprototypes: [{name: own, weights: {3: 1}}, {name: mixed, weights: {1: 0.5, 3: 0.5}}]\n"
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Command = Callable[..., Ended]
-
-
-@pytest.fixture
-def command(capsys) -> Command:
-    """Runs a command line in this process."""
-
-    def call(*words: object) -> Ended:
-        capsys.readouterr()
-        code = run([str(word) for word in words])
-        return Ended(code, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from bad_inputs import (
     begins,
     empty,
     flipped,
+    forget_model,
     label,
     model,
     new_picture,
@@ -265,6 +266,8 @@ def test_a_bad_input_is_refused_in_one_line(words, spoil, expected, shared, tmp_
     place = Place(shared, tmp_path)
     bad = spoil(place) if spoil else None
     names = place.names(bad)
+    # Another model than the run's would be refused for that alone.
+    forget_model(names["run"])
     capsys.readouterr()
     code = run([word.format(**names) for word in words.split()])
     out, err = capsys.readouterr()
@@ -272,3 +275,16 @@ def test_a_bad_input_is_refused_in_one_line(words, spoil, expected, shared, tmp_
     assert re.fullmatch(r"error: [^\n]+\n", err)
     assert re.search(expected, err), err
     assert ADVICE.search(err), "it does not say what to do"
+
+
+def test_a_run_of_another_model_is_refused_by_name(finished, command, tmp_path):
+    for words in (CACHE, SEARCH, EVALUATE, GENERATE):
+        names = {"run": finished.run, "model": tmp_path, "picture": finished.picture}
+        ended = command(*words.format(**names).split())
+        assert ended.code == 2
+        assert f"is of the model {finished.model}, and --model gives {tmp_path}; leave --model out" in ended.err
+
+
+def test_a_run_remembers_its_model(copied, command):
+    ended = command("evaluate", "--run", copied.run, "--timed", "0", "--budget", "6")
+    assert ended.code == 0, ended.err

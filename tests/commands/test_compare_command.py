@@ -27,7 +27,7 @@ def test_methods_are_compared_and_reported(copied, command):
     journal.write_bytes(before[:-20])  # as a killed process may leave it
     second = command(*words, "--timed", "0")
     assert second.code == 0, second.err
-    assert "going on with" in second.out
+    assert "going on with" in second.err
     assert journal.read_bytes() == before
 
 

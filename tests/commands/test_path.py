@@ -73,9 +73,9 @@ def test_cache_features_skips_what_is_there(finished, copied, command):
 def test_search_writes_an_artifact_of_all_budgets(finished):
     said = finished.said["search"]
     assert "budget 50%: 10 / 6 / 5 tokens, 8.0 a layer on average" in said
-    assert "95 % interval, and how often luck gives as much" in said
+    assert "its 95 % interval, and how often luck alone gives as much" in said
     assert "budget 6: 7 / 4 / 3 tokens, 6.0 a layer on average" in said
-    assert f"artifact in {finished.run / 'artifact'}; next: clasp-calib evaluate --run {finished.run} --model" in said
+    assert f"artifact in {finished.run / 'artifact'}; next: clasp-calib evaluate --run {finished.run}\n" in said
     assert read_artifact(finished.run / "artifact").budgets == ("50%", "6")
 
 
@@ -128,14 +128,14 @@ def test_a_plan_costs_nothing_and_keeps_what_was_edited(copied, command):
 def test_a_search_says_which_metrics_have_to_generate(copied, command):
     said = "these metrics need generated answers, which take longer than the one forward of exact: anls: 30 samples"
     words = ["search", *copied.words, "--budget", "50%", "--plan"]
-    assert "generated answers" not in command(*words).out
+    assert "generated answers" not in command(*words).err
     table = pq.read_table(copied.run / "labels.parquet")
     metrics = pa.array(["anls"] * len(table))
     if "metric" in table.column_names:
         table = table.drop_columns(["metric"])
     pq.write_table(table.append_column("metric", metrics), copied.run / "anls.parquet")
     words += ["--samples", copied.run / "anls.parquet"]
-    assert said in " ".join(command(*words).out.split())
+    assert said in " ".join(command(*words).err.split())
     assert command(*words, "--json").json["plans"]
 
 
@@ -242,7 +242,8 @@ def test_generate_prunes_without_an_artifact(finished, command, tmp_path):
 
 def test_the_run_directory_keeps_what_was_asked(finished):
     config = json.loads((finished.run / "config.json").read_text())
-    assert list(config) == ["cache-features", "evaluate", "label", "search"]
+    assert list(config) == ["cache-features", "evaluate", "label", "model", "search"]
+    assert config["model"] == str(finished.model)
     assert config["search"]["budgets"] == ["50%", "6"]
     events = [json.loads(line) for line in (finished.run / "log.jsonl").open()]
     assert [event["command"] for event in events][-4:] == ["label", "cache-features", "search", "evaluate"]

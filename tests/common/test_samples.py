@@ -5,8 +5,7 @@ import json
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.sample_sources import load_samples

@@ -58,7 +58,13 @@ def test_the_commands_leave_what_the_pages_say(walked: Path):
         assert (run / name).is_file()
         assert name.split("/")[-1] in table
     assert read_artifact(run / "artifact").budgets == ("192", "60%")
-    assert set(json.loads((run / "config.json").read_text())) == {"label", "cache-features", "search", "evaluate"}
+    assert set(json.loads((run / "config.json").read_text())) == {
+        "model",
+        "label",
+        "cache-features",
+        "search",
+        "evaluate",
+    }
 
 
 def test_the_artifact_reads_as_its_page_says(walked: Path, monkeypatch):

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from clasp_calib.router_labeling.abstention import best_temperature, calibration_error, log_loss, trade_off
 from clasp_calib.router_labeling.router import softmax

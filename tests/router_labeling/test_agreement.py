@@ -1,8 +1,7 @@
 """Agreement against a slow reference and a textbook example."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from clasp_calib.router_labeling.agreement import agreement
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.router_labeling.rules import RuleSet, load_rules, normalise, phrase_regex

@@ -1,7 +1,6 @@
 """Hashed n-grams against a slow, obvious reference."""
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from clasp_calib.router_labeling.ngrams import CHARACTER, LONGEST, WORD, Hashing, buckets, canonical, features, spans
 

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from clasp_calib.router_labeling.rules import RuleSet, load_rules, normalise
 from clasp_calib.router_labeling.taxonomy import load_taxonomy

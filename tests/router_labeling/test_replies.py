@@ -4,8 +4,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from clasp_calib.router_labeling.prompt import LONGEST, longest_answer, messages, prompt_digest, schema
 from clasp_calib.router_labeling.replies import BadReplyError, Token, confidence, read_intent

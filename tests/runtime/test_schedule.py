@@ -2,8 +2,7 @@ import itertools
 import re
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from clasp_calib.common.errors import BudgetError
 from clasp_calib.runtime.flops import decoder_flops

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from clasp_calib.artifacts.files import check_fits, write_artifact
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.calib.scoring.evaluator import Evaluator
-from clasp_calib.calib.scoring.prompting import PROMPT
 from clasp_calib.common.errors import ArtifactError, CacheError, InputError, StudyError
+from clasp_calib.common.places import Places
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.common.samples import CLASSES, Sample
 from clasp_calib.runtime.schedule import parse_budget
-from clasp_calib.search.calibrate import Calibration, SearchRequest
+from clasp_calib.search.calibrate import Calibration
+from clasp_calib.search.calibration_options import CalibrationOptions
 from clasp_calib.search.crew import Crew
 from clasp_calib.search.space import Prototype, SearchSpace, write_space
 from clasp_calib.search.strategies.grid import Grid
@@ -66,26 +68,38 @@ def bench(tmp_path_factory) -> Bench:
     return Bench(model, processor, samples, root / "cache", root / "space.yaml")
 
 
+@dataclass(frozen=True)
+class Request:
+    """Everything that a calibration is asked for, but the budgets."""
+
+    samples: tuple[Sample, ...]
+    options: CalibrationOptions
+    places: Places
+    crew: Crew = field(default_factory=Crew)
+
+    @property
+    def study(self) -> Path:
+        return self.places.study
+
+    @property
+    def artifact(self) -> Path:
+        return self.places.artifact
+
+    def changed(self, **changes) -> "Request":
+        """With some fields of itself, of its options or of its places changed."""
+        parts = {"options": self.options, "places": self.places}
+        for name, part in parts.items():
+            parts[name] = replace(part, **{n: changes.pop(n) for n in list(changes) if hasattr(part, n)})
+        return replace(self, **parts, **changes)
+
+
 @pytest.fixture
-def request_(bench, tmp_path) -> SearchRequest:
-    return SearchRequest(
-        model="tiny",
-        prompt=PROMPT,
-        samples=bench.samples,
-        samples_hash="1" * 64,
-        classes=CLASSES,
-        taxonomy=dict(zip(CLASSES, CLASSES, strict=True)),
-        taxonomy_hash="2" * 64,
-        cache=bench.cache,
-        study=tmp_path / "study",
-        artifact=tmp_path / "artifact",
-        space=bench.space,
-        per_class=100,
-        starts=(2, 6, 15),
-        strategy=Halving(first=2),
-        seed=0,
-        one_for_all=False,
+def request_(bench, tmp_path) -> Request:
+    options = CalibrationOptions(
+        strategy=Halving(first=2), space=bench.space, per_class=100, one_for_all=False, model_name="tiny"
     )
+    places = Places(features=bench.cache, study=tmp_path / "study", artifact=tmp_path / "artifact")
+    return Request(bench.samples, options, places)
 
 
 @pytest.fixture
@@ -102,7 +116,8 @@ def asked(monkeypatch):
 
 
 def calibration(bench, request, **changes):
-    return Calibration(bench.model, bench.processor, replace(request, **changes))
+    asked = request.changed(**changes)
+    return Calibration(bench.model, bench.processor, asked.samples, "1" * 64, asked.options, asked.places, asked.crew)
 
 
 def last(calibration, *budgets):
@@ -203,7 +218,7 @@ def test_a_budget_is_added_to_an_artifact_that_is_there(bench, request_):
 def test_an_artifact_of_other_settings_is_refused_before_anything_is_measured(bench, request_, asked):
     write_artifact(last(calibration(bench, request_), BUDGET), request_.artifact)
     asked.clear()
-    for change, name in (({"prompt": "<image> {question}:"}, "prompt"), ({"model": "other"}, "model")):
+    for change, name in (({"prompt": "<image> {question}:"}, "prompt"), ({"model_name": "other"}, "model")):
         with pytest.raises(ArtifactError, match=rf"made with other settings \({name}\); give another place"):
             last(calibration(bench, request_, study=request_.study / "fresh", **change), OTHER)
     assert asked == []
@@ -257,11 +272,11 @@ def test_a_score_that_is_still_valid_is_not_measured_again(bench, request_, aske
         "seed": {"seed": 1},
         "space": {"space": wider},
     }[change]
-    few = replace(request_, samples=(first, *others), artifact=tmp_path / "other", strategy=Grid())
+    few = request_.changed(samples=(first, *others), artifact=tmp_path / "other", strategy=Grid())
     last(calibration(bench, few), BUDGET)
     before = set(asked)
     asked.clear()
-    found = last(calibration(bench, replace(few, **changed)), BUDGET)
+    found = last(calibration(bench, few, **changed), BUDGET)
     again = set(asked)
     assert len(again) == len(asked)
     if change in ("fewer samples", "id", "race", "seed"):
@@ -274,7 +289,7 @@ def test_a_score_that_is_still_valid_is_not_measured_again(bench, request_, aske
         assert {sample for sample, _, _, generate in asked if not generate} <= {first.id, "new"}
         assert {sample for sample, *_ in asked} >= {"new" if change == "more samples" else first.id}
     asked.clear()
-    fresh = last(calibration(bench, replace(few, study=tmp_path / "fresh", **changed)), BUDGET)
+    fresh = last(calibration(bench, few, study=tmp_path / "fresh", **changed), BUDGET)
     assert choices_of(found) == choices_of(fresh), "evaluations count from wherever they are answered"
     assert again <= set(asked)
 
@@ -297,7 +312,7 @@ def test_a_search_grows_and_strategies_share(bench, request_, asked, tmp_path):
             r"prompt was 'USER: <image>\\n{question} ASSISTANT:', is now '<image> {ques",
         ),
         (
-            {"starts": (2, 6, 14)},
+            {"pruning": PruningOptions(starts=(2, 6, 14))},
             r"schedule\.counts was \[.*\], is now \[.*\]; schedule\.starts was \[2, 6, 15\], is now",
         ),
         ({}, "weights was [0-9a-f]{12}, is now [0-9a-f]{12}"),
@@ -306,15 +321,16 @@ def test_a_search_grows_and_strategies_share(bench, request_, asked, tmp_path):
 def test_another_setting_is_named(bench, request_, asked, tmp_path, change, told):
     last(calibration(bench, request_), BUDGET)
     asked.clear()
-    model, processor = bench.model, bench.processor
+    other = bench
     if not change:
-        model, processor = load_speaking(Path(model.config._name_or_path))
+        model, processor = load_speaking(Path(bench.model.config._name_or_path))
         tuned(model)
-    changed = replace(request_, artifact=tmp_path / "other", **change)
+        other = replace(bench, model=model, processor=processor)
+    changed = request_.changed(artifact=tmp_path / "other", **change)
     with pytest.raises(StudyError, match=rf"budget '50%' in .*scores\.jsonl were recorded .*settings: {told}.*--run"):
-        last(Calibration(model, processor, changed), BUDGET)
+        last(calibration(other, changed), BUDGET)
     assert not asked
-    last(Calibration(model, processor, replace(changed, study=tmp_path / "fresh")), BUDGET)
+    last(calibration(other, changed, study=tmp_path / "fresh"), BUDGET)
     last(calibration(bench, request_), BUDGET)
 
 
@@ -329,7 +345,7 @@ def test_another_objective_is_measured_beside_the_first(bench, request_, asked):
 
 def test_what_is_lacking_is_found_before_anything_is_measured(bench, request_, asked, tmp_path):
     with pytest.raises(CacheError, match="no feature cache at"):
-        calibration(bench, request_, cache=tmp_path / "none")
+        calibration(bench, request_, features=tmp_path / "none")
     stranger = replace(bench.samples[0], image=write_picture(tmp_path / "new.png", 99))
     with pytest.raises(CacheError, match=r"1 of \d+ pictures are not cached \(first: .*new\.png\)"):
         calibration(bench, request_, samples=(stranger, *bench.samples[1:]))
@@ -357,7 +373,7 @@ def test_workers_with_other_weights_than_those_in_memory_are_refused(bench, requ
     model, processor = load_speaking(Path(bench.model.config._name_or_path))
     tuned(model)
     with pytest.raises(StudyError, match=r"other weights than the search began with; .*save_pretrained"):
-        last(Calibration(model, processor, replace(request_, crew=Crew(workers=2))), BUDGET)
+        last(calibration(replace(bench, model=model, processor=processor), request_, crew=Crew(workers=2)), BUDGET)
 
 
 def test_without_selection_samples_the_race_decides(bench, request_):

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from made_searches import Fake, measuring, samples
 
 from clasp_calib.calib.studies.intervals import bootstrap_weights, interval

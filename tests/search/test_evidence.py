@@ -4,8 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from clasp_calib.search import posterior as evidence
 from clasp_calib.search.posterior import Evidence, companion, kernels, log_odds, noise, odds_scale

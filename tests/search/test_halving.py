@@ -3,8 +3,7 @@
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from clasp_calib.search.strategies.halving import Rung, cost, race, rungs
 from clasp_calib.search.strategies.strategy import Observations

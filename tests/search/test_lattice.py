@@ -4,8 +4,7 @@ from itertools import product
 from math import comb
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.search.lattice import lattice

@@ -1,8 +1,7 @@
 """Coordinate search: it climbs, it stays a mixture, and it counts only if it wins where it was not tuned."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from made_searches import PRUNING, measuring
 
 from clasp_calib.calib.scoring.candidate import Candidate

@@ -1,8 +1,7 @@
 """The search space: what it holds, and what a file may not say."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.search.space import OWN, Prototype, SearchSpace, default_space, read_space, write_space

@@ -18,8 +18,7 @@ from clasp_calib.reference.vocabulary import ACTIONS, COLORS, KINDS, PATCH, PATT
 from clasp_calib.reference.wordings import HELD_OUT
 from tools.reference.shape import BLOCKS, DECODER_LAYERS, text_config
 from tools.reference.supervision import KIND
-from tools.reference.training import decoder as decoding
-from tools.reference.training import joint
+from tools.reference.training import decoder as decoding, joint
 from tools.reference.training.batches import (
     ALL,
     OWN,

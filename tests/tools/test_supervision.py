@@ -1,7 +1,6 @@
 """Patch labels against a slow reading of the scene's boxes."""
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from clasp_calib.reference.drawing import Box
 from clasp_calib.reference.scenes import CHALLENGE, ORDINARY, Scene, Style, draw_scene

@@ -22,9 +22,7 @@ from clasp_calib.reference.questions import questions_about
 from clasp_calib.runtime.loading import load_model
 from tools.reference import export, train
 from tools.reference.shape import DEFAULT, LARGE, WORKING, Size, size_of
-from tools.reference.training import decoder as decoding
-from tools.reference.training import joint
-from tools.reference.training import tower as towers
+from tools.reference.training import decoder as decoding, joint, tower as towers
 from tools.reference.training.batches import ALL, LAYERS, OWN, Seen
 from tools.reference.training.corpus import Corpus
 from tools.reference.training.packing import Packer

@@ -13,8 +13,7 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from clasp_calib.reference.scenes import draw_scene
 from tools.reference.shape import llava_config
 from tools.reference.supervision import IGNORE, KIND, LETTER, ONES, TENS
-from tools.reference.training import decoder as decoding
-from tools.reference.training import joint
+from tools.reference.training import decoder as decoding, joint
 from tools.reference.training.batches import LAYERS, OWN, QUESTIONS, Batches
 from tools.reference.training.capture import launched_at_once
 from tools.reference.training.corpus import Corpus

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.features import Features
+from clasp_calib.calib.scoring.likelihood import answer_nll, divergence
 from clasp_calib.calib.scoring.metrics import EXACT, metric
-from clasp_calib.calib.scoring.objective import KL, METRIC, NLL, answer_nll, check_objective, divergence
+from clasp_calib.calib.scoring.objective import KL, METRIC, NLL, check_objective
 from clasp_calib.calib.scoring.prompted import Picture, Prefixes, Prompted
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.scoring.scores import Scores

@@ -3,8 +3,6 @@
 from functools import cached_property
 from typing import Any
 
-from PIL import Image
-
 from clasp_calib.common.errors import InputError
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import picture_tokens
@@ -91,6 +89,8 @@ class Prompter:
     @cached_property
     def _around(self) -> tuple[list[int], list[int]]:
         """Ids that the processor puts before and after the visual tokens of an image."""
+        from PIL import Image
+
         token = self._id(self._processor.image_token)
         plain = self._ids(self._processor.image_token)
         made = self._processor(images=[Image.new("RGB", (64, 64))], text=self._processor.image_token)

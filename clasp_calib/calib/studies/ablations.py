@@ -170,7 +170,7 @@ ROUTING = "routing"
 ABLATIONS = (*VARIANTS, ROUTING)
 
 
-def ablate(
+def measure_ablation(
     name: str,
     evaluator: Evaluator,
     subject: Subject,

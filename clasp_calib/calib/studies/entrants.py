@@ -6,8 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from clasp_calib.artifacts.artifact import Artifact
-from clasp_calib.baselines.method import DEFAULT as AS_IT_IS
-from clasp_calib.baselines.method import Method
+from clasp_calib.baselines.method import DEFAULT as AS_IT_IS, Method
 from clasp_calib.baselines.registry import method
 from clasp_calib.baselines.solving import ImageDependent
 from clasp_calib.calib.scoring.candidate import Candidate

@@ -19,6 +19,7 @@ from clasp_calib.calib.studies.comparison import Comparison, Setting, compare
 from clasp_calib.calib.studies.corpus import corpus_intervals
 from clasp_calib.calib.studies.intervals import Interval
 from clasp_calib.calib.studies.timing import seconds_per_answer
+from clasp_calib.common.errors import ArtifactError
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.samples import CLASSES, Sample
 from clasp_calib.runtime.adapters import adapter_for
@@ -68,6 +69,20 @@ class Evaluation:
     """What was measured at all budgets."""
 
     budgets: tuple[BudgetResult, ...]
+
+    def at(self, budget: str) -> BudgetResult:
+        """The results of one budget.
+
+        Raises:
+            ArtifactError: it was not evaluated.
+        """
+        for result in self.budgets:
+            if result.budget == budget:
+                return result
+        raise ArtifactError(
+            f"budget {budget!r} was not evaluated (there are {', '.join(r.budget for r in self.budgets)}); "
+            "choose one of these"
+        )
 
     def recorded_in(self, artifact: Artifact, measured: Measured) -> Artifact:
         """The artifact with these results (scores only: durations would change its bytes), and what they are of."""

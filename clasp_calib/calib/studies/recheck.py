@@ -29,26 +29,23 @@ class Rechecked:
         return self.recorded.score == self.measured
 
 
-def recheck(
+def measure_again(
     model: Any,
     processor: Any,
     artifact: Artifact,
     samples: Sequence[Sample],
-    cache: Path,
+    cache: Path | None,
     count: int,
     seed: int,
 ) -> list[Rechecked]:
-    """Measure ``count`` of the recorded scores of the calibrated setting again, over all budgets.
-
-    On the same kind of machine in the same dtype all should agree; elsewhere rounding may flip an answer whose two
-    best tokens are nearly equally likely.
+    """See `clasp_calib.api.rechecking.recheck`.
 
     Args:
         model: the model that the artifact was made for.
         processor: its processor.
         artifact: with the scores of an evaluation.
         samples: the samples that it was evaluated on.
-        cache: feature cache that holds their pictures.
+        cache: feature cache that holds their pictures; ``None`` runs the vision tower.
         count: how many; all if there are fewer.
         seed: of the choice.
 

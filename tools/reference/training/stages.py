@@ -20,8 +20,7 @@ from clasp_calib.common.errors import InputError
 from clasp_calib.common.progress import track
 from tools.reference import shape
 from tools.reference.export import export
-from tools.reference.training import decoder as decoding
-from tools.reference.training import joint, tower
+from tools.reference.training import decoder as decoding, joint, tower
 from tools.reference.training.batches import ALL, OWN, Batches
 from tools.reference.training.corpus import Corpus, make_tokenizer
 from tools.reference.training.curves import plot_curves

@@ -1,0 +1,104 @@
+"""What one part of a calibration is worth, by changing it alone."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clasp_calib.api.studied import StudyOptions, studied
+from clasp_calib.common.places import Places
+
+if TYPE_CHECKING:
+    from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.calib.studies.comparison import Comparison
+
+
+@dataclass(frozen=True)
+class AblationReport:
+    """The scores of every variant at every budget."""
+
+    name: str
+    found: "dict[str, tuple[Comparison, str]]" = field(repr=False)
+    """Budget -> scores, and the setting that the others are compared with."""
+    samples: int
+    files: tuple[Path, ...] = field(default=(), repr=False)
+    """Tables and JSON, as they were written."""
+
+    def rows(self, budget: str, digits: int = 1) -> tuple[list[str], list[list[str]]]:
+        """Header and rows of a budget: a row a variant, with its difference to the calibration."""
+        from clasp_calib.report.ablation import ablation_rows
+
+        return ablation_rows(*self.found[budget], digits=digits)
+
+    def to_markdown(self) -> str:
+        """One table a budget."""
+        from clasp_calib.report.tables import table
+
+        return "\n".join(f"### {self.name} at budget {b}\n\n{table(*self.rows(b))}\n" for b in self.found)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Scores and differences by budget, for JSON."""
+        from clasp_calib.report.ablation import ablation_json
+
+        return {budget: ablation_json(*pair) for budget, pair in self.found.items()}
+
+    def _repr_html_(self) -> str:
+        from clasp_calib.report.tables import html
+
+        return "\n".join(html(*self.rows(b), title=f"{self.name} at budget {b}") for b in self.found)
+
+
+def ablate(
+    name: str,
+    model: Any,
+    processor: Any,
+    artifact: "Artifact | Path | str",
+    samples: Any,
+    *,
+    budgets: Sequence[str | int] | None = None,
+    run: str | Path | Places | None = None,
+    options: StudyOptions | None = None,
+) -> AblationReport:
+    """Measure what one part of a calibration is worth.
+
+    Args:
+        name: one of `clasp_calib.calib.studies.ablations.ABLATIONS`, such as ``parts``, ``rho`` or ``layers``.
+        model: the model that the artifact was calibrated for.
+        processor: the model's.
+        artifact: an artifact, its directory, or ``org/name@version``.
+        samples: labelled samples, as `load_samples` takes them.
+        budgets: some of the artifact's; by default all.
+        run: run directory. Features are cached there first, as far as they are not, and tables go there.
+        options: what to measure on.
+
+    Raises:
+        ArtifactError: the artifact cannot be read, is of another model, or lacks a budget.
+        InputError: the samples cannot be used, or there is no such ablation.
+        CacheError: a picture or a layer is not cached.
+    """
+    from clasp_calib.api.featured import filled
+    from clasp_calib.api.undisturbed import undisturbed
+    from clasp_calib.calib.studies.ablations import Subject, measure_ablation
+    from clasp_calib.calib.studies.evaluation import evaluator_for
+    from clasp_calib.runtime.adapters import adapter_for
+
+    options = options or StudyOptions()
+    of = studied(model, artifact, samples, budgets, options)
+    with undisturbed(model):
+        places = filled(model, processor, of.questions, run)
+        adapter = adapter_for(model)
+        evaluator = evaluator_for(model, processor, of.artifact, of.questions, places.features)
+        found = {
+            budget: measure_ablation(name, evaluator, Subject(adapter, of.artifact, budget), of.chosen, options.seed)
+            for budget in of.budgets
+        }
+    report = AblationReport(name, found, len(of.questions))
+    return report if places.report is None else _filed(report, places.report / f"ablation-{name}-{options.split}.md")
+
+
+def _filed(report: AblationReport, place: Path) -> AblationReport:
+    place.write_text(report.to_markdown(), encoding="utf-8")
+    numbers = place.with_suffix(".json")
+    numbers.write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
+    return replace(report, files=(place, numbers))

@@ -1,0 +1,159 @@
+"""The calibration: samples in, artifact out."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.places import Places
+
+if TYPE_CHECKING:
+    from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.search.calibrate import Calibration
+    from clasp_calib.search.calibration_options import CalibrationOptions
+    from clasp_calib.search.crew import Crew
+    from clasp_calib.search.space import SearchSpace
+    from clasp_calib.search.watchers import Watcher
+
+
+@dataclass(frozen=True)
+class CalibrationPlan:
+    """What a calibration would do, and cost at most."""
+
+    budgets: list[dict[str, Any]]
+    """One mapping a budget: stage counts, candidates, samples, evaluations, FLOPs, minutes."""
+    space: "SearchSpace"
+    """What would be searched, without the lattice."""
+
+    def write_space(self, path: str | Path) -> None:
+        """Write the search space as YAML, to edit and to give back.
+
+        Raises:
+            InputError: the place cannot be written to.
+        """
+        from clasp_calib.search.space import write_space
+
+        write_space(self.space, Path(path))
+
+
+def calibrate(
+    model: Any,
+    processor: Any,
+    samples: Any,
+    budgets: Sequence[str | int] = (192,),
+    *,
+    run: str | Path | Places | None = None,
+    options: "CalibrationOptions | None" = None,
+    crew: "Crew | None" = None,
+    watcher: "Watcher | None" = None,
+) -> "Artifact":
+    """Find, for each class, the layer mixture and the rho that keep most answers right under a token budget.
+
+    Interrupted or killed, the same call with the same ``run`` goes on where it stopped. Model and random state are left
+    as they were.
+
+    Args:
+        model: a transformers model of a known architecture, on the device and in the dtype that it is to be served in.
+        processor: the model's.
+        samples: labelled samples, as `load_samples` takes them; `label` labels them.
+        budgets: mean visual tokens that a decoder layer works on (``192``), or a share of them (``"33%"``).
+        run: run directory, where scores, trials and the artifact are kept. Features are cached there first, as far as
+            they are not. Without one everything is kept in memory, and the vision tower runs for every look at a
+            picture. `Places` names other places; features that it names must be there.
+        options: how to search; by default ``CalibrationOptions()``.
+        crew: who scores; by default this process. Other processes need a model that was loaded from a directory or the
+            Hub.
+        watcher: is told of progress; by default a table in a terminal and in a notebook, and a line a minute elsewhere.
+
+    Returns:
+        The artifact of these budgets, and of those that the one in the run directory had. Recorded test scores of a
+        budget that is searched again are dropped.
+
+    Raises:
+        ArtifactError: the artifact that is there is of another model, or was made with other settings.
+        BudgetError: a budget cannot be met.
+        CacheError: features are missing, or of another encoder.
+        InputError: samples or options cannot be used.
+        StudyError: the recorded scores are of other settings, or workers died.
+    """
+    from clasp_calib.search.watchers import LiveTable
+
+    with _prepared(model, processor, samples, run, options, crew) as calibration:
+        if watcher is not None:
+            return _calibrated(calibration, budgets, watcher)
+        table = LiveTable()
+        with table.shown():
+            return _calibrated(calibration, budgets, table)
+
+
+def plan_calibration(
+    model: Any,
+    processor: Any,
+    samples: Any,
+    budgets: Sequence[str | int] = (192,),
+    *,
+    run: str | Path | Places | None = None,
+    options: "CalibrationOptions | None" = None,
+    crew: "Crew | None" = None,
+) -> CalibrationPlan:
+    """What `calibrate` would do with the same arguments, and what it would cost at most.
+
+    A few evaluations are made to tell the time. Nothing is recorded.
+    """
+    from clasp_calib.runtime.schedule import parse_budget
+
+    with _prepared(model, processor, samples, run, options, crew) as calibration:
+        planned = [calibration.plan(parse_budget(budget)) for budget in budgets]
+        return CalibrationPlan(planned, calibration.base_space)
+
+
+@contextmanager
+def _prepared(
+    model: Any,
+    processor: Any,
+    samples: Any,
+    run: str | Path | Places | None,
+    options: "CalibrationOptions | None",
+    crew: "Crew | None",
+) -> "Iterator[Calibration]":
+    """A calibration whose features are there, on a model that is put back afterwards."""
+    from clasp_calib.api.featured import filled
+    from clasp_calib.api.undisturbed import undisturbed
+    from clasp_calib.calib.dataset import calibration_samples
+    from clasp_calib.calib.scoring.metrics import generated
+    from clasp_calib.calib.scoring.objective import KL
+    from clasp_calib.common.progress import note
+    from clasp_calib.common.sample_sources import load_samples
+    from clasp_calib.search.calibrate import Calibration
+    from clasp_calib.search.calibration_options import CalibrationOptions
+    from clasp_calib.search.crew import Crew
+
+    options = options or CalibrationOptions()
+    table = load_samples(samples)
+    chosen = calibration_samples(table, options.classes, answers=options.objective != KL)
+    if slow := generated(chosen):
+        told = ", ".join(f"{name}: {count}" for name, count in slow.items())
+        note(f"these metrics need generated answers, which take longer than the one forward of exact: {told} samples")
+    with undisturbed(model):
+        places = filled(model, processor, chosen, run)
+        yield Calibration(model, processor, chosen, table.digest, options, places, crew or Crew())
+
+
+def _calibrated(calibration: "Calibration", budgets: Sequence[str | int], watcher: "Watcher") -> "Artifact":
+    """Search all budgets; what is found is written after each of them."""
+    from clasp_calib.artifacts.files import write_artifact
+    from clasp_calib.report.plots import plot_pareto, plot_path
+    from clasp_calib.runtime.schedule import parse_budget
+
+    if not budgets:
+        raise InputError("there are no budgets; give some, such as [192, '33%']")
+    places = calibration.places
+    picture = None if places.report is None else plot_path(places.report / "search.png")
+    places.record("search", budgets=[str(budget) for budget in budgets], **calibration.summary())
+    for found in calibration.run([parse_budget(budget) for budget in budgets], watcher):
+        artifact = found if places.artifact is None else write_artifact(found, places.artifact)
+    if picture is not None:
+        plot_pareto(artifact, picture)
+    return artifact

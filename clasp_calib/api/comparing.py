@@ -1,0 +1,185 @@
+"""An artifact beside published pruning methods, all at equal cost."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clasp_calib.api.studied import Studied, StudyOptions, studied
+from clasp_calib.common.places import Places
+
+if TYPE_CHECKING:
+    from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.calib.studies.contest import Contest
+    from clasp_calib.calib.studies.entrants import Refusal
+    from clasp_calib.calib.studies.intervals import Interval
+    from clasp_calib.report.contest_tables import Costs
+
+
+@dataclass(frozen=True)
+class ComparisonOptions(StudyOptions):
+    """What to compare on, and how.
+
+    Attributes:
+        solve_on: calibration samples of a class that knobs are solved on whose tokens depend on the picture.
+        timed: prefills to time for each method; 0 times none.
+    """
+
+    solve_on: int = 8
+    timed: int = 5
+
+
+@dataclass(frozen=True)
+class ComparisonReport:
+    """What every method scored and cost at every budget."""
+
+    contest: "Contest" = field(repr=False)
+    costs: "Costs" = field(repr=False)
+    refusals: "tuple[Refusal, ...]"
+    """Methods that a budget cannot be met with, or that do not know the model."""
+    resumed: int
+    """Answers that were there from an earlier call."""
+    files: tuple[Path, ...] = field(default=(), repr=False)
+    """Tables, JSON and plot, as they were written; no plot where matplotlib is missing."""
+
+    @property
+    def budgets(self) -> tuple[str, ...]:
+        """The budgets that were compared at."""
+        return self.contest.budgets
+
+    def macro(self, budget: str | int, method: str = "calibrated") -> "Interval":
+        """Mean score over the classes of one method at one budget, in [0, 1]."""
+        from clasp_calib.artifacts.manifest import MACRO
+        from clasp_calib.runtime.schedule import parse_budget
+
+        return self.contest.comparison(parse_budget(budget).name).table()[method][MACRO]
+
+    def table(self, budget: str | int | None = None) -> list[dict[str, Any]]:
+        """One row a budget and method, the best first, ready for ``pandas.DataFrame``."""
+        from clasp_calib.report.contest_tables import contest_rows
+        from clasp_calib.runtime.schedule import parse_budget
+
+        names = self.budgets if budget is None else [parse_budget(budget).name]
+        found = []
+        for name in names:
+            header, body = contest_rows(self.contest, name, self.costs)
+            found += [{"budget": name, **dict(zip(header, row, strict=True))} for row in body]
+        return found
+
+    def to_markdown(self) -> str:
+        """Tables of scores, costs and settings, for each budget."""
+        from clasp_calib.report.contest_tables import contest_markdown
+
+        return contest_markdown(self.contest, self.costs, self.refusals)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All numbers, for JSON."""
+        from clasp_calib.report.contest_tables import contest_json
+
+        return contest_json(self.contest, self.costs, self.refusals)
+
+    def plot(self, path: str | Path) -> None:
+        """Write a PNG of score against cost."""
+        from clasp_calib.report.plots import plot_contest
+
+        plot_contest(self.contest, Path(path))
+
+    def _repr_html_(self) -> str:
+        from clasp_calib.report.contest_tables import contest_rows
+        from clasp_calib.report.tables import html
+
+        tables = (html(*contest_rows(self.contest, b, self.costs), title=f"budget {b}") for b in self.budgets)
+        return "\n".join(tables)
+
+
+def compare(
+    model: Any,
+    processor: Any,
+    artifact: "Artifact | Path | str",
+    samples: Any,
+    methods: Sequence[str] | None = None,
+    *,
+    budgets: Sequence[str | int] | None = None,
+    run: str | Path | Places | None = None,
+    options: ComparisonOptions | None = None,
+) -> ComparisonReport:
+    """Compare an artifact with published pruning methods, all at equal cost.
+
+    All methods answer the same questions by greedy decoding. Each has its knobs solved so that a decoder layer works on
+    as many visual tokens in the mean as the budget says. With a run directory an interrupted call goes on with the
+    answers that it has. Model and random state are left as they were.
+
+    Args:
+        model: the model that the artifact was calibrated for.
+        processor: the model's.
+        artifact: an artifact, its directory, or ``org/name@version``.
+        samples: labelled samples, as `load_samples` takes them.
+        methods: names of `clasp_calib.baselines.registry.METHODS`; by default all.
+        budgets: some of the artifact's; by default all.
+        run: run directory, where answers, tables and plots are kept; without one nothing is written.
+        options: what to compare on, and how.
+
+    Raises:
+        ArtifactError: the artifact cannot be read, is of another model, or lacks a budget.
+        InputError: the samples cannot be used, or there is no such method.
+    """
+    from clasp_calib.api.undisturbed import undisturbed
+    from clasp_calib.report.plots import plot_path
+
+    options = options or ComparisonOptions()
+    places = Places.of(run)
+    of = studied(model, artifact, samples, budgets, options)
+    table = None if places.report is None else places.report / f"comparison-{options.split}.md"
+    picture = None if table is None else plot_path(table.with_suffix(".png"))
+    with undisturbed(model):
+        report = _compared(model, processor, of, methods, places, options)
+    places.record("compare", **vars(options), budgets=of.budgets, methods=methods, artifact=of.home)
+    return report if table is None else _filed(report, table, picture)
+
+
+def _compared(
+    model: Any, processor: Any, of: Studied, methods: Sequence[str] | None, places: Places, options: ComparisonOptions
+) -> ComparisonReport:
+    from clasp_calib.baselines.registry import METHODS
+    from clasp_calib.calib.dataset import by_class
+    from clasp_calib.calib.scoring.prompting import Prompter
+    from clasp_calib.calib.studies.answers import AnswerJournal, SolvedKnobs
+    from clasp_calib.calib.studies.contest import encoded, hold_contest
+    from clasp_calib.calib.studies.costs import prefill_costs
+    from clasp_calib.calib.studies.entrants import entrants_for
+    from clasp_calib.common.progress import note
+    from clasp_calib.search.identity import weights_digest
+
+    manifest, questions, seed = of.artifact.manifest, of.questions, options.seed
+    prompter = Prompter(processor, model, manifest.prompt)
+    others = [sample for sample in of.samples if sample.split == "calibration"]
+    solving = by_class(others, of.artifact.classes, options.solve_on, seed)
+    images = [encoded(model, processor, prompter, sample) for group in solving.values() for sample in group]
+    identity = {
+        "weights": weights_digest(model),
+        "samples": of.digest,
+        "prompt": manifest.prompt,
+        "decoding": manifest.decoding.model_dump(),
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
+    solved = SolvedKnobs(places.comparison, {**identity, "samples a class": options.solve_on, "seed": seed})
+    entrants, refusals = entrants_for(model, of.artifact, of.budgets, list(methods or METHODS), images, solved)
+    with AnswerJournal(places.comparison, identity) as journal:
+        if resumed := len(journal):
+            note(f"going on with {resumed} answers in {journal.path}")
+        at = (model, processor, prompter, entrants)
+        contest = hold_contest(*at, questions, journal, max_new_tokens=manifest.decoding.max_new_tokens, seed=seed)
+    measured = prefill_costs(*at, questions[: options.timed]) if options.timed else []
+    costs = {(e.method, e.budget): cost for e, cost in zip(entrants, measured, strict=False)}
+    return ComparisonReport(contest, costs, tuple(refusals), resumed)
+
+
+def _filed(report: ComparisonReport, table: Path, picture: Path | None) -> ComparisonReport:
+    table.write_text(report.to_markdown(), encoding="utf-8")
+    numbers = table.with_suffix(".json")
+    numbers.write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
+    if picture is None:
+        return replace(report, files=(table, numbers))
+    report.plot(picture)
+    return replace(report, files=(table, numbers, picture))

@@ -1,0 +1,169 @@
+"""Measuring what an artifact is worth: calibrated beside unpruned, default and random pruning."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clasp_calib.api.studied import StudyOptions, studied
+from clasp_calib.common.places import Places
+
+if TYPE_CHECKING:
+    from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.calib.studies.evaluation import BudgetResult, Evaluation
+    from clasp_calib.calib.studies.intervals import Interval
+
+TEST = "test"
+
+
+@dataclass(frozen=True)
+class EvaluationOptions(StudyOptions):
+    """What to evaluate on, and how.
+
+    Attributes:
+        timed: answers to time for each setting; 0 times none.
+        record: record the scores of a whole test split in the artifact.
+    """
+
+    timed: int = 5
+    record: bool = True
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What every setting scored, by class and budget, with 95 % bootstrap intervals by picture."""
+
+    evaluation: "Evaluation"
+    artifact: "Artifact"
+    """With these scores recorded in it, if they are of a whole test split."""
+    split: str
+    recorded: bool
+    """Whether the artifact holds these scores."""
+    as_recorded: bool | None
+    """Whether they are those that the artifact held before, on the same samples; ``None`` if it held none."""
+    files: tuple[Path, ...] = field(default=(), repr=False)
+    """Table and plot, as they were written; no plot where matplotlib is missing."""
+
+    @property
+    def budgets(self) -> "tuple[BudgetResult, ...]":
+        """The results of every budget."""
+        return self.evaluation.budgets
+
+    def at(self, budget: str | int) -> "BudgetResult":
+        """The results of one budget.
+
+        Raises:
+            ArtifactError: it was not evaluated.
+        """
+        from clasp_calib.runtime.schedule import parse_budget
+
+        return self.evaluation.at(parse_budget(budget).name)
+
+    def macro(self, budget: str | int, setting: str = "calibrated") -> "Interval":
+        """Mean score over the classes of one setting at one budget, in [0, 1]."""
+        from clasp_calib.artifacts.manifest import MACRO
+
+        return self.at(budget).scores[setting][MACRO]
+
+    def table(self, budget: str | int | None = None) -> list[dict[str, Any]]:
+        """One row a budget, setting and class (or ``macro``), ready for ``pandas.DataFrame``."""
+        chosen = self.budgets if budget is None else [self.at(budget)]
+        return [
+            {"budget": result.budget, "setting": setting, "class": label, **vars(interval)}
+            for result in chosen
+            for setting, of in result.scores.items()
+            for label, interval in of.items()
+        ]
+
+    def to_markdown(self) -> str:
+        """One table a budget."""
+        from clasp_calib.report.tables import markdown
+
+        return markdown(self.evaluation)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All numbers, for JSON."""
+        return {"as_recorded": self.as_recorded, **self.evaluation.as_dict()}
+
+    def plot(self, path: str | Path) -> None:
+        """Write a PNG with bars for every class and setting."""
+        from clasp_calib.report.plots import plot_evaluation
+
+        plot_evaluation(self.evaluation, Path(path))
+
+    def _repr_html_(self) -> str:
+        from clasp_calib.report.tables import html, rows
+
+        tables = (html(*rows(result, tuple(result.scores)), title=result.title) for result in self.budgets)
+        return "\n".join(tables)
+
+
+def evaluate(
+    model: Any,
+    processor: Any,
+    artifact: "Artifact | Path | str",
+    samples: Any,
+    *,
+    budgets: Sequence[str | int] | None = None,
+    run: str | Path | Places | None = None,
+    options: EvaluationOptions | None = None,
+) -> EvaluationReport:
+    """Compare the calibrated settings with no pruning, default pruning and random pruning.
+
+    Default pruning is the model's own layer with rho = 1. The report also has the paper's rho, one setting for all
+    classes, and exhaustive search where it was run. Model and random state are left as they were.
+
+    Args:
+        model: the model that the artifact was calibrated for.
+        processor: the model's.
+        artifact: an artifact, its directory, or ``org/name@version``. Scores of a whole test split are written into a
+            directory; from an artifact in memory take ``report.artifact``.
+        samples: labelled samples, as `load_samples` takes them.
+        budgets: some of the artifact's; by default all.
+        run: run directory. Features are cached there first, as far as they are not, and tables and plots go there.
+            Without one the vision tower runs for every picture, and nothing is written.
+        options: what to evaluate on, and how.
+
+    Returns:
+        The report.
+
+    Raises:
+        ArtifactError: the artifact cannot be read, is of another model, or lacks a budget.
+        InputError: the samples cannot be used, or the split has none.
+        CacheError: a picture or a layer is not cached.
+    """
+    from clasp_calib.api.featured import filled
+    from clasp_calib.api.undisturbed import undisturbed
+    from clasp_calib.artifacts.files import write_artifact
+    from clasp_calib.artifacts.manifest import Measured
+    from clasp_calib.calib.studies.evaluation import evaluate_artifact
+    from clasp_calib.report.plots import plot_path
+
+    options = options or EvaluationOptions()
+    of = studied(model, artifact, samples, budgets, options)
+    directory = Places.of(run).report
+    picture = None if directory is None else plot_path(directory / f"evaluation-{options.split}.png")
+    with undisturbed(model):
+        places = filled(model, processor, of.questions, run)
+        at = (model, processor, of.artifact, of.budgets, of.chosen, places.features)
+        evaluation = evaluate_artifact(*at, options.seed, options.timed)
+    measured = Measured(samples=of.digest, split=options.split, seed=options.seed)
+    known = [of.artifact.entry(name).measured for name in of.budgets]
+    as_recorded = evaluation.agrees_with(of.artifact) if all(one == measured for one in known) else None
+    whole = options.record and options.split == TEST and options.per_class is None
+    result = evaluation.recorded_in(of.artifact, measured) if whole else of.artifact
+    if whole and of.home is not None:
+        result = write_artifact(result, of.home)
+    written = of.home is not None or artifact is of.artifact
+    report = EvaluationReport(evaluation, result, options.split, whole and written, as_recorded)
+    places.record("evaluate", **vars(options), budgets=of.budgets, artifact=of.home)
+    return report if directory is None else _filed(report, directory, picture)
+
+
+def _filed(report: EvaluationReport, directory: Path, picture: Path | None) -> EvaluationReport:
+    table = directory / f"evaluation-{report.split}.md"
+    table.write_text(report.to_markdown(), encoding="utf-8")
+    if picture is None:
+        return replace(report, files=(table,))
+    report.plot(picture)
+    return replace(report, files=(table, picture))

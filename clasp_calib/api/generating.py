@@ -1,0 +1,152 @@
+"""One question about one picture, answered with pruned visual tokens."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clasp_calib.common.errors import InputError
+
+if TYPE_CHECKING:
+    from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.runtime.answering import Answer
+    from clasp_calib.runtime.hooks import Pruner
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How to answer.
+
+    Attributes:
+        class_: class of the question, or ``auto``: what the artifact's router, or keyword rules if it has none, say.
+        max_new_tokens: longest answer.
+        compare: answer without pruning too.
+    """
+
+    class_: str = AUTO
+    max_new_tokens: int = 64
+    compare: bool = False
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A pruned answer, and what pruning did."""
+
+    answer: "Answer"
+    unpruned: "Answer | None"
+    """The answer without pruning, if it was asked for."""
+    class_: str
+    budget: str
+    picture: Any
+    """As the tower saw it, cropped and all."""
+    grid: tuple[int, int]
+    """Rows and columns of visual tokens."""
+
+    @property
+    def text(self) -> str:
+        """What the pruned model said."""
+        return self.answer.text
+
+    def draw(self, path: str | Path) -> None:
+        """Draw the kept tokens over the picture, a panel a stage: relevance blue, coverage red.
+
+        Raises:
+            InputError: nothing was pruned, or the file cannot be written.
+        """
+        from clasp_calib.report.overlay import Panel, draw_overlay
+
+        if self.answer.stats is None:
+            raise InputError("a budget of 100% prunes nothing, so there is nothing to draw; give a smaller budget")
+        panels = [
+            Panel(
+                f"from layer {stage.start}: {len(stage.kept(0))} kept, "
+                f"{len(stage.pivots(0))} for relevance, {len(stage.medoids(0))} for coverage",
+                stage.pivots(0),
+                stage.medoids(0),
+            )
+            for stage in self.answer.stats.stages
+        ]
+        try:
+            draw_overlay(self.picture, self.grid, panels, Path(path))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"cannot write the overlay to {path} ({error}); give a path such as overlay.png"
+            ) from error
+
+
+def generate(
+    model: Any,
+    processor: Any,
+    image: Any,
+    question: str,
+    *,
+    artifact: "Artifact | Path | str | None" = None,
+    budget: str | int | None = None,
+    options: GenerationOptions | None = None,
+) -> Generated:
+    """Answer a question about a picture with pruned visual tokens.
+
+    Args:
+        model: the model that the artifact was calibrated for.
+        processor: the model's.
+        image: path of a picture, or a PIL picture.
+        question: without template.
+        artifact: an artifact, its directory, or ``org/name@version``; without one the model's own layer is used, and
+            every token is kept for its relevance.
+        budget: of an artifact one of its own, by default its first; without an artifact it must be given.
+        options: how to answer.
+
+    Raises:
+        ArtifactError: the artifact cannot be read, is of another model, or lacks the budget or the class.
+        BudgetError: the budget cannot be met.
+        InputError: the picture cannot be read, or there is neither artifact nor budget.
+        ModelError: the model cannot be pruned.
+    """
+    from clasp_calib.api.undisturbed import undisturbed
+    from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.common.media import as_media
+    from clasp_calib.runtime.adapters import adapter_for
+    from clasp_calib.runtime.answering import answer, seen_picture
+    from clasp_calib.runtime.pictures import open_picture
+    from clasp_calib.runtime.routing import classes_of
+    from clasp_calib.runtime.schedule import parse_budget
+
+    options = options or GenerationOptions()
+    known = artifact if artifact is None or isinstance(artifact, Artifact) else Artifact.load(artifact)
+    if known is None and budget is None:
+        raise InputError("there is neither an artifact nor a budget; give one of them")
+    picture = open_picture(as_media(image))
+    name = parse_budget(known.budgets[0] if known and budget is None else str(budget)).name
+    class_ = options.class_
+    if class_ == AUTO:
+        (class_,) = classes_of([question], known.router if known else None)
+    text = _prompt(model, processor, question, known)
+    with undisturbed(model):
+        pruning = _pruning(model, known, name, class_)
+        pruned = answer(model, processor, picture, text, options.max_new_tokens, pruning)
+        full = answer(model, processor, picture, text, options.max_new_tokens) if options.compare else None
+    seen = seen_picture(pruned, processor, picture)
+    return Generated(pruned, full, class_, name, seen, adapter_for(model).grid(pruned.inputs))
+
+
+def _pruning(model: Any, artifact: "Artifact | None", budget: str, class_: str) -> "AbstractContextManager[Pruner]":
+    from clasp_calib.runtime.budgeting import schedule_for
+    from clasp_calib.runtime.pruner import clasp, prune
+
+    if artifact is None:
+        return prune(model, schedule=schedule_for(model, budget), rho=1.0)
+    artifact.rho(budget, class_)
+    return clasp(model, artifact, budget=budget, classes=class_)
+
+
+def _prompt(model: Any, processor: Any, question: str, artifact: "Artifact | None") -> str:
+    """The prompt with one image token, which the processor repeats."""
+    from clasp_calib.calib.scoring.prompting import PROMPT, Prompter
+
+    if artifact is None and getattr(processor, "chat_template", None):
+        parts = [{"type": "image"}, {"type": "text", "text": question}]
+        made: str = processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
+        return made
+    return Prompter(processor, model, artifact.manifest.prompt if artifact else PROMPT).text(question)

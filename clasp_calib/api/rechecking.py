@@ -1,0 +1,53 @@
+"""Recorded scores of an artifact, measured again."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clasp_calib.common.places import Places
+
+if TYPE_CHECKING:
+    from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.calib.studies.recheck import Rechecked
+
+
+def recheck(
+    model: Any,
+    processor: Any,
+    artifact: "Artifact | Path | str",
+    samples: Any,
+    count: int,
+    *,
+    run: str | Path | Places | None = None,
+    seed: int = 0,
+) -> "list[Rechecked]":
+    """Measure ``count`` of the recorded scores of the calibrated setting again, over all budgets.
+
+    On the same kind of machine in the same dtype all should agree. Elsewhere rounding may flip an answer whose two best
+    tokens are nearly equally likely.
+
+    Args:
+        model: the model that the artifact was calibrated for.
+        processor: the model's.
+        artifact: an artifact with recorded scores, its directory, or ``org/name@version``.
+        samples: those that it was evaluated on, as `load_samples` takes them.
+        count: how many; all if there are fewer.
+        run: run directory, whose feature cache is used; without one the vision tower runs.
+        seed: of the choice.
+
+    Raises:
+        ArtifactError: the artifact is of another model, or records no scores.
+        InputError: a sample that it records is not among these.
+        CacheError: a picture or a layer is not cached.
+    """
+    from clasp_calib.api.featured import filled
+    from clasp_calib.api.undisturbed import undisturbed
+    from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.calib.dataset import calibration_samples
+    from clasp_calib.calib.studies.recheck import measure_again
+    from clasp_calib.common.sample_sources import load_samples
+
+    known = artifact if isinstance(artifact, Artifact) else Artifact.load(artifact)
+    table = calibration_samples(load_samples(samples), known.classes)
+    with undisturbed(model):
+        places = filled(model, processor, table, run)
+        return measure_again(model, processor, known, table, places.features, count, seed)

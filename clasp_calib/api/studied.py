@@ -1,0 +1,83 @@
+"""What a study of an artifact begins with: the artifact, its budgets, and the samples to measure on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.common.samples import Sample
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What an artifact is measured on.
+
+    Attributes:
+        split: of the samples.
+        per_class: samples of a class, at most; ``None`` takes all.
+        seed: of which samples these are, of everything random, and of the bootstrap.
+    """
+
+    split: str = "test"
+    per_class: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Studied:
+    """An artifact, and what to measure it on."""
+
+    artifact: "Artifact"
+    home: Path | None
+    """The directory that the artifact was read from, if it is the user's own and may be written to."""
+    budgets: tuple[str, ...]
+    samples: "Sequence[Sample]"
+    """Of all splits."""
+    digest: str
+    """Of the samples, as an artifact records it."""
+    chosen: "Mapping[str, Sequence[Sample]]"
+    """Class -> its samples of the split that is measured."""
+
+    @property
+    def questions(self) -> "list[Sample]":
+        """The chosen samples of all classes."""
+        return [sample for of in self.chosen.values() for sample in of]
+
+
+def studied(
+    model: Any,
+    artifact: "Artifact | Path | str",
+    samples: Any,
+    budgets: Sequence[str | int] | None,
+    options: StudyOptions,
+) -> Studied:
+    """Read everything, and check that it belongs together.
+
+    Raises:
+        ArtifactError: the artifact cannot be read, is of another model, or lacks a budget.
+        InputError: the samples cannot be used.
+    """
+    from clasp_calib.artifacts.artifact import Artifact, read_artifact
+    from clasp_calib.artifacts.files import check_fits
+    from clasp_calib.artifacts.hub import locate_artifact
+    from clasp_calib.calib.dataset import by_class, calibration_samples, of_split
+    from clasp_calib.common.sample_sources import load_samples
+    from clasp_calib.runtime.schedule import parse_budget
+
+    home = None
+    if isinstance(artifact, Artifact):
+        known = artifact
+    else:
+        place = locate_artifact(artifact)
+        known = read_artifact(place)
+        home = place if place == Path(artifact) else None
+    names = tuple(parse_budget(b).name for b in budgets) if budgets else known.budgets
+    for name in names:
+        known.entry(name)
+    table = load_samples(samples)
+    everything = calibration_samples(table, known.classes)
+    chosen = by_class(of_split(everything, options.split), known.classes, options.per_class, options.seed)
+    check_fits(known, model.config)
+    return Studied(known, home, names, everything, table.digest, chosen)

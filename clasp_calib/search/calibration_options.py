@@ -1,0 +1,82 @@
+"""What a calibration may be told besides its model, samples and budgets."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clasp_calib.calib.scoring.objective import METRIC, check_objective
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, PruningOptions
+from clasp_calib.router_labeling.router import Router
+from clasp_calib.router_labeling.taxonomy import Taxonomy, load_taxonomy
+from clasp_calib.search.space import SearchSpace, read_space
+from clasp_calib.search.strategies.race import Race
+from clasp_calib.search.strategies.registry import describe
+from clasp_calib.search.strategies.strategy import Strategy
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """How settings are searched. The defaults are right for most calibrations.
+
+    Attributes:
+        strategy: which candidates are measured on which samples; see `clasp_calib.search.strategies`.
+        objective: what the strategy maximises: ``metric``, ``nll`` or ``kl`` (to the unpruned model; needs no answers).
+            The final comparison is by the samples' metrics, if they have answers.
+        per_class: calibration samples of a class, at most; the same for its selection samples.
+        space: prototypes and rho grid, or a YAML file of them; by default made from the cached layers.
+        lattice: also search all mixtures of the space's layers in steps of ``1 / lattice``.
+        refine: tune the winner's weights and rho further, by coordinate search.
+        one_for_all: also search one setting for all classes, to compare with.
+        prompt: template with ``<image>`` and ``{question}``; by default LLaVA-1.5's.
+        pruning: what is pruned where, and by what; goes into the artifact.
+        router: what names the class of a question later; goes into the artifact.
+        taxonomy: of the samples' classes; by default the packaged one.
+        model_name: what the artifact calls the model; by default where it was loaded from.
+        seed: of everything random.
+
+    Raises:
+        InputError: a value that cannot be used.
+    """
+
+    strategy: Strategy = field(default_factory=Race)
+    objective: str = METRIC
+    per_class: int = 2000
+    space: SearchSpace | Path | None = None
+    lattice: int | None = None
+    refine: bool = False
+    one_for_all: bool = True
+    prompt: str | None = None
+    pruning: PruningOptions = DEFAULT_OPTIONS
+    router: Router | None = None
+    taxonomy: Taxonomy | None = None
+    model_name: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_objective(self.objective)
+        for name, value, least in (("per_class", self.per_class, 2), ("lattice", self.lattice, 1)):
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}; expected at least {least}")
+        if isinstance(self.space, Path):
+            object.__setattr__(self, "space", read_space(self.space))
+        if self.taxonomy is None:
+            object.__setattr__(self, "taxonomy", load_taxonomy())
+
+    @property
+    def labels(self) -> Taxonomy:
+        """The taxonomy of the samples' classes."""
+        assert self.taxonomy is not None
+        return self.taxonomy
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Slugs of the classes, in the taxonomy's order."""
+        return self.labels.classes
+
+    def summary(self) -> dict[str, Any]:
+        """The options for a log, each as a short text or number."""
+        told = {name: value for name, value in vars(self).items() if name not in ("router", "taxonomy", "space")}
+        told |= {"pruning": vars(self.pruning), "strategy": describe(self.strategy)}
+        space = self.space.digest if isinstance(self.space, SearchSpace) else None
+        return {**told, "space": space, "router": self.router is not None}

@@ -1,0 +1,141 @@
+"""`calibrate`: in memory and in a run directory, interrupted and called again, and what it leaves as it was."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+import clasp_calib as cc
+from clasp_calib.artifacts.artifact import read_artifact
+from clasp_calib.calib.scoring.evaluator import Evaluator
+
+
+def numbers(artifact):
+    return artifact.budgets, artifact.alphas.tolist(), artifact.rhos.tolist()
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Samples that the evaluator is asked about while the test runs."""
+    calls, plain = [], Evaluator.scores
+
+    def scores(self, sample, *rest, **words):
+        calls.append(sample.id)
+        return plain(self, sample, *rest, **words)
+
+    monkeypatch.setattr(Evaluator, "scores", scores)
+    return calls
+
+
+def test_without_a_run_nothing_is_written(bench, options, artifact, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = cc.calibrate(bench.model, bench.processor, bench.samples, [6, "50%"], options=options)
+    assert numbers(found) == numbers(artifact)
+    assert found.budgets == ("6", "50%")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_with_a_run_everything_is_kept_and_measured_once(bench, options, artifact, tmp_path, asked):
+    call = (bench.model, bench.processor, bench.samples, [6, "50%"])
+    found = cc.calibrate(*call, run=tmp_path, options=options)
+    assert numbers(found) == numbers(artifact)
+    assert read_artifact(tmp_path / "artifact").manifest == found.manifest
+    assert (tmp_path / "study" / "scores.jsonl").is_file()
+    assert (tmp_path / "cache").is_dir()
+    asked.clear()
+    again = cc.calibrate(*call, run=tmp_path, options=options)
+    assert again.manifest == found.manifest
+    assert asked == []
+
+
+def test_the_shell_and_python_find_the_same(bench, options, artifact, tmp_path, command):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        {"id": s.id, "question": s.question, "image": str(s.image), "answers": list(s.answers)}
+        | {"split": s.split, "class": s.label}
+        for s in bench.samples
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "labels.parquet")
+    cc.plan_calibration(bench.model, bench.processor, bench.samples, [6], options=options).write_space(
+        tmp_path / "space.yaml"
+    )
+    words = ["--run", tmp_path, "--model", bench.directory]
+    assert command("cache-features", *words).code == 0
+    search = ["--space", tmp_path / "space.yaml", "--strategy", "halving", "--first", 2, "--budget", 6]
+    ended = command("search", *words, *search, "--budget", "50%")
+    assert ended.code == 0, ended.err
+    assert numbers(read_artifact(tmp_path / "artifact")) == numbers(artifact)
+
+
+def state(model):
+    return (
+        [module.training for module in model.modules()],
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+        torch.random.get_rng_state().tolist(),
+        torch.is_grad_enabled(),
+        torch.get_num_threads(),
+    )
+
+
+@pytest.mark.parametrize("ends", [None, KeyboardInterrupt, ZeroDivisionError])
+def test_model_and_random_state_are_as_before(bench, options, tmp_path, monkeypatch, ends):
+    if ends is not None:
+
+        def broken(*_, **__):
+            torch.rand(1), random.random(), np.random.rand()
+            raise ends
+
+        monkeypatch.setattr(Evaluator, "scores", broken)
+    model = bench.model
+    model.train()
+    next(model.modules()).training = False
+    parameter = next(model.parameters())
+    parameter.grad = torch.ones_like(parameter)
+    try:
+        before = state(model)
+        call = (model, bench.processor, bench.samples, [6])
+        if ends is None:
+            cc.calibrate(*call, options=options)
+        else:
+            with pytest.raises(ends):
+                cc.calibrate(*call, run=tmp_path, options=options)
+        assert state(model) == before
+        assert bool((parameter.grad == 1).all())
+        assert parameter.requires_grad
+    finally:
+        parameter.grad = None
+        model.eval()
+
+
+def test_a_model_in_memory_has_no_second_worker(bench, options):
+    from speaking_models import load_speaking
+
+    model, processor = load_speaking(bench.directory)
+    model.config._name_or_path = ""
+    with pytest.raises(cc.errors.InputError, match="save_pretrained"):
+        cc.calibrate(model, processor, bench.samples, [6], options=options, crew=cc.Crew(workers=2))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"objective": "luck"}, "unknown objective 'luck'"),
+        ({"per_class": 1}, "per_class is 1; expected at least 2"),
+        ({"lattice": 0}, "lattice is 0; expected at least 1"),
+    ],
+)
+def test_options_check_themselves(change, said):
+    with pytest.raises(cc.errors.InputError, match=said):
+        cc.CalibrationOptions(**change)
+
+
+def test_no_budgets_and_no_labels_are_refused(bench, options):
+    with pytest.raises(cc.errors.InputError, match="there are no budgets"):
+        cc.calibrate(bench.model, bench.processor, bench.samples, [], options=options)
+    bare = [cc.Sample(s.id, s.question, s.image, s.answers) for s in bench.samples]
+    with pytest.raises(cc.errors.InputError, match="no 'class'"):
+        cc.calibrate(bench.model, bench.processor, bare, [6], options=options)

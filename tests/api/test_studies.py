@@ -1,0 +1,105 @@
+"""`evaluate`, `compare`, `ablate`, `recheck` and `generate`: what they return, and what they write where."""
+
+import pytest
+from PIL import Image
+
+import clasp_calib as cc
+from clasp_calib.artifacts.artifact import read_artifact
+from clasp_calib.artifacts.files import write_artifact
+
+
+@pytest.fixture(scope="module")
+def report(bench, artifact) -> cc.EvaluationReport:
+    return cc.evaluate(*call(bench, artifact), options=cc.EvaluationOptions(timed=0))
+
+
+def call(bench, artifact):
+    return bench.model, bench.processor, artifact, bench.samples
+
+
+def test_an_evaluation_is_a_table_a_number_and_a_page(report):
+    rows = report.table(6)
+    assert {row["setting"] for row in rows} >= {"unpruned", "default", "random", "calibrated"}
+    assert {row["budget"] for row in report.table()} == {"6", "50%"}
+    macro = report.macro("50%")
+    (row,) = (r for r in report.table("50%") if (r["setting"], r["class"]) == ("calibrated", "macro"))
+    assert (row["mean"], row["low"], row["high"], row["samples"]) == (macro.mean, macro.low, macro.high, macro.samples)
+    assert "| class | unpruned |" in report.to_markdown()
+    html = report._repr_html_()
+    assert html.count("<table>") == 2
+    assert "<th>calibrated</th>" in html
+    with pytest.raises(cc.errors.ArtifactError, match="budget '7' was not evaluated"):
+        report.macro(7)
+
+
+def test_scores_of_an_artifact_in_memory_are_in_the_report_s(bench, artifact, report):
+    assert artifact.entry("6").results == {}
+    assert report.recorded
+    assert report.artifact.entry("6").results["calibrated"]["macro"].mean == report.macro(6).mean
+    some = cc.evaluate(*call(bench, artifact), budgets=[6], options=cc.EvaluationOptions(per_class=1, timed=0))
+    assert not some.recorded
+    assert some.artifact is artifact
+
+
+def test_scores_of_a_directory_are_written_there(bench, artifact, report, tmp_path):
+    write_artifact(artifact, tmp_path / "artifact")
+    given = (bench.model, bench.processor, tmp_path / "artifact", bench.samples)
+    first = cc.evaluate(*given, run=tmp_path / "run", options=cc.EvaluationOptions(timed=0))
+    assert (first.recorded, first.as_recorded) == (True, None)
+    assert [path.name for path in first.files] == ["evaluation-test.md", "evaluation-test.png"]
+    assert all(path.parent == tmp_path / "run" / "report" for path in first.files)
+    assert read_artifact(tmp_path / "artifact").entry("6").results == report.artifact.entry("6").results
+    assert cc.evaluate(*given, options=cc.EvaluationOptions(timed=0)).as_recorded is True
+
+
+def test_scores_can_be_measured_again(bench, artifact, report):
+    with pytest.raises(cc.errors.ArtifactError, match="records no scores"):
+        cc.recheck(*call(bench, artifact), 3)
+    again = cc.recheck(*call(bench, report.artifact), 3)
+    assert len(again) == 3
+    assert all(one.same for one in again)
+
+
+def test_peers_are_compared_and_an_interrupted_comparison_goes_on(bench, artifact, tmp_path):
+    options = cc.ComparisonOptions(per_class=1, timed=0)
+    words = {"budgets": [6], "run": tmp_path, "options": options}
+    found = cc.compare(*call(bench, artifact), ["fastv"], **words)
+    assert {row["method"] for row in found.table(6)} == {"unpruned", "calibrated", "default", "fastv"}
+    assert 0 <= found.macro(6, "fastv").mean <= 1
+    assert "<td" in found._repr_html_()
+    assert [path.name for path in found.files] == [f"comparison-test.{kind}" for kind in ("md", "json", "png")]
+    again = cc.compare(*call(bench, artifact), ["fastv"], **words)
+    assert (found.resumed, again.resumed) == (0, 12)
+    assert again.as_dict() == found.as_dict()
+
+
+def test_a_comparison_without_a_run_writes_nothing(bench, artifact, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = cc.ComparisonOptions(per_class=1, timed=0)
+    assert cc.compare(*call(bench, artifact), ["fastv"], budgets=[6], options=options).files == ()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_is_ablated(bench, artifact):
+    found = cc.ablate("parts", *call(bench, artifact), budgets=[6])
+    assert list(found.as_dict()["6"]) == ["default", "fusion only", "ratio only", "calibrated"]
+    assert "### parts at budget 6" in found.to_markdown()
+    with pytest.raises(cc.errors.InputError, match="no ablation 'luck'"):
+        cc.ablate("luck", *call(bench, artifact))
+
+
+def test_a_picture_in_memory_is_asked_about(bench, artifact, tmp_path):
+    with Image.open(bench.samples[0].image) as picture:
+        picture.load()
+    options = cc.GenerationOptions(class_="counting", max_new_tokens=4, compare=True)
+    ask = (bench.model, bench.processor)
+    words = {"artifact": artifact, "budget": 6, "options": options}
+    found = cc.generate(*ask, picture, "How many?", **words)
+    of_file = cc.generate(*ask, bench.samples[0].image, "How many?", **words)
+    assert found.text == of_file.text
+    assert (found.class_, found.budget) == ("counting", "6")
+    assert found.unpruned is not None
+    found.draw(tmp_path / "kept.png")
+    assert (tmp_path / "kept.png").is_file()
+    with pytest.raises(cc.errors.InputError, match="neither an artifact nor a budget"):
+        cc.generate(bench.model, bench.processor, picture, "How many?")
