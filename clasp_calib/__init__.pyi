@@ -1,6 +1,7 @@
 """The public names and where each is at home: read by type checkers, and by ``__init__.py`` itself."""
 
 from clasp_calib.api.ablating import AblationReport as AblationReport, ablate as ablate
+from clasp_calib.api.caching import cache_features as cache_features, plan_features as plan_features
 from clasp_calib.api.calibrating import (
     CalibrationPlan as CalibrationPlan,
     calibrate as calibrate,
