@@ -106,7 +106,7 @@ def cache_features(
         times = {**vars(report.times), "share_waited_for_cache": report.times.share_waited_for_cache}
         emit({"out": target, **vars(report), "times": times, "odd": [vars(odd) for odd in report.odd]})
     else:
-        more = [("--samples", samples), ("--cache", out)]
+        more: list[tuple[str, Path | str | None]] = [("--samples", samples), ("--cache", out)]
         starts = starts_for(loaded)
         more += [] if starts == DEFAULT_STARTS else [("--starts", ",".join(map(str, starts)))]
         told = "".join(f" {option} {value}" for option, value in more if value is not None)
