@@ -58,15 +58,15 @@ class Artifact:
             starts=of.starts,
         )
 
-    def entry(self, budget: str) -> BudgetEntry:
-        """What is recorded of a budget.
+    def entry(self, budget: str | int) -> BudgetEntry:
+        """What is recorded about a budget, such as ``192`` or ``33%``.
 
         Raises:
             ArtifactError: the artifact was not calibrated for it.
         """
         return self.manifest.budgets[self._budget(budget)]
 
-    def counts(self, budget: str) -> tuple[int, ...]:
+    def counts(self, budget: str | int) -> tuple[int, ...]:
         """Visual tokens kept at each stage.
 
         Raises:
@@ -74,7 +74,7 @@ class Artifact:
         """
         return self.entry(budget).counts
 
-    def alpha(self, budget: str, label: str) -> tuple[float, ...]:
+    def alpha(self, budget: str | int, label: str) -> tuple[float, ...]:
         """Mixture over ``hidden_states`` 0..L_v.
 
         Raises:
@@ -82,7 +82,7 @@ class Artifact:
         """
         return tuple(float(a) for a in self.alphas[self._budget(budget), self._class(label)])
 
-    def rho(self, budget: str, label: str) -> float:
+    def rho(self, budget: str | int, label: str) -> float:
         """Share of each stage's tokens that goes to relevance pivots.
 
         Raises:
@@ -197,7 +197,8 @@ class Artifact:
         manifest = manifest.model_copy(update={"router": None if router is None else router_entry(router)})
         return replace(self, manifest=manifest, alphas=alphas, rhos=rhos, router=router)
 
-    def _budget(self, name: str) -> int:
+    def _budget(self, budget: str | int) -> int:
+        name = str(budget)
         if name not in self.budgets:
             raise ArtifactError(
                 f"this artifact holds no budget {name!r} (it holds {', '.join(self.budgets)}); "

@@ -22,19 +22,19 @@ class PruningOptions:
     """
 
     profile: str = "decoder"
-    """Where tokens are dropped: in stages inside the ``decoder``."""
+    """Where tokens are dropped. The only value is ``decoder``: in stages, between decoder layers."""
     raters: str = "sparsevlm"
     """Which text tokens score the visual ones, see `clasp_calib.runtime.scoring.choose_raters`."""
     positions: str = "keep"
-    """``keep`` the position ids of kept tokens, or ``compact`` them to 0, 1, 2... (not for models whose positions have
-    several axes)."""
+    """What happens to the position ids of kept tokens: ``keep`` them, or ``compact`` them to 0, 1, 2... (impossible
+    where positions have several axes, as in Qwen's models)."""
     features: str = "projected"
-    """Whose cosines are clustered: the ``projected`` tokens as they entered the decoder, at all stages the same, or the
-    ``hidden`` states of the stage."""
+    """What is clustered by its cosines: the ``projected`` tokens as they entered the decoder, the same at all stages,
+    or the ``hidden`` states that enter the stage."""
     iterations: int = 5
     """Rounds of k-means, at least 0."""
     starts: tuple[int, ...] = DEFAULT_STARTS
-    """Decoder layers that the stages begin at, counted from 0, the first at least 1."""
+    """The decoder layers at which the stages begin, counted from 0 and rising; the first is at least 1."""
 
     def __post_init__(self) -> None:
         legal = {"profile": PROFILES, "raters": RATERS, "positions": POSITIONS, "features": FEATURES}

@@ -23,23 +23,23 @@ def schedule_for(
     options: PruningOptions | None = None,
     artifact: Artifact | None = None,
 ) -> AnySchedule:
-    """The schedule that meets a budget on a model, with pictures of one size or of any.
+    """The schedule that meets a budget on a model, whether its pictures are of one size or differ.
 
     Args:
         model: a transformers model that an adapter is known for, or its configuration.
-        budget: visual tokens that a layer works on in the mean (``192``), or a percentage (``33%``), which is the only
-            kind where pictures differ in their number of tokens.
-        options: say which decoder layers the stages begin at; the defaults if ``None``.
-        artifact: take stages and counts from this artifact instead, which was calibrated for the budget.
+        budget: mean number of visual tokens that a decoder layer works on (``192``), or a percentage (``33%``). Where
+            pictures differ in their number of tokens, only a percentage is possible.
+        options: decide at which decoder layers the stages begin; the default options if ``None``.
+        artifact: take the stages and their counts from this artifact instead, which was calibrated for the budget.
 
     Raises:
-        BudgetError: it cannot be met.
-        ArtifactError: the artifact was not calibrated for it.
-        InputError: both options and an artifact, which brings its own, were given.
-        ModelError: the architecture is not known.
+        BudgetError: the budget cannot be met.
+        ArtifactError: the artifact was not calibrated for the budget.
+        InputError: both options and an artifact were given.
+        ModelError: no adapter knows the architecture.
     """
     if options is not None and artifact is not None:
-        raise InputError("schedule_for was given options and an artifact, which brings its own; give one of them")
+        raise InputError("schedule_for was given options and an artifact, which brings its own; give one of the two")
     adapter = adapter_for(model)
     wanted = budget if isinstance(budget, Budget) else parse_budget(budget)
     starts = (artifact.pruning if artifact else options or PruningOptions()).starts

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.artifacts.files import check_fits
 from clasp_calib.common.errors import InputError, ModelError
 from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, PruningOptions
 from clasp_calib.runtime.adapters import adapter_for
@@ -36,35 +37,35 @@ def prune(
 ) -> Iterator[Pruner]:
     """Prune visual tokens in every ``forward`` and ``generate`` of ``model`` within the ``with`` block.
 
-    Rows must be padded on the left: pruned rows come back padded on the left, so that the last ``k`` tokens
-    of a row, an answer under teacher forcing, are still the last ``k`` positions of the logits. A row without
-    picture passes untouched. A cache that was filled here can only go on here. To give padded rows to
-    ``forward`` give ``position_ids`` too, as ``generate`` does: transformers counts the padding otherwise.
+    Rows must be padded on the left. Pruned rows come back padded on the left, so that the last ``k`` tokens of a row
+    (an answer under teacher forcing) are still the last ``k`` positions of the logits. Rows without a picture are left
+    as they are. A cache that was filled within the block can be continued only within it. A ``forward`` on padded rows
+    also needs ``position_ids``, which ``generate`` makes by itself: transformers would count the padding otherwise.
 
     Args:
         model: a transformers model that an adapter is known for.
-        schedule: visual tokens of every stage, for this model's pictures;
-            `clasp_calib.runtime.budgeting.schedule_for` makes one of a budget.
-        rho: share of the pivots, in [0, 1]: one for all rows or one a row. Rows that ``generate`` repeats for
-            beams or for several returned sequences need no repeating here.
-        alpha_BL: mixture of the vision tower's layers, one for all rows or one a row; ``None`` leaves the
-            tower alone, as does giving features as ``mm_encoder_outputs``.
+        schedule: how many visual tokens each stage keeps on this model; see
+            `clasp_calib.runtime.budgeting.schedule_for`.
+        rho: share of the kept tokens that are pivots, in [0, 1]: one for all rows, or one a row. Do not repeat it for
+            the rows that ``generate`` adds for beams or for several returned sequences.
+        alpha_BL: mixture of the vision tower's layers, one for all rows or one a row. ``None`` leaves the tower alone,
+            and it has no effect on features that are given as ``mm_encoder_outputs``.
         selector: what chooses the tokens; the dual-stage selection by default.
-        options: what scores the tokens, what becomes of their positions, and so on. Where the stages begin the
-            schedule says; other ``starts`` here are refused.
-        prompt_lengths: where answers follow the prompt (teacher forcing): positions of a row, padding
-            included, before the first token of the answer, one for all rows or one a row. Only the prompt
-            rates.
-        fan: candidates that share their prompt and features but not rho need the layers before the first
-            stage only once: output row ``b`` continues input row ``fan[b]`` with ``rho[b]``. A cache comes back
-            with the rows of the output, and later calls, ``generate`` too, go on from it with as many.
+        options: how tokens are scored, renumbered and clustered. The schedule decides where the stages begin;
+            ``starts`` that contradict it are refused.
+        prompt_lengths: for teacher forcing, the number of positions of a row before the first token of the answer,
+            padding included: one for all rows, or one a row. Only tokens of the prompt score visual tokens.
+        fan: computes the layers before the first stage once for several candidates that share prompt and features but
+            not rho: output row ``b`` continues input row ``fan[b]`` with ``rho[b]``. The cache comes back with the rows
+            of the output, and later calls, ``generate`` too, continue with as many rows.
 
     Yields:
         The `Pruner`; its ``stats`` describe the last prefill.
 
     Raises:
         ModelError: the model, or what it is called with, cannot be pruned.
-        BudgetError: the schedule is for another number of tokens or layers, or in tokens where pictures differ.
+        BudgetError: the schedule is for another number of tokens or layers, counts tokens where pictures differ in
+            their number, or contradicts ``options.starts``.
     """
     adapter = adapter_for(model)
     check_decoder(model, options.positions)
@@ -100,29 +101,26 @@ def clasp(
     questions: str | Sequence[str] | None = None,
     prompt_lengths: PromptLengths = None,
 ) -> Iterator[Pruner]:
-    """Run ``model`` as an artifact says: fusion of its live tower, then pruning.
+    """Run ``model`` under an artifact within the ``with`` block: the tower's layers are fused, then tokens pruned.
 
     Args:
         model: the model that the artifact was calibrated for.
-        artifact: as `clasp_calib.artifacts.artifact.read_artifact` gives it, or where it lies: a directory, or
-            ``org/name@v1.2.0`` on the Hugging Face Hub.
+        artifact: the artifact, its directory, or ``org/name@v1.2.0`` on the Hugging Face Hub.
         budget: one of the artifact's budgets, such as ``192`` or ``33%``.
-        classes: a list with the class slug of every row of the batch; or one slug, as text, that stands for all rows;
-            or ``auto``: what the artifact's router, or keyword rules if it has none, make of ``questions``.
-        questions: for ``auto``, the question of every row, without picture and template; as text for a batch of one.
+        classes: a list with the class of every row of the batch; or one class, as text, for all rows; or ``auto``,
+            which lets the artifact's router classify ``questions``, or the keyword rules where it has no router.
+        questions: for ``auto``, the question of every row, without picture and template. One text is a batch of one.
         prompt_lengths: see `prune`.
 
     Yields:
         The `Pruner`; its ``stats`` describe the last prefill.
 
     Raises:
-        ArtifactError: it is not for this model, or has no such budget or class.
-        InputError: a batch has more or fewer rows than there are classes in a list, or questions.
-        ModelError: as `prune`.
+        ArtifactError: the artifact is for another model, or has no such budget or class.
+        InputError: a batch has another number of rows than there are classes in the list, or questions; ``auto``
+            without questions, or questions without ``auto``.
+        ModelError: see `prune`.
     """
-    from clasp_calib.artifacts.artifact import Artifact
-    from clasp_calib.artifacts.files import check_fits
-
     chosen = Artifact.load(artifact) if isinstance(artifact, Path | str) else artifact
     check_fits(chosen, model.config)
     name = parse_budget(budget).name
@@ -133,7 +131,7 @@ def clasp(
         rows = classes_of(_required(questions), chosen.router) if classes == AUTO else list(classes)
         counted = batches_of(model, adapter_for(model), len(rows), "questions" if classes == AUTO else "classes")
     if questions is not None and classes != AUTO:
-        raise InputError("questions are read under classes='auto' only; leave them out, or say classes='auto'")
+        raise InputError("questions are read only with classes='auto'; leave them out, or give classes='auto'")
     pruned = prune(
         model,
         schedule=schedule_for(model, name, artifact=chosen),
@@ -149,6 +147,7 @@ def clasp(
 def _required(questions: str | Sequence[str] | None) -> list[str]:
     if not questions:
         raise InputError(
-            "classes='auto' routes questions, and there are none; give questions=[...], one a row, or the classes"
+            "classes='auto' needs questions to classify, and there are none; give questions=[...], one for every row, "
+            "or name the classes"
         )
     return [questions] if isinstance(questions, str) else list(questions)

@@ -12,10 +12,11 @@ from runtime_cases import FULL, SCHEDULE, fingerprint, generated, model
 from tiny_models import tiny_batch
 
 import clasp_calib
-from clasp_calib.artifacts import artifact, files
+from clasp_calib.artifacts import artifact
 from clasp_calib.common.errors import ArtifactError, BudgetError, InputError
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.router_labeling.router import Router
+from clasp_calib.runtime import pruner as runtime_pruner
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.fusion import fuse
 from clasp_calib.runtime.pruner import clasp
@@ -48,7 +49,7 @@ class Stub:
 
 @pytest.fixture(autouse=True)
 def _any_model_fits(monkeypatch):
-    monkeypatch.setattr(files, "check_fits", lambda artifact, config: None)
+    monkeypatch.setattr(runtime_pruner, "check_fits", lambda artifact, config: None)
 
 
 @pytest.mark.parametrize("classes", [["object", "text", "object"], ["text"] * 3])
@@ -140,7 +141,7 @@ def test_one_question_routes_a_batch_of_one():
 
 def test_questions_without_routing_are_refused():
     with (
-        pytest.raises(InputError, match="read under classes='auto' only"),
+        pytest.raises(InputError, match="read only with classes='auto'"),
         clasp(model(), Stub(), budget=7, classes="text", questions=["What?"]),
     ):
         pass
@@ -175,7 +176,7 @@ def test_an_artifact_of_another_model_is_refused(monkeypatch):
     def refuse(artifact, config):
         raise ArtifactError("made for another")
 
-    monkeypatch.setattr(files, "check_fits", refuse)
+    monkeypatch.setattr(runtime_pruner, "check_fits", refuse)
     with pytest.raises(ArtifactError, match="another"), clasp(model(), Stub(), budget=7, classes="text"):
         pass
 
@@ -197,8 +198,6 @@ def test_importing_the_packages_loads_nothing_heavy():
 
 
 def test_the_package_offers_both_doors():
-    from clasp_calib.runtime import pruner
-
-    assert clasp_calib.clasp is pruner.clasp
-    assert clasp_calib.prune is pruner.prune
+    assert clasp_calib.clasp is runtime_pruner.clasp
+    assert clasp_calib.prune is runtime_pruner.prune
     assert not hasattr(clasp_calib, "nothing")

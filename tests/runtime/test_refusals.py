@@ -122,7 +122,7 @@ def test_options_that_contradict_the_schedule():
 
 
 def test_a_schedule_of_options_and_an_artifact():
-    with pytest.raises(InputError, match="an artifact, which brings its own; give one of them"):
+    with pytest.raises(InputError, match="an artifact, which brings its own; give one of the two"):
         schedule_for(model(), 7, PruningOptions(), artifact=made("7"))
 
 
