@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from clasp_calib.cache.disk import write_failed
@@ -39,8 +40,6 @@ def create_direct(
     Raises:
         CacheError: the disk is full or cannot be written to.
     """
-    import h5py
-
     attributes: dict[str, Any] = {"axes": "row, channel", "layers": np.asarray(layers, dtype=np.int64)}
     shape: tuple[int, ...] = (rows,)
     if form.tokens is not None:
@@ -74,7 +73,6 @@ def create_portable(
 
     Arguments and errors as of `create_direct`; int8 has its scales in ``<key>.scale``.
     """
-    import h5py
 
     def add(file: Any) -> int:
         file.attrs["layers"] = np.asarray(layers, dtype=np.int64)
@@ -96,8 +94,6 @@ def described(path: Path) -> tuple[str, int, tuple[int, ...]]:
     Raises:
         OSError, KeyError, RuntimeError, TypeError: it is not readable as HDF5.
     """
-    import h5py
-
     with h5py.File(path, "r", locking=False) as file:
         values = file.get(DATASET)
         holder, offset = (file, 0) if values is None else (values, int(values.id.get_offset()))
@@ -112,8 +108,6 @@ def _create(
     sizes: Mapping[str, int] | None = None,
 ) -> None:
     """Create a file, let ``add`` fill it, and reserve as many bytes as that says."""
-    import h5py
-
     try:
         with replaced(path) as partial:
             # locking: nobody else knows of the temporary file, and some network file systems cannot lock.
@@ -129,8 +123,6 @@ def _create(
 
 
 def _dataset(file: Any, name: str, shape: tuple[int, ...], kind: Any, layout: Any) -> Any:
-    import h5py
-
     layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     layout.set_obj_track_times(False)
     return h5py.Dataset(h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), layout))
@@ -138,8 +130,6 @@ def _dataset(file: Any, name: str, shape: tuple[int, ...], kind: Any, layout: An
 
 def _type(precision: Precision, kind: "np.dtype[Any]") -> Any:
     """The HDF5 type of values or scales; bfloat16 is spelled out, since h5py has no name for it."""
-    import h5py
-
     if precision.name != "bfloat16":
         return h5py.h5t.py_create(kind, logical=True)
     brain = h5py.h5t.IEEE_F32LE.copy()

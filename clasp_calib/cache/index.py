@@ -156,15 +156,19 @@ class Index:
             forget: entries, by key and shard; their rows are free again.
             forget_shards: with every entry in them.
         """
+        self._commit(list(shards), list(entries), list(forget), list(forget_shards))
+
+    def _commit(
+        self, shards: list[ShardRecord], entries: list[IndexEntry], forget: list[tuple[str, int]], gone: list[int]
+    ) -> None:
         new = [(s.id, s.file, s.offset, s.scale_offset, s.rows, json.dumps(s.layers)) for s in shards]
         rows = [(e.key, e.shard, e.row, e.tokens, e.origin, e.checksums) for e in entries]
-        gone = [(number,) for number in forget_shards]
         with self._transaction():
             self._database.executemany("insert into shard values (?, ?, ?, ?, ?, ?)", new)
-            self._database.executemany("delete from entry where key = ? and shard = ?", list(forget))
+            self._database.executemany("delete from entry where key = ? and shard = ?", forget)
             self._database.executemany(_PUT, rows)
-            self._database.executemany("delete from entry where shard = ?", gone)
-            self._database.executemany("delete from shard where id = ?", gone)
+            for statement in ("delete from entry where shard = ?", "delete from shard where id = ?"):
+                self._database.executemany(statement, [(number,) for number in gone])
 
     def entries(self, key: str) -> list[IndexEntry]:
         """Where a picture's layers are."""

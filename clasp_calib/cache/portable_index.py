@@ -5,7 +5,7 @@ line is one change, as `Index.change` takes it; who writes holds the cache's own
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +53,14 @@ class JournalIndex(Index):
         """Record ``meta``."""
         self._journal.append({"meta": dict(meta)})
 
-    def change(
-        self,
-        shards: Iterable[ShardRecord] = (),
-        entries: Iterable[IndexEntry] = (),
-        forget: Iterable[tuple[str, int]] = (),
-        forget_shards: Iterable[int] = (),
+    def _commit(
+        self, shards: list[ShardRecord], entries: list[IndexEntry], forget: list[tuple[str, int]], gone: list[int]
     ) -> None:
-        """See `Index.change`."""
         line = {
             "shards": [vars(shard) for shard in shards],
             "entries": [{**vars(entry), "checksums": entry.checksums.hex()} for entry in entries],
             "forget": [list(pair) for pair in forget],
-            "forget_shards": list(forget_shards),
+            "forget_shards": gone,
         }
         if line := {name: value for name, value in line.items() if value}:
             self._journal.append(line)
@@ -77,11 +72,11 @@ class JournalIndex(Index):
         if "meta" in line:
             super().initialise(line["meta"])
             return
-        super().change(
+        super()._commit(
             [ShardRecord(**{**shard, "layers": tuple(shard["layers"])}) for shard in line.get("shards", ())],
             [IndexEntry(**{**e, "checksums": bytes.fromhex(e["checksums"])}) for e in line.get("entries", ())],
             [(key, shard) for key, shard in line.get("forget", ())],
-            line.get("forget_shards", ()),
+            line.get("forget_shards", []),
         )
 
 

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -168,8 +169,6 @@ class PortableShard(Shard):
         super().__init__(root, record, form, mapped=False)
 
     def _least_size(self) -> int:
-        import h5py
-
         try:
             # No chunk cache: chunks are read past it. No lock: many network file systems cannot lock.
             self._file = h5py.File(self.path, "r", locking=False, rdcc_nbytes=0)
