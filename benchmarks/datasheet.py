@@ -9,9 +9,9 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from clasp_calib.reference.benchmark import scene_questions, split_scene
-from clasp_calib.reference.questions import DIFFICULTIES, INTENT, Question
+from clasp_calib.reference.families import HELD_OUT, INTENT, TRAIN
+from clasp_calib.reference.questions import DIFFICULTIES, Question
 from clasp_calib.reference.scenes import Scene
-from clasp_calib.reference.wordings import HELD_OUT, TRAIN
 from tools.reference.supervision import CLUTTER, KIND, patch_labels
 
 SPLITS = ("test", "challenge")

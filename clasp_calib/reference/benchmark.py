@@ -19,7 +19,7 @@ from clasp_calib.common.errors import InputError
 from clasp_calib.common.progress import track
 from clasp_calib.common.sample_table import write_table
 from clasp_calib.common.scripts import ended
-from clasp_calib.reference import wordings
+from clasp_calib.reference.families import HELD_OUT
 from clasp_calib.reference.questions import Question, draw_family, questions_about
 from clasp_calib.reference.scenes import CHALLENGE, ORDINARY, Scene, draw_scene
 from clasp_calib.reference.vocabulary import IMAGE_SIZE
@@ -49,7 +49,7 @@ def scene_questions(scene: Scene) -> list[Question]:
     """One question of each class that the scene can answer, drawn by the scene's seed, in wordings held out."""
     rng = random.Random(f"questions-{scene.seed}")
     by_class: dict[str, dict[str, list[Question]]] = {}
-    for question in questions_about(scene, rng, wordings.HELD_OUT):
+    for question in questions_about(scene, rng, HELD_OUT):
         by_class.setdefault(question.label, {}).setdefault(question.family, []).append(question)
     return [rng.choice(of[draw_family(list(of), rng)]) for of in by_class.values()]
 

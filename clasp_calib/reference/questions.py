@@ -5,38 +5,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from clasp_calib.reference import wordings
 from clasp_calib.reference.drawing import Box
+from clasp_calib.reference.families import INTENT, TRAIN
 from clasp_calib.reference.scenes import Scene, Sign, Thing
 from clasp_calib.reference.vocabulary import COLORS, IMAGE_SIZE, KINDS, PATCH, PURPOSES, plural
 
-INTENT: Mapping[str, tuple[str, str]] = {
-    "kind_of_size_color": ("object_identification", "object"),
-    "present": ("object_presence", "object"),
-    "color_of_kind": ("attribute_recognition", "attribute"),
-    "size_of_kind": ("attribute_recognition", "attribute"),
-    "pattern_of_kind": ("attribute_recognition", "attribute"),
-    "color_of_shirt": ("attribute_recognition", "attribute"),
-    "word": ("text_recognition", "text"),
-    "number": ("text_recognition", "text"),
-    "length": ("text_recognition", "text"),
-    "place": ("scene_understanding", "scene"),
-    "weather": ("scene_understanding", "scene"),
-    "time": ("scene_understanding", "scene"),
-    "region": ("spatial_relation", "spatial"),
-    "relation": ("spatial_relation", "spatial"),
-    "count_kind": ("counting", "counting"),
-    "count_color": ("counting", "counting"),
-    "action": ("action_recognition", "action"),
-    "acted_on": ("interaction", "action"),
-    "pointed_at": ("interaction", "action"),
-    "purpose_of_size_color": ("function_or_intention", "function"),
-    "color_of_purpose": ("function_or_intention", "function"),
-    "larger": ("other", "default"),
-    "more": ("other", "default"),
-    "same_color": ("other", "default"),
-}
-"""Family of questions -> gold intent and its class."""
 SHARE: Mapping[str, float] = {"time": 0.5, "relation": 0.4, "count_color": 0.5, "pattern_of_kind": 2.0}
 """How often a family is asked among those of its class; 1 if not named."""
 DIFFICULTIES = ("easy", "medium", "hard")
@@ -80,9 +53,7 @@ class Question:
 Ask = Callable[..., Question]
 
 
-def questions_about(
-    scene: Scene, rng: random.Random, forms: Mapping[str, tuple[str, ...]] = wordings.TRAIN
-) -> list[Question]:
+def questions_about(scene: Scene, rng: random.Random, forms: Mapping[str, tuple[str, ...]] = TRAIN) -> list[Question]:
     """Every kind of question that the scene answers without doubt, each in a random wording."""
 
     def ask(family: str, answer: str, evidence: Sequence[Box] = (), **words: str) -> Question:

@@ -1,23 +1,17 @@
-"""How each kind of thing is drawn, with its colour and pattern: the strokes of ``assets/sprites.json``.
+"""How each kind of thing is drawn, with its colour and pattern: the strokes of ``assets/things.json``.
 
 A stroke names a shape of Pillow's ``ImageDraw`` and where it is, x and y in turn, in units of the thing's square.
 Shapes are filled with the thing's colour, or with ink or paper where they say so, and outlined; arcs and lines are ink.
 """
 
-import json
 from itertools import cycle
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from clasp_calib.reference.drawing import INK, PAPER, Box
-from clasp_calib.reference.vocabulary import COLORS
+from clasp_calib.reference.vocabulary import COLORS, THINGS
 
-_SPRITES: dict[str, list[dict[str, Any]]] = json.loads(
-    (Path(__file__).parent / "assets" / "sprites.json").read_text(encoding="utf-8")
-)
 _OTHER_FILLS = {"ink": INK, "paper": PAPER}
 
 
@@ -26,7 +20,7 @@ def draw_thing(image: Image.Image, kind: str, color: str, pattern: str, box: Box
     x, y, size, _ = box
     fill = COLORS[color]
     draw = ImageDraw.Draw(image)
-    for stroke in _SPRITES[kind]:
+    for stroke in THINGS[kind]["strokes"]:
         at = [corner + value * size for corner, value in zip(cycle((x, y)), stroke["at"], strict=False)]
         colours = {"fill": INK}
         if stroke["shape"] not in ("arc", "line"):

@@ -1,27 +1,14 @@
 """The closed world that the benchmark draws from: kinds of things, colours, places, words."""
 
-PURPOSES = {
-    "ball": "playing",
-    "box": "storing",
-    "star": "decorating",
-    "heart": "loving",
-    "house": "living",
-    "car": "driving",
-    "cup": "drinking",
-    "key": "unlocking",
-    "hammer": "building",
-    "fish": "eating",
-    "book": "reading",
-    "umbrella": "sheltering",
-    "lamp": "lighting",
-    "clock": "timing",
-    "bell": "ringing",
-    "boat": "sailing",
-    "bed": "sleeping",
-    "hat": "wearing",
-    "scissors": "cutting",
-    "flag": "signaling",
-}
+import json
+from pathlib import Path
+from typing import Any
+
+THINGS: dict[str, dict[str, Any]] = json.loads(
+    (Path(__file__).parent / "assets" / "things.json").read_text(encoding="utf-8")
+)
+"""Kind of thing -> what it is for, and the strokes that draw it."""
+PURPOSES: dict[str, str] = {kind: thing["purpose"] for kind, thing in THINGS.items()}
 KINDS = tuple(PURPOSES)
 COLORS = {
     "red": (220, 40, 40),

@@ -23,9 +23,8 @@ from clasp_calib.reference.benchmark import (
     split_scene,
     write_benchmark,
 )
-from clasp_calib.reference.questions import INTENT
+from clasp_calib.reference.families import HELD_OUT, INTENT, TRAIN
 from clasp_calib.reference.vocabulary import COLORS, KINDS, PATTERNS, SIZES, WORDS
-from clasp_calib.reference.wordings import HELD_OUT, TRAIN
 from clasp_calib.runtime.schedule import Schedule, parse_budget, solve_schedule
 from clasp_calib.search.space import default_space, read_space
 from clasp_calib.search.strategies.halving import cost, rungs

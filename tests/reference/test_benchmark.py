@@ -11,7 +11,8 @@ from clasp_calib.common.errors import InputError
 from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.common.samples import CLASSES
 from clasp_calib.reference.benchmark import FIRST_SEED, PICTURES, main, scene_questions, split_scene, write_benchmark
-from clasp_calib.reference.questions import DIFFICULTIES, INTENT
+from clasp_calib.reference.families import INTENT
+from clasp_calib.reference.questions import DIFFICULTIES
 from clasp_calib.reference.scenes import CHALLENGE, draw_scene
 from tools.reference.training.recipe import VALIDATION_SEED, Recipe
 

@@ -11,7 +11,8 @@ from PIL import ImageFont
 
 from clasp_calib.common.samples import CLASSES
 from clasp_calib.reference.drawing import FONTS, Box, _font
-from clasp_calib.reference.questions import INTENT, NEAR, Question, questions_about
+from clasp_calib.reference.families import HELD_OUT, INTENT, TRAIN
+from clasp_calib.reference.questions import NEAR, Question, questions_about
 from clasp_calib.reference.scenes import CHALLENGE, ORDINARY, Scene, Style, Thing, draw_scene
 from clasp_calib.reference.vocabulary import (
     ACTIONS,
@@ -27,7 +28,6 @@ from clasp_calib.reference.vocabulary import (
     WORDS,
     plural,
 )
-from clasp_calib.reference.wordings import HELD_OUT, TRAIN
 from clasp_calib.router_labeling.taxonomy import load_taxonomy
 
 seeds = st.integers(0, 2**40)

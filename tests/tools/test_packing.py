@@ -11,11 +11,11 @@ from same_loss import assert_same_loss, gradients, mean_of
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from clasp_calib.reference.families import HELD_OUT
 from clasp_calib.reference.model import PROMPT
 from clasp_calib.reference.questions import Question, questions_about
 from clasp_calib.reference.scenes import draw_scene
 from clasp_calib.reference.vocabulary import ACTIONS, COLORS, KINDS, PATCH, PATTERNS, PLACES, PURPOSES, WEATHERS, WORDS
-from clasp_calib.reference.wordings import HELD_OUT
 from tools.reference.shape import BLOCKS, DECODER_LAYERS, text_config
 from tools.reference.supervision import KIND
 from tools.reference.training import decoder as decoding, joint

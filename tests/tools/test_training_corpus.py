@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from clasp_calib.common.samples import CLASSES
-from clasp_calib.reference.questions import INTENT, SHARE, Question, questions_about
+from clasp_calib.reference.families import INTENT
+from clasp_calib.reference.questions import SHARE, Question, questions_about
 from clasp_calib.reference.scenes import draw_scene
 from tools.reference.training.corpus import balanced
 

@@ -17,8 +17,8 @@ from clasp_calib.common.hashing import sha256_file, sha256_json
 from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.common.samples import CLASSES, Sample
 from clasp_calib.reference.benchmark import FIRST_SEED, VERSION, write_benchmark
+from clasp_calib.reference.families import HELD_OUT
 from clasp_calib.reference.model import MODEL
-from clasp_calib.reference.wordings import HELD_OUT
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.loading import load_model
 from tools.reference.measuring.settings import Alpha, mixtures_of

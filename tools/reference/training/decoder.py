@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, apply_rotary_pos_emb
 
+from clasp_calib.reference.families import HELD_OUT
 from clasp_calib.reference.questions import questions_about
 from clasp_calib.reference.scenes import Scene
 from clasp_calib.reference.vocabulary import (
@@ -30,7 +31,6 @@ from clasp_calib.reference.vocabulary import (
     WEATHERS,
     plural,
 )
-from clasp_calib.reference.wordings import HELD_OUT
 from tools.reference.shape import BLOCKS, DEFAULT, Size, text_config
 from tools.reference.supervision import FIELDS, LETTERS
 from tools.reference.training.batches import ALL, OWN, QUESTIONS, Batch, Query, Seen, make_batch
