@@ -19,9 +19,11 @@ class AblationReport:
     """The scores of every variant at every budget."""
 
     name: str
+    """Of the ablation."""
     found: "dict[str, tuple[Comparison, str]]" = field(repr=False)
     """Budget -> scores, and the setting that the others are compared with."""
     samples: int
+    """Questions that every variant answered."""
     files: tuple[Path, ...] = field(default=(), repr=False)
     """Tables and JSON, as they were written."""
 

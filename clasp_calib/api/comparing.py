@@ -35,7 +35,9 @@ class ComparisonReport:
     """What every method scored and cost at every budget."""
 
     contest: "Contest" = field(repr=False)
+    """Every method's scores, with paired differences from the calibration."""
     costs: "Costs" = field(repr=False)
+    """What every method costs: FLOPs, times and memory."""
     refusals: "tuple[Refusal, ...]"
     """Methods that a budget cannot be met with, or that do not know the model."""
     resumed: int

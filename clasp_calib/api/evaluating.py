@@ -34,9 +34,11 @@ class EvaluationReport:
     """What every setting scored, by class and budget, with 95 % bootstrap intervals by picture."""
 
     evaluation: "Evaluation"
+    """Scores of every setting, by budget and class."""
     artifact: "Artifact"
     """With these scores recorded in it, if they are of a whole test split."""
     split: str
+    """The split that was measured."""
     recorded: bool
     """Whether the artifact holds these scores."""
     as_recorded: bool | None

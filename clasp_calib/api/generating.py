@@ -35,10 +35,13 @@ class Generated:
     """A pruned answer, and what pruning did."""
 
     answer: "Answer"
+    """The answer with pruning, and what each stage kept."""
     unpruned: "Answer | None"
     """The answer without pruning, if it was asked for."""
     class_: str
+    """Class that the question was answered as."""
     budget: str
+    """Budget that it was answered at."""
     picture: Any
     """As the tower saw it, cropped and all."""
     grid: tuple[int, int]

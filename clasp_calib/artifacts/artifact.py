@@ -22,8 +22,11 @@ class Artifact:
     """Mixtures ``alpha [budgets, classes, L_v + 1]`` and ratios ``rho [budgets, classes]``, float32."""
 
     manifest: Manifest
+    """Everything but the numbers, as ``artifact.json`` holds it."""
     alphas: NDArray[np.float32]
+    """Mixtures over ``hidden_states``, [budgets, classes, L_v + 1]."""
     rhos: NDArray[np.float32]
+    """Share of each stage's tokens that goes to pivots, [budgets, classes]."""
     study: Mapping[str, bytes] = field(default_factory=dict)
     """Files under ``study/`` by name, as they are on the disk; see `clasp_calib.artifacts.evidence`."""
     router: Router | None = None

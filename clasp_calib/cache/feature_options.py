@@ -37,6 +37,7 @@ class FeatureOptions:
     verify: bool = False
     """First drop what is damaged in the cache, so that it is encoded again."""
     durability: Durability = "process"
+    """``"process"`` loses nothing when a process is killed; ``"power"`` loses nothing in a power cut either."""
     layout: Layout = "auto"
     """Of a new cache: ``"direct"`` is read at the speed of memory and needs a local file system, ``"portable"`` works
     on any. ``"auto"`` chooses by the file system, or keeps the layout of a cache that is there."""

@@ -30,13 +30,19 @@ class Sample:
     """
 
     id: str
+    """Unique within a table."""
     question: str
+    """Its text, without a prompt template."""
     image: "Given | Sequence[Given] | None" = None
     """A path, a PIL picture, or several of these."""
     answers: tuple[str, ...] = ()
+    """Accepted answers."""
     metric: str | None = None
+    """Name of the metric that scores an answer; ``exact`` if there is none."""
     split: str | None = None
+    """``calibration``, ``selection`` or ``test``; samples without one are divided by picture."""
     intent: str | None = None
+    """Slug of the intent, as a labeler or the table gives it."""
     label: str | None = None
     """Slug of the class; the table's column is called ``class``."""
     video: str | PathLike[str] | None = None

@@ -21,8 +21,11 @@ class LabelReport:
     """Counts of a labelled table. Printed, it says the main things; Markdown and notebooks show the matrices too."""
 
     rows: int
+    """Rows of the table."""
     classes: Mapping[str, int]
+    """Class -> rows."""
     sources: Mapping[str, int]
+    """Who decided (``llm``, ``rule``, ``gold``, ``default``) -> rows."""
     overridden: Mapping[tuple[str, str], int]
     """(class that the language model named, class that a rule gave instead) -> rows; equal where only the intent, or
     nothing, changed."""

@@ -59,16 +59,16 @@ wrong in all, or ``EAGER`` of what is now in doubt. Our choice, tuned on simulat
 
 @dataclass(frozen=True)
 class RaceSettings:
-    """What a race promises, and where it looks.
-
-    ``indifference`` is in units of the score (0.005 is half a point); blocks end after ``first`` samples and then
-    after ``growth`` times as many.
-    """
+    """What a race promises, and where it looks."""
 
     indifference: float = 0.005
+    """In units of the score: 0.005 is half a point. The leader may be this far below the best candidate."""
     confidence: float = 0.95
+    """Probability of that at which the race stops."""
     first: int = 40
+    """Samples of the first block."""
     growth: float = 1.5
+    """How many times as many samples there are behind each further block."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ class Prototype(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    """Unique within a space."""
     weights: dict[int, float] = Field(min_length=1)
+    """Index into ``hidden_states`` -> its weight, positive."""
 
     @model_validator(mode="after")
     def _convex(self) -> "Prototype":
@@ -40,7 +42,9 @@ class SearchSpace(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prototypes: tuple[Prototype, ...] = Field(min_length=1)
+    """Mixtures to try."""
     rhos: tuple[float, ...] = Field(min_length=1)
+    """Ratios to try with each of them, in [0, 1]."""
 
     @model_validator(mode="after")
     def _sane(self) -> "SearchSpace":

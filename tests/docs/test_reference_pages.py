@@ -1,5 +1,6 @@
 """The generated reference is what the package says of itself; its generator shows what docstrings and options say."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,11 @@ def test_every_public_name_has_a_heading():
     (page,) = (text for path, text in pages().items() if path.name == "python.md")
     headings = {line.lstrip("#").strip() for line in page.splitlines() if line.startswith("##")}
     assert {name for name in clasp_calib.__all__ if not name.startswith("_")} <= headings
+
+
+def test_every_public_field_is_described():
+    (page,) = (text for path, text in pages().items() if path.name == "python.md")
+    assert not re.findall(r"^\| `\w+` \| .*\|  \|$", page, re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ Raises:
 #### Thing.grown
 
 ```python
-def grown(by: int, *, fast: bool = False) -> 'Thing'
+def grown(by: int, *, fast: bool = False) -> Thing
 ```
 
 A larger one.

@@ -4,7 +4,7 @@ import ast
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +23,8 @@ import clasp_calib as cc
 Everything below is a name of `cc`, loaded when it is first used.
 """
 WIDTH = 100
+MARKS = ("contextmanager", "classmethod", "staticmethod")
+"""Decorators that a reader has to know of."""
 
 
 def python_page() -> str:
@@ -33,9 +35,11 @@ def python_page() -> str:
     modules = [module(name, of) for name, of in public.items() if isinstance(of, ModuleType)]
     left_out = len(public) - len(functions) - len(classes) - len(modules)
     assert not left_out, f"{left_out} public names are neither functions nor classes nor modules: {sorted(public)}"
-    kinds = {"Functions": functions, "Classes": classes}
-    sections = [f"## {title}\n\n" + "\n".join(parts) for title, parts in kinds.items() if parts]
-    return "\n".join([TITLE, *sections, *modules])
+    parts = [TITLE]
+    for title, kind, sections in (("Functions", inspect.isfunction, functions), ("Classes", inspect.isclass, classes)):
+        rows = [f"| [`{name}`](#{name.lower()}) | {summary(of)} |" for name, of in public.items() if kind(of)]
+        parts += ["\n".join([f"## {title}", "", "| name | |", "|---|---|", *rows, ""]), *sections]
+    return "\n".join([*parts, *modules])
 
 
 def function(name: str, of: Any) -> str:
@@ -69,19 +73,20 @@ def summary(of: Any) -> str:
 
 
 def fields_of(of: type, described: dict[str, str]) -> Iterator[str]:
-    """A row for every public field of a dataclass, those of its bases first."""
-    if not dataclasses.is_dataclass(of):
-        return
+    """A row for every public field of a dataclass or a model of pydantic, those of its bases first."""
+    values = {each.name: each.default for each in dataclasses.fields(of)} if dataclasses.is_dataclass(of) else {}
+    values |= {name: each.default for name, each in getattr(of, "model_fields", {}).items()}
     known: dict[str, tuple[str, str, str]] = {}
     for base in reversed(of.__mro__):
-        if dataclasses.is_dataclass(base):
+        if package(base) == package(of):
             said = parsed(base.__doc__).entries.get("Attributes", {})
             known |= {name: (kind, value, said.get(name, text)) for name, kind, value, text in declared(base)}
-    for each in dataclasses.fields(of):
-        if not each.name.startswith("_"):
-            kind, value, text = known[each.name]
-            of_type, of_value = (f"`{word.replace('|', chr(92) + '|')}`" if word else "" for word in (kind, value))
-            yield f"| `{each.name}` | {of_type} | {of_value} | {cell(described.get(each.name, text))} |"
+    for name, value in values.items():
+        if not name.startswith("_"):
+            kind, written, text = known[name]
+            words = (kind, shown_value(value, written))
+            of_type, of_value = (f"`{word.replace('|', chr(92) + '|')}`" if word else "" for word in words)
+            yield f"| `{name}` | {of_type} | {of_value} | {cell(described.get(name, text))} |"
 
 
 def declared(of: type) -> Iterator[tuple[str, str, str, str]]:
@@ -90,12 +95,12 @@ def declared(of: type) -> Iterator[tuple[str, str, str, str]]:
     for line, after in zip(body, [*body[1:], ast.Pass()], strict=True):
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
             told = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
-            yield line.target.id, ast.unparse(line.annotation), default(line.value), inspect.cleandoc(str(told))
+            yield line.target.id, annotation(line.annotation), default(line.value), inspect.cleandoc(str(told))
 
 
 def default(value: ast.expr | None) -> str:
     """A field's default, without the machinery of dataclasses."""
-    if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
+    if isinstance(value, ast.Call) and ast.unparse(value.func) in ("field", "Field"):
         given = {word.arg: word.value for word in value.keywords}
         if "default_factory" in given:
             return f"{ast.unparse(given['default_factory'])}()"
@@ -103,11 +108,22 @@ def default(value: ast.expr | None) -> str:
     return ast.unparse(value) if value else ""
 
 
+def shown_value(value: Any, written: str) -> str:
+    """A default: what it is if that is short, else as its source has it."""
+    if value is None or isinstance(value, str | int | float | tuple):
+        return repr(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        if all(getattr(value, each.name) == each.default for each in fields):
+            return f"{type(value).__name__}()"
+    return written
+
+
 def methods(of: type) -> Iterator[tuple[str, Any]]:
     """Public methods and properties, also those of bases in the same package."""
     seen: dict[str, Any] = {}
     for base in reversed(of.__mro__):
-        if base.__module__.split(".")[0] == of.__module__.split(".")[0]:
+        if base.__module__.split(".")[0] == package(of):
             seen |= vars(base)
     for name, member in seen.items():
         inner = member.__func__ if isinstance(member, classmethod | staticmethod) else member
@@ -131,29 +147,47 @@ def definition(of: Any) -> Any:
 def signature(of: Any) -> str:
     """Decorators that matter and the signature, as the source has them, one argument a line if it is long."""
     node = definition(of)
-    marks = [
-        f"@{word}" for mark in node.decorator_list if (word := ast.unparse(mark)) in ("contextmanager", "classmethod")
-    ]
-    result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    marks = [f"@{word}" for mark in node.decorator_list if (word := ast.unparse(mark)) in MARKS]
+    result = f" -> {annotation(node.returns)}" if node.returns else ""
     if node.args.args and node.args.args[0].arg in ("self", "cls"):
         node.args.args = node.args.args[1:]
-    given = arguments(node.args)
+    given = arguments(node.args, inspect.signature(inspect.unwrap(of)).parameters)
     line = f"def {node.name}({', '.join(given)}){result}"
     if len(line) > WIDTH:
         line = f"def {node.name}(\n" + "".join(f"    {part},\n" for part in given) + f"){result}"
     return "\n".join([*marks, line])
 
 
-def arguments(of: ast.arguments) -> list[str]:
+def annotation(of: ast.expr) -> str:
+    """A type as its source has it, without the quotes of a type that is not imported."""
+    for node in ast.walk(of):
+        for name, inner in ast.iter_fields(node):
+            if isinstance(inner, ast.Constant) and isinstance(inner.value, str) and not _literal(node):
+                setattr(node, name, ast.parse(inner.value, mode="eval").body)
+    return str(of.value) if isinstance(of, ast.Constant) and isinstance(of.value, str) else ast.unparse(of)
+
+
+def _literal(node: ast.AST) -> bool:
+    return isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"
+
+
+def package(of: type) -> str:
+    """The distribution that a class is from."""
+    return of.__module__.split(".")[0]
+
+
+def arguments(of: ast.arguments, known: Mapping[str, inspect.Parameter]) -> list[str]:
     """Every argument with its annotation and default."""
+
+    def shown_argument(one: ast.arg, value: ast.expr | None = None) -> str:
+        kind = f": {annotation(one.annotation)}" if one.annotation else ""
+        if value is None:
+            return one.arg + kind
+        return f"{one.arg}{kind} = {shown_value(known[one.arg].default, ast.unparse(value))}"
+
     positional = [*of.posonlyargs, *of.args]
     values = [None] * (len(positional) - len(of.defaults)) + list(of.defaults)
-    parts = [_argument(*pair) for pair in zip(positional, values, strict=True)]
-    parts += [f"*{_argument(of.vararg, None)}"] if of.vararg else ["*"] if of.kwonlyargs else []
-    parts += [_argument(*pair) for pair in zip(of.kwonlyargs, of.kw_defaults, strict=True)]
-    return parts + ([f"**{_argument(of.kwarg, None)}"] if of.kwarg else [])
-
-
-def _argument(of: ast.arg, value: ast.expr | None) -> str:
-    kind = f": {ast.unparse(of.annotation)}" if of.annotation else ""
-    return f"{of.arg}{kind}" + (f" = {ast.unparse(value)}" if value is not None else "")
+    parts = [shown_argument(*pair) for pair in zip(positional, values, strict=True)]
+    parts += [f"*{shown_argument(of.vararg)}"] if of.vararg else ["*"] if of.kwonlyargs else []
+    parts += [shown_argument(*pair) for pair in zip(of.kwonlyargs, of.kw_defaults, strict=True)]
+    return parts + ([f"**{shown_argument(of.kwarg)}"] if of.kwarg else [])

@@ -19,8 +19,11 @@ class TPE:
     """
 
     trials: int = 64
+    """Candidates to try."""
     samples: int = 64
+    """Samples to try each of them on."""
     keep: int = 8
+    """Best candidates that are measured on all samples."""
 
     def search(self, problem: Problem) -> list[int]:
         """Those that went on to all samples, best first."""
