@@ -17,6 +17,7 @@ from clasp_calib.baselines.cdpruner import CDPruner
 from clasp_calib.baselines.ficoco_v import FiCoCoV
 from clasp_calib.baselines.input_method import InputMethod
 from clasp_calib.baselines.mechanisms.merging import TowerTokens
+from clasp_calib.baselines.prumerge import PruMerge
 from clasp_calib.baselines.registry import METHODS
 from clasp_calib.baselines.tome import ToMe
 from clasp_calib.runtime.adapters.adapter import Layout
@@ -79,7 +80,7 @@ def budgeted(name: str, count: int, image: Encoded) -> InputMethod:
         return CDPruner(keep=str(count), similarity=lambda image: torch.linspace(0, 1, PATCHES).cos())
     method = METHODS[name]()
     assert isinstance(method, InputMethod)
-    if method.depends_on_image:
+    if isinstance(method, PruMerge):
         grid = [replace(method, iqr=step / 50) for step in range(-100, 200)]
         return min(grid, key=lambda tried: abs(tried.count(image) - count))
     return replace(method, keep=str(count))

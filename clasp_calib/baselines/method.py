@@ -77,9 +77,6 @@ class Method(ABC):
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Native settings by the paper's name for them, as knobs; `DEFAULT` is always there."""
 
-    depends_on_image: ClassVar[bool] = False
-    """Whether the number of tokens does: a budget is then met in the mean, by a knob solved on images beforehand."""
-
     @contextmanager
     def __call__(
         self,
@@ -112,7 +109,7 @@ class Method(ABC):
         if wanted is not None and wanted.full:
             yield Applied(None, model, adapter, lambda: None)
             return
-        method = self.with_native(native) if wanted is None else self.with_budget(adapter, wanted)
+        method = self.with_native(native) if wanted is None else self.solved(adapter, wanted)
         with method.attached(model, adapter, prompt_lengths) as read:
             yield Applied(method, model, adapter, read)
 
@@ -142,26 +139,12 @@ class Method(ABC):
             )
         return replace(self, **settings[str(native)])
 
-    def with_budget(self, adapter: Adapter, budget: Budget) -> Self:
-        """The method with knobs at which it costs as much as ``budget`` says.
-
-        Raises:
-            BudgetError: there are none, or they have to be solved on images.
-        """
-        if self.depends_on_image:
-            raise BudgetError(
-                f"how many tokens {self.name} keeps depends on the image; solve its knob on images of yours first, "
-                f"method, spread = {type(self).__name__}().calibrated(model, images, budget='{budget.name}'), "
-                "and apply the method that comes out with native='default'"
-            )
-        return self.solved(adapter, budget)
-
     @abstractmethod
     def solved(self, adapter: Adapter, budget: Budget) -> Self:
-        """See `with_budget`; a budget that prunes nothing does not come here.
+        """The method with knobs at which it costs as much as ``budget`` says, which is less than all tokens.
 
         Raises:
-            BudgetError: the budget is under the method's floor.
+            BudgetError: the budget is under the method's floor, or the knobs have to be solved on images.
         """
 
     @abstractmethod

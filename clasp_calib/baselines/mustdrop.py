@@ -19,8 +19,8 @@ from torch.nn import functional
 from clasp_calib.baselines.choosing import first_largest
 from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row, RowPlan
 from clasp_calib.baselines.mechanisms.shrinking import Shrunk, shrinking_tower
-from clasp_calib.baselines.method import Method, Reader
-from clasp_calib.baselines.solving import Spread, solve_knob
+from clasp_calib.baselines.method import Reader
+from clasp_calib.baselines.solving import ImageDependent, Spread, solve_knob
 from clasp_calib.baselines.staged import everything, in_depth
 from clasp_calib.baselines.tower_method import patches_of
 from clasp_calib.common.errors import BudgetError
@@ -31,7 +31,6 @@ from clasp_calib.runtime.encoding import Encoded, Kept as KeptOfImage, chosen_to
 from clasp_calib.runtime.entry import Entry
 from clasp_calib.runtime.flops import tower_flops
 from clasp_calib.runtime.hooks import Pruner
-from clasp_calib.runtime.schedule import Budget
 from clasp_calib.runtime.stages import PromptLengths
 
 EXPONENTS = (-6.0, 0.0)
@@ -93,7 +92,7 @@ def dual_attention(attention_WM: Tensor, key_M: Tensor, total: float, single: fl
 
 
 @dataclass(frozen=True)
-class MustDrop(Method):
+class MustDrop(ImageDependent):
     """Windows are merged after the tower's first block; what leaves decoder layers 2, 6, 10 and 14 is thinned out.
 
     What the tower merged enters first, the windows most alike leading; all is numbered anew at every stage. Once the
@@ -107,7 +106,6 @@ class MustDrop(Method):
     name: ClassVar[str] = "mustdrop"
     paper: ClassVar[str] = "arXiv 2411.10803"
     semantics: ClassVar[str] = "mean over layers of what leaves them, as many as attention spares"
-    depends_on_image: ClassVar[bool] = True
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "192": {"total": 0.001, "single": 0.001},
         "128": {"total": 0.0012, "single": 0.001},
@@ -137,14 +135,10 @@ class MustDrop(Method):
             return "tiles are cut to the picture's shape after the tower, where merged tokens have no place any more"
         return None
 
-    def solved(self, adapter: Adapter, budget: Budget) -> Self:
-        """Not by arithmetic: see `calibrated`."""
-        raise BudgetError(f"how many tokens {self.name} keeps depends on the image; use calibrated()")
-
     def calibrated(
         self, model: nn.Module, images: Iterable[Mapping[str, Any]], budget: str | int
     ) -> tuple[Self, Spread]:
-        """See `clasp_calib.baselines.solving.ImageDependent`; one threshold for both tests is solved."""
+        """See `ImageDependent`; one threshold for both tests is solved."""
         adapter, prompts = self.adapter_for(model), list(images)
         wanted = pruning_budget(adapter, budget).of(patches_of(adapter))
         entered: list[int] = []

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from clasp_calib.baselines.choosing import first_largest
 from clasp_calib.baselines.input_method import InputMethod
-from clasp_calib.baselines.solving import Spread, solve_knob
+from clasp_calib.baselines.solving import ImageDependent, Spread, solve_knob
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.budgeting import pruning_budget
 from clasp_calib.runtime.encoding import Encoded, Kept, TowerAttention, chosen_tokens
@@ -72,7 +72,7 @@ def merged(states_PC: Tensor, keys_PC: Tensor, attention_P: Tensor, chosen: Tens
 
 
 @dataclass(frozen=True)
-class PruMerge(InputMethod):
+class PruMerge(ImageDependent, InputMethod):
     """Outliers of the class attention in the block that the projected state enters; all before the projector.
 
     Order: by attention, then the token of the rest; renumbered. How many there are depends on the image: a budget is
@@ -85,7 +85,6 @@ class PruMerge(InputMethod):
     name: ClassVar[str] = "prumerge"
     paper: ClassVar[str] = "arXiv 2403.15388"
     semantics: ClassVar[str] = "tokens that enter the decoder, as many as the image has outliers"
-    depends_on_image: ClassVar[bool] = True
 
     iqr: float = 1.5
     """Interquartile ranges above the third quartile from which on attention is an outlier."""
@@ -93,7 +92,7 @@ class PruMerge(InputMethod):
     def calibrated(
         self, model: nn.Module, images: Iterable[Mapping[str, Any]], budget: str | int
     ) -> tuple[Self, Spread]:
-        """See `clasp_calib.baselines.solving.ImageDependent`; only the pictures in ``images`` are read."""
+        """See `ImageDependent`; only the pictures in ``images`` are read."""
         adapter = self.adapter_for(model)
         wanted = pruning_budget(adapter, budget)
         seen: list[list[Tensor]] = []

@@ -1,8 +1,8 @@
 """The methods by name."""
 
-from clasp_calib.baselines.average_pooling import AveragePooling
 from clasp_calib.baselines.btp import Btp
 from clasp_calib.baselines.cdpruner import CDPruner
+from clasp_calib.baselines.controls import AveragePooling, RandomTokens, UniformGrid
 from clasp_calib.baselines.dart import Dart
 from clasp_calib.baselines.divprune import DivPrune
 from clasp_calib.baselines.fastervlm import FasterVLM
@@ -14,11 +14,9 @@ from clasp_calib.baselines.method import Method
 from clasp_calib.baselines.mustdrop import MustDrop
 from clasp_calib.baselines.prumerge import PruMerge, PruMergePlus
 from clasp_calib.baselines.pyramiddrop import PyramidDrop
-from clasp_calib.baselines.random_tokens import RandomTokens
 from clasp_calib.baselines.sparsevlm import SparseVLM
 from clasp_calib.baselines.sparsevlm_v2 import SparseVLM2
 from clasp_calib.baselines.tome import ToMe
-from clasp_calib.baselines.uniform_grid import UniformGrid
 from clasp_calib.baselines.visionzip import VisionZip
 from clasp_calib.baselines.vispruner import VisPruner
 from clasp_calib.common.errors import InputError

@@ -1,11 +1,17 @@
 """Solving a knob whose number of tokens depends on the image, and saying how much it then varies."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Self
 
+from torch import nn
+
+from clasp_calib.baselines.method import Method
 from clasp_calib.common.errors import BudgetError
+from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.schedule import Budget
 
 HALVINGS, STEPS, SLACK, NEAR = 40, 200, 1.0, 0.05
 
@@ -27,17 +33,28 @@ class Spread:
         )
 
 
-@runtime_checkable
-class ImageDependent(Protocol):
-    """A method whose number of tokens depends on the image, so that a budget is solved on images."""
+@dataclass(frozen=True)
+class ImageDependent(Method):
+    """A method whose number of tokens depends on the image: a budget is met in the mean, by a knob solved on images."""
 
-    def calibrated(self, model: Any, images: Iterable[Mapping[str, Any]], budget: str | int) -> tuple[Any, Spread]:
+    def solved(self, adapter: Adapter, budget: Budget) -> Self:
+        """Refused: see `calibrated`."""
+        raise BudgetError(
+            f"how many tokens {self.name} keeps depends on the image; solve its knob on images of yours first, "
+            f"method, spread = {type(self).__name__}().calibrated(model, images, budget='{budget.name}'), "
+            "and apply the method that comes out with native='default'"
+        )
+
+    @abstractmethod
+    def calibrated(
+        self, model: nn.Module, images: Iterable[Mapping[str, Any]], budget: str | int
+    ) -> tuple[Self, Spread]:
         """The method with its knob solved so that these images have as many tokens in the mean as ``budget`` says.
 
         Args:
             model: what the method is for.
             images: arguments of ``forward``, each a prompt with one picture.
-            budget: see `clasp_calib.baselines.method.Method`.
+            budget: see `Method`.
 
         Returns:
             The method, to be applied with ``native='default'``, and how the number of tokens varies.
@@ -46,7 +63,6 @@ class ImageDependent(Protocol):
             BudgetError: no knob comes within one token of the budget.
             ModelError: the model lacks what the method needs, or cannot be pruned.
         """
-        ...
 
 
 def spread_of(tokens: Sequence[float]) -> Spread:

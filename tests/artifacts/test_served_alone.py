@@ -44,7 +44,8 @@ def copy_of_the_rooms(place: Path) -> None:
     package = ROOT / "clasp_calib"
     for room in ROOMS:
         shutil.copytree(package / room, place / "clasp_calib" / room, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(package / "__init__.py", place / "clasp_calib")
+    for path in package.glob("__init__.py*"):
+        shutil.copy(path, place / "clasp_calib")
 
 
 @pytest.mark.slow

@@ -15,8 +15,8 @@ from runtime_cases import model
 from tiny_models import tiny_batch
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig
 
-from clasp_calib.baselines.average_pooling import AveragePooling, windows
 from clasp_calib.baselines.cdpruner import CDPruner, clip_similarity
+from clasp_calib.baselines.controls import AveragePooling, windows
 from clasp_calib.baselines.hired import HiRED
 from clasp_calib.baselines.holov import HoloV
 from clasp_calib.baselines.prumerge import PruMerge, PruMergePlus

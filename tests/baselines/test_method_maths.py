@@ -9,17 +9,15 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from clasp_calib.baselines import (
-    average_pooling,
     cdpruner,
+    controls,
     divprune,
     fastervlm,
     ficoco_v,
     hired,
     holov,
     prumerge,
-    random_tokens,
     tome,
-    uniform_grid,
     visionzip,
     vispruner,
 )
@@ -187,32 +185,32 @@ def test_ficoco_shares_out_a_token_that_looks_at_itself_alone():
 @given(rows=st.integers(1, 12), columns=st.integers(1, 12), data=st.data())
 def test_even_grids_and_windows(rows, columns, data):
     count = data.draw(st.integers(1, rows * columns))
-    grid = uniform_grid.even_grid(rows, columns, count).tolist()
+    grid = controls.even_grid(rows, columns, count).tolist()
     assert len(set(grid)) == count
     assert grid == sorted(grid)
     assert grid[0] >= 0
     assert grid[-1] < rows * columns
-    windows = average_pooling.windows(rows, columns, count)
+    windows = controls.windows(rows, columns, count)
     covered = {(r, c) for height, width in windows for r in height for c in width}
     assert len(windows) == count
     assert covered == {(r, c) for r in range(rows) for c in range(columns)}
     features = torch.arange(rows * columns, dtype=torch.float64).view(rows, columns, 1)
-    for mean, (height, width) in zip(average_pooling.pooled(features, count)[:, 0], windows, strict=True):
+    for mean, (height, width) in zip(controls.pooled(features, count)[:, 0], windows, strict=True):
         assert math.isclose(mean, np.mean([r * columns + c for r in height for c in width]), abs_tol=1e-9)
 
 
 def test_even_grids_are_even():
     """Of 24 x 24 tokens 64 are every third of every third line."""
-    grid = uniform_grid.even_grid(24, 24, 64)
+    grid = controls.even_grid(24, 24, 64)
     assert torch.equal(grid, (torch.arange(1, 24, 3)[:, None] * 24 + torch.arange(1, 24, 3)).flatten())
-    windows = average_pooling.windows(24, 24, 64)
+    windows = controls.windows(24, 24, 64)
     assert {(len(height), len(width)) for height, width in windows} == {(3, 3)}
 
 
 def test_random_tokens_are_alike_likely_and_repeatable():
-    drawn = torch.cat([random_tokens.at_random(8, 2, seed) for seed in range(4000)])
+    drawn = torch.cat([controls.at_random(8, 2, seed) for seed in range(4000)])
     assert (torch.bincount(drawn) / 4000 - 0.25).abs().max() < 0.03
-    assert torch.equal(random_tokens.at_random(64, 9, 3), random_tokens.at_random(64, 9, 3))
+    assert torch.equal(controls.at_random(64, 9, 3), controls.at_random(64, 9, 3))
 
 
 @few

@@ -110,7 +110,7 @@ def _peer(model: Any, plain: Method, budget: str, images: Sequence[Mapping[str, 
             raise BudgetError(known["refused"])
         solved, knobs["solved on"] = replace(plain, **known["knobs"]), known["on"]
     else:
-        solved = plain.with_budget(adapter, pruning_budget(adapter, budget))
+        solved = plain.solved(adapter, pruning_budget(adapter, budget))
     knobs |= {f.name: getattr(solved, f.name) for f in fields(solved)}
     with solved(model, native=AS_IT_IS) as run:
         vision = run.vision_flops()
