@@ -17,7 +17,7 @@ from clasp_calib.commands.options import (
     SeedOption,
 )
 from clasp_calib.commands.output import emit, say, show
-from clasp_calib.commands.used_by import CheckedTyper
+from clasp_calib.commands.used_by import CheckedTyper, UnusedWith, UsedBy
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
@@ -85,14 +85,16 @@ def verify(
         str | None, typer.Option(help="Model directory, Hub id or 'reference': check that the artifact fits it.")
     ] = None,
     recheck: Annotated[
-        int, typer.Option(min=0, help="Measure N recorded scores again; needs --model, the samples and the cache.")
-    ] = 0,
+        int | None,
+        typer.Option(min=1, help="Measure N recorded scores again, on the samples and the cache."),
+        UsedBy("model"),
+    ] = None,
     run: RunOption = DEFAULT_RUN,
-    samples: SamplesOption = None,
-    cache: CacheOption = None,
-    device: DeviceOption = "cpu",
-    dtype: DtypeOption = "float32",
-    seed: SeedOption = 0,
+    samples: Annotated[SamplesOption, UsedBy("recheck")] = None,
+    cache: Annotated[CacheOption, UsedBy("recheck")] = None,
+    device: Annotated[DeviceOption, UsedBy("model")] = "cpu",
+    dtype: Annotated[DtypeOption, UsedBy("model")] = "float32",
+    seed: Annotated[SeedOption, UsedBy("recheck")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Check hashes, format and numbers of an artifact; with --model that it fits, with --recheck that it is true.
@@ -105,8 +107,6 @@ def verify(
     from clasp_calib.artifacts.files import check_fits, verify_files
     from clasp_calib.artifacts.hub import locate_artifact
 
-    if recheck and model is None:
-        raise InputError("--recheck answers questions with the model; give it with --model")
     place = locate_artifact(directory or RunDirectory(run).artifact)
     files = verify_files(place)
     known = read_artifact(place)
@@ -203,7 +203,9 @@ def export(
 def set_router(
     directory: DirectoryArgument = None,
     router: Annotated[
-        Path | None, typer.Option(help="A router file; default: router.safetensors of the run.", show_default=False)
+        Path | None,
+        typer.Option(help="A router file; default: router.safetensors of the run.", show_default=False),
+        UnusedWith("remove"),
     ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Take the artifact's router out instead.")] = False,
     run: RunOption = DEFAULT_RUN,
@@ -218,8 +220,6 @@ def set_router(
     from clasp_calib.artifacts.files import write_artifact
     from clasp_calib.router_labeling.router_file import load_router
 
-    if remove and router is not None:
-        raise InputError("--remove takes the router out and --router puts one in; give one of them")
     place = directory or RunDirectory(run).artifact
     known = read_artifact(place)
     chosen = None if remove else load_router(router or RunDirectory(run).router)

@@ -22,7 +22,7 @@ from clasp_calib.commands.options import (
     SeedOption,
 )
 from clasp_calib.commands.output import emit, say, show
-from clasp_calib.commands.sources import cache_of
+from clasp_calib.commands.used_by import UnusedWith
 from clasp_calib.common.run_directory import RunDirectory
 
 
@@ -33,7 +33,7 @@ def evaluate(
     run: RunOption = DEFAULT_RUN,
     model: ModelOption = None,
     samples: SamplesOption = None,
-    cache: CacheOption = None,
+    cache: Annotated[CacheOption, UnusedWith("recompute")] = None,
     recompute: RecomputeOption = False,
     per_class: PerClassOption = None,
     timed: Annotated[int, typer.Option(min=0, help="Answers to time for each setting; 0 times none.")] = 5,
@@ -58,7 +58,7 @@ def evaluate(
     from clasp_calib.report.tables import rows, score
 
     directory = RunDirectory(run)
-    places = Places.of(run, features=cache_of(directory, cache, recompute))
+    places = Places.of(run, features=None if recompute else cache or directory.cache)
     table = load_samples(samples or directory.labels, limit=limit)
     options = EvaluationOptions(split, per_class, seed, timed, record=limit is None)
     loaded = load(model, device, dtype, run)

@@ -3,7 +3,7 @@
 import json
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,7 +23,7 @@ from clasp_calib.commands.options import (
     SeedOption,
 )
 from clasp_calib.commands.output import emit, say, show
-from clasp_calib.commands.sources import cache_of
+from clasp_calib.commands.used_by import UnusedWith, UsedBy
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
@@ -38,45 +38,67 @@ def search(
     run: RunOption = DEFAULT_RUN,
     model: ModelOption = None,
     samples: SamplesOption = None,
-    cache: CacheOption = None,
+    cache: Annotated[CacheOption, UnusedWith("recompute")] = None,
     recompute: RecomputeOption = False,
     space: Annotated[Path | None, typer.Option(help="Search space (YAML); --plan writes the default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Artifact directory; default: artifact/ of the run.")] = None,
     per_class: Annotated[int, typer.Option(min=2, help="Calibration samples of a class, at most.")] = 2000,
-    strategy: Annotated[str, typer.Option(help="race, grid, tpe, two-step or halving.")] = "race",
+    strategy: Annotated[
+        Literal["race", "grid", "tpe", "two-step", "halving"],
+        typer.Option(help="Which candidates are measured on which samples."),
+    ] = "race",
     objective: Annotated[
-        str,
-        typer.Option(help="What strategies maximise: metric, nll, or kl (to the unpruned model; needs no answers)."),
+        Literal["metric", "nll", "kl"],
+        typer.Option(help="What strategies maximise; kl, to the unpruned model, needs no answers."),
     ] = "metric",
     indifference: Annotated[
-        float, typer.Option(min=0, max=100, help="Race: a difference of so many points does not matter.")
-    ] = 0.5,
-    first: Annotated[
-        int | None, typer.Option(min=1, help="Race, halving: samples before the first rejection (40, 6).")
+        float | None,
+        typer.Option(min=0, max=100, help="A difference of so many points does not matter; default: 0.5."),
+        UsedBy("strategy", "race"),
     ] = None,
-    eta: Annotated[float, typer.Option(min=1.1, help="Halving: each rung keeps 1/ETA of the candidates.")] = 2.0,
-    trials: Annotated[int, typer.Option(min=1, help="TPE: candidates to try.")] = 64,
-    fixed_rho: Annotated[float, typer.Option(min=0, max=1, help="Two-step: rho at which mixtures are compared.")] = 0.5,
+    first: Annotated[
+        int | None,
+        typer.Option(min=1, help="Samples before the first rejection; default: 40 in a race, 6 in halving."),
+        UsedBy("strategy", "race", "halving"),
+    ] = None,
+    eta: Annotated[
+        float | None,
+        typer.Option(min=1.1, help="Each rung keeps 1/ETA of the candidates; default: 2."),
+        UsedBy("strategy", "halving"),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Candidates to try; default: 64."), UsedBy("strategy", "tpe")
+    ] = None,
+    fixed_rho: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Rho at which mixtures are compared; default: 0.5."),
+        UsedBy("strategy", "two-step"),
+    ] = None,
     lattice: Annotated[
         int | None, typer.Option(min=1, help="Add all mixtures of the space's layers in steps of 1/N.")
     ] = None,
     refine: Annotated[
-        str, typer.Option(help="none, or coordinate: tune the winner's weights and rho further.")
+        Literal["none", "coordinate"], typer.Option(help="Tune the winner's weights and rho further, by coordinates.")
     ] = "none",
     one_for_all: Annotated[
         bool, typer.Option("--global/--no-global", help="Also search one setting for all classes, to compare with.")
     ] = True,
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine that score.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes on this machine that score."), UsedBy("engine", "local")
+    ] = 1,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of each worker; default: torch's own number, shared out.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="Where candidates are scored: local or ray.")] = "local",
-    ray_address: Annotated[str | None, typer.Option(help="Ray cluster to join; default: start one here.")] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="Where candidates are scored.")] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join; default: start one here."), UsedBy("engine", "ray")
+    ] = None,
     storage: Annotated[
         str | None,
         typer.Option(
             help="Optuna's: journal:FILE, sqlite:///FILE, postgresql://..., mysql://...; default: in the run."
         ),
+        UnusedWith("plan"),
     ] = None,
     prompt: Annotated[
         str | None, typer.Option(help="Template with <image> and {question}; default: LLaVA-1.5's.")
@@ -114,16 +136,17 @@ def search(
 
     directory = RunDirectory(run)
     own = {} if out is None else {"artifact": out}
-    places = Places.of(run, features=cache_of(directory, cache, recompute), storage=storage, **own)
+    places = Places.of(run, features=None if recompute else cache or directory.cache, storage=storage, **own)
     routing = router or (directory.router if directory.router.is_file() else None)
-    settings = {"indifference": indifference / 100, "first": first, "eta": eta, "trials": trials, "rho": fixed_rho}
+    points = None if indifference is None else indifference / 100
+    settings = {"indifference": points, "first": first, "eta": eta, "trials": trials, "rho": fixed_rho}
     options = CalibrationOptions(
         strategy=strategy_of(strategy, **settings),
         objective=objective,
         per_class=per_class,
         space=read_space(space) if space else None,
         lattice=lattice,
-        refine=_refine(refine),
+        refine=refine == "coordinate",
         one_for_all=one_for_all,
         pruning=PruningOptions(starts=_starts(starts)),
         router=load_router(routing) if routing else None,
@@ -131,7 +154,7 @@ def search(
         seed=seed,
         prompt=prompt,
     )
-    crew = Crew(workers, threads, engine, ray_address)  # type: ignore[arg-type]
+    crew = Crew(workers, threads, engine, ray_address)
     table = load_samples(samples or directory.labels, limit=limit)
     loaded, processor = load(model, device, dtype, run)
     what = (loaded, processor, table, budget)
@@ -165,12 +188,6 @@ def search(
         say(f"test scores of {', '.join(lost)} were of the earlier settings and are dropped; evaluate again")
     shown = f"picture in {picture}; " if picture else ""
     say(f"{shown}artifact in {places.artifact}; next: clasp-calib evaluate --run {run}")
-
-
-def _refine(how: str) -> bool:
-    if how not in ("none", "coordinate"):
-        raise InputError(f"unknown refinement {how!r}; expected none or coordinate")
-    return how == "coordinate"
 
 
 def _starts(text: str) -> tuple[int, ...]:

@@ -69,7 +69,7 @@ def test_recheck_finds_a_score_that_is_not_true(place, copied, command):
 
 
 def test_recheck_needs_a_model_and_the_same_samples(place, copied, command, tmp_path):
-    assert "give it with --model" in command("artifact", "verify", place, "--recheck", 1).err
+    assert "remove --recheck, or add --model" in command("artifact", "verify", place, "--recheck", 1).err
     table = tmp_path / "other.jsonl"
     first = json.loads(copied.samples.read_text().splitlines()[0])
     first |= {"id": "other", "class": "text", "image": str(copied.picture)}

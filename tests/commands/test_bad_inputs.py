@@ -175,9 +175,9 @@ CASES = {
     ),
     "bad prompt": (SEARCH + " --prompt <image>", None, r"must hold <image> once and \{question\}; for instance 'USER"),
     "study of other settings": (
-        SEARCH + " --per-class 2",
+        SEARCH + " --starts 2,6,14 --out {new}",
         None,
-        "recorded with other settings .*give a fresh place with --run",
+        r"were recorded .*settings: .*schedule.starts was \[2, 6, 15\], is now \[2, 6, 14\].*--run",
     ),
     "study damaged": (
         SEARCH,
@@ -190,9 +190,7 @@ CASES = {
         r"storage journal:.*journal\.log .*another with --storage",
     ),
     "storage unknown": (SEARCH + " --storage {bad}", nothing, r"cannot use the storage .*expected journal:FILE"),
-    "strategy unknown": (SEARCH + " --strategy luck", None, "unknown strategy 'luck'; expected one of race, grid"),
-    "engine unknown": (SEARCH + " --engine steam", None, "unknown engine 'steam'; expected local or ray"),
-    "address without Ray": (SEARCH + " --ray-address auto", None, "--ray-address auto is for --engine ray"),
+    "address without Ray": (SEARCH + " --ray-address auto", None, "--ray-address is used by --engine ray; .*remove"),
     "artifact place taken": (SEARCH + " --out {bad}", notes, "is not empty and holds no artifact; give another place"),
     "artifact of another prompt": (
         SEARCH + " --prompt <image>{{question}}",

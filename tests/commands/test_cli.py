@@ -57,7 +57,10 @@ def test_no_command_shows_help_and_the_version_is_the_package_s(command):
     assert command("--version").out == f"{__version__}\n"
 
 
-@pytest.mark.parametrize("words", [["serach"], ["label"], ["search", "--seed", "x"], ["search", "--first", "0"]])
+@pytest.mark.parametrize(
+    "words",
+    [["serach"], ["label"], ["search", "--seed", "x"], ["search", "--first", "0"], ["search", "--strategy", "luck"]],
+)
 def test_a_wrong_command_line_ends_with_2(command, words):
     ended = command(*words)
     assert ended.code == 2

@@ -12,7 +12,9 @@ from typer.main import get_command
 from clasp_calib.api.labelling import ServerLabeler, VLLMLabeler
 from clasp_calib.cli import app, run
 from clasp_calib.commands.label import label
+from clasp_calib.commands.search import search
 from clasp_calib.commands.used_by import CheckedCommand, CheckedTyper, Marker, UnusedWith, UsedBy, markers_of
+from clasp_calib.search.strategies.registry import STRATEGIES
 
 
 def commands(group: Any, before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -93,7 +95,10 @@ def test_help_says_who_uses_an_option():
         assert marker.told(flag(command, marker.option)[0]) in option.help
 
 
-SPECIFIC = [(label, "backend", {"server": ServerLabeler, "vllm": VLLMLabeler}, {"labeler_model": "model"})]
+SPECIFIC = [
+    (label, "backend", {"server": ServerLabeler, "vllm": VLLMLabeler}, {"labeler_model": "model"}),
+    (search, "strategy", STRATEGIES, {"fixed_rho": "rho", "samples": "(where they are)"}),
+]
 """Command, the option that chooses, what the choices are made of, and options that are called otherwise."""
 
 

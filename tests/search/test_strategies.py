@@ -117,8 +117,10 @@ def test_tpe_finds_more_than_chance():
 
 def test_strategies_have_names_and_take_their_own_settings():
     for name in STRATEGIES:
-        assert describe(strategy_of(name, first=9, rho=0.3, trials=11)).startswith(name)
-    assert strategy_of("halving", first=9, rho=0.3) == Halving(first=9)
-    assert strategy_of("two-step", first=9, rho=0.3) == TwoStep(0.3)
+        assert describe(strategy_of(name)).startswith(name)
+    assert strategy_of("halving", first=9, rho=None) == Halving(first=9)
+    assert strategy_of("two-step", first=None, rho=0.3) == TwoStep(0.3)
+    with pytest.raises(InputError, match="the strategy race does not use rho, trials; leave out"):
+        strategy_of("race", first=9, rho=0.3, trials=11)
     with pytest.raises(InputError, match="unknown strategy 'sha'; expected one of race, grid, tpe, two-step, halving"):
         strategy_of("sha")

@@ -23,18 +23,18 @@ STRATEGIES: Mapping[str, type[Any]] = {
 
 
 def strategy_of(name: str, **settings: Any) -> Strategy:
-    """The strategy of a name, with those of the settings that it has and that are not ``None``.
+    """The strategy of a name, with those of the settings that are not ``None``.
 
     Raises:
-        InputError: there is none of this name.
+        InputError: there is none of this name, or it lacks one of the settings.
     """
     if name not in STRATEGIES:
         raise InputError(f"unknown strategy {name!r}; expected one of {', '.join(STRATEGIES)}")
     kind = STRATEGIES[name]
-    own = {field.name for field in fields(kind)}
-    strategy: Strategy = kind(
-        **{setting: value for setting, value in settings.items() if setting in own and value is not None}
-    )
+    given = {setting: value for setting, value in settings.items() if value is not None}
+    if others := sorted(set(given) - {field.name for field in fields(kind)}):
+        raise InputError(f"the strategy {name} does not use {', '.join(others)}; leave out what it does not use")
+    strategy: Strategy = kind(**given)
     return strategy
 
 
