@@ -35,7 +35,7 @@ reference-docs: $(STAMP)  ## The reference pages, from help texts and docstrings
 
 docs: $(DOCS_STAMP)  ## The documentation site in build/site (installs half a minute, builds in seconds); a warning is an error.
 	$(DOCS_BIN)/python -m tools.docs.site build/site-pages
-	NO_MKDOCS_2_WARNING=1 $(DOCS_BIN)/mkdocs build --quiet --strict --config-file tools/docs/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(DOCS_BIN)/mkdocs build --strict --config-file tools/docs/mkdocs.yml
 
 bench: $(STAMP)  ## The committed results table, measured again (about half an hour on two cores).
 	$(BIN)/python benchmarks/reference_table.py

@@ -1,5 +1,7 @@
 """The README's commands and its Python, executed on a tiny model."""
 
+import shutil
+
 import pytest
 from own_data import lay_out
 from pages import NOT_RUN, ROOT, blocks, commands, execute
@@ -24,13 +26,17 @@ def place(tmp_path_factory):
 
 def test_the_commands_and_the_python_run(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
+    in_python, applied = blocks(README, "python")
+    names: dict = {}
+    exec(in_python, names)
+    assert names["report"].macro(192).mean >= 0
+    assert names["cc"].Artifact.load("my-artifact").budgets == ("192",)
+    shutil.rmtree("my-run")  # The shell takes the same path, from its beginning.
     ours = [words for words in commands(README) if words[0] not in NOT_RUN]
     assert [words[1] for words in ours] == ["label", "cache-features", "search", "evaluate", "generate"]
     for words in ours:
         execute(words)
-    (code,) = blocks(README, "python")
-    names: dict = {}
-    exec(code, names)
+    exec(applied, names)
     layers = names["pruner"].stats.tokens[0]
     assert (len(layers), sum(layers) / len(layers)) == (16, pytest.approx(192, abs=0.5))
     assert str(layers) in capsys.readouterr().out
