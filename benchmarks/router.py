@@ -24,7 +24,14 @@ from clasp_calib.router_labeling.ngrams import Hashing
 from clasp_calib.router_labeling.router import Router, RouterTraining
 from clasp_calib.router_labeling.router_file import router_bytes
 from clasp_calib.router_labeling.taxonomy import load_taxonomy
-from clasp_calib.router_labeling.training import REGULARISATION, feature_matrix, fit, folds, train_router
+from clasp_calib.router_labeling.training import (
+    REGULARISATION,
+    LabelledQuestion,
+    feature_matrix,
+    fit,
+    folds,
+    train_router,
+)
 
 GOLD = Path(__file__).parents[1] / "tests" / "router_labeling" / "intents_gold.jsonl"
 DIVISIONS = 3
@@ -102,14 +109,10 @@ def distilled(rows: list[dict[str, str]]) -> None:
         drawn += [question.text for question in scene_questions(draw_scene(seed))]
     guesses = KeywordLabeler().ask(drawn, load_scheme())
     found = train_router(
-        drawn,
-        [taxonomy.class_of(guess.intent) for _, guess in guesses],
-        [False] * len(drawn),
-        classes=taxonomy.classes,
-        default=taxonomy.default_class,
-        taxonomy=taxonomy.digest,
-        training=RouterTraining("0" * 64, len(drawn)),
-        judge_by=[(row["question"], row["class"]) for row in rows],
+        [LabelledQuestion(drawn[index], taxonomy.class_of(guess.intent)) for index, guess in guesses],
+        taxonomy,
+        "0" * 64,
+        judge_by=[LabelledQuestion(row["question"], row["class"]) for row in rows],
     )
     print(f"\ndistilled from the rules' labels of {len(drawn)} generated questions, {found.groups} groups:")
     for name, judged in (("agreement, held out", found.agreement), ("accuracy on hand labels", found.gold)):

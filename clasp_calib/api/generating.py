@@ -123,6 +123,11 @@ def generate(
     picture = open_picture(as_media(image))
     name = parse_budget(known.budgets[0] if known and budget is None else str(budget)).name
     class_ = options.class_
+    if known is None and class_ != AUTO:
+        raise InputError(
+            f"the class {class_!r} (--class) chooses among an artifact's settings, and there is no artifact; give one, "
+            "or leave the class out"
+        )
     if class_ == AUTO:
         (class_,) = classes_of([question], known.router if known else None)
     text = _prompt(model, processor, question, known)

@@ -33,12 +33,11 @@ def calibration_samples(samples: Sequence[Sample], classes: Sequence[str], answe
         InputError: a value is missing or unknown, a question is about several pictures or a video, a picture's file
             does not exist or is in two splits, or a metric is unknown.
     """
-    name = samples.name if isinstance(samples, Samples) else "the samples"
     check_classes(samples, classes)
-    _require(name, samples, "class", [s for s in samples if s.label is None], "run `clasp-calib label` first")
-    _require(name, samples, "image", [s for s in samples if not s.media], "every sample needs a picture")
+    require(samples, "class", [s for s in samples if s.label is None], "run `clasp-calib label` first")
+    require(samples, "image", [s for s in samples if not s.media], "every sample needs a picture")
     lacking = [s for s in samples if answers and not s.answers]
-    _require(name, samples, "answers", lacking, "the score compares with them; only the objective kl does without")
+    require(samples, "answers", lacking, "the score compares with them; only the objective kl does without")
     for sample in samples:
         if isinstance(sample.picture, Path) and not sample.picture.is_file():
             home = samples.home if isinstance(samples, Samples) else "the working directory"
@@ -124,8 +123,14 @@ def by_class(
     return chosen
 
 
-def _require(name: str, samples: Sequence[Sample], column: str, lacking: Sequence[Sample], advice: str) -> None:
+def require(samples: Sequence[Sample], column: str, lacking: Sequence[Sample], advice: str) -> None:
+    """Refuse samples of which some are ``lacking`` a column.
+
+    Raises:
+        InputError: with their number, the first of them, and the advice.
+    """
     if lacking:
+        name = samples.name if isinstance(samples, Samples) else "the samples"
         raise InputError(
             f"{name}: {len(lacking)} of {len(samples)} samples have no {column!r} "
             f"(first id {lacking[0].id!r}); {advice}"

@@ -14,6 +14,8 @@ from clasp_calib.common.samples import Sample
 class Drawn:
     """What was drawn of a table."""
 
+    rows: int
+    """Samples that it was drawn of."""
     splits: Mapping[str, str]
     """Id of a sample that was drawn -> its split."""
     counts: Mapping[str, Mapping[str, int]]
@@ -84,7 +86,7 @@ def draw(samples: Sequence[Sample], classes: Sequence[str], per_class: int, bala
         kind: {split: wanted[split] - taken[split][kind] for split in wanted if taken[split][kind] < wanted[split]}
         for kind in (classes if balanced else ["all"])
     }
-    return Drawn(splits, counts, wanted, {kind: splits for kind, splits in missing.items() if splits})
+    return Drawn(len(samples), splits, counts, wanted, {kind: splits for kind, splits in missing.items() if splits})
 
 
 def _given(name: str, samples: Sequence[Sample]) -> str | None:

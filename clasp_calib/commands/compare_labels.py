@@ -7,7 +7,6 @@ import typer
 
 from clasp_calib.commands.options import JsonOption
 from clasp_calib.commands.output import emit, say, show
-from clasp_calib.common.errors import InputError
 
 
 def compare_labels(
@@ -20,24 +19,9 @@ def compare_labels(
     Example: clasp-calib compare-labels my-run/labels.parquet my-run/labels.parquet
     """
     from clasp_calib.common.sample_sources import load_samples
-    from clasp_calib.router_labeling.agreement import agreement
+    from clasp_calib.router_labeling.agreement import compare_labels as compared
 
-    labels = []
-    for path in (first, second):
-        table = load_samples(path).table
-        if "class" not in table.column_names:
-            raise InputError(f"{path} has no column 'class'; label it with `clasp-calib label` first")
-        labels.append(dict(zip(table["id"].to_pylist(), table["class"].to_pylist(), strict=True)))
-        if None in labels[-1].values():
-            raise InputError(f"{path} has rows without a class; label them with `clasp-calib label`")
-    lacking = [name for name in labels[0] if name not in labels[1]]
-    if lacking or len(labels[0]) != len(labels[1]):
-        raise InputError(
-            f"{first} has {len(labels[0])} rows and {second} {len(labels[1])}, and {len(lacking)} ids of the first "
-            "are not in the second; expected two labellings of the same rows"
-        )
-    names = sorted({*labels[0].values(), *labels[1].values()})
-    found = agreement(list(labels[0].values()), [labels[1][name] for name in labels[0]], names)
+    found = compared(load_samples(first), load_samples(second))
     confused = sorted(((n, a, b) for (a, b), n in found.pairs.items() if a != b), reverse=True)
     if as_json:
         confusions = [{"first": a, "second": b, "rows": n} for n, a, b in confused]

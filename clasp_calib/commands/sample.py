@@ -7,7 +7,6 @@ import typer
 
 from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, RunOption, SeedOption
 from clasp_calib.commands.output import emit, say, show
-from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
 
@@ -33,40 +32,23 @@ def sample(
 
     Example: clasp-calib sample my-run/labels.parquet --run my-run --per-class 2
     """
-    import pyarrow as pa
-
-    from clasp_calib.calib.dataset import check_classes
-    from clasp_calib.calib.sampling import draw
-    from clasp_calib.common.sample_sources import load_samples
-    from clasp_calib.router_labeling.taxonomy import load_taxonomy
+    from clasp_calib.api.draws import draw_samples
 
     directory = RunDirectory(run)
     directory.prepare()
     path, target = labels or directory.labels, out or directory.sample
-    classes = load_taxonomy(taxonomy).classes
-    samples = load_samples(path)
-    check_classes(samples, classes)
-    table = samples.table
-    unlabelled = [s.id for s in samples if s.label is None]
-    if unlabelled:
-        raise InputError(
-            f"{path}: {len(unlabelled)} rows have no class (first id {unlabelled[0]!r}); run `clasp-calib label` first"
-        )
-    drawn = draw(samples, classes, per_class, balanced, seed)
-    splits = pa.array([drawn.splits.get(name) for name in table["id"].to_pylist()], pa.string())
-    if "split" in table.column_names:
-        table = table.drop_columns(["split"])
-    chosen = table.append_column("split", splits).filter(splits.is_valid())
-    samples.with_table(chosen).save(target)
+    chosen, drawn = draw_samples(path, per_class=per_class, balanced=balanced, taxonomy=taxonomy, seed=seed)
+    chosen.save(target)
     directory.record(
         "sample", {"labels": path, "out": target, "per_class": per_class, "balanced": balanced, "seed": seed}
     )
     if as_json:
-        emit({"out": target, "rows": chosen.num_rows, **{k: v for k, v in vars(drawn).items() if k != "splits"}})
+        counts = {"counts": drawn.counts, "wanted": drawn.wanted, "short": drawn.short}
+        emit({"out": target, "rows": len(chosen), **counts})
         return
     header = ["class", *drawn.wanted]
     show(
-        f"{chosen.num_rows} of {table.num_rows} samples",
+        f"{len(chosen)} of {drawn.rows} samples",
         header,
         [[label, *(str(counts[split]) for split in drawn.wanted)] for label, counts in drawn.counts.items()],
     )

@@ -41,7 +41,9 @@ def search(
     cache: Annotated[CacheOption, UnusedWith("recompute")] = None,
     recompute: RecomputeOption = False,
     space: Annotated[Path | None, typer.Option(help="Search space (YAML); --plan writes the default.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Artifact directory; default: artifact/ of the run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Artifact directory; default: artifact/ of the run."), UnusedWith("plan")
+    ] = None,
     per_class: Annotated[int, typer.Option(min=2, help="Calibration samples of a class, at most.")] = 2000,
     strategy: Annotated[
         Literal["race", "grid", "tpe", "two-step", "halving"],

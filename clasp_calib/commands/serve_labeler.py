@@ -24,28 +24,14 @@ def serve_labeler(
     Example: clasp-calib serve-labeler --dry-run
     """
     import shlex
-    import signal
-    import types
 
-    from clasp_calib.router_labeling.serving import serve_command, start, wait_until_healthy
+    from clasp_calib.router_labeling.serving import serve, serve_command
 
     command = serve_command(model, host, port, revision, vllm, extra or [])
     if dry_run:
         say(shlex.join(command))
         return
-    process = start(command)
-
-    def terminate(*_: int | types.FrameType | None) -> None:
-        process.terminate()
-
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        address = f"http://{host}:{port}"
-        wait_until_healthy(process, f"{address}/health", wait)
-        say(f"ready; label with: clasp-calib label samples.jsonl --backend server --base-url {address}/v1")
-        code = process.wait()
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
-    raise typer.Exit(0 if code in (0, -signal.SIGTERM) else 1)
+    address = f"http://{host}:{port}"
+    following = f"clasp-calib label samples.jsonl --backend server --base-url {address}/v1"
+    if serve(command, address, wait, lambda: say(f"ready; label with: {following}")):
+        raise typer.Exit(1)

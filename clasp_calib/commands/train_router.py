@@ -7,15 +7,10 @@ import typer
 
 from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, RunOption, SeedOption
 from clasp_calib.commands.output import emit, say, show
-from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from clasp_calib.router_labeling.taxonomy import Taxonomy
     from clasp_calib.router_labeling.training import JudgedRouter
-
-UNPLACED = "default"
-"""The source of rows that a labeler could not place: they say nothing about the default class."""
 
 
 def train_router(
@@ -43,46 +38,22 @@ def train_router(
     """
     from dataclasses import asdict
 
-    from clasp_calib.common.hashing import sha256_file
-    from clasp_calib.common.progress import progress
-    from clasp_calib.report.plots import plot_trade_off
-    from clasp_calib.router_labeling.router import RouterTraining
+    from clasp_calib.api.routers import train_router as train
+    from clasp_calib.report.plots import plot_path, plot_trade_off
     from clasp_calib.router_labeling.router_file import router_bytes, write_router
-    from clasp_calib.router_labeling.taxonomy import load_taxonomy
-    from clasp_calib.router_labeling.training import FOLDS, train_router as train
+    from clasp_calib.router_labeling.training import FOLDS
 
     directory = RunDirectory(run)
     directory.prepare()
-    from clasp_calib.report.plots import plot_path
-
-    plot = plot_path(directory.report / "router.png")
-    known = load_taxonomy(taxonomy)
-    path = labels or directory.labels
-    rows = _rows(path, known)
-    kept = [row for row in rows if row[2] != UNPLACED]
-    judge_by = [] if gold is None else [(question, label) for question, label, *_ in _rows(gold, known)]
-    labelers = tuple(dict.fromkeys(labeler for *_, source, labeler in kept if source != "gold" and labeler))
-    with progress() as bar:
-        task = bar.add_task("fitting", total=FOLDS + 1)
-        trained = train(
-            [question for question, *_ in kept],
-            [label for _, label, *_ in kept],
-            [source == "gold" for *_, source, _ in kept],
-            classes=known.classes,
-            default=known.default_class,
-            taxonomy=known.digest,
-            training=RouterTraining(sha256_file(path), len(kept), labelers),
-            judge_by=judge_by,
-            wrong_cost=wrong_cost,
-            seed=seed,
-            step=lambda: bar.advance(task),
-        )
+    directory.report.mkdir(exist_ok=True)
+    plot, path = plot_path(directory.report / "router.png"), labels or directory.labels
+    trained = train(path, gold=gold, taxonomy=taxonomy, wrong_cost=wrong_cost, seed=seed)
     target = out or directory.router
     write_router(trained.router, target)
     directory.record(
         "train-router", {"labels": path, "gold": gold, "out": target, "wrong_cost": wrong_cost, "seed": seed}
     )
-    costs = trained.trade_off
+    costs, questions = trained.trade_off, trained.router.training.rows
     curves = {"right": costs.right, "abstained": costs.abstained, "wrong class": costs.wrong, "mean cost": costs.cost}
     if plot:
         plot_trade_off(costs.thresholds.tolist(), {n: c.tolist() for n, c in curves.items()}, costs.best, plot)
@@ -91,8 +62,8 @@ def train_router(
             {
                 "router": target,
                 "bytes": len(router_bytes(trained.router)),
-                "questions": len(kept),
-                "unplaced": len(rows) - len(kept),
+                "questions": questions,
+                "unplaced": trained.unplaced,
                 "groups": trained.groups,
                 "gold": None if trained.gold is None else asdict(trained.gold),
                 "agreement": asdict(trained.agreement),
@@ -106,7 +77,7 @@ def train_router(
             }
         )
         return
-    say(f"{len(kept)} questions, {trained.groups} without near-duplicates; {len(rows) - len(kept)} unplaced left out")
+    say(f"{questions} questions, {trained.groups} without near-duplicates; {trained.unplaced} unplaced left out")
     show(
         f"on questions that it was not trained on ({FOLDS} folds)",
         ["measured against", "questions", "likeliest right", "right", "macro", "abstained", "wrong class"],
@@ -120,27 +91,6 @@ def train_router(
         f"{costs.cost[costs.best]:.3f}; calibration error {before:.1%} -> {after:.1%}"
     )
     say(f"router in {target}{f', trade-off in {plot}' if plot else ''}; next: clasp-calib route QUESTION --run {run}")
-
-
-def _rows(path: Path, taxonomy: "Taxonomy") -> list[tuple[str, str, str | None, str | None]]:
-    """(question, class, source, labeler) of each row that has a class."""
-    from clasp_calib.common.sample_sources import load_samples
-
-    table = load_samples(path).table
-    if "class" not in table.column_names:
-        raise InputError(f"{path} has no column 'class'; label it with `clasp-calib label` first")
-    rows = [
-        (row["question"], row["class"], row.get("source"), row.get("labeler"))
-        for row in table.to_pylist()
-        if row["class"] is not None
-    ]
-    for question, label, *_ in rows:
-        if label not in taxonomy.classes:
-            raise InputError(
-                f"{path}: the question {question!r} has the class {label!r}; expected one of "
-                f"{', '.join(taxonomy.classes)}, or give --taxonomy"
-            )
-    return rows
 
 
 def _judged(against: str, judged: "JudgedRouter | None") -> list[str]:

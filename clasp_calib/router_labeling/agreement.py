@@ -4,6 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.sample_set import Samples
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -22,6 +25,29 @@ class Agreement:
     """
     pairs: dict[tuple[str, str], int]
     """(first label, second label) -> rows."""
+
+
+def compare_labels(first: Samples, second: Samples) -> Agreement:
+    """Compare two labellings of the same samples, matched by id.
+
+    Raises:
+        InputError: a sample without a class, or one that only one of them has.
+    """
+    labels = []
+    for samples in (first, second):
+        if lacking := [sample.id for sample in samples if sample.label is None]:
+            raise InputError(
+                f"{samples.name}: {len(lacking)} of {len(samples)} samples have no class (first id {lacking[0]!r}); "
+                "label them with `clasp-calib label`"
+            )
+        labels.append({sample.id: str(sample.label) for sample in samples})
+    here, there = labels
+    if missing := sorted(here.keys() ^ there.keys()):
+        raise InputError(
+            f"{first.name} has {len(here)} rows and {second.name} {len(there)}, and {len(missing)} ids (such as "
+            f"{missing[0]!r}) are in one of them only; expected two labellings of the same rows"
+        )
+    return agreement(list(here.values()), [there[name] for name in here], sorted({*here.values(), *there.values()}))
 
 
 def agreement(first: Sequence[str], second: Sequence[str], labels: Sequence[str]) -> Agreement:

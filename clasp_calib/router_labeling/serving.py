@@ -1,10 +1,11 @@
 """Starting ``vllm serve`` with the flags that labelling needs, and waiting until it is healthy."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx2 as httpx
@@ -37,6 +38,34 @@ def serve_command(
         "--enable-prompt-tokens-details",
         *extra,
     ]
+
+
+def serve(command: Sequence[str], address: str, seconds: float, ready: Callable[[], object]) -> int:
+    """Run a command line that `serve_command` gave, until it ends or this process is told to end.
+
+    Args:
+        command: the command line.
+        address: root of the server, such as ``http://127.0.0.1:8000``.
+        seconds: until it must be healthy.
+        ready: called once it is.
+
+    Returns:
+        Its exit code; 0 where it was told to end.
+
+    Raises:
+        LabelerError: there is no such command, or it is not healthy in time.
+    """
+    process = start(command)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        wait_until_healthy(process, f"{address}/health", seconds)
+        ready()
+        code = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    return 0 if code == -signal.SIGTERM else code
 
 
 def start(command: Sequence[str]) -> "subprocess.Popen[bytes]":

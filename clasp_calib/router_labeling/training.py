@@ -21,12 +21,14 @@ from clasp_calib.router_labeling.duplicates import duplicate_groups
 from clasp_calib.router_labeling.ngrams import Hashing, features
 from clasp_calib.router_labeling.router import Router, RouterTraining, softmax
 from clasp_calib.router_labeling.router_file import MOST_BYTES
+from clasp_calib.router_labeling.taxonomy import Taxonomy
 
 FOLDS = 5
 FEWEST = 2 * FOLDS
 """Fewest labelled questions. So few make no router worth having; they make one that can be looked at."""
 REGULARISATION = 10.0
 """Our choice: scikit-learn's C. On the hand-labelled questions 50 was within a point of it."""
+GOLD, UNPLACED = "gold", "default"
 NEVER = -30.0
 """The logit of a class that the rows do not hold."""
 _ITERATIONS = 1000
@@ -59,6 +61,8 @@ class Trained:
     """With the labels that it was distilled from, on held-out questions."""
     groups: int
     """Near-duplicates count as one."""
+    unplaced: int
+    """Rows that were left out."""
     trade_off: TradeOff
     log_loss: tuple[float, float]
     """Of held-out questions, before and after calibration, in nats."""
@@ -66,16 +70,25 @@ class Trained:
     """The same for the expected calibration error, in [0, 1]."""
 
 
+@dataclass(frozen=True)
+class LabelledQuestion:
+    """A row to train on, or to judge by."""
+
+    question: str
+    label: str
+    """Slug of the class."""
+    source: str | None = None
+    """Who gave it: `GOLD` is by hand, `UNPLACED` says nothing."""
+    labeler: str | None = None
+    """Fingerprint of the labeler that gave it."""
+
+
 def train_router(
-    questions: Sequence[str],
-    labels: Sequence[str],
-    is_gold: Sequence[bool],
+    rows: Sequence[LabelledQuestion],
+    taxonomy: Taxonomy,
+    digest: str,
     *,
-    classes: Sequence[str],
-    default: str,
-    taxonomy: str,
-    training: RouterTraining,
-    judge_by: Sequence[tuple[str, str]] = (),
+    judge_by: Sequence[LabelledQuestion] = (),
     wrong_cost: float = WRONG_COST,
     seed: int = 0,
     step: Callable[[], object] = lambda: None,
@@ -87,13 +100,10 @@ def train_router(
     likelihood) and the threshold (by `trade_off`), and they alone are judged. The router is then fitted to all rows.
 
     Args:
-        questions: one a row.
-        labels: the class of each.
-        is_gold: whether a row's class was given by hand.
-        classes: slugs, in the taxonomy's order.
-        default: the class to abstain to.
-        taxonomy: hex sha256 of the taxonomy.
-        training: what the rows are, for the file.
+        rows: what to train on; those that a labeler could not place say nothing about the default class, and are left
+            out.
+        taxonomy: has the classes, and the one to abstain to.
+        digest: hex sha256 of the labelled table, for the router's file.
         judge_by: further questions with classes given by hand, to judge by and not to train on.
         wrong_cost: see `trade_off`.
         seed: of the division into folds.
@@ -102,39 +112,53 @@ def train_router(
     Raises:
         InputError: scikit-learn is missing, or there are too few rows or classes, or too few that differ.
     """
-    _check(labels)
+    everything, rows = len(rows), [row for row in rows if row.source != UNPLACED]
+    _check([row.label for row in rows])
+    classes = taxonomy.classes
     hashing = Hashing(_bits(len(classes)))
     places = {slug: place for place, slug in enumerate(classes)}
-    truth = np.array([places[label] for label in [*labels, *(label for _, label in judge_by)]])
-    everything = [*questions, *(question for question, _ in judge_by)]
-    trained_on = np.arange(len(everything)) < len(questions)
-    matrix = feature_matrix(everything, hashing)
-    groups = np.array(duplicate_groups(everything))
+    truth = np.array([places[row.label] for row in (*rows, *judge_by)])
+    questions = [row.question for row in (*rows, *judge_by)]
+    trained_on = np.arange(len(questions)) < len(rows)
+    matrix = feature_matrix(questions, hashing)
+    groups = np.array(duplicate_groups(questions))
     if (found := len(set(groups[trained_on].tolist()))) < FOLDS:
         raise InputError(
             f"the questions are near-duplicates of one another: {found} groups of them cannot be divided into {FOLDS} "
             "folds; give questions that differ"
         )
-    held_out = np.zeros((len(everything), len(classes)), np.float32)
+    held_out = np.zeros((len(questions), len(classes)), np.float32)
     for fit_on, judged in folds(truth, groups, seed):
-        rows = fit_on[trained_on[fit_on]]
-        weights, bias = fit(matrix[rows], truth[rows], len(classes))
+        ours = fit_on[trained_on[fit_on]]
+        weights, bias = fit(matrix[ours], truth[ours], len(classes))
         held_out[judged] = matrix[judged] @ weights + bias
         step()
-    ours, truth_ours = held_out[trained_on], truth[trained_on]
-    temperature = best_temperature(ours, truth_ours)
-    raw, probabilities = softmax(ours), softmax(ours, temperature)
-    costs = trade_off(probabilities, truth_ours, places[default], wrong_cost)
+    logits, truth_ours = held_out[trained_on], truth[trained_on]
+    temperature = best_temperature(logits, truth_ours)
+    raw, probabilities = softmax(logits), softmax(logits, temperature)
+    costs = trade_off(probabilities, truth_ours, places[taxonomy.default_class], wrong_cost)
     threshold = float(costs.thresholds[costs.best])
     weights, bias = fit(matrix[trained_on], truth_ours, len(classes))
     step()
-    router = Router(tuple(classes), default, taxonomy, weights, bias, temperature, threshold, training, hashing)
-    by_hand = np.concatenate([np.array(is_gold, bool), np.ones(len(judge_by), bool)])
+    labelers = tuple(dict.fromkeys(row.labeler for row in rows if row.labeler and row.source != GOLD))
+    router = Router(
+        classes,
+        taxonomy.default_class,
+        taxonomy.digest,
+        weights,
+        bias,
+        temperature,
+        threshold,
+        RouterTraining(digest, len(rows), labelers),
+        hashing,
+    )
+    by_hand = np.array([*(row.source == GOLD for row in rows), *(True for _ in judge_by)])
     return Trained(
         router,
         _judged(held_out[by_hand], truth[by_hand], router) if by_hand.any() else None,
-        _judged(ours, truth_ours, router),
+        _judged(logits, truth_ours, router),
         found,
+        everything - len(rows),
         costs,
         (log_loss(raw, truth_ours), log_loss(probabilities, truth_ours)),
         (calibration_error(raw, truth_ours), calibration_error(probabilities, truth_ours)),

@@ -7,9 +7,9 @@ import pytest
 import typer
 
 from clasp_calib import __version__
+from clasp_calib.api import installation
 from clasp_calib.calib.scoring.evaluator import Evaluator
 from clasp_calib.cli import app
-from clasp_calib.commands import doctor
 from clasp_calib.common.errors import ClaspError
 
 HEAVY = ("torch", "transformers", "vllm", "optuna", "h5py", "pyarrow")
@@ -77,7 +77,7 @@ def test_doctor_ends_with_1_only_if_something_needed_is_missing(command, monkeyp
     assert any(device.startswith("cpu") for device in ended.json["devices"])
     assert not (tmp_path / "not").exists()
     assert command("doctor").out.splitlines()[-1] == "ready"
-    monkeypatch.setattr(doctor, "REQUIRED", ("torch", "no-such-package"))
+    monkeypatch.setattr(installation, "REQUIRED", ("torch", "no-such-package"))
     ended = command("doctor")
     assert ended.code == 1
     assert ended.out.splitlines()[-1] == "missing: no-such-package; pip install clasp-calib"

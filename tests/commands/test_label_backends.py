@@ -98,4 +98,4 @@ def test_compare_labels(command, tmp_path):
     assert told["confusions"] == [{"first": "text", "second": "scene", "rows": 1}]
     assert "agreement 66.7%" in command("compare-labels", first, second).out
     assert "expected two labellings of the same rows" in command("compare-labels", first, table("c.jsonl", "text")).err
-    assert "no column 'class'" in command("compare-labels", first, written(tmp_path / "q.jsonl")).err
+    assert "3 of 3 samples have no class" in command("compare-labels", first, written(tmp_path / "q.jsonl")).err

@@ -36,4 +36,4 @@ def test_a_cache_and_none_cannot_both_be_asked_for(finished, command):
     for name in ("search", "evaluate"):
         ended = command(name, *finished.words, "--cache", finished.run / "cache", "--recompute")
         assert ended.code == 2
-        assert "--recompute uses no cache, and --cache gives" in ended.err
+        assert "--cache is not used with --recompute; remove --cache or --recompute" in ended.err

@@ -99,7 +99,7 @@ def test_without_a_router_the_rules_answer(command, tmp_path):
     [
         (["train-router", "{none}"], "no sample file"),
         (["train-router", "{unlabelled}"], "no column 'class'"),
-        (["train-router", "{strange}"], "has the class 'cats'; expected one of"),
+        (["train-router", "{strange}"], "has class 'cats'; expected one of"),
         (["train-router", "{few}"], "needs 10 questions of two classes at least"),
         (["route", "?", "--router", "{none}"], "train one with `clasp-calib train-router`"),
         (["route", "?", "--router", "{few}"], "cannot be read as safetensors"),

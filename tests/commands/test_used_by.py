@@ -111,13 +111,26 @@ def test_what_only_some_choices_have_is_marked_so(command, chooser, kinds, names
         for field in fields(kind):
             if field.name in options:
                 having.setdefault(options[field.name], set()).add(choice)
+    assert having
     choices = set(get_args(get_type_hints(command)[chooser]))
+    assert kinds.keys() <= choices
     for name, own in having.items():
         if own < choices:
-            told = [
-                set(one.choices) for one in marked.get(name, ()) if isinstance(one, UsedBy) and one.option == chooser
-            ]
-            assert [used - {"auto"} for used in told] == [own], name
+            (used,) = (set(one.choices) for one in marked[name] if one.option == chooser)
+            assert used - {"auto"} == own, name
+
+
+def test_what_only_an_engine_has_is_marked_so():
+    assert {name for name, markers in markers_of(search).items() if markers[0].option == "engine"} == {
+        "workers",
+        "ray_address",
+    }
+
+
+@pytest.mark.parametrize("line", ["search --strategy luck", "search --engine steam", "label x --backend oracle"])
+def test_a_choice_that_there_is_not_is_refused(line, capsys):
+    assert run(line.split()) == 2
+    assert "is not one of" in " ".join(capsys.readouterr().err.split())
 
 
 def made(**variables: str) -> CheckedTyper:

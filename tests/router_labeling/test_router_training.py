@@ -1,29 +1,29 @@
 """Fitting: what it learns, that it judges fairly, and that numpy runs what scikit-learn fitted."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.router_labeling.ngrams import Hashing
-from clasp_calib.router_labeling.router import RouterTraining
 from clasp_calib.router_labeling.router_file import router_bytes
-from clasp_calib.router_labeling.training import feature_matrix, fit, folds, train_router
+from clasp_calib.router_labeling.training import LabelledQuestion, feature_matrix, fit, folds, train_router
 
 pytest.importorskip("sklearn")
 THINGS = "dog cat car boat tree lamp shoe bird plane chair cup ball house horse plate clock phone fence".split()  # noqa: SIM905
 FRAMES = (("how many", "s are there?"), ("what colour is the", "?"), ("zip", ""))
 QUESTIONS = [f"{words} {thing}{end}" for words, end in FRAMES for thing in THINGS]
 LABELS = [label for label in ("counting", "attribute", "default") for _ in THINGS]
-KNOWN = {
-    "classes": ("attribute", "counting", "default"),
-    "default": "default",
-    "taxonomy": "3" * 64,
-    "training": RouterTraining("1" * 64, len(QUESTIONS)),
-}
+TAXONOMY = SimpleNamespace(classes=("attribute", "counting", "default"), default_class="default", digest="3" * 64)
 
 
-def trained(labels=LABELS, gold=False, **changes):
-    return train_router(QUESTIONS, labels, [gold] * len(QUESTIONS), **(KNOWN | changes))
+def rows(questions=QUESTIONS, labels=LABELS, source=None):
+    return [LabelledQuestion(*pair, source, "{}") for pair in zip(questions, labels, strict=True)]
+
+
+def trained(labels=LABELS, source=None, **changes):
+    return train_router(rows(QUESTIONS, labels, source), TAXONOMY, "1" * 64, **changes)
 
 
 def test_it_learns_what_separates_the_classes():
@@ -49,8 +49,8 @@ def test_noise_is_not_taken_for_knowledge():
 
 
 def test_gold_rows_and_questions_to_judge_by_are_told_apart_from_labels():
-    assert trained(gold=True).gold == trained(gold=True).agreement
-    judge_by = [("how many swans are there?", "counting"), ("how many swans are there??", "attribute")]
+    assert trained(source="gold").gold == trained(source="gold").agreement
+    judge_by = rows(["how many swans are there?", "how many swans are there??"], ["counting", "attribute"])
     found = trained(judge_by=judge_by)
     assert found.gold.questions == 2
     assert found.gold.likeliest == 0.5
@@ -81,14 +81,14 @@ def test_numpy_runs_what_scikit_learn_fitted(classes):
 
 def test_too_few_questions_are_refused():
     with pytest.raises(InputError, match="there are 3 labelled questions of 1 classes, at most 3 of one"):
-        train_router(QUESTIONS[:3], LABELS[:3], [False] * 3, **KNOWN)
+        train_router(rows(QUESTIONS[:3], LABELS[:3]), TAXONOMY, "1" * 64)
     with pytest.raises(InputError, match="at most 4 of one"):
-        train_router(QUESTIONS[:12], list(KNOWN["classes"]) * 4, [False] * 12, **KNOWN)
+        train_router(rows(QUESTIONS[:12], TAXONOMY.classes * 4), TAXONOMY, "1" * 64)
 
 
 def test_questions_that_are_all_alike_are_refused():
     with pytest.raises(InputError, match="near-duplicates of one another: 1 groups"):
-        train_router(["how many dogs?"] * 12, LABELS[12:24], [False] * 12, **KNOWN)
+        train_router(rows(["how many dogs?"] * 12, LABELS[12:24]), TAXONOMY, "1" * 64)
 
 
 def test_a_class_that_only_one_fold_knows_is_no_trouble():

@@ -1,0 +1,50 @@
+"""Drawing calibration, selection and test samples from a large labelled table."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from clasp_calib.calib.dataset import check_classes, require
+from clasp_calib.calib.sampling import Drawn, draw
+from clasp_calib.common.sample_sources import load_samples
+from clasp_calib.router_labeling.labelers import load_scheme
+
+if TYPE_CHECKING:
+    from clasp_calib.common.sample_set import Samples
+    from clasp_calib.router_labeling.taxonomy import Taxonomy
+
+
+def draw_samples(
+    samples: Any,
+    *,
+    per_class: int = 2000,
+    balanced: bool = True,
+    taxonomy: "Taxonomy | str | Path | None" = None,
+    seed: int = 0,
+) -> "tuple[Samples, Drawn]":
+    """Draw samples and divide them by picture: no picture is in two splits.
+
+    The same samples and seed always give the same draw; see `clasp_calib.calib.sampling.draw`.
+
+    Args:
+        samples: labelled, as `load_samples` takes them.
+        per_class: calibration samples of a class; selection and test get half as many each.
+        balanced: as many of each class; otherwise as many in all, as the classes come.
+        taxonomy: the one that they were labelled with.
+        seed: of the draw.
+
+    Returns:
+        What was drawn, in the order of the samples, with their ``split``; and counts of it.
+
+    Raises:
+        InputError: samples without a class, or with one of another taxonomy; or a picture in two splits.
+    """
+    given = load_samples(samples)
+    classes = load_scheme(taxonomy).taxonomy.classes
+    check_classes(given, classes)
+    require(given, "class", [s for s in given if s.label is None], "run `clasp-calib label` first")
+    drawn = draw(given, classes, per_class, balanced, seed)
+    splits = pa.array([drawn.splits.get(sample.id) for sample in given], pa.string())
+    table = given.table.drop_columns(["split"]) if "split" in given.table.column_names else given.table
+    return given.with_table(table.append_column("split", splits).filter(splits.is_valid())), drawn

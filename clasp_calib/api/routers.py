@@ -1,0 +1,146 @@
+"""Routing: the class of a question by a trained router or by keyword rules, and training such a router."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.calib.dataset import check_classes
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.progress import progress
+from clasp_calib.common.run_directory import RunDirectory
+from clasp_calib.common.sample_sources import load_samples
+from clasp_calib.router_labeling.abstention import WRONG_COST
+from clasp_calib.router_labeling.labelers import load_scheme
+from clasp_calib.router_labeling.lint import explain
+from clasp_calib.router_labeling.router import Reason, Router
+from clasp_calib.router_labeling.router_file import load_router
+from clasp_calib.router_labeling.training import FOLDS, LabelledQuestion, Trained, train_router as train
+
+if TYPE_CHECKING:
+    from clasp_calib.router_labeling.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True)
+class Routed:
+    """The class of a question, and why."""
+
+    label: str
+    """Slug of the class."""
+    by: str
+    """``router``, or ``keyword rules``, which have the fields from ``rule`` on."""
+    confidence: float | None = None
+    """Calibrated probability of the likeliest class."""
+    threshold: float | None = None
+    """Below this confidence the router abstains, and the question gets the default class."""
+    abstained: bool = False
+    likeliest: str | None = None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    reasons: tuple[Reason, ...] = ()
+    """What spoke most for the likeliest class."""
+    rule: str | None = None
+    """Id of the rule that decided, if one did."""
+    phrases: tuple[str, ...] = ()
+    """Of the rule, those that occur."""
+
+
+def route(
+    question: str,
+    *,
+    router: Router | str | Path | None = None,
+    artifact: str | Path | None = None,
+    run: str | Path | None = None,
+) -> Routed:
+    """Say which class a question gets, how sure that is, and why.
+
+    Args:
+        question: what is asked.
+        router: a router or its file.
+        artifact: take the router of this artifact instead: a directory, or ``org/name@version`` on the Hub.
+        run: take the router of this run directory, if it has one.
+
+    Without any router the packaged keyword rules decide.
+
+    Raises:
+        ArtifactError: the artifact cannot be read.
+        InputError: the router cannot be read, or the artifact has none.
+    """
+    known = router
+    if artifact is not None:
+        known = Artifact.load(artifact).router
+        if known is None:
+            raise InputError(f"the artifact {artifact} has no router; give one with --router")
+    elif known is None and run is not None and RunDirectory(Path(run)).router.is_file():
+        known = RunDirectory(Path(run)).router
+    if known is None:
+        scheme = load_scheme()
+        found = explain(scheme.rules, question)
+        if found.decides is None:
+            return Routed(scheme.taxonomy.default_class, "keyword rules")
+        label = scheme.taxonomy.class_of(found.decides.intent)
+        return Routed(label, "keyword rules", rule=found.decides.id, phrases=found.phrases[0])
+    known = known if isinstance(known, Router) else load_router(Path(known))
+    decision = known.route(question)
+    return Routed(
+        decision.label,
+        "router",
+        decision.confidence,
+        known.threshold,
+        decision.abstained,
+        decision.likeliest,
+        dict(zip(known.classes, known.probabilities(question).tolist(), strict=True)),
+        tuple(known.reasons(question, decision.likeliest)),
+    )
+
+
+def train_router(
+    samples: Any,
+    *,
+    gold: Any = None,
+    taxonomy: "Taxonomy | str | Path | None" = None,
+    wrong_cost: float = WRONG_COST,
+    seed: int = 0,
+) -> Trained:
+    """Distil labels into a router: a small linear model that names a question's class without a language model.
+
+    Args:
+        samples: labelled, as `load_samples` takes them; those without a class are passed over.
+        gold: samples with a class given by hand, to judge by and not to train on.
+        taxonomy: the one that they were labelled with.
+        wrong_cost: what a wrong class costs, where the default class instead of another costs 1.
+        seed: of the division into folds.
+
+    Returns:
+        The router, and how it does on questions that it was not trained on.
+
+    Raises:
+        InputError: scikit-learn is missing; samples have no class or one of another taxonomy; there are too few.
+    """
+    known = load_scheme(taxonomy).taxonomy
+    given = load_samples(samples)
+    rows = _rows(given, known)
+    judge_by = [] if gold is None else _rows(load_samples(gold), known)
+    with progress() as bar:
+        task = bar.add_task("fitting", total=FOLDS + 1)
+        return train(
+            rows,
+            known,
+            given.digest,
+            judge_by=judge_by,
+            wrong_cost=wrong_cost,
+            seed=seed,
+            step=lambda: bar.advance(task),
+        )
+
+
+def _rows(samples: Any, taxonomy: "Taxonomy") -> list[LabelledQuestion]:
+    if "class" not in samples.table.column_names:
+        raise InputError(f"{samples.name} has no column 'class'; label it with `clasp-calib label` first")
+    check_classes(samples, taxonomy.classes)
+    rows = samples.table.to_pylist()
+    return [
+        LabelledQuestion(row["question"], row["class"], row.get("source"), row.get("labeler"))
+        for row in rows
+        if row["class"] is not None
+    ]
