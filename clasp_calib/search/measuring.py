@@ -97,7 +97,9 @@ class Measuring:
         parts = []
         for start in range(0, len(samples), BLOCK):
             part = samples[start : start + BLOCK]
-            parts.append(self._scored([self.part.calibration[s] for s in part], live, generate=False))
+            # What was answered before, to the same question, is no new evaluation.
+            again = sum(max(0, min(len(self.scores.get(c, ())), part.stop) - part.start) for c in live)
+            parts.append(self._scored([self.part.calibration[s] for s in part], live, False, again))
             self._tell(part, live, parts[-1].score)
         nll = [part.nll for part in parts if part.nll is not None]
         return Observations(
@@ -107,7 +109,7 @@ class Measuring:
     def final(self, finalists: Sequence[int]) -> NDArray[np.float64]:
         """Scores ``[n, f]`` on the selection samples: of answers decoded token by token, if there are references."""
         self.live = set(finalists)
-        score = self._scored(self.part.selection, finalists, generate=self.part.decoded).score
+        score = self._scored(self.part.selection, finalists, self.part.decoded).score
         self.evaluations += score.size
         return score
 
@@ -126,17 +128,18 @@ class Measuring:
     def _key(self, sample: Sample, generate: bool) -> str:
         return self.desk.identity.key(self.label, sample, generate)
 
-    def _scored(self, samples: Sequence[Sample], live: Sequence[int], generate: bool) -> Observations:
+    def _scored(self, samples: Sequence[Sample], live: Sequence[int], generate: bool, again: int = 0) -> Observations:
         journal, watcher = self.desk.journal, self.desk.watcher
         asked = [self.candidates[c] for c in live]
         keys = [self._key(sample, generate) for sample in samples]
-        tasks, places = [], []
+        tasks, places, answered = [], [], 0
         for key, sample in zip(keys, samples, strict=True):
             known = set(journal.known(key, asked))
             if unknown := tuple(c for c in asked if c not in known):
                 tasks.append(Task(sample, unknown, self.desk.pruning, generate))
                 places.append(key)
-            watcher.advance(self.outline, len(known))
+            answered += len(known)
+        watcher.advance(self.outline, answered - again)
         for number, scores in self.workers.score(tasks):
             journal.record(places[number], tasks[number].candidates, scores)
             watcher.advance(self.outline, len(scores.score), measured=True)

@@ -37,6 +37,11 @@ class Outline:
         """Evaluations that measuring every candidate on every sample would take."""
         return self.candidates * self.samples
 
+    @property
+    def everything(self) -> int:
+        """The same with the final."""
+        return self.exhaustive + self.final
+
 
 @dataclass(frozen=True)
 class Block:
@@ -124,7 +129,6 @@ class EventLines(Watcher):
 @dataclass
 class _Row:
     of: Outline
-    recorded: int
     begun: float
     answered: int = 0
     measured: int = 0
@@ -156,7 +160,7 @@ class LiveTable(Watcher):
     def begin(self, of: Outline, recorded: int) -> None:
         """A row more."""
         with self._lock:
-            self._rows[of.budget, of.label] = _Row(of, recorded, time.monotonic())
+            self._rows[of.budget, of.label] = _Row(of, time.monotonic())
 
     def advance(self, of: Outline, evaluations: int, measured: bool = False) -> None:
         """Counts for the time left."""
@@ -207,17 +211,19 @@ class LiveTable(Watcher):
 
 
 def _cells(row: _Row) -> list[str]:
-    spent = f"{row.answered} ({row.recorded} resumed)" if row.recorded else str(row.answered)
+    resumed = row.answered - row.measured
+    spent = f"{row.answered} ({resumed} resumed)" if resumed else str(row.answered)
     if row.last is None:
         return [str(row.of.candidates), "", "", spent, "", ""]
     mean, low, high = (100 * value for value in row.last.interval)
-    done = row.chosen is not None
+    done, share = row.chosen is not None, row.answered / row.of.everything
     return [
         "" if done else str(row.last.left),
         row.chosen or row.last.leader,
         f"{mean:.1f} [{low:.1f}, {high:.1f}]",
         spent,
-        f"{row.last.evaluations / row.of.exhaustive:.0%}",
+        # Refining measures candidates that are not in the space.
+        f"{share:.0%}" if share <= 1 else "> 100%",
         "done" if done else _time_left(row, row.last),
     ]
 

@@ -11,7 +11,9 @@ from rich.console import Console
 
 from clasp_calib.search import watchers
 from clasp_calib.search.engine import search_class
+from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.halving import Halving
+from clasp_calib.search.strategies.two_step import TwoStep
 from clasp_calib.search.watchers import Block, EventLines, LiveTable, Outline
 
 
@@ -52,7 +54,19 @@ def test_the_table_has_a_row_a_class(tmp_path):
     live = LiveTable()
     searched(tmp_path, live)
     text = drawn(live.table())
-    assert "8       object        p1/rho=0.5  100.0 [75.8, 100.0]  63           54%     done" in text
+    assert "8       object        p1/rho=0.5  100.0 [75.8, 100.0]  63           52%     done" in text
+
+
+def test_a_pair_that_is_asked_again_counts_once_and_is_resumed_only_if_it_was_recorded_before(tmp_path):
+    for strategy, spent in ((TwoStep(), "96"), (Grid(), "108 (96 resumed)"), (Grid(), "108 (108 resumed)")):
+        live = LiveTable()
+        work = measuring(tmp_path, Fake(lambda split, number, sample: number == 1), watcher=live)
+        live.begin(work.outline, work.recorded)
+        choice = search_class(work, strategy, 0)
+        live.chosen(work.outline, choice.summary)
+        work.desk.journal.close()
+        assert f" {spent} " in drawn(live.table())
+        assert spent.split()[0] == str(choice.evaluations)
 
 
 @pytest.fixture
@@ -80,11 +94,11 @@ def test_in_a_file_there_is_a_line_a_minute_and_one_for_each_choice(tmp_path, cl
     with live.shown():
         searched(tmp_path, live, worth)
     assert written() == [
-        "budget 8, object: 31 evaluations (38% of all), 3 candidates left, leader p1/rho=0.5 100.0 [61.0, 100.0], "
+        "budget 8, object: 31 evaluations (26% of all), 3 candidates left, leader p1/rho=0.5 100.0 [61.0, 100.0], "
         "time left < 2:12",
-        "budget 8, object: 61 evaluations (54% of all), 2 candidates left, leader p1/rho=0.5 100.0 [75.8, 100.0], "
+        "budget 8, object: 61 evaluations (51% of all), 2 candidates left, leader p1/rho=0.5 100.0 [75.8, 100.0], "
         "time left < 1:36",
-        "budget 8, object: 63 evaluations (54% of all), chosen p1/rho=0.5 100.0 [75.8, 100.0]",
+        "budget 8, object: 63 evaluations (52% of all), chosen p1/rho=0.5 100.0 [75.8, 100.0]",
     ]
     searched(tmp_path / "later", live)
     assert len(written()) == 3, "nothing is said when it is not shown"
