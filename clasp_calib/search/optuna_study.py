@@ -15,7 +15,7 @@ from threading import Lock
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.exceptions import OptunaError
-from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,19 +28,17 @@ FILE = "journal:"
 _CANDIDATE = "candidate"
 
 
-def open_storage(url: str | None) -> BaseStorage:
+def open_storage(url: str) -> BaseStorage:
     """Optuna's storage at a place.
 
     Args:
         url: ``journal:FILE``, or a database as SQLAlchemy names it: ``sqlite:///FILE``, ``postgresql://...``,
-            ``mysql://...``. ``None`` is memory.
+            ``mysql://...``.
 
     Raises:
         StudyError: it cannot be opened, or is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if url is None:
-        return InMemoryStorage()
     try:
         if url.startswith(FILE):
             path = Path(url.removeprefix(FILE))

@@ -187,7 +187,7 @@ class LiveTable(Watcher):
     def exhaustive(self, budget: str, label: str) -> int | None:
         """Evaluations of an exhaustive search, the final included; ``None`` for a class without samples."""
         row = self._rows.get((budget, label))
-        return None if row is None else row.of.exhaustive + row.of.final
+        return None if row is None else row.of.everything
 
     def table(self) -> Table:
         """The table as it stands."""
