@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from clasp_calib.calib.scoring.objective import Objective
 from clasp_calib.commands.models import load, model_name
 from clasp_calib.commands.options import (
     DEFAULT_BUDGETS,
@@ -50,7 +51,7 @@ def search(
         typer.Option(help="Which candidates are measured on which samples."),
     ] = "race",
     objective: Annotated[
-        Literal["metric", "nll", "kl"],
+        Objective,
         typer.Option(help="What strategies maximise; kl, to the unpruned model, needs no answers."),
     ] = "metric",
     indifference: Annotated[

@@ -1,9 +1,11 @@
 """What a search maximises on a sample."""
 
+from typing import Literal, get_args
+
 from clasp_calib.common.errors import InputError
 
-METRIC, NLL, KL = "metric", "nll", "kl"
-OBJECTIVES = (METRIC, NLL, KL)
+Objective = Literal["metric", "nll", "kl"]
+METRIC, NLL, KL = OBJECTIVES = get_args(Objective)
 """``metric``: the sample's own metric, in [0, 1]. ``nll``: the log-likelihood in nats of the accepted answer that the
 candidate finds most likely. ``kl``: minus the divergence in nats of the candidate's distribution over the next token
 from the unpruned model's, along the unpruned model's own greedy answer; it needs no accepted answers.
