@@ -1,5 +1,6 @@
 """What the pages say about the rest of the repository: links, commands, targets, and numbers that code decides."""
 
+import ast
 import json
 import re
 import tomllib
@@ -12,6 +13,7 @@ import yaml
 from pages import DOCS, NOT_RUN, PAGES, ROOT, blocks, commands, execute
 from PIL import Image
 
+import clasp_calib
 from clasp_calib.calib.scoring.metrics import METRICS
 from clasp_calib.cli import app
 from clasp_calib.common.samples import CLASSES
@@ -33,6 +35,8 @@ from tools.reference.supervision import CLUTTER, KIND, patch_labels
 from tools.reference.training import tower
 from tools.reference.training.batches import LAYERS
 
+GENERATED = ROOT / "docs" / "reference" / "python.md"
+"""Its blocks are signatures."""
 EXAMPLES = ROOT / "examples"
 
 
@@ -87,6 +91,15 @@ def test_the_quickstart_lists_the_extras():
     assert [f"`{extra}`" for extra in extras if extra != "dev"] == [
         name for name, *_ in table("quickstart.md", "| extra |")
     ]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_python_can_be_read_and_uses_public_names(path: Path):
+    for block in blocks(path, "python"):
+        if path != GENERATED:
+            ast.parse(block)
+    used = set(re.findall(r"\bcc\.(\w+)", path.read_text(encoding="utf-8")))
+    assert used <= set(clasp_calib.__all__)
 
 
 def test_make_has_the_targets_that_pages_name():
