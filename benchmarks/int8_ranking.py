@@ -20,13 +20,14 @@ from scipy.stats import kendalltau
 from clasp_calib.cache.encode import auto_layers, cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.maintenance import contents
-from clasp_calib.calib.dataset import load_samples
+from clasp_calib.calib.dataset import calibration_samples
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.cli import run
 from clasp_calib.common.progress import track
 from clasp_calib.common.pruning_options import PruningOptions
+from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.common.samples import CLASSES
 from clasp_calib.reference.benchmark import write_benchmark
 from clasp_calib.reference.model import MODEL
@@ -58,7 +59,7 @@ def main() -> None:
         root = Path(folder)
         table = write_benchmark(root / "benchmark", {"calibration": setting.pictures})
         run(["label", str(table), "--run", str(root / "run")])
-        samples = load_samples(root / "run" / "labels.parquet", CLASSES)
+        samples = calibration_samples(load_samples(root / "run" / "labels.parquet"), CLASSES)
         layers = auto_layers(adapter.vision_layers, adapter.own_layer)
         space = default_space(layers, adapter.own_layer)
         candidates = space.candidates(adapter.vision_layers, adapter.own_layer)

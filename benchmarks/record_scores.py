@@ -20,12 +20,13 @@ import torch
 from clasp_calib.cache.encode import auto_layers, cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.store import FeatureStore
-from clasp_calib.calib.dataset import by_class, load_samples, of_split
+from clasp_calib.calib.dataset import by_class, calibration_samples, of_split
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.features import CachedFeatures
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.commands.label import label
 from clasp_calib.common.run_directory import RunDirectory
+from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.reference.benchmark import write_benchmark
 from clasp_calib.reference.model import MODEL
 from clasp_calib.router_labeling.taxonomy import load_taxonomy
@@ -62,7 +63,7 @@ def main() -> None:
         root = Path(directory)
         label(write_benchmark(root / "benchmark", {"calibration": arguments.pictures}), run=root)
         classes = load_taxonomy(None).classes
-        samples = of_split(load_samples(RunDirectory(root).labels, classes), "calibration")
+        samples = of_split(calibration_samples(load_samples(RunDirectory(root).labels), classes), "calibration")
         # The order in which a search with seed 0 would see them.
         in_order = by_class(samples, classes, len(samples), 0)
         for slug in arguments.classes.split(","):

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clasp_calib.api.undisturbed import undisturbed
 from clasp_calib.cache.encode import cache_features as encode
 from clasp_calib.cache.feature_options import DEFAULTS, FeatureOptions
 from clasp_calib.cache.plan import plan_cache
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.progress import console
+from clasp_calib.common.places import Places
+from clasp_calib.common.progress import note
 from clasp_calib.common.pruning_options import DEFAULT_STARTS
-from clasp_calib.common.run_directory import RunDirectory
 from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.checks import check_decoder
@@ -28,8 +29,7 @@ def cache_features(
     processor: Any,
     samples: Any,
     *,
-    run: str | Path | None = None,
-    cache: str | Path | None = None,
+    run: str | Path | Places,
     options: FeatureOptions = DEFAULTS,
 ) -> "CacheReport":
     """Run the vision tower once over each different picture, and keep the layers that a calibration mixes.
@@ -41,8 +41,7 @@ def cache_features(
         model: a transformers model of a known architecture, on the device and in the dtype that it is to encode in.
         processor: the model's.
         samples: as `load_samples` takes them; those without a picture are passed over.
-        run: run directory; the cache is ``cache/`` in it.
-        cache: another directory for the cache.
+        run: run directory, whose cache is ``cache/``. `Places` names another directory for it (``features``).
         options: which layers, and how they are kept.
 
     Returns:
@@ -51,17 +50,15 @@ def cache_features(
     Raises:
         BudgetError: the decoder has too few layers for any stages of pruning.
         CacheError: the tower lacks a layer; the cache is of another encoder, or damaged, or written by somebody else.
-        InputError: no picture can be read, a question has several or a video, or neither run nor cache was given.
+        InputError: no picture can be read, a question has several or a video, or there is no place for the cache.
         ModelError: the model's architecture is not known, or cannot be pruned.
     """
-    target, given = _prepared(model, samples, run, cache)
-    if run is not None:
-        adapter = adapter_for(model)
-        layers = "pixels" if options.pixels else options.layers_of(adapter.vision_layers, adapter.own_layer)
-        model_name = getattr(model.config, "_name_or_path", "")
-        settings = {"model": model_name, "samples": given.name, "layers": layers, "out": target}
-        RunDirectory(Path(run)).record("cache-features", settings)
-    return encode(model, processor, given, target, options)
+    places, target, given = _prepared(model, samples, run)
+    adapter = adapter_for(model)
+    layers = "pixels" if options.pixels else options.layers_of(adapter.vision_layers, adapter.own_layer)
+    places.record("cache-features", model=model.config._name_or_path, samples=given.name, layers=layers, out=target)
+    with undisturbed(model):
+        return encode(model, processor, given, target, options)
 
 
 def plan_features(
@@ -69,13 +66,13 @@ def plan_features(
     processor: Any,
     samples: Any,
     *,
-    run: str | Path | None = None,
-    cache: str | Path | None = None,
+    run: str | Path | Places,
     options: FeatureOptions = DEFAULTS,
 ) -> "CachePlan":
     """What `cache_features` would cost with the same arguments, and whether it pays here. Nothing is kept."""
-    target, given = _prepared(model, samples, run, cache)
-    return plan_cache(model, processor, given, target, options)
+    _, target, given = _prepared(model, samples, run)
+    with undisturbed(model):
+        return plan_cache(model, processor, given, target, options)
 
 
 def starts_for(model: Any) -> tuple[int, ...]:
@@ -90,17 +87,16 @@ def starts_for(model: Any) -> tuple[int, ...]:
     return starts
 
 
-def _prepared(model: Any, samples: Any, run: Any, cache: Any) -> "tuple[Path, Samples]":
-    """Where the cache goes, and of what; refuses a model that a calibration would refuse after hours of encoding."""
-    if cache is None and run is None:
-        raise InputError("a cache needs a place; give a run directory (run) or a directory of its own (cache)")
+def _prepared(model: Any, samples: Any, run: str | Path | Places) -> "tuple[Places, Path, Samples]":
+    """Where things go, and of what; refuses a model that a calibration would refuse after hours of encoding."""
+    places = Places.of(run)
+    if places.features is None:
+        raise InputError("a cache needs a place; give a run directory, or Places(features=DIRECTORY)")
     check_decoder(model, positions="keep")
     if (starts := starts_for(model)) != DEFAULT_STARTS:
         named = ",".join(map(str, starts))
-        console.print(
+        note(
             f"the decoder has {adapter_for(model).decoder_layers} layers, too few for the default stages; calibrate it "
-            f"with others, such as --starts {named} (in Python: PruningOptions(starts=({named})))",
-            soft_wrap=True,
+            f"with others, such as --starts {named} (in Python: PruningOptions(starts=({named})))"
         )
-    target = Path(cache) if cache is not None else RunDirectory(Path(run)).cache
-    return target, load_samples(samples)
+    return places, places.features, load_samples(samples)

@@ -12,7 +12,6 @@ from clasp_calib.calib.scoring.prompting import IMAGE
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.media import Media
 from clasp_calib.common.sample_set import Samples
-from clasp_calib.common.sample_sources import load_samples as load
 from clasp_calib.common.samples import Sample
 
 SHARES = (("calibration", 0.5), ("selection", 0.25), ("test", 0.25))
@@ -62,11 +61,6 @@ def calibration_samples(samples: Sequence[Sample], classes: Sequence[str], answe
                 f"{sample.id!r}); a picture that was tuned on tells nothing in a test: give it to one"
             )
     return [s if s.split else replace(s, split=given.get(s.picture) or split_of(s)) for s in samples]
-
-
-def load_samples(path: Path, classes: Sequence[str], limit: int | None = None, answers: bool = True) -> list[Sample]:
-    """`calibration_samples` of a file."""
-    return calibration_samples(load(path, limit=limit), classes, answers)
 
 
 def check_classes(samples: Sequence[Sample], classes: Sequence[str]) -> None:

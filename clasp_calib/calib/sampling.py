@@ -53,7 +53,7 @@ def draw(samples: Sequence[Sample], classes: Sequence[str], per_class: int, bala
         wanted = {split: number * len(classes) for split, number in wanted.items()}
     pictures: dict[str, list[Sample]] = defaultdict(list)
     for sample in sorted(samples, key=lambda s: s.id):
-        pictures[str(sample.image) if sample.image else f"without picture: {sample.id}"].append(sample)
+        pictures[" ".join(map(str, sample.media)) or f"without picture: {sample.id}"].append(sample)
     order = sorted(pictures)
     random.Random(seed).shuffle(order)
     frequency = Counter(str(sample.label) for sample in samples)

@@ -55,7 +55,10 @@ def verify(run: RunOption = DEFAULT_RUN, cache: CacheOption = None, as_json: Jso
     for damage in [] if as_json else found:
         say(f"layer {damage.layer} of picture {damage.key} in {damage.shard}: {damage.reason}")
     if not as_json:
-        say(f"{len(found)} damaged slabs" + (f"; mend: clasp-calib cache repair --run {run}" if found else ""))
+        say(
+            f"{len(found)} damaged slabs"
+            + (f"; mend: clasp-calib cache repair --run {run}{_also('--cache', cache)}" if found else "")
+        )
     if found:
         raise typer.Exit(1)
 
@@ -76,7 +79,10 @@ def repair(run: RunOption = DEFAULT_RUN, cache: CacheOption = None, as_json: Jso
     pictures = len({damage.key for damage in dropped})
     say(f"{len(dropped)} damaged slabs of {pictures} pictures dropped")
     if dropped:
-        say(f"encode them again: clasp-calib cache-features --run {run} (with the model and samples as before)")
+        say(
+            f"encode them again: clasp-calib cache-features --run {run}{_also('--out', cache)} (with the model and "
+            "samples as before)"
+        )
 
 
 @app.command()
@@ -123,6 +129,10 @@ def export(
         emit({"out": out, "slabs": slabs})
         return
     say(f"{slabs} slabs in {out}")
+
+
+def _also(option: str, cache: Path | None) -> str:
+    return f" {option} {cache}" if cache else ""
 
 
 def _place(run: Path, cache: Path | None) -> Path:

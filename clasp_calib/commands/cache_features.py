@@ -83,10 +83,11 @@ def cache_features(
     Example: clasp-calib cache-features --run my-run --model reference
     """
     from clasp_calib.api.caching import FeatureOptions, cache_features as cached, plan_features, starts_for
+    from clasp_calib.common.places import Places
     from clasp_calib.common.sample_sources import load_samples
 
-    directory = RunDirectory(run)
-    given = load_samples(samples or directory.labels, limit=limit)
+    given = load_samples(samples or RunDirectory(run).labels, limit=limit)
+    target = out or RunDirectory(run).cache
     options = FeatureOptions(
         layers=_layers(layers),
         precision=precision,
@@ -98,10 +99,11 @@ def cache_features(
         pixels=pixels,
     )
     loaded, processor = load(model, device, dtype, run)
+    places = Places.of(run, features=target)
     if plan:
-        say_plan(plan_features(loaded, processor, given, run=run, cache=out, options=options), as_json)
+        say_plan(plan_features(loaded, processor, given, run=places, options=options), as_json)
         return
-    report, target = cached(loaded, processor, given, run=run, cache=out, options=options), out or directory.cache
+    report = cached(loaded, processor, given, run=places, options=options)
     if as_json:
         times = {**vars(report.times), "share_waited_for_cache": report.times.share_waited_for_cache}
         emit({"out": target, **vars(report), "times": times, "odd": [vars(odd) for odd in report.odd]})

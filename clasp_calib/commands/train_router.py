@@ -90,7 +90,8 @@ def train_router(
         f"abstains below {trained.router.threshold:.2f}: mean cost {costs.cost[0]:.3f} -> "
         f"{costs.cost[costs.best]:.3f}; calibration error {before:.1%} -> {after:.1%}"
     )
-    say(f"router in {target}{f', trade-off in {plot}' if plot else ''}; next: clasp-calib route QUESTION --run {run}")
+    following = f"--router {out}" if out else f"--run {run}"
+    say(f"router in {target}{f', trade-off in {plot}' if plot else ''}; next: clasp-calib route QUESTION {following}")
 
 
 def _judged(against: str, judged: "JudgedRouter | None") -> list[str]:

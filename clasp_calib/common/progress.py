@@ -4,16 +4,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 T = TypeVar("T")
 console = Console(stderr=True)
@@ -25,23 +17,18 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
+def progress() -> Iterator[bars.Progress]:
     """A rich progress display; silent where standard error is neither a terminal nor a notebook."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not (console.is_terminal or console.is_jupyter)) as bar:
+    shown = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn())
+    times = (bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
+    with bars.Progress(*shown, *times, console=console, disable=not (console.is_terminal or console.is_jupyter)) as bar:
         yield bar
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """Iterate with one bar."""
     with progress() as bar:
-        task: TaskID = bar.add_task(description, total=total)
+        task = bar.add_task(description, total=total)
         for item in items:
             yield item
             bar.advance(task)

@@ -7,8 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.replacing import replaced
 
 DEFAULT_RUN = Path("clasp-run")
+
+
+class _Place:
+    """What a run directory has under a name."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __get__(self, run: "RunDirectory", _: object = None) -> Path:
+        return run.root / self._name
 
 
 @dataclass(frozen=True)
@@ -17,60 +28,28 @@ class RunDirectory:
 
     root: Path = DEFAULT_RUN
 
-    @property
-    def samples(self) -> Path:
-        """The sample table that the run started from."""
-        return self.root / "samples.parquet"
-
-    @property
-    def labels(self) -> Path:
-        """The sample table with ``intent`` and ``class``."""
-        return self.root / "labels.parquet"
-
-    @property
-    def labelling(self) -> Path:
-        """Journals of what language models answered."""
-        return self.root / "labelling"
-
-    @property
-    def router(self) -> Path:
-        """The router that was trained on the labels."""
-        return self.root / "router.safetensors"
-
-    @property
-    def sample(self) -> Path:
-        """What was drawn of a large labelled table."""
-        return self.root / "sample.parquet"
-
-    @property
-    def pictures(self) -> Path:
-        """Pictures that came within a dataset and not as files."""
-        return self.root / "pictures"
-
-    @property
-    def cache(self) -> Path:
-        """The feature cache."""
-        return self.root / "cache"
-
-    @property
-    def study(self) -> Path:
-        """The search's trials."""
-        return self.root / "study"
-
-    @property
-    def artifact(self) -> Path:
-        """The calibrated artifact."""
-        return self.root / "artifact"
-
-    @property
-    def comparison(self) -> Path:
-        """Answers of pruning methods that were compared."""
-        return self.root / "comparison"
-
-    @property
-    def report(self) -> Path:
-        """Tables and plots."""
-        return self.root / "report"
+    samples = _Place("samples.parquet")
+    """The sample table that the run started from."""
+    labels = _Place("labels.parquet")
+    """The sample table with ``intent`` and ``class``."""
+    labelling = _Place("labelling")
+    """Journals of what language models answered."""
+    router = _Place("router.safetensors")
+    """The router that was trained on the labels."""
+    sample = _Place("sample.parquet")
+    """What was drawn of a large labelled table."""
+    pictures = _Place("pictures")
+    """Pictures that came within a dataset and not as files."""
+    cache = _Place("cache")
+    """The feature cache."""
+    study = _Place("study")
+    """The search's trials."""
+    artifact = _Place("artifact")
+    """The calibrated artifact."""
+    comparison = _Place("comparison")
+    """Answers of pruning methods that were compared."""
+    report = _Place("report")
+    """Tables and plots."""
 
     def prepare(self) -> None:
         """Create the directory and check that it can be written to: do it before hours of work.
@@ -132,6 +111,5 @@ class RunDirectory:
 
     def _write(self, config: dict[str, Any]) -> None:
         path = self.root / "config.json"
-        partial = path.with_suffix(".tmp")
-        partial.write_text(json.dumps(config, indent=2, sort_keys=True, default=str) + "\n")
-        partial.replace(path)
+        with replaced(path) as partial:
+            partial.write_text(json.dumps(config, indent=2, sort_keys=True, default=str) + "\n")

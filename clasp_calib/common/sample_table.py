@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.media import Media
+from clasp_calib.common.replacing import replaced
 from clasp_calib.common.samples import SPLITS, Sample
 
 FORMATS = (".parquet", ".jsonl", ".csv")
@@ -120,14 +121,13 @@ def write_table(table: pa.Table, path: Path) -> None:
         InputError: the path ends in something else, or the place cannot be written to.
     """
     check_writable(path)
-    partial = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".jsonl":
-            partial.write_text("".join(f"{json.dumps(row, default=str)}\n" for row in table.to_pylist()))
-        else:
-            pq.write_table(table, partial)
-        partial.replace(path)
+        with replaced(path) as partial:
+            if path.suffix == ".jsonl":
+                partial.write_text("".join(f"{json.dumps(row, default=str)}\n" for row in table.to_pylist()))
+            else:
+                pq.write_table(table, partial)
     except OSError as error:
         raise InputError(f"cannot write {path} ({error}); give another place") from error
 

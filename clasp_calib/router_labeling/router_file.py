@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from clasp_calib.common.errors import ArtifactError, InputError
+from clasp_calib.common.replacing import replaced
 from clasp_calib.router_labeling.ngrams import VERSION, Hashing
 from clasp_calib.router_labeling.router import Router, RouterTraining
 from clasp_calib.router_labeling.rules import NORMALISATION
@@ -149,11 +150,10 @@ def write_router(router: Router, path: Path) -> None:
         InputError: it would be too large, or the place cannot be written to.
     """
     content = router_bytes(router)
-    partial = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
+        with replaced(path) as partial:
+            partial.write_bytes(content)
     except OSError as error:
         raise InputError(f"cannot write the router to {path} ({error}); give another place") from error
 

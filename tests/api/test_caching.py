@@ -9,6 +9,7 @@ from speaking_models import load_speaking, speaking_llava_directory, write_pictu
 from clasp_calib.api.caching import FeatureOptions, cache_features, plan_features, starts_for
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import BudgetError, InputError, ModelError
+from clasp_calib.common.places import Places
 from clasp_calib.common.samples import Sample
 
 
@@ -33,12 +34,12 @@ def test_features_are_cached_under_the_run(speaking, samples, tmp_path):
 
 
 def test_a_cache_may_be_anywhere_and_its_cost_is_told_before(speaking, samples, tmp_path):
-    plan = plan_features(*speaking, samples, cache=tmp_path / "cache")
+    plan = plan_features(*speaking, samples, run=Places(features=tmp_path / "cache"))
     assert (plan.unique, plan.cached) == (2, 0)
-    cache_features(*speaking, samples, cache=tmp_path / "cache")
-    assert plan_features(*speaking, samples, cache=tmp_path / "cache").cached == 2
-    with pytest.raises(InputError, match=r"a cache needs a place; give a run directory \(run\) or"):
-        cache_features(*speaking, samples)
+    cache_features(*speaking, samples, run=Places(features=tmp_path / "cache"))
+    assert plan_features(*speaking, samples, run=Places(features=tmp_path / "cache")).cached == 2
+    with pytest.raises(InputError, match=r"a cache needs a place; give a run directory, or Places"):
+        cache_features(*speaking, samples, run=Places())
 
 
 def test_a_short_decoder_is_told_of_before_pictures_are_encoded(samples, tmp_path, capsys):
@@ -53,14 +54,14 @@ def test_a_short_decoder_is_told_of_before_pictures_are_encoded(samples, tmp_pat
 def test_a_model_that_cannot_be_pruned_is_refused_before_pictures_are_encoded(samples, tmp_path):
     model, processor = load_speaking(speaking_llava_directory(tmp_path / "tiny", decoder_layers=3))
     with pytest.raises(BudgetError, match="do not fit a decoder of 3 layers"):
-        cache_features(model, processor, samples, cache=tmp_path / "cache")
+        cache_features(model, processor, samples, run=Places(features=tmp_path / "cache"))
     model.config.get_text_config().layer_types = ["sliding_attention"] * 3
     with pytest.raises(ModelError, match="sliding"):
-        cache_features(model, processor, samples, cache=tmp_path / "cache")
+        cache_features(model, processor, samples, run=Places(features=tmp_path / "cache"))
     assert not (tmp_path / "cache").exists()
 
 
 def test_questions_about_several_pictures_are_refused_by_name(speaking, tmp_path):
     red = Image.new("RGB", (9, 9), "red")
     with pytest.raises(InputError, match="sample 'two' has 2 pictures; expected one picture"):
-        cache_features(*speaking, [Sample("two", "?", [red, red])], cache=tmp_path / "cache")
+        cache_features(*speaking, [Sample("two", "?", [red, red])], run=Places(features=tmp_path / "cache"))

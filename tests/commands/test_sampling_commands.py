@@ -5,7 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from clasp_calib.calib.dataset import load_samples
+from clasp_calib.calib.dataset import calibration_samples
+from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.common.samples import CLASSES
 
 
@@ -27,7 +28,7 @@ def test_a_draw_can_be_searched_and_says_what_is_short(command, labels, tmp_path
     found = command(*words, "--json").json
     assert found["counts"]["counting"] == {"calibration": 8, "selection": 4, "test": 4}
     assert found["short"]["text"]["calibration"] == 8 - found["counts"]["text"]["calibration"]
-    drawn = load_samples(tmp_path / "run" / "sample.parquet", CLASSES)
+    drawn = calibration_samples(load_samples(tmp_path / "run" / "sample.parquet"), CLASSES)
     assert len(drawn) == found["rows"]
     by_picture = {}
     for sample in drawn:
