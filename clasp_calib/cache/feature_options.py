@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Literal, get_args
 
 from clasp_calib.common.errors import CacheError, InputError
@@ -48,16 +49,21 @@ class FeatureOptions:
 
     def __post_init__(self) -> None:
         """Check every field by itself, and that no field is set that the others make useless."""
-        if self.layers != "auto":
-            if isinstance(self.layers, str) or not self.layers or min(self.layers) < 0:
+        if not (isinstance(self.layers, str) and self.layers == "auto"):
+            try:
+                layers = tuple(sorted({index(layer) for layer in self.layers}))
+            except TypeError:
+                layers = ()
+            if not layers or layers[0] < 0:
                 raise _wrong("layers", self.layers, "'auto', or indices of hidden states from 0 (the embeddings) on")
-            object.__setattr__(self, "layers", tuple(sorted(set(self.layers))))
+            object.__setattr__(self, "layers", layers)
         for name, choices in (("precision", PrecisionName), ("durability", Durability), ("layout", Layout)):
             if (value := getattr(self, name)) not in get_args(choices):
                 raise _wrong(name, value, f"one of {', '.join(get_args(choices))}")
         for name, least in (("batch_size", 1), ("workers", 0), ("shard_bytes", 0)):
-            if (value := getattr(self, name)) is not None and value < least:
-                raise _wrong(name, value, f"at least {least}")
+            value = getattr(self, name)
+            if not (isinstance(value, int) and value >= least) and (name, value) != ("workers", None):
+                raise _wrong(name, value, f"a number of at least {least}")
         if self.pixels and (self.layers != "auto" or self.precision != "float16"):
             raise InputError(
                 "pixels (--pixels) keeps bytes of pictures and no layers, so layers (--layers) and precision "
