@@ -45,7 +45,7 @@ def ablate(
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what one part of a calibration is worth, by changing it alone.
+    """Measure what one part of a calibration contributes, by changing only that part.
 
     parts: fusion only, ratio only, both. rho and layers: the same for all classes. routing: a router that errs.
     iterations, raters, positions, features, starts: other values of one option.

@@ -41,7 +41,7 @@ def artifact() -> None:
 def show_artifact(
     directory: DirectoryArgument = None, run: RunOption = DEFAULT_RUN, as_json: JsonOption = False
 ) -> None:
-    """Verify an artifact and print what it says.
+    """Verify an artifact and print its contents.
 
     Example: clasp-calib artifact show --run my-run
     """
@@ -97,7 +97,7 @@ def verify(
     seed: Annotated[SeedOption, UsedBy("recheck")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Check hashes, format and numbers of an artifact; with --model that it fits, with --recheck that it is true.
+    """Check hashes, format and numbers of an artifact, and with --model that it fits the model.
 
     Exit code 1 if a score that is measured again differs from the recorded one.
 
@@ -146,7 +146,7 @@ def diff(
     second: Annotated[Path, typer.Argument(help="Artifact directory or org/name@version.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Say what changed from one artifact to another: settings, and for each class its mixture, rho and score.
+    """Show what changed from one artifact to another: settings, and for each class its mixture, rho and score.
 
     Example: clasp-calib artifact diff served my-run/artifact
     """
@@ -211,7 +211,7 @@ def set_router(
     run: RunOption = DEFAULT_RUN,
     as_json: JsonOption = False,
 ) -> None:
-    """Put a router into an artifact, or take it out: what names the class of a question where nobody says it.
+    """Put a router into an artifact, or take it out. A router finds the class of a question.
 
     Example: clasp-calib artifact set-router --run my-run
     """
@@ -240,7 +240,7 @@ def bump(
     run: RunOption = DEFAULT_RUN,
     as_json: JsonOption = False,
 ) -> None:
-    """Raise an artifact's version; patch: measured anew, minor: other numbers, major: another use.
+    """Raise an artifact's version. Patch: measured again; minor: other numbers; major: another use.
 
     Example: clasp-calib artifact bump --run my-run --version minor
     """

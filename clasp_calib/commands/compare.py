@@ -36,7 +36,7 @@ def compare(
     per_class: PerClassOption = None,
     solve_on: Annotated[
         int,
-        typer.Option(min=1, help="Calibration samples of a class on which to solve knobs that depend on the picture."),
+        typer.Option(min=1, help="Calibration samples of a class for solving parameters that depend on the picture."),
     ] = 8,
     timed: Annotated[int, typer.Option(min=0, help="Prefills to time for each method; 0 times none.")] = 5,
     device: DeviceOption = "cpu",
@@ -47,8 +47,8 @@ def compare(
 ) -> None:
     """Compare an artifact with published pruning methods, all at equal cost.
 
-    All methods answer the same questions by greedy decoding. Each has its knobs solved so that a decoder layer works on
-    as many visual tokens in the mean as the budget says. A killed comparison goes on with the answers that it has.
+    All methods answer the same questions by greedy decoding. The parameters of each are solved so that a decoder layer
+    works on as many visual tokens, on average, as the budget says. A killed comparison goes on where it stopped.
 
     Example: clasp-calib compare --run my-run --methods fastv,dart --per-class 2
     """

@@ -14,7 +14,7 @@ def compare_labels(
     second: Annotated[Path, typer.Argument(help="Another labelling of the same questions.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Say how far two labellings of the same questions agree: share, Cohen's kappa, count variance, confusions.
+    """Show how far two labellings of the same questions agree: share, Cohen's kappa, count variance, confusions.
 
     Example: clasp-calib compare-labels my-run/labels.parquet my-run/labels.parquet
     """

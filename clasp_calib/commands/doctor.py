@@ -7,7 +7,7 @@ from clasp_calib.commands.output import emit, say, show
 
 
 def doctor(run: RunOption = DEFAULT_RUN, as_json: JsonOption = False) -> None:
-    """Say what is installed, which devices there are, how much disk, and what is missing for what.
+    """Show what is installed, which devices and how much disk space there are, and what is missing.
 
     Exits with 1 if something that every calibration needs is missing.
 

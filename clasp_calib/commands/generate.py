@@ -32,11 +32,11 @@ def generate(
         ),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(help="Tokens or percent; of an artifact one of its own, by default its first.")
+        str | None, typer.Option(help="Tokens or percent; with an artifact one of its budgets, by default the first.")
     ] = None,
     label: Annotated[
         str,
-        typer.Option("--class", help="Class of the question, or 'auto': by the artifact's router, or rules."),
+        typer.Option("--class", help="Class of the question; 'auto' asks the artifact's router, or the keyword rules."),
     ] = "auto",
     compare: Annotated[bool, typer.Option("--compare", help="Answer without pruning too, and compare.")] = False,
     overlay: Annotated[

@@ -31,7 +31,7 @@ def label(
     ],
     run: RunOption = DEFAULT_RUN,
     out: Annotated[Path | None, typer.Option(help="Output; default: labels.parquet of the run.")] = None,
-    backend: Annotated[Backend, typer.Option(help="Who labels; 'auto' takes the best that can be used.")] = "keywords",
+    backend: Annotated[Backend, typer.Option(help="What labels; 'auto' takes the best backend there is.")] = "keywords",
     base_url: Annotated[
         str | None, typer.Option(help="Root of the server's API, such as http://127.0.0.1:8000/v1."), SERVER
     ] = None,
@@ -46,7 +46,7 @@ def label(
     ] = None,
     chunk: Annotated[int, typer.Option(min=1, help="Questions between two saves."), VLLM] = 512,
     engine: Annotated[str, typer.Option(help="More arguments of vllm.LLM, as a JSON object."), VLLM] = "{}",
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again what failed earlier."), MODEL] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask failed questions again."), MODEL] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="End with 1 if a question could not be labelled."), MODEL
     ] = False,
@@ -58,14 +58,14 @@ def label(
     dataset_split: Annotated[
         str | None, typer.Option(help="Split of a dataset directory or Hub dataset; not needed if it has one.")
     ] = None,
-    relabel: Annotated[bool, typer.Option("--relabel", help="Label rows anew that bring an intent or class.")] = False,
+    relabel: Annotated[bool, typer.Option("--relabel", help="Also label rows that have an intent or class.")] = False,
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Give every question an intent and a class.
 
-    What a language model answers is kept in labelling/ of the run directory as it comes: killed at any moment, the
-    same command goes on and asks nothing twice.
+    Answers of a language model are kept in labelling/ of the run directory as they arrive. Give a killed command
+    again, and it goes on and asks nothing twice.
 
     Example: clasp-calib label examples/samples.jsonl --run my-run
     """

@@ -8,18 +8,18 @@ import typer
 from clasp_calib.common.run_directory import DEFAULT_RUN
 
 RunOption = Annotated[
-    Path, typer.Option("--run", help="Run directory: where each command finds what the last one left.")
+    Path, typer.Option("--run", help="Run directory, where each command finds what the last one left.")
 ]
 ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="Model directory, Hub id, or 'reference' for the embedded model; default: the run's, or reference.",
+        help="Model directory, Hub id, or 'reference' for the embedded model; default: the run's model, or reference.",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="Torch device, such as cpu or cuda:0.")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Random seed.")]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N rows.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 SamplesOption = Annotated[
@@ -35,10 +35,10 @@ ArtifactOption = Annotated[
 ]
 BudgetOption = Annotated[
     list[str],
-    typer.Option("--budget", help="Mean visual tokens a decoder layer works on, or percent of them; repeatable."),
+    typer.Option("--budget", help="Mean visual tokens that a decoder layer works on, or a percentage; repeatable."),
 ]
 BudgetsOption = Annotated[
-    list[str] | None, typer.Option("--budget", help="Default: all budgets of the artifact; repeatable.")
+    list[str] | None, typer.Option("--budget", help="Budget of the artifact; default: all of them; repeatable.")
 ]
 PerClassOption = Annotated[
     int | None, typer.Option("--per-class", min=1, help="Samples of a class, at most; default: all.")

@@ -11,11 +11,11 @@ from clasp_calib.common.run_directory import RunDirectory
 
 
 def publish(
-    repo: Annotated[str, typer.Argument(help="Where to: org/name.")],
+    repo: Annotated[str, typer.Argument(help="Repository, org/name.")],
     artifact: Annotated[Path | None, typer.Option(help="Artifact directory; default: artifact/ of the run.")] = None,
     tag: Annotated[str | None, typer.Option(help="Name of the version; default: v and the artifact's version.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be uploaded; no network.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be uploaded; use no network.")] = False,
     run: RunOption = DEFAULT_RUN,
     as_json: JsonOption = False,
 ) -> None:
@@ -42,10 +42,10 @@ def publish(
 
 
 def pull(
-    reference: Annotated[str, typer.Argument(help="What: org/name@v1.2.0.")],
+    reference: Annotated[str, typer.Argument(help="Version to download, such as org/name@v1.2.0.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Fetch an artifact from the Hugging Face Hub into its client's cache, and verify it.
+    """Download an artifact from the Hugging Face Hub into its client's cache, and verify it.
 
     Not needed before use: --artifact and `clasp` take the same reference.
 

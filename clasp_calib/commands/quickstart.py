@@ -31,10 +31,10 @@ Or look at what was made here: clasp-calib artifact show --run {run}"""
 
 
 def quickstart(
-    run: Annotated[Path, typer.Option(help="Where everything goes.")] = RUN,
+    run: Annotated[Path, typer.Option(help="Directory for everything.")] = RUN,
     budget: BudgetOption = DEFAULT_BUDGETS,
     pictures: Annotated[
-        tuple[int, int, int], typer.Option(help="Pictures to calibrate on, to select on, to test on.")
+        tuple[int, int, int], typer.Option(help="Pictures to calibrate on, to select on and to test on.")
     ] = (20, 16, 32),
     seed: SeedOption = 0,
     as_json: JsonOption = False,

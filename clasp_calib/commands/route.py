@@ -23,7 +23,7 @@ def route(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say which class a question gets, how sure that is, and why: the n-grams that weighed most.
+    """Show which class a question gets, how probable it is, and which n-grams weighed most.
 
     Example: clasp-calib route "How many dogs are there?" --run my-run
     """

@@ -22,7 +22,7 @@ def check(
     taxonomy: TaxonomyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say which rule decides a question, by which phrase, and which others would have matched.
+    """Show which rule decides a question, by which phrase, and which others would have matched.
 
     Example: clasp-calib rules test "What number is on the jersey?"
     """
@@ -58,7 +58,7 @@ def lint(
     taxonomy: TaxonomyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find rules and phrases that can never decide, and word lists that nobody uses. Ends with 1 if a rule is dead.
+    """Find rules and phrases that can never decide, and unused word lists. Ends with 1 if a rule can never decide.
 
     Example: clasp-calib rules lint
     """

@@ -16,10 +16,10 @@ def sample(
     ] = None,
     run: RunOption = DEFAULT_RUN,
     per_class: Annotated[
-        int, typer.Option(min=1, help="Calibration samples a class; selection and test get half as many each.")
+        int, typer.Option(min=1, help="Calibration samples of each class; selection and test get half as many.")
     ] = 2000,
     balanced: Annotated[
-        bool, typer.Option("--balanced/--natural", help="As many of each class, or as many in all as they come.")
+        bool, typer.Option("--balanced/--natural", help="As many of each class, or the classes in the table's shares.")
     ] = True,
     out: Annotated[Path | None, typer.Option(help="The drawn table; default: sample.parquet of the run.")] = None,
     taxonomy: Annotated[Path | None, typer.Option(help="Your own taxonomy (YAML).")] = None,

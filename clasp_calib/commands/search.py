@@ -52,11 +52,11 @@ def search(
     ] = "race",
     objective: Annotated[
         Objective,
-        typer.Option(help="What strategies maximise; kl, to the unpruned model, needs no answers."),
+        typer.Option(help="What to maximise; nll: the answer's likelihood, kl: likeness to the unpruned model."),
     ] = "metric",
     indifference: Annotated[
         float | None,
-        typer.Option(min=0, max=100, help="A difference of so many points does not matter; default: 0.5."),
+        typer.Option(min=0, max=100, help="Difference in points that does not matter; default: 0.5."),
         UsedBy("strategy", "race"),
     ] = None,
     first: Annotated[
@@ -81,7 +81,7 @@ def search(
         int | None, typer.Option(min=1, help="Add all mixtures of the space's layers in steps of 1/N.")
     ] = None,
     refine: Annotated[
-        Literal["none", "coordinate"], typer.Option(help="Tune the winner's weights and rho further, by coordinates.")
+        Literal["none", "coordinate"], typer.Option(help="Tune the winner's weights and rho further, one at a time.")
     ] = "none",
     one_for_all: Annotated[
         bool, typer.Option("--global/--no-global", help="Also search one setting for all classes, to compare with.")
@@ -99,26 +99,26 @@ def search(
     storage: Annotated[
         str | None,
         typer.Option(
-            help="Optuna's: journal:FILE, sqlite:///FILE, postgresql://..., mysql://...; default: in the run."
+            help="Optuna storage: journal:FILE, sqlite:///FILE, postgresql://..., mysql://...; default: in the run."
         ),
         UnusedWith("plan"),
     ] = None,
     prompt: Annotated[
         str | None, typer.Option(help="Template with <image> and {question}; default: LLaVA-1.5's.")
     ] = None,
-    starts: Annotated[str, typer.Option(help="Decoder layers at which pruned sequences enter.")] = "2,6,15",
+    starts: Annotated[str, typer.Option(help="Decoder layers that the pruned sequences enter.")] = "2,6,15",
     router: Annotated[
         Path | None,
         typer.Option(help="Router to put into the artifact; default: router.safetensors of the run, if it is there."),
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Print the space and the cost, write the space, stop.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print space and cost, write the space, and stop.")] = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
     seed: SeedOption = 0,
     limit: LimitOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print events, one JSON object a line.")] = False,
 ) -> None:
-    """Find, for each class, the layer mixture and the rho that keep most answers right under a token budget.
+    """Find, for each class, the layer mixture and the rho that keep the most answers right within a token budget.
 
     Each class's candidates race on calibration samples, and the worse ones are rejected early. The best are compared
     on the selection split, where the model's own setting wins if the gain may be noise. A killed search goes on where

@@ -13,13 +13,13 @@ def serve_labeler(
     extra: Annotated[list[str] | None, typer.Argument(help="After --: further arguments of `vllm serve`.")] = None,
     model: Annotated[str, typer.Option(help="Directory or Hub id of a chat model.")] = "Qwen/Qwen3-8B",
     revision: Annotated[str | None, typer.Option(help="Commit or tag of the Hub id.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 8000,
-    vllm: Annotated[Path | None, typer.Option(help="The vllm command, where it is not on the path.")] = None,
-    wait: Annotated[float, typer.Option(min=1, help="Seconds until it must be healthy."), UnusedWith("dry_run")] = 900,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    vllm: Annotated[Path | None, typer.Option(help="Path of the vllm command, if not on PATH.")] = None,
+    wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the server."), UnusedWith("dry_run")] = 900,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command instead of running it.")] = False,
 ) -> None:
-    """Start `vllm serve` as `label --backend server` needs it, and stay until it is ended.
+    """Start `vllm serve` as `label --backend server` needs it, and run until it is stopped.
 
     Example: clasp-calib serve-labeler --dry-run
     """

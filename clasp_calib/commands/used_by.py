@@ -61,11 +61,10 @@ class CheckedCommand(TyperCommand):
         self.markers = markers_of(self.callback)
         """Parameter name -> its markers."""
         for parameter in self.params:
-            for marker in self.markers.get(parameter.name or "", ()):
-                if isinstance(parameter, TyperOption):
-                    parameter.help = (
-                        f"{(parameter.help or '').removesuffix('.')} ({marker.told(self._written(marker.option))})."
-                    )
+            markers = self.markers.get(parameter.name or "", ())
+            told = "; ".join(marker.told(self._written(marker.option)) for marker in markers)
+            if told and isinstance(parameter, TyperOption):
+                parameter.help = f"{(parameter.help or '').removesuffix('.')} ({told})."
 
     def invoke(self, ctx: Any) -> Any:
         """Check, then call the function.

@@ -190,7 +190,7 @@ clasp-calib do NAMES... [OPTIONS]
 | option | takes | default | |
 |---|---|---|---|
 | `NAMES...` | text |  | What to do it to. |
-| `--how` | `fast` or `slow` | `fast` | Or \\*else\\*. |
+| `--how` | `fast`, `slow` | `fast` | Or \\*else\\*. |
 | `--times` | integer from 1 |  | How often: 1\\|2. |
 | `--share` | number 0 to 1 | `0.5` | Of &lt;all>. |
 | `--loud`, `--quiet` | flag | `--loud` | Say it. |

@@ -25,8 +25,15 @@ WORDS = {Path: "path", str: "text", int: "integer", float: "number", bool: "flag
 def cli_page() -> str:
     """The whole page."""
     group: Any = typer.main.get_command(app)
-    sections = [section(f"clasp-calib {name}", command) for name, command in commands(group)]
-    return "\n".join([TITLE, *sections])
+    known = [(f"clasp-calib {name}", command) for name, command in commands(group)]
+    rows = [f"| [`{name}`](#{name.replace(' ', '-')}) | {cell(summary(command))} |" for name, command in known]
+    index = "\n".join(["| command | |", "|---|---|", *rows, ""])
+    return "\n".join([TITLE, index, *(section(name, command) for name, command in known)])
+
+
+def summary(command: Any) -> str:
+    """First paragraph of a command's help."""
+    return str(inspect.cleandoc(command.help).split("\n\n", maxsplit=1)[0])
 
 
 def commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
@@ -67,8 +74,9 @@ def word(parameter: Any) -> str:
 def row(parameter: Any, hint: Any) -> str:
     """One line of a command's table."""
     names = [word(parameter)] if takes_place(parameter) else [*parameter.opts, *parameter.secondary_opts]
+    required = "required" if parameter.required and not takes_place(parameter) else ""
     value = default(parameter)
-    cells = [", ".join(f"`{name}`" for name in names), takes(hint), f"`{value}`" if value else ""]
+    cells = [", ".join(f"`{name}`" for name in names), takes(hint), f"`{value}`" if value else required]
     return f"| {' | '.join([*cells, cell(parameter.help or '')])} |"
 
 
@@ -82,7 +90,7 @@ def takes(hint: Any) -> str:
     if get_origin(kind) is list:
         (kind,) = get_args(kind)
     if get_origin(kind) is Literal:
-        return " or ".join(f"`{choice}`" for choice in get_args(kind))
+        return ", ".join(f"`{choice}`" for choice in get_args(kind))
     least, most = (next((getattr(info, name) for info in more if hasattr(info, name)), None) for name in ("min", "max"))
     between = f" {least} to {most}" if None not in (least, most) else f" from {least}" if least is not None else ""
     return WORDS[kind] + between
