@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 from race_tables import Floats, Table
 
-from clasp_calib.search.racing import block_ends
+from clasp_calib.search.strategies.race import block_ends
 
 Path = list[tuple[int, int]]
 """(evaluations so far, leader), ascending."""

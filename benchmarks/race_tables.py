@@ -17,8 +17,6 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from clasp_calib.search.racing import Structure
-
 Floats = NDArray[np.float64]
 
 LEADER = 0.80
@@ -40,6 +38,14 @@ class Row:
     @property
     def name(self) -> str:
         return "structured" if self.structured else "unstructured"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What is known of the candidates before any is measured: ``alpha`` [C, L] over layers and ``rho`` [C]."""
+
+    alpha: Floats
+    rho: Floats
 
 
 @dataclass(frozen=True)

@@ -21,15 +21,17 @@ from statistics import NormalDist
 from unittest.mock import patch
 
 import numpy as np
+from numpy.typing import NDArray
 from race_peers import PEERS, regrets
 from race_tables import Row, Table, recorded, shuffled, simulated
 
-from clasp_calib.search import racing
 from clasp_calib.search.posterior import Evidence, kernels
-from clasp_calib.search.racing import Measure, Observations, RaceSettings, block_ends, race
+from clasp_calib.search.strategies import race as racing
+from clasp_calib.search.strategies.race import Race, block_ends, race
+from clasp_calib.search.strategies.strategy import Measure, Observations
 
 HALF_A_POINT = 0.005
-SETTINGS = RaceSettings(indifference=HALF_A_POINT)
+SETTINGS = Race(indifference=HALF_A_POINT)
 # Rows of the table in which plain elimination and halving were first compared.
 SHAPES = [
     (2000, 60, 0.02, 0.7),
@@ -83,10 +85,15 @@ def regret(table: Table, candidate: int) -> float:
     return float(table.mean.max() - table.mean[candidate])
 
 
-def raced(table: Table, settings: RaceSettings = SETTINGS, with_nll: bool = True, structured: bool = True) -> Outcome:
+def covariances(table: Table, structured: bool = True) -> NDArray[np.float64]:
+    """Of a table's candidates; unstructured, their scores say nothing of each other."""
+    return kernels(table.score.shape[1], *((table.structure.alpha, table.structure.rho) if structured else ()))
+
+
+def raced(table: Table, settings: Race = SETTINGS, with_nll: bool = True, structured: bool = True) -> Outcome:
     agreed: list[int] = []
-    structure = table.structure if structured else None
-    result = race(*table.score.shape, measure_of(table, with_nll, agreed), settings, structure)
+    measure = measure_of(table, with_nll, agreed)
+    result = race(len(table.score), measure, settings, covariances(table, structured))
     sure = result.confidence >= settings.confidence
     spent = result.evaluations / table.score.size
     return Outcome(regret(table, result.winner), spent, sure, result.confidence, sum(agreed) / result.evaluations)
@@ -94,8 +101,7 @@ def raced(table: Table, settings: RaceSettings = SETTINGS, with_nll: bool = True
 
 def with_limits(table: Table) -> Outcome:
     """A race, and what is found when everything is measured: by the means alone, and by the race's own posterior."""
-    structure = table.structure
-    evidence = Evidence(kernels(table.score.shape[1], structure.alpha, structure.rho))
+    evidence = Evidence(covariances(table))
     everyone = range(table.score.shape[1])
     evidence.add(table.score, table.nll, everyone)
     believed = evidence.draws(1000, everyone, np.random.default_rng(0)).mean(0)
@@ -287,7 +293,7 @@ measured everything. With so few samples half a point is less than one answer.
 
 def race_path(table: Table, most: int, seed: int, indifference: float) -> list[tuple[int, int]]:
     settings = replace(SETTINGS, indifference=indifference)
-    result = race(*table.score.shape, measure_of(table), settings, table.structure)
+    result = race(len(table.score), measure_of(table), settings, covariances(table))
     return [(standing.evaluations, standing.leader) for standing in result.standings]
 
 

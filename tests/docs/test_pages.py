@@ -29,7 +29,7 @@ from clasp_calib.reference.families import HELD_OUT, INTENT, TRAIN
 from clasp_calib.reference.vocabulary import COLORS, KINDS, PATTERNS, SIZES, WORDS
 from clasp_calib.runtime.schedule import Schedule, parse_budget, solve_schedule
 from clasp_calib.search.space import default_space, read_space
-from clasp_calib.search.strategies.halving import cost, rungs
+from clasp_calib.search.strategies.halving import Halving
 from tools.reference.shape import BLOCKS, DECODER_LAYERS, DEFAULT, VISION_LAYERS, VISION_WIDTH, WORKING
 from tools.reference.supervision import CLUTTER, KIND, patch_labels
 from tools.reference.training import tower
@@ -147,13 +147,13 @@ def test_search_describes_a_race_as_it_runs():
             r"would take (\d+)",
         )
     )
-    plan = rungs(samples, candidates, first=6, eta=2.0)
+    plan = Halving(first=6, eta=2.0).plan(candidates, samples)
     rows = re.findall(r"^\| (\d+) \| (\d+|the race ends) \|$", text, re.MULTILINE)
     assert [(int(seen), keep) for seen, keep in rows] == [
-        *((rung.samples, str(rung.keep)) for rung in plan[:-1]),
-        (plan[-1].samples, "the race ends"),
+        *((end, str(keep)) for end, keep in plan[:-1]),
+        (plan[-1][0], "the race ends"),
     ]
-    assert (cost(plan, candidates), samples * candidates) == (most, all_of_them)
+    assert (Halving(first=6, eta=2.0).most(candidates, samples), samples * candidates) == (most, all_of_them)
     assert len(default_space((3, 9, 15, 20, 23), 23).candidates(24, 23)) == candidates
 
 

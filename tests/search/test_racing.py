@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from clasp_calib.search.racing import Observations, RaceSettings, Structure, block_ends, race
+from clasp_calib.search.posterior import kernels
+from clasp_calib.search.strategies.race import Race, block_ends, race
+from clasp_calib.search.strategies.strategy import DEFAULT, Observations
 
 SMALL = {"samples": st.integers(1, 80), "candidates": st.integers(1, 9), "seed": st.integers(0, 10**6)}
 
@@ -37,13 +39,12 @@ def test_blocks_grow_to_all_samples(samples, first, growth):
     assert ends[0] == min(first, samples)
 
 
-@given(**SMALL, data=st.data())
+@given(**SMALL)
 @settings(deadline=None)
-def test_live_candidates_are_measured_once_in_order_and_the_default_survives(samples, candidates, seed, data):
-    default = data.draw(st.integers(0, candidates - 1))
+def test_live_candidates_are_measured_once_in_order_and_the_default_survives(samples, candidates, seed):
     table = Table(coin_flips(samples, candidates, seed))
     told = []
-    result = race(samples, candidates, table, RaceSettings(first=8), default=default, on_block=told.append)
+    result = race(samples, table, Race(first=8), kernels(candidates), told.append)
     assert tuple(told) == result.standings
     assert [s.start for s, _ in table.asked] == [0, *(s.stop for s, _ in table.asked[:-1])]
     lives = [live for _, live in table.asked]
@@ -51,7 +52,7 @@ def test_live_candidates_are_measured_once_in_order_and_the_default_survives(sam
     assert lives[1:] == [standing.live for standing in told[:-1]]
     for live, standing in zip(lives, told, strict=True):
         assert sorted([*standing.live, *standing.rejected]) == sorted(live)
-        assert default in standing.live
+        assert DEFAULT in standing.live
         assert standing.leader in standing.live
         assert 0 <= standing.confidence <= 1
         assert standing.evaluations == sum(
@@ -70,13 +71,13 @@ def test_live_candidates_are_measured_once_in_order_and_the_default_survives(sam
 @settings(deadline=None, max_examples=25)
 def test_the_same_scores_give_the_same_race(samples, candidates, seed):
     score = coin_flips(samples, candidates, seed)
-    first = race(samples, candidates, Table(score), RaceSettings(first=8))
-    assert race(samples, candidates, Table(score), RaceSettings(first=8)) == first
+    first = race(samples, Table(score), Race(first=8), kernels(candidates))
+    assert race(samples, Table(score), Race(first=8), kernels(candidates)) == first
 
 
 @pytest.mark.parametrize(("samples", "candidates"), [(1, 1), (1, 5), (200, 1)])
 def test_races_with_little_to_race(samples, candidates):
-    result = race(samples, candidates, Table(np.ones((samples, candidates))), RaceSettings())
+    result = race(samples, Table(np.ones((samples, candidates))), Race(), kernels(candidates))
     assert result.winner == 0
 
 
@@ -92,13 +93,13 @@ def margins(rng, samples, means):
 @pytest.mark.parametrize("with_nll", [True, False])
 def test_the_promise_holds_where_the_means_are_known(with_nll):
     """Of 60 races, 57 are expected to keep a promise of 95 %; fewer than 52 would be a chance of 1 in 100."""
-    settings = RaceSettings(indifference=0.03)
+    settings = Race(indifference=0.03)
     kept, spent = [], []
     for seed in range(60):
         rng = np.random.default_rng(seed)
         means = 0.8 - rng.exponential(0.05, 10)
         score, nll = margins(rng, 1200, means)
-        result = race(1200, 10, Table(score, nll if with_nll else None), settings)
+        result = race(1200, Table(score, nll if with_nll else None), settings, kernels(10))
         if result.confidence >= settings.confidence:
             kept.append(means.max() - means[result.winner] <= settings.indifference)
             spent.append(result.evaluations / score.size)
@@ -109,14 +110,13 @@ def test_the_promise_holds_where_the_means_are_known(with_nll):
 
 def test_a_race_that_ran_out_of_samples_says_so():
     score, nll = margins(np.random.default_rng(0), 60, np.full(12, 0.8))
-    result = race(60, 12, Table(score, nll), RaceSettings(indifference=0.001))
+    result = race(60, Table(score, nll), Race(indifference=0.001), kernels(12))
     assert result.confidence < 0.95
     assert result.seen[result.winner] == 60
 
 
-@pytest.mark.parametrize("default", [0, 2])
-def test_of_equal_candidates_the_first_wins(default):
-    result = race(2000, 4, Table(np.ones((2000, 4)), np.full((2000, 4), 0.1)), RaceSettings(), default=default)
+def test_of_equal_candidates_the_first_wins():
+    result = race(2000, Table(np.ones((2000, 4)), np.full((2000, 4), 0.1)), Race(), kernels(4))
     assert result.winner == 0
     assert result.confidence >= 0.95
     assert result.evaluations < 2000 * 4
@@ -125,7 +125,7 @@ def test_of_equal_candidates_the_first_wins(default):
 def test_a_hopeless_candidate_goes_soon():
     score = (np.random.default_rng(0).random((2000, 1)) < 0.9) * np.ones(3)
     score[:, 1] = 0
-    result = race(2000, 3, Table(score), RaceSettings(), default=0)
+    result = race(2000, Table(score), Race(), kernels(3))
     assert result.seen[1] <= 100
     assert result.winner == 0
 
@@ -135,7 +135,7 @@ def test_neighbours_speak_for_each_other():
     rng = np.random.default_rng(2)
     rho = np.linspace(0, 1, 16)
     score, _ = margins(rng, 1500, 0.8 - 0.3 * (rho - 0.6) ** 2)
-    told = race(1500, 16, Table(score), RaceSettings(0.02), Structure(np.ones((16, 1)), rho))
-    untold = race(1500, 16, Table(score), RaceSettings(0.02))
+    told = race(1500, Table(score), Race(0.02), kernels(16, np.ones((16, 1)), rho))
+    untold = race(1500, Table(score), Race(0.02), kernels(16))
     assert told.confidence >= 0.95
     assert told.evaluations < untold.evaluations

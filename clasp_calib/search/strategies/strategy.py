@@ -14,10 +14,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clasp_calib.calib.scoring.candidate import Candidate
-from clasp_calib.search.racing import Measure, Observations
 
 DEFAULT = 0
 """Index of the candidate that stands for doing nothing: the model's own layer, rho = 1."""
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What one block of samples says of the live candidates.
+
+    ``score`` is [n, m] in [0, 1], the metric; ``nll`` is [n, m], the answer's negative log-likelihood in nats, or
+    ``None`` where it is not known.
+    """
+
+    score: NDArray[np.float64]
+    nll: NDArray[np.float64] | None = None
+
+
+class Measure(Protocol):
+    """Measures the candidates ``live`` on the samples ``samples`` (indices in their one order)."""
+
+    def __call__(self, samples: range, live: Sequence[int]) -> Observations:
+        """Observations of shape [len(samples), len(live)]."""
+        ...
 
 
 def _nobody(candidates: Sequence[int]) -> None:
@@ -62,6 +81,3 @@ def ranked(candidates: Sequence[int], scores: NDArray[np.float64]) -> list[int]:
     """Candidates by their mean over ``scores [n, m]``, best first; of equal ones the lower number first."""
     totals = scores.sum(0)
     return [candidates[place] for place in sorted(range(len(candidates)), key=lambda p: (-totals[p], candidates[p]))]
-
-
-__all__ = ["DEFAULT", "Measure", "Observations", "Problem", "Strategy", "ranked"]
