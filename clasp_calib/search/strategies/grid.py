@@ -2,18 +2,14 @@
 
 from dataclasses import dataclass
 
-from clasp_calib.search.strategies.strategy import Problem, ranked
+from clasp_calib.search.strategies.strategy import Problem, Strategy, ranked
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(Strategy):
     """Measures everything: what the other strategies are judged by."""
 
     def search(self, problem: Problem) -> list[int]:
         """All candidates, best first."""
         everyone = range(len(problem.candidates))
         return ranked(everyone, problem.measure(range(problem.samples), everyone).score)
-
-    def most(self, candidates: int, samples: int) -> int:
-        """All of them on all samples."""
-        return candidates * samples

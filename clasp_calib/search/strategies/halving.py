@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clasp_calib.search.strategies.strategy import DEFAULT, Problem, ranked
+from clasp_calib.search.strategies.strategy import DEFAULT, Problem, Strategy, ranked
 
 
 @dataclass(frozen=True)
-class Halving:
+class Halving(Strategy):
     """After ``first`` samples ``1 / eta`` of the candidates goes on, for ``eta`` times as many samples, and so on."""
 
     first: int = 6

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clasp_calib.search.posterior import Evidence, Floats, kernels
-from clasp_calib.search.strategies.strategy import DEFAULT, Measure, Problem
+from clasp_calib.search.strategies.strategy import DEFAULT, Measure, Problem, Strategy
 
 DRAWS = 1000
 """From the posterior, at each look: a probability of 5 % is then known to 0.7 %."""
@@ -29,7 +29,7 @@ wrong in all, or ``EAGER`` of what is now in doubt. Our choice, tuned on simulat
 
 
 @dataclass(frozen=True)
-class Race:
+class Race(Strategy):
     """Drops candidates by paired evidence, and stops when the leader is surely good enough."""
 
     indifference: float = 0.005
@@ -48,10 +48,6 @@ class Race:
         covariances = kernels(len(rhos), alphas, rhos)
         result = race(problem.samples, problem.measure, self, covariances, lambda block: problem.reject(block.rejected))
         return list(result.ranked)
-
-    def most(self, candidates: int, samples: int) -> int:
-        """Where nothing can be told apart, everything is measured."""
-        return candidates * samples
 
 
 @dataclass(frozen=True)

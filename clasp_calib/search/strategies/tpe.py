@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clasp_calib.search.strategies.strategy import DEFAULT, Problem, ranked
+from clasp_calib.search.strategies.strategy import DEFAULT, Problem, Strategy, ranked
 
 
 @dataclass(frozen=True)
-class TPE:
+class TPE(Strategy):
     """Tries ``trials`` candidates on the first ``samples`` samples; the best ``keep`` of them go on to all samples.
 
     Trying is cheap because it is short: what TPE learns from is noisy, and the second step corrects it.

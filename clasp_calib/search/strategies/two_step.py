@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from clasp_calib.search.strategies.strategy import DEFAULT, Problem, ranked
+from clasp_calib.search.strategies.strategy import DEFAULT, Problem, Strategy, ranked
 
 
 @dataclass(frozen=True)
-class TwoStep:
+class TwoStep(Strategy):
     """Takes as many evaluations as there are mixtures and ratios, not their product; blind to how they interact."""
 
     rho: float = 0.5
@@ -24,7 +24,3 @@ class TwoStep:
         second = [n for n, c in enumerate(candidates) if c.alpha == candidates[winner].alpha]
         problem.reject([n for n in range(len(candidates)) if n not in {DEFAULT, *second}])
         return ranked(second, problem.measure(samples, second).score)
-
-    def most(self, candidates: int, samples: int) -> int:
-        """At most every candidate is at the fixed ratio, or of the winning mixture."""
-        return candidates * samples
