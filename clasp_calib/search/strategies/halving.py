@@ -17,7 +17,9 @@ class Halving(Strategy):
     """After ``first`` samples ``1 / eta`` of the candidates goes on, for ``eta`` times as many samples, and so on."""
 
     first: int = 6
+    """Samples before the first candidates are rejected."""
     eta: float = 2.0
+    """One in ``eta`` candidates survives a rejection."""
 
     def search(self, problem: Problem) -> list[int]:
         """Those that reached the last rung, best first."""
