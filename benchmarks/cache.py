@@ -40,7 +40,6 @@ from clasp_calib.cache.store import FeatureStore
 from clasp_calib.cache.writer import FeatureWriter
 
 LAYERS, TOKENS, CHANNELS, CHOSEN, BATCH = tuple(range(8)), 576, 1024, 4, 8
-SLAB = TOKENS * CHANNELS * 2
 KEYS = [f"{number:064x}" for number in range(10_000)]
 Pick = tuple[list[int], list[int]]
 
