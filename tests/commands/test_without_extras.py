@@ -6,7 +6,7 @@ import sys
 PATH = """
 import sys
 
-from clasp_calib.commands.doctor import OPTIONAL
+from clasp_calib.api.installation import OPTIONAL
 
 sys.modules |= {name: None for name in (*OPTIONAL, "llvmlite", "scipy")}
 
