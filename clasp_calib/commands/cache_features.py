@@ -33,7 +33,9 @@ def cache_features(
         str, typer.Option(help="'auto', or hidden_states indices such as 3,9,15,23."), UnusedWith("pixels")
     ] = "auto",
     out: Annotated[Path | None, typer.Option(help="Cache directory; default: cache/ of the run.")] = None,
-    batch_size: Annotated[int, typer.Option("--batch", "--batch-size", min=1, help="Pictures of one forward.")] = 8,
+    batch_size: Annotated[
+        int, typer.Option("--batch", "--batch-size", min=1, help="Pictures in one forward pass.")
+    ] = 8,
     workers: Annotated[
         int | None,
         typer.Option(min=0, help="Processes that decode pictures; 0: threads; default: by the number of pictures."),
@@ -47,7 +49,7 @@ def cache_features(
     ] = False,
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="Check all that is cached first; encode damaged entries again."),
+        typer.Option("--verify", help="First check everything that is cached; encode damaged entries again."),
         UnusedWith("plan"),
     ] = False,
     precision: Annotated[
@@ -55,7 +57,7 @@ def cache_features(
     ] = "float16",
     durability: Annotated[
         Durability,
-        typer.Option(help="What a stored picture survives: 'process' a kill, 'power' a power cut too."),
+        typer.Option(help="What stored pictures survive: 'process' a kill, 'power' a power cut too."),
         UnusedWith("plan"),
     ] = "process",
     mode: Annotated[

@@ -19,11 +19,11 @@ def train_router(
     ] = None,
     run: RunOption = DEFAULT_RUN,
     gold: Annotated[
-        Path | None, typer.Option(help="Questions with a 'class' by hand: to judge by, not to train on.")
+        Path | None, typer.Option(help="Questions with a 'class' given by hand; to judge by, never to train on.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The router; default: router.safetensors of the run.")] = None,
     wrong_cost: Annotated[
-        float, typer.Option(min=1, help="What a wrong class costs, where the default class instead of another costs 1.")
+        float, typer.Option(min=1, help="Cost of a wrong class, where the default class in place of another costs 1.")
     ] = 3.0,
     taxonomy: Annotated[Path | None, typer.Option(help="Your own taxonomy (YAML).")] = None,
     seed: SeedOption = 0,
@@ -31,8 +31,8 @@ def train_router(
 ) -> None:
     """Distil labels into a router: a small linear model that names a question's class without a language model.
 
-    It is judged on questions that it was not trained on, five folds, near-duplicates in one. What counts is its
-    accuracy on classes given by hand: rows of source 'gold', and --gold. Needs scikit-learn; running it does not.
+    It is judged by cross-validation over five folds, near-duplicates in one. What counts is its accuracy on classes
+    given by hand: rows of source 'gold', and --gold. Training needs scikit-learn; routing does not.
 
     Example: clasp-calib train-router my-run/labels.parquet --run my-run
     """
