@@ -35,9 +35,9 @@ class AblationReport:
 
     def to_markdown(self) -> str:
         """One table a budget."""
-        from clasp_calib.report.tables import table
+        from clasp_calib.common.text_tables import markdown_table
 
-        return "\n".join(f"### {self.name} at budget {b}\n\n{table(*self.rows(b))}\n" for b in self.found)
+        return "\n".join(f"### {self.name} at budget {b}\n\n{markdown_table(*self.rows(b))}\n" for b in self.found)
 
     def as_dict(self) -> dict[str, Any]:
         """Scores and differences by budget, for JSON."""
@@ -46,9 +46,9 @@ class AblationReport:
         return {budget: ablation_json(*pair) for budget, pair in self.found.items()}
 
     def _repr_html_(self) -> str:
-        from clasp_calib.report.tables import html
+        from clasp_calib.common.text_tables import html_table
 
-        return "\n".join(html(*self.rows(b), title=f"{self.name} at budget {b}") for b in self.found)
+        return "\n".join(html_table(*self.rows(b), f"{self.name} at budget {b}") for b in self.found)
 
 
 def ablate(

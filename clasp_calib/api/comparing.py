@@ -88,10 +88,10 @@ class ComparisonReport:
         plot_contest(self.contest, Path(path))
 
     def _repr_html_(self) -> str:
+        from clasp_calib.common.text_tables import html_table
         from clasp_calib.report.contest_tables import contest_rows
-        from clasp_calib.report.tables import html
 
-        tables = (html(*contest_rows(self.contest, b, self.costs), title=f"budget {b}") for b in self.budgets)
+        tables = (html_table(*contest_rows(self.contest, b, self.costs), f"budget {b}") for b in self.budgets)
         return "\n".join(tables)
 
 

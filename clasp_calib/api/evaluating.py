@@ -94,9 +94,10 @@ class EvaluationReport:
         plot_evaluation(self.evaluation, Path(path))
 
     def _repr_html_(self) -> str:
-        from clasp_calib.report.tables import html, rows
+        from clasp_calib.common.text_tables import html_table
+        from clasp_calib.report.tables import rows
 
-        tables = (html(*rows(result, tuple(result.scores)), title=result.title) for result in self.budgets)
+        tables = (html_table(*rows(result, tuple(result.scores)), result.title) for result in self.budgets)
         return "\n".join(tables)
 
 

@@ -23,9 +23,11 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
     """A ``<table>``, as notebooks show it."""
 
-    def row(cells: Sequence[str], kind: str) -> str:
-        tags = (f'<{kind} style="text-align:{"right" if place else "left"}">' for place in range(len(cells)))
-        return f"<tr>{''.join(f'{tag}{escape(cell)}</{kind}>' for tag, cell in zip(tags, cells, strict=True))}</tr>"
+    def line(row: Sequence[str]) -> str:
+        sides = ("right" if place else "left" for place in range(len(row)))
+        cells = zip(sides, map(escape, row), strict=True)
+        return "".join(f'<td style="text-align:{side}">{cell}</td>' for side, cell in cells)
 
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return f"<table>{title}{row(header, 'th')}{''.join(row(cells, 'td') for cells in rows)}</table>"
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    return f"<table>{title}<tr>{head}</tr>{''.join(f'<tr>{line(row)}</tr>' for row in rows)}</table>"

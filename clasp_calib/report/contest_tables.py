@@ -7,7 +7,8 @@ from clasp_calib.artifacts.manifest import CALIBRATED, MACRO
 from clasp_calib.calib.studies.contest import UNPRUNED, Contest, Entrant
 from clasp_calib.calib.studies.costs import PrefillCost
 from clasp_calib.calib.studies.entrants import Refusal
-from clasp_calib.report.tables import points, score, table
+from clasp_calib.common.text_tables import markdown_table
+from clasp_calib.report.tables import points, score
 
 Costs = Mapping[tuple[str, str], PrefillCost]
 """By method and budget."""
@@ -64,16 +65,19 @@ def contest_markdown(contest: Contest, costs: Costs, refusals: Sequence[Refusal]
     """All budgets as Markdown."""
     parts = []
     for budget in contest.budgets:
-        parts += [f"### budget {budget}", table(*contest_rows(contest, budget, costs))]
+        parts += [f"### budget {budget}", markdown_table(*contest_rows(contest, budget, costs))]
         parts += [
             f"By class; + and - mark a paired difference to {CALIBRATED} whose interval leaves out 0:",
-            table(*class_rows(contest, budget)),
+            markdown_table(*class_rows(contest, budget)),
         ]
         named = [[e.method, e.published, settings(e)] for e in contest.at(budget) if e.method != UNPRUNED]
-        parts += ["Settings that the budget came to:", table(["method", "its own tokens are", "settings"], named)]
+        parts += [
+            "Settings that the budget came to:",
+            markdown_table(["method", "its own tokens are", "settings"], named),
+        ]
         gone = [[r.method, r.reason] for r in refusals if r.budget == budget]
         if gone:
-            parts += ["Not at this budget:", table(["method", "why"], gone)]
+            parts += ["Not at this budget:", markdown_table(["method", "why"], gone)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,10 +1,10 @@
 """Evaluation results as rows for a terminal and as Markdown."""
 
 from collections.abc import Sequence
-from html import escape
 
 from clasp_calib.calib.studies.evaluation import BudgetResult, Evaluation
 from clasp_calib.calib.studies.intervals import Interval
+from clasp_calib.common.text_tables import markdown_table
 
 
 def rows(result: BudgetResult, settings: Sequence[str], digits: int = 1) -> tuple[list[str], list[list[str]]]:
@@ -50,27 +50,5 @@ def markdown(evaluation: Evaluation) -> str:
     """All budgets as Markdown tables."""
     parts = []
     for result in evaluation.budgets:
-        parts.append(f"### {result.title}\n\n{table(*rows(result, tuple(result.scores)))}")
+        parts.append(f"### {result.title}\n\n{markdown_table(*rows(result, tuple(result.scores)))}")
     return "\n\n".join(parts) + "\n"
-
-
-def html(header: Sequence[str], body: Sequence[Sequence[str]], title: str) -> str:
-    """An HTML table for a notebook; all columns but the first are flushed right."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    rows = ("".join(_cell(number, cell) for number, cell in enumerate(row)) for row in body)
-    lines = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f"<table><caption>{escape(title)}</caption><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
-
-
-def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first are flushed right."""
-    return "\n".join([_line(header), _line(["---", *["---:"] * (len(header) - 1)]), *map(_line, body)])
-
-
-def _cell(number: int, text: str) -> str:
-    side = "right" if number else "left"
-    return f'<td style="text-align: {side}">{escape(text)}</td>'
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
