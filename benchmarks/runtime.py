@@ -328,7 +328,7 @@ def main() -> None:
         layers=arguments.layers,
         tied="" if cuda else " that all layers share",
         dtype=str(dtype).removeprefix("torch."),
-        shared="The machine did other work meanwhile." if arguments.shared else "The machine did nothing else.",
+        shared="The machine did other work at the same time." if arguments.shared else "The machine did nothing else.",
         repeats=f"{arguments.repeats} (3 of large ones, 2 of prefill)",
     )
     speed, bandwidth = peaks(clock)
