@@ -60,6 +60,11 @@ class JournalledLabeler:
                 begun = f" ({self.resumed} different questions were answered before)" if self.resumed else ""
                 task = bar.add_task(f"labelling{begun}", total=len(wanted), completed=self.resumed)
                 for index, guess in self.labeler.ask(asked, self.scheme) if asked else ():
+                    if not 0 <= index < len(asked) or asked[index] in self._known:
+                        raise InputError(
+                            f"the labeler answered question {index} of {len(asked)}, or answered it twice; expected "
+                            "one answer to each"
+                        )
                     journal.append({"question": asked[index], **asdict(guess)})
                     bar.advance(task)
         if any(question not in self._known for question in asked):

@@ -12,9 +12,6 @@ from clasp_calib.router_labeling.replies import BadReplyError, read_intent
 from clasp_calib.router_labeling.table import LABEL_COLUMNS
 from clasp_calib.router_labeling.taxonomy import Taxonomy
 
-_Table = tuple[str, list[str], list[list[str]]]
-"""Title, header and rows."""
-
 
 @dataclass(frozen=True)
 class LabelReport:
@@ -73,9 +70,10 @@ class LabelReport:
     def _repr_html_(self) -> str:
         return "".join(html_table(header, rows, title) for title, header, rows in self._tables())
 
-    def _tables(self) -> list[_Table]:
+    def _tables(self) -> list[tuple[str, list[str], list[list[str]]]]:
+        """Title, header and rows of each."""
         shares = [[name, str(n), f"{n / self.rows:.1%}"] for name, n in self.classes.items()]
-        tables: list[_Table] = [
+        tables = [
             ("", ["class", "questions", "share"], shares),
             ("", ["decided by", "questions"], [[source, str(n)] for source, n in self.sources.items()]),
         ]

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.sample_table import sample_table
 from clasp_calib.router_labeling.journalled import JournalledLabeler
 from clasp_calib.router_labeling.labelers import Guess, KeywordLabeler, load_scheme
 from clasp_calib.router_labeling.table import LABEL_COLUMNS, label_table
@@ -21,18 +23,24 @@ class Fixed:
     """A stand-in for a model that always answers the same."""
 
     intent: str = "scene_understanding"
-    extra: int = 0
     fingerprint: str = '{"labeler":"fixed"}'
     seen: list[str] = field(default_factory=list)
 
     def label(self, questions: Sequence[str]) -> Iterator[Guess]:
         self.seen += questions
-        for _ in range(len(questions) + self.extra):
+        for _ in questions:
             yield Guess(self.intent, 0.7, '{"intent": "..."}')
 
 
+def answering(*indices: int) -> JournalledLabeler:
+    """Answers questions of these places."""
+    ask = lambda questions, scheme: ((index, Guess("counting", 1.0, "")) for index in indices)  # noqa: E731
+    return JournalledLabeler(SimpleNamespace(fingerprint=lambda scheme: "{}", ask=ask), SCHEME)
+
+
 def labelled(rows: list[dict[str, object]], labeler: object = KEYWORDS, **options: bool) -> list[dict[str, object]]:
-    return label_table(pa.Table.from_pylist(rows), labeler, SCHEME, **options).to_pylist()
+    table = sample_table(pa.Table.from_pylist(rows), "the table")
+    return label_table(table, labeler, SCHEME, **options).to_pylist()
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -147,7 +155,7 @@ def test_columns_of_the_user_are_not_overwritten():
 def test_tables_that_cannot_be_labelled():
     with pytest.raises(InputError, match=r"no column 'question' \(it has id\)"):
         labelled([{"id": "a"}])
-    with pytest.raises(InputError, match="'b' has the question None"):
+    with pytest.raises(InputError, match=r"1 rows have no question \(first id 'b'\)"):
         labelled([{"id": "a", "question": "How many?"}, {"id": "b", "question": None}])
 
 
@@ -160,11 +168,13 @@ def test_a_table_without_ids_is_labelled_and_rows_are_named_by_number():
 @pytest.mark.parametrize(
     ("labeler", "complaint"),
     [
-        (Fixed(extra=-1), "fewer than the 2 questions"),
-        (Fixed(extra=1), "more than the 2 questions"),
         (Fixed("telepathy"), "the labeler gave row 'a' the intent 'telepathy'"),
+        (answering(0), "fewer than the 2 questions"),
+        (answering(0, 1, 2), "question 2 of 2"),
+        (answering(0, -1), "question -1 of 2"),
+        (answering(0, 1, 1), "question 1 of 2, or answered it twice"),
     ],
 )
-def test_a_labeler_that_breaks_its_promise(labeler: Fixed, complaint: str):
+def test_a_labeler_that_breaks_its_promise(labeler: object, complaint: str):
     with pytest.raises(InputError, match=complaint):
         labelled([{"id": "a", "question": "Is it?"}, {"id": "b", "question": "Is it far?"}], labeler)
