@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, LimitOption, RunOption
+from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, LimitOption, RulesOption, RunOption, TaxonomyOption
 from clasp_calib.commands.output import emit, say
 from clasp_calib.commands.used_by import UsedBy
 from clasp_calib.common.errors import InputError
@@ -50,8 +50,8 @@ def label(
     strict: Annotated[
         bool, typer.Option("--strict", help="End with 1 if a question could not be labelled."), MODEL
     ] = False,
-    taxonomy: Annotated[Path | None, typer.Option(help="Your own taxonomy (YAML).")] = None,
-    rules: Annotated[Path | None, typer.Option(help="Your own keyword rules (YAML).")] = None,
+    taxonomy: TaxonomyOption = None,
+    rules: RulesOption = None,
     column: Annotated[
         list[str], typer.Option(help="Map a column: OURS=YOURS, for instance question=prompt; repeatable.")
     ] = [],  # noqa: B006 - typer copies it

@@ -20,6 +20,8 @@ ModelOption = Annotated[
 DeviceOption = Annotated[str, typer.Option("--device", help="Torch device, such as cpu or cuda:0.")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Random seed.")]
+TaxonomyOption = Annotated[Path | None, typer.Option("--taxonomy", help="Your own taxonomy (YAML).")]
+RulesOption = Annotated[Path | None, typer.Option("--rules", help="Your own keyword rules (YAML).")]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N rows.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 SamplesOption = Annotated[

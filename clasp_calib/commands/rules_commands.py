@@ -1,18 +1,14 @@
 """``clasp-calib rules``."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from clasp_calib.commands.options import JsonOption
+from clasp_calib.commands.options import JsonOption, RulesOption, TaxonomyOption
 from clasp_calib.commands.output import emit, say, show
 from clasp_calib.commands.used_by import CheckedTyper
 
 app = CheckedTyper(help="Look at keyword rules: what they decide and why, and which can never decide.")
-
-RulesOption = Annotated[Path | None, typer.Option("--rules", help="Your own keyword rules (YAML).")]
-TaxonomyOption = Annotated[Path | None, typer.Option("--taxonomy", help="Your own taxonomy (YAML).")]
 
 
 @app.command("test")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, RunOption, SeedOption
+from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, RunOption, SeedOption, TaxonomyOption
 from clasp_calib.commands.output import emit, say, show
 from clasp_calib.common.run_directory import RunDirectory
 
@@ -22,7 +22,7 @@ def sample(
         bool, typer.Option("--balanced/--natural", help="As many of each class, or the classes in the table's shares.")
     ] = True,
     out: Annotated[Path | None, typer.Option(help="The drawn table; default: sample.parquet of the run.")] = None,
-    taxonomy: Annotated[Path | None, typer.Option(help="Your own taxonomy (YAML).")] = None,
+    taxonomy: TaxonomyOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:

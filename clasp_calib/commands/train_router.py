@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, RunOption, SeedOption
+from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, RunOption, SeedOption, TaxonomyOption
 from clasp_calib.commands.output import emit, say, show
 from clasp_calib.common.run_directory import RunDirectory
 
@@ -25,7 +25,7 @@ def train_router(
     wrong_cost: Annotated[
         float, typer.Option(min=1, help="Cost of a wrong class, where the default class in place of another costs 1.")
     ] = 3.0,
-    taxonomy: Annotated[Path | None, typer.Option(help="Your own taxonomy (YAML).")] = None,
+    taxonomy: TaxonomyOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
