@@ -80,8 +80,8 @@ class Processes:
                         yield number, future.result()
                 self._replace(pool)
         raise StudyError(
-            f"workers died {ATTEMPTS} times (killed for their memory?); what was scored is kept: "
-            "search again with fewer --workers"
+            f"workers died {ATTEMPTS} times (killed for their memory?); what was scored is kept: search again with "
+            'fewer --workers, and in a script below `if __name__ == "__main__":`, since each worker imports the script'
         )
 
     def close(self) -> None:
