@@ -28,6 +28,7 @@ def filled(model: Any, processor: Any, samples: Sequence[Sample], run: str | Pat
     options = FeatureOptions()
     if places.features.is_dir() and any(places.features.iterdir()):
         store = FeatureStore.open(places.features)
-        options = FeatureOptions(pixels=True) if store.precision is PIXELS else FeatureOptions(layers=store.layers)
+        kept = {"layers": store.layers, "precision": store.precision.name}
+        options = FeatureOptions(pixels=True) if store.precision is PIXELS else FeatureOptions(**kept)
     cache_features(model, processor, samples, places.features, options)
     return places

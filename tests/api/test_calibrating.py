@@ -8,6 +8,8 @@ import torch
 
 import clasp_calib as cc
 from clasp_calib.artifacts.artifact import read_artifact
+from clasp_calib.cache.precision import PIXELS
+from clasp_calib.cache.store import FeatureStore
 from clasp_calib.calib.scoring.evaluator import Evaluator
 
 
@@ -139,3 +141,14 @@ def test_no_budgets_and_no_labels_are_refused(bench, options):
     bare = [cc.Sample(s.id, s.question, s.image, s.answers) for s in bench.samples]
     with pytest.raises(cc.errors.InputError, match="no 'class'"):
         cc.calibrate(bench.model, bench.processor, bare, [6], options=options)
+
+
+@pytest.mark.parametrize("kept", [{"layers": (1, 3), "precision": "bfloat16"}, {"pixels": True}])
+def test_a_cache_that_is_there_stays_what_it_is(bench, options, tmp_path, kept):
+    some = bench.samples[: len(bench.samples) // 2]
+    cc.cache_features(bench.model, bench.processor, some, run=tmp_path, options=cc.FeatureOptions(**kept))
+    found = cc.calibrate(bench.model, bench.processor, bench.samples, [6], run=tmp_path, options=options)
+    assert found.budgets == ("6",)
+    with FeatureStore.open(tmp_path / "cache") as store:
+        assert store.precision.name == kept.get("precision", PIXELS.name)
+        assert kept.get("pixels") or store.layers == (1, 3)
