@@ -28,7 +28,9 @@ def filled(model: Any, processor: Any, samples: Sequence[Sample], run: str | Pat
     options = FeatureOptions()
     if places.features.is_dir() and any(places.features.iterdir()):
         store = FeatureStore.open(places.features)
-        kept = {"layers": store.layers, "precision": store.precision.name}
-        options = FeatureOptions(pixels=True) if store.precision is PIXELS else FeatureOptions(**kept)
+        if store.precision is PIXELS:
+            options = FeatureOptions(pixels=True)
+        else:
+            options = FeatureOptions(layers=store.layers, precision=store.precision.name)  # type: ignore[arg-type]
     cache_features(model, processor, samples, places.features, options)
     return places

@@ -6,6 +6,8 @@ from typing import Any
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
+REFERENCE = "reference"
+
 
 def load(given: str | None, device: str, dtype: str, run: Path | None = None) -> tuple[Any, Any]:
     """Model and processor of what was given, or of the run.
@@ -19,26 +21,26 @@ def load(given: str | None, device: str, dtype: str, run: Path | None = None) ->
     from clasp_calib.api.model_loading import load_model
 
     directory = RunDirectory(run) if run is not None else None
-    name = model_name(given, directory)
-    loaded = load_model(name, device, dtype)
+    name, source = named(given, directory)
+    loaded = load_model(source, device, dtype)
     if directory is not None and directory.root.is_dir():
-        directory.remember_model(name)
+        directory.remember_model(name, source)
     return loaded
 
 
-def model_name(given: str | None, directory: RunDirectory | None) -> str:
-    """What a command was told, or else what its run remembers, or else the embedded model.
+def named(given: str | None, directory: RunDirectory | None) -> tuple[str, str]:
+    """What the model is called, and where it is loaded from, whatever the working directory.
 
     Raises:
-        InputError: the two differ.
+        InputError: the run is of another model.
     """
     known = directory.model if directory is not None else None
     if given is None:
-        return known or "reference"
-    name = str(Path(given).resolve()) if Path(given).is_dir() else given
-    if directory is not None and known is not None and known != name:
+        return known or (REFERENCE, REFERENCE)
+    source = str(Path(given).resolve()) if Path(given).is_dir() else given
+    if directory is not None and known is not None and known[1] != source:
         raise InputError(
-            f"the run {directory.root} is of the model {known}, and --model gives {name}; leave --model out, or give "
-            "another --run"
+            f"the run {directory.root} is of the model {known[1]}, and --model gives {source}; leave --model out, or "
+            "give another --run"
         )
-    return name
+    return known or (given, source)

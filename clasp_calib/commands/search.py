@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from clasp_calib.calib.scoring.objective import Objective
-from clasp_calib.commands.models import load, model_name
+from clasp_calib.commands.models import load, named
 from clasp_calib.commands.options import (
     DEFAULT_BUDGETS,
     DEFAULT_RUN,
@@ -153,7 +153,7 @@ def search(
         one_for_all=one_for_all,
         pruning=PruningOptions(starts=_starts(starts)),
         router=load_router(routing) if routing else None,
-        model_name=model_name(model, directory),
+        model_name=named(model, directory)[0],
         seed=seed,
         prompt=prompt,
     )

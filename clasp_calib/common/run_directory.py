@@ -76,15 +76,15 @@ class RunDirectory:
         self.log(command=command, **configuration)
 
     @property
-    def model(self) -> str | None:
-        """The run's model: a directory, a Hub id or ``reference``; ``None`` if no command was given one."""
-        name = self.configuration().get("model")
-        return name if isinstance(name, str) else None
+    def model(self) -> tuple[str, str] | None:
+        """What the run's model is called, and where it is loaded from; ``None`` if no command was given one."""
+        known = self.configuration().get("model")
+        return (known["name"], known["source"]) if isinstance(known, dict) else None
 
-    def remember_model(self, name: str) -> None:
-        """Keep what the run's model is called, so that it need not be given again."""
-        if self.model != name:
-            self._write({**self.configuration(), "model": name})
+    def remember_model(self, name: str, source: str) -> None:
+        """Keep what the run's model is called and where it lies, so that it need not be given again."""
+        if self.model != (name, source):
+            self._write({**self.configuration(), "model": {"name": name, "source": source}})
 
     def configuration(self) -> dict[str, Any]:
         """What each command of this run was given; empty for a fresh directory.

@@ -243,7 +243,7 @@ def test_generate_prunes_without_an_artifact(finished, command, tmp_path):
 def test_the_run_directory_keeps_what_was_asked(finished):
     config = json.loads((finished.run / "config.json").read_text())
     assert list(config) == ["cache-features", "evaluate", "label", "model", "search"]
-    assert config["model"] == str(finished.model)
+    assert config["model"] == {"name": str(finished.model), "source": str(finished.model)}
     assert config["search"]["budgets"] == ["50%", "6"]
     events = [json.loads(line) for line in (finished.run / "log.jsonl").open()]
     assert [event["command"] for event in events][-4:] == ["label", "cache-features", "search", "evaluate"]
