@@ -3,18 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clasp_calib.api.undisturbed import undisturbed
-from clasp_calib.cache.encode import cache_features as encode
 from clasp_calib.cache.feature_options import DEFAULTS, FeatureOptions
-from clasp_calib.cache.plan import plan_cache
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.places import Places
 from clasp_calib.common.progress import note
 from clasp_calib.common.pruning_options import DEFAULT_STARTS
-from clasp_calib.common.sample_sources import load_samples
-from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.checks import check_decoder
-from clasp_calib.runtime.schedule import check_starts, fitting_starts
 
 if TYPE_CHECKING:
     from clasp_calib.cache.cache_report import CacheReport
@@ -53,6 +46,10 @@ def cache_features(
         InputError: no picture can be read, a question has several or a video, or there is no place for the cache.
         ModelError: the model's architecture is not known, or cannot be pruned.
     """
+    from clasp_calib.api.undisturbed import undisturbed
+    from clasp_calib.cache.encode import cache_features as encode
+    from clasp_calib.runtime.adapters import adapter_for
+
     places, target, given = _prepared(model, samples, run)
     adapter = adapter_for(model)
     layers = "pixels" if options.pixels else options.layers_of(adapter.vision_layers, adapter.own_layer)
@@ -70,6 +67,9 @@ def plan_features(
     options: FeatureOptions = DEFAULTS,
 ) -> "CachePlan":
     """What `cache_features` would cost with the same arguments, and whether it pays here. Nothing is kept."""
+    from clasp_calib.api.undisturbed import undisturbed
+    from clasp_calib.cache.plan import plan_cache
+
     _, target, given = _prepared(model, samples, run)
     with undisturbed(model):
         return plan_cache(model, processor, given, target, options)
@@ -81,6 +81,9 @@ def starts_for(model: Any) -> tuple[int, ...]:
     Raises:
         BudgetError: it has too few layers for three stages.
     """
+    from clasp_calib.runtime.adapters import adapter_for
+    from clasp_calib.runtime.schedule import check_starts, fitting_starts
+
     layers = adapter_for(model).decoder_layers
     starts = DEFAULT_STARTS if DEFAULT_STARTS[-1] < layers else fitting_starts(layers)
     check_starts(starts, layers)
@@ -89,6 +92,10 @@ def starts_for(model: Any) -> tuple[int, ...]:
 
 def _prepared(model: Any, samples: Any, run: str | Path | Places) -> "tuple[Places, Path, Samples]":
     """Where things go, and of what; refuses a model that a calibration would refuse after hours of encoding."""
+    from clasp_calib.common.sample_sources import load_samples
+    from clasp_calib.runtime.adapters import adapter_for
+    from clasp_calib.runtime.checks import check_decoder
+
     places = Places.of(run)
     if places.features is None:
         raise InputError("a cache needs a place; give a run directory, or Places(features=DIRECTORY)")

@@ -1,12 +1,9 @@
 """From a budget to a schedule: what a number of tokens or a percentage means for one model."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.common.errors import BudgetError, InputError
 from clasp_calib.common.pruning_options import PruningOptions
-from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.schedule import (
     AnySchedule,
     Budget,
@@ -16,12 +13,16 @@ from clasp_calib.runtime.schedule import (
     solve_schedule,
 )
 
+if TYPE_CHECKING:
+    from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.runtime.adapters.adapter import Adapter
+
 
 def schedule_for(
     model: Any,
     budget: Budget | str | int,
     options: PruningOptions | None = None,
-    artifact: Artifact | None = None,
+    artifact: "Artifact | None" = None,
 ) -> AnySchedule:
     """The schedule that meets a budget on a model, whether its pictures are of one size or differ.
 
@@ -38,6 +39,8 @@ def schedule_for(
         InputError: both options and an artifact were given.
         ModelError: no adapter knows the architecture.
     """
+    from clasp_calib.runtime.adapters import adapter_for
+
     if options is not None and artifact is not None:
         raise InputError("schedule_for was given options and an artifact, which brings its own; give one of the two")
     adapter = adapter_for(model)
@@ -50,12 +53,12 @@ def schedule_for(
     return solve_schedule(wanted, adapter.tokens_per_image, adapter.decoder_layers, starts)
 
 
-def picture_tokens(adapter: Adapter) -> int | None:
+def picture_tokens(adapter: "Adapter") -> int | None:
     """Visual tokens of every picture; ``None`` where pictures differ in their number."""
     return None if adapter.ragged else adapter.tokens_per_image
 
 
-def pruning_budget(adapter: Adapter, budget: str | int) -> Budget:
+def pruning_budget(adapter: "Adapter", budget: str | int) -> Budget:
     """A budget under which a model is pruned, or the full one.
 
     Raises:

@@ -3,38 +3,33 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
-from clasp_calib.artifacts.artifact import Artifact
-from clasp_calib.artifacts.files import check_fits
 from clasp_calib.common.errors import InputError, ModelError
 from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, PruningOptions
-from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.budgeting import schedule_for
-from clasp_calib.runtime.checks import check_decoder, check_schedule
-from clasp_calib.runtime.generation import batches_of
-from clasp_calib.runtime.hooks import Pruner
-from clasp_calib.runtime.routing import AUTO, classes_of
-from clasp_calib.runtime.schedule import AnySchedule, parse_budget
-from clasp_calib.runtime.selection import DualStage, Selector
-from clasp_calib.runtime.stages import Plan, PromptLengths
-from clasp_calib.runtime.tower import fused_tower
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.runtime.hooks import Pruner
+    from clasp_calib.runtime.schedule import AnySchedule
+    from clasp_calib.runtime.selection import Selector
+    from clasp_calib.runtime.stages import PromptLengths
 
 
 @contextmanager
 def prune(
-    model: nn.Module,
+    model: "nn.Module",
     *,
-    schedule: AnySchedule,
-    rho: float | Sequence[float] | Tensor,
-    alpha_BL: Tensor | None = None,
-    selector: Selector | None = None,
+    schedule: "AnySchedule",
+    rho: "float | Sequence[float] | Tensor",
+    alpha_BL: "Tensor | None" = None,
+    selector: "Selector | None" = None,
     options: PruningOptions = DEFAULT_OPTIONS,
-    prompt_lengths: PromptLengths = None,
+    prompt_lengths: "PromptLengths" = None,
     fan: Sequence[int] | None = None,
-) -> Iterator[Pruner]:
+) -> "Iterator[Pruner]":
     """Prune visual tokens in every ``forward`` and ``generate`` of ``model`` within the ``with`` block.
 
     Rows must be padded on the left. Pruned rows come back padded on the left, so that the last ``k`` tokens of a row
@@ -67,6 +62,15 @@ def prune(
         BudgetError: the schedule is for another number of tokens or layers, counts tokens where pictures differ in
             their number, or contradicts ``options.starts``.
     """
+    import torch
+
+    from clasp_calib.runtime.adapters import adapter_for
+    from clasp_calib.runtime.checks import check_decoder, check_schedule
+    from clasp_calib.runtime.hooks import Pruner
+    from clasp_calib.runtime.selection import DualStage
+    from clasp_calib.runtime.stages import Plan
+    from clasp_calib.runtime.tower import fused_tower
+
     adapter = adapter_for(model)
     check_decoder(model, options.positions)
     check_schedule(adapter, schedule, options)
@@ -93,14 +97,14 @@ def prune(
 
 @contextmanager
 def clasp(
-    model: nn.Module,
-    artifact: Artifact | Path | str,
+    model: "nn.Module",
+    artifact: "Artifact | Path | str",
     *,
     budget: str | int,
     classes: str | Sequence[str],
     questions: str | Sequence[str] | None = None,
-    prompt_lengths: PromptLengths = None,
-) -> Iterator[Pruner]:
+    prompt_lengths: "PromptLengths" = None,
+) -> "Iterator[Pruner]":
     """Run ``model`` under an artifact within the ``with`` block: the tower's layers are fused, then tokens pruned.
 
     Args:
@@ -121,6 +125,16 @@ def clasp(
             without questions, or questions without ``auto``.
         ModelError: see `prune`.
     """
+    import torch
+
+    from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.artifacts.files import check_fits
+    from clasp_calib.runtime.adapters import adapter_for
+    from clasp_calib.runtime.budgeting import schedule_for
+    from clasp_calib.runtime.generation import batches_of
+    from clasp_calib.runtime.routing import AUTO, classes_of
+    from clasp_calib.runtime.schedule import parse_budget
+
     chosen = Artifact.load(artifact) if isinstance(artifact, Path | str) else artifact
     check_fits(chosen, model.config)
     name = parse_budget(budget).name

@@ -10,8 +10,9 @@ import clasp_calib as cc
 HEAVY = ("torch", "transformers", "vllm", "optuna", "h5py", "numba", "matplotlib", "datasets")
 
 
-def test_importing_loads_nothing_heavy():
-    code = f"import clasp_calib\nimport sys\nprint(*sorted(set({HEAVY!r}) & set(sys.modules)))"
+@pytest.mark.parametrize("line", ["import clasp_calib", "from clasp_calib import *"])
+def test_importing_loads_nothing_heavy(line):
+    code = f"{line}\nimport sys\nprint(*sorted(set({HEAVY!r}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"
 
