@@ -12,7 +12,7 @@ from runtime_cases import FULL, SCHEDULE, fingerprint, generated, model
 from tiny_models import tiny_batch
 
 import clasp_calib
-from clasp_calib.artifacts import artifact
+from clasp_calib.artifacts import artifact, files
 from clasp_calib.common.errors import ArtifactError, BudgetError, InputError
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.router_labeling.router import Router
@@ -49,7 +49,7 @@ class Stub:
 
 @pytest.fixture(autouse=True)
 def _any_model_fits(monkeypatch):
-    monkeypatch.setattr(runtime_pruner, "check_fits", lambda artifact, config: None)
+    monkeypatch.setattr(files, "check_fits", lambda artifact, config: None)
 
 
 @pytest.mark.parametrize("classes", [["object", "text", "object"], ["text"] * 3])
@@ -176,7 +176,7 @@ def test_an_artifact_of_another_model_is_refused(monkeypatch):
     def refuse(artifact, config):
         raise ArtifactError("made for another")
 
-    monkeypatch.setattr(runtime_pruner, "check_fits", refuse)
+    monkeypatch.setattr(files, "check_fits", refuse)
     with pytest.raises(ArtifactError, match="another"), clasp(model(), Stub(), budget=7, classes="text"):
         pass
 
