@@ -46,10 +46,11 @@ class Samples(Sequence[Sample]):
         """The rows, a ``pyarrow.Table``; `clasp_calib.common.sample_table` names the columns."""
         self.home = home
         self.name = name
-        self.file = file
         self.held = dict(held or {})
         """Pictures that are in memory only, by what stands for them in the table."""
         self._samples = tuple(samples_of(table, home, self.held))
+        # At once: the file may be another one when it is asked for.
+        self._of_file = None if file is None else sha256_file(file)
 
     @overload
     def __getitem__(self, place: int) -> Sample: ...
@@ -67,9 +68,9 @@ class Samples(Sequence[Sample]):
 
     @cached_property
     def digest(self) -> str:
-        """Hex sha256 of the file that the samples are, or else of their rows."""
-        if self.file is not None:
-            return sha256_file(self.file)
+        """Hex sha256 of the file that holds exactly these samples, as it was read, or else of their rows."""
+        if self._of_file is not None:
+            return self._of_file
         rows = "\n".join(json.dumps(row, sort_keys=True, default=str) for row in self.table.to_pylist())
         return sha256(rows.encode()).hexdigest()
 

@@ -43,6 +43,8 @@ def load_samples(
         InputError: the source cannot be read, or is nothing of the above; there are no rows; a row has no question or
             a picture that is none; ids are not unique; a split is unknown.
     """
+    if isinstance(source, Samples) and limit is columns is dataset_split is pictures is None:
+        return source
     if isinstance(source, str):
         source = Path(source)
     place = Path(source) if isinstance(source, PathLike) else None
@@ -55,7 +57,6 @@ def load_samples(
     if isinstance(source, Samples):
         table, name, home = source.table[:limit], source.name, source.home
         cells.held |= source.held
-        file = source.file
     elif dataset:
         loaded = source if place is None else load_dataset(place)
         name = "the dataset" if place is None else name
@@ -63,11 +64,13 @@ def load_samples(
         table, images = dataset_table(loaded, name, dataset_split, limit)
         table = cells.settled(table, images, name)
     elif place is not None:
-        table, home, file = read_file(place)[:limit], place.parent, place
+        whole = read_file(place)
+        table, home = whole[:limit], place.parent
+        file = place if len(table) == len(whole) and not columns else None
     else:
         table, name = _in_memory(source, (columns or {}).get("image", "image"), limit, cells)
     table = cells.settled(sample_table(table, name, columns), ["image"], name)
-    return Samples(table, home, name, cells.held, None if columns else file)
+    return Samples(table, home, name, cells.held, file)
 
 
 def _is_from(library: str, source: Any) -> bool:

@@ -150,6 +150,18 @@ def test_samples_are_saved_with_their_pictures_and_columns(tmp_path, name):
         again.save(tmp_path / "samples.xlsx")
 
 
+def test_the_digest_is_of_what_was_read(tmp_path):
+    path = tmp_path / "samples.jsonl"
+    path.write_text('{"id": "a", "question": "What?"}\n{"id": "b", "question": "Where?"}\n')
+    whole, some = load_samples(path), load_samples(path, limit=1)
+    read = sha256_file(path)
+    assert whole.digest == load_samples(path, limit=2).digest == read
+    assert some.digest == whole[:1].digest != read
+    late = load_samples(path)
+    path.write_text('{"id": "a", "question": "Who?"}\n')
+    assert late.digest == load_samples(late).digest == read
+
+
 def test_the_digest_is_the_files_while_they_are_the_files(tmp_path):
     samples = load_samples(ROWS)
     assert (
