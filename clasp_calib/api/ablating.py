@@ -58,7 +58,7 @@ def ablate(
     artifact: "Artifact | Path | str",
     samples: Any,
     *,
-    budgets: Sequence[str | int] | None = None,
+    budgets: Sequence[str | int] | str | int | None = None,
     run: str | Path | Places | None = None,
     options: StudyOptions | None = None,
 ) -> AblationReport:
@@ -70,7 +70,7 @@ def ablate(
         processor: the model's.
         artifact: an artifact, its directory, or ``org/name@version``.
         samples: labelled samples, as `load_samples` takes them.
-        budgets: some of the artifact's; by default all.
+        budgets: one or some of the artifact's; by default all.
         run: run directory. Features are cached there first, as far as they are not, and tables go there.
         options: what to measure on.
 

@@ -11,6 +11,7 @@ from clasp_calib.common.places import Places
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.runtime.schedule import Budget
     from clasp_calib.search.calibrate import Calibration
     from clasp_calib.search.calibration_options import CalibrationOptions
     from clasp_calib.search.crew import Crew
@@ -42,7 +43,7 @@ def calibrate(
     model: Any,
     processor: Any,
     samples: Any,
-    budgets: Sequence[str | int] = (192,),
+    budgets: Sequence[str | int] | str | int = (192,),
     *,
     run: str | Path | Places | None = None,
     options: "CalibrationOptions | None" = None,
@@ -58,7 +59,8 @@ def calibrate(
         model: a transformers model of a known architecture, on the device and in the dtype that it is to be served in.
         processor: the model's.
         samples: labelled samples, as `load_samples` takes them; `label` labels them.
-        budgets: mean visual tokens that a decoder layer works on (``192``), or a share of them (``"33%"``).
+        budgets: one or several: mean visual tokens that a decoder layer works on (``192``), or a share of them
+            (``"33%"``).
         run: run directory, where scores, trials and the artifact are kept. Features are cached there first, as far as
             they are not. Without one everything is kept in memory, and the vision tower runs for every look at a
             picture. `Places` names other places; features that it names must be there.
@@ -78,21 +80,25 @@ def calibrate(
         InputError: samples or options cannot be used.
         StudyError: the recorded scores are of other settings, or workers died.
     """
+    from clasp_calib.runtime.schedule import parse_budgets
     from clasp_calib.search.watchers import LiveTable
 
+    wanted = parse_budgets(budgets)
+    if not wanted:
+        raise InputError("there are no budgets; give some, such as [192, '33%']")
     with _prepared(model, processor, samples, run, options, crew) as calibration:
         if watcher is not None:
-            return _calibrated(calibration, budgets, watcher)
+            return _calibrated(calibration, wanted, watcher)
         table = LiveTable()
         with table.shown():
-            return _calibrated(calibration, budgets, table)
+            return _calibrated(calibration, wanted, table)
 
 
 def plan_calibration(
     model: Any,
     processor: Any,
     samples: Any,
-    budgets: Sequence[str | int] = (192,),
+    budgets: Sequence[str | int] | str | int = (192,),
     *,
     run: str | Path | Places | None = None,
     options: "CalibrationOptions | None" = None,
@@ -102,10 +108,11 @@ def plan_calibration(
 
     A few evaluations are made to tell the time. Nothing is recorded.
     """
-    from clasp_calib.runtime.schedule import parse_budget
+    from clasp_calib.runtime.schedule import parse_budgets
 
+    wanted = parse_budgets(budgets)
     with _prepared(model, processor, samples, run, options, crew) as calibration:
-        planned = [calibration.plan(parse_budget(budget)) for budget in budgets]
+        planned = [calibration.plan(budget) for budget in wanted]
         return CalibrationPlan(planned, calibration.base_space)
 
 
@@ -141,18 +148,15 @@ def _prepared(
         yield Calibration(model, processor, chosen, table.digest, options, places, crew or Crew())
 
 
-def _calibrated(calibration: "Calibration", budgets: Sequence[str | int], watcher: "Watcher") -> "Artifact":
+def _calibrated(calibration: "Calibration", budgets: "Sequence[Budget]", watcher: "Watcher") -> "Artifact":
     """Search all budgets; what is found is written after each of them."""
     from clasp_calib.artifacts.files import write_artifact
     from clasp_calib.report.plots import plot_pareto, plot_path
-    from clasp_calib.runtime.schedule import parse_budget
 
-    if not budgets:
-        raise InputError("there are no budgets; give some, such as [192, '33%']")
     places = calibration.places
     picture = None if places.report is None else plot_path(places.report / "search.png")
-    places.record("search", budgets=[str(budget) for budget in budgets], **calibration.summary())
-    for found in calibration.run([parse_budget(budget) for budget in budgets], watcher):
+    places.record("search", budgets=[budget.name for budget in budgets], **calibration.summary())
+    for found in calibration.run(budgets, watcher):
         artifact = found if places.artifact is None else write_artifact(found, places.artifact)
     if picture is not None:
         plot_pareto(artifact, picture)

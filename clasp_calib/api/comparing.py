@@ -102,7 +102,7 @@ def compare(
     samples: Any,
     methods: Sequence[str] | None = None,
     *,
-    budgets: Sequence[str | int] | None = None,
+    budgets: Sequence[str | int] | str | int | None = None,
     run: str | Path | Places | None = None,
     options: ComparisonOptions | None = None,
 ) -> ComparisonReport:
@@ -118,7 +118,7 @@ def compare(
         artifact: an artifact, its directory, or ``org/name@version``.
         samples: labelled samples, as `load_samples` takes them.
         methods: names of `clasp_calib.baselines.registry.METHODS`; by default all.
-        budgets: some of the artifact's; by default all.
+        budgets: one or some of the artifact's; by default all.
         run: run directory, where answers, tables and plots are kept; without one nothing is written.
         options: what to compare on, and how.
 

@@ -107,7 +107,7 @@ def evaluate(
     artifact: "Artifact | Path | str",
     samples: Any,
     *,
-    budgets: Sequence[str | int] | None = None,
+    budgets: Sequence[str | int] | str | int | None = None,
     run: str | Path | Places | None = None,
     options: EvaluationOptions | None = None,
 ) -> EvaluationReport:
@@ -122,7 +122,7 @@ def evaluate(
         artifact: an artifact, its directory, or ``org/name@version``. Scores of a whole test split are written into a
             directory; from an artifact in memory take ``report.artifact``.
         samples: labelled samples, as `load_samples` takes them.
-        budgets: some of the artifact's; by default all.
+        budgets: one or some of the artifact's; by default all.
         run: run directory. Features are cached there first, as far as they are not, and tables and plots go there.
             Without one the vision tower runs for every picture, and nothing is written.
         options: what to evaluate on, and how.
@@ -152,13 +152,15 @@ def evaluate(
         evaluation = evaluate_artifact(*at, options.seed, options.timed)
     measured = Measured(samples=of.digest, split=options.split, seed=options.seed)
     known = [of.artifact.entry(name).measured for name in of.budgets]
-    as_recorded = evaluation.agrees_with(of.artifact) if all(one == measured for one in known) else None
-    whole = options.record and options.split == TEST and options.per_class is None
-    result = evaluation.recorded_in(of.artifact, measured) if whole else of.artifact
-    if whole and of.home is not None:
+    whole = options.split == TEST and options.per_class is None
+    again = whole and all(one == measured for one in known)
+    as_recorded = evaluation.agrees_with(of.artifact) if again else None
+    record = whole and options.record
+    result = evaluation.recorded_in(of.artifact, measured) if record else of.artifact
+    if record and of.home is not None:
         result = write_artifact(result, of.home)
     written = of.home is not None or artifact is of.artifact
-    report = EvaluationReport(evaluation, result, options.split, whole and written, as_recorded)
+    report = EvaluationReport(evaluation, result, options.split, record and written, as_recorded)
     places.record("evaluate", **vars(options), budgets=of.budgets, artifact=of.home)
     return report if directory is None else _filed(report, directory, picture)
 

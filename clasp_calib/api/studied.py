@@ -50,7 +50,7 @@ def studied(
     model: Any,
     artifact: "Artifact | Path | str",
     samples: Any,
-    budgets: Sequence[str | int] | None,
+    budgets: Sequence[str | int] | str | int | None,
     options: StudyOptions,
 ) -> Studied:
     """Read everything, and check that it belongs together.
@@ -64,7 +64,7 @@ def studied(
     from clasp_calib.artifacts.hub import locate_artifact
     from clasp_calib.calib.dataset import by_class, calibration_samples, of_split
     from clasp_calib.common.sample_sources import load_samples
-    from clasp_calib.runtime.schedule import parse_budget
+    from clasp_calib.runtime.schedule import parse_budgets
 
     home = None
     if isinstance(artifact, Artifact):
@@ -73,7 +73,7 @@ def studied(
         place = locate_artifact(artifact)
         known = read_artifact(place)
         home = place if place == Path(artifact) else None
-    names = tuple(parse_budget(b).name for b in budgets) if budgets else known.budgets
+    names = tuple(budget.name for budget in parse_budgets(budgets)) if budgets else known.budgets
     for name in names:
         known.entry(name)
     table = load_samples(samples)

@@ -43,7 +43,7 @@ def load_samples(
         InputError: the source cannot be read, or is nothing of the above; there are no rows; a row has no question or
             a picture that is none; ids are not unique; a split is unknown.
     """
-    if isinstance(source, Samples) and limit is columns is dataset_split is pictures is None:
+    if isinstance(source, Samples) and all(one is None for one in (limit, columns, dataset_split, pictures)):
         return source
     if isinstance(source, str):
         source = Path(source)

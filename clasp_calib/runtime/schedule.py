@@ -6,6 +6,7 @@ layers ``starts = (s0, s1, s2)``, 0-based, which the shortened sequence enters; 
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -62,6 +63,16 @@ def parse_budget(text: str | int) -> Budget:
         f"budget {given!r} is neither a number of tokens nor a share; "
         "give a positive whole number such as 192, or a percentage above 0% and up to 100% such as 33%"
     )
+
+
+def parse_budgets(budgets: Sequence[str | int] | str | int) -> list[Budget]:
+    """Read several budgets, or one that is given by itself.
+
+    Raises:
+        BudgetError: anything else.
+    """
+    # A text is a sequence as well, of its characters.
+    return [parse_budget(budget) for budget in ([budgets] if isinstance(budgets, str | int) else budgets)]
 
 
 @dataclass(frozen=True)

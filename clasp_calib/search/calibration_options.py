@@ -11,7 +11,7 @@ from clasp_calib.router_labeling.router import Router
 from clasp_calib.router_labeling.taxonomy import Taxonomy, load_taxonomy
 from clasp_calib.search.space import SearchSpace, read_space
 from clasp_calib.search.strategies.race import Race
-from clasp_calib.search.strategies.registry import describe
+from clasp_calib.search.strategies.registry import STRATEGIES, describe
 from clasp_calib.search.strategies.strategy import Strategy
 
 
@@ -31,7 +31,7 @@ class CalibrationOptions:
         prompt: template with ``<image>`` and ``{question}``; by default LLaVA-1.5's.
         pruning: what is pruned where, and by what; goes into the artifact.
         router: what names the class of a question later; goes into the artifact.
-        taxonomy: of the samples' classes; by default the packaged one.
+        taxonomy: of the samples' classes, or a YAML file of it; by default the packaged one.
         model_name: what the artifact calls the model; by default where it was loaded from.
         seed: of everything random.
 
@@ -42,14 +42,14 @@ class CalibrationOptions:
     strategy: Strategy = field(default_factory=Race)
     objective: str = METRIC
     per_class: int = 2000
-    space: SearchSpace | Path | None = None
+    space: SearchSpace | str | Path | None = None
     lattice: int | None = None
     refine: bool = False
     one_for_all: bool = True
     prompt: str | None = None
     pruning: PruningOptions = DEFAULT_OPTIONS
     router: Router | None = None
-    taxonomy: Taxonomy | None = None
+    taxonomy: Taxonomy | str | Path | None = None
     model_name: str | None = None
     seed: int = 0
 
@@ -58,15 +58,20 @@ class CalibrationOptions:
         for name, value, least in (("per_class", self.per_class, 2), ("lattice", self.lattice, 1)):
             if value is not None and value < least:
                 raise InputError(f"{name} is {value}; expected at least {least}")
-        if isinstance(self.space, Path):
-            object.__setattr__(self, "space", read_space(self.space))
-        if self.taxonomy is None:
-            object.__setattr__(self, "taxonomy", load_taxonomy())
+        if type(self.strategy) not in STRATEGIES.values():
+            kinds = ", ".join(f"{kind.__name__}()" for kind in STRATEGIES.values())
+            raise InputError(f"strategy is {self.strategy!r}; expected one of {kinds}")
+        if isinstance(self.space, str | Path):
+            object.__setattr__(self, "space", read_space(Path(self.space)))
+        elif not (self.space is None or isinstance(self.space, SearchSpace)):
+            raise InputError(f"space is a {type(self.space).__name__}; expected a SearchSpace, or a YAML file of one")
+        if not isinstance(self.taxonomy, Taxonomy):
+            object.__setattr__(self, "taxonomy", load_taxonomy(self.taxonomy and Path(self.taxonomy)))
 
     @property
     def labels(self) -> Taxonomy:
         """The taxonomy of the samples' classes."""
-        assert self.taxonomy is not None
+        assert isinstance(self.taxonomy, Taxonomy)
         return self.taxonomy
 
     @property

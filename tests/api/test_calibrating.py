@@ -113,6 +113,13 @@ def test_model_and_random_state_are_as_before(bench, options, tmp_path, monkeypa
         model.eval()
 
 
+def test_one_budget_may_be_given_by_itself(bench, options):
+    call = (bench.model, bench.processor, bench.samples)
+    for one in (12, "12"):
+        (planned,) = cc.plan_calibration(*call, one, options=options).budgets
+        assert planned["budget"] == "12"
+
+
 def test_a_model_in_memory_has_no_second_worker(bench, options):
     from speaking_models import load_speaking
 
@@ -128,6 +135,10 @@ def test_a_model_in_memory_has_no_second_worker(bench, options):
         ({"objective": "luck"}, "unknown objective 'luck'"),
         ({"per_class": 1}, "per_class is 1; expected at least 2"),
         ({"lattice": 0}, "lattice is 0; expected at least 1"),
+        ({"strategy": "race"}, r"strategy is 'race'; expected one of Race\(\), Grid\(\)"),
+        ({"space": "no-such-space.yaml"}, "no search space at no-such-space.yaml"),
+        ({"space": {"rhos": [1]}}, "space is a dict; expected a SearchSpace, or a YAML file"),
+        ({"taxonomy": "no-such-taxonomy.yaml"}, "no-such-taxonomy.yaml"),
     ],
 )
 def test_options_check_themselves(change, said):

@@ -50,6 +50,8 @@ def test_scores_of_a_directory_are_written_there(bench, artifact, report, tmp_pa
     assert all(path.parent == tmp_path / "run" / "report" for path in first.files)
     assert read_artifact(tmp_path / "artifact").entry("6").results == report.artifact.entry("6").results
     assert cc.evaluate(*given, options=cc.EvaluationOptions(timed=0)).as_recorded is True
+    some = cc.evaluate(*given, options=cc.EvaluationOptions(per_class=1, timed=0))
+    assert (some.recorded, some.as_recorded) == (False, None)
 
 
 def test_scores_can_be_measured_again(bench, artifact, report):
