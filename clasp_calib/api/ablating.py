@@ -81,14 +81,15 @@ def ablate(
     """
     from clasp_calib.api.featured import filled
     from clasp_calib.api.undisturbed import undisturbed
-    from clasp_calib.calib.studies.ablations import Subject, measure_ablation
-    from clasp_calib.calib.studies.evaluation import evaluator_for
+    from clasp_calib.calib.studies.ablations import Subject, check_ablation, measure_ablation
+    from clasp_calib.calib.studies.evaluation import evaluator_for, layers_used
     from clasp_calib.runtime.adapters import adapter_for
 
+    check_ablation(name)
     options = options or StudyOptions()
     of = studied(model, artifact, samples, budgets, options)
     with undisturbed(model):
-        places = filled(model, processor, of.questions, run)
+        places = filled(model, processor, of.questions, run, layers_used(model, of.artifact))
         adapter = adapter_for(model)
         evaluator = evaluator_for(model, processor, of.artifact, of.questions, places.features)
         found = {

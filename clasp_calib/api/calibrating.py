@@ -106,7 +106,7 @@ def plan_calibration(
 ) -> CalibrationPlan:
     """What `calibrate` would do with the same arguments, and what it would cost at most.
 
-    A few evaluations are made to tell the time. Nothing is recorded.
+    A few evaluations are made to tell the time. Features are cached as `calibrate` would; nothing else is kept.
     """
     from clasp_calib.runtime.schedule import parse_budgets
 
@@ -136,6 +136,7 @@ def _prepared(
     from clasp_calib.search.calibrate import Calibration
     from clasp_calib.search.calibration_options import CalibrationOptions
     from clasp_calib.search.crew import Crew
+    from clasp_calib.search.space import SearchSpace
 
     options = options or CalibrationOptions()
     table = load_samples(samples)
@@ -144,7 +145,8 @@ def _prepared(
         told = ", ".join(f"{name}: {count}" for name, count in slow.items())
         note(f"these metrics need generated answers, which take longer than the one forward of exact: {told} samples")
     with undisturbed(model):
-        places = filled(model, processor, chosen, run)
+        layers = options.space.layers if isinstance(options.space, SearchSpace) else ()
+        places = filled(model, processor, chosen, run, layers)
         yield Calibration(model, processor, chosen, table.digest, options, places, crew or Crew())
 
 

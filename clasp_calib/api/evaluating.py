@@ -139,7 +139,7 @@ def evaluate(
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.artifacts.files import write_artifact
     from clasp_calib.artifacts.manifest import Measured
-    from clasp_calib.calib.studies.evaluation import evaluate_artifact
+    from clasp_calib.calib.studies.evaluation import evaluate_artifact, layers_used
     from clasp_calib.report.plots import plot_path
 
     options = options or EvaluationOptions()
@@ -147,7 +147,7 @@ def evaluate(
     directory = Places.of(run).report
     picture = None if directory is None else plot_path(directory / f"evaluation-{options.split}.png")
     with undisturbed(model):
-        places = filled(model, processor, of.questions, run)
+        places = filled(model, processor, of.questions, run, layers_used(model, of.artifact))
         at = (model, processor, of.artifact, of.budgets, of.chosen, places.features)
         evaluation = evaluate_artifact(*at, options.seed, options.timed)
     measured = Measured(samples=of.digest, split=options.split, seed=options.seed)

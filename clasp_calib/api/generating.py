@@ -23,11 +23,19 @@ class GenerationOptions:
         class_: class of the question, or ``auto``: what the artifact's router, or keyword rules if it has none, say.
         max_new_tokens: longest answer.
         compare: answer without pruning too.
+
+    Raises:
+        InputError: ``max_new_tokens`` below 1.
     """
 
     class_: str = AUTO
     max_new_tokens: int = 64
     compare: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse an answer of nothing."""
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {self.max_new_tokens}; expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,10 @@ def generate(
     known = artifact if artifact is None or isinstance(artifact, Artifact) else Artifact.load(artifact)
     if known is None and budget is None:
         raise InputError("there is neither an artifact nor a budget; give one of them")
-    picture = open_picture(as_media(image))
+    try:
+        picture = open_picture(as_media(image))
+    except TypeError:
+        raise InputError(f"the image is {image!r}; expected the path of a file, or a PIL picture") from None
     name = parse_budget(known.budgets[0] if known and budget is None else str(budget)).name
     class_ = options.class_
     if known is None and class_ != AUTO:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clasp_calib.common.errors import InputError
 from clasp_calib.common.places import Places
 
 if TYPE_CHECKING:
@@ -36,18 +37,21 @@ def recheck(
 
     Raises:
         ArtifactError: the artifact is of another model, or records no scores.
-        InputError: a sample that it records is not among these.
+        InputError: a sample that it records is not among these, or ``count`` is below 1.
         CacheError: a picture or a layer is not cached.
     """
     from clasp_calib.api.featured import filled
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.calib.dataset import calibration_samples
+    from clasp_calib.calib.studies.evaluation import layers_used
     from clasp_calib.calib.studies.recheck import measure_again
     from clasp_calib.common.sample_sources import load_samples
 
+    if count < 1:
+        raise InputError(f"count is {count}; expected at least 1")
     known = artifact if isinstance(artifact, Artifact) else Artifact.load(artifact)
     table = calibration_samples(load_samples(samples), known.classes)
     with undisturbed(model):
-        places = filled(model, processor, table, run)
+        places = filled(model, processor, table, run, layers_used(model, known))
         return measure_again(model, processor, known, table, places.features, count, seed)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clasp_calib.common.errors import InputError
+
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.common.samples import Sample
@@ -18,11 +20,20 @@ class StudyOptions:
         split: of the samples.
         per_class: samples of a class, at most; ``None`` takes all.
         seed: of which samples these are, of everything random, and of the bootstrap.
+
+    Raises:
+        InputError: a number that is too small.
     """
 
     split: str = "test"
     per_class: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that would choose something else than they say."""
+        for name, least in (("per_class", 1), ("solve_on", 1), ("timed", 0)):
+            if (value := getattr(self, name, None)) is not None and value < least:
+                raise InputError(f"{name} is {value}; expected at least {least}")
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """Where a call reads and keeps things: in a run directory, at places of their own, or nowhere."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
 
@@ -29,14 +30,25 @@ class Places:
     report: Path | None = None
     storage: str | None = None
 
+    def __post_init__(self) -> None:
+        """Take texts for directories too."""
+        for name in {field.name for field in fields(self)} - {"storage"}:
+            if isinstance(given := getattr(self, name), str):
+                object.__setattr__(self, name, Path(given))
+
     @classmethod
     def of(cls, run: "str | Path | Places | None", **others: Any) -> "Places":
-        """The places of a run directory, which is made; some of them may be ``others``.
+        """The places of a run directory, which is made; some of them may be ``others``. The report's directory is made.
 
         Raises:
             InputError: the directory cannot be made or written to.
         """
         if isinstance(run, Places):
+            if run.report is not None:
+                try:
+                    run.report.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise InputError(f"cannot make {run.report} ({error}); give the report another place") from error
             return run
         if run is None:
             return cls(**others)

@@ -66,7 +66,8 @@ class CalibrationOptions:
         elif not (self.space is None or isinstance(self.space, SearchSpace)):
             raise InputError(f"space is a {type(self.space).__name__}; expected a SearchSpace, or a YAML file of one")
         if not isinstance(self.taxonomy, Taxonomy):
-            object.__setattr__(self, "taxonomy", load_taxonomy(self.taxonomy and Path(self.taxonomy)))
+            given = None if self.taxonomy is None else Path(self.taxonomy)
+            object.__setattr__(self, "taxonomy", load_taxonomy(given))
 
     @property
     def labels(self) -> Taxonomy:

@@ -1,5 +1,6 @@
 """`calibrate`: in memory and in a run directory, interrupted and called again, and what it leaves as it was."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -163,3 +164,30 @@ def test_a_cache_that_is_there_stays_what_it_is(bench, options, tmp_path, kept):
     with FeatureStore.open(tmp_path / "cache") as store:
         assert store.precision.name == kept.get("precision", PIXELS.name)
         assert kept.get("pixels") or store.layers == (1, 3)
+
+
+def test_layers_that_a_space_or_an_artifact_mixes_are_cached(bench, tmp_path):
+    mixed = cc.Prototype(name="mixed", weights={0: 0.5, 3: 0.5})
+    space = cc.SearchSpace(prototypes=(mixed,), rhos=(0.5,))
+    options = cc.CalibrationOptions(strategy=cc.Halving(first=2), space=space)
+    call = (bench.model, bench.processor)
+    found = cc.calibrate(*call, bench.samples, [6], run=tmp_path / "run", options=options)
+    alphas = found.alphas.copy()
+    alphas[...] = 0
+    alphas[..., 4] = 1
+    changed = dataclasses.replace(found, alphas=alphas)
+    cc.ablate("parts", *call, changed, bench.samples, run=tmp_path / "run", options=cc.StudyOptions(per_class=1))
+    with FeatureStore.open(tmp_path / "run" / "cache") as store:
+        assert store.layers == (0, 1, 2, 3, 4)
+
+
+def test_places_may_be_texts_and_the_report_s_is_made(bench, artifact, tmp_path):
+    places = cc.Places(report=str(tmp_path / "made" / "report"), study=str(tmp_path / "study"))
+    assert places.study == tmp_path / "study"
+    options = cc.EvaluationOptions(per_class=1, timed=0)
+    call = (bench.model, bench.processor, artifact, bench.samples)
+    report = cc.evaluate(*call, run=places, options=options)
+    assert all(path.is_file() for path in report.files)
+    (tmp_path / "file").touch()
+    with pytest.raises(cc.errors.InputError, match="give the report another place"):
+        cc.ablate("parts", *call, run=cc.Places(report=tmp_path / "file"))

@@ -105,3 +105,24 @@ def test_a_picture_in_memory_is_asked_about(bench, artifact, tmp_path):
     assert (tmp_path / "kept.png").is_file()
     with pytest.raises(cc.errors.InputError, match="neither an artifact nor a budget"):
         cc.generate(bench.model, bench.processor, picture, "How many?")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: cc.StudyOptions(per_class=0),
+        lambda: cc.EvaluationOptions(per_class=-1),
+        lambda: cc.EvaluationOptions(timed=-1),
+        lambda: cc.ComparisonOptions(solve_on=0),
+        lambda: cc.GenerationOptions(max_new_tokens=0),
+        lambda: cc.recheck(None, None, None, None, 0),
+    ],
+)
+def test_numbers_that_are_too_small_are_refused(made):
+    with pytest.raises(cc.errors.InputError, match=r"is (0|-1); expected at least"):
+        made()
+
+
+def test_what_is_no_picture_is_refused(bench):
+    with pytest.raises(cc.errors.InputError, match="the image is 3; expected the path"):
+        cc.generate(bench.model, bench.processor, 3, "How many?", budget=6)

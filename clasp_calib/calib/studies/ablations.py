@@ -170,6 +170,16 @@ ROUTING = "routing"
 ABLATIONS = (*VARIANTS, ROUTING)
 
 
+def check_ablation(name: str) -> None:
+    """Refuse a name that is none of `ABLATIONS`, before hours of work.
+
+    Raises:
+        InputError: it is none.
+    """
+    if name not in ABLATIONS:
+        raise InputError(f"there is no ablation {name!r}; choose from {', '.join(ABLATIONS)}")
+
+
 def measure_ablation(
     name: str,
     evaluator: Evaluator,
@@ -191,10 +201,9 @@ def measure_ablation(
     Raises:
         InputError: there is no such ablation.
     """
+    check_ablation(name)
     if name == ROUTING:
         return _routing(evaluator, subject, samples, seed, fallback)
-    if name not in VARIANTS:
-        raise InputError(f"there is no ablation {name!r}; choose from {', '.join(ABLATIONS)}")
     settings = VARIANTS[name](subject)
     base = next(s.name for s in settings if s.name.startswith(FULL))
     return compare(evaluator, settings, samples, seed), base

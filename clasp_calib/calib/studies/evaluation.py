@@ -194,14 +194,19 @@ def evaluator_for(
     Raises:
         CacheError: a picture or a layer is not cached.
     """
+    features = open_source(cache, model, processor).at(layers_used(model, artifact))
+    features.check(list(samples))
+    prompter = Prompter(processor, model, artifact.manifest.prompt)
+    return Evaluator(model, prompter, features, artifact.manifest.decoding.max_new_tokens)
+
+
+def layers_used(model: Any, artifact: Artifact) -> tuple[int, ...]:
+    """The vision layers that the artifact's settings mix, and the model's own, ascending."""
     adapter = adapter_for(model)
     used = {layer for layer in range(adapter.vision_layers + 1) if artifact.alphas[..., layer].any()}
     for entry in artifact.manifest.budgets:
         used |= {layer for of in entry.alternatives.values() for one in of.values() for layer in one.layers}
-    features = open_source(cache, model, processor).at(tuple(sorted({*used, adapter.own_layer})))
-    features.check(list(samples))
-    prompter = Prompter(processor, model, artifact.manifest.prompt)
-    return Evaluator(model, prompter, features, artifact.manifest.decoding.max_new_tokens)
+    return tuple(sorted({*used, adapter.own_layer}))
 
 
 def calibrated_setting(model: Any, artifact: Artifact, budget: str) -> Setting:
