@@ -8,7 +8,7 @@ import pyarrow as pa
 from clasp_calib.calib.dataset import check_classes, require
 from clasp_calib.calib.sampling import Drawn, draw
 from clasp_calib.common.sample_sources import load_samples
-from clasp_calib.router_labeling.labelers import load_scheme
+from clasp_calib.router_labeling.taxonomy import load_taxonomy
 
 if TYPE_CHECKING:
     from clasp_calib.common.sample_set import Samples
@@ -41,7 +41,7 @@ def draw_samples(
         InputError: samples without a class, or with one of another taxonomy; or a picture in two splits.
     """
     given = load_samples(samples)
-    classes = load_scheme(taxonomy).taxonomy.classes
+    classes = load_taxonomy(taxonomy).classes
     check_classes(given, classes)
     require(given, "class", [s for s in given if s.label is None], "run `clasp-calib label` first")
     drawn = draw(given, classes, per_class, balanced, seed)

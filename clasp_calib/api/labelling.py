@@ -11,6 +11,7 @@ from clasp_calib.router_labeling.label_report import LabelReport, label_report a
 from clasp_calib.router_labeling.labelers import KeywordLabeler, Labeler, load_scheme
 from clasp_calib.router_labeling.server_labeler import ServerLabeler
 from clasp_calib.router_labeling.table import label_table
+from clasp_calib.router_labeling.taxonomy import load_taxonomy
 from clasp_calib.router_labeling.vllm_labeler import VLLMLabeler
 
 if TYPE_CHECKING:
@@ -94,4 +95,4 @@ def label_report(samples: Any, *, taxonomy: "Taxonomy | str | Path | None" = Non
     Raises:
         InputError: they are not labelled.
     """
-    return report_of(load_samples(samples).table, load_scheme(taxonomy).taxonomy)
+    return report_of(load_samples(samples).table, load_taxonomy(taxonomy))

@@ -16,6 +16,7 @@ from clasp_calib.router_labeling.labelers import load_scheme
 from clasp_calib.router_labeling.lint import explain
 from clasp_calib.router_labeling.router import Reason, Router
 from clasp_calib.router_labeling.router_file import load_router
+from clasp_calib.router_labeling.taxonomy import load_taxonomy
 from clasp_calib.router_labeling.training import FOLDS, LabelledQuestion, Trained, train_router as train
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def train_router(
     Raises:
         InputError: scikit-learn is missing; samples have no class or one of another taxonomy; there are too few.
     """
-    known = load_scheme(taxonomy).taxonomy
+    known = load_taxonomy(taxonomy)
     given = load_samples(samples)
     rows = _rows(given, known)
     judge_by = [] if gold is None else _rows(load_samples(gold), known)

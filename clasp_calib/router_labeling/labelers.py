@@ -84,8 +84,7 @@ def load_scheme(taxonomy: Taxonomy | str | Path | None = None, rules: RuleSet | 
     Raises:
         InputError: a file is missing, is not YAML, or is no consistent taxonomy or rules; see `load_rules`.
     """
-    if not isinstance(taxonomy, Taxonomy):
-        taxonomy = load_taxonomy(None if taxonomy is None else Path(taxonomy))
+    taxonomy = load_taxonomy(taxonomy)
     if not isinstance(rules, RuleSet):
         rules = load_rules(None if rules is None else Path(rules), taxonomy)
     return Scheme(taxonomy, rules)

@@ -95,16 +95,18 @@ class Taxonomy(BaseModel):
         return self
 
 
-def load_taxonomy(path: Path | None = None) -> Taxonomy:
-    """Read a taxonomy.
+def load_taxonomy(given: Taxonomy | str | Path | None = None) -> Taxonomy:
+    """Read a taxonomy, unless it is one already.
 
     Args:
-        path: a YAML file in the form of the packaged ``taxonomy.yaml``; ``None`` reads that one.
+        given: a taxonomy, or a YAML file in the form of the packaged ``taxonomy.yaml``; ``None`` reads that one.
 
     Raises:
         InputError: the file is missing, is not YAML, or is not a consistent taxonomy.
     """
-    source = packaged("taxonomy.yaml") if path is None else path
+    if isinstance(given, Taxonomy):
+        return given
+    source = packaged("taxonomy.yaml") if given is None else Path(given)
     content = read_yaml(source, "taxonomy")
     try:
         return Taxonomy.model_validate(content)

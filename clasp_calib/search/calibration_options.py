@@ -65,9 +65,7 @@ class CalibrationOptions:
             object.__setattr__(self, "space", read_space(Path(self.space)))
         elif not (self.space is None or isinstance(self.space, SearchSpace)):
             raise InputError(f"space is a {type(self.space).__name__}; expected a SearchSpace, or a YAML file of one")
-        if not isinstance(self.taxonomy, Taxonomy):
-            given = None if self.taxonomy is None else Path(self.taxonomy)
-            object.__setattr__(self, "taxonomy", load_taxonomy(given))
+        object.__setattr__(self, "taxonomy", load_taxonomy(self.taxonomy))
 
     @property
     def labels(self) -> Taxonomy:

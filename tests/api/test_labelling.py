@@ -6,7 +6,9 @@ import pytest
 from fake_llm_server import GOOD, Fake, reply, running
 from PIL import Image
 
+from clasp_calib.api.draws import draw_samples
 from clasp_calib.api.labelling import KeywordLabeler, ServerLabeler, VLLMLabeler, label, label_report
+from clasp_calib.api.routers import train_router
 from clasp_calib.cli import run
 from clasp_calib.common.errors import InputError, LabelerError
 from clasp_calib.common.sample_sources import load_samples
@@ -19,6 +21,15 @@ QUESTIONS = [
     Sample("b", "What does the sign say?", "sign.png"),
     Sample("c", "Hm?", label="scene"),
 ]
+
+OWN = """
+version: 1
+classes: [more, less]
+default_intent: choice
+intents:
+  number: {class: more, definition: Asks how many there are., examples: ["dogs?", "cups?", "cars?"]}
+  choice: {class: less, definition: Asks which it is., examples: ["a dog?", "a cup?", "a car?"]}
+"""
 
 
 def test_keyword_labels_need_neither_a_model_nor_a_directory(tmp_path, monkeypatch):
@@ -109,3 +120,24 @@ def test_constructing_a_labeler_needs_nothing_and_using_it_says_what_is_missing(
 def test_a_report_needs_labels():
     with pytest.raises(InputError, match="the samples have no column 'intent'; label them first"):
         label_report([{"question": "?"}])
+
+
+def test_a_taxonomy_of_one_s_own_needs_no_rules_where_none_are_used(tmp_path):
+    path = tmp_path / "taxonomy.yaml"
+    path.write_text(OWN, encoding="utf-8")
+    questions = [f"{word} {number}?" for word in ("how many", "which one") for number in range(12)]
+    rows = [
+        {
+            "id": str(n),
+            "question": q,
+            "image": f"{n}.jpg",
+            "class": "more" if "many" in q else "less",
+            "intent": "number",
+        }
+        for n, q in enumerate(questions)
+    ]
+    drawn, _ = draw_samples(rows, taxonomy=path, per_class=4)
+    assert {sample.label for sample in drawn} == {"more", "less"}
+    assert train_router(rows, taxonomy=path).router.classes == ("more", "less")
+    labelled = [row | {"confidence": 1.0, "source": "gold", "rule": None, "raw": None, "labeler": None} for row in rows]
+    assert "more" in label_report(labelled, taxonomy=str(path)).to_markdown()
