@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -26,11 +27,30 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     """Print a title and a table; all columns but the first are flushed right."""
     # Not rich's own title, which is broken where the table ends.
     say(title)
+    console = Console()
+    if not console.is_terminal:
+        # What is no terminal has no width; rich would take 80 columns.
+        console = Console(width=WIDE)
+    count, lines = len(columns), [columns, *rows]
     table = Table(box=box.SIMPLE_HEAD)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+    widths = _widths(lines, console.width)
+    # Two columns of padding and a divider or edge beside each column.
+    if sum(widths) + 3 * count + 1 > console.width:
+        table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+        widths = _widths(lines, console.width - (count - 1))
+    for number, (column, width) in enumerate(zip(columns, widths, strict=True)):
+        table.add_column(column, justify="right" if number else "left", width=width, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    # What is no terminal has no width; rich would take 80 columns.
-    (console if console.is_terminal else Console(width=WIDE)).print(table)
+    console.print(table)
+
+
+def _widths(lines: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Widths of the columns: as wide as their cells, or narrower to fit in, but never narrower than a word."""
+    columns = list(zip(*lines, strict=True))
+    widths = [max(map(cell_len, cells)) for cells in columns]
+    words = [max(map(cell_len, " ".join(cells).split()), default=0) for cells in columns]
+    while sum(widths) > room and widths != words:
+        _, widest = max((width, n) for n, width in enumerate(widths) if width > words[n])
+        widths[widest] -= 1
+    return widths

@@ -205,8 +205,12 @@ def _show_plans(plans: list[dict[str, object]], path: Path, edited: bool, as_jso
         emit({"space": path, "plans": plans})
         return
     for entry in plans:
-        show("plan", ["", ""], [[name, str(value)] for name, value in entry.items()])
+        show("plan", ["", ""], [[name, _listed(value)] for name, value in entry.items()])
     say(f"the space in {path} {'stays as it is' if edited else 'is new'}: edit it and give it back with --space")
+
+
+def _listed(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _show_budget(artifact: "Artifact", budget: str, live: "LiveTable") -> None:
