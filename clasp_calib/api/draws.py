@@ -43,7 +43,12 @@ def draw_samples(
     given = load_samples(samples)
     classes = load_taxonomy(taxonomy).classes
     check_classes(given, classes)
-    require(given, "class", [s for s in given if s.label is None], "run `clasp-calib label` first")
+    require(
+        given,
+        "class",
+        [s for s in given if s.label is None],
+        "run `clasp-calib label` first, or clasp_calib.label in Python",
+    )
     drawn = draw(given, classes, per_class, balanced, seed)
     splits = pa.array([drawn.splits.get(sample.id) for sample in given], pa.string())
     table = given.table.drop_columns(["split"]) if "split" in given.table.column_names else given.table

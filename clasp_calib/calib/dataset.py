@@ -33,7 +33,12 @@ def calibration_samples(samples: Sequence[Sample], classes: Sequence[str], answe
             does not exist or is in two splits, or a metric is unknown.
     """
     check_classes(samples, classes)
-    require(samples, "class", [s for s in samples if s.label is None], "run `clasp-calib label` first")
+    require(
+        samples,
+        "class",
+        [s for s in samples if s.label is None],
+        "run `clasp-calib label` first, or clasp_calib.label in Python",
+    )
     require(samples, "image", [s for s in samples if not s.media], "every sample needs a picture")
     lacking = [s for s in samples if answers and not s.answers]
     require(samples, "answers", lacking, "the score compares with them; only the objective kl does without")
