@@ -33,7 +33,7 @@ class EvaluationOptions(StudyOptions):
 class EvaluationReport:
     """What every setting scored, by class and budget, with 95 % bootstrap intervals by picture."""
 
-    evaluation: "Evaluation"
+    evaluation: "Evaluation" = field(repr=False)
     """Scores of every setting, by budget and class."""
     artifact: "Artifact"
     """With these scores recorded in it, if they are of a whole test split."""

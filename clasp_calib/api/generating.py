@@ -1,7 +1,7 @@
 """One question about one picture, answered with pruned visual tokens."""
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +50,9 @@ class Generated:
     """Class that the question was answered as."""
     budget: str
     """Budget that it was answered at."""
-    picture: Any
+    picture: Any = field(repr=False)
     """As the tower saw it, cropped and all."""
-    grid: tuple[int, int]
+    grid: tuple[int, int] = field(repr=False)
     """Rows and columns of visual tokens."""
 
     @property

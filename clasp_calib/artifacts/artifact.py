@@ -32,6 +32,10 @@ class Artifact:
     router: Router | None = None
     """Finds the class of a question; ``None`` if the artifact brings none."""
 
+    def __repr__(self) -> str:
+        of = self.manifest
+        return f"<artifact {of.name} {of.version} of {of.model}, calibrated for {', '.join(self.budgets)}>"
+
     def __post_init__(self) -> None:
         check_content(self.manifest, self.alphas, self.rhos, self.router)
 

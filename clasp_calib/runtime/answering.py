@@ -2,7 +2,7 @@
 
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,8 +18,8 @@ class Answer:
 
     text: str
     seconds: float
-    inputs: dict[str, Any]
-    stats: PruningStats | None
+    inputs: dict[str, Any] = field(repr=False)
+    stats: PruningStats | None = field(repr=False)
 
     @property
     def kept(self) -> tuple[int, ...]:

@@ -41,6 +41,12 @@ def test_scores_of_an_artifact_in_memory_are_in_the_report_s(bench, artifact, re
     assert some.artifact is artifact
 
 
+def test_results_say_in_a_line_what_they_are(bench, artifact, report):
+    assert repr(artifact).endswith("calibrated for 6, 50%>")
+    answer = cc.generate(bench.model, bench.processor, bench.samples[0].image, "How many?", artifact=artifact)
+    assert max(len(repr(one)) for one in (artifact, report, answer)) < 250
+
+
 def test_scores_of_a_directory_are_written_there(bench, artifact, report, tmp_path):
     write_artifact(artifact, tmp_path / "artifact")
     given = (bench.model, bench.processor, tmp_path / "artifact", bench.samples)
