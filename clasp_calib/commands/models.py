@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.progress import note
 from clasp_calib.common.run_directory import RunDirectory
 
 REFERENCE = "reference"
@@ -22,6 +23,8 @@ def load(given: str | None, device: str, dtype: str, run: Path | None = None) ->
 
     directory = RunDirectory(run) if run is not None else None
     name, source = named(given, directory)
+    if given is None and (directory is None or directory.model is None):
+        note("no --model was given: this works on the small embedded model (reference)")
     loaded = load_model(source, device, dtype)
     if directory is not None and directory.root.is_dir():
         directory.remember_model(name, source)

@@ -240,6 +240,16 @@ def test_generate_prunes_without_an_artifact(finished, command, tmp_path):
     assert command(*ask).code == 2
 
 
+def test_a_forgotten_model_is_said(finished, command, tmp_path):
+    ask = ["generate", "--run", tmp_path, "--image", finished.picture, "--prompt", "What?", "--budget", "50%"]
+    said = "no --model was given: this works on the small embedded model (reference)"
+    assert said in command(*ask).err
+    tmp_path.joinpath("run").mkdir()
+    ask[2] = tmp_path / "run"
+    assert said not in command(*ask, "--model", "reference").err
+    assert said not in command(*ask).err
+
+
 def test_the_run_directory_keeps_what_was_asked(finished):
     config = json.loads((finished.run / "config.json").read_text())
     assert list(config) == ["cache-features", "evaluate", "label", "model", "search"]
