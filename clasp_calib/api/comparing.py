@@ -136,7 +136,7 @@ def compare(
     picture = None if table is None else plot_path(table.with_suffix(".png"))
     with undisturbed(model):
         report = _compared(model, processor, of, methods, places, options)
-    places.record("compare", **vars(options), budgets=of.budgets, methods=methods, artifact=of.home)
+    places.record("compare", **vars(options), **of.summary, methods=methods)
     return report if table is None else _filed(report, table, picture)
 
 

@@ -161,7 +161,7 @@ def evaluate(
         result = write_artifact(result, of.home)
     written = of.home is not None or artifact is of.artifact
     report = EvaluationReport(evaluation, result, options.split, record and written, as_recorded)
-    places.record("evaluate", **vars(options), budgets=of.budgets, artifact=of.home)
+    places.record("evaluate", **vars(options), **of.summary)
     return report if directory is None else _filed(report, directory, picture)
 
 

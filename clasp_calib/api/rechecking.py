@@ -32,7 +32,8 @@ def recheck(
         artifact: an artifact with recorded scores, its directory, or ``org/name@version``.
         samples: those that it was evaluated on, as `load_samples` takes them.
         count: how many; all if there are fewer.
-        run: run directory, whose feature cache is used; without one the vision tower runs.
+        run: run directory, whose feature cache is used, and filled with what is measured; without one the vision tower
+            runs.
         seed: of the choice.
 
     Raises:
@@ -43,15 +44,19 @@ def recheck(
     from clasp_calib.api.featured import filled
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.artifacts.files import check_fits
     from clasp_calib.calib.dataset import calibration_samples
     from clasp_calib.calib.studies.evaluation import layers_used
-    from clasp_calib.calib.studies.recheck import measure_again
+    from clasp_calib.calib.studies.recheck import measure_again, some_recorded
     from clasp_calib.common.sample_sources import load_samples
 
     if count < 1:
         raise InputError(f"count is {count}; expected at least 1")
     known = artifact if isinstance(artifact, Artifact) else Artifact.load(artifact)
     table = calibration_samples(load_samples(samples), known.classes)
+    check_fits(known, model.config)
+    chosen = some_recorded(known, table, count, seed)
+    asked = [sample for _, sample in chosen]
     with undisturbed(model):
-        places = filled(model, processor, table, run, layers_used(model, known))
-        return measure_again(model, processor, known, table, places.features, count, seed)
+        places = filled(model, processor, asked, run, layers_used(model, known))
+        return measure_again(model, processor, known, chosen, places.features)

@@ -52,6 +52,12 @@ class Studied:
     """Class -> its samples of the split that is measured."""
 
     @property
+    def summary(self) -> dict[str, Any]:
+        """What belongs together, for a log."""
+        place = self.home or self.artifact.manifest.id
+        return {"artifact": place, "samples": self.digest, "budgets": self.budgets}
+
+    @property
     def questions(self) -> "list[Sample]":
         """The chosen samples of all classes."""
         return [sample for of in self.chosen.values() for sample in of]

@@ -113,8 +113,9 @@ class Calibration:
         return self._places
 
     def summary(self) -> dict[str, Any]:
-        """Options and model for a log."""
-        return {"model": self._name, **self._options.summary(), "crew": vars(self._crew)}
+        """Options, model and samples for a log."""
+        told = {"model": self._name, "device": str(self._model.device), "dtype": str(self._model.dtype)}
+        return {**told, "samples": self._samples_digest, **self._options.summary(), "crew": vars(self._crew)}
 
     @property
     def _name(self) -> str:

@@ -6,6 +6,8 @@ from PIL import Image
 import clasp_calib as cc
 from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.artifacts.files import write_artifact
+from clasp_calib.cache.store import FeatureStore
+from clasp_calib.common.run_directory import RunDirectory
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,8 @@ def test_scores_of_a_directory_are_written_there(bench, artifact, report, tmp_pa
     given = (bench.model, bench.processor, tmp_path / "artifact", bench.samples)
     first = cc.evaluate(*given, run=tmp_path / "run", options=cc.EvaluationOptions(timed=0))
     assert (first.recorded, first.as_recorded) == (True, None)
+    kept = RunDirectory(tmp_path / "run").configuration()["evaluate"]
+    assert (kept["artifact"], kept["samples"]) == (str(tmp_path / "artifact"), cc.load_samples(bench.samples).digest)
     assert [path.name for path in first.files] == ["evaluation-test.md", "evaluation-test.png"]
     assert all(path.parent == tmp_path / "run" / "report" for path in first.files)
     assert read_artifact(tmp_path / "artifact").entry("6").results == report.artifact.entry("6").results
@@ -60,11 +64,13 @@ def test_scores_of_a_directory_are_written_there(bench, artifact, report, tmp_pa
     assert (some.recorded, some.as_recorded) == (False, None)
 
 
-def test_scores_can_be_measured_again(bench, artifact, report):
+def test_scores_can_be_measured_again(bench, artifact, report, tmp_path):
     with pytest.raises(cc.errors.ArtifactError, match="records no scores"):
         cc.recheck(*call(bench, artifact), 3)
-    again = cc.recheck(*call(bench, report.artifact), 3)
+    again = cc.recheck(*call(bench, report.artifact), 3, run=tmp_path)
     assert len(again) == 3
+    with FeatureStore.open(tmp_path / "cache") as store:
+        assert 1 <= len(store.pictures()) <= 3
     assert all(one.same for one in again)
 
 

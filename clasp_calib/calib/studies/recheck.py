@@ -8,7 +8,6 @@ from typing import Any
 
 from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.evidence import SampleScore, sample_scores
-from clasp_calib.artifacts.files import check_fits
 from clasp_calib.artifacts.manifest import CALIBRATED
 from clasp_calib.calib.studies.evaluation import calibrated_setting, evaluator_for
 from clasp_calib.common.errors import ArtifactError, InputError
@@ -29,32 +28,21 @@ class Rechecked:
         return self.recorded.score == self.measured
 
 
-def measure_again(
-    model: Any,
-    processor: Any,
-    artifact: Artifact,
-    samples: Sequence[Sample],
-    cache: Path | None,
-    count: int,
-    seed: int,
-) -> list[Rechecked]:
-    """See `clasp_calib.api.rechecking.recheck`.
+def some_recorded(
+    artifact: Artifact, samples: Sequence[Sample], count: int, seed: int
+) -> list[tuple[SampleScore, Sample]]:
+    """Some of the recorded scores of the calibrated setting, each with its sample.
 
     Args:
-        model: the model that the artifact was made for.
-        processor: its processor.
         artifact: with the scores of an evaluation.
-        samples: the samples that it was evaluated on.
-        cache: feature cache that holds their pictures; ``None`` runs the vision tower.
+        samples: those that it was evaluated on, or more.
         count: how many; all if there are fewer.
         seed: of the choice.
 
     Raises:
-        ArtifactError: the artifact is of another model, or records no scores.
+        ArtifactError: the artifact records no scores.
         InputError: a sample that it records is not among these.
-        CacheError: a picture or a layer is not cached.
     """
-    check_fits(artifact, model.config)
     recorded = [row for row in sample_scores(artifact) if row.setting == CALIBRATED]
     if not recorded:
         raise ArtifactError("the artifact records no scores to check; run `clasp-calib evaluate` on its test split")
@@ -66,11 +54,29 @@ def measure_again(
             f"the artifact was evaluated on the sample {missing[0]!r}, which is not in the table; "
             "give the table that it was evaluated on with --samples"
         )
-    evaluator = evaluator_for(model, processor, artifact, [by_id[row.sample] for row in chosen], cache)
+    return [(row, by_id[row.sample]) for row in chosen]
+
+
+def measure_again(
+    model: Any, processor: Any, artifact: Artifact, chosen: Sequence[tuple[SampleScore, Sample]], cache: Path | None
+) -> list[Rechecked]:
+    """Measure recorded scores again.
+
+    Args:
+        model: the model that the artifact was made for.
+        processor: its processor.
+        artifact: with the scores of an evaluation.
+        chosen: as of `some_recorded`.
+        cache: feature cache that holds their pictures; ``None`` runs the vision tower.
+
+    Raises:
+        CacheError: a picture or a layer is not cached.
+    """
+    evaluator = evaluator_for(model, processor, artifact, [sample for _, sample in chosen], cache)
     settings = {budget: calibrated_setting(model, artifact, budget) for budget in artifact.budgets}
     found = []
-    for row in track(chosen, "answering", len(chosen)):
+    for row, sample in track(chosen, "answering", len(chosen)):
         setting = settings[row.budget]
-        (score,) = evaluator.scores(by_id[row.sample], [setting.candidates[row.label]], setting.pruning).score
+        (score,) = evaluator.scores(sample, [setting.candidates[row.label]], setting.pruning).score
         found.append(Rechecked(row, score))
     return found
