@@ -47,7 +47,7 @@ def calibration_samples(samples: Sequence[Sample], classes: Sequence[str], answe
             home = samples.home if isinstance(samples, Samples) else "the working directory"
             raise InputError(
                 f"sample {sample.id!r} names the picture {sample.picture}, which does not exist; "
-                f"paths are relative to {home}"
+                f"paths are relative to {home}; mend the path, or leave the sample out"
             )
         try:
             # An answer of nothing, so that references that the metric cannot compare with are found now.

@@ -188,7 +188,7 @@ def search(
     say("gain: in points on the selection split, with its 95 % interval, and how often luck alone gives as much;")
     say("above 5 % it may be noise, and the class keeps the model's own setting")
     if lost:
-        say(f"test scores of {', '.join(lost)} were of the earlier settings and are dropped; evaluate again")
+        say(f"test scores of {', '.join(lost)} were of an earlier search and are dropped; evaluate again")
     shown = f"picture in {picture}; " if picture else ""
     say(f"{shown}artifact in {places.artifact}; next: clasp-calib evaluate --run {run}")
 

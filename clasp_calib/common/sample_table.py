@@ -32,8 +32,10 @@ def read_file(path: Path) -> pa.Table:
     """
     if not path.is_file():
         hub = "" if path.suffix in FORMATS else f", or a dataset on the Hub with its revision, such as {path}@main"
+        # What `label` leaves in a run directory is missed most often by who has not labelled yet.
+        made = f"; make it with `clasp-calib label FILE --run {path.parent}`" if path.name == "labels.parquet" else ""
         raise InputError(
-            f"no sample file at {path}; expected a {', '.join(FORMATS)} file with a column 'question'{hub}"
+            f"no sample file at {path}; expected a {', '.join(FORMATS)} file with a column 'question'{hub}{made}"
         )
     try:
         return _READERS[path.suffix](path)

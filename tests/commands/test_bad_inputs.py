@@ -93,7 +93,11 @@ CASES = {
         text("f", ""),
         "cannot write .*; give another",
     ),
-    "no labels": ("cache-features --run {new}", None, r"no sample file at .*labels\.parquet; expected"),
+    "no labels": (
+        "cache-features --run {new}",
+        None,
+        r"no sample file at .*labels\.parquet; expected .*; make it with `clasp-calib label FILE --run ",
+    ),
     "no model": (CACHE + " --model {bad}", nothing, "cannot load a multimodal model from .*; give a model directory"),
     "no config": (CACHE + " --model {bad}", empty, r"no config\.json\); give a transformers model directory"),
     "text model": (
@@ -142,7 +146,11 @@ CASES = {
     "starts not rising": (SEARCH + " --starts 6,2,15", None, "stages at layers 6, 2, 15 do not fit a decoder"),
     "not labelled": (SEARCH + " --samples {samples}", None, "have no 'class' .*run `clasp-calib label` first"),
     "no answers": (SEARCH, label(answers=[]), r"1 of 30 samples have no 'answers' .*the score compares with them"),
-    "searched picture missing": (SEARCH, label(image="x.png"), "which does not exist; paths are relative to"),
+    "searched picture missing": (
+        SEARCH,
+        label(image="x.png"),
+        "which does not exist; paths are relative to .*; mend the path",
+    ),
     "unknown metric": (SEARCH, label(metric="bleu"), "unknown metric 'bleu'; expected one of exact, "),
     "picture in a question": (SEARCH, label(question="<image> Who?"), "holds <image> in its question; remove it"),
     "no calibration split": (SEARCH, only("test"), r"no sample is of the split 'calibration' \(there are test\)"),
