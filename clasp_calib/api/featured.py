@@ -40,7 +40,9 @@ def filled(
         if store.precision is PIXELS:
             options = FeatureOptions(pixels=True)
         else:
-            held, options = store.layers, FeatureOptions(precision=store.precision.name)  # type: ignore[arg-type]
+            # None where the first call was interrupted before its first picture.
+            held = store.layers or held
+            options = FeatureOptions(precision=store.precision.name)  # type: ignore[arg-type]
     if not options.pixels:
         options = replace(options, layers=sorted({*held, *layers}))
     cache_features(model, processor, samples, places.features, options)

@@ -11,6 +11,7 @@ import clasp_calib as cc
 from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.cache.precision import PIXELS
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.cache.writer import FeatureWriter
 from clasp_calib.calib.scoring.evaluator import Evaluator
 
 
@@ -191,3 +192,19 @@ def test_places_may_be_texts_and_the_report_s_is_made(bench, artifact, tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(cc.errors.InputError, match="give the report another place"):
         cc.ablate("parts", *call, run=cc.Places(report=tmp_path / "file"))
+
+
+def test_a_cache_that_was_interrupted_before_its_first_picture_is_filled(bench, options, tmp_path, monkeypatch):
+    call = (bench.model, bench.processor, bench.samples, [6])
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureWriter, "put", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cc.calibrate(*call, run=tmp_path, options=options)
+    assert any((tmp_path / "cache").iterdir())
+    assert cc.calibrate(*call, run=tmp_path, options=options).budgets == ("6",)
+    with FeatureStore.open(tmp_path / "cache") as store:
+        assert store.layers == (1, 2, 3)
