@@ -9,7 +9,7 @@ from typing import Any
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.journal import Journal, JournalKind
-from clasp_calib.common.progress import progress
+from clasp_calib.common.progress import note, progress
 from clasp_calib.router_labeling.labelers import Guess, Labeler, Scheme
 
 KIND = JournalKind(InputError, elsewhere="give another --run", plain=True)
@@ -56,9 +56,10 @@ class JournalledLabeler:
                 self._known = {q: guess for q, guess in self._known.items() if guess.source != "default"}
             self.resumed = sum(question in self._known for question in wanted)
             asked = [question for question in wanted if question not in self._known]
+            if self.resumed:
+                note(f"{self.resumed} different questions were answered before, see {self.path}")
             with progress() as bar:
-                begun = f" ({self.resumed} different questions were answered before)" if self.resumed else ""
-                task = bar.add_task(f"labelling{begun}", total=len(wanted), completed=self.resumed)
+                task = bar.add_task("labelling", total=len(wanted), completed=self.resumed)
                 for index, guess in self.labeler.ask(asked, self.scheme) if asked else ():
                     if not 0 <= index < len(asked) or asked[index] in self._known:
                         raise InputError(
