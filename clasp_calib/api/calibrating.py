@@ -138,7 +138,8 @@ def _prepared(
     from clasp_calib.search.crew import Crew
     from clasp_calib.search.space import SearchSpace
 
-    options = options or CalibrationOptions()
+    options, crew = options or CalibrationOptions(), crew or Crew()
+    crew.check_reaches(model)
     table = load_samples(samples)
     chosen = calibration_samples(table, options.classes, answers=options.objective != KL)
     if slow := generated(chosen):
@@ -147,7 +148,7 @@ def _prepared(
     with undisturbed(model):
         layers = options.space.layers if isinstance(options.space, SearchSpace) else ()
         places = filled(model, processor, chosen, run, layers)
-        yield Calibration(model, processor, chosen, table.digest, options, places, crew or Crew())
+        yield Calibration(model, processor, chosen, table.digest, options, places, crew)
 
 
 def _calibrated(calibration: "Calibration", budgets: "Sequence[Budget]", watcher: "Watcher") -> "Artifact":

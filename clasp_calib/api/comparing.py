@@ -100,7 +100,7 @@ def compare(
     processor: Any,
     artifact: "Artifact | Path | str",
     samples: Any,
-    methods: Sequence[str] | None = None,
+    methods: str | Sequence[str] | None = None,
     *,
     budgets: Sequence[str | int] | str | int | None = None,
     run: str | Path | Places | None = None,
@@ -117,7 +117,7 @@ def compare(
         processor: the model's.
         artifact: an artifact, its directory, or ``org/name@version``.
         samples: labelled samples, as `load_samples` takes them.
-        methods: names of `clasp_calib.baselines.registry.METHODS`; by default all.
+        methods: one or several names of `clasp_calib.baselines.registry.METHODS`; by default all.
         budgets: one or some of the artifact's; by default all.
         run: run directory, where answers, tables and plots are kept; without one nothing is written.
         options: what to compare on, and how.
@@ -135,6 +135,7 @@ def compare(
     table = None if places.report is None else places.report / f"comparison-{options.split}.md"
     picture = None if table is None else plot_path(table.with_suffix(".png"))
     with undisturbed(model):
+        methods = [methods] if isinstance(methods, str) else methods
         report = _compared(model, processor, of, methods, places, options)
     places.record("compare", **vars(options), **of.summary, methods=methods)
     return report if table is None else _filed(report, table, picture)

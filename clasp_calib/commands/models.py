@@ -13,7 +13,7 @@ REFERENCE = "reference"
 def load(given: str | None, device: str, dtype: str, run: Path | None = None) -> tuple[Any, Any]:
     """Model and processor of what was given, or of the run.
 
-    A run directory remembers the model that its first command was given, so that later ones need not be told.
+    A run directory remembers the first model that a command was given, so that later ones need not be told.
 
     Raises:
         InputError: the run is of another model.
@@ -26,7 +26,7 @@ def load(given: str | None, device: str, dtype: str, run: Path | None = None) ->
     if given is None and (directory is None or directory.model is None):
         note("no --model was given: this works on the small embedded model (reference)")
     loaded = load_model(source, device, dtype)
-    if directory is not None and directory.root.is_dir():
+    if given is not None and directory is not None and directory.root.is_dir():
         directory.remember_model(name, source)
     return loaded
 

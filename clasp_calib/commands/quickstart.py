@@ -12,6 +12,7 @@ import typer
 from clasp_calib.commands.cache_features import cache_features
 from clasp_calib.commands.evaluate import evaluate
 from clasp_calib.commands.label import label
+from clasp_calib.commands.models import REFERENCE
 from clasp_calib.commands.options import DEFAULT_BUDGETS, BudgetOption, JsonOption, SeedOption
 from clasp_calib.commands.output import emit, say
 from clasp_calib.commands.search import search
@@ -65,7 +66,7 @@ def quickstart(
     with step("label", "Labelling the questions"):
         label(table, run=run)
     with step("cache", "Caching vision layers"):
-        cache_features(run=run)
+        cache_features(run=run, model=REFERENCE)
     with step("search", f"Searching at {', '.join(budget)}"):
         # Our choice: with some twenty samples a class nothing can be told apart early, and a race would take minutes.
         search(budget=budget, run=run, seed=seed, strategy="halving", one_for_all=False)

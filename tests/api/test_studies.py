@@ -90,7 +90,7 @@ def test_peers_are_compared_and_an_interrupted_comparison_goes_on(bench, artifac
 def test_a_comparison_without_a_run_writes_nothing(bench, artifact, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = cc.ComparisonOptions(per_class=1, timed=0)
-    assert cc.compare(*call(bench, artifact), ["fastv"], budgets=[6], options=options).files == ()
+    assert cc.compare(*call(bench, artifact), "fastv", budgets=[6], options=options).files == ()
     assert list(tmp_path.iterdir()) == []
 
 
