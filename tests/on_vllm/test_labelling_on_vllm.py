@@ -164,7 +164,7 @@ def test_a_killed_client_and_a_killed_server_lose_nothing(model, questions, tmp_
     assert answered <= len(second) + 2 * CONCURRENCY
     with serving(model, port, tmp_path / "second.log"):
         client = clasp(*words)
-        out, errors = client.communicate(timeout=300)
+        _, errors = client.communicate(timeout=300)
         assert client.returncode == 0, errors
         assert f"{len(second)} different questions were answered before" in errors
         assert metric(port, "vllm:request_success_total") == 500 - len(second)
