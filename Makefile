@@ -7,11 +7,13 @@ VLLM_VENV ?= .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_STAMP := $(VLLM_VENV)/.installed
 
+CASES ?= 12000
+
 DOCS_VENV ?= .venv-docs
 DOCS_BIN := $(DOCS_VENV)/bin
 DOCS_STAMP := $(DOCS_VENV)/.installed
 
-.PHONY: quickstart test test-slow test-vllm lint reference-docs docs bench clean
+.PHONY: quickstart test test-slow fuzz test-vllm lint reference-docs docs bench clean
 
 quickstart: $(STAMP)  ## Walk the whole path on the embedded model and benchmark.
 	$(BIN)/clasp-calib quickstart --budget 192
@@ -21,6 +23,9 @@ test: $(STAMP)  ## All unmarked tests, with coverage.
 
 test-slow: $(STAMP)  ## The tests marked slow.
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(STAMP)  ## Damaged files for everything that reads files: CASES of each kind (12000 take about half an hour).
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --cases $(CASES)
 
 test-vllm: $(VLLM_STAMP)  ## Labelling on vLLM itself, on a CPU, in an environment of its own (Linux, Python 3.11).
 	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -m vllm tests/on_vllm
