@@ -1,0 +1,110 @@
+"""Files that a user names: looked at before they are opened, and read no further than they can need."""
+
+import codecs
+import os
+import stat
+from pathlib import Path
+
+from clasp_calib.common.errors import ClaspError, InputError
+
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def check_regular(path: str | os.PathLike[str], what: str = "file", error: type[ClaspError] = InputError) -> int:
+    """Refuse what is no regular file, without opening it: a pipe or a device may never end, or never begin.
+
+    Args:
+        path: the file.
+        what: what it is, for messages.
+        error: what is raised.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        ClaspError: it is missing, a directory, a pipe, a device or a socket, or its path holds a NUL.
+    """
+    named = os.fspath(path)
+    if "\0" in named:
+        raise error(f"the path {named!r} of the {what} holds a null character (\\x00), which no file has; mend it")
+    try:
+        found = os.stat(named)
+    except OSError as reason:
+        raise error(f"cannot read the {what} {named} ({reason.strerror}); check the path") from reason
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((name for is_one, name in _KINDS if is_one(found.st_mode)), "no file")
+        raise error(f"the {what} {named} is {kind}; give a regular file")
+    return found.st_size
+
+
+def read_given(
+    path: str | os.PathLike[str], limit: int, what: str = "file", error: type[ClaspError] = InputError
+) -> bytes:
+    """The bytes of a regular file, as many as its size says.
+
+    So a file of ``/proc``, whose size is 0, is empty and does not block.
+
+    Args:
+        path: the file.
+        limit: most bytes that it may have.
+        what: what it is, for messages.
+        error: what is raised.
+
+    Raises:
+        ClaspError: see `check_regular`; or it is larger than the limit or than memory, or cannot be read.
+    """
+    check_regular(path, what, error)
+    try:
+        # A pipe that has taken the file's place meanwhile must not block either.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            size = found.st_size if stat.S_ISREG(found.st_mode) else 0
+            if size > limit:
+                raise error(f"the {what} {path} has {size} bytes, more than the {limit} that one may have; divide it")
+            return file.read(size) if size else b""
+    except OSError as reason:
+        raise error(f"cannot read the {what} {path} ({reason.strerror}); check the file") from reason
+    except MemoryError as reason:
+        raise error(f"the {what} {path} does not fit into memory; divide it") from reason
+
+
+def decoded(content: bytes) -> str:
+    """Text in UTF-8, or in UTF-16 or UTF-32 where a byte order mark says so.
+
+    Raises:
+        ValueError: it is not, with the line; or a line holds a NUL.
+    """
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"line {line} is not {error.encoding.upper()} (byte 0x{content[error.start]:02x}); save the file as UTF-8"
+        ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ValueError(f"line {line} holds a null byte; save the file as UTF-8 text")
+    return text
+
+
+def inside(path: Path, home: Path) -> bool:
+    """Whether a path, relative to ``home`` unless it is absolute, leads to a place in it, links followed."""
+    try:
+        return (home / path).resolve().is_relative_to(home.resolve())
+    except (OSError, ValueError, RuntimeError):  # A loop of links, a name too long, a NUL.
+        return False
