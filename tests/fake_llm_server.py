@@ -4,12 +4,13 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Answer = tuple[int, Any]
+Answer = tuple[int, Any] | tuple[int, Any, dict[str, str]]
+"""Status, JSON value or bytes, and perhaps headers."""
 
 
 def reply(content: str, finish: str = "stop") -> Answer:
@@ -28,6 +29,8 @@ class Fake:
     answer: Callable[[str, int], Answer | None] = lambda question, time: GOOD
     asked: Counter[str] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    models: Any = field(default_factory=lambda: {"data": [{"id": "fake"}]})
     dead: bool = False
     busiest: int = 0
     url: str = ""
@@ -44,18 +47,21 @@ def running(fake: Fake) -> Iterator[Fake]:
         def log_message(self, *_):
             pass
 
-        def say(self, status, content):
+        def say(self, status, content, headers=()):
             text = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
+            for name, value in dict(headers).items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
+            with suppress(OSError):  # Who asked may have heard enough.
+                self.end_headers()
+                self.wfile.write(text)
 
         def do_GET(self):
             if fake.dead:
                 self.close_connection = True
             else:
-                self.say(200, {"data": [{"id": "fake"}]})
+                self.say(200, fake.models)
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -65,6 +71,7 @@ def running(fake: Fake) -> Iterator[Fake]:
                 fake.busiest = max(fake.busiest, fake._running)
                 fake.asked[question] += 1
                 fake.bodies.append(body)
+                fake.headers.append(dict(self.headers))
             answer = None if fake.dead else fake.answer(question, fake.asked[question])
             with lock:
                 fake._running -= 1
@@ -75,7 +82,7 @@ def running(fake: Fake) -> Iterator[Fake]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     fake.url = f"http://127.0.0.1:{server.server_port}/v1"
     try:
         yield fake

@@ -15,6 +15,7 @@ from typing import Any
 
 from clasp_calib.artifacts.files import FILES, MANIFEST, read_manifest, verify_files
 from clasp_calib.common.errors import ArtifactError, InputError
+from clasp_calib.common.redaction import redacted
 
 # Not main: what that branch holds changes, and a version must not.
 _REFERENCE = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)@(?P<tag>(?!main$)\w[\w.+-]*)")
@@ -187,4 +188,4 @@ def _explained(what: str) -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return redacted((str(error).strip().splitlines() or [type(error).__name__])[0])

@@ -31,7 +31,7 @@ def serve_labeler(
     if dry_run:
         say(shlex.join(command))
         return
-    address = f"http://{host}:{port}"
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     following = f"clasp-calib label samples.jsonl --backend server --base-url {address}/v1"
     if serve(command, address, wait, lambda: say(f"ready; label with: {following}")):
         raise typer.Exit(1)

@@ -20,7 +20,7 @@ def best_labeler(server: ServerLabeler | None, offline: VLLMLabeler) -> tuple[La
         refused = ["no --base-url was given"]
     else:
         try:
-            return server, f"a server answers at {server.base_url} with {server.served}"
+            return server, f"a server answers at {server.server.shown} with {server.served}"
         except LabelerError as error:
             refused = [str(error)]
     lacking = _lacking_for_vllm(offline)

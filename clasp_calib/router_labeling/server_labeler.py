@@ -1,28 +1,25 @@
 """Labels by any OpenAI-compatible server: bounded concurrency, time-outs, retries, and a clear word if it dies."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import httpx2 as httpx
+from anyio.from_thread import start_blocking_portal
 
 from clasp_calib.common.errors import LabelerError
+from clasp_calib.router_labeling.exchange import ExchangeError, Reply, Server
 from clasp_calib.router_labeling.labelers import Guess, Scheme
 from clasp_calib.router_labeling.prompt import longest_answer, messages, model_fingerprint, schema
-from clasp_calib.router_labeling.replies import (
-    ATTEMPTS,
-    RETRY_TEMPERATURE,
-    BadReplyError,
-    Token,
-    no_guess,
-    read_guess,
-)
+from clasp_calib.router_labeling.replies import ATTEMPTS, RETRY_TEMPERATURE, BadReplyError, no_guess, read_completion
 from clasp_calib.router_labeling.taxonomy import Taxonomy
 
-REFUSED_FOR_ALL = (401, 403, 404)
-"""HTTP statuses that no other question would be spared."""
+REFUSED_FOR_ALL = (401, 402, 403, 404, 405, 407)
+"""HTTP statuses under 500 that no other question would be spared; so are redirects, which are not followed."""
 WORTH_WAITING = (408, 409, 425, 429)
 """HTTP statuses under 500 that may pass."""
 ALL_BAD = 32
@@ -38,22 +35,34 @@ class ServerLabeler:
     """Asks ``POST {base_url}/chat/completions`` with an enforced JSON schema and thinking disabled.
 
     Attributes:
-        base_url: the API's root, such as ``http://127.0.0.1:8000/v1``.
+        base_url: the API's root, such as ``http://127.0.0.1:8000/v1``. A user and password in it are not shown.
         model: name that the server knows the model by; the server's only one if None.
         revision: what to write into the fingerprint as the model's revision; a server does not tell.
         concurrency: requests in flight.
-        timeout: seconds that one request may take.
-        backoff: seconds before the second attempt; doubled for each further one.
-        api_key: sent as a bearer token.
+        timeout: seconds that one request may take, from connecting to the end of its reply.
+        backoff: seconds before the second attempt; doubled for each further one, and no less than the server asks for.
+        api_key: sent as a bearer token; kept out of everything that is said or recorded.
+
+    Raises:
+        InputError: the address is none, or the key cannot be sent.
     """
 
-    base_url: str
+    base_url: str = field(repr=False)
     model: str | None = None
     revision: str | None = None
     concurrency: int = 32
     timeout: float = 120.0
     backoff: float = 1.0
     api_key: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse at once what cannot be used."""
+        _ = self.server
+
+    @cached_property
+    def server(self) -> Server:
+        """The server; whatever is told of it goes through its ``hidden`` or ``quoted``."""
+        return Server(self.base_url, self.api_key)
 
     @cached_property
     def served(self) -> str:
@@ -62,30 +71,23 @@ class ServerLabeler:
         Raises:
             LabelerError: the server cannot be reached, refuses, or does not serve the model.
         """
+        client = self.server.client(1)
         try:
-            with httpx.Client(timeout=min(self.timeout, 30), headers=self._headers) as client:
-                reply = client.get(self._at("models"))
-            served = [str(entry["id"]) for entry in reply.raise_for_status().json()["data"]]
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+            with start_blocking_portal() as portal, portal.wrap_async_context_manager(client):
+                served = _models(portal.call(self._reply, client, "models", min(self.timeout, 30), None))
+        except (ExchangeError, _QuestionError) as error:
             raise LabelerError(
-                f"no OpenAI-compatible server answers at {self.base_url} ({error or type(error).__name__}); start one "
+                f"no OpenAI-compatible server answers at {self.server.shown} ({error}); start one "
                 "with `clasp-calib serve-labeler`, and give its address, ending in /v1, with --base-url"
-            ) from error
+            ) from None
         model = served[0] if self.model is None and len(served) == 1 else self.model
         if model not in served:
             given = f"the model {model!r}" if model else "no model"
+            names = self.server.quoted(", ".join(served) or "none")
             raise LabelerError(
-                f"{given} was asked for, and {self.base_url} serves {', '.join(served) or 'none'}; "
-                "name one of these with --labeler-model"
+                f"{given} was asked for, and {self.server.shown} serves {names}; name one of these with --labeler-model"
             )
         return model
-
-    @property
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
-
-    def _at(self, path: str) -> str:
-        return f"{self.base_url.rstrip('/')}/{path}"
 
     def fingerprint(self, scheme: Scheme) -> str:
         """JSON text: the model as the server calls it, its revision if given, digests of prompt and taxonomy.
@@ -93,7 +95,8 @@ class ServerLabeler:
         Raises:
             LabelerError: see `served`.
         """
-        return model_fingerprint("server", scheme.taxonomy, model=self.served, revision=self.revision)
+        model = self.server.hidden(self.served)
+        return model_fingerprint("server", scheme.taxonomy, model=model, revision=self.revision)
 
     def ask(self, questions: Sequence[str], scheme: Scheme) -> Iterator[tuple[int, Guess]]:
         """One (index, guess) for each question, as replies come in.
@@ -102,54 +105,43 @@ class ServerLabeler:
             LabelerError: the server refuses all questions, ignores the schema, or stopped answering.
         """
         bad = good = 0
-        with asyncio.Runner() as runner:
-            loop = runner.get_loop()
-            client = httpx.AsyncClient(
-                timeout=self.timeout,
-                headers=self._headers,
-                limits=httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency),
-            )
-            waiting = iter(enumerate(questions))
-            running: dict[asyncio.Task[Guess], int] = {}
+        _ = self.served
+        client = self.server.client(self.concurrency)
+        waiting = iter(enumerate(questions))
+        running: dict[Future[Guess], int] = {}
+        # A thread of its own: a notebook's has a loop already, which could not be waited in.
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(client):
             try:
                 while True:
-                    while len(running) < self.concurrency and (following := next(waiting, None)):
-                        running[loop.create_task(self._guess(client, following[1], scheme.taxonomy))] = following[0]
+                    for index, question in islice(waiting, self.concurrency - len(running)):
+                        running[portal.start_task_soon(self._guess, client, question, scheme.taxonomy)] = index
                     if not running:
                         break
-                    for task in runner.run(_first(running)):
-                        guess = task.result()
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        guess = future.result()
                         bad, good = bad + (guess.source == "default"), good + (guess.source != "default")
                         if bad == min(ALL_BAD, len(questions)) and not good and bad > 1:
                             raise LabelerError(
-                                f"none of the first {bad} questions got a label ({guess.raw}); the server seems not to "
-                                "enforce the JSON schema: use vLLM (`clasp-calib serve-labeler`) or another model"
+                                f"none of the first {bad} questions got a label ({guess.raw}); if the server does not "
+                                "enforce the JSON schema, use vLLM (`clasp-calib serve-labeler`) or another model"
                             )
-                        yield running.pop(task), guess
+                        yield running.pop(future), guess
             finally:
-                for task in running:
-                    task.cancel()
-                runner.run(client.aclose())
+                for future in running:
+                    future.cancel()
 
     async def _guess(self, client: httpx.AsyncClient, question: str, taxonomy: Taxonomy) -> Guess:
-        reason = ""
+        reason, hidden = "", self.server.hidden
         for attempt in range(ATTEMPTS):
+            body = self._body(question, taxonomy, RETRY_TEMPERATURE if attempt else 0.0)
             try:
-                reply = await self._post(client, self._body(question, taxonomy, RETRY_TEMPERATURE if attempt else 0.0))
-                choice = reply["choices"][0]
-                tokens = [
-                    Token(entry["token"], entry["logprob"])
-                    for entry in (choice.get("logprobs") or {}).get("content") or []
-                ]
-                text = choice["message"]["content"] or ""
-                return read_guess(text, choice.get("finish_reason"), tokens, taxonomy)
+                guess = read_completion(await self._reply(client, "chat/completions", self.timeout, body), taxonomy)
+                return replace(guess, raw=hidden(guess.raw))
             except BadReplyError as error:
-                reason = f"no label after {attempt + 1} attempts: {error}"
+                reason = f"no label after {attempt + 1} attempts: {error.told(hidden)}"
             except _QuestionError as error:
                 reason = f"no label: {error}"
                 break
-            except (KeyError, IndexError, TypeError) as error:
-                reason = f"no label after {attempt + 1} attempts: the reply lacks {error}"
         return no_guess(reason, taxonomy)
 
     def _body(self, question: str, taxonomy: Taxonomy, temperature: float) -> dict[str, Any]:
@@ -166,48 +158,61 @@ class ServerLabeler:
             "chat_template_kwargs": {"enable_thinking": False},
         }
 
-    async def _post(self, client: httpx.AsyncClient, body: Mapping[str, Any]) -> dict[str, Any]:
-        problem = ""
+    async def _reply(self, client: httpx.AsyncClient, path: str, seconds: float, body: Any) -> Any:
+        """The JSON value that the server answers with, in a few attempts."""
+        problem, pause = "", 0.0
         for attempt in range(ATTEMPTS):
-            if attempt:
-                await asyncio.sleep(self.backoff * 2 ** (attempt - 1))
+            await asyncio.sleep(pause)
+            pause = self.backoff * 2**attempt
             try:
-                reply = await client.post(self._at("chat/completions"), json=body)
-            except httpx.HTTPError as error:
-                problem = f"{type(error).__name__} {error}".strip()
-                continue
-            if reply.status_code in REFUSED_FOR_ALL:
-                raise LabelerError(
-                    f"the server {self.base_url} refuses with HTTP {reply.status_code}: {reply.text[:200]}; "
-                    "check --base-url, --labeler-model and the API key"
-                )
-            if 400 <= reply.status_code < 500 and reply.status_code not in WORTH_WAITING:
-                raise _QuestionError(f"HTTP {reply.status_code}: {reply.text[:200]}")
-            if reply.is_success:
-                try:
-                    answer = reply.json()
-                except ValueError:
-                    problem = f"a reply that is not JSON: {reply.text[:200]}"
-                    continue
-                if isinstance(answer, dict):
-                    return answer
-            problem = f"HTTP {reply.status_code}: {reply.text[:200]}"
-        if not await self._alive(client):
+                reply = await self.server.ask(client, path, seconds, body)
+                self._check(reply)
+                pause = max(pause, reply.wait)
+                if 200 <= reply.status < 300 and not _failed(value := reply.value):
+                    return value
+                problem = f"HTTP {reply.status}: {reply.shown}"
+            except ExchangeError as error:
+                problem = str(error)
+                if body is None:
+                    # Nobody is there, or somebody else: no reason to be patient.
+                    raise
+        if body is not None and not await self._alive(client):
             raise LabelerError(
-                f"the server {self.base_url} stopped answering ({problem}); what it answered so far is kept: "
+                f"the server {self.server.shown} stopped answering ({problem}); what it answered so far is kept: "
                 "start it again and give the same command, which goes on from there"
             )
         raise _QuestionError(f"{ATTEMPTS} attempts failed, the last with {problem}")
 
+    def _check(self, reply: Reply) -> None:
+        """Raise what another attempt would not mend."""
+        if reply.status in REFUSED_FOR_ALL or 300 <= reply.status < 400:
+            target = reply.headers.get("Location")
+            told = f"redirects to {self.server.quoted(target)}" if target else f"refuses with HTTP {reply.status}"
+            raise LabelerError(
+                f"the server {self.server.shown} {told}: {reply.shown}; check --base-url (it ends in /v1), "
+                "--labeler-model and the API key"
+            )
+        if 400 <= reply.status < 500 and reply.status not in WORTH_WAITING:
+            raise _QuestionError(f"HTTP {reply.status}: {reply.shown}")
+
     async def _alive(self, client: httpx.AsyncClient) -> bool:
         try:
-            return bool((await client.get(self._at("models"), timeout=10)).is_success)
-        except httpx.HTTPError:
+            return (await self.server.ask(client, "models", min(self.timeout, 10))).status < 300
+        except ExchangeError:
             return False
 
 
-def _first(tasks: dict["asyncio.Task[Guess]", int]) -> Coroutine[Any, Any, set["asyncio.Task[Guess]"]]:
-    async def wait() -> set["asyncio.Task[Guess]"]:
-        return (await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))[0]
+def _failed(value: Any) -> bool:
+    """Whether it is an error that came with status 200, as gateways send it."""
+    return isinstance(value, dict) and bool(value.get("error")) and not value.get("choices")
 
-    return wait()
+
+def _models(value: Any) -> list[str]:
+    """The names in a list of models."""
+    entries = value.get("data") if isinstance(value, dict) else None
+    names = [entry.get("id") if isinstance(entry, dict) else None for entry in entries or ()]
+    if not isinstance(entries, list) or not all(isinstance(name, str) for name in names):
+        raise ExchangeError(
+            "its list of models is not as in OpenAI's API: expected an object with 'data', whose entries have an 'id'"
+        )
+    return [str(name) for name in dict.fromkeys(names)]

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2 as httpx
 
 from clasp_calib.common.errors import LabelerError
+from clasp_calib.router_labeling.exchange import is_loopback
 
 DEFAULT_MODEL = "Qwen/Qwen3-8B"
 STRUCTURED_OUTPUTS = {"backend": "xgrammar", "disable_any_whitespace": True}
@@ -98,7 +99,7 @@ def wait_until_healthy(process: "subprocess.Popen[bytes]", url: str, seconds: fl
                 "little memory, give a smaller --model or, after --, vLLM's own --gpu-memory-utilization"
             )
         try:
-            if httpx.get(url, timeout=5).is_success:
+            if httpx.get(url, timeout=5, trust_env=not is_loopback(httpx.URL(url).host)).is_success:
                 return
         except httpx.HTTPError:
             pass

@@ -39,7 +39,7 @@ def test_backends_that_cannot_be_used(command, tmp_path):
     for more, complaint in (
         (["--backend", "server"], "needs --base-url"),
         (["--backend", "server", "--base-url", "http://127.0.0.1:9/v1"], "no OpenAI-compatible server answers"),
-        (["--backend", "server", "--base-url", "nonsense"], "no OpenAI-compatible server answers"),
+        (["--backend", "server", "--base-url", "nonsense"], "'nonsense' is no address of a server"),
         (["--backend", "vllm", "--engine", "[]"], "--engine takes a JSON object"),
         (["--backend", "oracle"], "'oracle' is not one of"),
     ):
