@@ -117,7 +117,7 @@ def _content(message: Any) -> str:
     if not texts or not all(isinstance(text, str) for text in texts):
         raise BadReplyError("the reply's message has no text", _json(message))
     # What is not Unicode could not be kept.
-    return "".join(texts).encode("utf-8", "replace").decode()
+    return "".join(map(str, texts)).encode("utf-8", "replace").decode()
 
 
 def _tokens(choice: dict[str, Any]) -> list[Token]:
