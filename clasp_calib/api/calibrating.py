@@ -133,12 +133,14 @@ def _prepared(
     from clasp_calib.calib.scoring.objective import KL
     from clasp_calib.common.progress import note
     from clasp_calib.common.sample_sources import load_samples
+    from clasp_calib.runtime.decoding import Greedy
     from clasp_calib.search.calibrate import Calibration
     from clasp_calib.search.calibration_options import CalibrationOptions
     from clasp_calib.search.crew import Crew
     from clasp_calib.search.space import SearchSpace
 
     options, crew = options or CalibrationOptions(), crew or Crew()
+    Greedy(model).say()
     crew.check_reaches(model)
     table = load_samples(samples)
     chosen = calibration_samples(table, options.classes, answers=options.objective != KL)

@@ -152,6 +152,7 @@ def _compared(
     from clasp_calib.calib.studies.costs import prefill_costs
     from clasp_calib.calib.studies.entrants import entrants_for
     from clasp_calib.common.progress import note
+    from clasp_calib.runtime.decoding import Greedy
     from clasp_calib.search.identity import weights_digest
 
     manifest, questions, seed = of.artifact.manifest, of.questions, options.seed
@@ -164,6 +165,7 @@ def _compared(
         "samples": of.digest,
         "prompt": manifest.prompt,
         "decoding": manifest.decoding.model_dump(),
+        "generation": Greedy(model, prompter.tokenizer).settings,
         "dtype": str(model.dtype).removeprefix("torch."),
     }
     solved = SolvedKnobs(places.comparison, {**identity, "samples a class": options.solve_on, "seed": seed})

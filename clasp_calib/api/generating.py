@@ -120,6 +120,7 @@ def generate(
     from clasp_calib.common.media import as_media
     from clasp_calib.runtime.adapters import adapter_for
     from clasp_calib.runtime.answering import answer, seen_picture
+    from clasp_calib.runtime.decoding import Greedy
     from clasp_calib.runtime.pictures import open_picture
     from clasp_calib.runtime.routing import classes_of
     from clasp_calib.runtime.schedule import parse_budget
@@ -141,6 +142,7 @@ def generate(
         )
     if class_ == AUTO:
         (class_,) = classes_of([question], known.router if known else None)
+    Greedy(model).say()
     text = _prompt(model, processor, question, known)
     with undisturbed(model):
         pruning = _pruning(model, known, name, class_)

@@ -49,12 +49,14 @@ def recheck(
     from clasp_calib.calib.studies.evaluation import layers_used
     from clasp_calib.calib.studies.recheck import measure_again, some_recorded
     from clasp_calib.common.sample_sources import load_samples
+    from clasp_calib.runtime.decoding import Greedy
 
     if count < 1:
         raise InputError(f"count is {count}; expected at least 1")
     known = artifact if isinstance(artifact, Artifact) else Artifact.load(artifact)
     table = calibration_samples(load_samples(samples), known.classes)
     check_fits(known, model.config)
+    Greedy(model).say()
     chosen = some_recorded(known, table, count, seed)
     asked = [sample for _, sample in chosen]
     with undisturbed(model):

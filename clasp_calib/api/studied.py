@@ -81,6 +81,7 @@ def studied(
     from clasp_calib.artifacts.hub import locate_artifact
     from clasp_calib.calib.dataset import by_class, calibration_samples, of_split
     from clasp_calib.common.sample_sources import load_samples
+    from clasp_calib.runtime.decoding import Greedy
     from clasp_calib.runtime.schedule import parse_budgets
 
     home = None
@@ -97,4 +98,5 @@ def studied(
     everything = calibration_samples(table, known.classes)
     chosen = by_class(of_split(everything, options.split), known.classes, options.per_class, options.seed)
     check_fits(known, model.config)
+    Greedy(model).say()
     return Studied(known, home, names, everything, table.digest, chosen)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeVar
 
 from rich import progress as bars
@@ -14,6 +15,12 @@ console = Console(stderr=True)
 def note(text: str) -> None:
     """Say on standard error what there is to know before long work, such as what it goes on with."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+@cache
+def note_once(text: str) -> None:
+    """`note`, unless this process has said so before."""
+    note(text)
 
 
 @contextmanager

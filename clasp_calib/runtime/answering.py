@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.hooks import Pruner
 from clasp_calib.runtime.stats import PruningStats
 
@@ -40,11 +41,12 @@ def answer(
 
     The first answer of a process pays for warming up, so one token is generated before the clock starts.
     """
+    greedy = Greedy(model, processor.tokenizer)
     inputs = processor(images=picture, text=prompt, return_tensors="pt").to(model.device, model.dtype)
     with pruning or nullcontext() as pruner:
-        model.generate(**inputs, do_sample=False, max_new_tokens=1)
+        model.generate(**inputs, **greedy.arguments(1))
         begun = time.perf_counter()
-        output = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
+        output = model.generate(**inputs, **greedy.arguments(max_new_tokens))
         seconds = time.perf_counter() - begun
         stats = pruner.stats if pruner else None
     new = output[:, inputs["input_ids"].shape[1] :]

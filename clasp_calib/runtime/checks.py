@@ -67,7 +67,7 @@ def check_decoder(model: Any, positions: str) -> None:
 def check_generate(model: Any, ids: Any, arguments: Mapping[str, Any]) -> None:
     """Refuse arguments of ``generate`` that a pruned model cannot be called with, see `check_call`."""
     config = arguments.get("generation_config") or getattr(model, "generation_config", None)
-    kind = arguments.get("cache_implementation") or getattr(config, "cache_implementation", None)
+    kind = arguments.get("cache_implementation", getattr(config, "cache_implementation", None))
     check_call(ids, arguments.get("past_key_values"), kind)
 
 

@@ -26,6 +26,7 @@ from clasp_calib.common.places import Places
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
+from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.flops import decoder_flops
 from clasp_calib.runtime.schedule import Budget, Schedule
 from clasp_calib.search.assemble import assembled, versions
@@ -46,7 +47,7 @@ from clasp_calib.search.strategies.registry import describe
 from clasp_calib.search.tasks import EvaluatorRecipe, Workers
 from clasp_calib.search.watchers import Watcher
 
-SCORING = 2
+SCORING = 3
 """Raised when the same candidate scores otherwise than before, so that old journals are not taken up."""
 STORAGE = "journal.log"
 """Optuna's file in the study directory, where no other storage is named."""
@@ -101,6 +102,7 @@ class Calibration:
         self._prompter = Prompter(processor, model, self._prompt)
         self._evaluator = Evaluator(model, self._prompter, self._features, objective=options.objective)
         self._weights = weights_digest(model)
+        self._generation = Greedy(model).settings
         if options.router:
             check_router(options.router, options.classes, [options.labels.digest])
         self._previous = _there(places.artifact)
@@ -266,6 +268,7 @@ class Calibration:
             "precision": self._source.precision,
             "weights": self._weights,
             "prompt": self._prompt,
+            "generation": self._generation,
             "pruning": {name: getattr(options, name) for name in ("raters", "positions", "features", "iterations")},
             "schedule": {name: getattr(schedule, name) for name in ("tokens", "layers", "starts", "counts")},
         }

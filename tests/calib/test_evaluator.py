@@ -64,14 +64,14 @@ def visual_tokens(bench, sample, candidate):
 
 
 @torch.inference_mode()
-def answer(bench, sample, candidate, pruning):
+def answer(bench, sample, candidate, pruning, longest=LONGEST):
     """What the model says: the obvious way, one candidate at a time, token after token."""
     ids = torch.tensor([bench.prompter.prompt(sample.question)])
     call = {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
         "mm_encoder_outputs": visual_tokens(bench, sample, candidate),
-        "max_new_tokens": LONGEST,
+        "max_new_tokens": longest,
     }
     with applied(bench, candidate, pruning):
         return bench.model.generate(**call)[0, ids.shape[1] :].tolist()
@@ -81,7 +81,7 @@ def answer(bench, sample, candidate, pruning):
 def nll(bench, sample, candidate, pruning, reference):
     """How unlikely the model finds an answer: word by word, each in a forward of its own."""
     prompt, total = bench.prompter.prompt(sample.question), 0.0
-    said = bench.prompter.answer(sample.question, reference)
+    said = [*bench.prompter.answer(sample.question, reference), EOS]
     with applied(bench, candidate, pruning, prompt_lengths=len(prompt)):
         for count, token in enumerate(said):
             visual = visual_tokens(bench, sample, candidate)
@@ -98,9 +98,8 @@ def test_one_forward_scores_what_decoding_would(bench, evaluator, pruning):
         said = [answer(bench, sample, candidate, pruning) for candidate in CANDIDATES]
         chosen = said[number % len(said)]
         references = (bench.prompter.decode([chosen])[0], rng.choice(WORDS)) if chosen[-1] == EOS else WORDS
-        accepted = [bench.prompter.answer(sample.question, reference) for reference in references]
         scores = evaluator.scores(replace(sample, answers=references), CANDIDATES, pruning).score
-        assert scores == tuple(float(ids in accepted) for ids in said)
+        assert scores == tuple(float(text in references) for text in bench.prompter.decode(said))
         scored.append(scores)
     right = sum(map(sum, scored)) / len(CANDIDATES) / len(scored)
     assert 0.1 < right < 0.9, "these answers tell nothing"
@@ -139,7 +138,9 @@ def test_other_metrics_read_the_generated_answer(bench, evaluator, pruning):
         said = bench.prompter.decode([answer(bench, sample, candidate, pruning) for candidate in CANDIDATES])
         for name, references in (("exact_match", (f"{said[1].upper()}.", "red")), ("yes_no", ("yes",))):
             asked = replace(sample, answers=references, metric=name)
-            expected = tuple(metric(name)(text, references) for text in said)
+            longest = bench.prompter.limit(asked, LONGEST)
+            texts = bench.prompter.decode([answer(bench, sample, c, pruning, longest) for c in CANDIDATES])
+            expected = tuple(metric(name)(text, references) for text in texts)
             assert evaluator.scores(asked, CANDIDATES, pruning) == Scores(expected, None)
             scored += expected
     assert 0 < sum(scored) < len(scored)

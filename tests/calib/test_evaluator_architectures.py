@@ -19,6 +19,7 @@ from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
+from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.fusion import fuse
 from clasp_calib.runtime.pruner import prune
 
@@ -100,7 +101,7 @@ def test_candidates_together_are_candidates_alone(case):
         prompted = Prompted(model, adapter, prompt, picture, Prefixes(model, adapter))
         with prune(model, schedule=schedule, rho=rho, fan=fan, prompt_lengths=len(prompt)):
             together = [prompted.logits(answer) for answer in answers]
-            assert prompted.generated(LONGEST).tolist() == said
+            assert prompted.generated(max_new_tokens=LONGEST).tolist() == said
         for answer, logits_BTV in zip(answers, together, strict=True):
             expected_BTV = torch.stack([one.logits(answer) for one in alone])
             assert (logits_BTV - expected_BTV).abs().max() < 1e-4
@@ -112,6 +113,7 @@ class CasePrompter:
 
     case: Any
     number: int
+    tokenizer: Any = None
 
     def prompt(self, question, tokens, modality):
         _, ids = self.case.picture(self.case.model(), torch.Generator().manual_seed(self.number), self.number)
@@ -120,6 +122,12 @@ class CasePrompter:
 
     def answer(self, question, reference):
         return [int(word) for word in reference.split()]
+
+    def limit(self, sample, least):
+        return least
+
+    def decode(self, ids):
+        return [" ".join(map(str, torch.as_tensor(row).tolist())) for row in ids]
 
 
 @pytest.mark.parametrize("case", [case for case in CASES.values() if case.fusion], ids=lambda case: case.name)
@@ -144,11 +152,14 @@ def test_cached_pictures_score_as_answered_alone(case, tmp_path):
         said = [one.said() for one in alone]
         accepted = [said[-1], said[0][:1] + said[-1][1:]]
         asked = Sample("1", "?", sample.image, tuple(" ".join(map(str, answer)) for answer in accepted))
-        evaluator = Evaluator(model, prompter, features, LONGEST)
+        evaluator, ends = Evaluator(model, prompter, features, LONGEST), list(Greedy(model).ends)
         scores = evaluator.scores(asked, candidates, Pruning(schedule))
         assert scores.score == tuple(float(words in accepted) for words in said)
         assert scores.score == evaluator.scores(asked, candidates, Pruning(schedule), generate=True).score
         for one, nll in zip(alone, scores.nll, strict=True):
-            logs = [(one.logits(answer).log_softmax(-1), answer) for answer in accepted]
-            each = [-sum(log[place, token] for place, token in enumerate(answer)) for log, answer in logs]
+            logs = [(one.logits([*answer, BOS]).log_softmax(-1), answer) for answer in accepted]
+            each = [
+                -sum(log[place, token] for place, token in enumerate(answer)) - log[-1, ends].logsumexp(0)
+                for log, answer in logs
+            ]
             assert nll == pytest.approx(float(min(each)), abs=1e-3)

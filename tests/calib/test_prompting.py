@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 from tiny_models import EOS
+from tokenizers.processors import TemplateProcessing
 from transformers import AddedToken, AutoProcessor, Qwen2VLConfig
 
 from clasp_calib.calib.scoring.prompting import PROMPT, Prompter
-from clasp_calib.common.errors import InputError
+from clasp_calib.common.errors import InputError, ModelError
+from clasp_calib.common.samples import Sample
 
 sys.path.append(str(Path(__file__).parents[1] / "cache"))
 from image_processors import IMAGE_PROCESSORS
@@ -62,11 +64,11 @@ def test_the_number_of_tokens_has_to_be_known(bench):
 
 
 @pytest.mark.parametrize("answer", ["yes", "two red", "Kühe", "{}", ""])
-def test_an_answer_continues_its_prompt_and_ends(bench, answer):
+def test_an_answer_continues_its_prompt(bench, answer):
     for question in QUESTIONS:
         ids = bench.prompter.answer(question, answer)
         whole = processed(bench, f"{bench.prompter.text(question)} {answer}")
-        assert bench.prompter.prompt(question) + ids == [*whole, EOS]
+        assert bench.prompter.prompt(question) + ids == whole
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=400), max_size=12))
@@ -76,13 +78,37 @@ def test_decoding_undoes_an_answer(bench, answer):
     assert bench.prompter.decode([ids]) == [answer.strip()]
 
 
-def test_an_answer_that_merges_with_its_prompt_is_refused(bench):
+def test_an_answer_that_would_merge_with_its_prompt_is_tokenised_alone(bench):
     processor = AutoProcessor.from_pretrained(bench.model.config._name_or_path)
-    processor.tokenizer.add_tokens([AddedToken(": yes", normalized=False)])
+    processor.tokenizer.add_tokens([AddedToken(": yes", normalized=False), AddedToken("\nno", normalized=False)])
     prompter = Prompter(processor, bench.model)
     assert prompter.answer("What?", "no") == bench.prompter.answer("What?", "no")
-    with pytest.raises(InputError, match=r"the answer 'yes' does not continue the tokens .* end the template"):
-        prompter.answer("What?", "yes")
+    assert prompter.answer("What?", "yes") == processor.tokenizer("yes", add_special_tokens=False).input_ids
+    behind = Prompter(processor, bench.model, "<image>{question}\n")
+    assert behind.answer("What?", "no") == processor.tokenizer("no", add_special_tokens=False).input_ids
+
+
+@pytest.mark.parametrize("end", [" ", "\n", "\t"])
+def test_no_space_comes_before_an_answer_behind_white_space(bench, end):
+    prompter = Prompter(bench.processor, bench.model, f"<image>{{question}} So:{end}")
+    for word in ("blue", "red"):
+        assert bench.prompter.decode([prompter.answer("What?", word)]) == [word]
+    whole = prompter.prompt("What?") + prompter.answer("What?", "blue")
+    assert whole == processed(bench, f"<image>What? So:{end}blue")
+
+
+def test_a_tokenizer_that_ends_every_text_is_refused(bench):
+    processor = AutoProcessor.from_pretrained(bench.model.config._name_or_path)
+    processor.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", EOS)]
+    )
+    with pytest.raises(ModelError, match=r"appends '</s>' to every text, .* \(add_eos_token=False, or"):
+        Prompter(processor, bench.model)
+
+
+def test_as_many_tokens_are_generated_as_the_longest_accepted_answer_needs(bench):
+    sample = Sample("s", "What?", None, answers=("red", "12345678", "red yes"))
+    assert [bench.prompter.limit(sample, least) for least in (1, 9, 10, 11)] == [10, 10, 10, 11]
 
 
 @pytest.mark.parametrize("template", ["{question}", "<image>", "<image> <image> {question}"])

@@ -22,8 +22,8 @@ _ANSWER_IS = re.compile(r"answer is:?\s*\(?([A-Z])\b")
 
 
 def exact(answer: str, references: Sequence[str]) -> float:
-    """1 if the answer is a reference, to the letter."""
-    return float(any(answer == reference for reference in references))
+    """1 if the answer is a reference, to the letter; outer white space does not count."""
+    return float(answer.strip() in {reference.strip() for reference in references})
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:

@@ -3,10 +3,11 @@
 Shapes: M mixtures, l layers that may be mixed, T patches or tokens of an answer, C width of the tower, B candidates,
 V words.
 
-**One-pass scoring.** Under greedy decoding an answer equals a reference to the last token (end of sequence included) if
-and only if every token of the reference is the most likely one after the prompt and the reference's tokens before it.
-So one forward over prompt and reference scores exactly what decoding would, without decoding. The reference's tokens
-never rate visual ones. It applies to the metric ``exact``; other metrics generate.
+**One-pass scoring.** One forward over the prompt and a reference shows which tokens greedy decoding takes, as far as
+they are the reference's, and the first that is not. If that ends the answer, its text is known. If it makes a text that
+no reference begins with, the answer is wrong. What is left is generated: the reference in other tokens, or behind white
+space. So the metric ``exact`` is scored as decoding would be, mostly without decoding; other metrics generate. The
+reference's tokens never rate visual ones.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.features import Features
+from clasp_calib.calib.scoring.greedy_paths import GreedyPaths
 from clasp_calib.calib.scoring.likelihood import answer_nll, divergence
 from clasp_calib.calib.scoring.metrics import EXACT, metric
 from clasp_calib.calib.scoring.objective import KL, METRIC, NLL, check_objective
@@ -29,16 +31,19 @@ from clasp_calib.common.errors import InputError
 from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, PruningOptions
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.hooks import Pruner
 from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import AnySchedule
 from clasp_calib.runtime.selection import Selector
 
 MAX_NEW_TOKENS = 16
-"""Longest answer where a metric has to generate."""
+"""Longest answer where a metric has to generate, unless an accepted one is longer."""
 ROWS = 32
 """Candidates of one forward. Our choice: enough to fill a processor, little enough memory for a 7B, whose keys and
 values for so many prompts at 192 tokens are 4 GB in float16 (half a megabyte a token)."""
+PAST = 0
+"""Stands behind an answer whose next token is asked for; it is never looked at."""
 KEPT = 16
 """Samples whose unpruned distributions stay in memory: 2 MB each with 32,000 words and 16 tokens."""
 
@@ -73,7 +78,7 @@ class Evaluator:
         model: in evaluation mode.
         prompter: of the same model.
         features: vision layers; a candidate's mixture may use no others.
-        max_new_tokens: longest answer where a metric has to generate.
+        max_new_tokens: longest answer where a metric has to generate, unless an accepted one is longer.
         objective: what `scores` gives, one of `clasp_calib.calib.scoring.objective.OBJECTIVES`.
 
     Raises:
@@ -92,6 +97,7 @@ class Evaluator:
         self._model = model
         self._adapter = adapter_for(model)
         self._prompter = prompter
+        self._greedy = Greedy(model, prompter.tokenizer)
         self._features = features
         self._max_new_tokens = max_new_tokens
         self._objective = objective
@@ -121,28 +127,43 @@ class Evaluator:
             CacheError: its picture is not cached, or damaged.
         """
         exact = (sample.metric or EXACT) == EXACT
-        ways = {METRIC: self._one_pass if exact else self._generated, NLL: self._likelihood, KL: self._divergence}
+        one_pass = exact and not self._greedy.stops_at_texts
+        ways = {METRIC: self._one_pass if one_pass else self._generated, NLL: self._likelihood, KL: self._divergence}
         way = self._generated if generate else ways[self._objective]
         if not sample.answers and way != self._divergence:
             raise InputError(f"sample {sample.id!r} has no accepted answers; give it some, or take the objective kl")
         parts = [candidates[start : start + ROWS] for start in range(0, len(candidates), ROWS)]
         return Scores.joined([way(sample, part, pruning) for part in parts])
 
+    @torch.inference_mode()
+    def answers(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> list[str]:
+        """What each candidate answers, generated; without special tokens and outer white space.
+
+        Args:
+            sample: what is asked.
+            candidates: at most `ROWS`.
+            pruning: the same for all.
+        """
+        with self._prompted(sample, candidates, pruning) as (prompted, row_B):
+            return self._prompter.decode(self._decoded(prompted, sample)[row_B])
+
     def _one_pass(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
-        right = torch.zeros(len(candidates), dtype=torch.bool)
+        paths = GreedyPaths(self._greedy, self._prompter, sample, len(candidates))
         nll = torch.full((len(candidates),), torch.inf)
         with self._prompted(sample, candidates, pruning) as (prompted, row_B):
-            for answer in self._accepted(sample):
-                logits_BTV = prompted.logits(answer)[row_B]
-                answer_T = torch.tensor(answer, device=logits_BTV.device)
-                right |= (logits_BTV.argmax(-1) == answer_T).all(-1).cpu()
-                nll = torch.minimum(nll, answer_nll(logits_BTV, answer_T).cpu())
-        return Scores(tuple(right.float().tolist()), tuple(nll.tolist()))
+            for answer, logits_BTV, nll_B in self._along(sample, prompted, row_B):
+                paths.follow(prompted.prompt, answer, logits_BTV, self._limit(sample))
+                nll = torch.minimum(nll, nll_B)
+            if paths.untold:
+                paths.settle(self._decoded(prompted, sample)[row_B])
+        return Scores(paths.scores, tuple(nll.tolist()))
 
     def _likelihood(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
-        nll = self._one_pass(sample, candidates, pruning).nll
-        assert nll is not None
-        return Scores(tuple(-value for value in nll))
+        nll = torch.full((len(candidates),), torch.inf)
+        with self._prompted(sample, candidates, pruning) as (prompted, row_B):
+            for _, _, nll_B in self._along(sample, prompted, row_B):
+                nll = torch.minimum(nll, nll_B)
+        return Scores(tuple((-nll).tolist()))
 
     def _divergence(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
         answer, expected_TV = self._unpruned(sample)
@@ -153,7 +174,10 @@ class Evaluator:
         """The unpruned model's own answer, and its log-probabilities [T, V] along it, float32."""
         if sample.id not in self._expected:
             with self._prompted(sample, [self._own], Pruning(None)) as (prompted, _):
-                answer = self._ended(prompted.generated(self._max_new_tokens)[0].tolist())
+                ids = self._decoded(prompted, sample)[0].tolist()
+                # What follows the end of sequence is padding.
+                ends = [place for place, token in enumerate(ids) if token in self._greedy.ends]
+                answer = ids[: ends[0] + 1] if ends else ids
             with self._prompted(sample, [self._own], Pruning(None)) as (prompted, _):
                 expected_TV = prompted.logits(answer)[0].float().log_softmax(-1)
             if len(self._expected) == KEPT:
@@ -162,25 +186,24 @@ class Evaluator:
         return self._expected[sample.id]
 
     def _generated(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
-        name = sample.metric or EXACT
-        accepted = self._accepted(sample) if name == EXACT else []
-        longest = max([self._max_new_tokens, *map(len, accepted)])
-        with self._prompted(sample, candidates, pruning) as (prompted, row_B):
-            ids_BT = prompted.generated(longest)[row_B]
-        if name == EXACT:
-            return Scores(tuple(float(self._ended(ids) in accepted) for ids in ids_BT.tolist()))
-        score = metric(name)
-        return Scores(tuple(score(answer, sample.answers) for answer in self._prompter.decode(ids_BT)))
+        score = metric(sample.metric or EXACT)
+        return Scores(tuple(score(said, sample.answers) for said in self.answers(sample, candidates, pruning)))
 
-    def _accepted(self, sample: Sample) -> list[list[int]]:
-        """Ids of the different accepted answers."""
-        return [self._prompter.answer(sample.question, reference) for reference in dict.fromkeys(sample.answers)]
+    def _along(
+        self, sample: Sample, prompted: Prompted, row_B: list[int]
+    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Each different accepted answer: its ids, the logits [B, T + 1, V] along it, and its likelihood."""
+        for reference in dict.fromkeys(sample.answers):
+            answer = self._prompter.answer(sample.question, reference)
+            logits_BTV = prompted.logits([*answer, PAST])[row_B]
+            answer_T = torch.tensor(answer, device=logits_BTV.device, dtype=torch.long)
+            yield answer, logits_BTV, answer_nll(logits_BTV, answer_T, self._greedy.ends).cpu()
 
-    def _ended(self, ids: list[int]) -> list[int]:
-        """Generated ids up to the end of sequence; what follows is padding."""
-        ends = self._model.generation_config.eos_token_id
-        ends = ends if isinstance(ends, list) else [ends]
-        return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids)) + 1]
+    def _limit(self, sample: Sample) -> int:
+        return self._prompter.limit(sample, self._max_new_tokens)
+
+    def _decoded(self, prompted: Prompted, sample: Sample) -> Tensor:
+        return prompted.generated(**self._greedy.arguments(self._limit(sample)))
 
     @contextmanager
     def _prompted(

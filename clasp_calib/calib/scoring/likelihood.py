@@ -3,19 +3,24 @@
 Shapes: B candidates, T tokens of an answer, V words.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 
-def answer_nll(logits_BTV: Tensor, answer_T: Tensor) -> Tensor:
-    """Negative log-likelihood [B] of an answer, float32 nats.
+def answer_nll(logits_BTV: Tensor, answer_T: Tensor, ends: Sequence[int]) -> Tensor:
+    """Negative log-likelihood [B] of an answer that ends, float32 nats.
 
     Args:
-        logits_BTV: of every token of the answer, given the prompt and the tokens before it.
+        logits_BTV: of T + 1 tokens, each given the prompt and the tokens before it.
         answer_T: its ids, long.
+        ends: ids any of which ends it; if there is none, nothing is asked of the last logits.
     """
     log_BTV = logits_BTV.float().log_softmax(-1)
-    return -log_BTV.gather(2, answer_T.expand(len(log_BTV), -1)[..., None]).sum((1, 2))
+    log_BT = log_BTV[:, :-1].gather(2, answer_T.expand(len(log_BTV), -1)[..., None])[..., 0]
+    end_B1 = log_BTV[:, -1:, list(ends)].logsumexp(-1) if ends else log_BT[:, :0]
+    return -torch.cat([log_BT, end_B1], dim=1).sum(1)
 
 
 def divergence(expected_TV: Tensor, logits_BTV: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ Metric = Callable[[str, Sequence[str]], float]
 GROUP = "clasp_calib.metrics"
 """Entry points of this group are metrics, under their names."""
 EXACT = "exact"
-"""The answer's tokens, end of sequence included, are those of a reference. Scored without decoding."""
+"""The answer is a reference, to the letter, and then ends. Scored in one forward where its tokens tell."""
 METRICS: Mapping[str, Metric] = {
     EXACT: answer_metrics.exact,
     "exact_match": answer_metrics.exact_match,

@@ -83,7 +83,7 @@ class Prompted:
         self, model: Any, adapter: Adapter, prompt: Sequence[int], picture: Picture, prefixes: Prefixes
     ) -> None:
         self._model, self._adapter = model, adapter
-        self._prompt, self._picture = list(prompt), picture
+        self.prompt, self._picture = list(prompt), picture
         self._cache, self._prefix = prefixes.cache(prompt, len(picture.visual))
         self._first_B1V: Tensor | None = None
         self._behind = 0
@@ -101,26 +101,24 @@ class Prompted:
         logits_BTV = self._model(input_ids=ids_BT, past_key_values=self._cache, use_cache=True).logits
         return torch.cat([self._first_B1V, logits_BTV], dim=1)
 
-    def generated(self, max_new_tokens: int) -> Tensor:
-        """Ids [B, T] of the greedy answers; nothing more can be asked afterwards."""
+    def generated(self, **how: Any) -> Tensor:
+        """Ids [B, T] of the answers that ``generate`` gives with these arguments; nothing more can be asked after."""
         # Of an answer of one token nothing but the prompt is gone through, whatever token it is.
         rows = len(self._begin([0]) if self._first_B1V is None else self._first_B1V)
         # generate wants to see a token that is not cached.
         self._crop(self._behind + 1)
-        ids_BS = self._ids(self._prompt, rows)
+        ids_BS = self._ids(self.prompt, rows)
         output_BS = self._model.generate(
             input_ids=ids_BS,
             attention_mask=torch.ones_like(ids_BS),
             past_key_values=self._cache,
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=max_new_tokens,
+            **how,
         )
         generated_BT: Tensor = output_BS[:, ids_BS.shape[1] :]
         return generated_BT
 
     def _begin(self, answer: Sequence[int]) -> Tensor:
-        ids_1S = self._ids([*self._prompt, *answer[:-1]], 1)
+        ids_1S = self._ids([*self.prompt, *answer[:-1]], 1)
         sizes = {name: size.to(ids_1S.device) for name, size in self._picture.sizes.items()}
         position_A1S = self._adapter.positions(self._model, ids_1S, **sizes)
         mixtures = len(self._picture.visual)

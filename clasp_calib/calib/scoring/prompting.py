@@ -3,7 +3,8 @@
 from functools import cached_property
 from typing import Any
 
-from clasp_calib.common.errors import InputError
+from clasp_calib.common.errors import InputError, ModelError
+from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import picture_tokens
 
@@ -22,7 +23,7 @@ class Prompter:
 
     Raises:
         InputError: the template lacks one of the two.
-        ModelError: the architecture is not known.
+        ModelError: the architecture is not known, or the tokenizer ends every text, so that nothing can follow it.
     """
 
     def __init__(self, processor: Any, model: Any, template: str = PROMPT):
@@ -33,6 +34,13 @@ class Prompter:
         self._processor = processor
         self._tokens = picture_tokens(adapter_for(model))
         self.template = template
+        if (last := self._ids("a")[-1]) != self._alone("a")[-1]:
+            token = processor.tokenizer.convert_ids_to_tokens(last)
+            raise ModelError(
+                f"the tokenizer appends {token!r} to every text, prompts included, and a model answers nothing behind "
+                "its end of sequence; save the processor with a tokenizer that does not (add_eos_token=False, or a "
+                "post-processor without it)"
+            )
 
     def text(self, question: str) -> str:
         """The prompt with a single image token, as a processor takes it.
@@ -68,23 +76,32 @@ class Prompter:
         return [*ids[:place], *before, *visual, *after, *ids[place + 1 :]]
 
     def answer(self, question: str, answer: str) -> list[int]:
-        """Ids that would have to follow the prompt: the answer after a space, and the end of sequence.
+        """Ids that follow the prompt where the answer is given: after a space, unless the prompt ends in white space.
 
-        Raises:
-            InputError: the tokenizer merges the answer with the prompt's end, so that there are no such ids.
+        Where the tokenizer would merge the two, they are the answer's alone: a model is given the prompt's ids as they
+        are.
         """
         text = self.text(question)
-        before, both = self._ids(text), self._ids(f"{text} {answer}")
-        if both[: len(before)] != before or len(both) == len(before):
-            raise InputError(
-                f"the answer {answer!r} does not continue the tokens of its prompt; end the template where a word ends"
-            )
-        return [*both[len(before) :], self._processor.tokenizer.eos_token_id]
+        before, both = self._ids(text), self._ids(f"{text}{answer}" if text[-1].isspace() else f"{text} {answer}")
+        if both[: len(before)] == before:
+            return both[len(before) :]
+        return self._alone(answer)
+
+    def limit(self, sample: Sample, least: int) -> int:
+        """New tokens to generate: as many as the longest accepted answer and its end have, at least ``least``."""
+        # Every token is a byte or more, and one may be for the space before.
+        long = [answer for answer in sample.answers if len(answer.encode()) + 2 > least]
+        return max([least, *(len(self.answer(sample.question, answer)) + 1 for answer in long)])
 
     def decode(self, ids: Any) -> list[str]:
         """Texts of generated ids ``[B, T]``, without special tokens and outer white space."""
         texts: list[str] = self._processor.batch_decode(ids, skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+    @property
+    def tokenizer(self) -> Any:
+        """The processor's."""
+        return self._processor.tokenizer
 
     @cached_property
     def _around(self) -> tuple[list[int], list[int]]:
@@ -102,6 +119,10 @@ class Prompter:
     def _id(self, token: str) -> int:
         found: int = self._processor.tokenizer.convert_tokens_to_ids(token)
         return found
+
+    def _alone(self, text: str) -> list[int]:
+        ids: list[int] = self._processor.tokenizer(text, add_special_tokens=False).input_ids
+        return ids
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._processor.tokenizer(text).input_ids

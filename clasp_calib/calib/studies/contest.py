@@ -16,6 +16,7 @@ from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.progress import progress
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.flops import layer_flops
 from clasp_calib.runtime.pictures import load_picture
 
@@ -112,7 +113,7 @@ def hold_contest(
         entrants: in the order of the tables; an unpruned one among them.
         samples: each with a picture, references and a class.
         journal: where answers are kept.
-        max_new_tokens: longest answer.
+        max_new_tokens: longest answer, unless an accepted one is longer.
         seed: of the bootstrap.
     """
     answers: dict[Asked, Answered] = {}
@@ -142,7 +143,8 @@ def encoded(model: Any, processor: Any, prompter: Prompter, sample: Sample) -> A
 
 
 def _answer(model: Any, prompter: Prompter, sample: Sample, inputs: Any, run: Any, max_new_tokens: int) -> Answered:
-    output = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
+    how = Greedy(model, prompter.tokenizer).arguments(prompter.limit(sample, max_new_tokens))
+    output = model.generate(**inputs, **how)
     (text,) = prompter.decode(output[:, inputs["input_ids"].shape[1] :])
     adapter, config = adapter_for(model), model.config.get_text_config()
     ids = torch.tensor(list(adapter.visual_token_ids.values()), device=inputs["input_ids"].device)

@@ -15,6 +15,7 @@ from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.studies.contest import Entrant, encoded
 from clasp_calib.common.progress import track
 from clasp_calib.common.samples import Sample
+from clasp_calib.runtime.decoding import Greedy
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ def prefill_costs(
     Entrants take turns on every sample, so that a drift of the machine's speed hits all alike; the first sample only
     warms up. Memory is measured apart from time, on the first sample.
     """
+    how = Greedy(model, prompter.tokenizer).arguments(1)
     seconds: list[list[float]] = [[] for _ in entrants]
     peaks = []
     for number, sample in enumerate(track([*samples[:1], *samples], "timing", len(samples) + 1)):
@@ -42,12 +44,12 @@ def prefill_costs(
             with entrant.apply(sample, entrant.seeds[0]):
                 _wait(model)
                 begun = time.perf_counter()
-                model.generate(**inputs, do_sample=False, max_new_tokens=1)
+                model.generate(**inputs, **how)
                 _wait(model)
                 if number:
                     spent.append(time.perf_counter() - begun)
                 else:
-                    peaks.append(_peak(model, inputs))
+                    peaks.append(_peak(model, {**inputs, **how}))
     return [PrefillCost(median(spent), peak) for spent, peak in zip(seconds, peaks, strict=True)]
 
 
@@ -60,14 +62,14 @@ def _peak(model: Any, inputs: Any) -> int:
     if model.device.type == "cuda":
         before = torch.cuda.memory_allocated(model.device)
         torch.cuda.reset_peak_memory_stats(model.device)
-        model.generate(**inputs, do_sample=False, max_new_tokens=1)
+        model.generate(**inputs)
         return torch.cuda.max_memory_allocated(model.device) - before
     # The allocator of a CPU keeps no peak; its allocations are added up as the profiler saw them.
     with (
         _silent_profiler(),
         torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler,
     ):
-        model.generate(**inputs, do_sample=False, max_new_tokens=1)
+        model.generate(**inputs)
     assert profiler.profiler is not None
     assert profiler.profiler.kineto_results is not None
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]

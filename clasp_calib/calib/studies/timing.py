@@ -11,6 +11,7 @@ import torch
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.studies.comparison import Setting
 from clasp_calib.common.samples import Sample
+from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.pictures import load_picture
 
 
@@ -23,6 +24,7 @@ def seconds_per_answer(
     Settings take turns on every sample, so that a drift of the machine's speed hits all alike; the first sample only
     warms up.
     """
+    how = Greedy(model, prompter.tokenizer).arguments(8)
     times: Mapping[str, list[float]] = {setting.name: [] for setting in settings}
     for number, sample in enumerate([*samples[:1], *samples]):
         picture = load_picture(sample.picture)
@@ -31,7 +33,7 @@ def seconds_per_answer(
         for setting in settings:
             begun = time.perf_counter()
             with applied(model, setting, sample):
-                model.generate(**inputs, do_sample=False, max_new_tokens=8)
+                model.generate(**inputs, **how)
             if number:
                 times[setting.name].append(time.perf_counter() - begun)
     return {name: median(values) for name, values in times.items() if values}

@@ -52,9 +52,9 @@ class SharedPicture:
         if alpha is None:
             layers = range(self._adapter.vision_layers + 1)
             alpha = tuple(float(layer == self._adapter.own_layer) for layer in layers)
-        head = self._head(picture)
+        head, end = self._head(picture), self._prompter.tokenizer.eos_token_id
         rows = [
-            (number, self._prompter.prompt(q.question)[len(head) :], self._prompter.answer(q.question, answer))
+            (number, self._prompter.prompt(q.question)[len(head) :], [*self._prompter.answer(q.question, answer), end])
             for number, q in enumerate(questions)
             for answer in dict.fromkeys(q.answers)
         ]
