@@ -142,7 +142,7 @@ def _chosen(backend: Backend, server: Any, offline: Any, as_json: bool) -> "Labe
 def _settings(engine: str) -> dict[str, Any]:
     try:
         settings = json.loads(engine)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         settings = None
     if not isinstance(settings, dict):
         raise InputError(f"--engine takes a JSON object, for instance '{{\"max_num_seqs\": 64}}'; got {engine!r}")

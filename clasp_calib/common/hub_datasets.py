@@ -1,37 +1,63 @@
 """Tables of the datasets library: a directory of ``save_to_disk``, a dataset on the Hugging Face Hub, or one loaded."""
 
+import json
 import re
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.table_readers import read_file
 
 _HUB = re.compile(r"^(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)@(?P<revision>[\w./-]+)$")
 _MARKS = ("dataset_info.json", "dataset_dict.json")
 """What `save_to_disk` leaves of a dataset, or of one with named splits."""
+_SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<of>\d{5})")
+_PART = re.compile(r"[-_.]?\d[\w.-]*$")
 
 
 def is_dataset(source: Path) -> bool:
     """Whether a place is no sample file but a directory, or of the form ``org/name@revision``."""
-    return source.is_dir() if source.exists() else _HUB.match(str(source)) is not None
+    try:
+        return source.is_dir() if source.exists() else _HUB.match(str(source)) is not None
+    except OSError:  # A name too long, a directory that may not be looked into.
+        return False
 
 
-def load_dataset(source: Path) -> Any:
-    """What the datasets library holds at a place.
+def places_of(source: Path) -> tuple[Path, ...]:
+    """The directories that a dataset's pictures lie in: its own, or where the Hub's client keeps what it fetched."""
+    found = _HUB.match(str(source))
+    if source.is_dir() or found is None:
+        return (source,)
+    from datasets import config
+    from huggingface_hub import constants
+
+    fetched = Path(constants.HF_HUB_CACHE) / f"datasets--{found['name'].replace('/', '--')}"
+    return fetched, Path(config.EXTRACTED_DATASETS_PATH)
+
+
+def read_dataset(source: Path, split: str | None, columns: Mapping[str, str] | None) -> Any:
+    """What the datasets library holds at a place, or the table of a directory of Parquet files.
 
     Args:
-        source: a directory that `save_to_disk` made, or ``org/name@revision`` on the Hub.
+        source: a directory that `save_to_disk` made; one of Parquet files, named as a dataset's repository names them
+            (``train-00000-of-00002.parquet``) or ``train.parquet``; or ``org/name@revision`` on the Hub.
+        split: which of the splits that Parquet files are named after; may be left out if there is one.
+        columns: our name -> the source's name, for columns called otherwise.
 
     Raises:
-        InputError: datasets is not installed; or the place holds no dataset, or cannot be reached.
+        InputError: datasets is not installed; the place holds no dataset, or cannot be reached; a file of several is
+            missing, or they differ in their columns.
     """
     if source.is_dir() and not any((source / mark).is_file() for mark in _MARKS):
-        raise InputError(
-            f"{source} is a directory without {' or '.join(_MARKS)}; give one that datasets' save_to_disk made, or "
-            "a sample file"
-        )
+        tables = [named_classes(read_file(file, columns)) for file in _parquet_files(source, split)]
+        try:
+            return pa.concat_tables(tables)
+        except pa.ArrowException as error:
+            raise InputError(f"the files of {source} differ ({error}); write them with equal columns") from error
     try:
         import datasets
     except ImportError as error:
@@ -50,6 +76,65 @@ def load_dataset(source: Path) -> Any:
             f"cannot load the dataset {source} ({type(error).__name__}: {error}); check its name and the network, or "
             "give a file"
         ) from error
+
+
+def _parquet_files(directory: Path, split: str | None) -> list[Path]:
+    """The files of a split, in order."""
+    of: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted(directory.glob("*.parquet")):
+        shard = _SHARD.fullmatch(file.stem)
+        of[shard["split"] if shard else _PART.sub("", file.stem)].append(file)
+    if not of:
+        raise InputError(
+            f"{directory} is a directory without {' or '.join(_MARKS)}, and without Parquet files; give one that "
+            "datasets' save_to_disk made, one of Parquet files, or a sample file"
+        )
+    split = next(iter(of)) if split is None and len(of) == 1 else split
+    if split not in of:
+        raise InputError(
+            f"{directory} holds files of {len(of)} splits; name one of {', '.join(map(repr, of))} with --dataset-split "
+            "(in Python: dataset_split=)"
+        )
+    shards = [shard for file in of[split] if (shard := _SHARD.fullmatch(file.stem))]
+    wanted = {int(shard["of"]) for shard in shards}
+    if shards and (len(shards) < len(of[split]) or wanted != {len(shards)}):
+        raise InputError(
+            f"{directory} holds {len(of[split])} files of {split!r}, {of[split][0].name} to {of[split][-1].name}, and "
+            f"their names tell of {max(wanted)}; fetch what is missing, or remove what is of another set"
+        )
+    return of[split]
+
+
+def named_classes(table: pa.Table) -> pa.Table:
+    """The table with names where the datasets library keeps the numbers of classes (its ``ClassLabel``).
+
+    Raises:
+        InputError: a number that has no name.
+    """
+    try:
+        about = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = dict(about["info"]["features"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return table
+    for column, feature in features.items():
+        one = feature[0] if isinstance(feature, list) and feature else feature
+        one = one.get("feature", one) if isinstance(one, dict) else {}
+        if not isinstance(one, dict) or one.get("_type") != "ClassLabel" or column not in table.column_names:
+            continue
+        names = one.get("names")
+
+        def named(cell: Any, column: str = column, names: Any = names) -> Any:
+            if isinstance(cell, list):
+                return [named(each) for each in cell]
+            if cell is None or cell == -1:
+                return None
+            if isinstance(names, list) and isinstance(cell, int) and 0 <= cell < len(names):
+                return str(names[cell])
+            raise InputError(f"the column {column!r} holds the class {cell!r}, which has no name; mend the dataset")
+
+        place = table.column_names.index(column)
+        table = table.set_column(place, column, pa.array([named(cell) for cell in table[column].to_pylist()]))
+    return table
 
 
 def dataset_table(loaded: Any, name: str, split: str | None, limit: int | None) -> tuple[pa.Table, list[str]]:
@@ -85,4 +170,5 @@ def dataset_table(loaded: Any, name: str, split: str | None, limit: int | None) 
     images = [name for name, feature in loaded.features.items() if isinstance(feature, datasets.Image)]
     for column in images:
         loaded = loaded.cast_column(column, datasets.Image(decode=False))
-    return loaded.with_format("arrow")[:], images
+    table = loaded.with_format("arrow")[:]
+    return named_classes(table.replace_schema_metadata(loaded.features.arrow_schema.metadata)), images

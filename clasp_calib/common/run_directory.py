@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.given_files import decoded, read_given
 from clasp_calib.common.replacing import replaced
 
 DEFAULT_RUN = Path("clasp-run")
+MOST_SETTINGS = 64 << 20
+"""Bytes of ``config.json``."""
 
 
 class _Place:
@@ -96,8 +99,8 @@ class RunDirectory:
         if not path.exists():
             return {}
         try:
-            config = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
+            config = json.loads(decoded(read_given(path, MOST_SETTINGS)))
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path} is not JSON ({error}); mend or remove it") from error
         if not isinstance(config, dict):
             raise InputError(f"{path} holds a {type(config).__name__}, expected an object; mend or remove it")

@@ -5,64 +5,29 @@ Columns: ``id`` (string), ``image`` (path relative to the file, a list of them, 
 optional), and after labelling ``intent`` and ``class`` (slugs). Other columns pass through untouched.
 """
 
-import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clasp_calib.common.answer_cells import answers_of, id_of, is_nan, read_column
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.media import Media
 from clasp_calib.common.replacing import replaced
 from clasp_calib.common.samples import SPLITS, Sample
+from clasp_calib.common.table_readers import check_once
 
-FORMATS = (".parquet", ".jsonl", ".csv")
-
-
-def read_file(path: Path) -> pa.Table:
-    """Read Parquet, JSONL or CSV as it is.
-
-    Raises:
-        InputError: the file is missing, empty, of an unknown kind or damaged.
-    """
-    if not path.is_file():
-        hub = "" if path.suffix in FORMATS else f", or a dataset on the Hub with its revision, such as {path}@main"
-        # What `label` leaves in a run directory is missed most often by who has not labelled yet.
-        made = f"; make it with `clasp-calib label FILE --run {path.parent}`" if path.name == "labels.parquet" else ""
-        raise InputError(
-            f"no sample file at {path}; expected a {', '.join(FORMATS)} file with a column 'question'{hub}{made}"
-        )
-    try:
-        return _READERS[path.suffix](path)
-    except KeyError:
-        raise InputError(f"{path} ends in {path.suffix!r}; expected one of {', '.join(FORMATS)}") from None
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be read as {path.suffix[1:]}: {error}; mend it, or write it again") from error
-
-
-def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows as a table that has the columns of all.
-
-    Raises:
-        ValueError: values of one column are of different kinds.
-    """
-    # Arrow's from_pylist would take the columns of the first row and drop all others.
-    columns = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        try:
-            columns[name] = pa.array([row.get(name) for row in rows])
-        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"column {name!r}: {error}") from error
-    return pa.table(columns)
+_READ = ("id", "question", "image", "video", "answers", "metric", "split", "intent", "class")
+"""Columns that a sample is made of."""
 
 
 def sample_table(table: pa.Table, name: object, columns: Mapping[str, str] | None = None) -> pa.Table:
-    """A table that was read as a sample table: columns mapped, ids made or checked, questions there.
+    """A table that was read as a sample table: columns mapped, ids made or checked, answers as texts, questions there.
 
     Args:
         table: as it was read.
@@ -70,8 +35,13 @@ def sample_table(table: pa.Table, name: object, columns: Mapping[str, str] | Non
         columns: our name -> the table's name, for columns called otherwise.
 
     Raises:
-        InputError: there are no rows, or a question, an id or a mapped column is missing.
+        InputError: there are no rows; a question, an id or a mapped column is missing; a column is there twice; or an
+            answer or id is none, see `clasp_calib.common.answer_cells`.
     """
+    try:
+        check_once(table.column_names, "the column")
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from error
     for ours, given in (columns or {}).items():
         if given not in table.column_names:
             raise InputError(
@@ -87,7 +57,7 @@ def sample_table(table: pa.Table, name: object, columns: Mapping[str, str] | Non
             f"{name} has no column 'question' (it has {', '.join(table.column_names) or 'none'}); "
             "rename it, or map it with --column question=NAME (in Python: columns={'question': 'NAME'})"
         )
-    table = _with_ids(name, table)
+    table = _with_answers(name, _with_ids(name, table))
     rows = zip(table["id"].to_pylist(), table["question"].to_pylist(), strict=True)
     blank = [i for i, q in rows if not isinstance(q, str) or not q.strip()]
     if blank:
@@ -155,7 +125,8 @@ def samples_of(table: pa.Table, directory: Path, held: Mapping[str, Media]) -> l
     Raises:
         InputError: a split that is not known, or a picture that is none.
     """
-    samples = [_sample(row, directory, held) for row in table.to_pylist()]
+    there = [column for column in _READ if column in table.column_names]
+    samples = [_sample(row, directory, held) for row in table.select(there).to_pylist()]
     for sample in samples:
         if sample.split is not None and sample.split not in SPLITS:
             raise InputError(f"sample {sample.id!r} has split {sample.split!r}; expected one of {', '.join(SPLITS)}")
@@ -165,65 +136,50 @@ def samples_of(table: pa.Table, directory: Path, held: Mapping[str, Media]) -> l
 def _with_ids(name: object, table: pa.Table) -> pa.Table:
     if "id" not in table.column_names:
         return table.add_column(0, "id", pa.array([str(i) for i in range(table.num_rows)]))
-    try:
-        table = table.set_column(table.column_names.index("id"), "id", table["id"].cast(pa.string()))
-    except pa.ArrowException as error:
-        raise InputError(f"{name}: the ids are of type {table['id'].type}; expected texts or numbers") from error
-    times = Counter(table["id"].to_pylist())
+    ids = _read_column(name, table, "id", id_of)
+    times = Counter(ids)
     if None in times:
         raise InputError(f"{name}: {times[None]} rows have no id; give each its own, or remove the column")
     if len(times) < table.num_rows:
         raise InputError(f"{name} holds the id {times.most_common(1)[0][0]!r} more than once; ids must be unique")
-    return table
+    return table.set_column(table.column_names.index("id"), "id", pa.array(ids, pa.string()))
+
+
+def _with_answers(name: object, table: pa.Table) -> pa.Table:
+    if "answers" not in table.column_names:
+        return table
+    answers = pa.array(_read_column(name, table, "answers", answers_of), pa.list_(pa.string()))
+    return table.set_column(table.column_names.index("answers"), "answers", answers)
+
+
+def _read_column(name: object, table: pa.Table, column: str, read: Callable[[Any], Any]) -> list[Any]:
+    try:
+        return read_column(table[column], read)
+    except (ValueError, ArithmeticError) as error:
+        raise InputError(f"{name}: column {column!r}: {error}") from error
 
 
 def _sample(row: Mapping[str, Any], directory: Path, held: Mapping[str, Media]) -> Sample:
-    def media(cell: Any) -> Any:
+    def media(column: str, cell: Any) -> Any:
         if isinstance(cell, list):
-            return [media(one) for one in cell if one]
+            return [media(column, one) for one in cell if one]
+        if isinstance(cell, str) and "\0" in cell:
+            raise InputError(f"sample {row['id']!r} has the {column} {cell!r}, a path with a null character; mend it")
         return held.get(cell, directory / cell) if cell and isinstance(cell, str) else cell or None
 
-    answers = row.get("answers")
-    if answers is not None and not isinstance(answers, list):
-        answers = [answers]
+    # What pandas leaves for nothing.
+    row = {column: None if is_nan(cell) else cell for column, cell in row.items()}
+    for column in ("metric", "split", "intent", "class"):
+        if not isinstance(row.get(column), str | None):
+            raise InputError(f"sample {row['id']!r} has the {column} {row[column]!r}; expected a text")
     return Sample(
         id=row["id"],
         question=row["question"],
-        image=media(row.get("image")),
-        answers=tuple(str(a) for a in answers or () if a is not None),
+        image=media("image", row.get("image")),
+        answers=tuple(row.get("answers") or ()),
         metric=row.get("metric"),
         split=row.get("split"),
         intent=row.get("intent"),
         label=row.get("class"),
-        video=media(row.get("video")),
+        video=media("video", row.get("video")),
     )
-
-
-def _read_jsonl(path: Path) -> pa.Table:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {number}: {error}") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number}: a {type(row).__name__}, expected an object")
-            rows.append(row)
-    return table_of(rows)
-
-
-def _read_csv(path: Path) -> pa.Table:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows: list[dict[str, Any]] = [dict(row) for row in csv.DictReader(file)]
-    if any(None in row for row in rows):
-        raise ValueError("a row has more fields than the header; put texts with commas in quotes")
-    for row in rows:
-        if row.get("answers"):
-            row["answers"] = row["answers"].split("|")
-        elif "answers" in row:
-            row["answers"] = []
-    return pa.Table.from_pylist([{k: (v if v != "" else None) for k, v in row.items()} for row in rows])
-
-
-_READERS = {".parquet": pq.read_table, ".jsonl": _read_jsonl, ".csv": _read_csv}

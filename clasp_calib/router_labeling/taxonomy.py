@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
+from clasp_calib.common.yaml_files import read_yaml
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -119,24 +119,6 @@ def packaged(name: str) -> Traversable:
     return files("clasp_calib.router_labeling").joinpath(name)
 
 
-def read_yaml(source: Path | Traversable, what: str) -> Any:
-    """The content of a YAML file in which no key occurs twice.
-
-    Args:
-        source: the file.
-        what: what the file is, for messages.
-
-    Raises:
-        InputError: the file cannot be read or is not YAML, or a mapping holds a key twice.
-    """
-    try:
-        return yaml.load(source.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-    except OSError as error:
-        raise InputError(f"cannot read the {what} {source} ({error.strerror}); expected a YAML file") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{what} {source} is not valid YAML: {error}; mend the file") from error
-
-
 def describe(error: ValidationError) -> str:
     """The first complaint of pydantic as one line: where, what, and the value given."""
     first = error.errors(include_url=False)[0]
@@ -146,18 +128,3 @@ def describe(error: ValidationError) -> str:
         return f"{place}: {message}" if place else message
     given = repr(first["input"])
     return f"{place}: {message} (given {given if len(given) <= 80 else given[:77] + '...'})"
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses repeated keys, where YAML libraries silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As in `yaml.SafeLoader`, after a look at the keys."""
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} occurs twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
+from clasp_calib.common.yaml_files import read_yaml
 from clasp_calib.search.lattice import lattice
 
 RHOS = (0.25, 0.5, 0.75, 1.0)
@@ -165,12 +166,10 @@ def read_space(path: Path) -> SearchSpace:
     Raises:
         InputError: the file is missing or is not a search space.
     """
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"no search space at {path}; make one to start from with `clasp-calib search --plan`")
     try:
-        return SearchSpace.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {error}; mend it") from error
+        return SearchSpace.model_validate(read_yaml(path, "search space"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"

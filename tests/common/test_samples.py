@@ -12,11 +12,15 @@ from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.common.sample_table import write_table
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="|", exclude_categories=("Cc", "Cs")), min_size=1)
+# White space around an answer of a CSV file is none of it, and brackets around it are a list's.
+ANSWERS = st.lists(
+    WORDS.map(str.strip).filter(lambda text: text and text[0] not in "[{(" and text != "nan"), max_size=3
+)
 ROWS = st.lists(
     st.fixed_dictionaries(
         {
             "question": WORDS.filter(str.strip),
-            "answers": st.lists(WORDS, max_size=3),
+            "answers": ANSWERS,
             "image": st.none() | WORDS,
             "split": st.none() | st.sampled_from(["calibration", "selection", "test"]),
             "note": st.none() | WORDS,

@@ -100,8 +100,8 @@ VALID = "rhos: [0.5]\nprototypes: [{name: a, weights: {1: 1.0}}]"
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("rhos: [", "is not YAML"),
-        ("\xff", "is not YAML"),
+        ("rhos: [", "is not valid YAML"),
+        ("\xff", "is not valid YAML: line 1 is not UTF-8"),
         ("", "is not a search space: the file: Input should be"),
         ("- 1", "is not a search space: the file"),
         (VALID + "\nseeds: 1", "is not a search space: seeds: Extra inputs"),
