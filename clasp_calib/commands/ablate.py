@@ -12,6 +12,7 @@ from clasp_calib.commands.options import (
     CacheOption,
     DeviceOption,
     DtypeOption,
+    ImageRootOption,
     JsonOption,
     LimitOption,
     ModelOption,
@@ -37,6 +38,7 @@ def ablate(
     run: RunOption = DEFAULT_RUN,
     model: ModelOption = None,
     samples: SamplesOption = None,
+    image_root: ImageRootOption = None,
     cache: CacheOption = None,
     per_class: PerClassOption = None,
     device: DeviceOption = "cpu",
@@ -59,7 +61,7 @@ def ablate(
 
     directory = RunDirectory(run)
     places = Places.of(run, features=cache or directory.cache)
-    table = load_samples(samples or directory.labels, limit=limit)
+    table = load_samples(samples or directory.labels, limit=limit, image_root=image_root)
     options = StudyOptions(split, per_class, seed)
     loaded = load(model, device, dtype, run)
     place = artifact or directory.artifact

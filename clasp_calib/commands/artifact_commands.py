@@ -11,6 +11,7 @@ from clasp_calib.commands.options import (
     CacheOption,
     DeviceOption,
     DtypeOption,
+    ImageRootOption,
     JsonOption,
     RunOption,
     SamplesOption,
@@ -91,6 +92,7 @@ def verify(
     ] = None,
     run: RunOption = DEFAULT_RUN,
     samples: Annotated[SamplesOption, UsedBy("recheck")] = None,
+    image_root: Annotated[ImageRootOption, UsedBy("recheck")] = None,
     cache: Annotated[CacheOption, UsedBy("recheck")] = None,
     device: Annotated[DeviceOption, UsedBy("model")] = "cpu",
     dtype: Annotated[DtypeOption, UsedBy("model")] = "float32",
@@ -123,7 +125,7 @@ def verify(
         from clasp_calib.common.places import Places
         from clasp_calib.common.sample_sources import load_samples
 
-        table = load_samples(samples or RunDirectory(run).labels)
+        table = load_samples(samples or RunDirectory(run).labels, image_root=image_root)
         places = Places(features=cache or RunDirectory(run).cache)
         again = measure(loaded, processor, known, table, recheck, run=places, seed=seed)
         differing = sum(not one.same for one in again)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from clasp_calib.commands.options import DEFAULT_RUN, CacheOption, JsonOption, RunOption, SamplesOption
+from clasp_calib.commands.options import DEFAULT_RUN, CacheOption, ImageRootOption, JsonOption, RunOption, SamplesOption
 from clasp_calib.commands.output import emit, say
 from clasp_calib.commands.used_by import CheckedTyper
 from clasp_calib.common.run_directory import RunDirectory
@@ -90,6 +90,7 @@ def gc(
     run: RunOption = DEFAULT_RUN,
     cache: CacheOption = None,
     samples: SamplesOption = None,
+    image_root: ImageRootOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Forget the pictures that no sample uses; shards that become empty are removed.
@@ -101,7 +102,7 @@ def gc(
     from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.common.samples import pictures_of
 
-    pictures = pictures_of(load_samples(samples or RunDirectory(run).labels))
+    pictures = pictures_of(load_samples(samples or RunDirectory(run).labels, image_root=image_root))
     forgotten, freed = collect_garbage(_place(run, cache), distinct_pictures(p for _, p in pictures).keys())
     if as_json:
         emit({"forgotten": forgotten, "bytes_freed": freed})

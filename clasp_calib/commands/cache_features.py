@@ -12,6 +12,7 @@ from clasp_calib.commands.options import (
     DEFAULT_RUN,
     DeviceOption,
     DtypeOption,
+    ImageRootOption,
     JsonOption,
     LimitOption,
     ModelOption,
@@ -29,6 +30,7 @@ def cache_features(
     run: RunOption = DEFAULT_RUN,
     model: ModelOption = None,
     samples: SamplesOption = None,
+    image_root: ImageRootOption = None,
     layers: Annotated[
         str, typer.Option(help="'auto', or hidden_states indices such as 3,9,15,23."), UnusedWith("pixels")
     ] = "auto",
@@ -88,7 +90,7 @@ def cache_features(
     from clasp_calib.common.places import Places
     from clasp_calib.common.sample_sources import load_samples
 
-    given = load_samples(samples or RunDirectory(run).labels, limit=limit)
+    given = load_samples(samples or RunDirectory(run).labels, limit=limit, image_root=image_root)
     target = out or RunDirectory(run).cache
     options = FeatureOptions(
         layers=_layers(layers),
@@ -110,7 +112,11 @@ def cache_features(
         times = {**vars(report.times), "share_waited_for_cache": report.times.share_waited_for_cache}
         emit({"out": target, **vars(report), "times": times, "odd": [vars(odd) for odd in report.odd]})
     else:
-        more: list[tuple[str, Path | str | None]] = [("--samples", samples), ("--cache", out)]
+        more: list[tuple[str, Path | str | None]] = [
+            ("--samples", samples),
+            ("--image-root", image_root),
+            ("--cache", out),
+        ]
         starts = starts_for(loaded)
         more += [] if starts == DEFAULT_STARTS else [("--starts", ",".join(map(str, starts)))]
         told = "".join(f" {option} {value}" for option, value in more if value is not None)

@@ -11,6 +11,7 @@ from clasp_calib.commands.options import (
     BudgetsOption,
     DeviceOption,
     DtypeOption,
+    ImageRootOption,
     JsonOption,
     LimitOption,
     ModelOption,
@@ -33,6 +34,7 @@ def compare(
     run: RunOption = DEFAULT_RUN,
     model: ModelOption = None,
     samples: SamplesOption = None,
+    image_root: ImageRootOption = None,
     per_class: PerClassOption = None,
     solve_on: Annotated[
         int,
@@ -58,7 +60,7 @@ def compare(
 
     directory = RunDirectory(run)
     chosen = [name.strip() for name in methods.split(",")] if methods else None
-    table = load_samples(samples or directory.labels, limit=limit)
+    table = load_samples(samples or directory.labels, limit=limit, image_root=image_root)
     options = ComparisonOptions(split, per_class, seed, solve_on, timed)
     loaded = load(model, device, dtype, run)
     place = artifact or directory.artifact

@@ -12,6 +12,7 @@ from clasp_calib.commands.options import (
     CacheOption,
     DeviceOption,
     DtypeOption,
+    ImageRootOption,
     JsonOption,
     LimitOption,
     ModelOption,
@@ -33,6 +34,7 @@ def evaluate(
     run: RunOption = DEFAULT_RUN,
     model: ModelOption = None,
     samples: SamplesOption = None,
+    image_root: ImageRootOption = None,
     cache: Annotated[CacheOption, UnusedWith("recompute")] = None,
     recompute: RecomputeOption = False,
     per_class: PerClassOption = None,
@@ -59,7 +61,7 @@ def evaluate(
 
     directory = RunDirectory(run)
     places = Places.of(run, features=None if recompute else cache or directory.cache)
-    table = load_samples(samples or directory.labels, limit=limit)
+    table = load_samples(samples or directory.labels, limit=limit, image_root=image_root)
     options = EvaluationOptions(split, per_class, seed, timed, record=limit is None)
     loaded = load(model, device, dtype, run)
     report = measure(*loaded, artifact or directory.artifact, table, budgets=budget, run=places, options=options)

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, LimitOption, RulesOption, RunOption, TaxonomyOption
+from clasp_calib.commands.options import (
+    DEFAULT_RUN,
+    ImageRootOption,
+    JsonOption,
+    LimitOption,
+    RulesOption,
+    RunOption,
+    TaxonomyOption,
+)
 from clasp_calib.commands.output import emit, say
 from clasp_calib.commands.used_by import UsedBy
 from clasp_calib.common.errors import InputError
@@ -25,8 +33,8 @@ def label(
     samples: Annotated[
         Path,
         typer.Argument(
-            help="Parquet, JSONL or CSV with a column 'question'; a directory of datasets' save_to_disk; or a dataset "
-            "on the Hub, org/name@revision."
+            help="Parquet, JSONL or CSV with a column 'question'; a directory of datasets' save_to_disk, or of Parquet "
+            "files; or a dataset on the Hub, org/name@revision."
         ),
     ],
     run: RunOption = DEFAULT_RUN,
@@ -58,6 +66,7 @@ def label(
     dataset_split: Annotated[
         str | None, typer.Option(help="Split of a dataset directory or Hub dataset; not needed if it has one.")
     ] = None,
+    image_root: ImageRootOption = None,
     relabel: Annotated[bool, typer.Option("--relabel", help="Also label rows that have an intent or class.")] = False,
     limit: LimitOption = None,
     as_json: JsonOption = False,
@@ -88,6 +97,7 @@ def label(
         limit=limit,
         dataset_split=dataset_split,
         pictures=directory.pictures,
+        image_root=image_root,
     )
     labelled = labelled_by(
         given,

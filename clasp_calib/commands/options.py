@@ -27,6 +27,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as on
 SamplesOption = Annotated[
     Path | None, typer.Option("--samples", help="Labelled samples; default: labels.parquet of the run.")
 ]
+ImageRootOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--image-root", help="Directory that pictures' paths are relative to; default: that of the sample file."
+    ),
+]
 CacheOption = Annotated[Path | None, typer.Option("--cache", help="Feature cache; default: cache/ of the run.")]
 RecomputeOption = Annotated[
     bool, typer.Option("--recompute", help="Run the vision tower for every look at a picture, without a cache.")

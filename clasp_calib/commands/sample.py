@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, RunOption, SeedOption, TaxonomyOption
+from clasp_calib.commands.options import DEFAULT_RUN, ImageRootOption, JsonOption, RunOption, SeedOption, TaxonomyOption
 from clasp_calib.commands.output import emit, say, show
 from clasp_calib.common.run_directory import RunDirectory
 
@@ -23,6 +23,7 @@ def sample(
     ] = True,
     out: Annotated[Path | None, typer.Option(help="The drawn table; default: sample.parquet of the run.")] = None,
     taxonomy: TaxonomyOption = None,
+    image_root: ImageRootOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -33,11 +34,13 @@ def sample(
     Example: clasp-calib sample my-run/labels.parquet --run my-run --per-class 2
     """
     from clasp_calib.api.draws import draw_samples
+    from clasp_calib.common.sample_sources import load_samples
 
     directory = RunDirectory(run)
     directory.prepare()
     path, target = labels or directory.labels, out or directory.sample
-    chosen, drawn = draw_samples(path, per_class=per_class, balanced=balanced, taxonomy=taxonomy, seed=seed)
+    given = load_samples(path, image_root=image_root)
+    chosen, drawn = draw_samples(given, per_class=per_class, balanced=balanced, taxonomy=taxonomy, seed=seed)
     chosen.save(target)
     directory.record(
         "sample", {"labels": path, "out": target, "per_class": per_class, "balanced": balanced, "seed": seed}

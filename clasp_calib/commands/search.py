@@ -16,6 +16,7 @@ from clasp_calib.commands.options import (
     CacheOption,
     DeviceOption,
     DtypeOption,
+    ImageRootOption,
     LimitOption,
     ModelOption,
     RecomputeOption,
@@ -39,6 +40,7 @@ def search(
     run: RunOption = DEFAULT_RUN,
     model: ModelOption = None,
     samples: SamplesOption = None,
+    image_root: ImageRootOption = None,
     cache: Annotated[CacheOption, UnusedWith("recompute")] = None,
     recompute: RecomputeOption = False,
     space: Annotated[Path | None, typer.Option(help="Search space (YAML); --plan writes the default.")] = None,
@@ -158,7 +160,7 @@ def search(
         prompt=prompt,
     )
     crew = Crew(workers, threads, engine, ray_address)
-    table = load_samples(samples or directory.labels, limit=limit)
+    table = load_samples(samples or directory.labels, limit=limit, image_root=image_root)
     loaded, processor = load(model, device, dtype, run)
     what = (loaded, processor, table, budget)
     if plan:

@@ -101,6 +101,6 @@ class PictureCells:
             return str(media)
         text = str(media)
         known = text in self._written or text in self.held or not self.within
-        if not known and not any(inside(home / media, root) for root in self.within):
+        if not known and not any(inside((home / media).absolute(), root) for root in self.within):
             raise _Elsewhere(text)
         return text

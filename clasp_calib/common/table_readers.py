@@ -103,7 +103,7 @@ def texts_of(row: Mapping[str, Any], ours: Mapping[str, str], plain: Callable[[A
     Raises:
         ValueError: with the column.
     """
-    read = {_ANSWERS: answers_of, _IDS: id_of}
+    read: dict[str, Callable[[Any], Any]] = {_ANSWERS: answers_of, _IDS: id_of}
     found = {}
     for column, cell in row.items():
         try:

@@ -31,8 +31,12 @@ def read_yaml(source: Path | Traversable, what: str) -> Any:
         return yaml.load(decoded(content), Loader=_Strict)
     except RecursionError as error:
         raise InputError(f"{what} {source} is not valid YAML: it is nested too deeply; mend the file") from error
-    except Exception as error:  # PyYAML's constructors raise whatever a malformed scalar makes them raise.
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{what} {source} is not valid YAML: {error}; mend the file") from error
+    except Exception as error:  # PyYAML's constructors raise whatever a malformed scalar makes them raise.
+        raise InputError(
+            f"{what} {source} is not valid YAML: a value does not fit its tag ({error!r}); mend the file"
+        ) from error
 
 
 class _Strict(yaml.SafeLoader):

@@ -38,7 +38,7 @@ ADVICE = re.compile(
 
 CASES = {
     "samples missing": (LABEL, nothing, r"no sample file at .*nothing; expected a \.parquet, \.jsonl, \.csv file"),
-    "samples a directory": (LABEL, empty, "is a directory without dataset_info.json or dataset_dict.json; give one"),
+    "samples a directory": (LABEL, empty, "is a directory without .*, and without Parquet files; give one"),
     "unknown extension": (LABEL, text("bad.txt", "x"), r"ends in '\.txt'; expected one of \.parquet, \.jsonl, \.csv"),
     "empty file": (LABEL, text("bad.jsonl", ""), "holds no rows; expected at least one question"),
     "no question": (
@@ -48,11 +48,15 @@ CASES = {
     ),
     "broken line": (LABEL, text("bad.jsonl", '{"question": "a"}\n{"q\n'), r"cannot be read as jsonl: line 2: "),
     "lines of lists": (LABEL, text("bad.jsonl", "[1]\n"), "line 1: a list, expected an object"),
-    "mixed types": (LABEL, rows({}, {"answers": "x", "id": "2"}), "cannot be read as jsonl: .*; mend it"),
+    "mixed types": (
+        LABEL,
+        rows({"note": 1}, {"note": "x", "id": "2"}),
+        "as jsonl: column 'note': .*; mend",
+    ),
     "not UTF-8": (
         LABEL,
         text("bad.csv", b"question\n\xff\xfe\n"),
-        "cannot be read as csv: .* can't decode .*; mend it",
+        r"cannot be read as csv: line 2 is not UTF-8 \(byte 0xff\); save the file as UTF-8; mend it",
     ),
     "damaged Parquet": (LABEL, text("bad.parquet", "PAR1"), "cannot be read as parquet: .*; mend it"),
     "duplicate ids": (LABEL, rows({}, {}), "holds the id '1' more than once; ids must be unique"),
@@ -65,6 +69,18 @@ CASES = {
     "unknown class": (LABEL, rows({"class": "magic"}), "has the class 'magic'; expected one of object, attribute"),
     "unknown split": (LABEL, rows({"split": "valid"}), "has split 'valid'; expected one of train, calibration"),
     "image a number": (LABEL, rows({"image": 7}), "has the image 7; expected the path of a file"),
+    "answers a truth value": (
+        LABEL,
+        rows({"answers": True}),
+        "column 'answers': the truth value True; write",
+    ),
+    "split a number": (LABEL, rows({"split": 3}), "has the split 3; expected a text"),
+    "samples a device": ("label /dev/zero --run {new}", None, "the sample file /dev/zero is a device; give a regular"),
+    "pictures nowhere": (
+        "label {samples} --run {new} --image-root {bad}",
+        nothing,
+        "the directory of pictures .*nothing is none; give one",
+    ),
     "a backend's option": (
         LABEL + " --chunk 9",
         rows({}),
@@ -165,7 +181,7 @@ CASES = {
         nothing,
         "no search space at .*make one to start from with `clasp-calib search --plan`",
     ),
-    "space no YAML": (SEARCH + " --space {bad}", text("s", "rhos: ["), "is not YAML: .*; mend it"),
+    "space no YAML": (SEARCH + " --space {bad}", text("s", "rhos: ["), "is not valid YAML: .*; mend"),
     "space not convex": (
         SEARCH + " --space {bad}",
         text("s", SPACE.replace("1.0", "2")),

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from clasp_calib.cache.picture_files import image_key
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.hub_datasets import is_dataset
+from clasp_calib.common.hub_datasets import is_dataset, named_classes
 from clasp_calib.common.sample_sources import load_samples
 
 datasets = pytest.importorskip("datasets")
@@ -72,6 +74,128 @@ def test_places_without_a_dataset_are_refused(tmp_path):
     (tmp_path / "dataset_info.json").write_text("{")
     with pytest.raises(InputError, match="cannot load the dataset"):
         load_samples(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["saved", "loaded", "parquet", "folder"])
+def test_classes_have_their_names(tmp_path, kind):
+    names = datasets.ClassLabel(names=["kite", "boat"])
+    features = {"question": datasets.Value("string"), "answers": [names], "class": datasets.ClassLabel(names=["text"])}
+    rows = {"question": ["a", "b", "c"], "answers": [[1, 0], [], [0]], "class": [0, None, -1]}
+    dataset = datasets.Dataset.from_dict(rows, datasets.Features(features))
+    source = dataset
+    if kind == "saved":
+        dataset.save_to_disk(source := tmp_path / "saved")
+    elif kind != "loaded":
+        dataset.to_parquet(tmp_path / "s.parquet")
+        source = tmp_path / "s.parquet" if kind == "parquet" else tmp_path
+    samples = load_samples(source)
+    assert [(one.answers, one.label) for one in samples] == [(("boat", "kite"), "text"), ((), None), (("kite",), None)]
+
+
+def test_a_class_without_a_name_is_refused():
+    about = b'{"info": {"features": {"answers": {"_type": "ClassLabel", "names": ["kite"]}}}}'
+    table = pa.table({"question": ["a"], "answers": [1]}).replace_schema_metadata({b"huggingface": about})
+    with pytest.raises(InputError, match="the column 'answers' holds the class 1, which has no name"):
+        named_classes(table)
+    for hurt in (about[:-3], b"[]", b'{"info": {"features": [1]}}', b"[" * 99_999, about.replace(b"ClassLabel", b"?")):
+        assert named_classes(table.replace_schema_metadata({b"huggingface": hurt}))["answers"].to_pylist() == [1]
+
+
+def parquet(folder, name, questions, **more):
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.table({"question": questions, **more}), folder / name)
+
+
+def test_a_directory_of_parquet_files_is_one_table(tmp_path):
+    for number, name in enumerate(["train-00001-of-00002", "train-00000-of-00002", "test-00000-of-00001"]):
+        parquet(tmp_path / "data", f"{name}.parquet", [f"q{number}"])
+    assert [one.question for one in load_samples(tmp_path / "data", dataset_split="train")] == ["q1", "q0"]
+    assert [one.question for one in load_samples(tmp_path / "data", dataset_split="test", limit=1)] == ["q2"]
+    for split in (None, "dev"):
+        with pytest.raises(InputError, match="2 splits; name one of 'test', 'train' with --dataset-split"):
+            load_samples(tmp_path / "data", dataset_split=split)
+    for number in range(2):
+        parquet(tmp_path / "parts", f"{number:04}.parquet", [f"q{number}"])
+    assert [one.question for one in load_samples(tmp_path / "parts")] == ["q0", "q1"]
+
+
+def test_parquet_files_that_are_no_whole_set_are_refused(tmp_path):
+    parquet(tmp_path, "train-00000-of-00003.parquet", ["a"])
+    parquet(tmp_path, "train-00002-of-00003.parquet", ["b"])
+    with pytest.raises(InputError, match=r"holds 2 files of 'train', .* their names tell of 3; fetch what is missing"):
+        load_samples(tmp_path)
+    parquet(tmp_path / "mixed", "0.parquet", ["a"])
+    parquet(tmp_path / "mixed", "1.parquet", ["a"], answers=["x"])
+    with pytest.raises(InputError, match=r"the files of .*mixed differ"):
+        load_samples(tmp_path / "mixed")
+
+
+OUTSIDE = ["../cat.png", "/etc/hostname", "link/cat.png", "deep/../../cat.png"]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+@pytest.mark.parametrize("kind", ["text", "struct", "video", "list"])
+@pytest.mark.parametrize("source", ["saved", "folder"])
+def test_a_dataset_names_no_picture_that_did_not_come_with_it(tmp_path, monkeypatch, path, kind, source):
+    column = "video" if kind == "video" else "image"
+    cell = {"struct": {"bytes": None, "path": path}, "list": ["a.png", path]}.get(kind, path)
+    rows = {"question": ["a", "b"], column: [None, cell]}
+    if source == "saved":
+        datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "set")
+    else:
+        parquet(tmp_path / "set", "0.parquet", ["a", "b"], **{column: rows[column]})
+    (tmp_path / "set" / "link").symlink_to(tmp_path)
+    with pytest.raises(InputError, match=r"row 1 names the picture .*which did not come with it; .*--image-root"):
+        load_samples(tmp_path / "set")
+    with pytest.raises(InputError, match="row 1 names the picture"):
+        load_samples(tmp_path / "set", image_root=tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="row 1 names the picture"):
+        load_samples("set")
+    if kind == "text" and path[0] != "/" and source == "folder":
+        # Rows of a file are the user's own.
+        assert load_samples(tmp_path / "set" / "0.parquet")[1].picture == tmp_path / "set" / path
+
+
+def test_a_dataset_of_the_hub_names_what_was_fetched(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    fetched = tmp_path / "hub" / "datasets--org--set" / "snapshots" / "1"
+    fetched.mkdir(parents=True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def loaded(*paths):
+        rows = {"question": ["?"] * len(paths), "image": list(paths)}
+        monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_dict(rows))
+        return load_samples("org/set@v1")
+
+    assert loaded(str(fetched / "a.png"))[0].picture == fetched / "a.png"
+    for path in ("a.png", "/etc/hostname", str(tmp_path / "hub" / "datasets--org--other" / "a.png")):
+        with pytest.raises(InputError, match="row 0 names the picture"):
+            loaded(path)
+
+
+def test_paths_begin_at_the_image_root(tmp_path):
+    (tmp_path / "s.jsonl").write_text('{"question": "?", "image": "a.png"}\n{"question": "!", "image": "/b.png"}\n')
+    (tmp_path / "pictures").mkdir()
+    samples = load_samples(tmp_path / "s.jsonl", image_root=tmp_path / "pictures")
+    assert [one.picture for one in samples] == [tmp_path / "pictures" / "a.png", Path("/b.png")]
+    assert samples.digest == load_samples(tmp_path / "s.jsonl").digest
+    samples.save(tmp_path / "run" / "labels.parquet")
+    assert load_samples(tmp_path / "run" / "labels.parquet")[0].picture.resolve() == samples[0].picture
+    assert (
+        load_samples([{"question": "?", "image": "a.png"}], image_root=str(tmp_path))[0].picture == tmp_path / "a.png"
+    )
+    with pytest.raises(InputError, match=r"the directory of pictures .*s\.jsonl is none; give one"):
+        load_samples(tmp_path / "s.jsonl", image_root=tmp_path / "s.jsonl")
+
+
+def test_paths_of_pictures_in_a_parquet_file_are_relative_to_it(tmp_path):
+    parquet(tmp_path, "s.parquet", ["?"], image=[{"bytes": None, "path": "p/a.png"}])
+    assert load_samples(tmp_path / "s.parquet")[0].picture == tmp_path / "p" / "a.png"
+    parquet(tmp_path, "t.parquet", ["?"], image=[{"url": "a.png"}])
+    with pytest.raises(InputError, match="the image of row 0 is a dict; expected a path or a picture"):
+        load_samples(tmp_path / "t.parquet")
 
 
 def test_a_hub_id_is_loaded_by_name_and_revision(monkeypatch, saved):
