@@ -78,6 +78,7 @@ def ablate(
         ArtifactError: the artifact cannot be read, is of another model, or lacks a budget.
         InputError: the samples cannot be used, or there is no such ablation.
         CacheError: a picture or a layer is not cached.
+        ModelError: the processor is not the model's, or numbers are not finite.
     """
     from clasp_calib.api.featured import filled
     from clasp_calib.api.undisturbed import undisturbed
@@ -87,7 +88,7 @@ def ablate(
 
     check_ablation(name)
     options = options or StudyOptions()
-    of = studied(model, artifact, samples, budgets, options)
+    of = studied(model, processor, artifact, samples, budgets, options)
     with undisturbed(model):
         places = filled(model, processor, of.questions, run, layers_used(model, of.artifact))
         adapter = adapter_for(model)

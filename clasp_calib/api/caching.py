@@ -44,13 +44,13 @@ def cache_features(
         BudgetError: the decoder has too few layers for any stages of pruning.
         CacheError: the tower lacks a layer; the cache is of another encoder, or damaged, or written by somebody else.
         InputError: no picture can be read, a question has several or a video, or there is no place for the cache.
-        ModelError: the model's architecture is not known, or cannot be pruned.
+        ModelError: the model's architecture is not known, or cannot be pruned; the processor is not the model's.
     """
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.cache.encode import cache_features as encode
     from clasp_calib.runtime.adapters import adapter_for
 
-    places, target, given = _prepared(model, samples, run)
+    places, target, given = _prepared(model, processor, samples, run)
     adapter = adapter_for(model)
     layers = "pixels" if options.pixels else options.layers_of(adapter.vision_layers, adapter.own_layer)
     places.record("cache-features", model=model.config._name_or_path, samples=given.name, layers=layers, out=target)
@@ -70,7 +70,7 @@ def plan_features(
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.cache.plan import plan_cache
 
-    _, target, given = _prepared(model, samples, run)
+    _, target, given = _prepared(model, processor, samples, run)
     with undisturbed(model):
         return plan_cache(model, processor, given, target, options)
 
@@ -90,15 +90,17 @@ def starts_for(model: Any) -> tuple[int, ...]:
     return starts
 
 
-def _prepared(model: Any, samples: Any, run: str | Path | Places) -> "tuple[Places, Path, Samples]":
+def _prepared(model: Any, processor: Any, samples: Any, run: str | Path | Places) -> "tuple[Places, Path, Samples]":
     """Where things go, and of what; refuses a model that a calibration would refuse after hours of encoding."""
     from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.runtime.adapters import adapter_for
     from clasp_calib.runtime.checks import check_decoder
+    from clasp_calib.runtime.processor_check import check_processor
 
     places = Places.of(run)
     if places.features is None:
         raise InputError("a cache needs a place; give a run directory, or Places(features=DIRECTORY)")
+    check_processor(model, processor)
     check_decoder(model, positions="keep")
     if (starts := starts_for(model)) != DEFAULT_STARTS:
         named = ",".join(map(str, starts))

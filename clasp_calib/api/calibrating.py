@@ -78,6 +78,7 @@ def calibrate(
         BudgetError: a budget cannot be met.
         CacheError: features are missing, or of another encoder.
         InputError: samples or options cannot be used.
+        ModelError: the processor is not the model's, or numbers are not finite.
         StudyError: the recorded scores are of other settings, or workers died.
     """
     from clasp_calib.runtime.schedule import parse_budgets
@@ -134,12 +135,14 @@ def _prepared(
     from clasp_calib.common.progress import note
     from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.runtime.decoding import Greedy
+    from clasp_calib.runtime.processor_check import check_processor
     from clasp_calib.search.calibrate import Calibration
     from clasp_calib.search.calibration_options import CalibrationOptions
     from clasp_calib.search.crew import Crew
     from clasp_calib.search.space import SearchSpace
 
     options, crew = options or CalibrationOptions(), crew or Crew()
+    check_processor(model, processor)
     Greedy(model).say()
     crew.check_reaches(model)
     table = load_samples(samples)

@@ -125,13 +125,14 @@ def compare(
     Raises:
         ArtifactError: the artifact cannot be read, is of another model, or lacks a budget.
         InputError: the samples cannot be used, or there is no such method.
+        ModelError: the processor is not the model's, or numbers are not finite.
     """
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.report.plots import plot_path
 
     options = options or ComparisonOptions()
     places = Places.of(run)
-    of = studied(model, artifact, samples, budgets, options)
+    of = studied(model, processor, artifact, samples, budgets, options)
     table = None if places.report is None else places.report / f"comparison-{options.split}.md"
     picture = None if table is None else plot_path(table.with_suffix(".png"))
     with undisturbed(model):

@@ -134,6 +134,7 @@ def evaluate(
         ArtifactError: the artifact cannot be read, is of another model, or lacks a budget.
         InputError: the samples cannot be used, or the split has none.
         CacheError: a picture or a layer is not cached.
+        ModelError: the processor is not the model's, or numbers are not finite.
     """
     from clasp_calib.api.featured import filled
     from clasp_calib.api.undisturbed import undisturbed
@@ -143,7 +144,7 @@ def evaluate(
     from clasp_calib.report.plots import plot_path
 
     options = options or EvaluationOptions()
-    of = studied(model, artifact, samples, budgets, options)
+    of = studied(model, processor, artifact, samples, budgets, options)
     directory = Places.of(run).report
     picture = None if directory is None else plot_path(directory / f"evaluation-{options.split}.png")
     with undisturbed(model):

@@ -113,7 +113,7 @@ def generate(
         ArtifactError: the artifact cannot be read, is of another model, or lacks the budget or the class.
         BudgetError: the budget cannot be met.
         InputError: the picture cannot be read, or there is neither artifact nor budget.
-        ModelError: the model cannot be pruned.
+        ModelError: the model cannot be pruned, or the processor is not its own.
     """
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.artifacts.artifact import Artifact
@@ -122,9 +122,11 @@ def generate(
     from clasp_calib.runtime.answering import answer, seen_picture
     from clasp_calib.runtime.decoding import Greedy
     from clasp_calib.runtime.pictures import open_picture
+    from clasp_calib.runtime.processor_check import check_processor
     from clasp_calib.runtime.routing import classes_of
     from clasp_calib.runtime.schedule import parse_budget
 
+    check_processor(model, processor)
     options = options or GenerationOptions()
     known = artifact if artifact is None or isinstance(artifact, Artifact) else Artifact.load(artifact)
     if known is None and budget is None:

@@ -40,6 +40,7 @@ def recheck(
         ArtifactError: the artifact is of another model, or records no scores.
         InputError: a sample that it records is not among these, or ``count`` is below 1.
         CacheError: a picture or a layer is not cached.
+        ModelError: the processor is not the model's.
     """
     from clasp_calib.api.featured import filled
     from clasp_calib.api.undisturbed import undisturbed
@@ -50,9 +51,11 @@ def recheck(
     from clasp_calib.calib.studies.recheck import measure_again, some_recorded
     from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.runtime.decoding import Greedy
+    from clasp_calib.runtime.processor_check import check_processor
 
     if count < 1:
         raise InputError(f"count is {count}; expected at least 1")
+    check_processor(model, processor)
     known = artifact if isinstance(artifact, Artifact) else Artifact.load(artifact)
     table = calibration_samples(load_samples(samples), known.classes)
     check_fits(known, model.config)

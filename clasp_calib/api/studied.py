@@ -65,6 +65,7 @@ class Studied:
 
 def studied(
     model: Any,
+    processor: Any,
     artifact: "Artifact | Path | str",
     samples: Any,
     budgets: Sequence[str | int] | str | int | None,
@@ -75,6 +76,7 @@ def studied(
     Raises:
         ArtifactError: the artifact cannot be read, is of another model, or lacks a budget.
         InputError: the samples cannot be used.
+        ModelError: the processor is not the model's.
     """
     from clasp_calib.artifacts.artifact import Artifact, read_artifact
     from clasp_calib.artifacts.files import check_fits
@@ -82,8 +84,10 @@ def studied(
     from clasp_calib.calib.dataset import by_class, calibration_samples, of_split
     from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.runtime.decoding import Greedy
+    from clasp_calib.runtime.processor_check import check_processor
     from clasp_calib.runtime.schedule import parse_budgets
 
+    check_processor(model, processor)
     home = None
     if isinstance(artifact, Artifact):
         known = artifact

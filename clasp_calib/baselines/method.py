@@ -18,6 +18,7 @@ from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.budgeting import pruning_budget
 from clasp_calib.runtime.checks import position_axes
 from clasp_calib.runtime.flops import layer_flops
+from clasp_calib.runtime.guard import guarded
 from clasp_calib.runtime.schedule import Budget
 from clasp_calib.runtime.stages import PromptLengths
 from clasp_calib.runtime.stats import PruningStats
@@ -110,7 +111,7 @@ class Method(ABC):
             yield Applied(None, model, adapter, lambda: None)
             return
         method = self.with_native(native) if wanted is None else self.solved(adapter, wanted)
-        with method.attached(model, adapter, prompt_lengths) as read:
+        with method.attached(model, adapter, prompt_lengths) as read, guarded(model, adapter):
             yield Applied(method, model, adapter, read)
 
     def adapter_for(self, model: nn.Module) -> Adapter:

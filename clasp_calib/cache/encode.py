@@ -1,6 +1,5 @@
 """Run the frozen tower once over every distinct picture, and keep the layers that calibration will mix."""
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -163,10 +162,8 @@ class _Encoding:
             try:
                 features.append(precision.encode(states_LTC))
             except PrecisionError as error:
-                wide = precision.name != "bfloat16" and math.isfinite(error.largest)
-                another = ", or keep features in bfloat16 in another directory," if wide else ""
                 raise CacheError(
-                    f"layer {self._recipe.layers[error.layer]} of {self._files[key]} has {error}; leave this layer out"
-                    f"{another} and run again: what is cached so far stays"
+                    f"layer {self._recipe.layers[error.layer]} of {self._files[key]} has {error} (what is "
+                    "cached so far stays)"
                 ) from error
         return keys, features, [origin for _, origin in states]

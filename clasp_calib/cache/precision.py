@@ -3,6 +3,7 @@
 Shape suffixes: L layers, T tokens, C channels, G groups of channels with one scale.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from clasp_calib.common.errors import CacheError
+from clasp_calib.runtime.finite import ADVICE
 
 GROUP = 64
 """Channels that share a scale in int8. Smaller groups err less and are larger; at 64 a value takes 1.03 bytes."""
@@ -74,13 +76,16 @@ class Precision:
 
 
 class PrecisionError(CacheError):
-    """A layer of a picture has values that cannot be kept; tells which layer, so that the picture can be named."""
+    """A layer of a picture has values that cannot be kept; tells which layer, so that the picture can be named; says what helps."""
 
     def __init__(self, layer: int, largest: float, precision: str):
         self.layer = layer
         """Position of the layer among those that were to be kept."""
-        self.largest = largest
-        super().__init__(f"values up to {largest:.4g}, which {precision} cannot hold")
+        if math.isfinite(largest):
+            other = "" if precision == "bfloat16" else ", or keep features in bfloat16 in another directory"
+            super().__init__(f"values up to {largest:.4g}, which {precision} cannot hold; leave this layer out{other}")
+        else:
+            super().__init__(f"numbers that are not finite, as the tower made them; {ADVICE}")
 
 
 PRECISIONS = {

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from clasp_calib.runtime.decoding import Greedy
+from clasp_calib.runtime.finite import finite_logits
 from clasp_calib.runtime.hooks import Pruner
 from clasp_calib.runtime.stats import PruningStats
 
@@ -43,7 +44,7 @@ def answer(
     """
     greedy = Greedy(model, processor.tokenizer)
     inputs = processor(images=picture, text=prompt, return_tensors="pt").to(model.device, model.dtype)
-    with pruning or nullcontext() as pruner:
+    with finite_logits(model, "this question"), pruning or nullcontext() as pruner:
         model.generate(**inputs, **greedy.arguments(1))
         begun = time.perf_counter()
         output = model.generate(**inputs, **greedy.arguments(max_new_tokens))

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -21,9 +21,16 @@ class _OneLayer:
         self._attn_implementation = attention
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # of a copy that has no attributes yet
+            raise AttributeError(name)
         return getattr(self.replaced, name)
 
+    def __reduce_ex__(self, _: Any) -> NoReturn:
+        """Refuse copies: their attention would be watched from here."""
+        raise ModelError(COPIED)
 
+
+COPIED = "this model is being pruned, and a copy would share its hooks; copy it outside of the context"
 PRUNED_ALREADY = "this model is being pruned already; leave that context before you enter another"
 
 

@@ -18,9 +18,10 @@ from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.adapter import Adapter, Layout
 from clasp_calib.runtime.adapters.towers import recorded_states
 from clasp_calib.runtime.attention import PRUNED_ALREADY, watched_attention
+from clasp_calib.runtime.finite import ADVICE, NonFiniteError, all_finite
 
-DROPPED = torch.nan
-"""A token that is not to enter the decoder, see `clasp_calib.runtime.entry`."""
+DROPPED = -torch.inf
+"""A token that is not to enter the decoder, see `clasp_calib.runtime.entry`. No projector gives it: see `marked`."""
 
 
 @dataclass(frozen=True)
@@ -170,10 +171,9 @@ def marked(image: Encoded, kept: Kept, in_place: bool) -> Tensor:
 
     Raises:
         ModelError: places twice.
+        NonFiniteError: features, of the image or in its tokens' places, that are not finite.
     """
     place_T = kept.place_T.sort().values
-    if bool((place_T.diff() == 0).any()):
-        raise ModelError("a method gave one place to several tokens; expected different places")
     features_TD = kept.features_TD
     if features_TD is None:
         features_ND = image.features_ND
@@ -183,6 +183,12 @@ def marked(image: Encoded, kept: Kept, in_place: bool) -> Tensor:
             features_ND = image.project(states_UC)
         features_TD = features_ND[kept.place_T]
     marked_ND = image.features_ND.new_full((len(image.layout.cell_N), image.features_ND.shape[1]), DROPPED)
+    twice = (place_T.diff() == 0).any()
+    found = torch.stack([twice, all_finite(image.features_ND), all_finite(features_TD)]).tolist()
+    if found[0]:
+        raise ModelError("a method gave one place to several tokens; expected different places")
+    if found != [False, True, True]:
+        raise NonFiniteError(f"the features of a picture are not finite; {ADVICE}")
     marked_ND[kept.place_T if in_place else place_T] = features_TD.to(marked_ND.dtype)
     return marked_ND
 

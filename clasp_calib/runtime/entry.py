@@ -21,7 +21,7 @@ from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.attention import PRUNED_ALREADY, is_watched
 from clasp_calib.runtime.checks import check_call, check_generate
-from clasp_calib.runtime.encoding import Choose, Encoded, Kept
+from clasp_calib.runtime.encoding import DROPPED, Choose, Encoded, Kept
 from clasp_calib.runtime.generation import modalities, watched_generate
 from clasp_calib.runtime.scoring import gather_index, take
 from clasp_calib.runtime.stages import check_left_padded
@@ -139,7 +139,7 @@ class Entry:
         if visual_BS is not None:
             index_BS, keep_BS = self._survivors(embeddings_BSD, visual_BS & keep_BS, keep_BS)
             self._index_BS = index_BS
-            # What is dropped may stand where a shorter row is padded, and nothing times NaN is NaN.
+            # What is dropped may stand where a shorter row is padded, and nothing times infinity is NaN.
             embeddings_BSD = take(embeddings_BSD, index_BS).masked_fill(~keep_BS[:, :, None], 0)
             if places is not None:
                 places = places.expand(*places.shape[:-2], rows, -1)
@@ -158,7 +158,7 @@ class Entry:
 
     def _survivors(self, embeddings_BSD: Tensor, visual_BS: Tensor, valid_BS: Tensor) -> tuple[Tensor, Tensor]:
         """Positions [B, S'] of what enters the decoder, padded on the left, and which of them are no padding."""
-        dropped_BS = visual_BS & embeddings_BSD[:, :, 0].isnan()
+        dropped_BS = visual_BS & (embeddings_BSD[:, :, 0] == DROPPED)
         keep_BS, kept_BS = valid_BS & ~dropped_BS, visual_BS & ~dropped_BS
         numbers = torch.stack([visual_BS.sum(1), kept_BS.sum(1), keep_BS.sum(1), valid_BS[:, -1].long()])
         offered, kept, lengths, filled = numbers.tolist()

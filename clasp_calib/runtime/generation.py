@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from threading import get_ident
 from typing import Any
 
 from clasp_calib.common.errors import InputError
@@ -62,23 +63,21 @@ def batches_of(model: Any, adapter: Adapter, rows: int, given: str) -> Iterator[
     Raises:
         InputError: with both numbers.
     """
-    generating = False
+    generating: set[int] = set()  # threads, of which another part refuses all but one
 
     def check(ids: Any) -> None:
         if ids is not None and len(ids) != rows:
             raise InputError(f"{rows} {given} were given for a batch of {len(ids)} rows; give one for every row")
 
     def begin(ids: Any, _: dict[str, Any]) -> None:
-        nonlocal generating
         check(ids)
-        generating = True
+        generating.add(get_ident())
 
     def end() -> None:
-        nonlocal generating
-        generating = False
+        generating.discard(get_ident())
 
     def see(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if modalities(adapter, kwargs) and not generating:
+        if modalities(adapter, kwargs) and get_ident() not in generating:
             check(args[0] if args else kwargs.get("input_ids"))
 
     hook = adapter.multimodal_model(model).register_forward_pre_hook(see, prepend=True, with_kwargs=True)

@@ -1,18 +1,23 @@
 """Loading a model and its processor from a directory or the Hub, with errors that say what to do."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from clasp_calib.common.errors import InputError, ModelError
+from clasp_calib.common.errors import ClaspError, InputError, ModelError
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.checkpoint import check_files, check_weights
+from clasp_calib.runtime.processor_check import check_processor
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load_model(source: str, device: str = "cpu", dtype: str = "float32") -> tuple[Any, Any]:
-    """Load a multimodal model in evaluation mode, and its processor.
+    """Load a multimodal model in evaluation mode, and its processor, all of both and fitting each other.
 
     Args:
         source: a directory, or a Hub id such as ``llava-hf/llava-1.5-7b-hf`` (the Hub's client keeps a copy).
@@ -21,10 +26,11 @@ def load_model(source: str, device: str = "cpu", dtype: str = "float32") -> tupl
 
     Raises:
         InputError: an unknown dtype or device.
-        ModelError: the model cannot be loaded, or no adapter knows its architecture.
+        ModelError: the model cannot be loaded as it was saved, no adapter knows its architecture, or the processor is
+            another model's.
     """
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-    from transformers.utils import logging
+    from transformers.utils import cached_file, logging as transformers_logging
 
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
@@ -34,17 +40,57 @@ def load_model(source: str, device: str = "cpu", dtype: str = "float32") -> tupl
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"cannot use the device {device!r} ({reason}); try --device cpu") from error
-    logging.disable_progress_bar()
-    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
-        raise ModelError(f"{source} holds no model (there is no config.json); give a transformers model directory")
+    transformers_logging.disable_progress_bar()
+    folder = Path(source)
+    if folder.is_dir():
+        check_files(folder)
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{source} holds no model (there is no config.json); give a transformers model directory")
     try:
-        adapter_for(AutoConfig.from_pretrained(source))
-        model = AutoModelForImageTextToText.from_pretrained(source, dtype=DTYPES[dtype]).to(place).eval()
-        processor = AutoProcessor.from_pretrained(source)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        adapter_for(AutoConfig.from_pretrained(source, trust_remote_code=False))
+        with _quiet():
+            # Other shapes are let pass here, and refused by name below.
+            model, info = AutoModelForImageTextToText.from_pretrained(
+                source,
+                dtype=DTYPES[dtype],
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                trust_remote_code=False,
+            )
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        if not folder.is_dir():
+            check_files(Path(cached_file(source, "config.json")).parent)
+        model = model.to(place).eval()
+    except ClaspError:
+        raise
+    except Exception as error:  # Damaged settings make transformers raise whatever they happen to break.
         raise ModelError(
-            f"cannot load a multimodal model from {source!r} ({reason}); give a model directory, a Hub id that "
+            f"cannot load a multimodal model from {source!r} ({_reason(error)}); give a model directory, a Hub id that "
             "this machine can reach, or 'reference' for the embedded model"
         ) from error
+    check_weights(source, model, info, dtype)
+    check_processor(model, processor)
     return model, processor
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in a line; the kind too where that says more, as of a KeyError."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    told = isinstance(error, OSError | ValueError | RuntimeError | ImportError) and first
+    return first if told else f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out transformers' own table of weights: what it tells is refused or noted here."""
+    logger = logging.getLogger("transformers.modeling_utils")
+
+    def others(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        return "LOAD REPORT" not in text or "CONVERSION" in text
+
+    logger.addFilter(others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(others)

@@ -58,7 +58,8 @@ def prune(
         The `Pruner`; its ``stats`` describe the last prefill.
 
     Raises:
-        ModelError: the model, or what it is called with, cannot be pruned.
+        ModelError: the model, or what it is called with, cannot be pruned; in the block also a call from a second
+            thread while one is on its way, numbers that are not finite, and copying or pickling the model.
         BudgetError: the schedule is for another number of tokens or layers, counts tokens where pictures differ in
             their number, or contradicts ``options.starts``.
     """
@@ -66,6 +67,7 @@ def prune(
 
     from clasp_calib.runtime.adapters import adapter_for
     from clasp_calib.runtime.checks import check_decoder, check_schedule
+    from clasp_calib.runtime.guard import guarded
     from clasp_calib.runtime.hooks import Pruner
     from clasp_calib.runtime.selection import DualStage
     from clasp_calib.runtime.stages import Plan
@@ -91,7 +93,8 @@ def prune(
     )
     pruner = Pruner(model, adapter, plan)
     fusion = nullcontext() if alpha_BL is None else fused_tower(model, adapter, alpha_BL)
-    with fusion, pruner.attached():
+    changed = alpha_BL is not None or bool(plan.stages)
+    with fusion, pruner.attached(), guarded(model, adapter) if changed else nullcontext():
         yield pruner
 
 
@@ -135,6 +138,7 @@ def clasp(
     from clasp_calib.runtime.routing import AUTO, classes_of
     from clasp_calib.runtime.schedule import parse_budget
 
+    adapter = adapter_for(model)
     chosen = Artifact.load(artifact) if isinstance(artifact, Path | str) else artifact
     check_fits(chosen, model.config)
     name = parse_budget(budget).name
@@ -143,7 +147,7 @@ def clasp(
         rows = [classes]
     else:
         rows = classes_of(_required(questions), chosen.router) if classes == AUTO else list(classes)
-        counted = batches_of(model, adapter_for(model), len(rows), "questions" if classes == AUTO else "classes")
+        counted = batches_of(model, adapter, len(rows), "questions" if classes == AUTO else "classes")
     if questions is not None and classes != AUTO:
         raise InputError("questions are read only with classes='auto'; leave them out, or give classes='auto'")
     pruned = prune(

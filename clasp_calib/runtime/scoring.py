@@ -87,7 +87,8 @@ def rater_attention(
         seen_BRT = seen_BRT & key_valid_BT[:, None]
     attention_BHRT = logits_BGRT.masked_fill(~seen_BRT[:, None], -torch.inf).softmax(-1)
     weight_BR = is_rater_BR / is_rater_BR.sum(1, keepdim=True).clamp_min(1)
-    attention_BRT = attention_BHRT.nan_to_num().mean(1)[:, :, keys - queries :]
+    # What fills up the raters of a row may be padding that sees nothing; NaN of a rater is a model's own.
+    attention_BRT = attention_BHRT.mean(1)[:, :, keys - queries :].masked_fill(~is_rater_BR[..., None], 0)
     return (weight_BR[:, None].float() @ attention_BRT)[:, 0]
 
 

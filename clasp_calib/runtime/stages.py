@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clasp_calib.common.errors import ModelError
 from clasp_calib.common.pruning_options import PruningOptions
+from clasp_calib.runtime.finite import ADVICE, NonFiniteError, all_finite
 from clasp_calib.runtime.schedule import AnySchedule
 from clasp_calib.runtime.scoring import choose_raters, gather_index, rater_attention, take
 from clasp_calib.runtime.selection import Selector, gram_matrix
@@ -113,7 +114,17 @@ class StagePrefill(ABC):
         """The forward is over: change the cache, and with it which of its keys are valid, if need be."""
 
     def stats(self) -> PruningStats:
-        """What has been kept, once the forward is over."""
+        """What has been kept, once the forward is over.
+
+        Raises:
+            NonFiniteError: a stage was given relevances that are not finite.
+        """
+        # Here rather than stage by stage, so that a GPU is waited for only once.
+        if self.stages:
+            whole = torch.stack([all_finite(stage.scores_BN) for _, stage in self.stages]).tolist()
+            if not all(whole):
+                start = self.stages[whole.index(False)][1].start
+                raise NonFiniteError(f"the attention before decoder layer {start} is not finite; {ADVICE}")
         counts = {stage.start: kept for kept, stage in self.stages}
         layers, current = [], self.offered
         for layer in range(self._layers):
@@ -178,16 +189,16 @@ class Prefill(StagePrefill):
         """What has been kept, once the forward is over.
 
         Raises:
-            ModelError: the selector did not keep as many tokens as it was told.
+            ModelError: the selector did not keep as many tokens as it was told, or see `StagePrefill`.
         """
-        # Counted here rather than stage by stage, so that a GPU is waited for only once.
+        stats = super().stats()
         for (expected, _), kept_B in zip(self.stages, self._kept_B, strict=True):
             if kept_B.tolist() != expected:
                 raise ModelError(
                     f"{type(self.plan.selector).__name__} kept {kept_B.tolist()} tokens of the rows; "
                     f"a selector must keep as many as it is told, here {expected}"
                 )
-        return super().stats()
+        return stats
 
     def score(self, query: Tensor, key: Tensor, scaling: float, key_valid: Tensor | None) -> None:
         """Note the attention of the raters in the layer before a stage; see `rater_attention`."""

@@ -45,7 +45,7 @@ def entering(method, llava, pixels):
     """Features of one picture that enter the decoder, in order."""
     with method(llava, native="default"), torch.no_grad():
         features = llava.model.get_image_features(pixels, return_dict=True).pooler_output[0]
-    return features[~features.isnan().any(1)]
+    return features[~features.isinf().any(1)]
 
 
 def projected(llava, states):

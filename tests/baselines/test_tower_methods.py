@@ -70,7 +70,7 @@ def test_what_enters_the_decoder_is_what_the_slow_tower_gives(method):
     assert run.stats.tokens == ((left,) * 8,) * 3
     for row, features in enumerate(output.pooler_output):
         expected, places = slow_tower(llava, batch["pixel_values"][row], steps, method.name)
-        entering = ~features.isnan().any(1)
+        entering = ~features.isinf().any(1)
         torch.testing.assert_close(features[entering], expected, atol=2e-4, rtol=2e-4)
         assert entering.nonzero().flatten().tolist() == sorted(places)
 

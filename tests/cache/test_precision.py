@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from clasp_calib.cache.form import Form
-from clasp_calib.cache.precision import GROUP, PrecisionError, precision_of
+from clasp_calib.cache.precision import GROUP, PRECISIONS, PrecisionError, precision_of
 from clasp_calib.common.errors import CacheError
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 150))
@@ -49,13 +49,24 @@ def test_int8_takes_half_the_bytes():
     assert halves / integers == pytest.approx(1.94, abs=0.01)
 
 
-@pytest.mark.parametrize(("name", "value"), [("float16", 7e4), ("int8", 1e8), ("bfloat16", float("inf"))])
+@pytest.mark.parametrize(("name", "value"), [("float16", 7e4), ("int8", 1e8), ("bfloat16", 3.4e38)])
 def test_what_cannot_be_held_is_named(name, value):
     values = torch.zeros(3, 4, 70)
     values[1, 2, 66] = value
     with pytest.raises(PrecisionError, match=f"which {name} cannot hold") as caught:
         precision_of(name).encode(values)
     assert caught.value.layer == 1
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_not_the_layer_s_fault(name, value):
+    values = torch.zeros(3, 4, 70)
+    values[2, 3, 69] = value
+    with pytest.raises(PrecisionError, match=r"not finite, as the tower made them.*--dtype bfloat16") as caught:
+        precision_of(name).encode(values)
+    assert caught.value.layer == 2
+    assert "leave" not in str(caught.value)
 
 
 def test_an_unknown_precision_is_refused():

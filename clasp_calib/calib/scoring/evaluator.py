@@ -32,6 +32,7 @@ from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, PruningOptions
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.decoding import Greedy
+from clasp_calib.runtime.finite import finite_logits
 from clasp_calib.runtime.hooks import Pruner
 from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import AnySchedule
@@ -214,7 +215,8 @@ class Evaluator:
         prompt = self._prompter.prompt(sample.question, picture.tokens, picture.modality)
         prompted = Prompted(self._model, self._adapter, prompt, picture, self._prefixes)
         rho = [c.rho for c in candidates]
-        with pruning.applied(self._model, sample, rho=rho, prompt_lengths=len(prompt), fan=fan):
+        named = finite_logits(self._model, f"sample {sample.id!r}")
+        with named, pruning.applied(self._model, sample, rho=rho, prompt_lengths=len(prompt), fan=fan):
             yield prompted, fan if pruning.schedule is None else list(range(len(candidates)))
 
     def _project(self, sample: Sample, candidates: Sequence[Candidate]) -> tuple[Picture, list[int]]:

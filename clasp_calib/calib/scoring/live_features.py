@@ -88,6 +88,4 @@ class LiveFeatures:
         try:
             return self._precision.encode(layers_LTC), origin
         except PrecisionError as error:
-            raise CacheError(
-                f"layer {self.layers[error.layer]} of {picture} has {error}; leave this layer out of the space"
-            ) from error
+            raise CacheError(f"layer {self.layers[error.layer]} of {picture} has {error}") from error

@@ -17,6 +17,7 @@ from clasp_calib.common.progress import progress
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.decoding import Greedy
+from clasp_calib.runtime.finite import finite_logits
 from clasp_calib.runtime.flops import layer_flops
 from clasp_calib.runtime.pictures import load_picture
 
@@ -144,7 +145,8 @@ def encoded(model: Any, processor: Any, prompter: Prompter, sample: Sample) -> A
 
 def _answer(model: Any, prompter: Prompter, sample: Sample, inputs: Any, run: Any, max_new_tokens: int) -> Answered:
     how = Greedy(model, prompter.tokenizer).arguments(prompter.limit(sample, max_new_tokens))
-    output = model.generate(**inputs, **how)
+    with finite_logits(model, f"sample {sample.id!r}"):
+        output = model.generate(**inputs, **how)
     (text,) = prompter.decode(output[:, inputs["input_ids"].shape[1] :])
     adapter, config = adapter_for(model), model.config.get_text_config()
     ids = torch.tensor(list(adapter.visual_token_ids.values()), device=inputs["input_ids"].device)

@@ -5,6 +5,7 @@ from typing import Any
 
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.adapters.wrapped import check_bare
 
 # model_type of the configuration -> module and class, imported when wanted.
 ADAPTERS = {
@@ -23,8 +24,10 @@ def adapter_for(model_or_config: Any) -> Adapter:
     """The adapter of a transformers model or of its configuration.
 
     Raises:
-        ModelError: the architecture is not known, or set up in a way that its adapter cannot serve.
+        ModelError: the architecture is not known, or set up in a way that its adapter cannot serve; the model is
+            wrapped, compiled or offloaded.
     """
+    check_bare(model_or_config)
     config = getattr(model_or_config, "config", model_or_config)
     kind = getattr(config, "model_type", None)
     if kind not in ADAPTERS:
