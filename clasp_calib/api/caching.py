@@ -97,10 +97,10 @@ def _prepared(model: Any, processor: Any, samples: Any, run: str | Path | Places
     from clasp_calib.runtime.checks import check_decoder
     from clasp_calib.runtime.processor_check import check_processor
 
+    check_processor(model, processor)
     places = Places.of(run)
     if places.features is None:
         raise InputError("a cache needs a place; give a run directory, or Places(features=DIRECTORY)")
-    check_processor(model, processor)
     check_decoder(model, positions="keep")
     if (starts := starts_for(model)) != DEFAULT_STARTS:
         named = ",".join(map(str, starts))

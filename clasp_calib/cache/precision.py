@@ -76,7 +76,7 @@ class Precision:
 
 
 class PrecisionError(CacheError):
-    """A layer of a picture has values that cannot be kept; tells which layer, so that the picture can be named; says what helps."""
+    """A layer of a picture has values that cannot be kept: which layer, for whoever names the picture."""
 
     def __init__(self, layer: int, largest: float, precision: str):
         self.layer = layer

@@ -1,6 +1,5 @@
 """Which pictures are encoded, with which bits, and what is refused."""
 
-import re
 import sys
 from pathlib import Path
 
@@ -135,7 +134,7 @@ def test_pictures_are_turned_upright(model, processor, tmp_path):
 @pytest.mark.parametrize("value", [1e5, float("nan")])
 def test_a_layer_that_float16_cannot_hold_is_named(checkpoint, samples, tmp_path, monkeypatch, value):
     model, processor = load(checkpoint)
-    said = re.escape(f"{value:.4g}")
+    said = "values up to 1e\\+05, which float16 cannot" if value == 1e5 else "numbers that are not finite, as the tower"
     adapter = type(adapter_for(model))
     original = adapter.capture
 
@@ -146,7 +145,7 @@ def test_a_layer_that_float16_cannot_hold_is_named(checkpoint, samples, tmp_path
         return captured_BLTC
 
     monkeypatch.setattr(adapter, "capture", capture)
-    with pytest.raises(CacheError, match=rf"layer 2 of .*b\.png has values up to {said}, which float16 cannot"):
+    with pytest.raises(CacheError, match=rf"layer 2 of .*b\.png has {said}"):
         cache_features(model, processor, samples, tmp_path, FeatureOptions(layers=LAYERS))
     assert cache_features(model, processor, samples, tmp_path, FeatureOptions(layers=(0, 3))).encoded == 3
 

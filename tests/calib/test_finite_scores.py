@@ -25,9 +25,7 @@ def spoilt(bench, place):
 
 
 @pytest.mark.parametrize("pruning", PRUNINGS)
-@pytest.mark.parametrize(
-    ("objective", "metric"), [("metric", None), ("metric", "vqa_accuracy"), ("nll", None), ("kl", None)]
-)
+@pytest.mark.parametrize(("objective", "metric"), [("metric", None), ("metric", "vqa"), ("nll", None), ("kl", None)])
 @pytest.mark.parametrize("place", ["lm_head.weight", "model.language_model.layers.5.mlp.up_proj.weight"])
 def test_the_sample_is_named(bench, objective, metric, pruning, place):
     evaluator = Evaluator(
