@@ -42,6 +42,7 @@ from clasp_calib.common.sample_set import Samples as Samples
 from clasp_calib.common.sample_sources import load_samples as load_samples
 from clasp_calib.common.samples import Sample as Sample
 from clasp_calib.runtime.budgeting import schedule_for as schedule_for
+from clasp_calib.runtime.pictures import load_picture as load_picture
 from clasp_calib.runtime.pruner import clasp as clasp, prune as prune
 from clasp_calib.search.calibration_options import CalibrationOptions as CalibrationOptions
 from clasp_calib.search.crew import Crew as Crew

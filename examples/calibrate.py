@@ -67,10 +67,8 @@ answer = cc.generate(model, processor, sample.image, sample.question, artifact=a
 print(f"{sample.question} {answer.text} (expected: {' or '.join(sample.answers)})")
 
 # %%
-from clasp_calib.runtime.pictures import load_picture  # noqa: E402
-
 prompt = artifact.manifest.prompt.format(question=sample.question)
-inputs = processor(images=load_picture(sample.image), text=prompt, return_tensors="pt")
+inputs = processor(images=cc.load_picture(sample.image), text=prompt, return_tensors="pt")
 with cc.clasp(model, artifact, budget=128, classes="auto", questions=[sample.question]) as pruner:
     output = model.generate(**inputs, max_new_tokens=8, do_sample=False)
 print(processor.batch_decode(output, skip_special_tokens=True)[0])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clasp_calib.api.studied import StudyOptions, studied
-from clasp_calib.common.places import Places
+from clasp_calib.common.places import Places, hints_of
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
@@ -88,7 +88,7 @@ def ablate(
 
     check_ablation(name)
     options = options or StudyOptions()
-    of = studied(model, processor, artifact, samples, budgets, options)
+    of = studied(model, processor, artifact, samples, budgets, options, hints_of(run))
     with undisturbed(model):
         places = filled(model, processor, of.questions, run, layers_used(model, of.artifact))
         adapter = adapter_for(model)

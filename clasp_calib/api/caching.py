@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from clasp_calib.cache.feature_options import DEFAULTS, FeatureOptions
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.places import Places
+from clasp_calib.common.places import Places, hints_of
 from clasp_calib.common.progress import note
 from clasp_calib.common.pruning_options import DEFAULT_STARTS
 
@@ -55,7 +55,7 @@ def cache_features(
     layers = "pixels" if options.pixels else options.layers_of(adapter.vision_layers, adapter.own_layer)
     places.record("cache-features", model=model.config._name_or_path, samples=given.name, layers=layers, out=target)
     with undisturbed(model):
-        return encode(model, processor, given, target, options)
+        return encode(model, processor, given, target, options, hints_of(places))
 
 
 def plan_features(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.places import Places
+from clasp_calib.common.places import Places, hints_of
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
@@ -146,7 +146,7 @@ def _prepared(
     Greedy(model).say()
     crew.check_reaches(model)
     table = load_samples(samples)
-    chosen = calibration_samples(table, options.classes, answers=options.objective != KL)
+    chosen = calibration_samples(table, options.classes, options.objective != KL, hints_of(run))
     if slow := generated(chosen):
         told = ", ".join(f"{name}: {count}" for name, count in slow.items())
         note(f"these metrics need generated answers, which take longer than the one forward of exact: {told} samples")

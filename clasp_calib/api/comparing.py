@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clasp_calib.api.studied import Studied, StudyOptions, studied
-from clasp_calib.common.places import Places
+from clasp_calib.common.places import Places, hints_of
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
@@ -132,7 +132,7 @@ def compare(
 
     options = options or ComparisonOptions()
     places = Places.of(run)
-    of = studied(model, processor, artifact, samples, budgets, options)
+    of = studied(model, processor, artifact, samples, budgets, options, hints_of(run))
     table = None if places.report is None else places.report / f"comparison-{options.split}.md"
     picture = None if table is None else plot_path(table.with_suffix(".png"))
     with undisturbed(model):

@@ -1,12 +1,16 @@
 """Drawing calibration, selection and test samples from a large labelled table."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from clasp_calib.calib.dataset import check_classes, require
+from clasp_calib.calib.lookalikes import warn_of_lookalikes
 from clasp_calib.calib.sampling import Drawn, draw
+from clasp_calib.common.contents import grouped
+from clasp_calib.common.places import Places, hints_of
 from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.router_labeling.taxonomy import load_taxonomy
 
@@ -22,6 +26,7 @@ def draw_samples(
     balanced: bool = True,
     taxonomy: "Taxonomy | str | Path | None" = None,
     seed: int = 0,
+    run: str | Path | Places | None = None,
 ) -> "tuple[Samples, Drawn]":
     """Draw samples and divide them by picture: no picture is in two splits.
 
@@ -33,12 +38,14 @@ def draw_samples(
         balanced: as many of each class; otherwise as many in all, as the classes come.
         taxonomy: the one that they were labelled with.
         seed: of the draw.
+        run: run directory, which remembers which pictures are the same.
 
     Returns:
         What was drawn, in the order of the samples, with their ``split``; and counts of it.
 
     Raises:
-        InputError: samples without a class, or with one of another taxonomy; or a picture in two splits.
+        InputError: samples without a class, or with one of another taxonomy; a picture that cannot be read, or that is
+            in two splits.
     """
     given = load_samples(samples)
     classes = load_taxonomy(taxonomy).classes
@@ -49,7 +56,9 @@ def draw_samples(
         [s for s in given if s.label is None],
         "run `clasp-calib label` first, or clasp_calib.label in Python",
     )
-    drawn = draw(given, classes, per_class, balanced, seed)
+    hints = hints_of(run)
+    drawn = draw(every := grouped(given, hints), classes, per_class, balanced, seed)
+    warn_of_lookalikes([replace(s, split=drawn.splits[s.id]) for s in every if s.id in drawn.splits], hints)
     splits = pa.array([drawn.splits.get(sample.id) for sample in given], pa.string())
     table = given.table.drop_columns(["split"]) if "split" in given.table.column_names else given.table
     return given.with_table(table.append_column("split", splits).filter(splits.is_valid())), drawn

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clasp_calib.api.studied import StudyOptions, studied
-from clasp_calib.common.places import Places
+from clasp_calib.common.places import Places, hints_of
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
@@ -144,7 +144,7 @@ def evaluate(
     from clasp_calib.report.plots import plot_path
 
     options = options or EvaluationOptions()
-    of = studied(model, processor, artifact, samples, budgets, options)
+    of = studied(model, processor, artifact, samples, budgets, options, hints_of(run))
     directory = Places.of(run).report
     picture = None if directory is None else plot_path(directory / f"evaluation-{options.split}.png")
     with undisturbed(model):

@@ -9,7 +9,7 @@ from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions, auto_layers
 from clasp_calib.cache.precision import PIXELS
 from clasp_calib.cache.store import FeatureStore
-from clasp_calib.common.places import Places
+from clasp_calib.common.places import Places, hints_of
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 
@@ -45,5 +45,5 @@ def filled(
             options = FeatureOptions(precision=store.precision.name)  # type: ignore[arg-type]
     if not options.pixels:
         options = replace(options, layers=sorted({*held, *layers}))
-    cache_features(model, processor, samples, places.features, options)
+    cache_features(model, processor, samples, places.features, options, hints_of(places))
     return places

@@ -117,11 +117,10 @@ def generate(
     """
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.artifacts.artifact import Artifact
-    from clasp_calib.common.media import as_media
     from clasp_calib.runtime.adapters import adapter_for
     from clasp_calib.runtime.answering import answer, seen_picture
     from clasp_calib.runtime.decoding import Greedy
-    from clasp_calib.runtime.pictures import open_picture
+    from clasp_calib.runtime.pictures import load_picture
     from clasp_calib.runtime.processor_check import check_processor
     from clasp_calib.runtime.routing import classes_of
     from clasp_calib.runtime.schedule import parse_budget
@@ -131,10 +130,7 @@ def generate(
     known = artifact if artifact is None or isinstance(artifact, Artifact) else Artifact.load(artifact)
     if known is None and budget is None:
         raise InputError("there is neither an artifact nor a budget; give one of them")
-    try:
-        picture = open_picture(as_media(image))
-    except TypeError:
-        raise InputError(f"the image is {image!r}; expected the path of a file, or a PIL picture") from None
+    picture = load_picture(image, processor)
     name = parse_budget(known.budgets[0] if known and budget is None else str(budget)).name
     class_ = options.class_
     if known is None and class_ != AUTO:

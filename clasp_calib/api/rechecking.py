@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.places import Places
+from clasp_calib.common.places import Places, hints_of
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
@@ -57,7 +57,7 @@ def recheck(
         raise InputError(f"count is {count}; expected at least 1")
     check_processor(model, processor)
     known = artifact if isinstance(artifact, Artifact) else Artifact.load(artifact)
-    table = calibration_samples(load_samples(samples), known.classes)
+    table = calibration_samples(load_samples(samples), known.classes, hints=hints_of(run))
     check_fits(known, model.config)
     Greedy(model).say()
     chosen = some_recorded(known, table, count, seed)

@@ -70,8 +70,9 @@ def studied(
     samples: Any,
     budgets: Sequence[str | int] | str | int | None,
     options: StudyOptions,
+    hints: Path | None = None,
 ) -> Studied:
-    """Read everything, and check that it belongs together.
+    """Read everything, and check that it belongs together; for ``hints`` see `clasp_calib.common.contents.identified`.
 
     Raises:
         ArtifactError: the artifact cannot be read, is of another model, or lacks a budget.
@@ -99,7 +100,7 @@ def studied(
     for name in names:
         known.entry(name)
     table = load_samples(samples)
-    everything = calibration_samples(table, known.classes)
+    everything = calibration_samples(table, known.classes, hints=hints)
     chosen = by_class(of_split(everything, options.split), known.classes, options.per_class, options.seed)
     check_fits(known, model.config)
     Greedy(model).say()

@@ -10,13 +10,14 @@ from clasp_calib.cache.cache_report import CacheReport, Times
 from clasp_calib.cache.feature_options import DEFAULTS, FeatureOptions, auto_layers
 from clasp_calib.cache.odd import record_odd_pictures
 from clasp_calib.cache.origin import Origin
-from clasp_calib.cache.picture_files import first_files, headers, identified, image_key, refuse
+from clasp_calib.cache.picture_files import first_files, headers
 from clasp_calib.cache.pipeline import BackgroundWriter, prepared_ahead, workers_for
 from clasp_calib.cache.precision import PrecisionError, Stored
 from clasp_calib.cache.prepare import Broken, Prepared
 from clasp_calib.cache.recipe import Recipe, recipe_for
 from clasp_calib.cache.states import in_batches
 from clasp_calib.cache.writer import FeatureWriter
+from clasp_calib.common.contents import identified, refuse
 from clasp_calib.common.errors import CacheError
 from clasp_calib.common.media import Media
 from clasp_calib.common.progress import progress
@@ -25,7 +26,7 @@ from clasp_calib.common.samples import Sample, pictures_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
-__all__ = ["CacheReport", "auto_layers", "cache_features", "image_key"]
+__all__ = ["CacheReport", "auto_layers", "cache_features"]
 
 _WAITING = 4
 """Batches that may wait for the writer. Our choice: enough for a commit that takes long, little enough memory."""
@@ -37,6 +38,7 @@ def cache_features(
     samples: Sequence[Sample],
     root: Path,
     options: FeatureOptions = DEFAULTS,
+    hints: Path | None = None,
 ) -> CacheReport:
     """Encode every distinct picture of ``samples`` that is not in the cache yet.
 
@@ -49,6 +51,7 @@ def cache_features(
         samples: pictures may occur several times; samples without one are passed over.
         root: directory of the feature store.
         options: how pictures are encoded and kept.
+        hints: see `clasp_calib.common.contents.identified`.
 
     Raises:
         InputError: there is no picture at all, or none that can be read.
@@ -60,14 +63,14 @@ def cache_features(
     started = time.monotonic()
     recipe = recipe_for(model, processor, options)
     named = pictures_of(samples)
-    keys, broken = identified(path for _, path in named)
+    keys, broken = identified((path for _, path in named), hints)
     if options.pixels or not keys:
         refuse(broken)
     files = first_files(keys)
     with FeatureWriter(root, recipe.encoder, recipe.layers, recipe.form, options) as store:
         dropped = store.drop_damaged() if options.verify else []
         missing = store.missing(files)
-        sizes, left_out = headers({key: files[key] for key in missing})
+        sizes, left_out = headers({key: files[key] for key in missing}, processor)
         if options.pixels:
             refuse({files[key]: reason for key, reason in left_out.items()})
         todo = list(sizes)

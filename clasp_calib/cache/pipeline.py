@@ -18,6 +18,7 @@ from typing import Generic, Self, TypeVar
 
 from PIL import Image
 
+from clasp_calib.cache import decoding_memory
 from clasp_calib.cache.prepare import Broken, Prepared, Preparer, large_pictures_allowed
 from clasp_calib.common.errors import CacheError
 from clasp_calib.common.media import Media
@@ -70,7 +71,9 @@ def _executor(preparer: Preparer, workers: int) -> Iterator[tuple[Executor, Call
     with large_pictures_allowed():
         if workers:
             # Spawned rather than forked: a fork inherits the locks of torch's threads and cannot use CUDA's.
-            pool: Executor = ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, (preparer,))
+            context = get_context("spawn")
+            given = (preparer, decoding_memory.Memory(context, workers))
+            pool: Executor = ProcessPoolExecutor(workers, context, _begin_worker, given)
             prepare: Callable[[Media], Prepared | Broken] = _prepare_in_worker
         else:
             pool, prepare = ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))), preparer
@@ -80,8 +83,10 @@ def _executor(preparer: Preparer, workers: int) -> Iterator[tuple[Executor, Call
             pool.shutdown(cancel_futures=True)
 
 
-def _begin_worker(preparer: Preparer) -> None:
+def _begin_worker(preparer: Preparer, memory: decoding_memory.Memory) -> None:
     import torch
+
+    decoding_memory.share(memory)
 
     global _preparer  # noqa: PLW0603 - an initializer has no other way to leave something for the calls
     _preparer = preparer

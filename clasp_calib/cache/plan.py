@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from clasp_calib.cache.feature_options import DEFAULTS, FeatureOptions
-from clasp_calib.cache.picture_files import first_files, identified, refuse
+from clasp_calib.cache.picture_files import first_files
 from clasp_calib.cache.pixels import PLANES
 from clasp_calib.cache.prepare import Broken, Prepared
 from clasp_calib.cache.probe import DiskSpeed, probe_disk
 from clasp_calib.cache.recipe import Recipe, recipe_for
 from clasp_calib.cache.states import in_batches
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.common.contents import identified, refuse
 from clasp_calib.common.media import Media
 from clasp_calib.common.samples import Sample, pictures_of
 

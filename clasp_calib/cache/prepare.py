@@ -7,7 +7,7 @@ container has little.
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from clasp_calib.common.media import Media, as_seen, opened
+from clasp_calib.cache import decoding_memory
+from clasp_calib.common.errors import PictureError
+from clasp_calib.common.media import Media, as_seen
+from clasp_calib.runtime.pictures import readable
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -73,15 +76,19 @@ class Preparer:
         """Prepare one file. Nothing that is wrong with the file is raised: the others go on."""
         try:
             return self._video(path) if is_video(path) else self._image(path)
-        except Exception as error:  # Pillow's readers and the processors raise whatever odd data makes them raise.
+        except PictureError as error:
+            return Broken(error.reason)
+        except Exception as error:  # The processors raise whatever odd data makes them raise.
             return Broken(f"{error}" or type(error).__name__)
 
     def _image(self, path: Media) -> Prepared:
         begun = time.perf_counter()
-        with opened(path) as image:
-            note, picture = unseen(image), as_seen(image)
-        decoded = time.perf_counter()
-        made = self.processed(picture)
+        with ExitStack() as held:
+            with readable(path, self.processor) as (image, pixels):
+                held.enter_context(decoding_memory.taken(pixels))
+                note, picture = unseen(image), as_seen(image)
+            decoded = time.perf_counter()
+            made = self.processed(picture)
         return self._prepared("image", made, note, decoded - begun, time.perf_counter() - decoded)
 
     def processed(self, picture: Image.Image) -> Mapping[str, Any]:

@@ -1,16 +1,19 @@
 """From a labelled table to the samples that a search races on and a comparison reports on."""
 
+import errno
 import hashlib
+import os
 import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from clasp_calib.calib.lookalikes import warn_of_lookalikes
 from clasp_calib.calib.scoring.metrics import EXACT, metric
 from clasp_calib.calib.scoring.prompting import IMAGE
+from clasp_calib.common.contents import grouped, identified
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.media import Media
 from clasp_calib.common.sample_set import Samples
 from clasp_calib.common.samples import Sample
 
@@ -18,19 +21,26 @@ SHARES = (("calibration", 0.5), ("selection", 0.25), ("test", 0.25))
 """How pictures are divided where the table does not say. Our choice."""
 
 
-def calibration_samples(samples: Sequence[Sample], classes: Sequence[str], answers: bool = True) -> list[Sample]:
+def calibration_samples(
+    samples: Sequence[Sample], classes: Sequence[str], answers: bool = True, hints: Path | None = None
+) -> list[Sample]:
     """Check that all samples have a picture, answers, a class and a split.
 
-    Samples without a split are divided by picture, so that no picture stands on two sides.
+    Samples without a split are divided by the content of their pictures: no picture stands on two sides, and where it
+    lies and what it is called makes no difference. Pictures of different splits that look alike are warned of.
 
     Args:
         samples: labelled.
         classes: the class slugs that are allowed.
         answers: whether every sample needs some; the objective ``kl`` compares with none.
+        hints: see `clasp_calib.common.contents.identified`.
+
+    Returns:
+        The samples with their splits and groups.
 
     Raises:
-        InputError: a value is missing or unknown, a question is about several pictures or a video, a picture's file
-            does not exist or is in two splits, or a metric is unknown.
+        InputError: a value is missing or unknown, a question is about several pictures or a video, a picture cannot be
+            read or is in two splits, or a metric is unknown.
     """
     check_classes(samples, classes)
     require(
@@ -43,12 +53,6 @@ def calibration_samples(samples: Sequence[Sample], classes: Sequence[str], answe
     lacking = [s for s in samples if answers and not s.answers]
     require(samples, "answers", lacking, "the score compares with them; only the objective kl does without")
     for sample in samples:
-        if isinstance(sample.picture, Path) and not sample.picture.is_file():
-            home = samples.home if isinstance(samples, Samples) else "the working directory"
-            raise InputError(
-                f"sample {sample.id!r} names the picture {sample.picture}, which does not exist; "
-                f"paths are relative to {home}; mend the path, or leave the sample out"
-            )
         try:
             # An answer of nothing, so that references that the metric cannot compare with are found now.
             compare = metric(sample.metric or EXACT)
@@ -58,14 +62,46 @@ def calibration_samples(samples: Sequence[Sample], classes: Sequence[str], answe
             raise InputError(f"sample {sample.id!r}: {error}") from error
         if IMAGE in sample.question:
             raise InputError(f"sample {sample.id!r} holds {IMAGE} in its question; remove it: the template places it")
-    given: dict[Media, str] = {}
+    _check_readable(samples, hints)
+    every = grouped(samples, hints)
+    given = given_splits(every)
+    every = [s if s.split else replace(s, split=given.get(s.cluster) or split_of(s)) for s in every]
+    warn_of_lookalikes(every, hints)
+    return every
+
+
+def _check_readable(samples: Sequence[Sample], hints: Path | None) -> None:
+    _, broken = identified((sample.picture for sample in samples), hints)
+    if not broken:
+        return
+    first = next(sample for sample in samples if sample.picture in broken)
+    home = samples.home if isinstance(samples, Samples) else "the working directory"
+    reason = broken[first.picture]
+    what = "does not exist" if reason == os.strerror(errno.ENOENT) else f"cannot be read ({reason})"
+    more = f" ({len(broken)} pictures are such)" if len(broken) > 1 else ""
+    raise InputError(
+        f"sample {first.id!r} names the picture {first.picture}, which {what}{more}; "
+        f"paths are relative to {home}; mend the path, or leave the sample out"
+    )
+
+
+def given_splits(samples: Sequence[Sample]) -> dict[str, str]:
+    """Cluster -> the split that the table gives it.
+
+    Raises:
+        InputError: two samples of a cluster are given to different splits.
+    """
+    first: dict[str, Sample] = {}
     for sample in samples:
-        if sample.split and given.setdefault(sample.picture, sample.split) != sample.split:
+        if sample.split and (other := first.setdefault(sample.cluster, sample)).split != sample.split:
+            one, two = (" and ".join(map(str, s.media)) for s in (other, sample))
+            same = f"the picture {one} is" if one == two else f"the pictures {one} and {two} are the same, and"
             raise InputError(
-                f"the picture {sample.picture} is in the splits {given[sample.picture]!r} and {sample.split!r} (sample "
-                f"{sample.id!r}); a picture that was tuned on tells nothing in a test: give it to one"
+                f"{same} in the splits {other.split!r} (sample {other.id!r}) and {sample.split!r} (sample "
+                f"{sample.id!r}); a picture that was tuned on tells nothing in a test: give it to one, or remove the "
+                "column 'split' and have all pictures divided"
             )
-    return [s if s.split else replace(s, split=given.get(s.picture) or split_of(s)) for s in samples]
+    return {cluster: str(sample.split) for cluster, sample in first.items()}
 
 
 def check_classes(samples: Sequence[Sample], classes: Sequence[str]) -> None:
@@ -80,9 +116,8 @@ def check_classes(samples: Sequence[Sample], classes: Sequence[str]) -> None:
 
 
 def split_of(sample: Sample) -> str:
-    """The split of a sample by the hash of its picture's name."""
-    picture = sample.picture if sample.media else sample.id
-    digest = hashlib.sha256(str(picture.name if isinstance(picture, Path) else picture).encode()).digest()
+    """The split of a sample by the hash of its cluster."""
+    digest = hashlib.sha256(sample.cluster.encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
     for split, share in SHARES:
         place -= share

@@ -5,8 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from clasp_calib.calib.dataset import SHARES
-from clasp_calib.common.errors import InputError
+from clasp_calib.calib.dataset import SHARES, given_splits
 from clasp_calib.common.samples import Sample
 
 
@@ -34,12 +33,12 @@ def draw(samples: Sequence[Sample], classes: Sequence[str], per_class: int, bala
     class, so that what there is of a class is divided in these shares too. Natural: as many samples in all, the classes
     as they come.
 
-    A picture that stands in a split already, because a sample of it does, stays in it; samples of other splits, such as
-    ``train``, are left out with their pictures. Samples without a picture are pictures of their own. The order of the
-    table makes no difference.
+    Pictures that are the same, or that a sample shows together, stay together. A picture that stands in a split
+    already, because a sample of it does, stays in it; samples of other splits, such as ``train``, are left out with
+    their pictures. Samples without a picture are pictures of their own. The order of the table makes no difference.
 
     Args:
-        samples: labelled, with unique ids.
+        samples: labelled, with unique ids; as `clasp_calib.common.contents.grouped` gives them.
         classes: every class that may occur.
         per_class: calibration samples a class.
         balanced: as many of each class, or the classes as they come.
@@ -53,7 +52,7 @@ def draw(samples: Sequence[Sample], classes: Sequence[str], per_class: int, bala
         wanted = {split: number * len(classes) for split, number in wanted.items()}
     pictures: dict[str, list[Sample]] = defaultdict(list)
     for sample in sorted(samples, key=lambda s: s.id):
-        pictures[" ".join(map(str, sample.media)) or f"without picture: {sample.id}"].append(sample)
+        pictures[sample.cluster].append(sample)
     order = sorted(pictures)
     random.Random(seed).shuffle(order)
     frequency = Counter(str(sample.label) for sample in samples)
@@ -62,10 +61,10 @@ def draw(samples: Sequence[Sample], classes: Sequence[str], per_class: int, bala
     rarest = {name: min((frequency[kinds[s.id]], kinds[s.id]) for s in pictures[name]) for name in order}
     have: dict[str, Counter[str]] = {split: Counter() for split in wanted}
     places: dict[str, str] = {}
-    given = {name: _given(name, pictures[name]) for name in order}
+    given = given_splits(samples)
     # Pictures whose split is fixed come first, since the others make up for them.
-    for name in sorted(order, key=lambda name: (given[name] is None, rarest[name])):
-        fixed, kind = given[name], rarest[name][1]
+    for name in sorted(order, key=lambda name: (name not in given, rarest[name])):
+        fixed, kind = given.get(name), rarest[name][1]
         split = fixed or min(wanted, key=lambda split: have[split][kind] / wanted[split])
         if split in wanted:
             places[name] = split
@@ -87,13 +86,3 @@ def draw(samples: Sequence[Sample], classes: Sequence[str], per_class: int, bala
         for kind in (classes if balanced else ["all"])
     }
     return Drawn(len(samples), splits, counts, wanted, {kind: splits for kind, splits in missing.items() if splits})
-
-
-def _given(name: str, samples: Sequence[Sample]) -> str | None:
-    splits = sorted({sample.split for sample in samples if sample.split})
-    if len(splits) > 1:
-        raise InputError(
-            f"the picture {name} is in the splits {splits[0]!r} and {splits[1]!r}; give it to one, or remove the "
-            "column 'split' and have all pictures divided"
-        )
-    return splits[0] if splits else None

@@ -40,7 +40,7 @@ def sample(
     directory.prepare()
     path, target = labels or directory.labels, out or directory.sample
     given = load_samples(path, image_root=image_root)
-    chosen, drawn = draw_samples(given, per_class=per_class, balanced=balanced, taxonomy=taxonomy, seed=seed)
+    chosen, drawn = draw_samples(given, per_class=per_class, balanced=balanced, taxonomy=taxonomy, seed=seed, run=run)
     chosen.save(target)
     directory.record(
         "sample", {"labels": path, "out": target, "per_class": per_class, "balanced": balanced, "seed": seed}

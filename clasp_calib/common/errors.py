@@ -9,6 +9,25 @@ class InputError(ClaspError):
     """A file, a table or a flag that cannot be used as it is."""
 
 
+class PictureError(InputError):
+    """A picture that is missing, damaged, too large, or none.
+
+    Args:
+        picture: its path, or what it is called.
+        reason: what is wrong with it, in short.
+    """
+
+    def __init__(self, picture: object, reason: str):
+        super().__init__(f"the picture {picture} cannot be read ({reason}); mend it or its path, or leave it out")
+        self.picture = picture
+        self.reason = reason
+        """In short."""
+
+    def __reduce__(self) -> tuple[type["PictureError"], tuple[str, str]]:
+        """Errors cross processes."""
+        return PictureError, (str(self.picture), self.reason)
+
+
 class BudgetError(ClaspError):
     """A token budget that the schedule cannot meet."""
 

@@ -1,9 +1,12 @@
 """What a question is about: the file of a picture or a video, or a picture that is only in memory."""
 
+import errno
 import hashlib
 import io
 import os
-from contextlib import AbstractContextManager, nullcontext
+import stat
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -125,14 +128,43 @@ def as_seen(image: "Image.Image") -> "Image.Image":
     return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def opened(picture: Media) -> "AbstractContextManager[Image.Image]":
+@contextmanager
+def regular_file(path: Path) -> Iterator[io.BufferedReader]:
+    """A file that somebody names, open for reading. Nothing else is opened: a pipe or a device may never answer.
+
+    Raises:
+        OSError: it is no readable regular file, or holds nothing.
+    """
+    try:
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            raise OSError(errno.EISDIR, "it is a directory")
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.EINVAL, "it is not a file but a pipe, a socket or a device")
+        # Without blocking, should another thing have taken its place.
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    except ValueError as error:
+        raise OSError(errno.EINVAL, f"no file can have this name: {error}") from error
+    with file:
+        # Files of /proc are empty too, until they are read.
+        if os.fstat(file.fileno()).st_size == 0:
+            raise OSError(errno.EINVAL, "it is empty")
+        yield file
+
+
+@contextmanager
+def opened(picture: Media) -> "Iterator[Image.Image]":
     """The picture of a file or in memory, undecoded, within a context.
 
     Raises:
         Exception: whatever Pillow's reader raises for damaged data.
     """
     if isinstance(picture, MemoryPicture):
-        return picture.opened()
+        with picture.opened() as image:
+            yield image
+        return
     from PIL import Image
 
-    return Image.open(picture)
+    # Of an open file, since Pillow maps those that it opens itself: one that shrinks would end the process.
+    with regular_file(picture) as file, Image.open(file) as image:
+        yield image

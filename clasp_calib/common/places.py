@@ -62,3 +62,9 @@ class Places:
         """Keep in the run directory, if there is one, what was asked for."""
         if self.root is not None:
             RunDirectory(self.root).record(command, configuration)
+
+
+def hints_of(run: str | Path | Places | None) -> Path | None:
+    """Where a run directory, if there is one, remembers which pictures are the same; nothing is made."""
+    root = run.root if isinstance(run, Places) else run
+    return None if root is None else RunDirectory(Path(root)).hints

@@ -43,6 +43,8 @@ class RunDirectory:
     """What was drawn of a large labelled table."""
     pictures = _Place("pictures")
     """Pictures that came within a dataset and not as files."""
+    hints = _Place("pictures.parquet")
+    """Which file holds which picture, so that it need not be read again to know."""
     cache = _Place("cache")
     """The feature cache."""
     study = _Place("study")

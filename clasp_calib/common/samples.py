@@ -1,7 +1,7 @@
 """One question about a picture: what all commands pass on."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -47,6 +47,8 @@ class Sample:
     """Slug of the class; the table's column is called ``class``."""
     video: str | PathLike[str] | None = None
     """Path of a video."""
+    group: str | None = field(default=None, compare=False, repr=False)
+    """What samples share whose pictures have the same content; `clasp_calib.common.contents.grouped` finds it."""
 
     def __post_init__(self) -> None:
         """Bring what was given into one form."""
@@ -63,6 +65,11 @@ class Sample:
         for one in (self.image, self.video):
             given += one if isinstance(one, tuple) else [] if one is None else [one]
         return tuple(given)
+
+    @property
+    def cluster(self) -> str:
+        """What samples share that are not independent: their group, or the names of pictures that nobody compared."""
+        return self.group or " ".join(map(str, self.media)) or f"without picture: {self.id}"
 
     @property
     def picture(self) -> Media:

@@ -174,7 +174,7 @@ def search_class(measuring: Measuring, strategy: Strategy, seed: int, refine: bo
     scores = measuring.final(asked)
     for candidate in (*ranked, *tuned):
         measuring.shown.complete(candidates[candidate], _mean(measuring.scores[candidate]))
-    pictures = [str(sample.image) for sample in part.selection]
+    pictures = [sample.cluster for sample in part.selection]
     comparable = measuring.desk.comparable(measuring.label)
     measured = ClassScores(candidates, measuring.scores, asked, scores, pictures, comparable)
     return replace(choose(measured, ranked[0], seed, refined), evaluations=measuring.evaluations)

@@ -100,7 +100,7 @@ class Session:
         if selection is None:
             return None
         scores = dict(enumerate(calibration.T.tolist()))
-        pictures = [str(sample.image) for sample in part.selection]
+        pictures = [sample.cluster for sample in part.selection]
         measured = ClassScores(desk.candidates, scores, finalists, selection, pictures, desk.comparable(label))
         return choose(measured, order[0], self.seed)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from fake_llm_server import GOOD, Fake, reply, running
 from PIL import Image
+from speaking_models import write_picture
 
 from clasp_calib.api.draws import draw_samples
 from clasp_calib.api.labelling import KeywordLabeler, ServerLabeler, VLLMLabeler, label, label_report
@@ -130,7 +131,7 @@ def test_a_taxonomy_of_one_s_own_needs_no_rules_where_none_are_used(tmp_path):
         {
             "id": str(n),
             "question": q,
-            "image": f"{n}.jpg",
+            "image": str(write_picture(tmp_path / f"{n}.png", n)),
             "class": "more" if "many" in q else "less",
             "intent": "number",
         }

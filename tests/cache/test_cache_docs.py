@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from store_support import LAYERS, features, writer
 
-from clasp_calib.cache.encode import image_key
 from clasp_calib.cache.precision import Stored
+from clasp_calib.common.contents import image_key
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cache-format.md"
 

@@ -11,9 +11,10 @@ from case_processor import CaseProcessor, write_file
 from image_processors import IMAGE_PROCESSORS
 from PIL import Image
 
-from clasp_calib.cache.encode import cache_features, image_key
+from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import ModelError
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.common.samples import Sample

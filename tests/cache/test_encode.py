@@ -10,10 +10,11 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from clasp_calib.cache import recipe
-from clasp_calib.cache.encode import auto_layers, cache_features, image_key
+from clasp_calib.cache.encode import auto_layers, cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.fingerprint import encoder_fingerprint
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for

@@ -15,11 +15,12 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.image_utils import load_image
 
-from clasp_calib.cache.encode import cache_features, image_key
+from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.odd import FILE, odd_pictures
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.calib.scoring.features import CachedFeatures
+from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.common.samples import Sample
 
@@ -109,8 +110,10 @@ LEFT_OUT = {
     "corrupt.png": (corrupt, "broken|checksum|decoding|unrecognized|truncated"),
     "bomb.png": (bomb, "900000000 pixels.*decompression bomb"),
     "lost.png": (lambda path: None, "No such file"),
-    "text.png": (lambda path: path.write_text("no picture"), "cannot identify"),
-    "empty.jpg": (lambda path: path.touch(), "cannot identify"),
+    "narrow.png": (lambda path: Image.new("RGB", (3, 700)).save(path), "no side may be over 200 times"),
+    "text.png": (lambda path: path.write_text("no picture"), "no picture that Pillow knows"),
+    "empty.jpg": (lambda path: path.touch(), "it is empty"),
+    "a\0b.png": (lambda path: None, "no file can have this name"),
     "folder.png": (lambda path: path.mkdir(), "is a directory"),
     "pipe.png": (os.mkfifo, "is not a file"),
     "film.mp4": (lambda path: path.write_bytes(b"\x00\x00\x00\x18ftypmp42"), "takes images only"),
@@ -173,6 +176,16 @@ def test_what_cannot_be_read_is_left_out_and_named(bench, tmp_path):
             raise InputError(reasons[name])
     written = json.loads((tmp_path / "cache" / FILE).read_text())
     assert {row["image"]: row["reason"] for row in written} == {odd.image: odd.reason for odd in report.odd}
+
+
+@pytest.mark.slow
+def test_worker_processes_leave_out_what_threads_do(bench, tmp_path):
+    samples = [*made(tmp_path, LEFT_OUT), good(tmp_path)]
+    reports = [
+        cache_features(*bench, samples, tmp_path / f"{workers}", FeatureOptions(layers=[3], workers=workers))
+        for workers in (0, 2)
+    ]
+    assert reports[0].left_out == reports[1].left_out
 
 
 def test_a_later_stage_names_what_was_left_out(bench, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from stub_preparer import Stub, prepared
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from clasp_calib.cache.encode import cache_features, image_key
+from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.index import Index
 from clasp_calib.cache.pipeline import BackgroundWriter, prepared_ahead, workers_for
@@ -20,6 +20,7 @@ from clasp_calib.cache.prepare import Broken
 from clasp_calib.cache.states import in_batches
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.cache.writer import FeatureWriter
+from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import CacheError
 from clasp_calib.common.samples import Sample
 

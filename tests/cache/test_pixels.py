@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
-from clasp_calib.cache.encode import cache_features, image_key
+from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.pixels import cropped, finished, read_pixels
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.common.samples import Sample
 

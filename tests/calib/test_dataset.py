@@ -114,8 +114,47 @@ def test_a_missing_split_is_that_of_the_same_picture(tmp_path, row, split):
 
 def test_a_picture_in_two_splits_is_refused(tmp_path, row):
     rows = [row | {"id": split, "split": split} for split in ("test", "calibration")]
-    with pytest.raises(InputError, match=r"is in the splits 'test' and 'calibration' \(sample 'calibration'\)"):
+    with pytest.raises(InputError, match=r"a\.png is in the splits 'test' \(sample 'test'\) and 'calibration' \("):
         calibration_samples(load_samples(write(tmp_path, *rows)), CLASSES)
+
+
+def test_a_copy_in_another_split_is_refused_with_both_rows(tmp_path, row):
+    copy = write_copy(tmp_path / "a.png", tmp_path / "sub" / "b.jpg")
+    rows = [row | {"split": "test"}, row | {"id": "2", "image": str(copy), "split": "selection"}]
+    expected = r"a\.png and .*b\.jpg are the same, and in the splits 'test' \(sample '1'\) and 'selection' \(sample '2'"
+    with pytest.raises(InputError, match=expected):
+        calibration_samples(load_samples(write(tmp_path, *rows)), CLASSES)
+
+
+def write_copy(path, copy):
+    copy.parent.mkdir()
+    copy.write_bytes(path.read_bytes())
+    return copy
+
+
+def test_splits_depend_on_what_pictures_show_and_not_on_where_they_lie(tmp_path, row):
+    """One folder a picture, all files of one name: they are divided, and a copy goes with its original."""
+    (tmp_path / "one").mkdir()
+    rows = []
+    for number in range(24):
+        (tmp_path / "one" / f"{number}").mkdir()
+        write_picture(tmp_path / "one" / f"{number}" / "image.png", number)
+        rows.append(row | {"id": str(number), "image": f"{number}/image.png"})
+    write_copy(tmp_path / "one" / "7" / "image.png", tmp_path / "one" / "again" / "image.png")
+    rows.append(row | {"id": "copy", "image": "again/image.png"})
+    splits = [s.split for s in calibration_samples(load_samples(write(tmp_path / "one", *rows)), CLASSES)]
+    assert set(splits) == {"calibration", "selection", "test"}
+    assert splits[24] == splits[7]
+    (tmp_path / "one").rename(tmp_path / "two")
+    moved = calibration_samples(load_samples(tmp_path / "two" / "samples.jsonl"), CLASSES)
+    assert [s.split for s in moved] == splits
+
+
+def test_a_directory_is_called_one(tmp_path, row):
+    (tmp_path / "frames").mkdir()
+    given = row | {"id": "clip", "image": "frames"}
+    with pytest.raises(InputError, match=r"'clip' names the picture .*frames, which cannot .* \(it is a directory\)"):
+        calibration_samples(load_samples(write(tmp_path, row, given)), CLASSES)
 
 
 def test_of_split_refuses_an_empty_one():

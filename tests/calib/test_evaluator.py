@@ -9,13 +9,13 @@ import torch
 from speaking_models import WORDS
 from tiny_models import EOS, IMAGE
 
-from clasp_calib.cache.encode import image_key
 from clasp_calib.calib.scoring import evaluator as module
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.features import CachedFeatures
 from clasp_calib.calib.scoring.metrics import metric
 from clasp_calib.calib.scoring.scores import Scores
+from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.runtime import stages

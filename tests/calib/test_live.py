@@ -9,12 +9,12 @@ from speaking_models import WORDS
 
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
-from clasp_calib.cache.picture_files import image_key
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.live_features import LiveFeatures
 from clasp_calib.calib.studies.contest import encoded
+from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for

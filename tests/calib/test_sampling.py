@@ -76,5 +76,5 @@ def test_splits_that_a_table_brings_are_kept():
     ]
     assert draw(table, CLASSES, 5, True, 0).splits == {"1": "test", "2": "test"}
     table[1] = Sample("2", "?", Path("x.png"), label="a", split="selection")
-    with pytest.raises(InputError, match=r"x\.png is in the splits 'selection' and 'test'"):
+    with pytest.raises(InputError, match=r"x\.png is in the splits 'test' \(sample '1'\) and 'selection'"):
         draw(table, CLASSES, 5, True, 0)

@@ -13,8 +13,8 @@ from ready_runs import copy_of, well
 from speaking_models import write_picture
 
 from clasp_calib.artifacts.artifact import read_artifact
-from clasp_calib.cache.encode import image_key
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import CacheError
 from clasp_calib.search.score_journal import JOURNAL
 

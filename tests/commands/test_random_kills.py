@@ -10,10 +10,10 @@ import pytest
 from ready_runs import well
 from speaking_models import write_picture
 
-from clasp_calib.cache.encode import image_key
 from clasp_calib.cache.index import Index
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.cli import run
+from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import CacheError
 
 PICTURES, KILLS, LAYERS = 240, 20, (1, 2, 3)

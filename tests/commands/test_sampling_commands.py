@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from speaking_models import write_picture
 
 from clasp_calib.calib.dataset import calibration_samples
 from clasp_calib.common.sample_sources import load_samples
@@ -18,7 +18,7 @@ def labels(tmp_path):
     ]
     (tmp_path / "data" / "pictures").mkdir(parents=True)
     for number in range(23):
-        Image.new("RGB", (8, 8)).save(tmp_path / "data" / "pictures" / f"{number}.png")
+        write_picture(tmp_path / "data" / "pictures" / f"{number}.png", number, 8)
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / "labels.parquet")
     return tmp_path / "data" / "labels.parquet"
 
@@ -42,6 +42,24 @@ def test_the_same_seed_draws_the_same_bytes(command, labels, tmp_path):
     for run in ("a", "b"):
         command("sample", labels, "--run", tmp_path / run, "--per-class", 3, "--natural")
     assert (tmp_path / "a" / "sample.parquet").read_bytes() == (tmp_path / "b" / "sample.parquet").read_bytes()
+
+
+def test_copies_are_drawn_into_one_split(command, labels, tmp_path):
+    pictures = tmp_path / "data" / "pictures"
+    for number in range(0, 22, 2):
+        (pictures / f"{number + 1}.png").write_bytes((pictures / f"{number}.png").read_bytes())
+    command("sample", labels, "--run", tmp_path / "run", "--per-class", 8)
+    sides = {}
+    for sample in load_samples(tmp_path / "run" / "sample.parquet"):
+        assert sides.setdefault(sample.picture.read_bytes(), sample.split) == sample.split
+    assert len(sides) > 3
+
+
+def test_pictures_that_are_not_there_are_named(command, labels, tmp_path):
+    (tmp_path / "data" / "pictures" / "3.png").unlink()
+    ended = command("sample", labels, "--run", tmp_path / "run")
+    assert ended.code == 2
+    assert "3.png: No such file" in ended.err
 
 
 def test_unlabelled_tables_are_refused(command, tmp_path):

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from clasp_calib.cache.picture_files import image_key
+from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hub_datasets import is_dataset, named_classes
 from clasp_calib.common.sample_sources import load_samples

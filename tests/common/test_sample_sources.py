@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from clasp_calib.cache.picture_files import image_key
+from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_file
 from clasp_calib.common.sample_sources import load_samples

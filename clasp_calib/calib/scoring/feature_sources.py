@@ -51,7 +51,9 @@ def open_source(cache: Path | None, model: Any, processor: Any) -> Source:
     """
     encoder = encoder_fingerprint(model, processor)
     if cache is None:
-        return _live(model, encoder, _from_files(model, processor), _are_pictures)
+        return _live(
+            model, encoder, _from_files(model, processor), lambda files: check_headers(files.values(), processor)
+        )
     store = FeatureStore.open(cache)
     if store.precision is PIXELS:
         store = FeatureStore.open(cache, encoder=pictures_fingerprint(processor))
@@ -82,11 +84,6 @@ def _from_files(model: Any, processor: Any) -> Callable[[str, Media], Prepared]:
 
 def _from_pixels(pixels: Tensor) -> Prepared:
     return Prepared("image", pixels.numpy(), {}, "", 0.0, 0.0)
-
-
-def _are_pictures(pictures: Mapping[str, Media]) -> None:
-    """Raise InputError for pictures that are none."""
-    check_headers(pictures.values())
 
 
 def _cached_in(store: FeatureStore) -> Callable[[Mapping[str, Media]], None]:

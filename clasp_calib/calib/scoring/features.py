@@ -11,13 +11,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from clasp_calib.cache.encode import image_key
 from clasp_calib.cache.odd import reasons_left_out
 from clasp_calib.cache.origin import Origin
-from clasp_calib.cache.picture_files import named_with_reasons
 from clasp_calib.cache.store import FeatureStore
-from clasp_calib.common.errors import CacheError, InputError
-from clasp_calib.common.media import Media
+from clasp_calib.common.contents import image_key, named_with_reasons
+from clasp_calib.common.errors import CacheError
 from clasp_calib.common.samples import Sample
 
 
@@ -89,7 +87,7 @@ class CachedFeatures:
             )
         self._store = store
         self.layers = layers
-        self._key = cache(content_of)
+        self._key = cache(image_key)
         self._last = ""
         self._following: dict[str, str] = {}
         """Key -> the picture that came after it the last time; at first as `check` was given them."""
@@ -142,15 +140,3 @@ class CachedFeatures:
             self._following[self._last], self._last = key, key
             if following := self._following.get(key):
                 self._store.prefetch([following], self.layers)
-
-
-def content_of(picture: Media) -> str:
-    """`clasp_calib.cache.encode.image_key` of a picture.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        return image_key(picture)
-    except OSError as error:
-        raise InputError(f"the picture {picture} cannot be read ({error.strerror}); check its path") from error

@@ -15,7 +15,7 @@ from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.precision import PrecisionError, Stored, precision_of
 from clasp_calib.cache.prepare import Prepared
 from clasp_calib.cache.states import states_of
-from clasp_calib.calib.scoring.features import content_of
+from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import CacheError
 from clasp_calib.common.media import Media
 from clasp_calib.common.samples import Sample
@@ -61,7 +61,7 @@ class LiveFeatures:
         self._prepare = prepare
         self._check = check
         self._precision = precision_of(precision)
-        self._key = cache(content_of)
+        self._key = cache(image_key)
         self._encoded = lru_cache(KEPT)(self._encode)
 
     def fused(self, sample: Sample, alpha_Ml: Tensor) -> Tensor:

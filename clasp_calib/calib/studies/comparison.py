@@ -89,6 +89,6 @@ def compare(
         np.array(columns, dtype=np.float64).T,
         tuple(label for label, _ in flat),
         tuple(sample.id for _, sample in flat),
-        tuple(str(sample.image) for _, sample in flat),
+        tuple(sample.cluster for _, sample in flat),
         seed,
     )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from clasp_calib.cache.picture_files import check_headers
 from clasp_calib.calib.scoring.metrics import EXACT, metric
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.studies.answers import Answered, AnswerJournal, Asked
@@ -76,7 +77,7 @@ class Contest:
             np.array(scores, dtype=np.float64),
             tuple(str(s.label) for s in self.samples),
             tuple(s.id for s in self.samples),
-            tuple(str(s.image) for s in self.samples),
+            tuple(s.cluster for s in self.samples),
             self.seed,
         )
 
@@ -116,10 +117,14 @@ def hold_contest(
         journal: where answers are kept.
         max_new_tokens: longest answer, unless an accepted one is longer.
         seed: of the bootstrap.
+
+    Raises:
+        InputError: pictures cannot be read.
     """
     answers: dict[Asked, Answered] = {}
     turns = [(sample, entrant, number) for sample in samples for entrant in entrants for number in entrant.seeds]
     known = {asked: found for s, e, n in turns if (found := journal.get(asked := e.asked(s, n))) is not None}
+    check_headers((sample.picture for sample in samples), processor)
     with progress() as bar:
         task = bar.add_task("answering", total=len(turns), completed=len(known))
         inputs: tuple[str, Any] = ("", None)
@@ -138,7 +143,7 @@ def hold_contest(
 
 def encoded(model: Any, processor: Any, prompter: Prompter, sample: Sample) -> Any:
     """Arguments of ``generate`` for a sample."""
-    picture = load_picture(sample.picture)
+    picture = load_picture(sample.picture, processor)
     inputs = processor(images=picture, text=prompter.text(sample.question), return_tensors="pt")
     return inputs.to(model.device, model.dtype)
 

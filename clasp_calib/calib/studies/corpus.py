@@ -109,7 +109,7 @@ def corpus_intervals(scores: NDArray[np.float64], samples: Sequence[Sample], see
         chosen = [number for number, sample in enumerate(samples) if sample.metric == metric]
         if not chosen:
             continue
-        pictures = [str(samples[number].image) for number in chosen]
+        pictures = [samples[number].cluster for number in chosen]
         judged = JudgedAnswers.of(scores[chosen].tolist(), [samples[number].answers for number in chosen], pictures)
         weights = bootstrap_weights(pictures, seed)
         for name, value in by_name.items():

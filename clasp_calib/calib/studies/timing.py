@@ -27,7 +27,7 @@ def seconds_per_answer(
     how = Greedy(model, prompter.tokenizer).arguments(8)
     times: Mapping[str, list[float]] = {setting.name: [] for setting in settings}
     for number, sample in enumerate([*samples[:1], *samples]):
-        picture = load_picture(sample.picture)
+        picture = load_picture(sample.picture, processor)
         inputs = processor(images=picture, text=prompter.text(sample.question), return_tensors="pt")
         inputs = inputs.to(model.device, model.dtype)
         for setting in settings:
