@@ -256,7 +256,11 @@ CASES = {
     "unknown split to report": (EVALUATE + " --split tset", None, r"'tset' \(there are calibration, selection, test\)"),
     "evaluate without cache": (EVALUATE, removed("cache"), "no feature cache at .*; make one with cache-features"),
     "broken config": (EVALUATE, begins("config.json", "["), r"config\.json is not JSON .*; mend or remove it"),
-    "picture to ask about missing": (GENERATE + " --image {bad}", nothing, "nothing cannot be read .*No such file.*; mend it or its path"),
+    "picture to ask about missing": (
+        GENERATE + " --image {bad}",
+        nothing,
+        "nothing cannot be read .*No such file",
+    ),
     "no picture to ask about": (
         GENERATE + " --image {bad}",
         text("x", "x"),
