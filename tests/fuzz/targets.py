@@ -8,6 +8,7 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
+import httpx2 as httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -25,8 +26,11 @@ from clasp_calib.cache.store import FeatureStore
 from clasp_calib.cache.writer import FeatureWriter
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.sample_sources import load_samples
+from clasp_calib.router_labeling.exchange import Server
+from clasp_calib.router_labeling.labelers import Scheme
 from clasp_calib.router_labeling.router_file import load_router, write_router
 from clasp_calib.router_labeling.rules import load_rules
+from clasp_calib.router_labeling.server_labeler import ServerLabeler
 from clasp_calib.router_labeling.taxonomy import load_taxonomy
 from clasp_calib.search.space import default_space, read_space, write_space
 
@@ -164,7 +168,49 @@ def _rules() -> object:
 
 def _read_yaml(place: Path) -> None:
     read_space(place / "space.yaml")
-    load_rules(place / "rules.yaml", load_taxonomy(None))
+    load_rules(place / "rules.yaml", SCHEME.taxonomy)
+
+
+SCHEME = Scheme(load_taxonomy(), load_rules(None, load_taxonomy()))
+REPLY = {
+    "choices": [
+        {
+            "message": {"role": "assistant", "content": '{"intent": "counting"}'},
+            "finish_reason": "stop",
+            "logprobs": {
+                "content": [{"token": '{"intent": "', "logprob": -0.1}, {"token": "counting", "logprob": -0.2}]
+            },
+        }
+    ]
+}
+
+
+def _replies(place: Path) -> None:
+    (place / "models.json").write_text(json.dumps({"data": [{"id": "labeler"}]}))
+    (place / "reply.json").write_text(json.dumps(REPLY))
+
+
+class _FromFiles(Server):
+    """A server whose replies are files of a directory."""
+
+    def __init__(self, place: Path):
+        super().__init__("http://127.0.0.1:1/v1", "sk-fuzzed-0123456789")
+        self._place = place
+
+    def client(self, connections: int) -> httpx.AsyncClient:
+        def handle(request: httpx.Request) -> httpx.Response:
+            name = "models.json" if request.method == "GET" else "reply.json"
+            return httpx.Response(200, content=(self._place / name).read_bytes())
+
+        return httpx.AsyncClient(transport=httpx.MockTransport(handle))
+
+
+def _label(place: Path) -> None:
+    labeler = ServerLabeler("http://127.0.0.1:1/v1", backoff=0.0)
+    labeler.__dict__["server"] = _FromFiles(place)
+    for _, guess in labeler.ask(["How many birds?"], SCHEME):
+        assert guess.intent in SCHEME.taxonomy.intents
+        assert guess.confidence is None or 0 <= guess.confidence <= 1
 
 
 TARGETS = {
@@ -180,6 +226,7 @@ TARGETS = {
         Target("portable-cache", _cache("portable"), _use_cache, (any_bytes, json_values), ("*",)),
         Target("cache-repair", _cache("direct"), _repair_cache, (any_bytes, _sql_cells), ("index.sqlite", "shard-*")),
         Target("router", _router, lambda place: load_router(place / "router.safetensors"), (any_bytes,)),
+        Target("server", _replies, _label, (any_bytes, json_values)),
         Target("yaml", _yaml, _read_yaml, (any_bytes,)),
     )
 }
