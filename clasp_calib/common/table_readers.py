@@ -225,7 +225,9 @@ def _parquet(content: bytes | Path) -> pa.Table:
                 batches.append(batch)
         if size > most:
             raise MemoryError(size)
-        return pa.Table.from_batches(batches, file.schema_arrow)
+        table = pa.Table.from_batches(batches, file.schema_arrow)
+        table.validate(full=True)  # what a page holds as text need not be UTF-8
+        return table
 
 
 def _most_memory() -> int:

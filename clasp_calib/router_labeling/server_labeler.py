@@ -210,8 +210,9 @@ def _failed(value: Any) -> bool:
 def _models(value: Any) -> list[str]:
     """The names in a list of models."""
     entries = value.get("data") if isinstance(value, dict) else None
-    names = [entry.get("id") if isinstance(entry, dict) else None for entry in entries or ()]
-    if not isinstance(entries, list) or not all(isinstance(name, str) for name in names):
+    entries = entries if isinstance(entries, list) else [None]
+    names = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
+    if not all(isinstance(name, str) for name in names):
         raise ExchangeError(
             "its list of models is not as in OpenAI's API: expected an object with 'data', whose entries have an 'id'"
         )
