@@ -162,10 +162,7 @@ def _pruning(model: Any, artifact: "Artifact | None", budget: str, class_: str) 
 
 def _prompt(model: Any, processor: Any, question: str, artifact: "Artifact | None") -> str:
     """The prompt with one image token, which the processor repeats."""
-    from clasp_calib.calib.scoring.prompting import PROMPT, Prompter
+    from clasp_calib.calib.scoring.prompting import PROMPT, Prompter, own_template
 
-    if artifact is None and getattr(processor, "chat_template", None):
-        parts = [{"type": "image"}, {"type": "text", "text": question}]
-        made: str = processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
-        return made
-    return Prompter(processor, model, artifact.manifest.prompt if artifact else PROMPT).text(question)
+    template = artifact.manifest.prompt if artifact else own_template(processor) or PROMPT
+    return Prompter(processor, model, template).text(question)

@@ -6,19 +6,25 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
-from tiny_models import EOS
+from tiny_models import CHAT_TEMPLATE, EOS
 from tokenizers.processors import TemplateProcessing
 from transformers import AddedToken, AutoProcessor, Qwen2VLConfig
 
-from clasp_calib.calib.scoring.prompting import PROMPT, Prompter
+from clasp_calib.calib.scoring.prompting import PROMPT, Prompter, own_template, say_own_template
 from clasp_calib.common.errors import InputError, ModelError
+from clasp_calib.common.progress import note_once
 from clasp_calib.common.samples import Sample
+from clasp_calib.reference.model import MODEL
 
 sys.path.append(str(Path(__file__).parents[1] / "cache"))
 from image_processors import IMAGE_PROCESSORS
 
 RAGGED = Qwen2VLConfig()
 QUESTIONS = ["What is this?", "Is {this} or {} or {question} a brace?", "¿Qué es?", " padded ", "%s \\n <b>", "a\nb"]
+MISTRAL = (
+    "<s>{% for m in messages %}[INST] {% for part in m.content %}{% if part.type == 'image' %}<image>\n"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %} [/INST]{% endfor %}"
+)
 TEMPLATES = [PROMPT, "<image>{question}", "{question}\n<image> Answer:", "{x} <image> {question} {question}!"]
 
 
@@ -120,3 +126,35 @@ def test_a_template_has_one_picture_and_a_question(bench, template):
 def test_a_question_brings_no_picture_of_its_own(bench):
     with pytest.raises(InputError, match="holds <image>; remove it"):
         bench.prompter.prompt("What is <image>?")
+
+
+def templated(bench, template):
+    processor = AutoProcessor.from_pretrained(bench.model.config._name_or_path)
+    processor.chat_template = template
+    return processor
+
+
+def test_a_chat_template_becomes_a_prompt_template(bench):
+    assert own_template(templated(bench, CHAT_TEMPLATE)) == PROMPT
+    assert own_template(templated(bench, MISTRAL)) == "[INST] <image>\n{question} [/INST]"
+    assert own_template(templated(bench, None)) is None
+    assert own_template(templated(bench, "{{ raise_exception('no pictures') }}")) is None
+
+
+def test_another_chat_template_is_said_once_and_its_own_is_a_prompt(bench, capsys):
+    note_once.cache_clear()
+    for template in (CHAT_TEMPLATE, f"{CHAT_TEMPLATE}\n", None):
+        say_own_template(templated(bench, template))
+    assert not capsys.readouterr().err
+    for _ in range(2):
+        say_own_template(templated(bench, MISTRAL))
+    told = capsys.readouterr().err
+    assert told.count(r"--prompt $'[INST] <image>\n{question} [/INST]' (in Python") == 1
+    assert Prompter(bench.processor, bench.model, own_template(templated(bench, MISTRAL))).text("Why?")
+    say_own_template(templated(bench, f"{'long ' * 200}{MISTRAL}"))
+    assert len(capsys.readouterr().err) < 1500
+
+
+def test_the_embedded_model_and_its_template_agree():
+    processor = AutoProcessor.from_pretrained(MODEL)
+    assert own_template(processor) in (None, PROMPT)

@@ -4,13 +4,45 @@ from functools import cached_property
 from typing import Any
 
 from clasp_calib.common.errors import InputError, ModelError
+from clasp_calib.common.progress import note_once
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import picture_tokens
 
 IMAGE = "<image>"
+SHOWN = 400
+"""Characters of a template that are printed."""
 PROMPT = f"USER: {IMAGE}\n{{question}} ASSISTANT:"
 """LLaVA-1.5's template."""
+QUESTION = "{question}"
+
+
+def own_template(processor: Any) -> str | None:
+    """A processor's chat template, rendered for one picture and a question; ``None`` if it has none that can be."""
+    if not getattr(processor, "chat_template", None):
+        return None
+    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}
+    try:
+        text: str = processor.apply_chat_template([turn], add_generation_prompt=True)
+    except Exception:  # A template is a program, and may fail in any way.
+        return None
+    tokenizer = processor.tokenizer
+    if tokenizer("a").input_ids[0] == tokenizer.bos_token_id:
+        text = text.removeprefix(tokenizer.bos_token)
+    return text.replace(processor.image_token, IMAGE)
+
+
+def say_own_template(processor: Any) -> None:
+    """Say once where a processor's own chat template is not `PROMPT`, which is used where no prompt is given."""
+    own = own_template(processor)
+    if own is None or own.strip() == PROMPT:
+        return
+    shown = own if len(own) <= SHOWN else f"{own[:SHOWN]} ..."
+    note_once(
+        f"the model's own chat template writes {shown!r}, and questions are put in LLaVA-1.5's, {PROMPT!r}: a model "
+        f"may answer worse in a template that it does not know; to take its own give --prompt ${shown!r} (in Python "
+        "prompt of CalibrationOptions)"
+    )
 
 
 class Prompter:
@@ -27,7 +59,7 @@ class Prompter:
     """
 
     def __init__(self, processor: Any, model: Any, template: str = PROMPT):
-        if template.count(IMAGE) != 1 or "{question}" not in template:
+        if template.count(IMAGE) != 1 or QUESTION not in template:
             raise InputError(
                 f"the prompt template {template!r} must hold {IMAGE} once and {{question}}; for instance {PROMPT!r}"
             )
@@ -51,7 +83,7 @@ class Prompter:
         if self._processor.image_token in question:
             raise InputError(f"the question {question!r} holds {self._processor.image_token}; remove it")
         # Not str.format: a question may hold braces.
-        head, tail = self.template.replace(IMAGE, self._processor.image_token).split("{question}", 1)
+        head, tail = self.template.replace(IMAGE, self._processor.image_token).split(QUESTION, 1)
         return head + question + tail
 
     def prompt(self, question: str, tokens: int | None = None, modality: str = "image") -> list[int]:
