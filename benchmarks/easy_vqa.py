@@ -37,7 +37,7 @@ from clasp_calib.cache.fingerprint import encoder_fingerprint
 from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.features import Features
 from clasp_calib.calib.scoring.prompting import Prompter
-from clasp_calib.calib.studies.intervals import RESAMPLES, bootstrap_weights, interval
+from clasp_calib.calib.studies.intervals import RESAMPLES, Clusters, interval
 from clasp_calib.common.hashing import sha256_file, sha256_json
 from clasp_calib.common.progress import track
 from clasp_calib.common.samples import Sample
@@ -311,7 +311,7 @@ def score(questions: Sequence[Asked], of: Mapping[str, float], seed: int) -> str
     found = np.array([of[question.id] for question in questions])
     if not len(found):
         return ""
-    of_all = interval(found, bootstrap_weights([question.image for question in questions], seed))
+    of_all = interval(found, Clusters.of([question.image for question in questions], seed))
     return f"{100 * of_all.mean:.1f} [{100 * of_all.low:.1f}, {100 * of_all.high:.1f}]"
 
 

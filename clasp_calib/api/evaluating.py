@@ -31,7 +31,7 @@ class EvaluationOptions(StudyOptions):
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What every setting scored, by class and budget, with 95 % bootstrap intervals by picture."""
+    """What every setting scored, by class and budget, with 95 % intervals by picture."""
 
     evaluation: "Evaluation" = field(repr=False)
     """Scores of every setting, by budget and class."""

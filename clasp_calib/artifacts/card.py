@@ -56,12 +56,17 @@ def told_router(router: Router | None) -> str:
 def _choice(artifact: "Artifact", budget: str, label: str) -> list[str]:
     choice = artifact.entry(budget).choices[label]
     alpha, rho = artifact.alpha(budget, label), artifact.rho(budget, label)
-    return [label, _cell(choice.prototype), mixture(alpha), f"{rho:g}", _percent(choice.selection)]
+    final = str(choice.confirmation.samples) if choice.confirmation else "-"
+    return [label, _cell(choice.prototype), mixture(alpha), f"{rho:g}", _percent(choice.selection), final]
 
 
 def _results(manifest: Manifest, results: dict[str, dict[str, Score]]) -> list[list[str]]:
     labels = [label for label in (*manifest.classes, MACRO) if any(label in scores for scores in results.values())]
-    return [[label, *(_score(scores.get(label)) for scores in results.values())] for label in labels]
+    body = []
+    for label in labels:
+        (count, *_) = [of[label].samples for of in results.values() if label in of]
+        body.append([label, str(count), *(_score(of.get(label)) for of in results.values())])
+    return body
 
 
 def _score(score: Score | None) -> str:

@@ -10,10 +10,10 @@ from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.card import told_router
 from clasp_calib.artifacts.evidence import SampleScore, sample_scores
 from clasp_calib.artifacts.manifest import CALIBRATED, SETTINGS, Manifest, Score
+from clasp_calib.common.shares import FEW, Z, difference_interval
 from clasp_calib.router_labeling.router import Router
 from clasp_calib.router_labeling.router_file import router_bytes
 
-NORMAL = 1.96
 """Half width of a 95 % interval in standard errors."""
 
 
@@ -145,5 +145,10 @@ def _paired(gains: list[tuple[float, int]]) -> ScoreChange:
     by_picture: dict[int, float] = defaultdict(float)
     for gain, picture in gains:
         by_picture[picture] += gain - mean
+    each = [gain for gain, _ in gains]
+    if len(by_picture) < FEW or len(set(each)) == 1:
+        up, down = (sum(max(sign * gain, 0) for gain in each) / len(each) for sign in (1, -1))
+        low, high = difference_interval(up, down, len(by_picture))
+        return ScoreChange(mean, max(mean - low, high - mean), True)
     error = math.sqrt(sum(total**2 for total in by_picture.values())) / len(gains)
-    return ScoreChange(mean, NORMAL * error, True)
+    return ScoreChange(mean, Z * error, True)

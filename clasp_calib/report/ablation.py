@@ -10,12 +10,14 @@ from clasp_calib.report.tables import points, score
 def ablation_rows(compared: Comparison, base: str, digits: int = 1) -> tuple[list[str], list[list[str]]]:
     """Header and rows: of every setting the mean over classes, its paired difference to ``base``, and every class.
 
+    The first row has the numbers of samples.
+
     Args:
         compared: the settings.
         base: the one that is subtracted.
         digits: decimals.
     """
-    body = []
+    body = [["n", str(len(compared.samples)), "", *map(str, compared.counts)]]
     for name, of in compared.table().items():
         lead = "" if name == base else points(compared.difference(name, base)[MACRO], digits)
         by_class = [f"{100 * of[label].mean:.{digits}f}" for label in compared.classes]

@@ -12,7 +12,7 @@ from clasp_calib.report.tables import points, score
 
 Costs = Mapping[tuple[str, str], PrefillCost]
 """By method and budget."""
-HEADER = ["method", "score", "retained", f"minus {CALIBRATED}", "tokens a layer", "decoder GFLOPs", "tower GFLOPs"]
+HEADER = ["method", "n", "score", "retained", f"minus {CALIBRATED}", "tokens a layer", "decoder GFLOPs", "tower GFLOPs"]
 TIMED = ["prefill ms", "peak MiB"]
 LONG = 12
 """More values than this in one knob are not printed; they are in the JSON."""
@@ -36,6 +36,7 @@ def contest_rows(contest: Contest, budget: str, costs: Costs, digits: int = 1) -
         same = entrant.method == CALIBRATED
         row = [
             entrant.method,
+            str(macro.samples),
             score(macro, digits),
             f"{100 * macro.mean / scores[UNPRUNED].mean:.1f} %" if scores[UNPRUNED].mean else "",
             "" if same else points(compared.difference(entrant.method, CALIBRATED)[MACRO], digits),
@@ -53,7 +54,7 @@ def contest_rows(contest: Contest, budget: str, costs: Costs, digits: int = 1) -
 def class_rows(contest: Contest, budget: str) -> tuple[list[str], list[list[str]]]:
     """Header and rows: the mean score of every class, in percent, marked where it differs from ours for sure."""
     compared = contest.comparison(budget)
-    body = []
+    body = [["n", *map(str, compared.counts)]]
     for name, of in compared.table().items():
         lead = compared.difference(name, CALIBRATED)
         marks = {c: " +" if lead[c].low > 0 else " -" if lead[c].high < 0 else "" for c in of}

@@ -12,24 +12,33 @@ def rows(result: BudgetResult, settings: Sequence[str], digits: int = 1) -> tupl
 
     Args:
         result: of one budget.
-        settings: one column each.
+        settings: one column each, behind the number of samples.
         digits: decimals of scores and differences.
     """
-    header = ["class", *settings, "calibrated - default"]
+    header = ["class", "n", *settings, "calibrated - default"]
     body = [
         [
             label,
+            str(result.gain[label].samples),
             *(score(result.scores[setting][label], digits) for setting in settings),
             points(result.gain[label], digits),
         ]
         for label in result.gain
     ]
     corpus = next(iter(result.corpus.values()), {})
-    body += [[name, *(score(result.corpus[setting][name], digits) for setting in settings), ""] for name in corpus]
-    body.append(["tokens a layer", *(f"{result.tokens(s):.1f}" for s in settings), ""])
+    body += [
+        [name, str(of.samples), *(score(result.corpus[setting][name], digits) for setting in settings), ""]
+        for name, of in corpus.items()
+    ]
+    body.append(["tokens a layer", "", *(f"{result.tokens(s):.1f}" for s in settings), ""])
     if result.seconds:
         body.append(
-            ["seconds an answer", *(f"{result.seconds[s]:.3f}" if s in result.seconds else "" for s in settings), ""]
+            [
+                "seconds an answer",
+                "",
+                *(f"{result.seconds[s]:.3f}" if s in result.seconds else "" for s in settings),
+                "",
+            ]
         )
     return header, body
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clasp_calib.calib.scoring.candidate import Candidate
-from clasp_calib.calib.studies.intervals import Interval, bootstrap_weights, interval
+from clasp_calib.calib.studies.intervals import Clusters, Interval, Kind, interval
 from clasp_calib.search.confirm import FINALISTS, LEVEL, chance
 from clasp_calib.search.measuring import Measuring
 from clasp_calib.search.refine import refined_from
@@ -144,8 +144,11 @@ class ClassScores:
         columns = [self.finalists.index(candidate) for candidate in candidates]
         gains = self.selection[:, columns] - self.selection[:, [self.finalists.index(over)]]
         place = list(candidates).index(leader)
-        weights = bootstrap_weights(self.pictures, seed)
-        return Gain(interval(gains[:, place], weights), chance(gains, place, self.pictures, seed))
+        shares = self.selection.min() >= 0 and self.selection.max() <= 1
+        kind: Kind = "gains" if shares else "other"
+        return Gain(
+            interval(gains[:, place], Clusters.of(self.pictures, seed), kind), chance(gains, place, self.pictures, seed)
+        )
 
 
 def finalists_of(ranked: Sequence[int]) -> list[int]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from statistics import NormalDist, fmean, pstdev
+from statistics import fmean, pstdev
 from threading import Lock
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from clasp_calib.common.progress import console
+from clasp_calib.common.shares import Z, share_interval
 
 MINUTE = 60.0
 """Seconds between two lines, where no table can be drawn."""
@@ -63,13 +64,10 @@ class Block:
         By Wilson's formula for scores in [0, 1], by the normal one for likelihoods.
         """
         n, mean = len(self.scores), fmean(self.scores)
-        z = NormalDist().inv_cdf(0.975)
-        if not all(0 <= score <= 1 for score in self.scores):
-            half = z * pstdev(self.scores) / math.sqrt(n)
-            return mean, mean - half, mean + half
-        middle = (mean + z * z / (2 * n)) / (1 + z * z / n)
-        half = z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return mean, middle - half, middle + half
+        if all(0 <= score <= 1 for score in self.scores):
+            return mean, *share_interval(mean, n)
+        half = Z * pstdev(self.scores) / math.sqrt(n)
+        return mean, mean - half, mean + half
 
 
 class Watcher:

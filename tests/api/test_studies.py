@@ -26,7 +26,7 @@ def test_an_evaluation_is_a_table_a_number_and_a_page(report):
     macro = report.macro("50%")
     (row,) = (r for r in report.table("50%") if (r["setting"], r["class"]) == ("calibrated", "macro"))
     assert (row["mean"], row["low"], row["high"], row["samples"]) == (macro.mean, macro.low, macro.high, macro.samples)
-    assert "| class | unpruned |" in report.to_markdown()
+    assert "| class | n | unpruned |" in report.to_markdown()
     html = report._repr_html_()
     assert html.count("<table>") == 2
     assert "<th>calibrated</th>" in html

@@ -38,7 +38,7 @@ def test_results_are_shown_with_their_intervals():
     results = {"calibrated": {"text": Score(mean=0.5, low=0.25, high=0.625, samples=9)}, "default": {}}
     entry = artifact.entry("8").model_copy(update={"results": results})
     card = model_card(artifact.with_manifest(artifact.manifest.model_copy(update={"budgets": (entry,)})))
-    assert "| class | calibrated | default |\n|---|---:|---:|\n| text | 50.0 [25.0, 62.5] | - |\n" in card
+    assert "| class | n | calibrated | default |\n|---|---:|---:|---:|\n| text | 9 | 50.0 [25.0, 62.5] | - |\n" in card
     assert "has not been evaluated" not in card
 
 

@@ -9,6 +9,7 @@ from made_routers import made_router
 from clasp_calib.artifacts.difference import difference
 from clasp_calib.artifacts.evidence import SampleScore, with_scores
 from clasp_calib.artifacts.manifest import Score
+from clasp_calib.common.shares import difference_interval, share_interval
 
 
 def scored(artifact, values, pictures=None):
@@ -56,12 +57,20 @@ def test_what_differs_is_named():
 
 
 def test_scores_of_the_same_samples_are_paired():
-    before, after = scored(made("8"), [1, 0, 1, 0]), scored(made("8"), [1, 1, 1, 0])
-    gain = {c.label: c.gain for c in difference(before, after).changes}["text"]
-    gains = np.array([0, 1, 0, 0])
-    assert gain.paired
-    assert gain.mean == 0.25
-    assert gain.half_width == pytest.approx(1.96 * gains.std() / 2)
+    for times in (1, 4):
+        before, after = scored(made("8"), [1, 0, 1, 0] * times), scored(made("8"), [1, 1, 1, 0] * times)
+        gain = {c.label: c.gain for c in difference(before, after).changes}["text"]
+        assert gain.paired
+        assert gain.mean == 0.25
+        low, high = difference_interval(0.25, 0, 4)
+        normal = 1.96 * np.array([0, 1, 0, 0]).std() / 4
+        assert gain.half_width == pytest.approx(max(0.25 - low, high - 0.25) if times == 1 else normal, rel=1e-4)
+
+
+def test_no_difference_on_few_pictures_is_not_none_for_sure():
+    gain = difference(scored(made("8"), [1, 0]), scored(made("8"), [1, 0])).changes[1].gain
+    assert gain.mean == 0
+    assert gain.half_width == pytest.approx(share_interval(0, 2)[1])
 
 
 @given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=12))

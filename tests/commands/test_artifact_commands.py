@@ -93,7 +93,7 @@ def test_diff_speaks_in_meaning(place, command, tmp_path):
     write_artifact(changed, tmp_path / "b")
     out = command("artifact", "diff", place, tmp_path / "b").out
     (line,) = [line for line in out.splitlines() if "rho" in line]
-    assert line == f"budget 6, {label}: rho {before:g} -> 0.25, +0.0 +- 0.0 points"
+    assert line == f"budget 6, {label}: rho {before:g} -> 0.25, +0.0 +- 56.1 points", "of three pictures"
     result = command("artifact", "diff", place, tmp_path / "b", "--json").json
     assert [c["label"] for c in result["changes"] if c["rho"][0] != c["rho"][1]] == [label]
 

@@ -158,7 +158,9 @@ def test_evaluate_reports_all_settings_and_records_the_scores(finished, copied, 
     }
     report = (copied.run / "report" / "evaluation-test.md").read_text()
     assert result["report"] == str(copied.run / "report" / "evaluation-test.md")
-    assert "| class | unpruned | default | random | calibrated | paper rho | global | calibrated - default |" in report
+    assert (
+        "| class | n | unpruned | default | random | calibrated | paper rho | global | calibrated - default |" in report
+    )
     assert (copied.run / "report" / "evaluation-test.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -38,7 +38,7 @@ def contest():
 
 def test_rows_are_ranked_and_say_what_is_kept_of_the_score(contest):
     header, body = contest_rows(contest, "6", {})
-    assert header[:4] == ["method", "score", "retained", "minus calibrated"]
+    assert header[:5] == ["method", "n", "score", "retained", "minus calibrated"]
     assert [row[0] for row in body] == ["unpruned", "dart", "calibrated", "fastv"]
     by_name = {row[0]: dict(zip(header, row, strict=True)) for row in body}
     assert by_name["calibrated"]["retained"] == "75.0 %"

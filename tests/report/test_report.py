@@ -33,20 +33,20 @@ def test_numbers_are_in_percent_and_points():
 
 def test_rows_are_classes_tokens_and_seconds():
     header, body = rows(result(), SETTINGS)
-    assert header == ["class", "unpruned", "default", "random", "calibrated", "calibrated - default"]
+    assert header == ["class", "n", "unpruned", "default", "random", "calibrated", "calibrated - default"]
     assert [line[0] for line in body] == ["object", "text", "macro", "tokens a layer", "seconds an answer"]
     assert all(len(line) == len(header) for line in body)
-    assert body[0][1:3] == ["0.0 [0.0, 0.0]", "25.0 [12.5, 33.3]"]
+    assert body[0][1:4] == ["12", "0.0 [0.0, 0.0]", "25.0 [12.5, 33.3]"]
     assert body[0][-1] == "-10.0 [-25.0, +5.0]"
-    assert body[3][1:] == ["16.0", "8.0", "8.0", "8.0", ""]
-    assert body[4][1] == "0.250"
+    assert body[3][1:] == ["", "16.0", "8.0", "8.0", "8.0", ""]
+    assert body[4][2] == "0.250"
     assert [line[0] for line in rows(result(seconds=False), SETTINGS)[1]][-1] == "tokens a layer"
 
 
 def test_metrics_of_all_samples_have_rows_of_their_own():
     corpus = {setting: {"mme accuracy_plus": Interval(0.5, 0.25, 0.75, 12)} for setting in SETTINGS}
     _, body = rows(replace(result(), corpus=corpus), SETTINGS)
-    assert body[3] == ["mme accuracy_plus", *["50.0 [25.0, 75.0]"] * 4, ""]
+    assert body[3] == ["mme accuracy_plus", "12", *["50.0 [25.0, 75.0]"] * 4, ""]
     assert body[4][0] == "tokens a layer"
 
 
@@ -59,15 +59,15 @@ def test_markdown_is_a_table_for_every_budget():
     ]
     tables = [line for line in lines if line.startswith("|")]
     assert len(tables) == 2 + 5 + 2 + 4
-    assert {line.count("|") for line in tables} == {7}
+    assert {line.count("|") for line in tables} == {8}
 
 
 def test_other_settings_are_columns_of_the_markdown_without_a_time():
     more = result()
     scores = {**more.scores, "global": more.scores["default"]}
     lines = markdown(Evaluation((replace(more, scores=scores),))).splitlines()
-    assert lines[2] == "| class | unpruned | default | random | calibrated | global | calibrated - default |"
-    assert lines[-1].split(" | ")[4:] == ["0.250", "", " |"]
+    assert lines[2] == "| class | n | unpruned | default | random | calibrated | global | calibrated - default |"
+    assert lines[-1].split(" | ")[5:] == ["0.250", "", " |"]
 
 
 @pytest.mark.parametrize("budgets", [1, 3])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from made_searches import Fake, measuring, samples
 
-from clasp_calib.calib.studies.intervals import bootstrap_weights, interval
+from clasp_calib.calib.studies.intervals import Clusters, interval
 from clasp_calib.search.confirm import FINALISTS
 from clasp_calib.search.engine import search_class
 from clasp_calib.search.strategies.grid import Grid
@@ -86,7 +86,7 @@ def test_the_interval_of_the_gain_is_the_bootstrap_by_picture(tmp_path):
     choice = search(tmp_path, Fake(worth), 2, Grid())
     final, default = (choice.courses[c].selection for c in (1, 0))
     gains = [one - other for one, other in zip(final, default, strict=True)]
-    assert choice.gain.interval == interval(np.array(gains), bootstrap_weights(range(12), 0))
+    assert choice.gain.interval == interval(np.array(gains), Clusters.of(range(12), 0), "gains")
 
 
 def test_only_finalists_are_asked_about_selection_samples(tmp_path):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from clasp_calib.artifacts.manifest import MACRO
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
-from clasp_calib.calib.studies.intervals import Interval, bootstrap_weights, interval, macro_interval
+from clasp_calib.calib.studies.intervals import Clusters, Interval, Kind, interval, macro_interval
 from clasp_calib.common.progress import track
 from clasp_calib.common.samples import Sample
 
@@ -39,24 +39,29 @@ class Comparison:
         """The classes that occur, in the order of first occurrence."""
         return tuple(dict.fromkeys(self.labels))
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many samples each class has."""
+        return tuple(map(self.labels.count, self.classes))
+
     def table(self) -> dict[str, dict[str, Interval]]:
         """Setting -> class or ``macro`` -> mean score with its interval."""
-        return {name: self._intervals(row) for name, row in zip(self.settings, self.scores, strict=True)}
+        return {name: self._intervals(row, "shares") for name, row in zip(self.settings, self.scores, strict=True)}
 
     def difference(self, setting: str, reference: str) -> dict[str, Interval]:
         """Class or ``macro`` -> paired difference of two settings on the same samples, with its interval."""
         rows = [self.scores[self.settings.index(name)] for name in (setting, reference)]
-        return self._intervals(rows[0] - rows[1])
+        return self._intervals(rows[0] - rows[1], "gains")
 
-    def _intervals(self, scores: NDArray[np.float64]) -> dict[str, Interval]:
-        weights = bootstrap_weights(self.pictures, self.seed)
+    def _intervals(self, scores: NDArray[np.float64], kind: Kind) -> dict[str, Interval]:
+        clusters = Clusters.of(self.pictures, self.seed)
         labels = np.array(self.labels)
         found = {}
         for label in self.classes:
             inside = labels == label
-            found[label] = interval(scores[inside], weights[:, inside])
+            found[label] = interval(scores[inside], clusters.inside(inside), kind)
         groups = np.array([self.classes.index(label) for label in self.labels])
-        return {**found, MACRO: macro_interval(scores, groups, weights)}
+        return {**found, MACRO: macro_interval(scores, groups, clusters, kind)}
 
 
 def _scores(evaluator: Evaluator, sample: Sample, label: str, settings: Sequence[Setting]) -> list[float]:

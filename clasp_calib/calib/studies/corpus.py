@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clasp_calib.calib.scoring.answer_metrics import gold_of
-from clasp_calib.calib.studies.intervals import Interval, bootstrap_weights, percentile_interval
+from clasp_calib.calib.studies.intervals import Clusters, Interval, resampled_interval
 from clasp_calib.common.samples import Sample
 
 
@@ -111,11 +111,12 @@ def corpus_intervals(scores: NDArray[np.float64], samples: Sequence[Sample], see
             continue
         pictures = [samples[number].cluster for number in chosen]
         judged = JudgedAnswers.of(scores[chosen].tolist(), [samples[number].answers for number in chosen], pictures)
-        weights = bootstrap_weights(pictures, seed)
+        clusters = Clusters.of(pictures, seed)
         for name, value in by_name.items():
-            resampled = np.array([value(judged, times) for times in weights])
+            resampled = np.array([value(judged, times) for times in clusters.weights])
             once = np.ones(len(chosen), dtype=np.int64)
-            found[f"{metric} {name}"] = percentile_interval(value(judged, once), resampled, len(chosen))
+            at = (value(judged, once), resampled, len(chosen), clusters.count)
+            found[f"{metric} {name}"] = resampled_interval(*at, top=2.0 if value is mme_score else 1.0)
     return found
 
 
