@@ -45,7 +45,14 @@ class Greedy:
 
     def __init__(self, model: Any, tokenizer: Any = None) -> None:
         self._model, self._tokenizer = model, tokenizer
-        ends = self._config(1).eos_token_id
+        try:
+            ends = self._config(1).eos_token_id
+            self._processors(torch.zeros(1, 1, dtype=torch.long, device=model.device), 1)
+        except Exception as error:  # A file that people write by hand may fail in any way.
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ModelError(
+                f"the model's generation config cannot be used ({reason}); mend its generation_config.json"
+            ) from error
         self.ends: tuple[int, ...] = () if ends is None else tuple(ends) if isinstance(ends, list) else (ends,)
         """Ids that end an answer."""
 
@@ -123,10 +130,4 @@ class Greedy:
     def _config(self, max_new_tokens: int) -> Any:
         arguments = self.arguments(max_new_tokens)
         arguments.pop("tokenizer", None)
-        try:
-            return self._model._prepare_generation_config(None, **arguments)[0]
-        except ValueError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(
-                f"the model's generation config cannot be used ({reason}); mend its generation_config.json"
-            ) from error
+        return self._model._prepare_generation_config(None, **arguments)[0]

@@ -153,6 +153,8 @@ def test_another_chat_template_is_said_once_and_its_own_is_a_prompt(bench, capsy
     assert Prompter(bench.processor, bench.model, own_template(templated(bench, MISTRAL))).text("Why?")
     say_own_template(templated(bench, f"{'long ' * 200}{MISTRAL}"))
     assert len(capsys.readouterr().err) < 1500
+    say_own_template(templated(bench, f'{MISTRAL} It\'s "so":'))
+    assert r"""--prompt $'[INST] <image>\n{question} [/INST] It\'s "so":' (in""" in capsys.readouterr().err
 
 
 def test_the_embedded_model_and_its_template_agree():

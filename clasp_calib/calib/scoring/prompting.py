@@ -37,10 +37,12 @@ def say_own_template(processor: Any) -> None:
     own = own_template(processor)
     if own is None or own.strip() == PROMPT:
         return
-    shown = own if len(own) <= SHOWN else f"{own[:SHOWN]} ..."
+    # With a double quote in it repr puts single ones around, and a shell reads $'...' as Python does.
+    quoted = repr(f'{own}"')[:-2] + "'"
+    shown = quoted if len(quoted) <= SHOWN else f"{quoted[:SHOWN]} ..."
     note_once(
-        f"the model's own chat template writes {shown!r}, and questions are put in LLaVA-1.5's, {PROMPT!r}: a model "
-        f"may answer worse in a template that it does not know; to take its own give --prompt ${shown!r} (in Python "
+        f"the model's own chat template writes {shown}, and questions are put in LLaVA-1.5's, {PROMPT!r}: a model "
+        f"may answer worse in a template that it does not know; to take its own give --prompt ${shown} (in Python "
         "prompt of CalibrationOptions)"
     )
 
