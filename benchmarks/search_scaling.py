@@ -15,6 +15,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from clasp_calib.artifacts.checkpoint_digest import weights_digest
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.calib.scoring.evaluator import Pruning
@@ -25,7 +26,6 @@ from clasp_calib.reference.model import MODEL
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.loading import load_model
-from clasp_calib.search.identity import weights_digest
 from clasp_calib.search.local_workers import Processes
 from clasp_calib.search.space import default_space
 from clasp_calib.search.tasks import EvaluatorRecipe, Task

@@ -1,8 +1,10 @@
 """The command line: mounts the commands, and turns errors into one red line and exit code 2."""
 
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,7 +27,7 @@ from clasp_calib.commands.search import search
 from clasp_calib.commands.serve_labeler import serve_labeler
 from clasp_calib.commands.train_router import train_router
 from clasp_calib.commands.used_by import CheckedTyper
-from clasp_calib.common.errors import ClaspError
+from clasp_calib.common.errors import ClaspError, ClaspWarning
 
 FAILED, INTERRUPTED = 2, 130
 
@@ -76,6 +78,12 @@ def callback(
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 not as it should be, 2 cannot be done as asked."""
+    with warnings.catch_warnings():
+        warnings.showwarning = partial(_warned, warnings.showwarning)
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         app(args=arguments, prog_name="clasp-calib", standalone_mode=True)
     except SystemExit as end:
@@ -93,6 +101,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         _complain(f"error: {error}; check that the place is there, may be written to and has room", "red")
         return FAILED
     return 0
+
+
+def _warned(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    if issubclass(category, ClaspWarning):
+        _complain(f"warning: {message}", "yellow")
+    else:
+        otherwise(message, category, *where)
 
 
 def _complain(text: str, style: str) -> None:

@@ -1,16 +1,21 @@
 """Artifacts made by hand, for tests."""
 
+import hashlib
+import json
 from dataclasses import replace
 
 import numpy as np
 from tiny_models import tiny_llava
 
 from clasp_calib.artifacts.artifact import Artifact
-from clasp_calib.artifacts.manifest import BudgetEntry, ClassChoice, Decoding, Manifest, Provenance
+from clasp_calib.artifacts.files import MANIFEST
+from clasp_calib.artifacts.manifest import BudgetEntry, ClassChoice, Decoding, Manifest, Provenance, hashed
 from clasp_calib.artifacts.model_shape import model_shape
+from clasp_calib.common.hashing import sha256_json
 
 CONFIG = tiny_llava(decoder_layers=17).config
 SHAPE = model_shape(CONFIG)
+PROMPT = "<image>{question} ÄÖ"
 CLASSES = ("object", "text", "default")
 CHOICE = ClassChoice(
     prototype="deep", candidates=20, evaluations=100, calibration=0.5, selection=0.25, selection_default=None
@@ -50,7 +55,8 @@ def made(*budgets: str, seed: int = 0, **changes: object) -> Artifact:
         positions="keep",
         features="projected",
         iterations=5,
-        prompt="<image>{question} ÄÖ",
+        prompt=PROMPT,
+        prompt_hash=hashed(PROMPT),
         decoding=Decoding(do_sample=False, max_new_tokens=16),
         budgets=entries,
         provenance=dict.fromkeys(budgets, PROVENANCE),
@@ -63,3 +69,13 @@ def made(*budgets: str, seed: int = 0, **changes: object) -> Artifact:
 def with_numbers(artifact: Artifact, **arrays: np.ndarray) -> Artifact:
     """The artifact with other arrays."""
     return replace(artifact, **arrays)
+
+
+def sealed(place, change=lambda content: None):
+    """Change the manifest and make all hashes fit again, as somebody who means harm would."""
+    content = json.loads((place / MANIFEST).read_text())
+    for name in content["files"]:
+        content["files"][name] = hashlib.sha256((place / name).read_bytes()).hexdigest()
+    change(content)
+    content["id"] = sha256_json({key: value for key, value in content.items() if key != "id"})
+    (place / MANIFEST).write_text(json.dumps(content))

@@ -145,6 +145,7 @@ def compare(
 def _compared(
     model: Any, processor: Any, of: Studied, methods: Sequence[str] | None, places: Places, options: ComparisonOptions
 ) -> ComparisonReport:
+    from clasp_calib.artifacts.checkpoint_digest import weights_digest
     from clasp_calib.baselines.registry import METHODS
     from clasp_calib.calib.dataset import by_class
     from clasp_calib.calib.scoring.prompting import Prompter
@@ -154,7 +155,6 @@ def _compared(
     from clasp_calib.calib.studies.entrants import entrants_for
     from clasp_calib.common.progress import note
     from clasp_calib.runtime.decoding import Greedy
-    from clasp_calib.search.identity import weights_digest
 
     manifest, questions, seed = of.artifact.manifest, of.questions, options.seed
     prompter = Prompter(processor, model, manifest.prompt)

@@ -22,7 +22,7 @@ class EvaluationOptions(StudyOptions):
 
     Attributes:
         timed: answers to time for each setting; 0 times none.
-        record: record the scores of a whole test split in the artifact.
+        record: record the scores of a whole test split in the artifact, if the model has the calibration's weights.
     """
 
     timed: int = 5
@@ -138,6 +138,7 @@ def evaluate(
     """
     from clasp_calib.api.featured import filled
     from clasp_calib.api.undisturbed import undisturbed
+    from clasp_calib.artifacts.checkpoint_digest import checkpoint_of
     from clasp_calib.artifacts.files import write_artifact
     from clasp_calib.artifacts.manifest import Measured
     from clasp_calib.calib.studies.evaluation import evaluate_artifact, layers_used
@@ -151,10 +152,12 @@ def evaluate(
         places = filled(model, processor, of.questions, run, layers_used(model, of.artifact))
         at = (model, processor, of.artifact, of.budgets, of.chosen, places.features)
         evaluation = evaluate_artifact(*at, options.seed, options.timed)
-    measured = Measured(samples=of.digest, split=options.split, seed=options.seed)
+    seen = checkpoint_of(model)
+    measured = Measured(samples=of.digest, split=options.split, seed=options.seed, checkpoint=seen)
     known = [of.artifact.entry(name).measured for name in of.budgets]
-    whole = options.split == TEST and options.per_class is None
-    again = whole and all(one == measured for one in known)
+    # Scores of other weights are not the artifact's.
+    whole = options.split == TEST and options.per_class is None and of.weights in ("same", "unrecorded")
+    again = whole and all(one is not None and measured.repeats(one) for one in known)
     as_recorded = evaluation.agrees_with(of.artifact) if again else None
     record = whole and options.record
     result = evaluation.recorded_in(of.artifact, measured) if record else of.artifact

@@ -23,6 +23,9 @@ class GenerationOptions:
         class_: class of the question, or ``auto``: what the artifact's router, or keyword rules if it has none, say.
         max_new_tokens: longest answer.
         compare: answer without pruning too.
+        strict: refuse a model that does not have the weights of the artifact's calibration, of which there is a warning
+            otherwise.
+        checkpoint: accept a model with other weights by their digest, as the warning names it.
 
     Raises:
         InputError: ``max_new_tokens`` below 1.
@@ -31,6 +34,8 @@ class GenerationOptions:
     class_: str = AUTO
     max_new_tokens: int = 64
     compare: bool = False
+    strict: bool = False
+    checkpoint: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse an answer of nothing."""
@@ -143,21 +148,24 @@ def generate(
     Greedy(model).say()
     text = _prompt(model, processor, question, known)
     with undisturbed(model):
-        pruning = _pruning(model, known, name, class_)
+        pruning = _pruning(model, known, name, class_, options)
         pruned = answer(model, processor, picture, text, options.max_new_tokens, pruning)
         full = answer(model, processor, picture, text, options.max_new_tokens) if options.compare else None
     seen = seen_picture(pruned, processor, picture)
     return Generated(pruned, full, class_, name, seen, adapter_for(model).grid(pruned.inputs))
 
 
-def _pruning(model: Any, artifact: "Artifact | None", budget: str, class_: str) -> "AbstractContextManager[Pruner]":
+def _pruning(
+    model: Any, artifact: "Artifact | None", budget: str, class_: str, options: GenerationOptions
+) -> "AbstractContextManager[Pruner]":
     from clasp_calib.runtime.budgeting import schedule_for
     from clasp_calib.runtime.pruner import clasp, prune
 
     if artifact is None:
         return prune(model, schedule=schedule_for(model, budget), rho=1.0)
     artifact.rho(budget, class_)
-    return clasp(model, artifact, budget=budget, classes=class_)
+    accepted = {"strict": options.strict, "checkpoint": options.checkpoint}
+    return clasp(model, artifact, budget=budget, classes=class_, **accepted)
 
 
 def _prompt(model: Any, processor: Any, question: str, artifact: "Artifact | None") -> str:

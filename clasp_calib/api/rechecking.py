@@ -45,7 +45,7 @@ def recheck(
     from clasp_calib.api.featured import filled
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.artifacts.artifact import Artifact
-    from clasp_calib.artifacts.files import check_fits
+    from clasp_calib.artifacts.fits import check_fits
     from clasp_calib.calib.dataset import calibration_samples
     from clasp_calib.calib.studies.evaluation import layers_used
     from clasp_calib.calib.studies.recheck import measure_again, some_recorded
@@ -58,7 +58,7 @@ def recheck(
     check_processor(model, processor)
     known = artifact if isinstance(artifact, Artifact) else Artifact.load(artifact)
     table = calibration_samples(load_samples(samples), known.classes, hints=hints_of(run))
-    check_fits(known, model.config)
+    check_fits(known, model)
     Greedy(model).say()
     chosen = some_recorded(known, table, count, seed)
     asked = [sample for _, sample in chosen]

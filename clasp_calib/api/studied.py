@@ -1,7 +1,7 @@
 """What a study of an artifact begins with: the artifact, its budgets, and the samples to measure on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ from clasp_calib.common.errors import InputError
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.artifacts.fits import Weights
     from clasp_calib.common.samples import Sample
 
 
@@ -20,6 +21,8 @@ class StudyOptions:
         split: of the samples.
         per_class: samples of a class, at most; ``None`` takes all.
         seed: of which samples these are, of everything random, and of the bootstrap.
+        strict: refuse a model that does not have the weights of the calibration, of which there is a warning otherwise.
+        checkpoint: accept a model with other weights by their digest, as the warning names it.
 
     Raises:
         InputError: a number that is too small.
@@ -28,6 +31,8 @@ class StudyOptions:
     split: str = "test"
     per_class: int | None = None
     seed: int = 0
+    strict: bool = field(default=False, kw_only=True)
+    checkpoint: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Refuse numbers that would choose something else than they say."""
@@ -50,6 +55,8 @@ class Studied:
     """Of the samples, as an artifact records it."""
     chosen: "Mapping[str, Sequence[Sample]]"
     """Class -> its samples of the split that is measured."""
+    weights: "Weights"
+    """How the model's weights compare with those of the calibration."""
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -80,7 +87,7 @@ def studied(
         ModelError: the processor is not the model's.
     """
     from clasp_calib.artifacts.artifact import Artifact, read_artifact
-    from clasp_calib.artifacts.files import check_fits
+    from clasp_calib.artifacts.fits import check_fits
     from clasp_calib.artifacts.hub import locate_artifact
     from clasp_calib.calib.dataset import by_class, calibration_samples, of_split
     from clasp_calib.common.sample_sources import load_samples
@@ -102,6 +109,6 @@ def studied(
     table = load_samples(samples)
     everything = calibration_samples(table, known.classes, hints=hints)
     chosen = by_class(of_split(everything, options.split), known.classes, options.per_class, options.seed)
-    check_fits(known, model.config)
+    weights = check_fits(known, model, strict=options.strict, checkpoint=options.checkpoint)
     Greedy(model).say()
-    return Studied(known, home, names, everything, table.digest, chosen)
+    return Studied(known, home, names, everything, table.digest, chosen, weights)

@@ -187,8 +187,13 @@ class Artifact:
         mine, theirs = (m.model_dump(include=alike) for m in (self.manifest, earlier.manifest))
         differing = [name for name in mine if mine[name] != theirs[name]]
         if differing:
+            was = (
+                "; it was made before artifacts recorded checkpoints"
+                if mine["checkpoint"] and not theirs["checkpoint"]
+                else ""
+            )
             raise ArtifactError(
-                f"the artifact that is there was made with other settings ({', '.join(differing)}); "
+                f"the artifact that is there was made with other settings ({', '.join(differing)}){was}; "
                 "give another place with --out or --run"
             )
         kept = [i for i, name in enumerate(earlier.budgets) if name not in self.budgets]

@@ -1,8 +1,10 @@
 """What changed between two artifacts, said in settings and points rather than in bytes."""
 
+import json
 import math
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -84,8 +86,13 @@ def difference(first: Artifact, second: Artifact) -> Difference:
 
 
 def _settings(first: Manifest, second: Manifest) -> dict[str, tuple[str, str]]:
-    one, two = (m.model_dump(mode="json") for m in (first, second))
-    return {name: (str(one[name]), str(two[name])) for name in ("format", "version", "name", *SETTINGS)}
+    names = ("format", "version", "name", *SETTINGS)
+    return {name: (_said(getattr(first, name)), _said(getattr(second, name))) for name in names}
+
+
+def _said(value: Any) -> str:
+    """On one line: a prompt may have several."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) and "\n" in value else str(value)
 
 
 def _routers(first: Router | None, second: Router | None) -> tuple[str, str] | None:

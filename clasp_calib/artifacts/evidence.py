@@ -5,7 +5,7 @@ under each setting.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -18,9 +18,16 @@ if TYPE_CHECKING:
 
 TRIALS = "study/trials.parquet"
 SCORES = "study/scores.parquet"
+MOST_ROWS = 4_000_000
+"""Our choice: the whole of VQAv2's validation under seven settings and two budgets is 3 million."""
+_LONGEST = 65536
+"""Characters of a text; sample ids may be anything, but no books."""
+_DECODED = 1 << 30
+"""Bytes of the pages of a file, as it says itself."""
+_BATCH = 65536
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Trial:
     """How far one candidate came."""
 
@@ -37,7 +44,7 @@ class Trial:
     """Mean score over the selection samples; ``None`` if it was not in the final."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SampleScore:
     """What one setting scored on one sample of the test split."""
 
@@ -120,16 +127,51 @@ def _rows(artifact: "Artifact", name: str, row: type[Row]) -> list[Row]:
     if content is None:
         return []
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(io.BytesIO(content))
-        values: list[dict[str, Any]] = table.to_pylist()
+        return list(_read(content, row))
     except (pa.ArrowException, OSError, ValueError) as error:  # Text that is not UTF-8 is a ValueError.
         raise ArtifactError(f"{name} cannot be read as Parquet ({error}); fetch or make the artifact again") from error
-    if not table.schema.equals(_schema(row)):
-        raise ArtifactError(
-            f"{name} has the columns {', '.join(f'{f.name} {f.type}' for f in table.schema)}; "
-            f"expected {', '.join(f'{f.name} {f.type}' for f in _schema(row))}"
-        )
-    return [row(**value) for value in values]
+
+
+def _read(content: bytes, row: type[Row]) -> Iterator[Row]:
+    """Row by row: a small file may hold many, and long texts many times, so it is never decoded as a whole.
+
+    Raises:
+        ValueError: other columns, or more than a study can have.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _schema(row)
+    texts = [field.name for field in schema if field.type == pa.string()]
+    found = pq.read_schema(io.BytesIO(content))
+    if not found.equals(schema):
+        told = [", ".join(f"{field.name} {field.type}" for field in fields) for fields in (found, schema)]
+        raise ValueError(f"it has the columns {told[0][:2000]}; expected {told[1]}")
+    # The texts of a column stay in a dictionary: each is decoded once, however often it stands.
+    file = pq.ParquetFile(io.BytesIO(content), read_dictionary=texts)
+    of = file.metadata
+    # A row takes a byte at least: what differs between rows is not compressed to less.
+    most = min(MOST_ROWS, max(len(content), _BATCH))
+    decoded = sum(of.row_group(n).total_byte_size for n in range(of.num_row_groups))
+    if not 0 <= of.num_rows <= most or not 0 <= decoded <= _DECODED:
+        raise ValueError(f"it claims {of.num_rows} rows in {decoded} bytes; expected at most {most} in {_DECODED}")
+    rows = 0
+    for batch in file.iter_batches(_BATCH):
+        rows += len(batch)
+        if rows > most:
+            raise ValueError(f"it has more than {most} rows")
+        yield from (row(*values) for values in zip(*map(_values, batch.columns), strict=True))
+
+
+def _values(column: Any) -> list[Any]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_dictionary(column.type):
+        return list(column.to_pylist())
+    if (pc.max(pc.binary_length(column.dictionary)).as_py() or 0) > 4 * _LONGEST:
+        raise ValueError(f"it holds a text of more than {_LONGEST} characters")
+    texts = column.dictionary.to_pylist()
+    return [None if place is None else texts[place] for place in column.indices.to_pylist()]

@@ -1,4 +1,4 @@
-"""Reading and writing an artifact directory, whole or not at all, and checking that it fits a model.
+"""Reading and writing an artifact directory, whole or not at all.
 
 What is read may come from anybody: nothing in an artifact is executed, every file is bounded before it is read, and
 whatever does not follow the format is refused with the name of the field.
@@ -19,10 +19,11 @@ from safetensors.numpy import load, save
 from clasp_calib.artifacts.card import CARD, model_card
 from clasp_calib.artifacts.consistency import check_content
 from clasp_calib.artifacts.evidence import SCORES, TRIALS
-from clasp_calib.artifacts.manifest import FORMAT, Manifest
-from clasp_calib.artifacts.model_shape import model_shape
+from clasp_calib.artifacts.manifest import FORMAT, Manifest, hashed
 from clasp_calib.common.errors import ArtifactError, InputError
+from clasp_calib.common.fields import describe
 from clasp_calib.common.hashing import sha256_json
+from clasp_calib.common.strict_reading import read_bounded, strict_json
 from clasp_calib.router_labeling.router import Router
 from clasp_calib.router_labeling.router_file import MOST_BYTES, read_router, router_bytes
 
@@ -70,7 +71,8 @@ def write_artifact(artifact: "Artifact", directory: str | Path) -> "Artifact":
     router = {} if artifact.router is None else {ROUTER: router_bytes(artifact.router)}
     contents = {WEIGHTS: save(weights), **router, **artifact.study, CARD: model_card(artifact).encode()}
     files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    manifest = artifact.manifest.model_copy(update={"files": files, "id": None})
+    of = artifact.manifest
+    manifest = of.model_copy(update={"format": FORMAT, "prompt_hash": hashed(of.prompt), "files": files, "id": None})
     manifest = manifest.model_copy(update={"id": _identity(manifest.model_dump(mode="json"))})
     text = json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False)
     contents[MANIFEST] = (text + "\n").encode()
@@ -104,6 +106,9 @@ def check_place(directory: str | Path) -> None:
         others = {path.name for path in directory.iterdir()}
         if others and not others & {MANIFEST, _PARTIAL}:
             raise InputError(f"{directory} is not empty and holds no artifact; give another place")
+        links = [name for name in (_PARTIAL, "study") if (directory / name).is_symlink()]
+        if links:
+            raise InputError(f"{directory / links[0]} is a link, and writing would follow it; remove it")
     elif directory.exists():
         raise InputError(f"{directory} is a file; give a directory for the artifact")
 
@@ -143,25 +148,6 @@ def verify_files(directory: str | Path) -> dict[str, int]:
     return {name: (directory / name).stat().st_size for name in (MANIFEST, *(f for f in FILES if f in files))}
 
 
-def check_fits(artifact: "Artifact", config: Any) -> None:
-    """Refuse a model that the artifact was not made for.
-
-    Args:
-        artifact: the artifact.
-        config: the model's transformers configuration.
-
-    Raises:
-        ArtifactError: naming every shape that differs.
-    """
-    given = model_shape(config)
-    if given.fingerprint != artifact.manifest.fingerprint:
-        differences = "; ".join(artifact.manifest.shape.differences(given))
-        raise ArtifactError(
-            f"the artifact was calibrated for {artifact.manifest.model}, and this model differs "
-            f"({differences}); use the model that it was made for, or calibrate this one"
-        )
-
-
 def read_manifest(directory: Path) -> Manifest:
     """The manifest alone, of the known format and as it was written.
 
@@ -175,25 +161,26 @@ def read_manifest(directory: Path) -> Manifest:
         )
     text = _bounded(directory, MANIFEST, _MANIFEST_BYTES)
     try:
-        content = json.loads(text.decode(), parse_constant=_refuse, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
+        content = strict_json(text)
+    except ValueError as error:
         raise ArtifactError(f"{path} cannot be read as JSON ({error}); {_AGAIN}") from error
     found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT or isinstance(found, bool):
+    if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= FORMAT:
         newer = isinstance(found, int) and found > FORMAT
         advice = "; install a newer clasp-calib" if newer else ""
-        raise ArtifactError(f"{path} is of format {found!r}; this version of clasp-calib reads format {FORMAT}{advice}")
+        raise ArtifactError(
+            f"{path} is of format {found!r:.40}; this version of clasp-calib reads formats 1 to {FORMAT}{advice}"
+        )
     if content.get("id") != _identity(content):
         raise ArtifactError(f"{path} does not match its own id: it was changed after it was written; {_AGAIN}")
     try:
         manifest = Manifest.model_validate_json(text, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = "".join(f"{part}: " for part in [".".join(map(str, first["loc"]))] if part)
-        raise ArtifactError(f"{path} does not follow format {FORMAT}: {where}{first['msg']}") from error
+        needs = f"; it says that it needs clasp-calib {content['needs']!r:.40}" if content.get("needs") else ""
+        raise ArtifactError(f"{path} does not follow format {found}: {describe(error)}{needs}") from error
     if WEIGHTS not in manifest.files or not set(manifest.files) <= set(FILES):
         raise ArtifactError(
-            f"{path} lists the files {', '.join(manifest.files) or 'none'}; format {FORMAT} has {WEIGHTS}, "
+            f"{path} lists the files {', '.join(manifest.files)[:1000] or 'none'}; format {found} has {WEIGHTS}, "
             f"and may have {', '.join(FILES[1:])}"
         )
     return manifest
@@ -220,13 +207,11 @@ def _bounded(directory: Path, name: str, limit: int) -> bytes:
         blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
         if not target.is_relative_to(home) and target.parent != blobs:
             raise ArtifactError(f"{path} is a link to {target}, outside of the artifact; {_AGAIN}")
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
+        return read_bounded(path, limit)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read ({error}); {_AGAIN}") from error
-    if len(content) > limit:
-        raise ArtifactError(f"{path} is larger than the {limit} bytes that it can need; {_AGAIN}")
-    return content
+    except ValueError as error:
+        raise ArtifactError(f"{path} {error}; {_AGAIN}") from error
 
 
 def _identity(manifest: dict[str, Any]) -> str:
@@ -234,15 +219,3 @@ def _identity(manifest: dict[str, Any]) -> str:
         return sha256_json({key: value for key, value in manifest.items() if key != "id"})
     except ValueError as error:  # A lone surrogate has no UTF-8.
         raise ArtifactError(f"{MANIFEST} holds text that is not Unicode ({error}); {_AGAIN}") from error
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} stands twice in one object")
-    return content

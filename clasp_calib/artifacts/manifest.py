@@ -1,47 +1,51 @@
-"""``artifact.json``: everything about a calibration but the numbers themselves. Format 1.
+"""``artifact.json``: everything about a calibration but the numbers themselves. Format 2.
 
 No timestamps and no durations: the same content gives the same bytes. The artifact's id is the sha256 of the canonical
 JSON without the id; the JSON lists the hashes of all other files.
 """
 
-from collections.abc import Iterable
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from clasp_calib.artifacts.model_shape import ModelShape
+from clasp_calib.artifacts.checkpoint_digest import Checkpoint
+from clasp_calib.artifacts.model_shape import Layers, ModelShape, Tokens
+from clasp_calib.common.fields import Count, Hash, Line, Seed, Share, Slug, Strict
 
-FORMAT = 1
+FORMAT = 2
+"""What is written; earlier formats are read too."""
 SETTINGS = (
-    *("model", "revision", "fingerprint", "classes", "taxonomy", "starts", "tau"),
-    *("raters", "positions", "features", "iterations", "prompt", "decoding"),
+    *("model", "revision", "checkpoint", "fingerprint", "classes", "taxonomy", "starts", "tau"),
+    *("method", "knobs", "profile", "seeding", "raters", "positions", "features", "iterations", "prompt", "decoding"),
 )
 """What all budgets of one artifact share."""
 CALIBRATED, MACRO = "calibrated", "macro"
 """The setting that an artifact's own numbers stand for in results, and the mean over classes."""
+HONOURED = {"method": ("clasp",), "profile": ("layers",), "seeding": ("relevance",), "knobs": ({},)}
+"""What this version can run of the fields that later ones will have more values of."""
+MOST_NUMBERS = 1 << 26
+"""Weights of all mixtures together. Our choice: 256 MiB in float32."""
+_SINCE_2 = {*HONOURED, "checkpoint", "prompt_hash", "needs"}
 Semver = Annotated[str, Field(pattern=r"^\d{1,9}\.\d{1,9}\.\d{1,9}$")]
-Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,99}$")]
 BudgetName = Annotated[str, StringConstraints(pattern=r"^[0-9][0-9.]{0,15}%?$")]
-Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,4096}$")]
-"""One line of text that a terminal may print."""
+Prompt = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$")]
+Positive = Annotated[Count, Field(ge=1)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Score(_Frozen):
+class Score(Strict):
     """A mean with its confidence interval, in [0, 1]."""
 
     mean: float
     low: float
     high: float
-    samples: int = Field(ge=1)
+    samples: Positive
 
 
-class Confirmation(_Frozen):
+class Confirmation(Strict):
     """What the best finalist gained over the default where finalists were compared."""
 
     leader: Line
@@ -50,26 +54,43 @@ class Confirmation(_Frozen):
     low: float
     high: float
     """Of the gain's bootstrap interval by picture."""
-    samples: int = Field(ge=1)
-    chance: float = Field(gt=0, le=1)
+    samples: Positive
+    chance: Share = Field(gt=0)
     """How often luck alone would show as much: a one-sided p-value."""
 
 
-class Alternative(_Frozen):
+class Alternative(Strict):
     """Another way to choose, kept to be compared with."""
 
     prototype: Line
-    layers: tuple[int, ...] = Field(min_length=1, max_length=1000)
-    weights: tuple[float, ...] = Field(min_length=1, max_length=1000)
-    rho: float = Field(ge=0, le=1)
+    layers: tuple[Annotated[int, Field(ge=0, le=1000)], ...] = Field(min_length=1, max_length=1001)
+    weights: tuple[Share, ...] = Field(min_length=1, max_length=1001)
+    rho: Share
 
 
-class ClassChoice(_Frozen):
+class Posterior(Strict):
+    """How probable it is of each candidate that it is the best, given the scores that were measured."""
+
+    candidates: tuple[Line, ...] = Field(min_length=1, max_length=100_000)
+    probabilities: tuple[Share, ...] = Field(min_length=1, max_length=100_000)
+    """In the order of the candidates. They may sum to less than 1: improbable candidates can be left out."""
+
+    @model_validator(mode="after")
+    def _distribution(self) -> "Posterior":
+        _unique("candidate", self.candidates)
+        if len(self.probabilities) != len(self.candidates):
+            raise ValueError(f"{len(self.probabilities)} probabilities for {len(self.candidates)} candidates")
+        if sum(self.probabilities) > 1 + 1e-6:
+            raise ValueError(f"the probabilities sum to {sum(self.probabilities):g}, expected 1 or less")
+        return self
+
+
+class ClassChoice(Strict):
     """How one class's mixture and ratio were chosen: on calibration samples, and in a final on another split."""
 
     prototype: Line
-    candidates: int = Field(ge=1)
-    evaluations: int = Field(ge=0)
+    candidates: Positive
+    evaluations: Count
     calibration: float | None
     """Mean score of the choice where the candidates raced; ``None`` if the class had no samples."""
     selection: float | None
@@ -80,41 +101,49 @@ class ClassChoice(_Frozen):
     """Of the leader in the final; ``None`` if it was the default, or if there was no final."""
     refinement: Confirmation | None = None
     """Of the refined candidate, over the choice without it; ``None`` if nothing was refined."""
+    posterior: Posterior | None = None
+    """``None`` if it was not kept."""
 
 
-class Measured(_Frozen):
+class Measured(Strict):
     """What the results of a budget were measured on, so that they can be measured again."""
 
     samples: Hash
     """sha256 of the labelled table."""
     split: Line
-    seed: int
+    seed: Seed
     """Of random pruning and of the bootstrap."""
+    checkpoint: Checkpoint | None = None
+    """The weights; ``None`` if they were measured before artifacts recorded it."""
+
+    def repeats(self, earlier: "Measured") -> bool:
+        """Whether the same was measured before, as far as it is known of what."""
+        return self.model_copy(update={} if earlier.checkpoint else {"checkpoint": None}) == earlier
 
 
-class BudgetEntry(_Frozen):
+class BudgetEntry(Strict):
     """One calibrated budget."""
 
     name: BudgetName
-    counts: tuple[int, ...] = Field(min_length=1, max_length=16)
-    mean_tokens: float = Field(ge=0)
+    counts: tuple[Tokens, ...] = Field(min_length=1, max_length=16)
+    mean_tokens: float = Field(ge=0, le=1_000_000)
     choices: dict[Slug, ClassChoice]
-    alternatives: dict[Line, dict[Slug, Alternative]] = {}
+    alternatives: dict[Line, dict[Slug, Alternative]] = Field(default={}, max_length=100)
     """``global`` (one setting for all classes) and ``exhaustive``, where they were searched -> class -> setting."""
-    results: dict[Line, dict[Slug, Score]] = {}
+    results: dict[Line, dict[Slug, Score]] = Field(default={}, max_length=100)
     """Setting -> class (or ``macro``) -> score on the test split, once `evaluate` has measured it."""
     measured: Measured | None = None
     """Where the results come from; ``None`` as long as there are none."""
 
 
-class Decoding(_Frozen):
+class Decoding(Strict):
     """How answers were decoded."""
 
     do_sample: bool
-    max_new_tokens: int = Field(ge=1)
+    max_new_tokens: int = Field(ge=1, le=1_000_000)
 
 
-class Provenance(_Frozen):
+class Provenance(Strict):
     """What the calibration was made from."""
 
     samples: Hash
@@ -127,44 +156,59 @@ class Provenance(_Frozen):
     taxonomy: Hash
     strategy: Line
     metric: Line
-    seed: int
-    versions: dict[Line, Line]
+    seed: Seed
+    versions: dict[Line, Line] = Field(max_length=1000)
 
 
-class RouterEntry(_Frozen):
+class RouterEntry(Strict):
     """What ``router.safetensors`` says of itself, for readers of the manifest alone."""
 
     kind: Literal["ngrams"] = "ngrams"
     taxonomy: Hash
     """Of the taxonomy that its labels follow."""
-    threshold: float = Field(ge=0, le=1)
+    threshold: Share
     """It abstains to the default class below this probability."""
     labels: Hash
     """sha256 of the labelled table that it was trained on."""
-    rows: int = Field(ge=1)
+    rows: Positive
 
 
-class Manifest(_Frozen):
+class Manifest(Strict):
     """The whole of ``artifact.json``."""
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = FORMAT
+    needs: Semver | None = None
+    """The first version of clasp-calib that can run it, said by later versions for the message of earlier ones."""
     version: Semver = "0.1.0"
     name: Line
     model: Line
     revision: Line | None = None
     """The model's commit on the Hub; ``None`` if it came from a directory."""
+    checkpoint: Checkpoint | None = None
+    """The weights that it was calibrated with; ``None`` in format 1."""
     shape: ModelShape
     fingerprint: Hash
     classes: tuple[Slug, ...] = Field(min_length=1, max_length=1000)
-    taxonomy: dict[Slug, Slug]
+    taxonomy: dict[Slug, Slug] = Field(max_length=10_000)
     """Intent -> class."""
-    starts: tuple[int, ...] = Field(min_length=1, max_length=16)
-    tau: float = Field(gt=0)
+    starts: tuple[Layers, ...] = Field(min_length=1, max_length=16)
+    tau: float = Field(gt=0, le=1e6)
+    method: Slug = "clasp"
+    """Which method prunes. The only value so far is ``clasp``."""
+    knobs: dict[Slug, Line | float | bool | None] = Field(default={}, max_length=100)
+    """The method's own parameters; ``clasp`` has none beside those that stand here by name."""
+    profile: Slug = "layers"
+    """Where tokens are dropped: in stages between decoder ``layers``, the only value so far."""
+    seeding: Slug = "relevance"
+    """What k-means starts from: by ``relevance``, the tokens farthest from the pivots; the only value so far."""
     raters: Line
     positions: Line
     features: Line
-    iterations: int = Field(ge=0)
-    prompt: str = Field(max_length=65536)
+    iterations: int = Field(ge=0, le=1000)
+    prompt: Prompt = Field(max_length=65536)
+    """The template of the calibration."""
+    prompt_hash: Hash | None = None
+    """sha256 of the template in UTF-8; ``None`` in format 1."""
     decoding: Decoding
     budgets: tuple[BudgetEntry, ...] = Field(min_length=1, max_length=1000)
     provenance: dict[BudgetName, Provenance]
@@ -176,31 +220,61 @@ class Manifest(_Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Manifest":
-        names = [entry.name for entry in self.budgets]
+        shape, names = self.shape, [entry.name for entry in self.budgets]
+        if self.format == 1 and (later := sorted(_SINCE_2 & self.model_fields_set)):
+            raise ValueError(f"{later[0]}: format 1 has no such field")
+        for field, known in HONOURED.items():
+            if (value := getattr(self, field)) not in known:
+                raise ValueError(f"{field}: {str(value)!r:.100} is for {self.needs or 'a newer version'}")
         _unique("class", self.classes)
         _unique("budget", names)
-        if self.fingerprint != self.shape.fingerprint:
+        if self.fingerprint != shape.fingerprint:
             raise ValueError("fingerprint: is not the sha256 of the shape")
-        if self.starts[0] < 1 or any(b <= a for a, b in pairwise(self.starts)):
-            raise ValueError(f"starts: {self.starts} do not ascend from 1 or above")
+        if shape.vision_feature_layer > shape.vision_layers:
+            raise ValueError(f"shape.vision_feature_layer: {shape.vision_feature_layer} of {shape.vision_layers}")
+        numbers = len(names) * len(self.classes) * (shape.vision_layers + 1)
+        if numbers > MOST_NUMBERS:
+            raise ValueError(f"budgets: with the classes and layers they have {numbers} weights, over {MOST_NUMBERS}")
+        if any(b <= a for a, b in pairwise((0, *self.starts, shape.text_layers))):
+            raise ValueError(f"starts: {self.starts} do not ascend between layers 1 and {shape.text_layers - 1}")
+        if self.prompt_hash not in (None, hashed(self.prompt)):
+            raise ValueError("prompt_hash: is not the sha256 of the prompt")
         if set(self.provenance) != set(names):
             raise ValueError(f"provenance: holds {sorted(self.provenance)}, expected the budgets {sorted(names)}")
         _known("taxonomy", self.taxonomy.values(), {*self.classes})
         for entry in self.budgets:
-            where = f"budgets.{entry.name}"
-            if len(entry.counts) != len(self.starts):
-                raise ValueError(f"{where}.counts: {len(entry.counts)} counts for {len(self.starts)} stages")
-            if entry.counts[-1] < 1 or any(b > a for a, b in pairwise(entry.counts)):
-                raise ValueError(f"{where}.counts: {entry.counts} do not descend to 1 or above")
-            if set(entry.choices) != set(self.classes):
-                raise ValueError(f"{where}.choices: are not those of the classes")
-            for name, of in entry.alternatives.items():
-                _known(f"{where}.alternatives.{name}", of, {*self.classes})
-                if any(len(one.layers) != len(one.weights) for one in of.values()):
-                    raise ValueError(f"{where}.alternatives.{name}: layers and weights differ in number")
-            for setting, scores in entry.results.items():
-                _known(f"{where}.results.{setting}", scores, {*self.classes, MACRO})
+            for problem in self._problems(entry):
+                raise ValueError(f"budgets.{entry.name}.{problem}")
         return self
+
+    def _problems(self, entry: BudgetEntry) -> Iterator[str]:
+        """What is wrong with a budget, its field first."""
+        most = self.shape.tokens_per_image
+        if len(entry.counts) != len(self.starts):
+            yield f"counts: {len(entry.counts)} counts for {len(self.starts)} stages"
+        if any(b > a for a, b in pairwise(entry.counts if most is None else (most, *entry.counts))):
+            yield f"counts: {entry.counts} do not descend from {most or 'any number'} to 1 or above"
+        if set(entry.choices) != set(self.classes):
+            yield "choices: are not those of the classes"
+        for name, of in entry.alternatives.items():
+            _known(f"budgets.{entry.name}.alternatives.{name}", of, {*self.classes})
+            for one in of.values():
+                if len(one.layers) != len(one.weights):
+                    yield f"alternatives.{name}: layers and weights differ in number"
+                if max(one.layers) > self.shape.vision_layers:
+                    yield f"alternatives.{name}: layer {max(one.layers)} of {self.shape.vision_layers}"
+                if not math.isclose(sum(one.weights), 1, abs_tol=1e-3):
+                    yield f"alternatives.{name}: the weights sum to {sum(one.weights):g}, expected 1"
+        for setting, scores in entry.results.items():
+            _known(f"budgets.{entry.name}.results.{setting}", scores, {*self.classes, MACRO})
+        later = [c.posterior for c in entry.choices.values()] + [entry.measured and entry.measured.checkpoint]
+        if self.format == 1 and any(later):
+            yield "choices, measured: posterior and checkpoint are not of format 1"
+
+
+def hashed(prompt: str) -> str:
+    """What a manifest records of a prompt template beside it."""
+    return hashlib.sha256(prompt.encode()).hexdigest()
 
 
 def _unique(what: str, names: Iterable[str]) -> None:

@@ -1,31 +1,35 @@
 """What an artifact must know of a model to be sure that its numbers fit it."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from clasp_calib.common.errors import ModelError
+from clasp_calib.common.fields import Line, Strict
 from clasp_calib.common.hashing import sha256_json
 
+# Our choice: some ten times what the largest models have.
+Layers = Annotated[int, Field(ge=1, le=1000)]
+Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
+_Size = Annotated[int, Field(ge=1, le=1_000_000)]
 
-class ModelShape(BaseModel):
+
+class ModelShape(Strict):
     """The shapes that mixtures and schedules depend on, read from a transformers configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    architecture: str
-    vision_layers: int
-    vision_width: int
-    vision_feature_layer: int
+    architecture: Line
+    vision_layers: Layers
+    vision_width: _Size
+    vision_feature_layer: int = Field(ge=0, le=1000)
     """Index into ``hidden_states``, counted from 0 (embeddings) to ``vision_layers``."""
-    image_size: int | None
+    image_size: _Size | None
     """``None`` where pictures keep their own size."""
-    patch_size: int
-    tokens_per_image: int | None
+    patch_size: _Size
+    tokens_per_image: Tokens | None
     """``None`` where pictures differ in their number of tokens."""
-    text_layers: int
-    text_width: int
-    text_mlp_width: int
+    text_layers: Layers
+    text_width: _Size
+    text_mlp_width: _Size
 
     @property
     def fingerprint(self) -> str:
@@ -66,7 +70,7 @@ def model_shape(config: Any) -> ModelShape:
             text_width=text.hidden_size,
             text_mlp_width=text.intermediate_size,
         )
-    except (AttributeError, TypeError) as error:
+    except (AttributeError, TypeError, ValueError) as error:  # A bound of the shape is a ValueError.
         raise ModelError(
             f"cannot read the shape of a {type(config).__name__} ({error}); "
             "expected the configuration of a multimodal model that projects one layer of its vision tower"

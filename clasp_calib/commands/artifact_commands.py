@@ -31,6 +31,12 @@ DirectoryArgument = Annotated[
     Path | None, typer.Argument(help="Artifact directory; default: artifact/ of the run.", show_default=False)
 ]
 NOT_AS_RECORDED = 1
+WEIGHTS = {
+    "same": "are those of the calibration",
+    "other": "are others than those of the calibration",
+    "untold": "cannot be compared with those of the calibration",
+    "unrecorded": "are not recorded in the artifact",
+}
 
 
 @app.callback()
@@ -48,6 +54,7 @@ def show_artifact(
     """
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.artifacts.card import mixture, told_router
+    from clasp_calib.artifacts.manifest import hashed
 
     known = Artifact.load(directory or RunDirectory(run).artifact)
     manifest = known.manifest
@@ -60,6 +67,8 @@ def show_artifact(
         f"for {manifest.model}: {manifest.shape.architecture}, {manifest.shape.text_layers} decoder layers, "
         f"{visual} visual tokens, fingerprint {manifest.fingerprint[:16]}"
     )
+    say(f"checkpoint {manifest.checkpoint or 'not recorded'}, prompt {hashed(manifest.prompt)[:16]}")
+    say(f"method {manifest.method} between decoder {manifest.profile}, k-means seeded by {manifest.seeding}")
     say(f"router: {told_router(known.router)}")
     for entry in manifest.budgets:
         calibrated = entry.results.get("calibrated", {})
@@ -101,25 +110,31 @@ def verify(
 ) -> None:
     """Check hashes, format and numbers of an artifact, and with --model that it fits the model.
 
-    Exit code 1 if a score that is measured again differs from the recorded one.
+    Exit code 1 if the model's weights are not known to be those of the calibration, or if a score that is measured
+    again differs from the recorded one.
 
     Example: clasp-calib artifact verify --run my-run
     """
+    from dataclasses import asdict
+
     from clasp_calib.artifacts.artifact import read_artifact
-    from clasp_calib.artifacts.files import check_fits, verify_files
+    from clasp_calib.artifacts.files import verify_files
+    from clasp_calib.artifacts.fits import check_fits
     from clasp_calib.artifacts.hub import locate_artifact
 
     place = locate_artifact(directory or RunDirectory(run).artifact)
     files = verify_files(place)
     known = read_artifact(place)
+    wrong = False
     result: dict[str, Any] = {"artifact": place, "id": known.manifest.id, "files": files}
     lines = [[name, "as the manifest says", f"{size:,} bytes"] for name, size in files.items()]
     if model is not None:
         loaded, processor = load(model, device, dtype)
-        check_fits(known, loaded.config)
-        result["fits"] = model
+        weights = check_fits(known, loaded)
+        result |= {"fits": model, "weights": weights}
         lines.append(["model", "has the artifact's shape", known.manifest.fingerprint[:16]])
-    differing = 0
+        lines.append(["weights", WEIGHTS[weights], str(known.manifest.checkpoint or "-")])
+        wrong = weights in ("other", "untold")
     if recheck:
         from clasp_calib.api.rechecking import recheck as measure
         from clasp_calib.common.places import Places
@@ -129,16 +144,17 @@ def verify(
         places = Places(features=cache or RunDirectory(run).cache)
         again = measure(loaded, processor, known, table, recheck, run=places, seed=seed)
         differing = sum(not one.same for one in again)
+        wrong |= differing > 0
         result["recheck"] = {
             "checked": len(again),
-            "differing": [{**vars(one.recorded), "measured": one.measured} for one in again if not one.same],
+            "differing": [{**asdict(one.recorded), "measured": one.measured} for one in again if not one.same],
         }
         lines.append(["scores", f"{len(again) - differing} of {len(again)} as recorded", ""])
     if as_json:
         emit(result)
     else:
         show(f"{place}: {known.manifest.name} {known.manifest.version}", ["what", "", ""], lines)
-    if differing:
+    if wrong:
         raise typer.Exit(NOT_AS_RECORDED)
 
 

@@ -10,6 +10,7 @@ from clasp_calib.commands.options import (
     ArtifactOption,
     BudgetsOption,
     CacheOption,
+    CheckpointOption,
     DeviceOption,
     DtypeOption,
     ImageRootOption,
@@ -21,6 +22,7 @@ from clasp_calib.commands.options import (
     RunOption,
     SamplesOption,
     SeedOption,
+    StrictOption,
 )
 from clasp_calib.commands.output import emit, say, show
 from clasp_calib.commands.used_by import UnusedWith
@@ -43,6 +45,8 @@ def evaluate(
     dtype: DtypeOption = "float32",
     seed: SeedOption = 0,
     limit: LimitOption = None,
+    strict: StrictOption = False,
+    checkpoint: CheckpointOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the calibrated settings with no pruning, default pruning and random pruning.
@@ -62,7 +66,7 @@ def evaluate(
     directory = RunDirectory(run)
     places = Places.of(run, features=None if recompute else cache or directory.cache)
     table = load_samples(samples or directory.labels, limit=limit, image_root=image_root)
-    options = EvaluationOptions(split, per_class, seed, timed, record=limit is None)
+    options = EvaluationOptions(split, per_class, seed, timed, limit is None, strict=strict, checkpoint=checkpoint)
     loaded = load(model, device, dtype, run)
     report = measure(*loaded, artifact or directory.artifact, table, budgets=budget, run=places, options=options)
     target, *pictures = report.files
@@ -76,7 +80,10 @@ def evaluate(
             if name not in SETTINGS:
                 say(f"{name}: {MACRO} {score(of[MACRO], digits=1)}")
     if not report.recorded:
-        say("not recorded in the artifact: only a whole test split is, and only in a directory of yours")
+        say(
+            "not recorded in the artifact: only a whole test split is, measured with the weights of its calibration, "
+            "and only in a directory of yours"
+        )
     elif report.as_recorded is not None:
         say("the same numbers as the artifact recorded before" if report.as_recorded else "other numbers than before")
     written = "table and plot are" if pictures else "the table is"

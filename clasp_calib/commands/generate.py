@@ -8,11 +8,13 @@ import typer
 from clasp_calib.commands.models import load
 from clasp_calib.commands.options import (
     DEFAULT_RUN,
+    CheckpointOption,
     DeviceOption,
     DtypeOption,
     JsonOption,
     ModelOption,
     RunOption,
+    StrictOption,
 )
 from clasp_calib.commands.output import emit, say
 from clasp_calib.common.run_directory import RunDirectory
@@ -47,6 +49,8 @@ def generate(
     model: ModelOption = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
+    strict: StrictOption = False,
+    checkpoint: CheckpointOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Answer one question about one picture with pruned visual tokens.
@@ -58,7 +62,7 @@ def generate(
 
     place = artifact or RunDirectory(run).artifact
     known = None if artifact is None and budget and not place.exists() else Artifact.load(place)
-    options = GenerationOptions(label, max_new_tokens, compare)
+    options = GenerationOptions(label, max_new_tokens, compare, strict, checkpoint)
     found = answer(*load(model, device, dtype, run), image, prompt, artifact=known, budget=budget, options=options)
     pruned, full = found.answer, found.unpruned
     if overlay:

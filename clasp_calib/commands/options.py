@@ -41,6 +41,13 @@ ArtifactOption = Annotated[
     Path | None,
     typer.Option("--artifact", help="Artifact directory or org/name@version; default: artifact/ of the run."),
 ]
+StrictOption = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse a model with other weights than the artifact's, rather than warn of it."),
+]
+CheckpointOption = Annotated[
+    str | None, typer.Option("--checkpoint", help="Accept a model with other weights by the digest in the warning.")
+]
 BudgetOption = Annotated[
     list[str],
     typer.Option("--budget", help="Mean visual tokens that a decoder layer works on, or a percentage; repeatable."),

@@ -1,8 +1,20 @@
 """One exception family. Every message says what was given, what was expected, and what to do."""
 
+import re
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
 
 class ClaspError(Exception):
     """Root of all errors that a user can cause and can mend. The command line prints it and exits with 2."""
+
+    def __str__(self) -> str:
+        """The message, with control characters escaped: it may quote what a file holds, and is printed to terminals."""
+        return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], super().__str__())
+
+
+class ClaspWarning(UserWarning):
+    """What may be meant, but would be wrong if it is not. Python shows each once."""
 
 
 class InputError(ClaspError):

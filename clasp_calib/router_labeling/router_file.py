@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from clasp_calib.common.errors import ArtifactError, InputError
+from clasp_calib.common.fields import Count, Hash, Share, Slug, Strict, describe
 from clasp_calib.common.replacing import replaced
+from clasp_calib.common.strict_reading import read_bounded, strict_json
 from clasp_calib.router_labeling.ngrams import VERSION, Hashing
 from clasp_calib.router_labeling.router import Router, RouterTraining
 from clasp_calib.router_labeling.rules import NORMALISATION
-from clasp_calib.router_labeling.taxonomy import describe
 
 MOST_BYTES = 20_000_000
 """No router file may be larger."""
@@ -28,16 +29,10 @@ _HEADER_BYTES = 1 << 20
 _KEY = "router"
 _AGAIN = "fetch or train the router again"
 
-_Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,99}$")]
-_Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Length = Annotated[int, Field(ge=1, le=8)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class _Hashing(_Strict):
+class _Hashing(Strict):
     bits: int = Field(ge=1, le=MOST_BITS)
     words: tuple[_Length, ...] = Field(max_length=8)
     characters: tuple[_Length, ...] = Field(max_length=8)
@@ -45,21 +40,21 @@ class _Hashing(_Strict):
     version: Literal[1]
 
 
-class _Training(_Strict):
-    labels: _Hash
-    rows: int = Field(ge=1)
+class _Training(Strict):
+    labels: Hash
+    rows: Count = Field(ge=1)
     labelers: tuple[str, ...] = Field(max_length=1000)
 
 
-class _Metadata(_Strict):
+class _Metadata(Strict):
     """The JSON under the metadata's key ``router``."""
 
     format: Literal[1] = 1
-    classes: tuple[_Slug, ...] = Field(min_length=2, max_length=1000)
-    default: _Slug
-    taxonomy: _Hash
-    temperature: float = Field(gt=0)
-    threshold: float = Field(ge=0, le=1)
+    classes: tuple[Slug, ...] = Field(min_length=2, max_length=1000)
+    default: Slug
+    taxonomy: Hash
+    temperature: float = Field(gt=0, le=1e6)
+    threshold: Share
     training: _Training
     hashing: _Hashing
 
@@ -166,8 +161,9 @@ def load_router(path: Path) -> Router:
         ArtifactError: see `read_router`.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+        content = read_bounded(path, MOST_BYTES)
+    except ValueError as error:
+        raise ArtifactError(f"{path} {error}; {_AGAIN}") from error
     except OSError as error:
         raise InputError(
             f"cannot read the router {path} ({error.strerror}); train one with `clasp-calib train-router`"
@@ -181,12 +177,12 @@ def _metadata(content: bytes, name: str) -> _Metadata:
     if not 2 <= size <= min(_HEADER_BYTES, len(content) - 8):
         raise ArtifactError(f"{name} cannot be read as safetensors (its header is cut off or too large); {_AGAIN}")
     try:
-        text = json.loads(content[8 : 8 + size])["__metadata__"][_KEY]
-        found = json.loads(text).get("format")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ArtifactError(f"{name} has no metadata {_KEY!r} in JSON; {_AGAIN}") from error
+        text = strict_json(content[8 : 8 + size])["__metadata__"][_KEY]
+        found = strict_json(text.encode()).get("format")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{name} has no metadata {_KEY!r} in JSON ({error}); {_AGAIN}") from error
     if found != 1 or isinstance(found, bool):
-        raise ArtifactError(f"{name} is a router of format {found!r}; this version of clasp-calib reads format 1")
+        raise ArtifactError(f"{name} is a router of format {found!r:.40}; this version of clasp-calib reads format 1")
     try:
         return _Metadata.model_validate_json(text, strict=True)
     except ValidationError as error:

@@ -27,10 +27,11 @@ from pydantic import (
 )
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.fields import Slug, describe
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.yaml_files import read_yaml
 from clasp_calib.router_labeling.phrase_index import PhraseIndex
-from clasp_calib.router_labeling.taxonomy import Slug, Taxonomy, Words, describe, packaged
+from clasp_calib.router_labeling.taxonomy import Taxonomy, Words, packaged
 
 RuleId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 

@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.fields import Slug, describe
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.yaml_files import read_yaml
 
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
@@ -119,12 +119,3 @@ def packaged(name: str) -> Traversable:
     return files("clasp_calib.router_labeling").joinpath(name)
 
 
-def describe(error: ValidationError) -> str:
-    """The first complaint of pydantic as one line: where, what, and the value given."""
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if not place or first["type"] == "missing":
-        return f"{place}: {message}" if place else message
-    given = repr(first["input"])
-    return f"{place}: {message} (given {given if len(given) <= 80 else given[:77] + '...'})"

@@ -107,6 +107,8 @@ def clasp(
     classes: str | Sequence[str],
     questions: str | Sequence[str] | None = None,
     prompt_lengths: "PromptLengths" = None,
+    strict: bool = False,
+    checkpoint: str | None = None,
 ) -> "Iterator[Pruner]":
     """Run ``model`` under an artifact within the ``with`` block: the tower's layers are fused, then tokens pruned.
 
@@ -118,6 +120,8 @@ def clasp(
             which lets the artifact's router classify ``questions``, or the keyword rules where it has no router.
         questions: for ``auto``, the question of every row, without picture and template. One text is a batch of one.
         prompt_lengths: see `prune`.
+        strict: refuse a model that does not have the weights of the calibration, of which there is a warning otherwise.
+        checkpoint: accept a model with other weights by their digest, as the warning names it.
 
     Yields:
         The `Pruner`; its ``stats`` describe the last prefill.
@@ -131,7 +135,7 @@ def clasp(
     import torch
 
     from clasp_calib.artifacts.artifact import Artifact
-    from clasp_calib.artifacts.files import check_fits
+    from clasp_calib.artifacts.fits import check_fits
     from clasp_calib.runtime.adapters import adapter_for
     from clasp_calib.runtime.budgeting import schedule_for
     from clasp_calib.runtime.generation import batches_of
@@ -140,7 +144,7 @@ def clasp(
 
     adapter = adapter_for(model)
     chosen = Artifact.load(artifact) if isinstance(artifact, Path | str) else artifact
-    check_fits(chosen, model.config)
+    check_fits(chosen, model, strict=strict, checkpoint=checkpoint)
     name = parse_budget(budget).name
     counted: AbstractContextManager[None] = nullcontext()
     if isinstance(classes, str) and classes != AUTO:

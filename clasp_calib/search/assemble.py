@@ -5,11 +5,14 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.evidence import Trial, with_trials
 from clasp_calib.artifacts.manifest import Alternative, BudgetEntry, ClassChoice, Confirmation, Manifest, Provenance
 from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.common.errors import ArtifactError
+from clasp_calib.common.fields import describe
 from clasp_calib.runtime.schedule import Schedule
 from clasp_calib.search.engine import Choice, Gain
 from clasp_calib.search.space import OWN
@@ -52,7 +55,12 @@ def assembled(
         },
     )
     found = [choices[label].candidate if label in choices else candidates[0] for label in classes]
-    manifest = Manifest(**frame, starts=schedule.starts, budgets=(entry,), provenance={budget: provenance}, files={})
+    try:
+        manifest = Manifest(
+            **frame, starts=schedule.starts, budgets=(entry,), provenance={budget: provenance}, files={}
+        )
+    except ValidationError as error:
+        raise ArtifactError(f"what an artifact records cannot be {describe(error)}; give another") from error
     alphas = np.array([[c.alpha for c in found]], dtype=np.float32)
     rhos = np.array([[c.rho for c in found]], dtype=np.float32)
     artifact = Artifact(manifest, alphas, rhos)

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 
 from clasp_calib.artifacts.artifact import Artifact, read_artifact
+from clasp_calib.artifacts.checkpoint_digest import checkpoint_of, revision_of, weights_digest
 from clasp_calib.artifacts.consistency import check_router
 from clasp_calib.artifacts.evidence import joined
-from clasp_calib.artifacts.files import MANIFEST, check_fits, check_place
-from clasp_calib.artifacts.manifest import Decoding, Provenance
+from clasp_calib.artifacts.files import MANIFEST, check_place
+from clasp_calib.artifacts.fits import check_shape
+from clasp_calib.artifacts.manifest import Decoding, Provenance, hashed
 from clasp_calib.artifacts.model_shape import model_shape
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import MAX_NEW_TOKENS, Evaluator, Pruning
@@ -34,7 +36,7 @@ from clasp_calib.search.calibration_options import CalibrationOptions
 from clasp_calib.search.confirm import FINALISTS
 from clasp_calib.search.crew import Crew, crew_for
 from clasp_calib.search.engine import Choice
-from clasp_calib.search.identity import Identity, contents_of, text_settings, weights_digest
+from clasp_calib.search.identity import Identity, contents_of, text_settings
 from clasp_calib.search.measuring import Desk
 from clasp_calib.search.parts import ALL, divide
 from clasp_calib.search.refine import most
@@ -107,7 +109,7 @@ class Calibration:
             check_router(options.router, options.classes, [options.labels.digest])
         self._previous = _there(places.artifact)
         if self._previous:
-            check_fits(self._previous, model.config)
+            check_shape(self._previous, model.config)
 
     @property
     def places(self) -> Places:
@@ -297,7 +299,8 @@ class Calibration:
         frame = {
             "name": f"{Path(self._name).name}-clasp",
             "model": self._name,
-            "revision": getattr(self._model.config, "_commit_hash", None),
+            "revision": revision_of(self._model),
+            "checkpoint": checkpoint_of(self._model),
             "shape": shape,
             "fingerprint": shape.fingerprint,
             "classes": options.classes,
@@ -308,6 +311,7 @@ class Calibration:
             "features": pruning.features,
             "iterations": pruning.iterations,
             "prompt": self._prompt,
+            "prompt_hash": hashed(self._prompt),
             "decoding": Decoding(do_sample=False, max_new_tokens=MAX_NEW_TOKENS),
         }
         return assembled(frame, budget, schedule, provenance, self._candidates, choices, alternatives)

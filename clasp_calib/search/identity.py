@@ -1,12 +1,9 @@
 """What recorded scores depend on: the model, by digests that are cheap enough for every start, and the samples."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-
-import torch
 
 from clasp_calib.calib.scoring.features import Features
 from clasp_calib.calib.scoring.prompting import Prompter
@@ -15,10 +12,6 @@ from clasp_calib.common.samples import Sample
 from clasp_calib.search.parts import ALL, ClassSamples
 from clasp_calib.search.strategies.registry import describe
 from clasp_calib.search.strategies.strategy import Strategy
-
-VALUES = 256
-"""Values that are looked at in each tensor. Our choice: training changes nearly all of a matrix, so a few will show it,
-and hashing the whole of a 7B would delay every start by a minute."""
 
 
 @dataclass(frozen=True)
@@ -103,18 +96,6 @@ def _short(value: Any) -> str:
     text = repr(value)
     is_digest = isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
     return value[:12] if is_digest else text if len(text) <= 200 else f"{text[:200]} ..."
-
-
-def weights_digest(model: Any) -> str:
-    """Hex sha256 of names, shapes and evenly spaced values of all tensors of a model."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}\n".encode())
-        if not tensor.is_meta:
-            flat = tensor.detach().reshape(-1)
-            some = flat[:: max(1, len(flat) // VALUES)].cpu().contiguous()
-            digest.update(some.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def text_settings(config: Any) -> dict[str, Any]:

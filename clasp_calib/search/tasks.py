@@ -72,10 +72,10 @@ class EvaluatorRecipe:
         Raises:
             StudyError: the model here has other weights than the one that the search began with.
         """
+        from clasp_calib.artifacts.checkpoint_digest import weights_digest
         from clasp_calib.calib.scoring.feature_sources import open_source
         from clasp_calib.calib.scoring.prompting import Prompter
         from clasp_calib.runtime.loading import load_model
-        from clasp_calib.search.identity import weights_digest
 
         torch.set_num_threads(self.threads)
         model, processor = load_model(self.model, self.device, self.dtype)

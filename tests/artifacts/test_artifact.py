@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 from made_artifacts import CLASSES, CONFIG, PROVENANCE, SHAPE, made, with_numbers
 from tiny_models import tiny_llava
 
-from clasp_calib.artifacts.files import check_fits
+from clasp_calib.artifacts.fits import check_shape
 from clasp_calib.artifacts.model_shape import model_shape
 from clasp_calib.common.errors import ArtifactError, ModelError
 
@@ -91,13 +91,13 @@ def test_artifacts_of_different_settings_do_not_join(change):
 
 
 def test_a_model_of_the_same_shape_fits():
-    check_fits(made("8"), CONFIG)
+    check_shape(made("8"), CONFIG)
 
 
 def test_another_model_is_refused_with_all_that_differs():
     other = tiny_llava(decoder_layers=18, hidden=48).config
     with pytest.raises(ArtifactError) as refused:
-        check_fits(made("8"), other)
+        check_shape(made("8"), other)
     message = str(refused.value)
     assert "calibrated for tiny" in message
     assert "(text_layers: 17, 18; text_width: 32, 48; text_mlp_width: 64, 96)" in message

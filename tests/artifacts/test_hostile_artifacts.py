@@ -1,13 +1,12 @@
 """Artifacts from strangers: refused with the name of the field, whatever they hold; nothing hangs, nothing crashes."""
 
-import hashlib
 import json
 import struct
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from made_artifacts import made
+from made_artifacts import made, sealed
 from made_routers import made_router
 from safetensors.numpy import load_file, save
 
@@ -26,16 +25,6 @@ def place(tmp_path):
     return tmp_path / "a"
 
 
-def sealed(place, change=lambda content: None):
-    """Change the manifest and make all hashes fit again, as somebody who means harm would."""
-    content = json.loads((place / MANIFEST).read_text())
-    for name in content["files"]:
-        content["files"][name] = hashlib.sha256((place / name).read_bytes()).hexdigest()
-    change(content)
-    content["id"] = sha256_json({key: value for key, value in content.items() if key != "id"})
-    (place / MANIFEST).write_text(json.dumps(content))
-
-
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -44,8 +33,8 @@ def sealed(place, change=lambda content: None):
         (lambda c: c["classes"].__setitem__(0, "[red]"), "classes.0: "),
         (lambda c: c.update(name="\x1b[2J"), "name: "),
         (lambda c: c.update(name="two\nlines"), "name: "),
-        (lambda c: c["shape"].update(vision_layers=10**12), "fingerprint"),
-        (lambda c: c.update(starts=[0, 2, 3]), r"starts: \(0, 2, 3\)"),
+        (lambda c: c["shape"].update(vision_layers=10**12), r"shape\.vision_layers: .*1000 \(given 1000000000000\)"),
+        (lambda c: c.update(starts=[0, 2, 3]), r"starts\.0: "),
         (lambda c: c.update(starts=[6, 2, 15]), "starts: "),
         (lambda c: c["budgets"][0].update(counts=[1, 2, 3]), r"budgets\.8\.counts"),
         (lambda c: c["budgets"][0].update(counts=[3]), r"budgets\.8\.counts: 1 counts for 3 stages"),

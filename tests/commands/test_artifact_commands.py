@@ -1,6 +1,7 @@
 """``clasp-calib artifact``: verify, recheck, diff, export, bump, on the artifact of a finished run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from made_routers import made_router
@@ -61,7 +62,7 @@ def test_recheck_finds_a_score_that_is_not_true(place, copied, command):
     artifact = read_artifact(place)
     scores = sample_scores(artifact)
     lied = next(i for i, s in enumerate(scores) if s.setting == "calibrated")
-    scores[lied] = type(scores[lied])(**{**vars(scores[lied]), "score": 1 - scores[lied].score})
+    scores[lied] = replace(scores[lied], score=1 - scores[lied].score)
     write_artifact(with_scores(artifact, scores), place)
     ended = command("artifact", "verify", place, *copied.words, "--recheck", 10_000, "--json")
     (differing,) = ended.json["recheck"]["differing"]

@@ -12,7 +12,7 @@ from runtime_cases import FULL, SCHEDULE, fingerprint, generated, model
 from tiny_models import tiny_batch
 
 import clasp_calib
-from clasp_calib.artifacts import artifact, files
+from clasp_calib.artifacts import artifact, fits
 from clasp_calib.common.errors import ArtifactError, BudgetError, InputError
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.router_labeling.router import Router
@@ -49,7 +49,7 @@ class Stub:
 
 @pytest.fixture(autouse=True)
 def _any_model_fits(monkeypatch):
-    monkeypatch.setattr(files, "check_fits", lambda artifact, config: None)
+    monkeypatch.setattr(fits, "check_fits", lambda artifact, model, **how: None)
 
 
 @pytest.mark.parametrize("classes", [["object", "text", "object"], ["text"] * 3])
@@ -173,10 +173,10 @@ def test_ragged_models_take_an_artifacts_percentage():
 
 
 def test_an_artifact_of_another_model_is_refused(monkeypatch):
-    def refuse(artifact, config):
+    def refuse(artifact, model, **how):
         raise ArtifactError("made for another")
 
-    monkeypatch.setattr(files, "check_fits", refuse)
+    monkeypatch.setattr(fits, "check_fits", refuse)
     with pytest.raises(ArtifactError, match="another"), clasp(model(), Stub(), budget=7, classes="text"):
         pass
 

@@ -14,7 +14,8 @@ from speaking_models import load_speaking, speaking_llava_directory, write_pictu
 
 from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.artifacts.evidence import trials
-from clasp_calib.artifacts.files import check_fits, write_artifact
+from clasp_calib.artifacts.files import write_artifact
+from clasp_calib.artifacts.fits import check_fits
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.calib.scoring.evaluator import Evaluator
@@ -130,7 +131,7 @@ def test_the_artifact_says_what_was_found(bench, request_, asked):
     plan = calibration(bench, request_).plan(BUDGET)
     asked.clear()
     artifact = last(calibration(bench, request_), BUDGET)
-    check_fits(artifact, bench.model.config)
+    assert check_fits(artifact, bench.model, strict=True) == "same"
     assert plan["candidates a class"] == 4
     assert (plan["calibration samples"], plan["selection samples"], plan["classes"]) == (15, 6, 3)
     assert len(asked) == len(set(asked)) <= plan["evaluations at most"]

@@ -3,7 +3,8 @@
 import torch
 from tiny_models import tiny_llava
 
-from clasp_calib.search.identity import text_settings, weights_digest
+from clasp_calib.artifacts.checkpoint_digest import weights_digest
+from clasp_calib.search.identity import text_settings
 
 
 def test_the_digest_is_of_the_weights():

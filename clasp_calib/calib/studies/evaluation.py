@@ -8,7 +8,7 @@ from typing import Any
 
 from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.evidence import SampleScore, with_scores
-from clasp_calib.artifacts.files import check_fits
+from clasp_calib.artifacts.fits import check_shape
 from clasp_calib.artifacts.manifest import CALIBRATED, Measured, Score
 from clasp_calib.baselines.random_pruning import RandomPruning
 from clasp_calib.calib.scoring.candidate import Candidate
@@ -139,7 +139,7 @@ def evaluate_artifact(
         ArtifactError: the artifact is of another model.
         CacheError: a picture or a layer is not cached.
     """
-    check_fits(artifact, model.config)
+    check_shape(artifact, model.config)
     adapter = adapter_for(model)
     in_turns = [sample for row in zip_longest(*samples.values()) for sample in row if sample is not None]
     prompter = Prompter(processor, model, artifact.manifest.prompt)
