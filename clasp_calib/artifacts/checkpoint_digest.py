@@ -7,7 +7,6 @@ checkpoint is divided into files, and takes some kilobytes a tensor to read.
 
 import hashlib
 import json
-import struct
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
@@ -161,7 +160,7 @@ def _stored(place: Path) -> dict[str, _Stored]:
 def _safetensors(path: Path) -> Iterator[tuple[str, _Stored]]:
     """See https://huggingface.co/docs/safetensors: a length, that many bytes of JSON, and the values."""
     with path.open("rb", buffering=0) as file:
-        (size,) = struct.unpack("<Q", file.read(8))
+        size = int.from_bytes(file.read(8), "little")
         if size > _HEADER_BYTES:
             raise ValueError(f"its header has {size} bytes")
         header = json.loads(file.read(size))
