@@ -164,8 +164,8 @@ def _pruning(
     if artifact is None:
         return prune(model, schedule=schedule_for(model, budget), rho=1.0)
     artifact.rho(budget, class_)
-    accepted = {"strict": options.strict, "checkpoint": options.checkpoint}
-    return clasp(model, artifact, budget=budget, classes=class_, **accepted)
+    accepted = options.checkpoint
+    return clasp(model, artifact, budget=budget, classes=class_, strict=options.strict, checkpoint=accepted)
 
 
 def _prompt(model: Any, processor: Any, question: str, artifact: "Artifact | None") -> str:

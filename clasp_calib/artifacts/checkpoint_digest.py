@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from clasp_calib.common.errors import ModelError
 from clasp_calib.common.fields import Hash, Line, Strict
-from clasp_calib.common.strict_reading import read_bounded
+from clasp_calib.common.given_files import read_given
 
 if TYPE_CHECKING:
     import torch
@@ -149,7 +149,7 @@ def _stored(place: Path) -> dict[str, _Stored]:
                 return dict(read(place / single))
             index = place / f"{single}.index.json"
             if index.exists():
-                files = {*json.loads(read_bounded(index, _INDEX_BYTES))["weight_map"].values()}
+                files = {*json.loads(read_given(index, _INDEX_BYTES, "index", ModelError))["weight_map"].values()}
                 shards = [place / name for name in sorted(files) if Path(name).name == name]
                 return {name: tensor for shard in shards for name, tensor in read(shard)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
@@ -198,7 +198,7 @@ def _holds(stored: Mapping[str, _Stored], model: "nn.Module") -> bool:
     dtypes = _floats()
     raw: dict[tuple[int, ...], list[Tensor]] = {}
     for tensor in stored.values():
-        if tensor.dtype in dtypes and prod(tensor.shape):
+        if tensor.dtype in dtypes and tensor.sample:
             values = torch.frombuffer(bytearray(tensor.sample), dtype=dtypes[tensor.dtype])
             raw.setdefault(tensor.shape, []).append(values)
     cast: dict[tuple[tuple[int, ...], Any], set[bytes]] = {}

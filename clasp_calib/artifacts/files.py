@@ -22,8 +22,9 @@ from clasp_calib.artifacts.evidence import SCORES, TRIALS
 from clasp_calib.artifacts.manifest import FORMAT, Manifest, hashed
 from clasp_calib.common.errors import ArtifactError, InputError
 from clasp_calib.common.fields import describe
+from clasp_calib.common.given_files import read_given
 from clasp_calib.common.hashing import sha256_json
-from clasp_calib.common.strict_reading import read_bounded, strict_json
+from clasp_calib.common.strict_json import strict_json
 from clasp_calib.router_labeling.router import Router
 from clasp_calib.router_labeling.router_file import MOST_BYTES, read_router, router_bytes
 
@@ -207,11 +208,9 @@ def _bounded(directory: Path, name: str, limit: int) -> bytes:
         blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
         if not target.is_relative_to(home) and target.parent != blobs:
             raise ArtifactError(f"{path} is a link to {target}, outside of the artifact; {_AGAIN}")
-        return read_bounded(path, limit)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read ({error}); {_AGAIN}") from error
-    except ValueError as error:
-        raise ArtifactError(f"{path} {error}; {_AGAIN}") from error
+    return read_given(path, limit, "file", ArtifactError, _AGAIN)
 
 
 def _identity(manifest: dict[str, Any]) -> str:

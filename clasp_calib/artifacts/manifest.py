@@ -176,7 +176,7 @@ class RouterEntry(Strict):
 class Manifest(Strict):
     """The whole of ``artifact.json``."""
 
-    format: Literal[1, 2] = FORMAT
+    format: Literal[1, 2] = 2
     needs: Semver | None = None
     """The first version of clasp-calib that can run it, said by later versions for the message of earlier ones."""
     version: Semver = "0.1.0"

@@ -51,7 +51,11 @@ def check_regular(path: str | os.PathLike[str], what: str = "file", error: type[
 
 
 def read_given(
-    path: str | os.PathLike[str], limit: int, what: str = "file", error: type[ClaspError] = InputError
+    path: str | os.PathLike[str],
+    limit: int,
+    what: str = "file",
+    error: type[ClaspError] = InputError,
+    advice: str = "divide it",
 ) -> bytes:
     """The bytes of a regular file, as many as its size says.
 
@@ -62,6 +66,7 @@ def read_given(
         limit: most bytes that it may have.
         what: what it is, for messages.
         error: what is raised.
+        advice: what to do about a file that is too large.
 
     Raises:
         ClaspError: see `check_regular`; or it is larger than the limit or than memory, or cannot be read.
@@ -74,7 +79,7 @@ def read_given(
             found = os.fstat(descriptor)
             size = found.st_size if stat.S_ISREG(found.st_mode) else 0
             if size > limit:
-                raise error(f"the {what} {path} has {size} bytes, more than the {limit} that one may have; divide it")
+                raise error(f"the {what} {path} has {size} bytes, more than the {limit} that one may have; {advice}")
             return file.read(size) if size else b""
     except OSError as reason:
         raise error(f"cannot read the {what} {path} ({reason.strerror}); check the file") from reason

@@ -16,8 +16,9 @@ from safetensors.numpy import load, save
 
 from clasp_calib.common.errors import ArtifactError, InputError
 from clasp_calib.common.fields import Count, Hash, Share, Slug, Strict, describe
+from clasp_calib.common.given_files import read_given
 from clasp_calib.common.replacing import replaced
-from clasp_calib.common.strict_reading import read_bounded, strict_json
+from clasp_calib.common.strict_json import strict_json
 from clasp_calib.router_labeling.ngrams import VERSION, Hashing
 from clasp_calib.router_labeling.router import Router, RouterTraining
 from clasp_calib.router_labeling.rules import NORMALISATION
@@ -157,18 +158,12 @@ def load_router(path: Path) -> Router:
     """Read a router file.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or is too large.
         ArtifactError: see `read_router`.
     """
-    try:
-        content = read_bounded(path, MOST_BYTES)
-    except ValueError as error:
-        raise ArtifactError(f"{path} {error}; {_AGAIN}") from error
-    except OSError as error:
-        raise InputError(
-            f"cannot read the router {path} ({error.strerror}); train one with `clasp-calib train-router`"
-        ) from error
-    return read_router(content, str(path))
+    if not path.exists():
+        raise InputError(f"there is no router {path}; train one with `clasp-calib train-router`")
+    return read_router(read_given(path, MOST_BYTES, "router", advice=_AGAIN), str(path))
 
 
 def _metadata(content: bytes, name: str) -> _Metadata:

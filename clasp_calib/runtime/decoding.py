@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.common.progress import note_once
 
 OTHERWISE = {
     **{"do_sample": False, "num_beams": 1, "num_return_sequences": 1, "token_healing": False},
@@ -75,6 +74,8 @@ class Greedy:
 
     def say(self) -> None:
         """Say once what the generation config asks for that is not followed."""
+        from clasp_calib.common.progress import note_once
+
         config = self._model.generation_config
         asked = {name: getattr(config, name, None) for name in OTHERWISE}
         told = [f"{name}={value}" for name, value in asked.items() if value not in (None, False, 1, OTHERWISE[name])]

@@ -1,35 +1,11 @@
-"""Reading what may come from anybody: regular files of bounded size, and JSON that says one thing."""
+"""JSON that says one thing, whoever wrote it."""
 
 import json
 import math
-import os
-import stat
-from pathlib import Path
 from typing import Any
 
 MOST_DEPTH = 32
 """Levels of nested JSON. Our choice: files of this package have fewer than ten."""
-
-
-def read_bounded(path: Path, limit: int) -> bytes:
-    """A regular file's bytes.
-
-    Args:
-        path: of the file.
-        limit: bytes that it may have.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is a pipe or a device, which would never end, or larger than ``limit``; goes on from the path.
-    """
-    # A pipe that nobody writes to blocks on opening, unless asked not to.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("is no regular file")
-        if found.st_size > limit:
-            raise ValueError(f"is larger than the {limit} bytes that it can need")
-        return file.read(found.st_size)
 
 
 def strict_json(content: bytes) -> Any:
