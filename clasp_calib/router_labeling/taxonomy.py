@@ -117,5 +117,3 @@ def load_taxonomy(given: Taxonomy | str | Path | None = None) -> Taxonomy:
 def packaged(name: str) -> Traversable:
     """A data file that is installed with this room."""
     return files("clasp_calib.router_labeling").joinpath(name)
-
-
