@@ -11,7 +11,6 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.common.progress import note
 from clasp_calib.runtime.finite import ADVICE, all_finite
 
 WEIGHTS = "model.safetensors"
@@ -99,6 +98,9 @@ def check_weights(source: str, model: nn.Module, info: Mapping[str, Any], dtype:
     if info["error_msgs"]:
         raise ModelError(f"weights in {source} cannot be loaded ({info['error_msgs'][0]}); fetch the checkpoint again")
     if unexpected:
+        # A server need not have what it is printed with.
+        from clasp_calib.common.progress import note
+
         note(f"{source} has weights that a {type(model).__name__} does not use: {_some(unexpected)}")
     named = [(name, weight) for name, weight in model.named_parameters() if weight.is_floating_point()]
     whole = torch.stack([all_finite(weight.detach()) for _, weight in named]).tolist()
