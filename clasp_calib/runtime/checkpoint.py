@@ -29,6 +29,7 @@ SETTINGS = (
     "chat_template.json",
     INDEX,
 )
+FLOATING = ("F64", "F32", "F16", "BF16")
 _POINTER = b"version https://git-lfs"
 # What wrappers put into the names of weights.
 _WRAPPERS = {
@@ -54,15 +55,21 @@ def check_files(folder: Path) -> None:
             f"installed; {_MERGE}"
         )
     found = {name: _settings(folder / name) for name in SETTINGS if (folder / name).is_file()}
+    quantised = "quantization_config" in found.get("config.json", {})
     for path in _weight_files(folder, found.get(INDEX)):
         if not path.is_file():
             raise ModelError(f"{path} is missing, though {INDEX} names it; fetch the checkpoint again")
         try:
             _refuse_pointer(path)
-            with safe_open(path, framework="pt"):
-                pass
+            with safe_open(path, framework="pt") as weights:
+                kinds = {name: weights.get_slice(name).get_dtype() for name in weights.keys() if "weight" in name}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{path} is damaged or cut off ({error}); fetch the checkpoint again") from error
+        if codes := [f"{name} ({kind})" for name, kind in kinds.items() if kind not in FLOATING and not quantised]:
+            raise ModelError(
+                f"{path} holds weights that are codes of a quantisation and no numbers: {_some(codes)}; give "
+                "config.json its quantization_config, or a checkpoint that is not quantised"
+            )
 
 
 def check_weights(source: str, model: nn.Module, info: Mapping[str, Any], dtype: str) -> None:
@@ -97,6 +104,12 @@ def check_weights(source: str, model: nn.Module, info: Mapping[str, Any], dtype:
         raise ModelError(f"weights in {source} do not fit its config.json: {_some(told)}; give the two that belong")
     if info["error_msgs"]:
         raise ModelError(f"weights in {source} cannot be loaded ({info['error_msgs'][0]}); fetch the checkpoint again")
+    known = {_numberless(name) for name in model.state_dict()}
+    if further := [name for name in unexpected if _numberless(name) in known]:
+        raise ModelError(
+            f"{source} has more layers than its config.json says, and they would be left out: {_some(further)}; give "
+            "the two that belong"
+        )
     if unexpected:
         # A server need not have what it is printed with.
         from clasp_calib.common.progress import note
@@ -106,6 +119,11 @@ def check_weights(source: str, model: nn.Module, info: Mapping[str, Any], dtype:
     whole = torch.stack([all_finite(weight.detach()) for _, weight in named]).tolist()
     if spoilt := [name for (name, _), finite in zip(named, whole, strict=True) if not finite]:
         raise ModelError(f"weights of {source} are not finite numbers in {dtype}: {_some(spoilt)}; {ADVICE}")
+
+
+def _numberless(name: str) -> str:
+    """The same for all layers of a kind."""
+    return re.sub(r"\.\d+\.", ".*.", name)
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.towers import recorded_states
+from clasp_calib.runtime.attention import PRUNED_ALREADY
 from clasp_calib.runtime.fusion import fuse
 from clasp_calib.runtime.generation import watched_generate
 from clasp_calib.runtime.stages import expand_rows
@@ -67,7 +68,7 @@ def fused_tower(model: nn.Module, adapter: Adapter, alpha_BL: Tensor) -> Iterato
         alpha_BL: weights over the states, one row for all pictures or one for every row of the batch.
 
     Raises:
-        ModelError: the number of weights is not the number of states.
+        ModelError: the number of weights is not the number of states, or the towers give mixtures already.
     """
     layers = adapter.vision_layers + 1
     if alpha_BL.shape[1] != layers:
@@ -75,6 +76,11 @@ def fused_tower(model: nn.Module, adapter: Adapter, alpha_BL: Tensor) -> Iterato
             f"alpha has {alpha_BL.shape[1]} weights; expected {layers}, one for the tower's embeddings and "
             f"one for each of its {layers - 1} blocks"
         )
+    hooks = [
+        hook for modality in adapter.towers for hook in adapter.vision_tower(model, modality)._forward_hooks.values()
+    ]
+    if any(getattr(hook, "__qualname__", "").startswith(fused_tower.__qualname__) for hook in hooks):
+        raise ModelError(PRUNED_ALREADY)
     used = alpha_BL.ne(0).any(0).nonzero().flatten().tolist()
     owners = _Owners(model, adapter, len(alpha_BL))
 

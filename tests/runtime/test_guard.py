@@ -64,6 +64,14 @@ def test_a_second_thread_is_refused_and_the_first_is_right(kind, call, part):
             assert torch.equal(pool.submit(run).result(60), expected)
 
 
+def test_two_mixtures_at_once_are_refused():
+    m = tiny_llava()
+    with KINDS["fusion alone"](m), pytest.raises(ModelError, match="being pruned already"):
+        KINDS["fusion alone"](m).__enter__()
+    with KINDS["fusion alone"](m):
+        generated(m, tiny_batch(m), 1)
+
+
 def test_threads_go_on_in_turn_from_caches_of_their_own():
     m, batches = model(), [tiny_batch(model(), [(3, 7)], seed=seed) for seed in (1, 2)]
     with prune(m, schedule=SCHEDULE, rho=0.5), torch.no_grad(), ThreadPoolExecutor(2) as pool:

@@ -75,6 +75,26 @@ def test_other_shapes_are_named_with_both(folder):
         load_model(str(folder))
 
 
+@pytest.mark.parametrize(("part", "layers"), [("text_config", 7), ("text_config", 3), ("vision_config", 3)])
+def test_layers_that_the_configuration_does_not_count(folder, part, layers):
+    settings = json.loads((folder / "config.json").read_text())
+    settings[part]["num_hidden_layers"] = layers
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match=rf"more layers than its config\.json says.*layers\.{layers}\."):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.float8_e4m3fn])
+def test_codes_of_a_quantisation_are_no_weights(folder, dtype):
+    def coded(weights):
+        name = next(name for name in weights if name.endswith("layers.1.mlp.up_proj.weight"))
+        return {**weights, name: weights[name].mul(100).to(dtype)}
+
+    with_weights(folder, coded)
+    with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj\.weight \([IUF]\d+.*quantization_config"):
+        load_model(str(folder))
+
+
 def test_what_is_not_used_is_said_and_not_refused(folder, capsys):
     extra = {f"value_head.{number}.weight": torch.zeros(2) for number in range(5)}
     with_weights(folder, lambda weights: {**weights, **extra})
