@@ -20,7 +20,7 @@ SHARED_NAMES = ("__init__", "registry")
 """A registry does the same in every room: it lists what there is to choose from, by name."""
 LONGEST = 350
 """Lines of a module. Longer ones have two ideas, or hold data, which belongs in a data file."""
-HEAVY = ("torch", "transformers", "vllm", "optuna", "h5py", "pyarrow", "numba")
+HEAVY = ("torch", "transformers", "vllm", "optuna", "h5py", "pyarrow")
 
 Door = tuple[str, str]
 

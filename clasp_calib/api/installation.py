@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from clasp_calib.cache.filesystem import filesystem_of, maps_safely
+from clasp_calib.cache.filesystem import filesystem_of, is_local
 
 REQUIRED = (
     "clasp-calib",
@@ -22,7 +22,6 @@ REQUIRED = (
 )
 OPTIONAL = {
     "matplotlib": ("plots", "plots beside the tables of a report"),
-    "numba": ("fast", "summing cached layers in one pass, with the same bits"),
     "sklearn": ("router", "training a router (running one needs none)"),
     "datasets": ("datasets", "labelling saved datasets and datasets on the Hub"),
     "vllm": ("vllm", "labelling with a language model in this process (--backend vllm)"),
@@ -47,8 +46,7 @@ def installation(run: Path) -> dict[str, Any]:
         "devices": _devices() if versions.get("torch") else [],
         "free_disk_bytes": shutil.disk_usage(place).free,
         "filesystem": filesystem_of(run),
-        "maps_safely": maps_safely(run),
-        "cached_layers_mixed_by": _mixing() if versions.get("torch") and versions.get("numpy") else None,
+        "local_filesystem": is_local(run),
         "embedded_model": _embedded(),
         "missing_optional": {
             name: f"{use}: pip install 'clasp-calib[{extra}]'"
@@ -73,13 +71,6 @@ def _devices() -> list[str]:
     found = [f"cpu ({torch.get_num_threads()} threads)"]
     found += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
     return found + (["mps"] if torch.backends.mps.is_available() else [])
-
-
-def _mixing() -> str:
-    """What sums cached layers: the compiled kernel, or torch and why."""
-    from clasp_calib.cache.kernels import trouble
-
-    return f"torch, more slowly than by numba ({found})" if (found := trouble()) else "numba"
 
 
 def _embedded() -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 _LOCAL = "ext2 ext3 ext4 xfs btrfs zfs f2fs bcachefs jfs reiserfs nilfs2 tmpfs ramfs overlay aufs ubifs apfs hfs ufs"
 LOCAL = frozenset(_LOCAL.split())
-"""File systems of one machine, on which a map shows what was written and SQLite's write-ahead log holds.
+"""File systems of one machine, on which a reader sees what was just written and SQLite's write-ahead log holds.
 
 Our choice: only these, so that a kind that nobody thought of is treated with care rather than with trust.
 """
@@ -33,6 +33,6 @@ def filesystem_of(path: Path) -> str:
     return found
 
 
-def maps_safely(path: Path) -> bool:
-    """Whether a file there may be mapped while another process, or another machine, writes to it."""
+def is_local(path: Path) -> bool:
+    """Whether it is on a file system of this machine alone."""
     return filesystem_of(path) in LOCAL

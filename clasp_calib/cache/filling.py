@@ -3,20 +3,27 @@
 Both write a picture's bytes before anybody learns of them; the caller then commits what they return.
 """
 
+import os
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from clasp_calib.cache.disk import checksums
+from clasp_calib.cache.disk import checksums, write_failed
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.form import Form
-from clasp_calib.cache.hdf5 import create_direct, create_portable
-from clasp_calib.cache.index import Index, IndexEntry, ShardRecord
+from clasp_calib.cache.hdf5 import create_shard
+from clasp_calib.cache.index import Index
 from clasp_calib.cache.precision import Stored
+from clasp_calib.cache.records import IndexEntry, ShardRecord, shard_name
 from clasp_calib.cache.shard import Shard
+from clasp_calib.common.errors import CacheError
+from clasp_calib.common.replacing import replaced
 
+OPEN_SHARDS = 8
+"""Shards with room that stay open from one batch to the next."""
 Written = tuple[Sequence[ShardRecord], Sequence[IndexEntry]]
 """What is on the disk and is now to be committed: new shards, and entries."""
 
@@ -66,10 +73,21 @@ class Filling:
     def close(self) -> None:
         """Bring everything to the disk."""
 
-    def _next(self, after: int = 0) -> tuple[int, str]:
-        """Number and file of the next shard, or of one so many after it."""
-        number = self._index.next_shard() + after
-        return number, f"shard-{number:05d}.h5"
+    @contextmanager
+    def _new(self, number: int) -> Iterator[Path]:
+        """A path to write a new shard to, which is then there under its own name.
+
+        Raises:
+            CacheError: something is there already, or the disk is full or failed.
+        """
+        path = self._root / shard_name(number)
+        if os.path.lexists(path):
+            raise CacheError(f"{path} is in the way of a new shard, and the index does not know it; move it elsewhere")
+        try:
+            with replaced(path) as partial:
+                yield partial
+        except OSError as error:
+            raise write_failed(error, f"cannot write the shard {path}") from error
 
     def _rows(self, layers: Sequence[int], tokens: int) -> int:
         """Rows that a picture takes."""
@@ -80,9 +98,11 @@ class Filling:
 class _Place:
     """A shard that is being filled, and the stretches of it that are free."""
 
-    shard: Shard
+    record: ShardRecord
     free: list[tuple[int, int]]
     """First row and rows of each, ascending."""
+    shard: Shard | None = None
+    """Opened when there is something to write."""
 
     def take(self, rows: int) -> int | None:
         """The first of so many free rows, which are free no more; None if no stretch has them."""
@@ -116,18 +136,21 @@ class DirectFilling(Filling):
                 place, row = self._place(part.layers, self._rows(part.layers, part.stored.data_LTC.shape[1]), avoid)
                 taken.append(place)
                 self._expected[part.layers] -= 1
+                place.shard = place.shard or self._opened(place.record)
                 place.shard.write(row, part.stored)
-                entries.append(part.entry(place.shard.record.id, row))
-            for place in {place.shard.record.id: place for place in taken}.values():
-                self._written(place.shard)
+                entries.append(part.entry(place.record.id, row))
+            for shard in {place.shard for place in taken if place.shard is not None}:
+                self._written(shard)
         except BaseException:
-            self._expected.update(place.shard.record.layers for place in taken)
+            self._expected.update(place.record.layers for place in taken)
             raise
         return (), entries
 
     def mend(self, entry: IndexEntry, record: ShardRecord, slabs: Mapping[int, Stored]) -> IndexEntry | None:
         """See `Filling`."""
-        shard = Shard(self._root, record, self._form, writable=True)
+        if record.chunks is not None:
+            return None
+        shard = self._opened(record)
         for position, slab in slabs.items():
             shard.write(entry.row + position * self._form.stride(entry.tokens), slab)
         self._written(shard)
@@ -135,10 +158,10 @@ class DirectFilling(Filling):
 
     def committed(self) -> None:
         """See `Filling`."""
-        for number, place in list(self._filling.items()):
-            if not place.free:
-                place.shard.sync()
-                del self._filling[number]
+        # Only now, because the index does not know before which rows are taken.
+        partly = [number for number, place in self._filling.items() if place.free]
+        for number in self._filling.keys() - set(partly[-OPEN_SHARDS:]):
+            self._sync(self._filling.pop(number))
 
     def start_anew(self) -> None:
         """See `Filling`."""
@@ -147,9 +170,18 @@ class DirectFilling(Filling):
 
     def close(self) -> None:
         """See `Filling`."""
-        for place in self._filling.values():
+        while self._filling:
+            self._sync(self._filling.popitem()[1])
+
+    def _sync(self, place: _Place) -> None:
+        if place.shard is not None:
             place.shard.sync()
-        self._filling.clear()
+
+    def _opened(self, record: ShardRecord) -> Shard:
+        """A shard to write to, whose header shows that it is the one that the index means."""
+        shard = Shard(self._root / record.file, record, self._form, writable=True)
+        shard.check_header()
+        return shard
 
     def _written(self, shard: Shard) -> None:
         if self._options.durability == "power":
@@ -161,7 +193,7 @@ class DirectFilling(Filling):
             self._candidates = list(self._index.shards().values())
         for record in [known for known in self._candidates if known.layers == layers and known.id not in avoid]:
             # A shard that is being filled has rows in hand of which the index does not know yet.
-            place = self._filling.get(record.id) or self._open(record)
+            place = self._filling.get(record.id) or self._room(record)
             if (row := place.take(rows)) is not None:
                 self._filling[record.id] = place
                 return place, row
@@ -169,30 +201,30 @@ class DirectFilling(Filling):
                 self._candidates.remove(record)
         record = self._new_shard(layers, rows)
         self._candidates.append(record)
-        place = self._filling[record.id] = self._open(record)
+        place = self._filling[record.id] = self._room(record)
         row = place.take(rows)
         assert row is not None
         return place, row
 
-    def _open(self, record: ShardRecord) -> _Place:
+    def _room(self, record: ShardRecord) -> _Place:
         free, end = [], 0
         for entry in self._index.entries_of(record.id):
             if entry.row > end:
                 free.append((end, entry.row - end))
-            end = entry.row + self._rows(record.layers, entry.tokens)
+            end = max(end, entry.row + self._rows(record.layers, entry.tokens))
         if record.rows > end:
             free.append((end, record.rows - end))
-        return _Place(Shard(self._root, record, self._form, writable=True), free)
+        return _Place(record, free)
 
     def _new_shard(self, layers: tuple[int, ...], rows: int) -> ShardRecord:
         """A shard for pictures of about ``rows`` rows: no larger than those that are expected need."""
-        number, file = self._next()
+        number = self._index.next_shard()
         pictures = self._options.shard_bytes // (rows * self._form.token_bytes)
         if (expected := self._expected[layers]) > 0:
             pictures = min(pictures, expected)
         room = max(pictures, 1) * rows
-        offset, scale_offset = create_direct(self._root / file, room, layers, self._form, self._index.meta())
-        record = ShardRecord(number, file, offset, scale_offset, room, layers)
+        with self._new(number) as partial:
+            record = create_shard(partial, number, room, layers, self._form, self._index.meta())
         self._index.change(shards=[record])
         return record
 
@@ -204,14 +236,16 @@ class PortableFilling(Filling):
         """See `Filling`."""
         records: list[ShardRecord] = []
         entries: list[IndexEntry] = []
-        for layers in dict.fromkeys(part.layers for part in parts):
+        first, identity = self._index.next_shard(), self._index.meta()
+        for number, layers in enumerate(dict.fromkeys(part.layers for part in parts), first):
             batch = [part for part in parts if part.layers == layers]
-            number, file = self._next(len(records))
-            pictures = {part.key: part.stored for part in batch}
-            create_portable(self._root / file, pictures, layers, self._form, self._index.meta())
-            row = 0
-            for part in batch:
-                entries.append(part.entry(number, row))
-                row += self._rows(layers, entries[-1].tokens)
-            records.append(ShardRecord(number, file, 0, None, row, layers))
+            rows = [self._rows(layers, part.stored.data_LTC.shape[1]) for part in batch]
+            begins = [sum(rows[:at]) for at in range(len(rows))]
+            with self._new(number) as partial:
+                record = create_shard(partial, number, sum(rows), layers, self._form, identity, reserve=False)
+                shard = Shard(partial, record, self._form, writable=True)
+                for part, row in zip(batch, begins, strict=True):
+                    shard.write(row, part.stored)
+            records.append(record)
+            entries += [part.entry(number, row) for part, row in zip(batch, begins, strict=True)]
         return records, entries

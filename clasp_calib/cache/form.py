@@ -13,8 +13,11 @@ import numpy as np
 from clasp_calib.cache.precision import GROUP, Precision, Stored, precision_of
 from clasp_calib.common.errors import CacheError
 
-FORMAT = "3"
+FORMAT = "4"
+READABLE = ("3", FORMAT)
 PAGE = 4096
+MOST = 2**31
+"""Of tokens, and of channels."""
 RAGGED = "ragged"
 """Stands for the tokens of a store whose pictures differ in them."""
 
@@ -29,10 +32,23 @@ class Form:
     """Tokens of every picture, None where they differ."""
 
     @classmethod
-    def of(cls, meta: Mapping[str, str]) -> Self:
-        """What the index's ``meta`` says of it."""
-        tokens = None if meta["tokens"] == RAGGED else int(meta["tokens"])
-        return cls(int(meta["channels"]), precision_of(meta["precision"]), tokens)
+    def of(cls, root: Path, meta: Mapping[str, str]) -> Self:
+        """What the index's ``meta`` of the store at ``root`` says of it.
+
+        Raises:
+            CacheError: it says nothing that could be.
+        """
+        try:
+            tokens = None if meta["tokens"] == RAGGED else int(meta["tokens"])
+            form = cls(int(meta["channels"]), precision_of(meta["precision"]), tokens)
+            if not (0 < form.channels < MOST and (tokens is None or 0 < tokens < MOST)):
+                raise ValueError(f"{meta['tokens'][:20]} tokens of {meta['channels'][:20]} channels")
+        except (KeyError, ValueError) as error:
+            raise CacheError(
+                f"the index of the cache {root} is damaged (what it says of all pictures: {error}); put a copy of it "
+                "back, or use another directory and run cache-features again"
+            ) from error
+        return form
 
     def meta(self, encoder: str) -> dict[str, str]:
         """The index's ``meta`` of a new store of this form."""
@@ -80,11 +96,14 @@ def check_meta(root: Path, meta: Mapping[str, str], encoder: str | None, form: F
     """
     if not meta:
         raise CacheError(f"the cache {root} is empty; fill it with cache-features")
-    if meta["format"] != FORMAT:
+    if (found := meta.get("format")) not in READABLE:
         raise CacheError(
-            f"the cache {root} has format {meta['format']}, this version reads {FORMAT}; "
+            f"the cache {root} has format {str(found)[:40]}, this version reads {' and '.join(READABLE)}; "
             "use the version that wrote it, or give another directory"
         )
+    there = Form.of(root, meta)
+    if missing := {"id", "encoder"} - meta.keys():
+        raise CacheError(f"the index of the cache {root} is damaged: it lacks {', '.join(sorted(missing))}")
     if encoder is not None and meta["encoder"] != encoder:
         raise CacheError(
             f"the cache {root} was made with the encoder [{meta['encoder']}], asked for [{encoder}]; "
@@ -92,7 +111,6 @@ def check_meta(root: Path, meta: Mapping[str, str], encoder: str | None, form: F
         )
     if form is None:
         return
-    there = Form.of(meta)
     if (there.tokens, there.channels) != (form.tokens, form.channels):
         raise CacheError(
             f"the cache {root} holds {meta['tokens']} tokens of {meta['channels']} channels a layer, "

@@ -6,10 +6,11 @@ killed, so the next writer on the same machine looks whether that process is sti
 
 import fcntl
 import os
+import re
 import socket
 from pathlib import Path
 
-from clasp_calib.cache.disk import write_failed
+from clasp_calib.cache.disk import check_plain, write_failed
 from clasp_calib.common.errors import CacheError
 
 FILE = "writer.lock"
@@ -31,7 +32,8 @@ class WriterLock:
         try:
             # Closing the descriptor releases the lock; the file itself stays, because removing a locked file
             # would let a third process lock a new one of the same name.
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            check_plain(path)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise CacheError(
                 f"cannot write to the cache {root} ({error.strerror}); give a directory that you may write to"
@@ -70,7 +72,8 @@ def _take_by_name(root: Path) -> Path:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
-            holder = path.read_text().strip()
+            check_plain(path)
+            holder = path.read_bytes()[:200].decode(errors="replace").strip()
             if not _has_ended(holder):
                 raise _written_by(root, holder, f" (if that process has ended, remove {path})") from None
             path.unlink(missing_ok=True)
@@ -85,11 +88,11 @@ def _take_by_name(root: Path) -> Path:
 
 def _has_ended(holder: str) -> bool:
     """Whether a holder was a process of this machine and is no more."""
-    words = holder.split()
-    if len(words) != 4 or holder != _name(int(words[1])).strip():
+    words = re.fullmatch(r"process (\d{1,9}) on .*", holder)
+    if words is None or holder != _name(process := int(words[1])).strip():
         return False
     try:
-        os.kill(int(words[1]), 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return True
     except PermissionError:

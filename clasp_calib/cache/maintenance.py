@@ -9,6 +9,8 @@ from typing import Any
 
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.cache.writer import FeatureWriter
+from clasp_calib.common.errors import CacheError
+from clasp_calib.common.progress import note
 from clasp_calib.common.replacing import replaced
 
 
@@ -60,6 +62,21 @@ def contents(root: Path) -> Contents:
             bytes_reserved=sum(file.stat().st_size for file in files if file.exists()),
             encoder=store.encoder,
         )
+
+
+def bring_up_to_date(root: Path) -> None:
+    """Bring a cache of an older format to this one; one that cannot be written to stays as it is, and that is said.
+
+    Raises:
+        CacheError: there is none, or it is damaged.
+    """
+    with FeatureStore.open(root) as store:
+        old = store.opened.old
+    if old:
+        try:
+            FeatureWriter.reopen(root).close()
+        except CacheError as error:
+            note(f"the cache keeps its format: {error}")
 
 
 def collect_garbage(root: Path, wanted: Collection[str]) -> tuple[int, int]:

@@ -1,24 +1,23 @@
 """What one process has open of a store: the index, and the shards that it read last."""
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from clasp_calib.cache.disk import checksums
-from clasp_calib.cache.filesystem import maps_safely
-from clasp_calib.cache.form import Form
-from clasp_calib.cache.hdf5 import described
-from clasp_calib.cache.index import Index, IndexEntry, ShardRecord
-from clasp_calib.cache.portable_index import JournalIndex
+from clasp_calib.cache.disk import REPAIR, DamagedError
+from clasp_calib.cache.form import FORMAT, Form
+from clasp_calib.cache.index import Index
 from clasp_calib.cache.precision import Stored
-from clasp_calib.cache.shard import PortableShard, Shard
-from clasp_calib.common.errors import CacheError
+from clasp_calib.cache.records import IndexEntry, ShardRecord
+from clasp_calib.cache.shard import Shard
+from clasp_calib.cache.upgrade import examined
 from clasp_calib.common.progress import track
 
-OPEN_SHARDS = 64
-"""A large store has more shards than a process may have files open."""
+OPEN_SHARDS = 16
+"""A large store has more shards than a process may have files open, and some allow 64 in all."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +41,18 @@ class OpenStore:
         self.root = root
         self.form = form
         self.index = index
-        self.portable = isinstance(index, JournalIndex)
         self.shard = lru_cache(OPEN_SHARDS)(self._shard)
-        self._records: dict[int, ShardRecord] = {}
+        self.old = index.meta().get("format") != FORMAT
+        """Whether it is of an older format."""
+        self._examined: dict[int, ShardRecord | str] = {}
         self._places: dict[str, dict[int, tuple[IndexEntry, int]]] = {}
         self._version = -1
-        self._mapped = maps_safely(root)
+        self._slabs = threading.local()
 
-    def record(self, shard: int) -> ShardRecord:
-        """The record of a shard, even of one that another process has just added."""
-        if shard not in self._records:
-            self._records = self.index.shards()
-        return self._records[shard]
+    def close(self) -> None:
+        """Close the shards and the index."""
+        self.shard.cache_clear()
+        self.index.close()
 
     def places(self, key: str) -> dict[int, tuple[IndexEntry, int]]:
         """Layer -> entry and position in its shard, for each layer that there is of a picture."""
@@ -66,7 +65,7 @@ class OpenStore:
         found = {
             layer: (entry, position)
             for entry in self.index.entries(key)
-            for layer, position in entry.held(self.record(entry.shard).layers).items()
+            for layer, position in entry.held(self.index.record(entry.shard).layers).items()
         }
         if not self.index.writable:
             self._places[key] = found
@@ -77,59 +76,71 @@ class OpenStore:
         places = self.places(key)
         return tuple(sorted(layer for layer in layers if layer not in places))
 
-    def damaged(self) -> Iterator[tuple[IndexEntry, list[Damage]]]:
-        """Read every slab, shard by shard, and yield the entries that have damaged ones."""
-        rows = (entry for shard in self.index.shards() for entry in self.index.entries_of(shard))
-        strange = {number: self.strange(record) for number, record in self.index.shards().items()}
-        for entry in track(rows, f"verifying {self.root}", self.index.count()):
-            record = self.record(entry.shard)
-            damages = []
-            slab = self.form.empty(1, entry.tokens)
-            for layer, position in entry.held(record.layers).items():
-                reason = strange[record.id] or "the checksum is wrong"
-                try:
-                    if self.read(entry, position, slab) and not strange[record.id]:
-                        continue
-                except CacheError as error:
-                    reason = str(error)
-                damages.append(Damage(entry.key, layer, record.file, entry.row, reason))
-            if damages:
-                yield entry, damages
-
-    def read(self, entry: IndexEntry, position: int, out: Stored) -> bool:
-        """Read one slab, and tell whether it is what was written.
+    def slab(self, entry: IndexEntry, position: int) -> Stored:
+        """One slab, as it was written, in memory that this thread's next slab takes.
 
         Raises:
-            CacheError: it cannot be read.
+            DamagedError: it is not what was written.
+            CacheError: it cannot be read now.
         """
-        self.shard(entry.shard).read(entry, position, out)
-        return checksums(out) == entry.checksum(position)
+        shard = self.shard(entry.shard)
+        slab: Stored | None = getattr(self._slabs, "last", None)
+        if slab is None or slab.data_LTC.shape[1] != entry.tokens:
+            slab = self._slabs.last = self.form.empty(1, entry.tokens)
+        shard.read(entry, position, slab)
+        return slab
 
-    def strange(self, record: ShardRecord) -> str:
-        """Why a shard's own metadata does not fit the index; empty if it does."""
-        path = self.root / record.file
-        try:
-            owner, offset, layers = described(path)
-        except (OSError, KeyError, RuntimeError, TypeError) as error:
-            return f"{path} is not readable as HDF5 ({error})"
-        if owner != self.index.meta()["id"]:
-            return f"{path} belongs to another cache ({owner}, the index is of {self.index.meta()['id']})"
-        if (offset, layers) != (record.offset, record.layers):
-            return f"{path} holds other layers than the index says"
-        return ""
+    def lost(self) -> dict[int, str]:
+        """Number of each shard that is missing, cut short, or not what was written beside its features; and why."""
+        found = {}
+        self.index.filled_shards()
+        for number in track(list(self.index.shards()), f"looking at the shards of {self.root}"):
+            try:
+                if self.old:
+                    self._sound(number)
+                else:
+                    self.shard(number).check_header()
+            except DamagedError as error:
+                found[number] = str(error).removesuffix(f"; {REPAIR}")
+        return found
 
-    def whole(self, record: ShardRecord) -> bool:
-        """Whether a shard's file is there, not cut short, and what the index says of it."""
-        try:
-            self._open(record)
-        except CacheError:
-            return False
-        return not self.strange(record)
+    def damaged(self, lost: Mapping[int, str]) -> Iterator[tuple[IndexEntry, list[Damage]]]:
+        """Read every slab, shard by shard, and yield the entries that have damaged ones.
+
+        Args:
+            lost: shards of which nothing is read, as of `lost`.
+
+        Raises:
+            CacheError: one cannot be read now, which says nothing about what is in it.
+        """
+        rows = (entry for shard in self.index.shards() for entry in self.index.entries_of(shard))
+        for entry in track(rows, f"verifying {self.root}", self.index.count()):
+            record = self.index.record(entry.shard)
+            reasons: dict[int, str] = {}
+            for layer, position in entry.held(record.layers).items():
+                try:
+                    if entry.shard in lost:
+                        reasons[layer] = lost[entry.shard]
+                    else:
+                        self.slab(entry, position)
+                except DamagedError:
+                    reasons[layer] = "it is not what was written"
+            if reasons:
+                yield entry, [Damage(entry.key, at, record.file, entry.row, why) for at, why in reasons.items()]
 
     def _shard(self, number: int) -> Shard:
-        return self._open(self.record(number))
+        record = self.index.record(number)
+        if self.old and not record.offset:
+            record = self._sound(number)
+        return Shard(self.root / record.file, record, self.form)
 
-    def _open(self, record: ShardRecord) -> Shard:
-        if self.portable:
-            return PortableShard(self.root, record, self.form)
-        return Shard(self.root, record, self.form, mapped=self._mapped)
+    def _sound(self, number: int) -> ShardRecord:
+        """A shard of an older format, with what this one knows of it."""
+        if number not in self._examined:
+            # All at once, since a process is started for it.
+            unknown = [shard for known, shard in self.index.shards().items() if known not in self._examined]
+            self._examined |= examined(self.root, self.form, self.index.meta(), unknown)
+        found = self._examined[number]
+        if isinstance(found, str):
+            raise DamagedError(f"{found}; {REPAIR}")
+        return found

@@ -13,15 +13,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from clasp_calib.cache import portable_index
-from clasp_calib.cache.disk import checksums
 from clasp_calib.cache.form import Form, check_meta
-from clasp_calib.cache.index import FILE as INDEX_FILE, IndexEntry
-from clasp_calib.cache.kernels import mixtures
+from clasp_calib.cache.index import FILE as INDEX_FILE
+from clasp_calib.cache.mixing import mixtures
 from clasp_calib.cache.open_store import Damage, OpenStore
 from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.portable_index import open_index
-from clasp_calib.cache.precision import Stored
-from clasp_calib.cache.shard import REPAIR
+from clasp_calib.cache.records import IndexEntry
 from clasp_calib.common.errors import CacheError
 
 _INHERITED: list[OpenStore] = []
@@ -40,11 +38,10 @@ class FeatureStore:
         self.root = root
         self.encoder = meta["encoder"]
         """Fingerprint of the encoder that the features come from."""
-        self.form = Form.of(meta)
+        self.form = Form.of(root, meta)
         self.precision = self.form.precision
         """How they are kept."""
         self._opened: OpenStore | None = None
-        self._verified: set[tuple[int, int, int]] = set()
 
     @classmethod
     def open(cls, root: Path, encoder: str | None = None) -> "FeatureStore":
@@ -67,7 +64,7 @@ class FeatureStore:
     @staticmethod
     def there(root: Path) -> bool:
         """Whether there is a store in ``root``, of whatever encoder or format."""
-        return (root / INDEX_FILE).is_file() or portable_index.there(root)
+        return os.path.lexists(root / INDEX_FILE) or portable_index.there(root)
 
     def __enter__(self) -> Self:
         return self
@@ -79,10 +76,10 @@ class FeatureStore:
         """Close its files; when it is used again it opens them again."""
         if self._opened is not None and self._opened.process == os.getpid():
             opened, self._opened = self._opened, None
-            opened.index.close()
+            opened.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None, "_verified": set()}
+        return {**self.__dict__, "_opened": None}
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -107,7 +104,14 @@ class FeatureStore:
         Raises:
             CacheError: the picture is not there.
         """
-        return Origin.from_json(self._any_entry(key).origin)
+        text = self._any_entry(key).origin
+        try:
+            return Origin.from_json(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise CacheError(
+                f"what the cache {self.root} says of the tokens of picture {key} is damaged ({text[:60]!r}); "
+                "put a copy of its index back, or use another directory and run cache-features again"
+            ) from error
 
     def tokens(self, key: str) -> int:
         """T of a picture.
@@ -117,66 +121,41 @@ class FeatureStore:
         """
         return self._any_entry(key).tokens
 
-    def read(self, key: str, layers: Sequence[int], verify: bool = True) -> Tensor:
-        """Read a picture's layers into memory of their own.
+    def read(self, key: str, layers: Sequence[int]) -> Tensor:
+        """Read a picture's layers, and compare what was read with its checksums.
 
         Args:
             key: the picture's content hash.
             layers: which, in the order that they are wanted.
-            verify: compare each slab with its checksum.
 
         Returns:
             [len(layers), T, C] in what `Precision.decode` gives.
 
         Raises:
-            CacheError: the picture or a layer of it is not there, or is damaged.
+            DamagedError: a layer is not what was written.
+            CacheError: the picture or a layer of it is not there, or cannot be read now.
         """
-        places = self._places(key, layers)
+        places, opened = self._places(key, layers), self.opened
+        shards = [opened.shard(entry.shard) for _, entry, _ in places]  # they have room for so many tokens
         stored = self.form.empty(len(layers), places[0][1].tokens)
-        self._read(places, stored, verify)
+        for number, (shard, (_, entry, position)) in enumerate(zip(shards, places, strict=True)):
+            shard.read(entry, position, stored.at(slice(number, number + 1)))
         return self.precision.decode(stored)
 
-    def read_into(self, out: Stored, key: str, layers: Sequence[int], verify: bool = True) -> None:
-        """`read` without decoding, into memory that is there; see `Form.empty`."""
-        self._read(self._places(key, layers), out, verify)
+    def fused(self, key: str, layers: Sequence[int], weights_ML: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Mixtures of a picture's layers, summed from memory whose checksums were compared after it was read.
 
-    def views(self, key: str, layers: Sequence[int], verify: bool = True) -> list[Stored]:
-        """A picture's slabs as read-only arrays over the mapped shard: nothing is copied.
-
-        Arguments and errors as of `read`, but that a slab is compared with its checksum only the first time.
-        """
-        opened = self.opened
-        found = []
-        for layer, entry, position in self._places(key, layers):
-            slab = opened.shard(entry.shard).view(entry, position)
-            place = (entry.shard, entry.row, position)
-            if verify and place not in self._verified:
-                if checksums(slab) != entry.checksum(position):
-                    raise self._damage(layer, entry)
-                self._verified.add(place)
-            found.append(slab)
-        return found
-
-    def fused(
-        self,
-        key: str,
-        layers: Sequence[int],
-        weights_ML: npt.NDArray[np.float32],
-        verify: bool = True,
-        out_MTC: npt.NDArray[np.float32] | None = None,
-    ) -> npt.NDArray[np.float32]:
-        """Mixtures of a picture's layers, summed straight from the mapped shard.
-
-        Arguments and errors as of `views`, and:
+        Arguments and errors as of `read`, and:
 
         Args:
             weights_ML: float32, one row a mixture, one column a layer; a layer of weight 0 is not read.
-            out_MTC: where to write; what is used again need not be fetched from the system again.
 
         Returns:
             [M, T, C] float32.
         """
-        return mixtures(self.views(key, layers, verify), weights_ML, self.precision.name, out_MTC)
+        places = self._places(key, layers)
+        shape = (places[0][1].tokens, self.form.channels)
+        return mixtures(lambda at: self.opened.slab(*places[at][1:]), weights_ML, self.precision, shape)
 
     def prefetch(self, keys: Iterable[str], layers: Sequence[int]) -> None:
         """Let the system begin to read what will be wanted next; does not wait."""
@@ -187,7 +166,8 @@ class FeatureStore:
 
     def verify(self) -> Iterator[Damage]:
         """Read everything, and yield each slab that is not what was written."""
-        for _, damages in self.opened.damaged():
+        opened = self.opened
+        for _, damages in opened.damaged(opened.lost()):
             yield from damages
 
     @property
@@ -199,14 +179,6 @@ class FeatureStore:
         if self._opened is None:
             self._opened = OpenStore(self.root, self.form, open_index(self.root))
         return self._opened
-
-    def _read(self, places: Sequence[tuple[int, IndexEntry, int]], out: Stored, verify: bool) -> None:
-        opened = self.opened
-        for number, (layer, entry, position) in enumerate(places):
-            part = out.at(slice(number, number + 1))
-            opened.shard(entry.shard).read(entry, position, part)
-            if verify and checksums(part) != entry.checksum(position):
-                raise self._damage(layer, entry)
 
     def _any_entry(self, key: str) -> IndexEntry:
         for entry, _ in self.opened.places(key).values():
@@ -222,13 +194,13 @@ class FeatureStore:
                 f"the cache {self.root} has {_listed(places)} of picture {key}, asked for {_listed(absent)}; "
                 "run cache-features with these layers on the table that has this picture"
             )
-        return [(layer, *places[layer]) for layer in layers]
-
-    def _damage(self, layer: int, entry: IndexEntry) -> CacheError:
-        shard = self.opened.shard(entry.shard)
-        return CacheError(
-            f"layer {layer} of picture {entry.key} in {shard.path} (row {entry.row}) is not what was written; {REPAIR}"
-        )
+        found = [(layer, *places[layer]) for layer in layers]
+        if len({entry.tokens for _, entry, _ in found}) > 1:
+            raise CacheError(
+                f"the index of the cache {self.root} is damaged: layers of picture {key} differ in their tokens; "
+                "put a copy of it back, or use another directory and run cache-features again"
+            )
+        return found
 
 
 def _listed(layers: Iterable[int]) -> str:

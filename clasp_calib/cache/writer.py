@@ -10,19 +10,23 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from clasp_calib.cache.disk import checksums
+from clasp_calib.cache.disk import DamagedError, checksums
 from clasp_calib.cache.feature_options import DEFAULTS, FeatureOptions, Layout
-from clasp_calib.cache.filesystem import filesystem_of, maps_safely
+from clasp_calib.cache.filesystem import filesystem_of, is_local
 from clasp_calib.cache.filling import DirectFilling, Filling, PicturePart, PortableFilling
-from clasp_calib.cache.form import Form, check_meta
-from clasp_calib.cache.index import ABSENT, FILE as INDEX_FILE, Index, IndexEntry, ShardRecord
+from clasp_calib.cache.form import FORMAT, Form, check_meta
+from clasp_calib.cache.index import FILE as INDEX_FILE, Index
 from clasp_calib.cache.lock import WriterLock
 from clasp_calib.cache.open_store import Damage, OpenStore
 from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.portable_index import FILE as JOURNAL_FILE, JournalIndex, there
 from clasp_calib.cache.precision import Stored
+from clasp_calib.cache.quarantine import set_aside
+from clasp_calib.cache.records import ABSENT, SHARD_NAME, IndexEntry, ShardRecord
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.cache.upgrade import examined
 from clasp_calib.common.errors import CacheError
+from clasp_calib.common.progress import note
 
 SPARSE = 0.75
 """Share of a shard's rows in use below which `FeatureWriter.compact` moves them. Our choice: a fuller one gives
@@ -33,7 +37,9 @@ class FeatureWriter(FeatureStore):
     """The one process that may change a store, from construction to `close`. It reads too."""
 
     def __init__(self, root: Path, encoder: str, layers: Sequence[int], form: Form, options: FeatureOptions = DEFAULTS):
-        """Take the lock, open or create the store, and remove what a killed writer left.
+        """Take the lock, open or create the store, and clear away what a killed writer left.
+
+        A store of an older format is brought to this one, and that is said.
 
         Args:
             root: directory of the store, made if need be.
@@ -61,6 +67,8 @@ class FeatureWriter(FeatureStore):
             meta = index.meta()
             check_meta(root, meta, encoder, form)
             super().__init__(root, meta)
+            if meta["format"] != FORMAT:
+                _upgrade(root, form, index)
             self._opened = OpenStore(root, form, index)
             self._filling: Filling = (
                 PortableFilling(root, form, index) if portable else DirectFilling(root, form, index, options)
@@ -133,7 +141,7 @@ class FeatureWriter(FeatureStore):
                 done.add(key)
                 if entries := self._mended(key, lacking, stored):
                     mended += entries
-                    filled = {layer for entry in entries for layer in opened.record(entry.shard).layers}
+                    filled = {layer for entry in entries for layer in opened.index.record(entry.shard).layers}
                     lacking = tuple(layer for layer in lacking if layer not in filled)
                 if lacking:
                     part = stored.at([self.layers.index(layer) for layer in lacking])
@@ -155,7 +163,10 @@ class FeatureWriter(FeatureStore):
         index = self.opened.index
         index.change(forget=[(entry.key, entry.shard) for key in keys for entry in index.entries(key)])
         filled = index.filled_shards()
-        self._remove([record for record in index.shards().values() if record.id not in filled])
+        for record in [record for record in index.shards().values() if record.id not in filled]:
+            index.change(forget_shards=[record.id])
+            (self.root / record.file).unlink(missing_ok=True)
+        self._start_anew()
 
     def compact(self) -> None:
         """Give room back that `forget` left: what sparsely filled shards hold moves together.
@@ -175,8 +186,10 @@ class FeatureWriter(FeatureStore):
         }
         self._filling.expect(Counter(sparse[number].layers for number in sparse for _ in entries[number]))
         for number, record in sparse.items():
-            parts = [part for entry in entries[number] if (part := self._whole(entry, record)) is not None]
-            if len(parts) < len(entries[number]):
+            try:
+                parts = [self._whole(entry, record) for entry in entries[number]]
+            except DamagedError as error:
+                note(f"{record.file} stays as it is: {error}")
                 continue
             try:
                 shards, moved = self._filling.write(parts, avoid=sparse.keys())
@@ -184,33 +197,43 @@ class FeatureWriter(FeatureStore):
             except BaseException:
                 self._start_anew()
                 raise
-            self._filling.committed()
+            # What was copied is on the disk before the only other copy goes.
+            self._filling.close()
             (self.root / record.file).unlink(missing_ok=True)
         self._start_anew()
 
     def drop_damaged(self) -> list[Damage]:
         """Forget each slab that is damaged, so that it, and nothing else, is written again.
 
-        A shard that is missing, cut short or of another cache is forgotten whole.
+        Damaged is what twice was not what was written. A shard that is so beside its features, cut short or of another
+        cache is forgotten whole, moved to the quarantine, and named.
 
         Returns:
             What was damaged.
+
+        Raises:
+            CacheError: something cannot be read now; then nothing is changed.
         """
         opened = self.opened
-        found = list(opened.damaged())
-        lost = {record.id: record for record in opened.index.shards().values() if not opened.whole(record)}
+        index = opened.index
+        lost = opened.lost()
+        found = list(opened.damaged(lost))
         kept, forgotten = [], []
         for entry, damages in found:
             if entry.shard in lost:
                 continue
-            layers = opened.record(entry.shard).layers
+            layers = index.record(entry.shard).layers
             left = entry.with_checksums({layers.index(damage.layer): ABSENT for damage in damages})
             if left.held(layers):
                 kept.append(left)
             else:
                 forgotten.append((entry.key, entry.shard))
-        opened.index.change(entries=kept, forget=forgotten)
-        self._remove(lost.values())
+        index.change(entries=kept, forget=forgotten)
+        for number, reason in lost.items():
+            # Moved first: a shard that the index does not know would be taken for another kind of leftover.
+            self._set_aside(index.record(number).file, reason)
+            index.change(forget_shards=[number])
+        self._start_anew()
         return [damage for _, damages in found for damage in damages]
 
     @property
@@ -223,17 +246,29 @@ class FeatureWriter(FeatureStore):
         return self._opened
 
     def _clear_leftovers(self) -> None:
-        """Remove what a killed writer left: a half-made shard, or a finished one not yet recorded."""
+        """Clear away what a killed writer left: a half-made shard, or a finished one not yet recorded.
+
+        The latter may also be one whose index was lost and replaced, so it is kept.
+        """
         known = {record.file for record in self.opened.index.shards().values()}
         for path in self.root.glob("shard-*.h5*"):
-            if path.name not in known:
+            if SHARD_NAME.fullmatch(path.name) and path.name not in known:
+                self._set_aside(path.name, "the index does not know it")
+            elif path.suffix == ".tmp" and SHARD_NAME.fullmatch(path.stem):
                 path.unlink(missing_ok=True)
+
+    def _set_aside(self, name: str, reason: str) -> None:
+        moved = set_aside(self.root, name)
+        note(
+            f"{reason}: "
+            + ("its pictures are forgotten" if moved is None else f"{self.root / name} is moved to {moved}")
+        )
 
     def _mended(self, key: str, lacking: tuple[int, ...], stored: Stored) -> list[IndexEntry]:
         """The picture's entries whose dropped slabs could be written where they were."""
         opened, found = self.opened, []
         for entry in opened.index.entries(key):
-            record = opened.record(entry.shard)
+            record = opened.index.record(entry.shard)
             slabs = {
                 position: stored.at([self.layers.index(layer)])
                 for position, layer in enumerate(record.layers)
@@ -243,28 +278,26 @@ class FeatureWriter(FeatureStore):
                 found.append(mended)
         return found
 
-    def _whole(self, entry: IndexEntry, record: ShardRecord) -> PicturePart | None:
-        """An entry with its bytes, None if they are damaged; a dropped slab goes along as it is."""
-        opened, stored = self.opened, self.form.empty(len(record.layers), entry.tokens)
-        for position in range(len(record.layers)):
-            try:
-                intact = opened.read(entry, position, stored.at(slice(position, position + 1)))
-            except CacheError:
-                return None
-            if entry.has(position) and not intact:
-                return None
-        return PicturePart(entry.key, record.layers, stored, entry.origin, entry.checksums)
+    def _whole(self, entry: IndexEntry, record: ShardRecord) -> PicturePart:
+        """An entry with its bytes; those of a dropped slab are zeros.
 
-    def _remove(self, records: Iterable[ShardRecord]) -> None:
-        """Forget shards and remove their files."""
-        for record in records:
-            self.opened.index.change(forget_shards=[record.id])
-            (self.root / record.file).unlink(missing_ok=True)
-        self._start_anew()
+        Raises:
+            DamagedError: a slab is damaged.
+        """
+        stored = self.form.empty(len(record.layers), entry.tokens)
+        for position in range(len(record.layers)):
+            part = stored.at(slice(position, position + 1))
+            if entry.has(position):
+                self.opened.shard(entry.shard).read(entry, position, part)
+            else:
+                for array in part.parts:
+                    array.fill(0)
+        return PicturePart(entry.key, record.layers, stored, entry.origin, entry.checksums)
 
     def _start_anew(self) -> None:
         """Look up everything anew: shards have gone."""
         self._filling.start_anew()
+        self.opened.shard.cache_clear()
         self._opened = OpenStore(self.root, self.form, self.opened.index)
 
     def _check(self, stored: Stored) -> None:
@@ -279,17 +312,26 @@ class FeatureWriter(FeatureStore):
             )
 
 
+def _upgrade(root: Path, form: Form, index: Index) -> None:
+    old = index.meta()
+    found = examined(root, form, old, index.shards().values())
+    index.upgrade({"format": FORMAT}, [record for record in found.values() if isinstance(record, ShardRecord)])
+    note(f"the index of the cache {root} was brought from format {old['format']} to {FORMAT}; older versions refuse it")
+    for reason in (reason for reason in found.values() if isinstance(reason, str)):
+        note(f"{reason}; `clasp-calib cache repair` moves that shard to the quarantine")
+
+
 def _portable(root: Path, layout: Layout) -> bool:
     """Whether a store that is opened for writing is, or will be, a portable one."""
     is_there = there(root)
     if not FeatureStore.there(root):
-        return not maps_safely(root) if layout == "auto" else layout == "portable"
+        return not is_local(root) if layout == "auto" else layout == "portable"
     if layout != "auto" and (layout == "portable") != is_there:
         raise CacheError(
             f"the cache {root} is {'portable' if is_there else 'direct'}, asked for {layout}; "
             "leave the mode out, or give another directory"
         )
-    if not is_there and not maps_safely(root):
+    if not is_there and not is_local(root):
         raise CacheError(
             f"the cache {root} can be read but not written to on the file system {filesystem_of(root)}; "
             "give another directory, in which a portable cache is made"

@@ -46,8 +46,10 @@ def verify(run: RunOption = DEFAULT_RUN, cache: CacheOption = None, as_json: Jso
 
     Example: clasp-calib cache verify --run my-run
     """
+    from clasp_calib.cache.maintenance import bring_up_to_date
     from clasp_calib.cache.store import FeatureStore
 
+    bring_up_to_date(_place(run, cache))
     with FeatureStore.open(_place(run, cache)) as store:
         found = list(store.verify())
     if as_json:
@@ -65,7 +67,7 @@ def verify(run: RunOption = DEFAULT_RUN, cache: CacheOption = None, as_json: Jso
 
 @app.command()
 def repair(run: RunOption = DEFAULT_RUN, cache: CacheOption = None, as_json: JsonOption = False) -> None:
-    """Drop what is damaged, so that the next cache-features encodes just that again.
+    """Forget what is damaged, so that the next cache-features encodes just that again; no file is deleted.
 
     Example: clasp-calib cache repair --run my-run
     """
@@ -77,7 +79,7 @@ def repair(run: RunOption = DEFAULT_RUN, cache: CacheOption = None, as_json: Jso
         emit({"dropped": [vars(damage) for damage in dropped]})
         return
     pictures = len({damage.key for damage in dropped})
-    say(f"{len(dropped)} damaged slabs of {pictures} pictures dropped")
+    say(f"{len(dropped)} damaged slabs of {pictures} pictures forgotten")
     if dropped:
         say(
             f"encode them again: clasp-calib cache-features --run {run}{_also('--out', cache)} (with the model and "

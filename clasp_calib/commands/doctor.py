@@ -22,9 +22,8 @@ def doctor(run: RunOption = DEFAULT_RUN, as_json: JsonOption = False) -> None:
         rows = [["python", found["python"]], *([name, known or "missing"] for name, known in found["versions"].items())]
         show("installed", ["package", "version"], rows)
         say(f"devices: {', '.join(found['devices']) or 'none'}")
-        safe = "" if found["maps_safely"] else ", where a feature cache is portable and slower"
+        safe = "" if found["local_filesystem"] else ", where a feature cache is portable and slower"
         say(f"free disk under {run}: {found['free_disk_bytes'] / 2**30:.1f} GiB ({found['filesystem']}{safe})")
-        say(f"cached layers are mixed by: {found['cached_layers_mixed_by'] or 'nothing, for lack of torch or numpy'}")
         say(f"embedded model: {'there' if found['embedded_model'] else 'missing'}")
         for name, use in found["missing_optional"].items():
             say(f"not installed: {name} - {use}")

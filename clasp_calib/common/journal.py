@@ -21,6 +21,8 @@ import xxhash
 
 from clasp_calib.common.errors import ClaspError
 
+LONGEST = 2**28
+"""Bytes of a line; a longer one is damage."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -162,21 +164,22 @@ class Journal:
                 self._restart()
             self._inode = found.st_ino
             file.seek(self._end)
-            content = file.read()
-            for line in content[: content.rfind(b"\n") + 1].split(b"\n")[:-1]:
+            while (line := file.readline(LONGEST)).endswith(b"\n") or len(line) == LONGEST:
                 self._lines += 1
                 first = self._lines == 1 and self._head is not None
                 try:
-                    entry = self._entry(line)
+                    if len(line) == LONGEST:
+                        raise ValueError(f"it is longer than {LONGEST} bytes")
+                    entry = self._entry(line[:-1])
                     if not first:
                         self._take(entry)
-                except (ValueError, KeyError, TypeError, AttributeError, self._kind.error) as error:
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError, self._kind.error) as error:
                     raise self._kind.error(
                         f"line {self._lines} of the journal {path} is damaged ({error}); {self._kind.mend}"
                     ) from error
                 if first and entry != json.loads(json.dumps(self._head)):
                     raise self._kind.error(f"{path} was begun for something else; remove it")
-                self._end += len(line) + 1
+                self._end += len(line)
 
     def _entry(self, line: bytes) -> Any:
         if self._kind.plain and not self._checked and line.startswith(b"{"):

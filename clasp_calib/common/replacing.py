@@ -13,6 +13,8 @@ def replaced(path: Path) -> Iterator[Path]:
     If the block fails, what it wrote is removed and ``path`` stays as it was.
     """
     partial = path.with_name(path.name + ".tmp")
+    # What a killed run left, or a link that would lead elsewhere.
+    partial.unlink(missing_ok=True)
     try:
         yield partial
         _sync(partial)

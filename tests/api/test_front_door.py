@@ -7,7 +7,7 @@ import pytest
 
 import clasp_calib as cc
 
-HEAVY = ("torch", "transformers", "vllm", "optuna", "h5py", "numba", "matplotlib", "datasets")
+HEAVY = ("torch", "transformers", "vllm", "optuna", "h5py", "matplotlib", "datasets")
 
 
 @pytest.mark.parametrize("line", ["import clasp_calib", "from clasp_calib import *"])

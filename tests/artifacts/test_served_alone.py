@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("runtime", "artifacts", "common", "router_labeling")
 NEEDED = ("torch", "transformers", "safetensors", "pydantic", "pillow", "jinja2", "pyyaml")
 """What serving imports, with what these bring."""
-ABSENT = ("optuna", "h5py", "vllm", "sklearn", "pyarrow", "matplotlib", "xxhash", "scipy", "numba")
+ABSENT = ("optuna", "h5py", "vllm", "sklearn", "pyarrow", "matplotlib", "xxhash", "scipy")
 SERVE = """
 import sys
 from importlib.util import find_spec

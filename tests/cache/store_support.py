@@ -54,7 +54,7 @@ def slot_bytes(layers=LAYERS, shape=SHAPE) -> int:
 def flip_bit(root: Path, store: FeatureStore, number: int, layer: int) -> Path:
     """Damage one slab; gives its shard."""
     entry, position = store.opened.places(key_of(number))[layer]
-    record = store.opened.record(entry.shard)
+    record = store.opened.index.record(entry.shard)
     at = store.opened.shard(entry.shard).extents(entry, position)[0][0]
     with (root / record.file).open("r+b") as file:
         file.seek(at + 10)

@@ -1,8 +1,11 @@
 """A flipped bit, a zeroed page, a shard cut short or lost, an index from elsewhere: found, named and mended."""
 
+import errno
 import os
+import resource
 import shutil
 
+import numpy as np
 import pytest
 from store_support import LAYERS, SHAPE, flip_bit, key_of, put, same, slot_bytes, writer
 
@@ -20,11 +23,14 @@ def test_one_flipped_bit_is_found_named_and_just_this_slab_written_again(tmp_pat
         for numbers in ((0, 1), (2, 3), (4,)):
             put(store, numbers)
         shard = flip_bit(tmp_path, store, 3, 4)
-        for reading in (store.read, store.views):
+
+        def fused(key, layers):
+            return store.fused(key, layers, np.full((1, len(layers)), 0.5, np.float32))
+
+        for reading in (store.read, fused):
             with pytest.raises(CacheError, match=rf"layer 4 of picture {key_of(3)} in {shard} .*cache repair"):
                 reading(key_of(3), LAYERS)
         assert store.read(key_of(3), (1, 3)).shape == (2, *SHAPE)
-        assert store.read(key_of(3), LAYERS, verify=False).shape == (3, *SHAPE)
         [found] = FeatureStore.open(tmp_path).verify()
         assert (found.key, found.layer, found.shard, found.row) == (key_of(3), 4, shard.name, len(LAYERS) * SHAPE[0])
         others = {path: path.read_bytes() for path in tmp_path.glob("*.h5") if path != shard}
@@ -89,17 +95,92 @@ def test_a_lost_shard_is_forgotten_and_written_anew(tmp_path, how, layout):
         put(store, [2, 3])
         assert all(same(store, number) for number in range(5))
         assert not lost.exists()
+    assert [path.name for path in tmp_path.glob("quarantine/*")] == ["shard-00002.h5"] * (how == "short")
 
 
-def test_a_shard_cut_short_after_it_was_opened_is_an_error_and_no_crash(tmp_path, layout):
+def test_what_changes_between_two_reads_is_told_and_no_number_comes_of_it(tmp_path, layout):
     with writer(tmp_path, shape=PAGES, shard_bytes=2**20, layout=layout) as store:
         put(store, [1, 2], shape=PAGES)
+    [shard] = tmp_path.glob("*.h5")
     reader = FeatureStore.open(tmp_path)
-    assert reader.views(key_of(1), LAYERS)
-    os.truncate(next(tmp_path.glob("*.h5")), 9000)
-    for reading in (reader.read, reader.views):
+    weights = np.array([[0.5, 0.25, 0.25]], np.float32)
+    right = reader.fused(key_of(1), LAYERS, weights)
+    before, times = shard.read_bytes(), shard.stat()
+    flip_bit(tmp_path, reader, 1, 3)
+    os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
+    for reading in (reader.read, lambda *what: reader.fused(*what, weights)):
+        with pytest.raises(CacheError, match=r"layer 3 of picture .*shard-00001\.h5 .*cache repair"):
+            reading(key_of(1), LAYERS)
+    assert same(reader, 2)
+    with shard.open("r+b") as file:
+        file.write(before)
+    assert np.array_equal(reader.fused(key_of(1), LAYERS, weights), right, equal_nan=True)
+    os.truncate(shard, 9000)
+    for reading in (reader.read, lambda *what: reader.fused(*what, weights)):
         with pytest.raises(CacheError, match=r"shard-00001\.h5 .*cache repair"):
             reading(key_of(2), LAYERS)
+
+
+def test_a_slab_that_was_torn_only_while_it_was_read_is_no_damage(tmp_path, layout, monkeypatch):
+    with writer(tmp_path, layout=layout) as store:
+        put(store, [1, 2])
+    read, torn = os.preadv, []
+
+    def preadv(descriptor, buffers, at):
+        moved = read(descriptor, buffers, at)
+        if not torn:
+            buffers[0][5] ^= 1
+            torn.append(at)
+        return moved
+
+    with writer(tmp_path) as store:
+        monkeypatch.setattr(os, "preadv", preadv)
+        assert store.drop_damaged() == []
+        assert torn
+        assert same(store, 1)
+
+
+@pytest.mark.parametrize("reason", [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("call", ["open", "preadv"])
+def test_what_cannot_be_read_now_is_not_taken_for_damage(tmp_path, layout, monkeypatch, reason, call):
+    with writer(tmp_path, shard_bytes=2 * slot_bytes(), layout=layout) as store:
+        for numbers in ((0, 1), (2, 3)):
+            put(store, numbers)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("shard-*")}
+    real = getattr(os, call)
+
+    def fails(what, *given, **named):
+        if call == "preadv" or str(what).endswith("shard-00002.h5"):
+            raise OSError(reason, os.strerror(reason))
+        return real(what, *given, **named)
+
+    with writer(tmp_path) as store:
+        monkeypatch.setattr(os, call, fails)
+        for asked in (store.drop_damaged, lambda: list(store.verify())):
+            with pytest.raises(CacheError, match=rf"cannot read .*{os.strerror(reason)}.*nothing was changed"):
+                asked()
+        monkeypatch.undo()
+        assert list(store.verify()) == []
+        assert all(same(store, number) for number in range(4))
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("shard-*")} == before
+
+
+def test_any_number_of_shards_is_read_and_mended_with_few_open_files(tmp_path, layout):
+    with writer(tmp_path, shard_bytes=1, layout=layout) as store:
+        for number in range(40):
+            put(store, [number])
+        flip_bit(tmp_path, store, 7, 3)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # What the tests themselves have open comes on top.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 30, hard))
+    try:
+        with writer(tmp_path, shard_bytes=1) as store:
+            assert [damage.key for damage in store.drop_damaged()] == [key_of(7)]
+            put(store, [*range(39, -1, -1)])
+            assert all(same(store, number) for number in range(40))
+            assert list(store.verify()) == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_shards_of_another_cache_are_named_and_dropped(tmp_path, layout):
@@ -116,3 +197,4 @@ def test_shards_of_another_cache_are_named_and_dropped(tmp_path, layout):
         assert store.drop_damaged() == found
         assert store.missing([key_of(1), key_of(2)], LAYERS) == [key_of(1), key_of(2)]
     assert not list((tmp_path / "one").glob("shard-*"))
+    assert len(list((tmp_path / "one").glob("quarantine/shard-*"))) == 1

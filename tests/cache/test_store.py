@@ -1,7 +1,10 @@
 """Putting and reading back, the identity of a store, damage and its repair."""
 
 import errno
+import json
 import os
+import shutil
+import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -125,22 +128,41 @@ def test_what_cannot_be_opened_is_refused(tmp_path):
         writer(tmp_path / "index.sqlite" / "below")
 
 
-def test_a_newer_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("clasp_calib.cache.form.FORMAT", "4")
-    writer(tmp_path).close()
-    monkeypatch.undo()
-    with pytest.raises(CacheError, match="has format 4, this version reads 3"):
-        FeatureStore.open(tmp_path)
+@pytest.mark.parametrize("layout", ["direct", "portable"])
+def test_a_newer_format_is_refused_by_its_name_even_with_tables_that_nobody_knows(tmp_path, layout):
+    writer(tmp_path, layout=layout).close()
+    if layout == "direct":
+        with sqlite3.connect(tmp_path / "index.sqlite") as base:
+            base.execute("update meta set value = '5' where name = 'format'")
+            base.execute("create table more(name text)")
+        base.close()
+    else:
+        line = json.loads((tmp_path / "index.jsonl").read_text().split(" ", 1)[1])
+        (tmp_path / "index.jsonl").write_text(json.dumps({"meta": {**line["meta"], "format": "5"}}) + "\n")
+    for opened in (FeatureStore.open, writer):
+        with pytest.raises(CacheError, match="has format 5, this version reads 3 and 4"):
+            opened(tmp_path)
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path):
+def test_what_a_killed_writer_left_is_cleared_away_and_nothing_whole_is_lost(tmp_path, capsys):
     with writer(tmp_path) as store:
         put(store, [1])
-    for name in ("shard-00002.h5", "shard-00002.h5.tmp"):
+    for name in ("shard-00002.h5", "shard-00002.h5.tmp", "shard-of-mine.h5"):
         (tmp_path / name).write_bytes(b"half made")
-    with FeatureStore.open(tmp_path), writer(tmp_path) as store:
-        assert same(store, 1)
-    assert [path.name for path in tmp_path.glob("shard-*")] == ["shard-00001.h5"]
+    for _ in range(2):
+        with FeatureStore.open(tmp_path), writer(tmp_path) as store:
+            assert same(store, 1)
+            put(store, [2])
+        shutil.copy(tmp_path / "shard-00001.h5", tmp_path / "shard-00002.h5")
+        with sqlite3.connect(tmp_path / "index.sqlite") as base:
+            base.execute("delete from entry where shard = 2")
+            base.execute("delete from shard where id = 2")
+        base.close()
+    assert {path.name for path in tmp_path.glob("shard-*")} == {"shard-00001.h5", "shard-00002.h5", "shard-of-mine.h5"}
+    kept = sorted((tmp_path / "quarantine").iterdir())
+    assert [path.name for path in kept] == ["shard-00002.h5", "shard-00002.h5.1"]
+    assert kept[0].read_bytes() == b"half made"
+    assert f"shard-00002.h5 is moved to {kept[1]}" in capsys.readouterr().err
 
 
 def test_shards_without_their_index_are_kept(tmp_path):

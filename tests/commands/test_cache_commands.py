@@ -2,11 +2,8 @@
 
 import json
 import shutil
-import sys
 
 import pytest
-
-from clasp_calib.cache import kernels
 
 
 def flip_last_bit(run):
@@ -126,13 +123,3 @@ def test_a_portable_cache_serves_as_a_direct_one_does(copied, command):
     ended = command("cache-features", *copied.words, "--mode", "direct")
     assert ended.code == 2
     assert "is portable, asked for direct" in ended.err
-
-
-def test_doctor_says_what_mixes_layers(command, monkeypatch):
-    assert command("doctor", "--json").json["cached_layers_mixed_by"] == "numba"
-    monkeypatch.setitem(sys.modules, "clasp_calib.cache.compiled", None)
-    kernels.trouble.cache_clear()
-    try:
-        assert "cached layers are mixed by: torch, more slowly than by numba (" in command("doctor").out
-    finally:
-        kernels.trouble.cache_clear()

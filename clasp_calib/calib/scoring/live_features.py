@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clasp_calib.cache.kernels import mixtures
+from clasp_calib.cache.mixing import mixtures
 from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.precision import PrecisionError, Stored, precision_of
 from clasp_calib.cache.prepare import Prepared
@@ -67,9 +67,9 @@ class LiveFeatures:
     def fused(self, sample: Sample, alpha_Ml: Tensor) -> Tensor:
         """See `clasp_calib.calib.scoring.features.Features`."""
         stored, _ = self._encoded(self.key(sample), sample.picture)
-        slabs = [stored.at(slice(place, place + 1)) for place in range(len(self.layers))]
         weights_Ml = alpha_Ml.to(torch.float32).cpu().numpy()
-        return torch.from_numpy(mixtures(slabs, weights_Ml, self._precision.name))
+        shape = stored.data_LTC.shape[1:]
+        return torch.from_numpy(mixtures(lambda at: stored.at(slice(at, at + 1)), weights_Ml, self._precision, shape))
 
     def origin(self, sample: Sample) -> Origin:
         """See `clasp_calib.calib.scoring.features.Features`."""

@@ -1,6 +1,5 @@
 """The fused sum against a loop over layers, and against the runtime's own fusion."""
 
-import sys
 import tempfile
 from pathlib import Path
 
@@ -9,9 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from clasp_calib.cache import kernels
 from clasp_calib.cache.form import Form
-from clasp_calib.cache.kernels import weighted_sum
+from clasp_calib.cache.mixing import mixtures
 from clasp_calib.cache.precision import precision_of
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.cache.writer import FeatureWriter
@@ -35,8 +33,7 @@ def case(name, layers, tokens, channels, seed):
     return stored, precision.decode(stored).float().numpy()
 
 
-@pytest.mark.parametrize("compiled", [True, False])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     name=st.sampled_from(NAMES),
     layers=st.integers(1, 9),
@@ -45,19 +42,14 @@ def case(name, layers, tokens, channels, seed):
     seed=st.integers(0, 999),
     zeros=st.integers(0, 3),
 )
-def test_it_is_the_sum_over_layers_bit_for_bit(compiled, name, layers, tokens, channels, seed, zeros):
+def test_it_is_the_sum_over_layers_bit_for_bit(name, layers, tokens, channels, seed, zeros):
     stored, values = case(name, layers, tokens, channels, seed)
-    weights = np.random.default_rng(seed).random(layers).astype(np.float32)
-    weights[: min(zeros, layers - 1)] = 0
-    slabs = [stored.at(slice(at, at + 1)) for at in range(layers)]
-    out = np.full((tokens, channels), np.nan, np.float32)
-    if compiled:
-        assert kernels.compiled(name) is not None
-        weighted_sum(slabs, weights, name, out)
-    else:
-        used = [(slab, weight) for slab, weight in zip(slabs, weights, strict=True) if weight]
-        kernels.sum_by_torch(used, name, out)
-    assert out.tobytes() == reference(values, weights).tobytes()
+    weights_ML = np.random.default_rng(seed).random((2, layers)).astype(np.float32)
+    weights_ML[0, : min(zeros, layers - 1)] = 0
+    weights_ML[1] = np.eye(layers, dtype=np.float32)[seed % layers]
+    sums = mixtures(lambda at: stored.at([at]), weights_ML, precision_of(name), (tokens, channels))
+    assert sums[0].tobytes() == reference(values, weights_ML[0]).tobytes()
+    assert sums[1].tobytes() == values[seed % layers].tobytes()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,30 +65,13 @@ def test_a_store_fuses_as_the_runtime_does(name):
     assert torch.equal(fused, fuse(layers_MLTC, torch.from_numpy(alpha_ML)))
 
 
-def test_a_layer_of_weight_zero_is_not_read():
-    stored, _ = case("float16", 2, 3, 5, 0)
-    stored.data_LTC[1] = np.inf
-    out = np.empty((3, 5), np.float32)
-    weighted_sum([stored.at(slice(0, 1)), stored.at(slice(1, 2))], [0.5, 0.0], "float16", out)
-    assert np.isfinite(out).all()
+def test_a_layer_of_weight_zero_is_not_asked_for():
+    stored, _ = case("float16", 3, 3, 5, 0)
+    asked = []
 
+    def slab_of(layer):
+        asked.append(layer)
+        return stored.at([layer])
 
-@pytest.fixture
-def without_kernels(monkeypatch):
-    monkeypatch.setitem(sys.modules, "clasp_calib.cache.compiled", None)
-    kernels.compiled.cache_clear()
-    kernels.trouble.cache_clear()
-    yield
-    kernels.compiled.cache_clear()
-    kernels.trouble.cache_clear()
-
-
-def test_a_machine_on_which_numba_does_not_work_is_told(without_kernels):
-    with pytest.warns(UserWarning, match="numba does not work here .*; cached layers are mixed by torch"):
-        assert kernels.compiled("float16") is None
-
-
-def test_who_has_not_installed_numba_is_not_told(without_kernels, monkeypatch, recwarn):
-    monkeypatch.setitem(sys.modules, "numba", None)
-    assert kernels.compiled("float16") is None
-    assert not recwarn.list
+    mixtures(slab_of, np.array([[0.5, 0, 0.5], [1, 0, 0]], np.float32), precision_of("float16"), (3, 5))
+    assert asked == [0, 2]
