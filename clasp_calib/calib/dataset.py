@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clasp_calib.calib.lookalikes import warn_of_lookalikes
-from clasp_calib.calib.scoring.metrics import EXACT, metric
+from clasp_calib.calib.scoring.metrics import EXACT, check_references, metric
 from clasp_calib.calib.scoring.prompting import IMAGE
 from clasp_calib.common.contents import grouped, identified
 from clasp_calib.common.errors import InputError
@@ -54,10 +54,9 @@ def calibration_samples(
     require(samples, "answers", lacking, "the score compares with them; only the objective kl does without")
     for sample in samples:
         try:
-            # An answer of nothing, so that references that the metric cannot compare with are found now.
-            compare = metric(sample.metric or EXACT)
+            metric(sample.metric or EXACT)
             if sample.answers:
-                compare("", sample.answers)
+                check_references(sample)
         except InputError as error:
             raise InputError(f"sample {sample.id!r}: {error}") from error
         if IMAGE in sample.question:

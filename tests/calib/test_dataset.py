@@ -47,7 +47,7 @@ def test_a_whole_row_becomes_a_sample(tmp_path, row):
         ({"question": " "}, r"1 rows have no question \(first id '1'\)"),
         ({"id": None}, "1 rows have no id"),
         ({"id": "2"}, "the id '2' more than once"),
-        ({"id": ["2"]}, "the ids are of type list<.*; expected texts or numbers"),
+        ({"id": ["2"]}, "column 'id': .*, a list; expected a text or a number"),
     ],
 )
 def test_what_a_table_may_not_lack(tmp_path, row, change, expected):

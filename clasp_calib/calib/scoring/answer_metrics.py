@@ -4,20 +4,20 @@ All take a generated answer and the references of its sample, and raise InputErr
 metric compares with.
 """
 
+import itertools
 import re
 import string
+import unicodedata
 from collections.abc import Sequence
 
+from clasp_calib.calib.scoring.folding import folded, plain
+from clasp_calib.calib.scoring.numerals import first_number, whole_number
 from clasp_calib.common.errors import InputError
 
 TOLERANCE = 0.05
 """Largest relative error of a number under relaxed accuracy."""
-NUMBERS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
-)
-_NUMBER = re.compile(rf"[-+]?\d[\d,]*(?:\.\d+)?|\b(?:{'|'.join(NUMBERS)})\b")
 _LETTER = re.compile(r"\(?([A-Za-z])\)?\s*[.:]?|\(?([A-Z])(?:[.:)]).*", re.DOTALL)
+_OPTION = re.compile(r"(?:^|[\s(])([A-Za-z])[.):]\s*\S")
 _ANSWER_IS = re.compile(r"answer is:?\s*\(?([A-Z])\b")
 
 
@@ -27,8 +27,11 @@ def exact(answer: str, references: Sequence[str]) -> float:
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
-    """1 if the answer is a reference after case, punctuation and white space are folded."""
-    return float(any(_folded(answer) == _folded(reference) for reference in references))
+    """1 if the answer is a reference in the form of `clasp_calib.calib.scoring.folding.folded`.
+
+    Case, punctuation, white space and Unicode form do not count; the sign and the point of a number do.
+    """
+    return float(any(folded(answer) == folded(reference) for reference in references))
 
 
 def multiple_choice(answer: str, references: Sequence[str]) -> float:
@@ -37,15 +40,15 @@ def multiple_choice(answer: str, references: Sequence[str]) -> float:
     The letter may stand alone, before the option's text (``B. a cat``, ``(B) a cat``), or in a sentence (``The answer
     is B.``), as LLaVA's evaluation of ScienceQA reads it.
     """
-    letter = _letter(answer.strip())
+    letter = letter_of(answer.strip())
     accepted = [reference.strip() for reference in references]
-    by_letter = letter is not None and any(letter == _letter(reference) for reference in accepted)
+    by_letter = letter is not None and any(letter == letter_of(reference) for reference in accepted)
     return float(by_letter or exact_match(answer, references) == 1)
 
 
 def yes_no(answer: str, references: Sequence[str]) -> float:
     """1 if the first *yes* or *no* of the answer is the reference; neither is wrong."""
-    gold, said = gold_of(references), re.search(r"\b(yes|no)\b", answer.casefold())
+    gold, said = gold_of(references), re.search(r"\b(yes|no)\b", plain(answer))
     return float(said is not None and said.group() == gold)
 
 
@@ -70,37 +73,46 @@ def mme(answer: str, references: Sequence[str]) -> float:
 
 
 def relaxed(answer: str, references: Sequence[str]) -> float:
-    """ChartQA's relaxed accuracy: numbers may be 5 % off, texts must agree but for case (arXiv 2203.10244, 5.1)."""
+    """1 as ChartQA's relaxed accuracy has it (arXiv 2203.10244, 5.1): at most 5 % off, or the same text but for case.
+
+    As in ``relaxed_correctness`` of https://github.com/google-research/pix2struct, 50 % is 0.5, and a reference of 0
+    is a text. Our choice: what has commas between thousands, a sign of currency or a typographic minus is a number too.
+    """
 
     def right(reference: str) -> bool:
-        said, gold = _as_number(answer), _as_number(reference)
+        said, gold = _value(answer), _value(reference)
         if said is not None and gold:
             return abs(said - gold) / abs(gold) <= TOLERANCE
-        return answer.strip().lower() == reference.strip().lower()
+        return plain(answer).strip() == plain(reference).strip()
 
     return float(any(right(reference) for reference in references))
 
 
 def numeric(answer: str, references: Sequence[str]) -> float:
-    """1 if the first number in the answer, in digits or as a word up to twenty, is that of a reference.
+    """1 if the first number in the answer, in digits or in English words, is that of a reference.
+
+    What a number is, and what is none since it is unclear which, `clasp_calib.calib.scoring.numerals` says.
 
     Raises:
         InputError: a reference holds no number.
     """
-    said, gold = _first_number(answer), [_first_number(reference) for reference in references]
-    if None in gold:
-        raise InputError(f"the metric numeric compares numbers, and {list(references)} has an answer without one")
-    return float(said is not None and said in gold)
+    said, gold = first_number(answer), [number for one in references if (number := first_number(one)) is not None]
+    if len(gold) < len(references):
+        raise InputError(
+            f"the metric numeric compares numbers, and {list(references)} has an answer without a clear one"
+        )
+    return float(said is not None and any(said.same(number) for number in gold))
 
 
 def anls(answer: str, references: Sequence[str]) -> float:
-    """Normalised Levenshtein similarity to the nearest reference, 0 under one half (arXiv 1907.00490, eq. 1).
+    """Normalised Levenshtein similarity to the nearest reference, 0 up to one half (arXiv 1907.00490, eq. 1).
 
-    Case and runs of white space do not count.
+    Case and runs of white space do not count, as in the script of DocVQA (https://rrc.cvc.uab.es/?ch=17&com=tasks),
+    which however lets one half count. Our choice: composed and decomposed letters are the same.
     """
-    said, best = " ".join(answer.lower().split()), 0.0
+    said, best = _spaced(answer), 0.0
     for reference in references:
-        gold = " ".join(reference.lower().split())
+        gold = _spaced(reference)
         longest = max(len(said), len(gold))
         best = max(best, 1 - levenshtein(said, gold) / longest if longest else 1.0)
     return best if best > 0.5 else 0.0
@@ -122,32 +134,47 @@ def gold_of(references: Sequence[str]) -> str:
     Raises:
         InputError: it is neither, or both.
     """
-    gold = {_folded(reference) for reference in references}
+    gold = {folded(reference) for reference in references}
     if gold not in ({"yes"}, {"no"}):
         raise InputError(f"a yes-or-no question has the answers {list(references)}; expected yes or no")
     return gold.pop()
 
 
-def _folded(text: str) -> str:
-    bare = text.casefold().translate(str.maketrans("", "", string.punctuation))
-    return " ".join(bare.split())
+def check_letters(question: str, references: Sequence[str]) -> None:
+    """Refuse answers to a question of multiple choice of which none names one of its options by letter.
+
+    Args:
+        question: with its options, as ``A. ice B. fog`` or ``(A) ice (B) fog``, if it says them.
+        references: the accepted answers.
+
+    Raises:
+        InputError: there is no letter among them, or none of an option in the question.
+    """
+    named = {letter for reference in references if (letter := letter_of(reference.strip()))}
+    if not named:
+        raise InputError(
+            f"the metric multiple_choice compares letters of options, and {list(references)} has none; give "
+            "the letter, such as B, and beside it the option's text if that is right too (option number 0 is A)"
+        )
+    found = {letter.upper() for letter in _OPTION.findall(question)}
+    offered = list(itertools.takewhile(found.__contains__, string.ascii_uppercase))
+    if len(offered) > 1 and not named & set(offered):
+        raise InputError(
+            f"the answers {list(references)} name no option of the question, which has {offered[0]} to {offered[-1]}; "
+            "mend the letter"
+        )
 
 
-def _letter(text: str) -> str | None:
+def letter_of(text: str) -> str | None:
+    """The letter of the option that a text names, in upper case."""
     found = _LETTER.fullmatch(text) or _ANSWER_IS.search(text)
     return next(group for group in found.groups() if group).upper() if found else None
 
 
-def _as_number(text: str) -> float | None:
-    bare = text.strip()
-    try:
-        return float(bare[:-1]) / 100 if bare.endswith("%") else float(bare)
-    except ValueError:
-        return None
+def _value(text: str) -> float | None:
+    number = whole_number(text)
+    return None if number is None else float(number.value / 100 if number.percent else number.value)
 
 
-def _first_number(text: str) -> float | None:
-    found = _NUMBER.search(text.casefold())
-    if found is None:
-        return None
-    return float(NUMBERS.index(found.group())) if found.group() in NUMBERS else float(found.group().replace(",", ""))
+def _spaced(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).lower().split())

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from clasp_calib.calib.scoring import answer_metrics
-from clasp_calib.calib.scoring.vqa_accuracy import vqa
+from clasp_calib.calib.scoring.vqa_accuracy import textvqa, vqa
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import Sample
 
@@ -28,6 +28,7 @@ METRICS: Mapping[str, Metric] = {
     "pope": answer_metrics.pope,
     "mme": answer_metrics.mme,
     "vqa": vqa,
+    "textvqa": textvqa,
     "relaxed": answer_metrics.relaxed,
     "numeric": answer_metrics.numeric,
     "anls": answer_metrics.anls,
@@ -59,6 +60,19 @@ def metric(name: str) -> Metric:
             "mend that package"
         ) from error
     return loaded
+
+
+def check_references(sample: Sample) -> None:
+    """Refuse accepted answers of a sample that its metric cannot compare with, or that no answer can ever be.
+
+    Raises:
+        InputError: with the metric and what it compares with; or as `metric`.
+    """
+    name = sample.metric or EXACT
+    # An answer of nothing, for what the metric itself refuses.
+    metric(name)("", sample.answers)
+    if name == "multiple_choice" and METRICS[name] == metric(name):
+        answer_metrics.check_letters(sample.question, sample.answers)
 
 
 def generated(samples: Iterable[Sample]) -> dict[str, int]:

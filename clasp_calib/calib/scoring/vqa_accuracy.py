@@ -4,6 +4,7 @@ The normalisation is that of the official script, with its quirks, so that numbe
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
 
@@ -47,21 +48,35 @@ def vqa(answer: str, references: Sequence[str]) -> float:
         references: one an annotator, so that the same text may occur several times.
 
     Raises:
-        InputError: there are fewer than four.
+        InputError: there are fewer than four, or no answer can be one of them.
     """
-    if len(references) < 4:
-        raise InputError(
-            f"the metric vqa needs the answers of all annotators (VQA has {ANNOTATORS}), each as often as it was "
-            f"given; got {list(references)}: for one accepted answer take exact_match"
-        )
-    said = normalised(answer)
-    agree = [said == normalised(reference) for reference in references]
-    return sum(min(1.0, (sum(agree) - one) / 3) for one in agree) / len(agree)
+    return _agreement("vqa", normalised(answer), references, [normalised(reference) for reference in references])
+
+
+def textvqa(answer: str, references: Sequence[str]) -> float:
+    """The same as `vqa` with the normalisation of TextVQA's evaluation.
+
+    That is ``EvalAIAnswerProcessor`` of https://github.com/facebookresearch/mmf: commas and question marks go first,
+    and *'s* becomes a word of its own.
+
+    Args:
+        answer: what was generated.
+        references: one an annotator.
+
+    Raises:
+        InputError: as `vqa`.
+    """
+    return _agreement("textvqa", _of_textvqa(answer), references, [_of_textvqa(reference) for reference in references])
 
 
 @cache
 def normalised(text: str) -> str:
-    """An answer as the official script compares it: without punctuation and articles, numbers as digits."""
+    """An answer as the official script compares it: without punctuation and articles, numbers up to ten as digits.
+
+    https://github.com/GT-Vision-Lab/VQA, ``vqaEval.py``: a hyphen is punctuation there, so that -5 is 5; a period is
+    kept before a digit. Our choice: composed and decomposed letters, and both kinds of apostrophe, are the same.
+    """
+    text = unicodedata.normalize("NFC", text).replace("’", "'")
     text = re.sub(r"[\n\t]", " ", text).strip()
     bare = text
     thousands = re.search(r"\d,\d", text) is not None
@@ -72,3 +87,19 @@ def normalised(text: str) -> str:
     bare = re.sub(r"\.(?!\d)", "", bare)
     words = [_NUMBERS.get(word, word) for word in bare.lower().split()]
     return " ".join(_APOSTROPHES.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def _of_textvqa(text: str) -> str:
+    return normalised(text.lower().replace(",", "").replace("?", "").replace("'s", " 's"))
+
+
+def _agreement(name: str, said: str, references: Sequence[str], gold: Sequence[str]) -> float:
+    if len(references) < 4:
+        raise InputError(
+            f"the metric {name} needs the answers of all annotators (VQA has {ANNOTATORS}), each as often as it was "
+            f"given; got {list(references)}: for one accepted answer take exact_match"
+        )
+    if not any(gold):
+        raise InputError(f"the metric {name} drops punctuation and articles, which is all that {list(references)} are")
+    agree = [said == reference for reference in gold]
+    return sum(min(1.0, (sum(agree) - one) / 3) for one in agree) / len(agree)
