@@ -79,6 +79,8 @@ TEXTS = st.text(st.sampled_from("abAB 0159.,'-%()yesno\n"), max_size=12)
         ("relaxed", "$3.50", ["3.4"], 1),
         ("relaxed", "\u221210", ["10"], 0),
         ("relaxed", "50 %", ["50%"], 1),
+        ("relaxed", "1.05", ["1"], 1),
+        ("relaxed", "1e999", ["2e999"], 0),
         ("relaxed", "three", ["3"], 0),
         ("relaxed", "2019-2020", ["2019"], 0),
         ("relaxed", "nan", ["5"], 0),

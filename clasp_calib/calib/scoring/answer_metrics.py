@@ -9,12 +9,13 @@ import re
 import string
 import unicodedata
 from collections.abc import Sequence
+from fractions import Fraction
 
 from clasp_calib.calib.scoring.folding import folded, plain
 from clasp_calib.calib.scoring.numerals import first_number, whole_number
 from clasp_calib.common.errors import InputError
 
-TOLERANCE = 0.05
+TOLERANCE = Fraction(5, 100)
 """Largest relative error of a number under relaxed accuracy."""
 _LETTER = re.compile(r"\(?([A-Za-z])\)?\s*[.:]?|\(?([A-Z])(?:[.:)]).*", re.DOTALL)
 _OPTION = re.compile(r"(?:^|[\s(])([A-Za-z])[.):]\s*\S")
@@ -171,9 +172,9 @@ def letter_of(text: str) -> str | None:
     return next(group for group in found.groups() if group).upper() if found else None
 
 
-def _value(text: str) -> float | None:
+def _value(text: str) -> Fraction | None:
     number = whole_number(text)
-    return None if number is None else float(number.value / 100 if number.percent else number.value)
+    return None if number is None else number.value / (100 if number.percent else 1)
 
 
 def _spaced(text: str) -> str:
