@@ -1,124 +1,141 @@
-"""The command line: mounts the commands, and turns errors into one red line and exit code 2."""
+"""The command line: signals, errors and exit codes. What it runs is loaded once the signals are heard."""
 
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Annotated, Any
+from types import FrameType
+from typing import Any
 
-import typer
-from rich.console import Console
-
-from clasp_calib import __version__
-from clasp_calib.commands import artifact_commands, cache_commands, rules_commands
-from clasp_calib.commands.ablate import ablate
-from clasp_calib.commands.cache_features import cache_features
-from clasp_calib.commands.compare import compare
-from clasp_calib.commands.compare_labels import compare_labels
-from clasp_calib.commands.doctor import doctor
-from clasp_calib.commands.evaluate import evaluate
-from clasp_calib.commands.generate import generate
-from clasp_calib.commands.label import label
-from clasp_calib.commands.publish import publish, pull
-from clasp_calib.commands.quickstart import quickstart
-from clasp_calib.commands.route import route
-from clasp_calib.commands.sample import sample
-from clasp_calib.commands.search import search
-from clasp_calib.commands.serve_labeler import serve_labeler
-from clasp_calib.commands.train_router import train_router
-from clasp_calib.commands.used_by import CheckedTyper
 from clasp_calib.common.errors import ClaspError, ClaspWarning
 
-FAILED, INTERRUPTED = 2, 130
-
-app = CheckedTyper(
-    name="clasp-calib",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command()(quickstart)
-app.command("serve-labeler")(serve_labeler)
-app.command()(label)
-app.command("compare-labels")(compare_labels)
-app.command()(sample)
-app.command("train-router")(train_router)
-app.command()(route)
-app.command("cache-features")(cache_features)
-app.add_typer(cache_commands.app, name="cache")
-app.command()(search)
-app.command()(evaluate)
-app.command()(compare)
-app.command()(ablate)
-app.command()(generate)
-app.add_typer(artifact_commands.app, name="artifact")
-app.command()(publish)
-app.command()(pull)
-app.add_typer(rules_commands.app, name="rules")
-app.command()(doctor)
+FAILED, MISTAKEN = 2, 70
+GOES_ON = "label, cache-features, search and compare go on where they stopped when the same command is given again"
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(__version__)
-        raise typer.Exit
+class _Ending:
+    """Hears the signals that end a command. The first one lets it put things back, the next one ends it at once."""
+
+    def __init__(self) -> None:
+        self.told = signal.SIGINT
+
+    def listen(self, heard: bool = False) -> None:
+        """Listen from now on; one signal was ``heard`` already if the next one is to end at once."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # What whoever started this wants it to live through, as nohup does, it lives through.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._at_once if heard else self._raise)
+
+    @property
+    def message(self) -> str:
+        """What is said."""
+        how = "interrupted" if self.told is signal.SIGINT else f"ended by {self.told.name}"
+        return f"{how}; {GOES_ON}"
+
+    @property
+    def code(self) -> int:
+        """The exit code, as shells count it."""
+        return 128 + self.told
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        self.told = signal.Signals(number)
+        self.listen(heard=True)
+        while frame is not None:
+            # An import may swallow what is raised in it, and there is nothing to put back: files survive any kill.
+            if frame.f_code.co_filename.startswith("<frozen importlib"):
+                self._at_once(number, frame)
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
+    def _at_once(self, number: int, _: FrameType | None) -> None:
+        self.told = signal.Signals(number)
+        # A progress bar may have hidden the cursor.
+        cursor = "\x1b[?25h" if os.isatty(2) else ""
+        with suppress(OSError):
+            os.write(2, f"{cursor}{self.message}\n".encode())
+        os._exit(self.code)
 
 
-@app.callback()
-def callback(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Calibrate class-adaptive layer fusion and visual token pruning (CLASP) for multimodal LLMs.
-
-    The path: label -> cache-features -> search -> evaluate. `clasp-calib quickstart` walks it on an embedded model.
-    """
+_ENDING = _Ending()
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 not as it should be, 2 cannot be done as asked."""
+    """Run the command line and return its exit code.
+
+    0 done, 1 not as it should be, 2 cannot be done as asked, 70 a mistake of the package, 130 or 143 interrupted.
+    """
     with warnings.catch_warnings():
         warnings.showwarning = partial(_warned, warnings.showwarning)
-        return _run(arguments)
+        code = _run(arguments)
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        # Python would try again at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            return _complain(f"error: the output cannot be written ({error.strerror}); give it another place", FAILED)
+        code = code or 1
+    return code
 
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
+        from clasp_calib.commands.app import app
+
         app(args=arguments, prog_name="clasp-calib", standalone_mode=True)
+    except KeyboardInterrupt:
+        return _complain(_ENDING.message, _ENDING.code, "yellow")
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            _complain(
-                "interrupted; label, cache-features, search and compare go on where they stopped when the same "
-                "command is given again",
-                "yellow",
-            )
+        if end.code == 128 + signal.SIGINT:
+            return _complain(_ENDING.message, _ENDING.code, "yellow")
         return end.code if isinstance(end.code, int) else 0
-    except ClaspError as error:
-        _complain(f"error: {error}", "red")
-        return FAILED
-    except OSError as error:
-        _complain(f"error: {error}; check that the place is there, may be written to and has room", "red")
-        return FAILED
+    except Exception as error:
+        advice = "; check that the place is there, may be written to and has room" * isinstance(error, OSError)
+        return _complain(f"error: {error}{advice}", FAILED if isinstance(error, ClaspError | OSError) else MISTAKEN)
     return 0
 
 
 def _warned(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
     if issubclass(category, ClaspWarning):
-        _complain(f"warning: {message}", "yellow")
+        _complain(f"warning: {message}", 0, "yellow")
     else:
         otherwise(message, category, *where)
 
 
-def _complain(text: str, style: str) -> None:
-    """Print one line, whatever line breaks a library put into its message."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(" ".join(text.split()), style=style, markup=False)
+def _complain(text: str, code: int, style: str = "red") -> int:
+    """Print one line, whatever a library put into its message, and return the exit code."""
+    from rich.console import Console
+
+    from clasp_calib.common.redaction import environment_secrets, redacted
+
+    line = redacted(" ".join(text.split()), environment_secrets())
+    line = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in line)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(line, style=style, markup=False)
+    return code
 
 
 def main() -> None:
     """Entry point of ``clasp-calib``."""
-    sys.exit(run())
+    _ENDING.listen()
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        # In another locale, libraries would not find the names of files that Python gives them.
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    with suppress(OSError):
+        # Where an output is closed, the next file that is opened would get its number, and what is printed.
+        while (free := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(free)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a letter gets its number.
+        if stream is not None and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    code = run()
+    _ENDING.listen(heard=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

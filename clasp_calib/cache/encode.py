@@ -17,6 +17,7 @@ from clasp_calib.cache.prepare import Broken, Prepared
 from clasp_calib.cache.recipe import Recipe, recipe_for
 from clasp_calib.cache.states import in_batches
 from clasp_calib.cache.writer import FeatureWriter
+from clasp_calib.common.containing import contained
 from clasp_calib.common.contents import identified, refuse
 from clasp_calib.common.errors import CacheError
 from clasp_calib.common.media import Media
@@ -56,6 +57,7 @@ def cache_features(
     Raises:
         InputError: there is no picture at all, or none that can be read.
         ModelError: the model projects more than one state, so that what is cached could not be used.
+        ComputationError: the tower fails on a batch, or the memory is too small for it.
         CacheError: a layer that the tower does not have or whose values exceed the precision; pixels that are not all
             of one size, or to which the processor does more than it should; a store that was made with another encoder
             or is written by somebody else; a disk or a device that is too small; a worker that died.
@@ -159,7 +161,8 @@ class _Encoding:
 
     def _stored(self, batch: Sequence[tuple[str, Prepared]]) -> tuple[list[str], list[Stored], list[Origin]]:
         keys = [key for key, _ in batch]
-        states = self._recipe.encode([prepared for _, prepared in batch])
+        with contained(f"encoding {', '.join(str(self._files[key]) for key in keys[:8])}"):
+            states = self._recipe.encode([prepared for _, prepared in batch])
         precision, features = self._store.precision, []
         for key, (states_LTC, _) in zip(keys, states, strict=True):
             try:

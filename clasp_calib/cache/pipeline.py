@@ -2,7 +2,6 @@
 
 import os
 import queue
-import signal
 import threading
 import time
 import warnings
@@ -21,6 +20,7 @@ from PIL import Image
 from clasp_calib.cache import decoding_memory
 from clasp_calib.cache.prepare import Broken, Prepared, Preparer, large_pictures_allowed
 from clasp_calib.common.errors import CacheError
+from clasp_calib.common.interrupts import interrupts_put_off
 from clasp_calib.common.media import Media
 
 T = TypeVar("T")
@@ -53,7 +53,8 @@ def prepared_ahead(
     with _executor(preparer, workers) as (pool, prepare):
         try:
             for file in files:
-                pending.append(pool.submit(prepare, file))
+                with interrupts_put_off():
+                    pending.append(pool.submit(prepare, file))
                 if len(pending) >= ahead:
                     yield pending.popleft().result()
             while pending:
@@ -92,7 +93,6 @@ def _begin_worker(preparer: Preparer, memory: decoding_memory.Memory) -> None:
     _preparer = preparer
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # as in `large_pictures_allowed`, for good
     torch.set_num_threads(1)  # There is a process for every core already.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Control-C reaches the parent too, which ends its workers.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

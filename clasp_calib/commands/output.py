@@ -1,6 +1,7 @@
 """How results are printed: one JSON object for programs, tables for people."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,8 +20,9 @@ def say(text: str) -> None:
 
 
 def emit(result: Mapping[str, Any]) -> None:
-    """Print one JSON object."""
-    print(json.dumps(result, indent=2, default=str, ensure_ascii=False))
+    """Print one JSON object, in ASCII where standard output does not take all letters."""
+    everything = getattr(sys.stdout, "encoding", "utf-8").lower() in ("utf-8", "utf8")
+    print(json.dumps(result, indent=2, default=str, ensure_ascii=not everything))
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

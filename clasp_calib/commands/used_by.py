@@ -7,6 +7,7 @@ from typing import Any, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperOption
 
+from clasp_calib.commands.last_net import traced
 from clasp_calib.common.errors import InputError
 
 
@@ -72,17 +73,19 @@ class CheckedCommand(TyperCommand):
         Raises:
             InputError: an option was given that does nothing here.
         """
-        for name, markers in self.markers.items():
-            source = ctx.get_parameter_source(name)
-            # A variable of the environment is not meant for this command alone.
-            if source is not None and source.name == "COMMANDLINE":
-                for marker in markers:
-                    self._check(name, marker, ctx.params[marker.option])
-        return super().invoke(ctx)
+        # A variable of the environment is not meant for this command alone.
+        given = [name for name in self.markers if _given(ctx, name)]
+        pairs = [(name, marker) for name in given for marker in self.markers[name]]
+        told = [self._complaint(*pair, ctx.params[pair[1].option]) for pair in pairs]
+        if complaints := list(filter(None, told)):
+            raise InputError("; ".join(complaints))
+        with traced(ctx.params.get("run")):
+            return super().invoke(ctx)
 
-    def _check(self, name: str, marker: Marker, value: Any) -> None:
+    def _complaint(self, name: str, marker: Marker, value: Any) -> str:
+        """What is wrong with giving an option, if anything is."""
         if not marker.refuses(value):
-            return
+            return ""
         own, other = self._written(name), self._written(marker.option)
         if isinstance(marker, UnusedWith):
             advice = f"remove {own} or {other}"
@@ -90,12 +93,17 @@ class CheckedCommand(TyperCommand):
             advice = f"and {other} is {value}: remove {own}, or choose another {other}"
         else:
             advice = f"remove {own}, or add {other}"
-        raise InputError(f"{own} is {marker.told(other)}; {advice}")
+        return f"{own} is {marker.told(other)}; {advice}"
 
     def _written(self, name: str) -> str:
         """How a parameter is written on the command line."""
         parameter = next(parameter for parameter in self.params if parameter.name == name)
         return max(parameter.opts, key=len) if isinstance(parameter, TyperOption) else name.upper()
+
+
+def _given(ctx: Any, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 class CheckedTyper(typer.Typer):

@@ -62,3 +62,7 @@ class StudyError(ClaspError):
 
 class LabelerError(ClaspError):
     """A language model or its server that cannot be reached, died, or does not do what labelling needs."""
+
+
+class ComputationError(ClaspError):
+    """One sample or batch that failed in a library or for want of memory; the cause comes with it."""

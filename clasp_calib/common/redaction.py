@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 from collections.abc import Collection, Iterator
 from urllib.parse import quote
@@ -20,6 +21,11 @@ def redacted(text: str, secrets: Collection[str] = ()) -> str:
         longest_first = sorted(forms, key=len, reverse=True)
         text = re.sub("|".join(map(re.escape, longest_first)), HIDDEN, text, flags=re.IGNORECASE)
     return _KNOWN.sub(HIDDEN, text)
+
+
+def environment_secrets() -> list[str]:
+    """The keys and tokens that the environment gives us."""
+    return [os.environ.get(name, "") for name in ("OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")]
 
 
 def _forms(secret: str) -> Iterator[str]:

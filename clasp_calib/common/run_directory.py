@@ -55,6 +55,8 @@ class RunDirectory:
     """Answers of pruning methods that were compared."""
     report = _Place("report")
     """Tables and plots."""
+    errors = _Place("errors.log")
+    """Tracebacks of what nobody foresaw."""
 
     def prepare(self) -> None:
         """Create the directory and check that it can be written to: do it before hours of work.

@@ -7,6 +7,7 @@ from typing import Any
 
 from clasp_calib.calib.scoring.features import Features
 from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.common.containing import contained
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.samples import Sample
 from clasp_calib.search.parts import ALL, ClassSamples
@@ -74,8 +75,9 @@ def contents_of(
     for label, part in parts.items():
         rows = []
         for s in (*part.calibration, *part.selection):
-            answers = [prompter.answer(s.question, answer) for answer in s.answers]
-            content = [features.key(s), s.metric, list(s.answers), prompter.prompt(s.question), answers]
+            with contained(f"preparing the sample {s.id!r}"):
+                answers = [prompter.answer(s.question, answer) for answer in s.answers]
+                content = [features.key(s), s.metric, list(s.answers), prompter.prompt(s.question), answers]
             samples[s.id] = sha256_json(content)[:32]
             rows.append([s.split, s.id, *content])
         whole[label] = sha256_json(rows)

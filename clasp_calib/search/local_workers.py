@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -14,6 +13,7 @@ import torch
 from clasp_calib.calib.scoring.evaluator import Evaluator
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.errors import StudyError
+from clasp_calib.common.interrupts import interrupts_put_off
 from clasp_calib.search.tasks import ATTEMPTS, EvaluatorRecipe, Task, score_by_recipe, score_task
 
 
@@ -52,7 +52,7 @@ class Processes:
 
     def __init__(self, recipe: EvaluatorRecipe, count: int):
         self._recipe, self.count = recipe, count
-        self._turn = threading.Lock()
+        self._turn, self._closed = threading.Lock(), False
         self._pool = self._new_pool()
 
     def score(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Scores]]:
@@ -65,8 +65,9 @@ class Processes:
         for _ in range(ATTEMPTS):
             pool, futures = self._pool, dict[Future[Scores], int]()
             try:
-                for number in left:
-                    futures[pool.submit(score_by_recipe, self._recipe, tasks[number])] = number
+                with interrupts_put_off():
+                    for number in left:
+                        futures[pool.submit(score_by_recipe, self._recipe, tasks[number])] = number
                 for future in as_completed(futures):
                     scores = future.result()
                     left.remove(futures[future])
@@ -85,11 +86,18 @@ class Processes:
         )
 
     def close(self) -> None:
-        """End the processes."""
-        self._pool.shutdown(cancel_futures=True)
+        """End the processes, in the middle of a task too; who still waits for one gets an error."""
+        with self._turn:
+            self._closed = True
+            for process in list((self._pool._processes or {}).values()):
+                process.terminate()
+        # Futures of a broken pool fail, and who waits for them hears of it; those that are cancelled would not tell.
+        self._pool.shutdown()
 
     def _replace(self, broken: ProcessPoolExecutor) -> None:
         with self._turn:
+            if self._closed:
+                raise StudyError("the search was ended; what was scored is kept")
             if self._pool is broken:
                 self._pool = self._new_pool()
 
@@ -103,8 +111,6 @@ def _end_with_parent() -> None:
     """A killed search leaves no workers behind: they wait for tasks on a pipe that they hold open themselves."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    # An interrupt from the keyboard reaches all processes of the terminal; the parent's is enough.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         wait([parent.sentinel])

@@ -6,7 +6,9 @@ goes on.
 """
 
 import fcntl
+import itertools
 import os
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +16,16 @@ from threading import Lock
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.engine import make_url
 
 from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.common.containing import reason_of
 from clasp_calib.common.errors import StudyError
+from clasp_calib.common.progress import note
+from clasp_calib.common.redaction import redacted
 from clasp_calib.search.shown import Trials
 
 FILE = "journal:"
@@ -35,8 +39,10 @@ def open_storage(url: str) -> BaseStorage:
         url: ``journal:FILE``, or a database as SQLAlchemy names it: ``sqlite:///FILE``, ``postgresql://...``,
             ``mysql://...``.
 
+    A file that is damaged is renamed, and a new one takes its place: nothing but the display is lost.
+
     Raises:
-        StudyError: it cannot be opened, or is damaged.
+        StudyError: it cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -44,18 +50,52 @@ def open_storage(url: str) -> BaseStorage:
             path = Path(url.removeprefix(FILE))
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = _KernelLock(path)
+            _check_begin(path)
             _drop_torn_line(path, lock)
             return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
         if "://" not in url:
             raise ValueError("expected journal:FILE, sqlite:///FILE, postgresql://... or mysql://...")
         return RDBStorage(url)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SQLAlchemyError, OptunaError) as error:
-        raise StudyError(f"cannot use the storage {url} ({error}); give another with --storage") from error
     except ImportError as error:
         raise StudyError(
-            f"the storage {url} needs a database driver ({error}); install it: for PostgreSQL "
+            f"the storage {redacted(url)} needs a database driver ({error}); install it: for PostgreSQL "
             "`pip install psycopg2-binary`, for MySQL `pip install mysqlclient`"
         ) from error
+    except Exception as error:  # What a damaged journal makes of Optuna can be anything.
+        if damaged := _damaged_file(url, error):
+            aside = _set_aside(damaged)
+            note(f"{damaged} is damaged ({reason_of(error)}), and is now {aside}; trials are shown anew from here on")
+            return open_storage(url)
+        told = f"cannot use the storage {url} ({error}); give another with --storage"
+        raise StudyError(redacted(told)) from error
+
+
+def _damaged_file(url: str, error: Exception) -> Path | None:
+    """The storage's file, if the error says that its content is damaged."""
+    if url.startswith(FILE):
+        path, damaged = Path(url.removeprefix(FILE)), not isinstance(error, OSError)
+    else:
+        # "file is not a database", "malformed"; what is locked, full or not to be written to is an OperationalError.
+        damaged = type(getattr(error, "orig", None)) is sqlite3.DatabaseError
+        path = Path(str(make_url(url).database)) if damaged else Path()
+    return path if damaged and path.is_file() and _is_optunas(path) else None
+
+
+def _is_optunas(path: Path) -> bool:
+    """Not a file that somebody named by mistake."""
+    content = path.read_bytes()
+    known = b'"op_code"' in content or content.startswith(b"SQLite format 3")
+    return known or path.suffix in (".log", ".db", ".sqlite", ".sqlite3")
+
+
+def _set_aside(path: Path) -> Path:
+    names = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
+    # With what SQLite keeps beside a database, or the new one would get it.
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        if (part := Path(f"{path}{suffix}")).exists():
+            part.rename(f"{aside}{suffix}")
+    return aside
 
 
 class _KernelLock:
@@ -74,6 +114,13 @@ class _KernelLock:
         os.close(self._descriptor)
 
 
+def _check_begin(path: Path) -> None:
+    # Before anything is dropped of a file that is none of Optuna's.
+    known, content = b'{"op_code":', path.read_bytes()[:11] if path.exists() else b""
+    if not known.startswith(content):
+        raise ValueError(f"it does not begin as a journal of Optuna's, with {known.decode()}")
+
+
 def _drop_torn_line(path: Path, lock: _KernelLock) -> None:
     # Optuna passes over a torn last line when reading, but would write the next one right behind it.
     lock.acquire()
@@ -87,31 +134,34 @@ def _drop_torn_line(path: Path, lock: _KernelLock) -> None:
 class Study(Trials):
     """The trials of one class at one budget, in a storage of Optuna's. Threads take turns.
 
+    If the storage fails, that is said once, and this study is shown no further; the search goes on.
+
     Args:
         storage: as `open_storage` gives it; may be shared with other searches.
         name: of the study, unique in the storage.
         layers: vision layers that candidates mix; with rho they are the trials' parameters.
-
-    Raises:
-        StudyError: the storage fails.
     """
 
     _turn = Lock()
 
     def __init__(self, storage: BaseStorage, name: str, layers: Sequence[int]):
-        self._storage, self._layers = storage, layers
+        self._storage, self._name, self._layers = storage, name, layers
+        self._failed = False
+        trials: dict[str, FrozenTrial] = {}
         with self._talking():
             optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
             self._study = storage.get_study_id_from_name(name)
-            trials = storage.get_all_trials(self._study, deepcopy=False)
-        self._trials = {trial.user_attrs[_CANDIDATE]: trial._trial_id for trial in trials}
-        self._told = {t.user_attrs[_CANDIDATE]: dict(t.intermediate_values) for t in trials}
-        self._finished = {t.user_attrs[_CANDIDATE] for t in trials if t.state.is_finished()}
+            found = storage.get_all_trials(self._study, deepcopy=False)
+            # Others may have added trials of their own.
+            trials = {t.user_attrs[_CANDIDATE]: t for t in found if _CANDIDATE in t.user_attrs}
+        self._trials = {candidate: trial._trial_id for candidate, trial in trials.items()}
+        self._told = {candidate: dict(trial.intermediate_values) for candidate, trial in trials.items()}
+        self._finished = {candidate for candidate, trial in trials.items() if trial.state.is_finished()}
 
     def report(self, candidate: Candidate, samples: int, mean: float) -> None:
         """See `Trials`."""
         told = self._told.setdefault(candidate.name, {})
-        if samples in told or candidate.name in self._finished:
+        if self._failed or samples in told or candidate.name in self._finished:
             return
         with self._talking():
             if candidate.name not in self._trials:
@@ -139,7 +189,7 @@ class Study(Trials):
         return number
 
     def _finish(self, candidate: Candidate, state: TrialState, mean: float) -> None:
-        if candidate.name in self._finished:
+        if self._failed or candidate.name in self._finished:
             return
         with self._talking():
             self._storage.set_trial_state_values(self._trials[candidate.name], state, [mean])
@@ -150,5 +200,7 @@ class Study(Trials):
         with self._turn:
             try:
                 yield
-            except OptunaError as error:
-                raise StudyError(f"Optuna's storage failed ({error}); mend it and search again") from error
+            except Exception as error:  # A driver's, Optuna's or the file system's: it is for display only.
+                self._failed = True
+                reason = redacted(reason_of(error))
+                note(f"Optuna's storage failed ({reason}); the search goes on without showing {self._name}")

@@ -4,7 +4,9 @@ All machines must see the model, the cache and the pictures under the same paths
 """
 
 import logging
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -37,10 +39,14 @@ class RayWorkers:
         self._joined = not ray.is_initialized()
         if self._joined:
             _reach(address)
+            ended = signal.getsignal(signal.SIGTERM)
             try:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise InputError(f"no Ray cluster at {address!r} ({error}); give its --ray-address") from error
+            if threading.current_thread() is threading.main_thread():
+                # Ray has put its own in its place, which tells nobody how to go on.
+                signal.signal(signal.SIGTERM, ended or signal.SIG_DFL)
         gpus = 1 if recipe.device.startswith("cuda") else 0
         remote = ray.remote(num_cpus=recipe.threads, num_gpus=gpus, max_retries=ATTEMPTS)
         self._score: Any = remote(score_by_recipe)

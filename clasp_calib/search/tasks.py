@@ -15,6 +15,7 @@ import torch
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.scores import Scores
+from clasp_calib.common.containing import contained
 from clasp_calib.common.errors import StudyError
 from clasp_calib.common.samples import Sample
 
@@ -97,7 +98,9 @@ def score_task(evaluator: Evaluator, task: Task) -> Scores:
 
 def score_by_recipe(recipe: EvaluatorRecipe, task: Task) -> Scores:
     """Score a task in a worker, which makes its evaluator for its first task and keeps it."""
-    return score_task(_evaluator(recipe), task)
+    with contained("making the evaluator of a worker"):
+        evaluator = _evaluator(recipe)
+    return score_task(evaluator, task)
 
 
 @lru_cache(maxsize=1)

@@ -121,7 +121,7 @@ class EventLines(Watcher):
         self._say("chosen", of, **summary)
 
     def _say(self, event: str, of: Outline, **more: Any) -> None:
-        self._write(json.dumps({"event": event, "budget": of.budget, "class": of.label, **more}, ensure_ascii=False))
+        self._write(json.dumps({"event": event, "budget": of.budget, "class": of.label, **more}))
 
 
 @dataclass

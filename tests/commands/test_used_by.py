@@ -10,7 +10,8 @@ from typer.core import TyperOption
 from typer.main import get_command
 
 from clasp_calib.api.labelling import ServerLabeler, VLLMLabeler
-from clasp_calib.cli import app, run
+from clasp_calib.cli import run
+from clasp_calib.commands.app import app
 from clasp_calib.commands.label import label
 from clasp_calib.commands.search import search
 from clasp_calib.commands.used_by import CheckedCommand, CheckedTyper, Marker, UnusedWith, UsedBy, markers_of

@@ -13,7 +13,7 @@ import typer
 from own_data import tiny_llava_directory
 from pages import ROOT, execute
 
-from clasp_calib.cli import app
+from clasp_calib.commands.app import app
 from clasp_calib.reference import model as reference
 
 GROUP = typer.main.get_command(app)

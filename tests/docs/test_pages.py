@@ -15,7 +15,7 @@ from PIL import Image
 
 import clasp_calib
 from clasp_calib.calib.scoring.metrics import METRICS
-from clasp_calib.cli import app
+from clasp_calib.commands.app import app
 from clasp_calib.common.samples import CLASSES
 from clasp_calib.reference.benchmark import (
     FIRST_SEED,

@@ -91,6 +91,73 @@ def test_a_storage_that_cannot_be_used(tmp_path, given, message):
         open_storage(given.format(tmp_path))
 
 
+def damage(path, how):
+    content = path.read_bytes()
+    if how == "garbage":
+        path.write_bytes(b"\0\xff" * 4096)
+    elif how == "cut":
+        path.write_bytes(content[: len(content) // 2] + b'\n{"op_code": 77}\n' + content[len(content) // 2 :])
+    elif how == "wrong":
+        path.write_bytes(b'{"op_code": "x", "worker_id": []}\n' + content)
+    elif how == "middle":
+        path.write_bytes(content[:4096] + bytes(len(content) - 4096))
+
+
+@pytest.mark.parametrize(
+    ("url", "how"),
+    [
+        ("journal:{}/journal.log", "garbage"),
+        ("journal:{}/mine", "cut"),
+        ("journal:{}/journal.log", "wrong"),
+        ("sqlite:///{}/study.db", "garbage"),
+    ],
+)
+def test_a_damaged_file_is_set_aside(tmp_path, capsys, url, how):
+    url = url.format(tmp_path)
+    path = tmp_path / url.rpartition("/")[2]
+    for number in (1, 2):
+        Study(open_storage(url), "a", (0,)).report(candidates(1)[0], 1, 1.0)
+        damage(path, how)
+        damaged = path.read_bytes()
+        assert open_storage(url) is not None
+        assert f"{path} is damaged (" in capsys.readouterr().err
+        assert path.with_name(f"{path.name}.damaged-{number}").read_bytes() == damaged
+    Study(open_storage(url), "a", (0,)).report(candidates(1)[0], 1, 1.0)
+    assert len(trials(url, "a")) == 1
+
+
+@pytest.mark.parametrize("url", ["journal:{}/samples.jsonl", "sqlite:///{}/labels.parquet"])
+def test_a_file_of_something_else_is_left_alone(tmp_path, url):
+    (tmp_path / url.rpartition("/")[2]).write_bytes(b"PAR1 is not Optuna's\n")
+    with pytest.raises(StudyError, match="give another with --storage"):
+        open_storage(url.format(tmp_path))
+    assert len(list(tmp_path.glob("*.damaged*"))) == 0
+
+
+def test_a_storage_that_fails_later_does_not_stop_a_search(tmp_path, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    work = measuring(tmp_path, Fake(lambda split, number, sample: number == 1))
+    monkeypatch.setattr(work.shown._storage, "create_new_trial", fail)
+    assert search_class(work, Halving(first=4), 0).leader == 1
+    assert capsys.readouterr().err.count("the search goes on without showing shown") == 1
+
+
+def test_a_sqlite_file_that_is_damaged_within_does_not_stop_a_search(tmp_path):
+    url = f"sqlite:///{tmp_path}/study.db"
+    Study(open_storage(url), "a", (0,)).report(candidates(1)[0], 1, 1.0)
+    damage(tmp_path / "study.db", "middle")
+    Study(open_storage(url), "a", (0,)).report(candidates(2)[1], 1, 1.0)
+
+
+def test_trials_of_others_are_passed_over(url):
+    study = optuna.create_study(study_name="a", storage=open_storage(url), direction="maximize")
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    Study(open_storage(url), "a", (0,)).report(candidates(1)[0], 1, 1.0)
+    assert len(optuna.load_study(study_name="a", storage=open_storage(url)).get_trials()) == 2
+
+
 def test_a_missing_driver_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "psycopg2", None)
     with pytest.raises(StudyError, match=r"needs a database driver .*pip install psycopg2-binary"):

@@ -3,13 +3,14 @@
 import os
 import signal
 import time
+import traceback
 from pathlib import Path
 from threading import Thread
 
 import pytest
 from made_searches import PRUNING, Fake, candidates, samples
 
-from clasp_calib.common.errors import StudyError
+from clasp_calib.common.errors import ComputationError, StudyError
 from clasp_calib.search.local_workers import InProcess, Processes
 from clasp_calib.search.tasks import ATTEMPTS, Task
 
@@ -81,6 +82,68 @@ def test_an_error_of_a_worker_comes_through(tmp_path):
     with pytest.raises(FileNotFoundError):
         list(workers.score(TASKS))
     workers.close()
+
+
+class Failing(Recipe):
+    """Cannot make its evaluator."""
+
+    def evaluator(self):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_a_failure_in_a_worker_is_named_with_its_traceback(tmp_path):
+    workers = Processes(Failing(tmp_path), 1)
+    with pytest.raises(ComputationError, match=r"of a worker failed \(RuntimeError: CUDA .*fewer --workers") as caught:
+        list(workers.score(TASKS))
+    workers.close()
+    assert "in evaluator" in "".join(traceback.format_exception(caught.value))
+
+
+class Sleeping(Recipe):
+    """Takes an hour for each task."""
+
+    def evaluator(self):
+        (self.folder / "began").touch()
+        time.sleep(3600)
+
+
+def test_workers_are_ended_in_the_middle_of_a_task(tmp_path):
+    workers, ended = Processes(Sleeping(tmp_path), 1), []
+
+    def ask():
+        with pytest.raises(StudyError, match="the search was ended"):
+            list(workers.score(TASKS))
+        ended.append(True)
+
+    thread = Thread(target=ask)
+    thread.start()
+    limit = time.monotonic() + 60
+    while not (tmp_path / "began").exists() and time.monotonic() < limit:
+        time.sleep(0.01)
+    begun = time.monotonic()
+    workers.close()
+    thread.join(10)
+    assert ended
+    assert time.monotonic() - begun < 5
+
+
+def test_workers_do_not_hear_an_interrupt(tmp_path):
+    """Not even while they start: the terminal sends it to all, and one traceback for each would follow."""
+    workers = Processes(Recipe(tmp_path), 2)
+    try:
+        pool = workers._pool
+        asked = workers.score(TASKS)
+        thread = Thread(target=lambda: next(asked))
+        thread.start()
+        while not pool._processes:
+            time.sleep(0.001)
+        for process in list(pool._processes.values()):
+            os.kill(process.pid, signal.SIGINT)
+        thread.join(60)
+        assert len(list(asked)) == len(TASKS) - 1
+        assert workers._pool is pool
+    finally:
+        workers.close()
 
 
 @pytest.mark.slow

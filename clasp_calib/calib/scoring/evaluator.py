@@ -27,6 +27,7 @@ from clasp_calib.calib.scoring.objective import KL, METRIC, NLL, check_objective
 from clasp_calib.calib.scoring.prompted import Picture, Prefixes, Prompted
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.scoring.scores import Scores
+from clasp_calib.common.containing import contained
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, PruningOptions
 from clasp_calib.common.samples import Sample
@@ -126,6 +127,7 @@ class Evaluator:
         Raises:
             InputError: the sample has no accepted answers, and only the objective ``kl`` needs none.
             CacheError: its picture is not cached, or damaged.
+            ComputationError: the model fails on it, or its memory is too small.
         """
         exact = (sample.metric or EXACT) == EXACT
         one_pass = exact and not self._greedy.stops_at_texts
@@ -134,7 +136,8 @@ class Evaluator:
         if not sample.answers and way != self._divergence:
             raise InputError(f"sample {sample.id!r} has no accepted answers; give it some, or take the objective kl")
         parts = [candidates[start : start + ROWS] for start in range(0, len(candidates), ROWS)]
-        return Scores.joined([way(sample, part, pruning) for part in parts])
+        with contained(f"scoring the sample {sample.id!r}"):
+            return Scores.joined([way(sample, part, pruning) for part in parts])
 
     @torch.inference_mode()
     def answers(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> list[str]:

@@ -13,6 +13,7 @@ from clasp_calib.calib.scoring.metrics import EXACT, metric
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.studies.answers import Answered, AnswerJournal, Asked
 from clasp_calib.calib.studies.comparison import Comparison
+from clasp_calib.common.containing import contained
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.progress import progress
 from clasp_calib.common.samples import Sample
@@ -120,6 +121,7 @@ def hold_contest(
 
     Raises:
         InputError: pictures cannot be read.
+        ComputationError: the model fails on a sample, or its memory is too small.
     """
     answers: dict[Asked, Answered] = {}
     turns = [(sample, entrant, number) for sample in samples for entrant in entrants for number in entrant.seeds]
@@ -131,10 +133,11 @@ def hold_contest(
         for sample, entrant, number in turns:
             asked = entrant.asked(sample, number)
             if asked not in known:
-                if inputs[0] != sample.id:
-                    inputs = (sample.id, encoded(model, processor, prompter, sample))
-                with entrant.apply(sample, number) as run:
-                    known[asked] = _answer(model, prompter, sample, inputs[1], run, max_new_tokens)
+                with contained(f"answering the sample {sample.id!r} with {entrant.method}"):
+                    if inputs[0] != sample.id:
+                        inputs = (sample.id, encoded(model, processor, prompter, sample))
+                    with entrant.apply(sample, number) as run:
+                        known[asked] = _answer(model, prompter, sample, inputs[1], run, max_new_tokens)
                 journal.add(asked, known[asked])
                 bar.advance(task)
             answers[asked] = known[asked]
@@ -143,9 +146,10 @@ def hold_contest(
 
 def encoded(model: Any, processor: Any, prompter: Prompter, sample: Sample) -> Any:
     """Arguments of ``generate`` for a sample."""
-    picture = load_picture(sample.picture, processor)
-    inputs = processor(images=picture, text=prompter.text(sample.question), return_tensors="pt")
-    return inputs.to(model.device, model.dtype)
+    with contained(f"preparing the sample {sample.id!r}"):
+        picture = load_picture(sample.picture, processor)
+        inputs = processor(images=picture, text=prompter.text(sample.question), return_tensors="pt")
+        return inputs.to(model.device, model.dtype)
 
 
 def _answer(model: Any, prompter: Prompter, sample: Sample, inputs: Any, run: Any, max_new_tokens: int) -> Answered:

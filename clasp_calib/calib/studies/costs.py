@@ -13,6 +13,7 @@ import torch
 
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.studies.contest import Entrant, encoded
+from clasp_calib.common.containing import contained
 from clasp_calib.common.progress import track
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.decoding import Greedy
@@ -41,7 +42,7 @@ def prefill_costs(
     for number, sample in enumerate(track([*samples[:1], *samples], "timing", len(samples) + 1)):
         inputs = encoded(model, processor, prompter, sample)
         for entrant, spent in zip(entrants, seconds, strict=True):
-            with entrant.apply(sample, entrant.seeds[0]):
+            with contained(f"timing the sample {sample.id!r}"), entrant.apply(sample, entrant.seeds[0]):
                 _wait(model)
                 begun = time.perf_counter()
                 model.generate(**inputs, **how)

@@ -10,6 +10,7 @@ import torch
 
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.studies.comparison import Setting
+from clasp_calib.common.containing import contained
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.pictures import load_picture
@@ -27,15 +28,16 @@ def seconds_per_answer(
     how = Greedy(model, prompter.tokenizer).arguments(8)
     times: Mapping[str, list[float]] = {setting.name: [] for setting in settings}
     for number, sample in enumerate([*samples[:1], *samples]):
-        picture = load_picture(sample.picture, processor)
-        inputs = processor(images=picture, text=prompter.text(sample.question), return_tensors="pt")
-        inputs = inputs.to(model.device, model.dtype)
-        for setting in settings:
-            begun = time.perf_counter()
-            with applied(model, setting, sample):
-                model.generate(**inputs, **how)
-            if number:
-                times[setting.name].append(time.perf_counter() - begun)
+        with contained(f"timing the sample {sample.id!r}"):
+            picture = load_picture(sample.picture, processor)
+            inputs = processor(images=picture, text=prompter.text(sample.question), return_tensors="pt")
+            inputs = inputs.to(model.device, model.dtype)
+            for setting in settings:
+                begun = time.perf_counter()
+                with applied(model, setting, sample):
+                    model.generate(**inputs, **how)
+                if number:
+                    times[setting.name].append(time.perf_counter() - begun)
     return {name: median(values) for name, values in times.items() if values}
 
 
