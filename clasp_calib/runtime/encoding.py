@@ -151,7 +151,11 @@ def chosen_tokens(
             for block, module in modules.items():
                 undo.enter_context(watched_attention(module, partial(_note, seen[block])))
             output = plain(*args, **kwargs)
-        images = _images(model, adapter, inputs, list(output.pooler_output), states[own], seen)
+        features = list(output.pooler_output)
+        # Before anything is chosen by them, and before `DROPPED` may stand among them.
+        if features and not bool(torch.stack([all_finite(features_ND) for features_ND in features]).all()):
+            raise NonFiniteError(f"the features of a picture are not finite; {ADVICE}")
+        images = _images(model, adapter, inputs, features, states[own], seen)
         multimodal.get_image_features = plain  # what a method projects is no new image
         try:
             output.pooler_output = [marked(image, choose(image), in_place) for image in images]
@@ -171,7 +175,7 @@ def marked(image: Encoded, kept: Kept, in_place: bool) -> Tensor:
 
     Raises:
         ModelError: places twice.
-        NonFiniteError: features, of the image or in its tokens' places, that are not finite.
+        NonFiniteError: what stands in the tokens' places is not finite.
     """
     place_T = kept.place_T.sort().values
     features_TD = kept.features_TD
@@ -184,11 +188,11 @@ def marked(image: Encoded, kept: Kept, in_place: bool) -> Tensor:
         features_TD = features_ND[kept.place_T]
     marked_ND = image.features_ND.new_full((len(image.layout.cell_N), image.features_ND.shape[1]), DROPPED)
     twice = (place_T.diff() == 0).any()
-    found = torch.stack([twice, all_finite(image.features_ND), all_finite(features_TD)]).tolist()
-    if found[0]:
+    repeated, finite = torch.stack([twice, all_finite(features_TD)]).tolist()
+    if repeated:
         raise ModelError("a method gave one place to several tokens; expected different places")
-    if found != [False, True, True]:
-        raise NonFiniteError(f"the features of a picture are not finite; {ADVICE}")
+    if not finite:
+        raise NonFiniteError(f"a method made features that are not finite of those of a picture; {ADVICE}")
     marked_ND[kept.place_T if in_place else place_T] = features_TD.to(marked_ND.dtype)
     return marked_ND
 

@@ -167,12 +167,13 @@ def test_a_row_s_own_padding_is_no_reason_to_stop():
     assert all(bool(stage.scores_BN.isfinite().all()) for stage in pruner.stats.stages)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("name", ["divprune", "visionzip"])
-def test_a_projector_that_overflows_is_told_before_tokens_are_dropped(name):
+def test_a_projector_that_overflows_is_told_before_tokens_are_dropped(name, value):
     m = tiny_llava()
     with torch.no_grad():
-        m.model.multi_modal_projector.linear_2.bias[0] = torch.nan
-    with METHODS[name]()(m, native="default"), pytest.raises(NonFiniteError):
+        m.model.multi_modal_projector.linear_2.bias[0] = value  # of which -inf is the mark of what is dropped
+    with METHODS[name]()(m, native="default"), pytest.raises(NonFiniteError, match="features of a picture"):
         m.generate(**tiny_batch(m), max_new_tokens=1)
 
 

@@ -4,9 +4,9 @@ from functools import cache
 
 import pytest
 from architectures import CASES
-from image_processors import IMAGE_PROCESSORS
+from image_processors import IMAGE_PROCESSORS, qwen
 from tiny_models import tiny_tokenizer
-from transformers import AddedToken, PreTrainedTokenizerFast
+from transformers import AddedToken, PreTrainedTokenizerFast, Qwen3VLProcessor
 
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.processor_check import check_processor
@@ -33,6 +33,14 @@ def changed(name, **settings):
 @pytest.mark.parametrize("name", IMAGE_PROCESSORS)
 def test_processors_that_fit_are_let_pass(name):
     check_processor(model_for(name), IMAGE_PROCESSORS[name]())
+
+
+def test_qwen3_vl_fits_too():
+    model_class, config = CASES["qwen3_vl"].build()
+    processor = qwen(Qwen3VLProcessor)
+    known = processor.tokenizer.get_vocab()
+    config.image_token_id, config.text_config.vocab_size = known["<image>"], max(known.values()) + 1
+    check_processor(model_class._from_config(config), processor)
 
 
 @pytest.mark.parametrize(
