@@ -113,6 +113,9 @@ def search(
         Path | None,
         typer.Option(help="Router to put into the artifact; default: router.safetensors of the run, if it is there."),
     ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Search even where the unpruned model answers nothing right.")
+    ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print space and cost, write the space, and stop.")] = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
@@ -155,6 +158,7 @@ def search(
         one_for_all=one_for_all,
         pruning=PruningOptions(starts=_starts(starts)),
         router=load_router(routing) if routing else None,
+        anyway=anyway,
         model_name=named(model, directory)[0],
         seed=seed,
         prompt=prompt,
@@ -212,7 +216,12 @@ def _show_plans(plans: list[dict[str, object]], path: Path, edited: bool, as_jso
 
 
 def _listed(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, dict):
+        value = [f"{name}: {', '.join(f'{n} {split}' for split, n in of.items())}" for name, of in value.items()]
+    if not isinstance(value, list | tuple):
+        return str(value)
+    parts = list(map(str, value))
+    return ("; " if any("," in part for part in parts) else ", ").join(parts)
 
 
 def _show_budget(artifact: "Artifact", budget: str, live: "LiveTable") -> None:

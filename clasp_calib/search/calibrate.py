@@ -36,9 +36,10 @@ from clasp_calib.search.calibration_options import CalibrationOptions
 from clasp_calib.search.confirm import FINALISTS
 from clasp_calib.search.crew import Crew, crew_for
 from clasp_calib.search.engine import Choice
+from clasp_calib.search.first_look import look_first
 from clasp_calib.search.identity import Identity, contents_of, text_settings
 from clasp_calib.search.measuring import Desk
-from clasp_calib.search.parts import ALL, divide
+from clasp_calib.search.parts import ALL, counts, divide, undecided
 from clasp_calib.search.refine import most
 from clasp_calib.search.score_journal import ScoreJournal
 from clasp_calib.search.session import Session
@@ -158,6 +159,8 @@ class Calibration:
             "classes": len(own),
             "calibration samples": sum(len(part.calibration) for part in own),
             "selection samples": sum(len(part.selection) for part in own),
+            "samples": counts(self._parts, self._samples),
+            "cannot be decided": undecided(self._parts, self._options.classes, self._samples),
             "strategy": describe(self._options.strategy),
             "evaluations at most": evaluations,
             "TFLOP of the decoder at most": round(evaluations * flops / 1e12, 3),
@@ -175,6 +178,7 @@ class Calibration:
         Raises:
             ArtifactError: the artifact that is there was made with other settings.
             BudgetError: a budget cannot be met.
+            InputError: the unpruned model answers nothing right, see `clasp_calib.search.first_look`.
             StudyError: the scores in the study are of other settings, or the storage or all workers fail.
         """
         schedules = {budget.name: self.schedule(budget) for budget in budgets}
@@ -192,6 +196,12 @@ class Calibration:
                     name, Pruning(schedule, options.pruning), self._candidates, self._parts, identity, journal, watcher
                 )
                 sessions.append(Session(desk, options.strategy, options.seed, options.refine, shown))
+            new = {
+                label: part.calibration
+                for label, part in self._parts.items()
+                if label != ALL and not any(session.has_begun(label) for session in sessions)
+            }
+            look_first(self._evaluator, self._candidates[0], new, options.anyway)
             for session in sessions:
                 session.begin()
             with closing(crew_for(self._crew, self._evaluator, self._recipe())) as workers:

@@ -33,6 +33,7 @@ class CalibrationOptions:
         router: what names the class of a question later; goes into the artifact.
         taxonomy: of the samples' classes, or a YAML file of it; by default the packaged one.
         model_name: what the artifact calls the model; by default where it was loaded from.
+        anyway: search even where the unpruned model answers none of the first questions of a class right.
         seed: of everything random.
 
     Raises:
@@ -51,6 +52,7 @@ class CalibrationOptions:
     router: Router | None = None
     taxonomy: Taxonomy | str | Path | None = None
     model_name: str | None = None
+    anyway: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

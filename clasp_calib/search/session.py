@@ -54,6 +54,11 @@ class Session:
                 setup = desk.identity.setup(label, strategy, self.seed)
                 desk.journal.begin(self._study(label, strategy), setup, keys, desk.candidates)
 
+    def has_begun(self, label: str) -> bool:
+        """Whether there are scores of a class's calibration samples."""
+        identity, part = self.desk.identity, self.desk.parts[label]
+        return self.desk.journal.count({identity.key(label, sample, False) for sample in part.calibration}) > 0
+
     def search(self, workers: Workers) -> dict[str, Choice]:
         """Search the classes: one after the other, or all at once if there are several workers to keep busy."""
         desk = self.desk
