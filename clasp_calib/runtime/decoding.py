@@ -74,6 +74,8 @@ class Greedy:
 
     def say(self) -> None:
         """Say once what the generation config asks for that is not followed."""
+
+        # A server need not have what it is printed with.
         from clasp_calib.common.progress import note_once
 
         config = self._model.generation_config

@@ -101,7 +101,8 @@ class Calibration:
         self._candidates = self._space.candidates(self._adapter.vision_layers, own)
         self._features = source.at(tuple(sorted({*self._space.layers, own})))
         self._parts = divide(samples, options.classes, options.per_class, options.seed, options.one_for_all)
-        self._features.check([s for part in self._parts.values() for s in (*part.calibration, *part.selection)])
+        self._searched_on = [s for part in self._parts.values() for s in (*part.calibration, *part.selection)]
+        self._features.check(self._searched_on)
         self._prompter = Prompter(processor, model, self._prompt)
         self._evaluator = Evaluator(model, self._prompter, self._features, objective=options.objective)
         self._weights = weights_digest(model)
@@ -113,13 +114,20 @@ class Calibration:
             check_shape(self._previous, model.config)
 
     @property
+    def _longest(self) -> int:
+        """New tokens that the longest accepted answer needs, here or in the artifact that is there."""
+        before = self._previous.manifest.decoding.max_new_tokens if self._previous else MAX_NEW_TOKENS
+        return max(self._prompter.limit(sample, max(before, MAX_NEW_TOKENS)) for sample in self._searched_on)
+
+    @property
     def places(self) -> Places:
         """Where features are and results go."""
         return self._places
 
     def summary(self) -> dict[str, Any]:
         """Options, model and samples for a log."""
-        told = {"model": self._name, "device": str(self._model.device), "dtype": str(self._model.dtype)}
+        told: dict[str, Any] = {"model": self._name, "device": str(self._model.device)}
+        told |= {"dtype": str(self._model.dtype), "generation": self._generation}
         return {**told, "samples": self._samples_digest, **self._options.summary(), "crew": vars(self._crew)}
 
     @property
@@ -196,11 +204,8 @@ class Calibration:
                     name, Pruning(schedule, options.pruning), self._candidates, self._parts, identity, journal, watcher
                 )
                 sessions.append(Session(desk, options.strategy, options.seed, options.refine, shown))
-            new = {
-                label: part.calibration
-                for label, part in self._parts.items()
-                if label != ALL and not any(session.has_begun(label) for session in sessions)
-            }
+            begun = {ALL, *(label for label in self._parts if any(session.has_begun(label) for session in sessions))}
+            new = {label: part.calibration for label, part in self._parts.items() if label not in begun}
             look_first(self._evaluator, self._candidates[0], new, options.anyway)
             for session in sessions:
                 session.begin()
@@ -322,7 +327,7 @@ class Calibration:
             "iterations": pruning.iterations,
             "prompt": self._prompt,
             "prompt_hash": hashed(self._prompt),
-            "decoding": Decoding(do_sample=False, max_new_tokens=MAX_NEW_TOKENS),
+            "decoding": Decoding(do_sample=False, max_new_tokens=self._longest),
         }
         return assembled(frame, budget, schedule, provenance, self._candidates, choices, alternatives)
 

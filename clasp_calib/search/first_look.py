@@ -16,7 +16,7 @@ FIRST = 24
 quarter of a class is stopped by mistake in one class of 1,000 (0.75 ** 24), on a third in one of 17,000."""
 LONG = 96
 """Questions after which a model that chooses among given answers has to be above chance. A model that is right on 70 %
-of yes-or-no questions is stopped by mistake in one class of 40,000, on 65 % in one of 600."""
+of yes-or-no questions is stopped by mistake in one class of 30,000, on 65 % in one of 560."""
 OTHER = 4
 """Questions with another answer, none of which is answered rightly, that show that the same is said to all."""
 CHOOSING = {"multiple_choice", "yes_no", "pope", "mme"}
@@ -83,7 +83,7 @@ def look_first(evaluator: Evaluator, own: Candidate, samples: Mapping[str, Seque
         )
         if (everything if nothing else len(look.scores)) >= FIRST and not anyway:
             raise InputError(f"{found}; or search all the same with --anyway (anyway of CalibrationOptions)")
-        note(found)
+        note(f"{found}; the search goes on")
 
 
 def _look(evaluator: Evaluator, own: Candidate, samples: Sequence[Sample]) -> Look:
@@ -113,7 +113,7 @@ def _advice(look: Look) -> str:
             continue
         worth[name] = sum(score > 0 for score in scores), sum(scores)
     best = max(worth, key=lambda name: worth[name][::-1])
-    if not sum(look.scores) and worth[best][0]:
+    if not sum(look.scores) and worth[best][0] >= len(pairs) / 4:
         return f"by the metric {best} {worth[best][0]} of {len(pairs)} would count: write it in the column metric"
     within = sum(any(a.casefold() in answer.casefold() for a in sample.answers if a) for answer, sample in pairs)
     if not sum(look.scores) and within:

@@ -112,6 +112,11 @@ def test_a_plan_costs_nothing_and_keeps_what_was_edited(copied, command):
     (plan,) = result["plans"]
     assert (plan["budget"], plan["stage counts"], plan["classes"]) == ("50%", [10, 6, 5], 3)
     assert 0 < plan["evaluations at most"] < 1000
+    assert plan["samples"]["counting"] == {"calibration": 4, "selection": 3, "test": 3}
+    assert any(
+        told.startswith("counting: luck alone gives any gain on the 3 pictures") for told in plan["cannot be decided"]
+    )
+    assert "action: no calibration samples" not in plan["cannot be decided"]
     path = copied.run / "space.yaml"
     assert result["space"] == str(path)
     assert path.is_file()

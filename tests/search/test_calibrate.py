@@ -167,6 +167,44 @@ def test_the_artifact_says_what_was_found(bench, request_, asked):
     assert (provenance.samples, provenance.space, provenance.metric) == ("1" * 64, SPACE.digest, "exact")
 
 
+def test_a_plan_says_what_the_samples_cannot_decide(bench, request_):
+    plan = calibration(bench, request_).plan(BUDGET)
+    assert plan["samples"] == {
+        "attribute": {"calibration": 5, "selection": 3, "test": 0},
+        "spatial": {"calibration": 5, "selection": 0, "test": 0},
+        "counting": {"calibration": 5, "selection": 3, "test": 0},
+    }
+    missing, *rest = plan["cannot be decided"]
+    assert missing.startswith("object, text, scene, ")
+    assert [told.split(":")[0] for told in rest[:3]] == ["attribute", "spatial", "counting"]
+    assert ["in 12% of cases" in told for told in rest[:3]] == [True, False, True]
+    assert rest[3:] == ["no test samples, so nothing can be evaluated"]
+
+
+def test_answers_that_never_come_stop_the_search_before_it_is_recorded(bench, request_, asked):
+    often = tuple(
+        replace(sample, id=f"{sample.id} {time}", answers=("Not this!",), label="object")
+        for sample in bench.samples
+        for time in range(3)
+    )
+    with pytest.raises(InputError, match=r"class 'object': .* none of the first 24 questions .*; .* with --anyway"):
+        last(calibration(bench, request_, samples=often), BUDGET)
+    assert not asked
+    few = calibration(bench, request_, samples=often, per_class=4)
+    assert last(few, BUDGET).entry("50%").choices["object"].calibration == 0
+    assert asked
+    anyway = calibration(bench, request_, samples=often, anyway=True)
+    assert last(anyway, BUDGET).entry("50%").choices["object"].calibration == 0
+
+
+def test_as_many_tokens_are_recorded_as_the_longest_accepted_answer_needs(bench, request_):
+    one, *others = bench.samples
+    samples = (replace(one, answers=("no, or only if you ask twice",)), *others)
+    found = last(calibration(bench, request_, samples=samples), BUDGET)
+    assert found.manifest.decoding.max_new_tokens == 28
+    assert last(calibration(bench, request_), BUDGET).manifest.decoding.max_new_tokens == 16
+
+
 def test_a_search_that_is_given_again_measures_nothing_and_finds_the_same(bench, request_, asked, tmp_path):
     first = write_artifact(last(calibration(bench, request_), BUDGET), tmp_path / "a")
     count = len(asked)
