@@ -84,12 +84,17 @@ class Preparer:
     def _image(self, path: Media) -> Prepared:
         begun = time.perf_counter()
         with ExitStack() as held:
-            with readable(path, self.processor) as (image, pixels):
-                held.enter_context(decoding_memory.taken(pixels))
-                note, picture = unseen(image), as_seen(image)
+            note, picture = self._decoded(path, held)
             decoded = time.perf_counter()
             made = self.processed(picture)
+            del picture
         return self._prepared("image", made, note, decoded - begun, time.perf_counter() - decoded)
+
+    def _decoded(self, path: Media, held: ExitStack) -> tuple[str, Image.Image]:
+        """What is not seen of a picture, and the picture; the memory that it takes is held."""
+        with readable(path, self.processor) as (image, pixels):
+            held.enter_context(decoding_memory.taken(pixels))
+            return unseen(image), as_seen(image)
 
     def processed(self, picture: Image.Image) -> Mapping[str, Any]:
         """What the processor makes of a decoded picture."""
