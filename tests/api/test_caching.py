@@ -8,6 +8,7 @@ from speaking_models import load_speaking, speaking_llava_directory, write_pictu
 
 from clasp_calib.api.caching import FeatureOptions, cache_features, plan_features, starts_for
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.common import contents
 from clasp_calib.common.errors import BudgetError, InputError, ModelError
 from clasp_calib.common.places import Places
 from clasp_calib.common.samples import Sample
@@ -22,6 +23,16 @@ def speaking(tmp_path_factory):
 def samples(tmp_path):
     picture = write_picture(tmp_path / "a.png", 0)
     return [Sample("a", "What?", picture), Sample("b", "Where?", Image.open(picture)), Sample("c", "Hm?")]
+
+
+def test_a_run_remembers_which_file_holds_which_picture(speaking, samples, tmp_path, monkeypatch):
+    monkeypatch.setattr(contents, "_SETTLED", 0)
+    monkeypatch.setattr(contents, "_known", {})
+    run, options = tmp_path / "run", FeatureOptions(layers=[1])
+    cache_features(*speaking, samples, run=run, options=options)
+    contents._known.clear()
+    monkeypatch.setattr(contents, "regular_file", lambda path: pytest.fail(f"{path} is read again"))
+    assert cache_features(*speaking, samples, run=run, options=options).skipped == 2
 
 
 def test_features_are_cached_under_the_run(speaking, samples, tmp_path):

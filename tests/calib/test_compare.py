@@ -1,5 +1,6 @@
 """Settings compared on the same samples."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,12 @@ def test_differences_are_paired(comparison):
     assert (same.low, same.mean, same.high) == (0, 0, 0)
     back = comparison.difference("worse", "better")
     assert (back["object"].low, back["object"].high) == (-gain["object"].high, -gain["object"].low)
+
+
+def test_copies_under_other_names_are_one_cluster():
+    table = {"object": [replace(s, group="the same") for s in samples("object", "0", "1", "2", "3")]}
+    compared = compare(Fake(), [Setting("any", Pruning(None), {"object": GOOD})], table, seed=0)
+    assert set(compared.pictures) == {"the same"}
 
 
 def test_a_constant_gain_is_certain_however_much_samples_differ():

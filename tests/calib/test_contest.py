@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from clasp_calib.baselines.registry import method
 from clasp_calib.calib.studies.answers import Answered, AnswerJournal, Asked, SolvedKnobs
@@ -32,6 +33,15 @@ def hold(bench, entrants, folder, samples=None):
         return hold_contest(
             bench.model, bench.processor, bench.prompter, entrants, given, journal, max_new_tokens=4, seed=0
         )
+
+
+def test_pictures_are_looked_at_before_anything_is_answered(bench, tmp_path):
+    Image.new("RGB", (1, 900)).save(tmp_path / "narrow.png")
+    given = [*bench.samples[:2], replace(bench.samples[0], id="odd", image=tmp_path / "narrow.png")]
+    with pytest.raises(InputError, match=r"narrow\.png: it has 1 x 900 pixels"):
+        hold(bench, [Entrant(UNPRUNED, "100%", nothing)], tmp_path / "kept", given)
+    with AnswerJournal(tmp_path / "kept", IDENTITY) as journal:
+        assert len(journal) == 0
 
 
 @pytest.fixture

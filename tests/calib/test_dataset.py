@@ -8,9 +8,11 @@ from hypothesis import given, strategies as st
 from speaking_models import write_picture, write_samples
 
 from clasp_calib.calib.dataset import by_class, calibration_samples, of_split, split_of
+from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.common.samples import CLASSES, Sample
+from clasp_calib.reference.scenes import draw_scene
 
 
 def write(folder, *rows):
@@ -148,6 +150,24 @@ def test_splits_depend_on_what_pictures_show_and_not_on_where_they_lie(tmp_path,
     (tmp_path / "one").rename(tmp_path / "two")
     moved = calibration_samples(load_samples(tmp_path / "two" / "samples.jsonl"), CLASSES)
     assert [s.split for s in moved] == splits
+
+
+def test_a_picture_saved_again_in_another_split_is_named(tmp_path, row, capsys):
+    draw_scene(3).picture().save(tmp_path / "a.png")
+    draw_scene(3).picture().save(tmp_path / "again.jpg", quality=60)
+    again = row | {"id": "2", "image": "again.jpg"}
+    splits = [s.split for s in calibration_samples(load_samples(write(tmp_path, row, again)), CLASSES)]
+    assert ("again.jpg" in capsys.readouterr().err) == (splits[0] != splits[1])
+    calibration_samples(
+        load_samples(write(tmp_path, row | {"split": "test"}, again | {"split": "calibration"})), CLASSES
+    )
+    assert "a.png (test, sample '1') and " in capsys.readouterr().err
+
+
+def test_groups_go_with_the_samples(tmp_path, row):
+    write_copy(tmp_path / "a.png", tmp_path / "sub" / "b.jpg")
+    found = calibration_samples(load_samples(write(tmp_path, row, row | {"id": "2", "image": "sub/b.jpg"})), CLASSES)
+    assert {sample.cluster for sample in found} == {image_key(tmp_path / "a.png")}
 
 
 def test_a_directory_is_called_one(tmp_path, row):

@@ -71,6 +71,19 @@ def test_a_gain_that_may_be_luck_keeps_the_default_and_is_on_record(tmp_path):
     assert choice.summary["gain"]["noise"] is True
 
 
+def test_copies_under_other_names_are_no_evidence_either(tmp_path):
+    def worth(split, number, sample):
+        return {0: 0.0, 1: 1.0}[number] if split == "calibration" or sample % 4 else 0.0
+
+    apart = samples("selection", 20)
+    copies = tuple(replace(sample, group=f"content {int(sample.id) % 4}") for sample in apart)
+    alone, together = (
+        search(tmp_path / name, Fake(worth), 2, selection=given) for name, given in (("a", apart), ("b", copies))
+    )
+    assert alone.gain.chance < 0.001
+    assert together.gain.chance > 0.1
+
+
 def test_few_pictures_are_no_evidence_however_many_questions(tmp_path):
     worth = by_split([0, 1], [0, 1])
     sure = search(tmp_path / "a", Fake(worth), 2, selection=samples("selection", 20))
