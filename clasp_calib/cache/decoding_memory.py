@@ -35,7 +35,7 @@ class Memory:
 
     def __init__(self, of: Any, workers: int):
         self._one_at_a_time = of.Lock()
-        Image.core.set_block_size(_BLOCK)
+        Image.core.set_block_size(_BLOCK)  # type: ignore[attr-defined]
         self._room = of.Semaphore(max(PIXELS // _UNIT, _EACH * workers))
 
     @contextmanager
