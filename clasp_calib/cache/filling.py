@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from clasp_calib.cache.disk import checksums, write_failed
+from clasp_calib.cache.disk import write_failed
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.form import Form
 from clasp_calib.cache.hdf5 import create_shard
@@ -59,10 +59,6 @@ class Filling:
 
     def expect(self, layers: Mapping[tuple[int, ...], int]) -> None:
         """Note how many pictures with which layers will come, so that no shard is made larger than they need."""
-
-    def mend(self, entry: IndexEntry, record: ShardRecord, slabs: Mapping[int, Stored]) -> IndexEntry | None:
-        """Write slabs, by position, where an entry lacks them; None where a shard cannot be changed."""
-        return None
 
     def committed(self) -> None:
         """Called when what was written is committed: bring full shards to the disk."""
@@ -145,16 +141,6 @@ class DirectFilling(Filling):
             self._expected.update(place.record.layers for place in taken)
             raise
         return (), entries
-
-    def mend(self, entry: IndexEntry, record: ShardRecord, slabs: Mapping[int, Stored]) -> IndexEntry | None:
-        """See `Filling`."""
-        if record.chunks is not None:
-            return None
-        shard = self._opened(record)
-        for position, slab in slabs.items():
-            shard.write(entry.row + position * self._form.stride(entry.tokens), slab)
-        self._written(shard)
-        return entry.with_checksums({position: checksums(slab) for position, slab in slabs.items()})
 
     def committed(self) -> None:
         """See `Filling`."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from clasp_calib.cache.disk import check_plain
 from clasp_calib.common.errors import CacheError
 from clasp_calib.common.media import Media
 from clasp_calib.common.replacing import replaced
@@ -42,13 +43,20 @@ def odd_pictures(root: Path) -> list[OddPicture]:
         CacheError: the list is damaged.
     """
     path = root / FILE
+    check_plain(path)
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        return [OddPicture(**{**row, "samples": tuple(row["samples"])}) for row in rows]
+        return [_known(OddPicture(**{**row, "samples": tuple(row["samples"])})) for row in rows]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise CacheError(f"cannot read {path} ({error}); remove it, and cache-features writes it anew") from error
+
+
+def _known(odd: OddPicture) -> OddPicture:
+    if not all(isinstance(text, str) for text in (odd.image, odd.reason, *odd.samples)):
+        raise TypeError("what should be text is none")
+    return odd
 
 
 def reasons_left_out(root: Path, files: Iterable[Media]) -> dict[Media, str]:

@@ -15,6 +15,8 @@ from clasp_calib.cache.form import Form
 
 ABSENT = bytes(8)
 """Stands for the checksum of a slab that was dropped. Of 2^64 slabs one has it in earnest, and is encoded again."""
+SLAB_BYTES = 2**31
+"""More than any picture's layer takes: what is read is read whole."""
 SHARD_NAME = re.compile(r"shard-(\d{5,9})\.h5")
 
 _STRICT = ConfigDict(strict=True, extra="forbid")
@@ -114,6 +116,8 @@ class IndexEntry:
             raise ValueError(f"{whole} has {self.tokens} tokens, the cache {form.tokens}")
         if len(self.checksums) != 8 * len(record.layers):
             raise ValueError(f"{whole} has {len(self.checksums)} bytes of checksums for {len(record.layers)} layers")
+        if self.tokens * form.token_bytes > SLAB_BYTES:
+            raise ValueError(f"{whole} has {self.tokens} tokens, more than any picture")
         if self.row + len(record.layers) * form.stride(self.tokens) > record.rows:
             raise ValueError(f"{whole} reaches over the end of its {record.rows} rows")
         return self

@@ -131,7 +131,6 @@ class FeatureWriter(FeatureStore):
         opened = self.opened
         for stored in features:
             self._check(stored)
-        mended: list[IndexEntry] = []
         wanted: list[PicturePart] = []
         done: set[str] = set()
         try:
@@ -139,15 +138,9 @@ class FeatureWriter(FeatureStore):
                 if key in done or not (lacking := opened.lacking(key, self.layers)):
                     continue
                 done.add(key)
-                if entries := self._mended(key, lacking, stored):
-                    mended += entries
-                    filled = {layer for entry in entries for layer in opened.index.record(entry.shard).layers}
-                    lacking = tuple(layer for layer in lacking if layer not in filled)
-                if lacking:
-                    part = stored.at([self.layers.index(layer) for layer in lacking])
-                    wanted.append(PicturePart(key, lacking, part, origin.to_json(), checksums(part)))
-            shards, new = self._filling.write(wanted)
-            opened.index.change(shards=shards, entries=[*mended, *new])
+                part = stored.at([self.layers.index(layer) for layer in lacking])
+                wanted.append(PicturePart(key, lacking, part, origin.to_json(), checksums(part)))
+            opened.index.change(*self._filling.write(wanted))
         except BaseException:
             # An interrupt may come just after the commit, so only the index knows which rows are free now.
             self._filling.start_anew()
@@ -263,20 +256,6 @@ class FeatureWriter(FeatureStore):
             f"{reason}: "
             + ("its pictures are forgotten" if moved is None else f"{self.root / name} is moved to {moved}")
         )
-
-    def _mended(self, key: str, lacking: tuple[int, ...], stored: Stored) -> list[IndexEntry]:
-        """The picture's entries whose dropped slabs could be written where they were."""
-        opened, found = self.opened, []
-        for entry in opened.index.entries(key):
-            record = opened.index.record(entry.shard)
-            slabs = {
-                position: stored.at([self.layers.index(layer)])
-                for position, layer in enumerate(record.layers)
-                if layer in lacking and not entry.has(position) and entry.tokens == stored.data_LTC.shape[1]
-            }
-            if slabs and (mended := self._filling.mend(entry, record, slabs)):
-                found.append(mended)
-        return found
 
     def _whole(self, entry: IndexEntry, record: ShardRecord) -> PicturePart:
         """An entry with its bytes; those of a dropped slab are zeros.

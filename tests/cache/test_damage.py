@@ -36,15 +36,16 @@ def test_one_flipped_bit_is_found_named_and_just_this_slab_written_again(tmp_pat
         others = {path: path.read_bytes() for path in tmp_path.glob("*.h5") if path != shard}
         assert store.drop_damaged() == [found]
         assert store.missing(map(key_of, range(5))) == [key_of(3)]
+        damaged = shard.read_bytes()
         assert same(store, 3, (1, 3)), "what was not damaged was dropped too"
         with pytest.raises(CacheError, match=r"has layers 1, 3 of picture .*, asked for layers 4"):
             store.read(key_of(3), LAYERS)
         put(store, [3, 5])
         assert all(same(store, number) for number in range(6))
         assert list(store.verify()) == []
-    assert all(path.read_bytes() == content for path, content in others.items() if layout == "portable")
-    if layout == "direct":
-        assert len(list(tmp_path.glob("*.h5"))) == 3, "the slab was not written where it had been"
+    assert shard.read_bytes() == damaged, "what is damaged may still be wanted by somebody"
+    if layout == "portable":
+        assert all(path.read_bytes() == content for path, content in others.items())
     with FeatureStore.open(tmp_path) as store:
         assert all(same(store, number) for number in range(6))
 

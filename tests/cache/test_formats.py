@@ -32,6 +32,18 @@ def format_of(root: Path) -> str:
     return FeatureStore.open(root).opened.index.meta()["format"]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_store_of_format_4_is_read_and_filled(tmp_path, capsys, layout):
+    root = Path(shutil.copytree(GOLDEN / f"format-4-{layout}", tmp_path / "cache"))
+    with FeatureStore.open(root) as store:
+        assert list(store.verify()) == []
+    with writer(root) as store:
+        assert put(store, [1, 3]) == 1
+        assert list(store.verify()) == []
+        assert all(same(store, number) for number in range(4))
+    assert not capsys.readouterr().err
+
+
 def test_a_store_of_format_3_is_read_and_verified_as_it_is(old):
     before = {path.name: path.read_bytes() for path in old.iterdir()}
     with FeatureStore.open(old) as store:
@@ -120,8 +132,7 @@ def test_a_header_that_keeps_libhdf5_busy_is_told_in_seconds_and_its_shard_set_a
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 97])
-def test_any_flipped_bit_of_a_header_is_found_without_libhdf5(tmp_path, monkeypatch, layout, every):
+def test_any_flipped_bit_of_a_header_is_found_without_libhdf5(tmp_path, monkeypatch, layout):
     root = tmp_path / "cache"
     with writer(root, layout=layout) as store:
         put(store, [0])
@@ -133,7 +144,7 @@ def test_any_flipped_bit_of_a_header_is_found_without_libhdf5(tmp_path, monkeypa
         features = [range(start, start + size) for start, size in opened._features()]
         places = [place for place in range(len(sound)) if not any(place in stretch for stretch in features)]
         assert len(places) > 1000
-        for place in places[::every]:
+        for place in places:
             with shard.open("r+b") as file:
                 file.seek(place)
                 file.write(bytes([sound[place] ^ (1 << place % 8)]))
