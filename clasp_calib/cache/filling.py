@@ -108,6 +108,12 @@ class _Place:
                 return start
         return None
 
+    def close(self) -> None:
+        """Bring what was written to the disk, and open the shard again when there is more to write."""
+        if self.shard is not None:
+            self.shard.sync()
+            self.shard = None
+
 
 class DirectFilling(Filling):
     """Writes into reserved room, one picture after another."""
@@ -115,9 +121,9 @@ class DirectFilling(Filling):
     def __init__(self, root: Path, form: Form, index: Index, options: FeatureOptions):
         super().__init__(root, form, index)
         self._options = options
-        self._filling: dict[int, _Place] = {}
-        self._candidates: list[ShardRecord] | None = None
-        """The shards that may have free rows; None if only the index knows."""
+        self._places: dict[int, _Place] | None = None
+        """By number, the shards that have free rows, of some of which the index does not know yet that they are taken;
+        None if only the index knows."""
         self._expected: Counter[tuple[int, ...]] = Counter()
 
     def expect(self, layers: Mapping[tuple[int, ...], int]) -> None:
@@ -144,24 +150,20 @@ class DirectFilling(Filling):
 
     def committed(self) -> None:
         """See `Filling`."""
-        # Only now, because the index does not know before which rows are taken.
-        partly = [number for number, place in self._filling.items() if place.free]
-        for number in self._filling.keys() - set(partly[-OPEN_SHARDS:]):
-            self._sync(self._filling.pop(number))
+        places = self._places or {}
+        for number in [number for number, place in places.items() if not place.free]:
+            places.pop(number).close()
+        for place in [place for place in places.values() if place.shard is not None][:-OPEN_SHARDS]:
+            place.close()
 
     def start_anew(self) -> None:
         """See `Filling`."""
-        self._filling.clear()
-        self._candidates = None
+        self._places = None
 
     def close(self) -> None:
         """See `Filling`."""
-        while self._filling:
-            self._sync(self._filling.popitem()[1])
-
-    def _sync(self, place: _Place) -> None:
-        if place.shard is not None:
-            place.shard.sync()
+        for place in (self._places or {}).values():
+            place.close()
 
     def _opened(self, record: ShardRecord) -> Shard:
         """A shard to write to, whose header shows that it is the one that the index means."""
@@ -175,19 +177,14 @@ class DirectFilling(Filling):
 
     def _place(self, layers: tuple[int, ...], rows: int, avoid: Collection[int]) -> tuple[_Place, int]:
         """Free rows in a shard of exactly these layers: one that is there, or a new one."""
-        if self._candidates is None:
-            self._candidates = list(self._index.shards().values())
-        for record in [known for known in self._candidates if known.layers == layers and known.id not in avoid]:
-            # A shard that is being filled has rows in hand of which the index does not know yet.
-            place = self._filling.get(record.id) or self._room(record)
-            if (row := place.take(rows)) is not None:
-                self._filling[record.id] = place
+        if self._places is None:
+            rooms = [self._room(record) for record in self._index.shards().values()]
+            self._places = {room.record.id: room for room in rooms if room.free}
+        for place in self._places.values():
+            if place.record.layers == layers and place.record.id not in avoid and (row := place.take(rows)) is not None:
                 return place, row
-            if not place.free:
-                self._candidates.remove(record)
         record = self._new_shard(layers, rows)
-        self._candidates.append(record)
-        place = self._filling[record.id] = self._room(record)
+        place = self._places[record.id] = self._room(record)
         row = place.take(rows)
         assert row is not None
         return place, row
