@@ -38,7 +38,7 @@ STUDY = (TRIALS, SCORES)
 FILES = (WEIGHTS, ROUTER, *STUDY, CARD)
 """Every file that a manifest may list; the first is always there."""
 _PARTIAL = ".partial"
-_MANIFEST_BYTES = 16 << 20
+MANIFEST_BYTES = 16 << 20
 _STUDY_BYTES = 256 << 20
 _HEADER_BYTES = 1 << 16
 """What safetensors may add to the numbers; two tensors need some hundred bytes."""
@@ -118,9 +118,8 @@ def read_content(directory: str | Path) -> Content:
     """The fields of an artifact, verified; see `clasp_calib.artifacts.artifact.read_artifact`."""
     directory = Path(directory)
     manifest = read_manifest(directory)
-    study = {name: _checked(directory, name, manifest, _STUDY_BYTES) for name in STUDY if name in manifest.files}
-    numbers = 4 * len(manifest.budgets) * len(manifest.classes) * (manifest.shape.vision_layers + 2)
-    content = _checked(directory, WEIGHTS, manifest, numbers + _HEADER_BYTES)
+    study = {name: _checked(directory, name, manifest) for name in STUDY if name in manifest.files}
+    content = _checked(directory, WEIGHTS, manifest)
     try:
         weights = load(content)
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
@@ -131,7 +130,7 @@ def read_content(directory: str | Path) -> Content:
         )
     router = None
     if ROUTER in manifest.files:
-        router = read_router(_checked(directory, ROUTER, manifest, MOST_BYTES), str(directory / ROUTER))
+        router = read_router(_checked(directory, ROUTER, manifest), str(directory / ROUTER))
     check_content(manifest, weights["alpha"], weights["rho"], router)
     return Content(manifest, weights["alpha"], weights["rho"], study, router)
 
@@ -145,7 +144,7 @@ def verify_files(directory: str | Path) -> dict[str, int]:
     directory = Path(directory)
     files = read_content(directory).manifest.files
     if CARD in files:
-        _checked(directory, CARD, read_manifest(directory), _MANIFEST_BYTES)
+        _checked(directory, CARD, read_manifest(directory))
     return {name: (directory / name).stat().st_size for name in (MANIFEST, *(f for f in FILES if f in files))}
 
 
@@ -160,7 +159,7 @@ def read_manifest(directory: Path) -> Manifest:
         raise ArtifactError(
             f"no artifact at {directory} (there is no {MANIFEST}); make one with `clasp-calib search --budget 192`"
         )
-    text = _bounded(directory, MANIFEST, _MANIFEST_BYTES)
+    text = _bounded(directory, MANIFEST, MANIFEST_BYTES)
     try:
         content = strict_json(text)
     except ValueError as error:
@@ -187,8 +186,15 @@ def read_manifest(directory: Path) -> Manifest:
     return manifest
 
 
-def _checked(directory: Path, name: str, manifest: Manifest, limit: int) -> bytes:
-    content = _bounded(directory, name, limit)
+def limits(manifest: Manifest) -> dict[str, int]:
+    """The most bytes that the other files of an artifact can need, of those that it has."""
+    numbers = 4 * len(manifest.budgets) * len(manifest.classes) * (manifest.shape.vision_layers + 2)
+    most = {WEIGHTS: numbers + _HEADER_BYTES, ROUTER: MOST_BYTES, CARD: MANIFEST_BYTES}
+    return {name: most.get(name, _STUDY_BYTES) for name in FILES if name in manifest.files}
+
+
+def _checked(directory: Path, name: str, manifest: Manifest) -> bytes:
+    content = _bounded(directory, name, limits(manifest)[name])
     found, expected = hashlib.sha256(content).hexdigest(), manifest.files[name]
     if found != expected:
         raise ArtifactError(

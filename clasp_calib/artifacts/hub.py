@@ -4,25 +4,27 @@ Nothing here runs unless a Hub reference is named. Tokens are those of ``hf auth
 huggingface_hub finds by itself.
 """
 
-import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
-from clasp_calib.artifacts.files import FILES, MANIFEST, read_manifest, verify_files
-from clasp_calib.common.errors import ArtifactError, InputError
+from clasp_calib.artifacts.files import FILES, MANIFEST, MANIFEST_BYTES, limits, read_manifest, verify_files
+from clasp_calib.common.errors import ArtifactError, ClaspWarning, InputError
+from clasp_calib.common.given_files import read_given
 from clasp_calib.common.redaction import redacted
+from clasp_calib.common.strict_json import strict_json
 
 # Not main: what that branch holds changes, and a version must not.
 _REFERENCE = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)@(?P<tag>(?!main$)\w[\w.+-]*)")
 _REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _ADVICE = {
     401: "log in with `hf auth login`, or check the name",
-    403: "your token may not do this; log in with one that may write to this place",
+    403: "your token may not do this; log in with one that may, or ask for access on the repository's page",
     404: "check the name and the version",
     409: "it is there already, or somebody else works on it; look at it on the Hub",
     412: "somebody else changed the repository meanwhile; give the command again",
@@ -78,24 +80,80 @@ def parse_reference(reference: str) -> tuple[str, str]:
 def pull(repo: str, tag: str) -> Path:
     """Fetch an artifact into huggingface_hub's own cache, verify all of it, and return where it lies.
 
+    Sizes are looked at first, then the manifest is fetched alone, and then the files that it lists. Where the Hub
+    cannot be reached, or refuses, a copy that was pulled before is served, with a warning. There is one too if the tag
+    has moved since.
+
     Raises:
         InputError: the Hub refuses, has no such version, or cannot be reached.
-        ArtifactError: what came is not an artifact, or damaged.
+        ArtifactError: what is there is not an artifact, or damaged.
     """
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import DryRunError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    def fetched(again: bool) -> Path:
-        with _explained(f"pull {repo}@{tag}"):
-            wanted = [MANIFEST, *FILES]
-            return Path(HfApi().snapshot_download(repo, revision=tag, allow_patterns=wanted, force_download=again))
+    api, name, before = HfApi(), f"{repo}@{tag}", _commit_before(repo, tag)
+    with _explained(f"pull {name}"):
+        try:
+            listed: Any = api.snapshot_download(repo, revision=tag, allow_patterns=[MANIFEST, *FILES], dry_run=True)
+        except DryRunError as error:
+            refusal = error.__cause__ or error
+            try:
+                copy = api.snapshot_download(repo, revision=tag, allow_patterns=[MANIFEST], local_files_only=True)
+            except LocalEntryNotFoundError:
+                raise refusal from None
+            if not isinstance(refusal, OfflineModeIsEnabled):
+                told = f"going on with the copy of {name} that was pulled before: {_first_line(refusal)}"
+                warn(told, ClaspWarning, stacklevel=4)
+            verify_files(copy)
+            return Path(copy)
+        sizes = {one.filename: one.file_size or 0 for one in listed}
+        _check_sizes(name, sizes, {MANIFEST: MANIFEST_BYTES})
+        commit = listed[0].commit_hash
+        if before not in (None, commit):
+            warn(
+                f"{name} has moved since it was pulled last: it was the commit {before}, and is {commit}; a version "
+                f"should never change: see `clasp-calib artifact diff {repo}@{before} {name}`",
+                ClaspWarning,
+                stacklevel=4,
+            )
 
-    place = fetched(again=False)
+        def fetched(again: bool) -> Path:
+            manifest = api.hf_hub_download(repo, MANIFEST, revision=commit, force_download=again)
+            files = limits(read_manifest(Path(manifest).parent))
+            _check_sizes(name, sizes, files)
+            wanted = [MANIFEST, *files]
+            place = api.snapshot_download(repo, revision=commit, allow_patterns=wanted, force_download=again)
+            verify_files(place)
+            return Path(place)
+
+        try:
+            return fetched(again=False)
+        except ArtifactError:
+            # The client keeps what was damaged on its way or on the disk, and would give it out for ever.
+            return fetched(again=True)
+
+
+def _check_sizes(name: str, sizes: Mapping[str, int], most: Mapping[str, int]) -> None:
+    """Refuse what is no artifact before it is fetched."""
+    for file, limit in most.items():
+        if file not in sizes:
+            raise ArtifactError(f"{name} is no artifact: there is no {file}; check the name and the version")
+        if sizes[file] > limit:
+            raise ArtifactError(
+                f"{name} is no artifact: its {file} has {sizes[file]:,} bytes, more than the {limit:,} that it can need"
+            )
+
+
+def _commit_before(repo: str, tag: str) -> str | None:
+    """Which commit a tag was when it was pulled last, as the client keeps it."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    place = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"), "refs", tag)
     try:
-        verify_files(place)
-    except ArtifactError:
-        # The client keeps what was damaged on its way or on the disk, and would give it out for ever.
-        verify_files(place := fetched(again=True))
-    return place
+        return place.read_text(encoding="utf-8").strip() or None
+    except (OSError, ValueError):
+        return None
 
 
 def publish(
@@ -158,8 +216,9 @@ def _published_id(api: Any, repo: str, tag: str) -> Any:
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     try:
-        content = json.loads(Path(api.hf_hub_download(repo, MANIFEST, revision=tag)).read_text(encoding="utf-8"))
-    except (RemoteEntryNotFoundError, ValueError, RecursionError):  # Whatever it is, it is not this artifact.
+        path = api.hf_hub_download(repo, MANIFEST, revision=tag)
+        content = strict_json(read_given(path, MANIFEST_BYTES, error=ArtifactError))
+    except (RemoteEntryNotFoundError, ValueError, ArtifactError):  # Whatever it is, it is not this artifact.
         return None
     return content.get("id") if isinstance(content, dict) else None
 

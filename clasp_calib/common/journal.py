@@ -20,9 +20,12 @@ from typing import Any, Self
 import xxhash
 
 from clasp_calib.common.errors import ClaspError
+from clasp_calib.common.given_files import check_regular
 
 LONGEST = 2**28
 """Bytes of a line; a longer one is damage."""
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What a line raises that does not hold what it should."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -45,6 +48,17 @@ class JournalKind:
     plain: bool = False
     locked: bool = True
     synced: bool = False
+
+
+def number(value: Any) -> float:
+    """A number of a line, for `Journal`'s ``take``.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{value!r:.40} is no number")
+    return float(value)
 
 
 class Journal:
@@ -82,6 +96,8 @@ class Journal:
         self._inode = self._file = -1
         if path is None:
             return
+        if path.exists():
+            check_regular(path, "journal", kind.error)
         try:
             if writable:
                 self._open(path)
@@ -173,7 +189,7 @@ class Journal:
                     entry = self._entry(line[:-1])
                     if not first:
                         self._take(entry)
-                except (ValueError, KeyError, TypeError, AttributeError, RecursionError, self._kind.error) as error:
+                except (*_DAMAGE, self._kind.error) as error:
                     raise self._kind.error(
                         f"line {self._lines} of the journal {path} is damaged ({error}); {self._kind.mend}"
                     ) from error

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.given_files import decoded, read_given
+from clasp_calib.common.given_files import check_regular, read_given
 from clasp_calib.common.replacing import replaced
+from clasp_calib.common.strict_json import strict_json
 
 DEFAULT_RUN = Path("clasp-run")
 MOST_SETTINGS = 64 << 20
 """Bytes of ``config.json``."""
+_MEND = "mend or remove it"
 
 
 class _Place:
@@ -86,7 +88,7 @@ class RunDirectory:
     def model(self) -> tuple[str, str] | None:
         """What the run's model is called, and where it is loaded from; ``None`` if no command was given one."""
         known = self.configuration().get("model")
-        return (known["name"], known["source"]) if isinstance(known, dict) else None
+        return (known["name"], known["source"]) if known else None
 
     def remember_model(self, name: str, source: str) -> None:
         """Keep what the run's model is called and where it lies, so that it need not be given again."""
@@ -97,23 +99,31 @@ class RunDirectory:
         """What each command of this run was given; empty for a fresh directory.
 
         Raises:
-            InputError: ``config.json`` is not a JSON object.
+            InputError: ``config.json`` is not a JSON object, or does not say what it should of the model.
         """
         path = self.root / "config.json"
         if not path.exists():
             return {}
         try:
-            config = json.loads(decoded(read_given(path, MOST_SETTINGS)))
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path} is not JSON ({error}); mend or remove it") from error
+            config = strict_json(read_given(path, MOST_SETTINGS, advice=_MEND), finite=False)
+        except ValueError as error:
+            raise InputError(f"{path} is not JSON ({error}); {_MEND}") from error
         if not isinstance(config, dict):
-            raise InputError(f"{path} holds a {type(config).__name__}, expected an object; mend or remove it")
+            raise InputError(f"{path} holds a {type(config).__name__}, expected an object; {_MEND}")
+        model = config.get("model")
+        if model is not None and not (
+            isinstance(model, dict) and all(isinstance(model.get(key), str) for key in ("name", "source"))
+        ):
+            raise InputError(f"{path}: model is {model!r:.100}, expected an object with name and source; {_MEND}")
         return config
 
     def log(self, **event: Any) -> None:
         """Append one event to ``log.jsonl``."""
         line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **event}, default=str)
-        with (self.root / "log.jsonl").open("a") as file:
+        path = self.root / "log.jsonl"
+        if path.exists():
+            check_regular(path, "log")
+        with path.open("a") as file:
             file.write(line + "\n")
 
     def _write(self, config: dict[str, Any]) -> None:

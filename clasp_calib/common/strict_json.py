@@ -8,15 +8,20 @@ MOST_DEPTH = 32
 """Levels of nested JSON. Our choice: files of this package have fewer than ten."""
 
 
-def strict_json(content: bytes) -> Any:
+def strict_json(content: bytes, *, finite: bool = True) -> Any:
     """The value of a JSON text in UTF-8.
+
+    Args:
+        content: the text.
+        finite: refuse numbers that are not.
 
     Raises:
         ValueError: it is no JSON, nested more than `MOST_DEPTH` deep, names a key twice in one object, or holds a
             number that is not finite.
     """
     try:
-        value = json.loads(content.decode(), parse_constant=_finite, parse_float=_finite, object_pairs_hook=_named_once)
+        number = _finite if finite else float
+        value = json.loads(content.decode(), parse_constant=number, parse_float=number, object_pairs_hook=_named_once)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     level = [value]

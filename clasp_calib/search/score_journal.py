@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.errors import StudyError
-from clasp_calib.common.journal import Journal, JournalKind
+from clasp_calib.common.journal import Journal, JournalKind, number
 from clasp_calib.search.identity import changes
 
 JOURNAL = "scores.jsonl"
@@ -138,7 +138,7 @@ class ScoreJournal:
 
     def _take(self, entry: Any) -> None:
         if "setting" in entry:
-            self._settings[entry["budget"]] = entry["setting"]
+            self._settings[entry["budget"]] = dict(entry["setting"])
         elif "begun" in entry:
             self._setups[entry["study"]] = entry["begun"]
             self._older.pop(entry["study"], None)
@@ -146,6 +146,7 @@ class ScoreJournal:
             self._setups[entry["study"]] = entry["setup"]
             self._older[entry["study"]] = defaultdict(dict)
         else:
-            nll = entry["nll"] or [None] * len(entry["candidates"])
+            scores = [number(score) for score in entry["score"]]
+            nll = [None if one is None else number(one) for one in entry["nll"] or [None] * len(scores)]
             of = self._older[entry["study"]] if "study" in entry else self._scores
-            of[entry["sample"]].update(zip(entry["candidates"], zip(entry["score"], nll, strict=True), strict=True))
+            of[entry["sample"]].update(zip(entry["candidates"], zip(scores, nll, strict=True), strict=True))

@@ -1,6 +1,7 @@
 """Artifacts from strangers: refused with the name of the field, whatever they hold; nothing hangs, nothing crashes."""
 
 import json
+import os
 import struct
 
 import numpy as np
@@ -13,7 +14,8 @@ from safetensors.numpy import load_file, save
 from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.artifacts.evidence import Trial, trials, with_trials
 from clasp_calib.artifacts.files import MANIFEST, ROUTER, WEIGHTS, write_artifact
-from clasp_calib.common.errors import ArtifactError
+from clasp_calib.artifacts.manifest import Manifest
+from clasp_calib.common.errors import ArtifactError, InputError
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.router_labeling.router_file import router_bytes
 
@@ -47,6 +49,30 @@ def place(tmp_path):
         (lambda c: c.update(iterations=True), "iterations"),
         (lambda c: c.update(prompt="x" * 70_000), "prompt: "),
         (lambda c: c.update(version="1.0.0\n"), "version: "),
+        (lambda c: c["shape"].update(text_layers=2**62), r"shape\.text_layers: .*given 4611686018427387904"),
+        (lambda c: c["shape"].update(patch_size=0), r"shape\.patch_size: "),
+        (lambda c: c["shape"].update(vision_feature_layer=-1), r"shape\.vision_feature_layer: "),
+        (lambda c: c["shape"].update(architecture="\x1b[31m"), r"shape\.architecture: "),
+        (lambda c: c.update(iterations=10**12), "iterations: .*1000"),
+        (lambda c: c.update(tau=1e300), "tau: "),
+        (lambda c: c.update(starts=[2, 6, 17]), r"starts: \(2, 6, 17\) do not ascend between layers 1 and 16"),
+        (lambda c: c.update(prompt="<image>{question}\x1b[2J"), "prompt: "),
+        (lambda c: c.update(name="evil\u202egnp"), "name: "),
+        (lambda c: c["budgets"][0].update(counts=[17, 6, 5]), r"counts: \(17, 6, 5\) do not descend from 16"),
+        (lambda c: c["budgets"][0].update(counts=[2**40, 6, 5]), r"counts\.0: "),
+        (lambda c: c["budgets"][0].update(alternatives={"x": {"text": OTHER}}), "alternatives.x: layer 9 of 4"),
+        (
+            lambda c: c["budgets"][0].update(alternatives={"x": {"text": OTHER | {"layers": [1, 2]}}}),
+            r"alternatives\.x: the weights sum to 0\.9, expected 1",
+        ),
+        (
+            lambda c: c["budgets"][0].update(alternatives={"x": {"text": OTHER | {"weights": [-1, 2]}}}),
+            r"alternatives\.x\.text\.weights\.0: ",
+        ),
+        (lambda c: c["budgets"][0]["choices"]["text"].update(candidates=2**60), r"choices\.text\.candidates: "),
+        (lambda c: c["provenance"]["8"].update(seed=2**70), r"provenance\.8\.seed: "),
+        (lambda c: c["decoding"].update(max_new_tokens=2**40), r"decoding\.max_new_tokens: "),
+        (lambda c: c.update({"\x1b[31mred": 1}), r"\\x1b\[31mred: Extra inputs"),
     ],
 )
 def test_a_manifest_is_refused_by_the_field(place, change, field):
@@ -126,6 +152,7 @@ def test_a_manifest_that_speaks_of_another_router_is_refused(routed, change, mes
         read_artifact(routed)
 
 
+OTHER = {"prototype": "p", "layers": [1, 9], "weights": [0.5, 0.4], "rho": 0.5}
 SCORE = {"mean": 0.5, "low": 0.4, "high": 0.6, "samples": 3}
 
 
@@ -301,3 +328,52 @@ def test_any_change_of_the_bytes_is_read_or_refused(routed, name, seal, place_, 
     finally:
         for file, content in before.items():
             (place / file).write_bytes(content)
+
+
+def test_all_numbers_together_are_bounded(place):
+    """Each of the three may be; 67 million weights may not."""
+
+    def change(content):
+        many = [{**content["budgets"][0], "name": str(n), "counts": [10, 6, 5]} for n in range(1, 1001)]
+        classes = [f"c{n}" for n in range(200)]
+        choice = content["budgets"][0]["choices"]["text"]
+        for one in many:
+            one["choices"] = dict.fromkeys(classes, choice)
+        content["shape"]["vision_layers"] = 400
+        content["fingerprint"] = sha256_json(content["shape"])
+        content.update(budgets=many, classes=classes, taxonomy={}, router=None)
+
+    content = json.loads((place / MANIFEST).read_text())
+    change(content)
+    with pytest.raises(ValueError, match="budgets: with the classes and layers they have 80200000 weights"):
+        Manifest.model_validate(content)
+
+
+def test_a_nested_manifest_is_refused(place):
+    text = (place / MANIFEST).read_text().rstrip().removesuffix("}")
+    for depth in (33, 500, 990, 100_000):
+        (place / MANIFEST).write_text(f'{text}, "more": {"[" * depth}{"]" * depth}}}')
+        with pytest.raises(ArtifactError, match=r"artifact\.json cannot be read as JSON \(it is nested"):
+            read_artifact(place)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "study/trials.parquet", MANIFEST])
+def test_a_pipe_in_an_artifact_is_refused(place, name):
+    (place / name).unlink()
+    os.mkfifo(place / name)
+    with pytest.raises(ArtifactError, match=r"is missing|there is no artifact\.json"):
+        read_artifact(place)
+
+
+@pytest.mark.parametrize("name", ["study", ".partial"])
+def test_writing_follows_no_link(place, tmp_path, name):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "trials.parquet").write_text("mine")
+    artifact = read_artifact(place)
+    if (place / name).exists():
+        (place / name).rename(tmp_path / "aside")
+    (place / name).symlink_to(outside)
+    with pytest.raises(InputError, match=rf"{name} is a link, and writing would follow it"):
+        write_artifact(artifact, place)
+    assert (outside / "trials.parquet").read_text() == "mine"

@@ -1,5 +1,7 @@
 """Artifacts to and from the Hub: the real huggingface_hub client against a double of the service."""
 
+import warnings
+
 import huggingface_hub
 import pytest
 from hub_service import answering, cut, running_hub
@@ -10,7 +12,7 @@ from clasp_calib.artifacts.evidence import Trial, with_trials
 from clasp_calib.artifacts.files import MANIFEST, WEIGHTS, write_artifact
 from clasp_calib.artifacts.hub import locate_artifact, parse_reference, publish, pull
 from clasp_calib.cli import run
-from clasp_calib.common.errors import ArtifactError, InputError
+from clasp_calib.common.errors import ArtifactError, ClaspWarning, InputError
 
 REPO, TOKEN = "org/tiny-clasp", "hf_aSecretThatNobodyMayRead"
 TRIAL = Trial("8", "text", "own/rho=1", "own", 1.0, "chosen", 3, 0.5, None)
@@ -205,7 +207,8 @@ def test_a_pulled_version_serves_without_a_network(hub, place, monkeypatch):
     publish(place, REPO)
     pull(REPO, "v0.1.0")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    assert Artifact.load(f"{REPO}@v0.1.0").budgets == ("8", "50%")
+    with pytest.warns(ClaspWarning, match="going on with the copy"):
+        assert Artifact.load(f"{REPO}@v0.1.0").budgets == ("8", "50%")
 
 
 def test_a_directory_stays_a_path(hub, place, tmp_path, monkeypatch):
@@ -342,3 +345,95 @@ def test_diff_and_export_take_a_reference(hub, place, tmp_path, capsys):
     assert run(["artifact", "diff", f"{REPO}@v0.1.0", str(place)]) == 0
     assert run(["artifact", "export", str(tmp_path / "served"), "--artifact", f"{REPO}@v0.1.0"]) == 0
     assert read_artifact(tmp_path / "served").budgets == ("8", "50%")
+
+
+def moved(hub, files):
+    """The tag points to a new commit of these files."""
+    repo = hub.repos[REPO]
+    repo.commits["e" * 40] = files
+    repo.tags["v0.1.0"] = "e" * 40
+
+
+def test_a_tag_that_moved_since_the_last_pull_is_said(hub, place):
+    commit = publish(place, REPO).commit
+    pull(REPO, "v0.1.0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pull(REPO, "v0.1.0")
+    moved(hub, hub.repos[REPO].commits[commit])
+    with pytest.warns(ClaspWarning, match=f"has moved since it was pulled last: it was the commit {commit}"):
+        pull(REPO, "v0.1.0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pull(REPO, "v0.1.0")
+    assert Artifact.load(f"{REPO}@{commit}").budgets == ("8", "50%")
+
+
+def test_a_command_says_it_in_a_line(hub, place, capsys):
+    commit = publish(place, REPO).commit
+    assert run(["pull", f"{REPO}@v0.1.0"]) == 0
+    moved(hub, hub.repos[REPO].commits[commit])
+    assert run(["pull", f"{REPO}@v0.1.0"]) == 0
+    assert f"warning: {REPO}@v0.1.0 has moved" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (MANIFEST, b" " * ((16 << 20) + 1), r"its artifact\.json has 16,777,217 bytes, more than the 16,777,216"),
+        (WEIGHTS, b"x" * 100_000, r"its weights\.safetensors has 100,000 bytes, more than the 65,"),
+        (WEIGHTS, None, r"there is no weights\.safetensors"),
+        (MANIFEST, b"{}", "is of format None"),
+    ],
+)
+def test_what_is_no_artifact_is_refused_before_it_is_fetched(hub, place, name, content, message):
+    commit = publish(place, REPO).commit
+    files = hub.repos[REPO].commits[commit]
+    moved(hub, {n: c for n, c in {**files, name: content}.items() if c is not None})
+    hub.requests.clear()
+    with pytest.raises(ArtifactError, match=message):
+        pull(REPO, "v0.1.0")
+    asked = {path.rpartition("/")[2] for method, path, _ in hub.requests if method == "GET" and "/resolve/" in path}
+    assert asked <= ({MANIFEST} if name != MANIFEST or len(content) < 100 else set())
+
+
+def test_only_what_the_manifest_lists_is_fetched(hub, place):
+    commit = publish(place, REPO).commit
+    more = {"../../outside": b"x", "/etc/x": b"x", "model.safetensors": b"x" * 1000, "router.safetensors": b"x"}
+    moved(hub, {**hub.repos[REPO].commits[commit], **more})
+    hub.requests.clear()
+    assert Artifact.load(f"{REPO}@v0.1.0").router is None
+    asked = {
+        path.rpartition(f"{'e' * 40}/")[2]
+        for method, path, _ in hub.requests
+        if method == "GET" and "/resolve/" in path
+    }
+    assert asked == set(hub.repos[REPO].commits[commit])
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500])
+def test_a_copy_serves_with_a_warning_where_the_hub_refuses(hub, place, status):
+    publish(place, REPO)
+    first = pull(REPO, "v0.1.0")
+    hub.faults.append(("GET", "/revision/", answering(status)))
+    with pytest.warns(ClaspWarning, match="going on with the copy of .* that was pulled before"):
+        assert pull(REPO, "v0.1.0") == first
+
+
+def test_a_version_that_vanished_is_refused_though_a_copy_is_there(hub, place):
+    publish(place, REPO)
+    pull(REPO, "v0.1.0")
+    hub.repos[REPO].tags.clear()
+    with pytest.raises(InputError, match="the Hub answers 404"):
+        pull(REPO, "v0.1.0")
+
+
+def test_offline_is_no_cause_for_a_warning(hub, place, monkeypatch):
+    publish(place, REPO)
+    first = pull(REPO, "v0.1.0")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pull(REPO, "v0.1.0") == first
+    with pytest.raises(InputError, match="cannot pull org/other@v1"):
+        pull("org/other", "v1")

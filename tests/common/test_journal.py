@@ -11,7 +11,7 @@ import pytest
 import xxhash
 
 from clasp_calib.common.errors import CacheError, StudyError
-from clasp_calib.common.journal import Journal, JournalKind
+from clasp_calib.common.journal import Journal, JournalKind, number
 
 KIND = JournalKind(StudyError, mend="measure again", elsewhere="give another --run")
 OLD = JournalKind(StudyError, plain=True)
@@ -79,7 +79,9 @@ def test_every_changed_byte_is_found(tmp_path):
     assert read(path) == ENTRIES
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyError, TypeError, AttributeError, StudyError])
+@pytest.mark.parametrize(
+    "error", [ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError, StudyError]
+)
 def test_what_nobody_can_take_is_damaged_and_lets_another_write(tmp_path, error):
     write(tmp_path / "a", ENTRIES)
 
@@ -146,7 +148,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from clasp_calib.common.errors import StudyError
-from clasp_calib.common.journal import Journal, JournalKind
+from clasp_calib.common.journal import Journal, JournalKind, number
 with Journal(Path(sys.argv[1]), lambda entry: None, JournalKind(StudyError)) as journal:
     for number in range(100000):
         journal.append({"number": number, "much": "x" * 1000})
@@ -215,3 +217,26 @@ def test_not_a_number_is_no_json(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write(tmp_path / "a", [float("nan")])
     assert json.loads("[]") == read(tmp_path / "a")
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b"1" * 5000, b"\xff"])
+def test_a_line_that_takes_a_parser_down_is_damaged(tmp_path, text):
+    checksum = xxhash.xxh64_hexdigest(text).encode()
+    (tmp_path / "a").write_bytes(b"%s %s\n" % (checksum, text))
+    for writable in (True, False):
+        with pytest.raises(StudyError, match=r"line 1 of the journal .* is damaged"):
+            Journal(tmp_path / "a", print, KIND, writable=writable)
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_pipe_is_no_journal(tmp_path, writable):
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(StudyError, match=r"the journal .* is a pipe"):
+        Journal(tmp_path / "a", print, KIND, writable=writable)
+
+
+@pytest.mark.parametrize("value", [None, "1", [1], True, {}])
+def test_what_is_no_number_is_said(value):
+    assert (number(1), number(0.5)) == (1.0, 0.5)
+    with pytest.raises(TypeError, match="is no number"):
+        number(value)

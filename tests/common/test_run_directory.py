@@ -1,6 +1,7 @@
 """The run directory: what each command was given, and that it can be written to."""
 
 import json
+import os
 
 import pytest
 
@@ -34,11 +35,45 @@ def test_a_root_that_cannot_be_written_to_is_refused(tmp_path):
             RunDirectory(root).prepare()
 
 
-@pytest.mark.parametrize(("text", "expected"), [("[", "is not JSON"), ("[]", "holds a list, expected an object")])
-def test_a_damaged_configuration_is_refused(tmp_path, text, expected):
-    (tmp_path / "config.json").write_text(text)
-    with pytest.raises(InputError, match=rf"config\.json {expected}.*; mend or remove it"):
-        RunDirectory(tmp_path).prepare()
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[", "is not JSON"),
+        ("[]", "holds a list, expected an object"),
+        ('{"a":' * 500 + "1" + "}" * 500, "is not JSON .*nested"),
+        ("[" * 100_000, "is not JSON .*nested"),
+        ('{"seed": 1, "seed": 2}', "is not JSON .*'seed' stands twice"),
+        ('{"seed": ' + "1" * 5000 + "}", "is not JSON"),
+        ("\udcff", "is not JSON"),
+        ('{"model": "tiny"}', ": model is 'tiny', expected an object with name and source"),
+        ('{"model": {"name": "tiny"}}', ": model is .*, expected an object with name and source"),
+        ('{"model": {"name": "tiny", "source": ["a"]}}', ": model is .*, expected an object with name and source"),
+    ],
+)
+def test_a_damaged_configuration_is_refused_and_left_alone(tmp_path, text, expected):
+    content = text.encode("utf-8", "surrogateescape")
+    (tmp_path / "config.json").write_bytes(content)
+    run = RunDirectory(tmp_path)
+    for use in (run.prepare, lambda: run.model, lambda: run.remember_model("a", "b"), lambda: run.record("x", {})):
+        with pytest.raises(InputError, match=rf"config\.json ?{expected}.*; mend or remove it"):
+            use()
+    assert (tmp_path / "config.json").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["config.json", "log.jsonl"])
+def test_a_pipe_in_a_run_directory_is_refused(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match=f"{name} is a pipe"):
+        RunDirectory(tmp_path).record("search", {})
+
+
+def test_a_link_in_the_place_of_what_is_written_is_not_followed(tmp_path):
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json.tmp").symlink_to(tmp_path / "victim")
+    RunDirectory(tmp_path / "run").record("search", {"seed": 0})
+    assert (tmp_path / "victim").read_text() == "mine"
+    assert RunDirectory(tmp_path / "run").configuration() == {"search": {"seed": 0}}
 
 
 def test_hashes_are_of_content(tmp_path):

@@ -1,15 +1,18 @@
 """Answers and solved knobs on disk as they come, so that nothing is done twice, whenever the process dies."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.given_files import read_given
 from clasp_calib.common.hashing import sha256_json
-from clasp_calib.common.journal import Journal, JournalKind
+from clasp_calib.common.journal import Journal, JournalKind, number
+from clasp_calib.common.strict_json import strict_json
 
 KIND = JournalKind(InputError, elsewhere="give another --run", plain=True)
+MOST_KNOBS = 64 << 20
+"""Bytes of the file that earlier versions kept knobs in."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,12 @@ class AnswerJournal:
         self._journal.close()
 
     def _take(self, entry: Any) -> None:
-        self._known[Asked(**entry["asked"])] = Answered(**entry["answered"])
+        found = Answered(**entry["answered"])
+        if not isinstance(found.text, str):
+            raise TypeError(f"{found.text!r:.40} is no text")
+        for value in (found.score, found.tokens, found.flops):
+            number(value)
+        self._known[Asked(**entry["asked"])] = found
 
 
 class SolvedKnobs:
@@ -89,10 +97,10 @@ class SolvedKnobs:
         # Earlier versions wrote all of them at once, by "method@budget".
         if self.path and (old := self.path.with_suffix(".json")).exists():
             try:
-                for name, knobs in json.loads(old.read_text(encoding="utf-8")).items():
+                for name, knobs in strict_json(read_given(old, MOST_KNOBS)).items():
                     method, _, budget = name.partition("@")
-                    self._known[method, budget] = knobs
-            except ValueError as error:
+                    self._known[method, budget] = dict(knobs)
+            except (ValueError, TypeError, AttributeError) as error:
                 raise InputError(f"{old} is damaged ({error}); remove it") from error
         if self.path and self.path.exists():
             Journal(self.path, self._take, KIND, writable=False)
@@ -111,4 +119,4 @@ class SolvedKnobs:
             journal.append({"method": method, "budget": budget, "knobs": knobs})
 
     def _take(self, entry: Any) -> None:
-        self._known[entry["method"], entry["budget"]] = entry["knobs"]
+        self._known[entry["method"], entry["budget"]] = dict(entry["knobs"])
