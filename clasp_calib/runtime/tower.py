@@ -14,6 +14,7 @@ from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.towers import recorded_states
 from clasp_calib.runtime.attention import PRUNED_ALREADY
+from clasp_calib.runtime.finite import all_finite
 from clasp_calib.runtime.fusion import fuse
 from clasp_calib.runtime.generation import watched_generate
 from clasp_calib.runtime.stages import expand_rows
@@ -68,7 +69,8 @@ def fused_tower(model: nn.Module, adapter: Adapter, alpha_BL: Tensor) -> Iterato
         alpha_BL: weights over the states, one row for all pictures or one for every row of the batch.
 
     Raises:
-        ModelError: the number of weights is not the number of states, or the towers give mixtures already.
+        ModelError: the number of weights is not the number of states, some are not finite, or the towers give mixtures
+            already.
     """
     layers = adapter.vision_layers + 1
     if alpha_BL.shape[1] != layers:
@@ -76,6 +78,8 @@ def fused_tower(model: nn.Module, adapter: Adapter, alpha_BL: Tensor) -> Iterato
             f"alpha has {alpha_BL.shape[1]} weights; expected {layers}, one for the tower's embeddings and "
             f"one for each of its {layers - 1} blocks"
         )
+    if not bool(all_finite(alpha_BL)):
+        raise ModelError("alpha has weights that are not finite numbers; give a mixture of layers")
     hooks = [
         hook for modality in adapter.towers for hook in adapter.vision_tower(model, modality)._forward_hooks.values()
     ]

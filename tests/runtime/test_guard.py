@@ -72,6 +72,11 @@ def test_two_mixtures_at_once_are_refused():
         generated(m, tiny_batch(m), 1)
 
 
+def test_a_mixture_of_no_numbers_is_refused():
+    with pytest.raises(ModelError, match="alpha has weights that are not finite"):
+        prune(model(), schedule=SCHEDULE, rho=1.0, alpha_BL=ALPHA * torch.tensor([1, 1, 1, torch.nan, 1])).__enter__()
+
+
 def test_threads_go_on_in_turn_from_caches_of_their_own():
     m, batches = model(), [tiny_batch(model(), [(3, 7)], seed=seed) for seed in (1, 2)]
     with prune(m, schedule=SCHEDULE, rho=0.5), torch.no_grad(), ThreadPoolExecutor(2) as pool:
