@@ -145,8 +145,8 @@ def generate(
         )
     if class_ == AUTO:
         (class_,) = classes_of([question], known.router if known else None)
-    Greedy(model).say()
     text = _prompt(model, processor, question, known)
+    Greedy(model).say()
     with undisturbed(model):
         pruning = _pruning(model, known, name, class_, options)
         pruned = answer(model, processor, picture, text, options.max_new_tokens, pruning)

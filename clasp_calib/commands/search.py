@@ -191,7 +191,7 @@ def search(
         return
     for name in dict.fromkeys(budget):
         _show_budget(artifact, name, live)
-    say("gain: in points on the selection split, with its 95 % interval, and how often luck alone gives as much;")
+    say("gain: in points on n selection samples, with its 95 % interval, and how often luck alone gives as much;")
     say("above 5 % it may be noise, and the class keeps the model's own setting")
     if lost:
         say(f"test scores of {', '.join(lost)} were of an earlier search and are dropped; evaluate again")
@@ -256,7 +256,7 @@ def _gain(choice: "ClassChoice") -> str:
     one = choice.confirmation
     if one is None:
         return "-"
-    return f"{100 * one.gain:+.1f} [{100 * one.low:+.1f}, {100 * one.high:+.1f}], {one.chance:.1%}"
+    return f"{100 * one.gain:+.1f} [{100 * one.low:+.1f}, {100 * one.high:+.1f}], {one.chance:.1%}, n {one.samples}"
 
 
 def _share(choice: "ClassChoice", exhaustive: int | None) -> str:

@@ -373,6 +373,17 @@ def test_another_setting_is_named(bench, request_, asked, tmp_path, change, told
     last(calibration(bench, request_), BUDGET)
 
 
+def test_scores_of_another_generation_config_are_not_taken_for_these(bench, request_):
+    model, processor = load_speaking(Path(bench.model.config._name_or_path))
+    other = replace(bench, model=model, processor=processor)
+    last(calibration(other, request_), BUDGET)
+    model.generation_config.update(do_sample=True, temperature=0.2, num_beams=3, max_new_tokens=4)
+    last(calibration(other, request_), BUDGET)
+    model.generation_config.eos_token_id = [2, 7]
+    with pytest.raises(StudyError, match=r"generation\.eos_token_id was '2', is now '\[2, 7\]'"):
+        last(calibration(other, request_), BUDGET)
+
+
 def test_another_objective_is_measured_beside_the_first(bench, request_, asked):
     last(calibration(bench, request_, strategy=Grid()), BUDGET)
     before = set(asked)
