@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 import yaml
 from cache.store_support import put, writer
 from fuzz.harness import Target
@@ -24,7 +25,10 @@ from clasp_calib.artifacts.evidence import Trial, trials, with_trials
 from clasp_calib.artifacts.files import MANIFEST, write_artifact
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.cache.writer import FeatureWriter
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.hashing import sha256_json
+from clasp_calib.common.run_directory import RunDirectory
 from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.router_labeling.exchange import Server
 from clasp_calib.router_labeling.labelers import Scheme
@@ -32,6 +36,8 @@ from clasp_calib.router_labeling.router_file import load_router, write_router
 from clasp_calib.router_labeling.rules import load_rules
 from clasp_calib.router_labeling.server_labeler import ServerLabeler
 from clasp_calib.router_labeling.taxonomy import load_taxonomy
+from clasp_calib.runtime.pictures import load_picture
+from clasp_calib.search.score_journal import ScoreJournal
 from clasp_calib.search.space import default_space, read_space, write_space
 
 ROWS = [
@@ -146,6 +152,11 @@ def _pictures(place: Path) -> None:
     image.save(place / "g.bmp")
 
 
+def _decode(place: Path) -> None:
+    for path in sorted(place.iterdir()):
+        load_picture(path)
+
+
 def _turned() -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -169,6 +180,47 @@ def _rules() -> object:
 def _read_yaml(place: Path) -> None:
     read_space(place / "space.yaml")
     load_rules(place / "rules.yaml", SCHEME.taxonomy)
+
+
+BOTH = [Candidate("own", (0.0, 1.0), 1.0), Candidate("deep", (0.1, 0.9), 0.5)]
+
+
+def _journal(place: Path) -> None:
+    with contextlib.closing(ScoreJournal(place)) as journal:
+        journal.settle("8", {"prompt": "p", "schedule": {"starts": [2, 6], "tokens": 16}})
+        journal.begin("8/race/object", "setup", {}, BOTH)
+        for sample in range(3):
+            journal.record(f"metric {sample}", BOTH, Scores((1.0, sample / 3), (0.1, 0.5 * sample)))
+
+
+def _use_journal(place: Path) -> None:
+    with contextlib.closing(ScoreJournal(place)) as journal:
+        journal.settle("8", {"prompt": "p", "schedule": {"starts": [2, 6], "tokens": 16}})
+        for sample in range(3):
+            known = journal.known(f"metric {sample}", BOTH)
+            journal.scores([f"metric {sample}"], known)
+
+
+def _journal_lines(data: bytes, rng: random.Random) -> bytes:
+    """Another value in a line, behind a checksum that is right again."""
+    lines = data.splitlines()
+    at = rng.randrange(len(lines))
+    value = json_values(lines[at].partition(b" ")[2], rng).replace(b"\n", b"")
+    lines[at] = xxhash.xxh64_hexdigest(value).encode() + b" " + value
+    return b"\n".join(lines) + b"\n"
+
+
+def _run(place: Path) -> None:
+    run = RunDirectory(place)
+    run.record("search", {"budget": ["192"], "seed": 0})
+    run.remember_model("my-llava", "models/my-llava")
+
+
+def _use_run(place: Path) -> None:
+    run = RunDirectory(place)
+    assert run.model is None or all(isinstance(word, str) for word in run.model)
+    run.remember_model("another", "elsewhere")
+    run.record("evaluate", {})
 
 
 SCHEME = Scheme(load_taxonomy(), load_rules(None, load_taxonomy()))
@@ -226,6 +278,9 @@ TARGETS = {
         Target("portable-cache", _cache("portable"), _use_cache, (any_bytes, json_values), ("*",)),
         Target("cache-repair", _cache("direct"), _repair_cache, (any_bytes, _sql_cells), ("index.sqlite", "shard-*")),
         Target("router", _router, lambda place: load_router(place / "router.safetensors"), (any_bytes,)),
+        Target("pictures", _pictures, _decode, (any_bytes,)),
+        Target("score-journal", _journal, _use_journal, (any_bytes, _journal_lines)),
+        Target("run-directory", _run, _use_run, (any_bytes, json_values), ("config.json",)),
         Target("server", _replies, _label, (any_bytes, json_values)),
         Target("yaml", _yaml, _read_yaml, (any_bytes,)),
     )

@@ -250,3 +250,13 @@ def test_setups_are_those_of_earlier_versions():
             "seed": 3,
         }
     )
+
+
+@pytest.mark.parametrize("score", ["1.0", True, float("nan"), [0.5], None])
+def test_a_score_that_is_no_number_is_refused(tmp_path, opened, score):
+    filled(opened(tmp_path)).close()
+    line = json.dumps({"sample": "metric 0", "candidates": [BOTH[0].key], "score": [score], "nll": None})
+    with (tmp_path / JOURNAL).open("a") as file:
+        file.write(f"{xxhash.xxh64_hexdigest(line.encode())} {line}\n")
+    with pytest.raises(StudyError, match="line 6"):
+        opened(tmp_path)
