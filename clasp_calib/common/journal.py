@@ -54,9 +54,9 @@ def number(value: Any) -> float:
     """A number of a line, for `Journal`'s ``take``.
 
     Raises:
-        TypeError: it is none.
+        TypeError: it is none, or NaN.
     """
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, int | float) or isinstance(value, bool) or value != value:
         raise TypeError(f"{value!r:.40} is no number")
     return float(value)
 

@@ -81,10 +81,3 @@ def test_hashes_are_of_content(tmp_path):
     assert sha256_json({"a": 1, "b": 2}) == sha256_json({"b": 2, "a": 1}) != sha256_json({"a": 1, "b": 3})
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-@pytest.mark.parametrize("model", ["my-llava", {"name": "a"}, {"name": "a", "source": 3}, []])
-def test_a_model_that_the_configuration_does_not_name_is_refused(tmp_path, model):
-    (tmp_path / "config.json").write_text(json.dumps({"model": model}))
-    with pytest.raises(InputError, match=r"config\.json has .* as its model, expected a name and a source"):
-        _ = RunDirectory(tmp_path).model
