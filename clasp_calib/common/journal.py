@@ -10,6 +10,7 @@ It counts once its end is there. What a kill tore off is passed over by readers 
 import errno
 import fcntl
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def number(value: Any) -> float:
     Raises:
         TypeError: it is none, or NaN.
     """
-    if not isinstance(value, int | float) or isinstance(value, bool) or value != value:
+    if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
         raise TypeError(f"{value!r:.40} is no number")
     return float(value)
 
