@@ -62,13 +62,16 @@ class MemoryPicture:
             OSError: it is no picture, or the place cannot be written to.
         """
         content = self.content
-        if isinstance(content, bytes):
-            with self.opened() as image:
-                suffix = (image.format or "").lower()
-        else:
-            buffer, suffix = io.BytesIO(), "png"
-            as_seen(content).save(buffer, suffix)
-            content = buffer.getvalue()
+        try:
+            if isinstance(content, bytes):
+                with self.opened() as image:
+                    suffix = (image.format or "").lower()
+            else:
+                buffer, suffix = io.BytesIO(), "png"
+                as_seen(content).save(buffer, suffix)
+                content = buffer.getvalue()
+        except Exception as error:  # Pillow's readers raise whatever damaged data makes them raise.
+            raise OSError(str(error) or type(error).__name__) from error
         path = directory.resolve() / f"{self.key[:32]}.{suffix}"
         if not path.exists():
             directory.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Samples out of whatever a notebook holds: the same from all of it, pictures in memory included."""
 
+import io
 import pickle
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import InputError
@@ -223,3 +224,10 @@ def test_a_damaged_picture_is_refused_where_it_stands(tmp_path):
         load_samples([{"question": "?", "image": torn}])
     with pytest.raises(InputError, match=r"holds a picture that cannot be read .* in row 0; remove it"):
         load_samples([{"question": "?", "image": b"nothing"}], pictures=tmp_path)
+    text = PngImagePlugin.PngInfo()
+    text.add_text("comment", "x" * 50_000_000, zip=True)
+    swollen = io.BytesIO()
+    RED.save(swollen, "PNG", pnginfo=text)
+    for odd in (swollen.getvalue(), b"P6 30000 30000 255 "):
+        with pytest.raises(InputError, match=r"holds a picture that cannot be read .* in row 0; remove it"):
+            load_samples([{"question": "?", "image": odd}], pictures=tmp_path)
