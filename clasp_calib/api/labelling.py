@@ -63,6 +63,7 @@ def label(
     directory = None if run is None else RunDirectory(Path(run))
     if directory is not None:
         directory.prepare()
+        check_writable(directory.samples, given.table.schema)
     target = Path(out) if out is not None else None if directory is None else directory.labels
     if target is not None:
         check_writable(target)

@@ -1,6 +1,5 @@
 """``clasp-calib label``."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,6 +19,7 @@ from clasp_calib.commands.output import emit, say
 from clasp_calib.commands.used_by import UsedBy
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
+from clasp_calib.common.strict_json import strict_json
 
 if TYPE_CHECKING:
     from clasp_calib.router_labeling.labelers import Labeler
@@ -151,8 +151,8 @@ def _chosen(backend: Backend, server: Any, offline: Any, as_json: bool) -> "Labe
 
 def _settings(engine: str) -> dict[str, Any]:
     try:
-        settings = json.loads(engine)
-    except (ValueError, RecursionError):
+        settings = strict_json(engine.encode())
+    except ValueError:
         settings = None
     if not isinstance(settings, dict):
         raise InputError(f"--engine takes a JSON object, for instance '{{\"max_num_seqs\": 64}}'; got {engine!r}")

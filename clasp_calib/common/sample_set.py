@@ -1,6 +1,5 @@
 """Samples in order, with the table that they came in."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -13,7 +12,14 @@ import pyarrow as pa
 
 from clasp_calib.common.hashing import sha256_file
 from clasp_calib.common.media import Media, MemoryPicture
-from clasp_calib.common.sample_table import check_writable, rebased, samples_of, with_media, write_table
+from clasp_calib.common.sample_table import (
+    check_writable,
+    json_lines,
+    rebased,
+    samples_of,
+    with_media,
+    write_table,
+)
 from clasp_calib.common.samples import Sample
 from clasp_calib.common.text_tables import html_table, text_table
 
@@ -71,7 +77,7 @@ class Samples(Sequence[Sample]):
         """Hex sha256 of the file that holds exactly these samples, as it was read, or else of their rows."""
         if self._of_file is not None:
             return self._of_file
-        rows = "\n".join(json.dumps(row, sort_keys=True, default=str) for row in self.table.to_pylist())
+        rows = "\n".join(json_lines(self.table, str, sort_keys=True))
         return sha256(rows.encode()).hexdigest()
 
     def with_table(self, table: pa.Table) -> "Samples":

@@ -7,6 +7,7 @@ optional), and after labelling ``intent`` and ``class`` (slugs). Other columns p
 
 import json
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from clasp_calib.common.table_readers import check_once
 
 _READ = ("id", "question", "image", "video", "answers", "metric", "split", "intent", "class")
 """Columns that a sample is made of."""
+_LONGEST_PATH = 4096
 
 
 def sample_table(table: pa.Table, name: object, columns: Mapping[str, str] | None = None) -> pa.Table:
@@ -71,7 +73,8 @@ def rebased(table: pa.Table, old: Path, new: Path) -> pa.Table:
     def moved(cell: Any) -> Any:
         if isinstance(cell, list):
             return [moved(one) for one in cell]
-        return os.path.relpath(old.resolve() / cell, new.resolve()) if cell else None
+        # An address is no path, and would lose a slash.
+        return cell if "://" in (cell or "") else os.path.relpath(old.resolve() / cell, new.resolve()) if cell else None
 
     return with_media(table, moved)
 
@@ -90,28 +93,58 @@ def write_table(table: pa.Table, path: Path) -> None:
     """Write a table as Parquet, or as JSONL where the path ends so, whole or not at all.
 
     Raises:
-        InputError: the path ends in something else, or the place cannot be written to.
+        InputError: the path ends in something else, the place cannot be written to, or the format has no such values.
     """
     check_writable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(path) as partial:
             if path.suffix == ".jsonl":
-                partial.write_text("".join(f"{json.dumps(row, default=str)}\n" for row in table.to_pylist()))
+                partial.write_text("".join(f"{line}\n" for line in json_lines(table, _no_bytes)))
             else:
                 pq.write_table(table, partial)
+    except pa.ArrowException as error:
+        raise InputError(
+            f"cannot write {path}: {error}; remove that column, or give a place that ends in .jsonl"
+        ) from error
     except OSError as error:
         raise InputError(f"cannot write {path} ({error}); give another place") from error
 
 
-def check_writable(path: Path) -> None:
-    """Refuse a path that `write_table` would refuse, before hours of work.
+def json_lines(table: pa.Table, told: Callable[[Any], str], sort_keys: bool = False) -> list[str]:
+    """The rows of a table as JSON.
+
+    Args:
+        table: any.
+        told: what stands for a value that JSON lacks; raises TypeError where nothing may.
+        sort_keys: so that the order of columns does not count.
 
     Raises:
-        InputError: it ends in something else than ``.parquet`` or ``.jsonl``.
+        InputError: nothing may stand for a value, or it is a time that Python has not.
+    """
+    try:
+        return [json.dumps(row, default=told, sort_keys=sort_keys) for row in table.to_pylist()]
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(f"a column holds what JSON and Python cannot ({error}); remove it") from error
+
+
+def check_writable(path: Path, schema: pa.Schema | None = None) -> None:
+    """Refuse what `write_table` would refuse, before hours of work.
+
+    Args:
+        path: of the file.
+        schema: of the table, if it is known.
+
+    Raises:
+        InputError: the path ends in something else than ``.parquet`` or ``.jsonl``, or Parquet has no such columns.
     """
     if path.suffix not in (".parquet", ".jsonl"):
         raise InputError(f"cannot write {path}: it ends in {path.suffix!r}; end it in .parquet or .jsonl")
+    if schema is not None and path.suffix == ".parquet":
+        try:
+            pq.ParquetWriter(pa.BufferOutputStream(), schema).close()
+        except pa.ArrowException as error:
+            raise InputError(f"cannot write {path}: {error}; remove that column") from error
 
 
 def samples_of(table: pa.Table, directory: Path, held: Mapping[str, Media]) -> list[Sample]:
@@ -131,6 +164,12 @@ def samples_of(table: pa.Table, directory: Path, held: Mapping[str, Media]) -> l
         if sample.split is not None and sample.split not in SPLITS:
             raise InputError(f"sample {sample.id!r} has split {sample.split!r}; expected one of {', '.join(SPLITS)}")
     return samples
+
+
+def _no_bytes(value: Any) -> str:
+    if isinstance(value, bytes):
+        raise TypeError("bytes")
+    return str(value)
 
 
 def _with_ids(name: object, table: pa.Table) -> pa.Table:
@@ -163,8 +202,12 @@ def _sample(row: Mapping[str, Any], directory: Path, held: Mapping[str, Media]) 
     def media(column: str, cell: Any) -> Any:
         if isinstance(cell, list):
             return [media(column, one) for one in cell if one]
-        if isinstance(cell, str) and "\0" in cell:
-            raise InputError(f"sample {row['id']!r} has the {column} {cell!r}, a path with a null character; mend it")
+        if isinstance(cell, str) and ("\0" in cell or len(cell) > _LONGEST_PATH):
+            why = "a path with a null character" if "\0" in cell else f"{len(cell)} characters, which are no path"
+            raise InputError(
+                f"sample {row['id']!r} has the {column} {reprlib.repr(cell)}, {why}; give the path of a file, or "
+                "pictures as bytes in Parquet"
+            )
         return held.get(cell, directory / cell) if cell and isinstance(cell, str) else cell or None
 
     # What pandas leaves for nothing.

@@ -21,7 +21,7 @@ def strict_json(content: bytes, *, finite: bool = True) -> Any:
     """
     try:
         number = _finite if finite else float
-        value = json.loads(content.decode(), parse_constant=number, parse_float=number, object_pairs_hook=_named_once)
+        value = json.loads(content.decode(), parse_constant=number, parse_float=number, object_pairs_hook=named_once)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     level = [value]
@@ -40,7 +40,12 @@ def _finite(number: str) -> float:
     return value
 
 
-def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON out of its pairs, for ``object_pairs_hook``.
+
+    Raises:
+        ValueError: a key stands in it twice.
+    """
     content: dict[str, Any] = {}
     for name, value in pairs:
         if name in content:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from clasp_calib.common.answer_cells import Literal, answers_of, id_of, unfloated
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.given_files import check_regular, decoded, read_given
+from clasp_calib.common.strict_json import named_once
 
 FORMATS = (".parquet", ".jsonl", ".csv")
 MOST_TEXT = 4 << 30
@@ -131,7 +132,7 @@ def _jsonl(text: str, ours: Mapping[str, str]) -> pa.Table:
             continue
         try:
             row = json.loads(
-                line, parse_int=Literal, parse_float=Literal, parse_constant=Literal, object_pairs_hook=_once
+                line, parse_int=Literal, parse_float=Literal, parse_constant=Literal, object_pairs_hook=named_once
             )
             if not isinstance(row, dict):
                 raise ValueError(f"a {type(row).__name__}, expected an object: one a line")
@@ -147,13 +148,6 @@ def _jsonl(text: str, ours: Mapping[str, str]) -> pa.Table:
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from error
     return table_of(rows)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        check_once([name for name, _ in pairs], "the key")
-    return found
 
 
 def _plain(cell: Any) -> Any:
@@ -231,5 +225,5 @@ def _parquet(content: bytes | Path) -> pa.Table:
 
 
 def _most_memory() -> int:
-    """Half of the machine's memory, in bytes."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    """A quarter of the machine's memory, in bytes: what is read is held twice, as Arrow and as Python has it."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, strategies as st
 
+from clasp_calib.api.labelling import label
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.common.sample_table import write_table
@@ -111,3 +112,34 @@ def test_a_null_answer_is_no_answer(tmp_path):
     path = tmp_path / "table.jsonl"
     path.write_text('{"id": "a", "question": "?", "answers": [null, "yes"]}\n')
     assert load_samples(path)[0].answers == ("yes",)
+
+
+def test_what_a_format_cannot_hold_is_refused_by_name(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"question": "?", "about": {}}\n')
+    samples = load_samples(path)
+    samples.save(tmp_path / "again.jsonl")
+    assert load_samples(tmp_path / "again.jsonl").table["about"].to_pylist() == [{}]
+    for refused in (lambda: samples.save(tmp_path / "t.parquet"), lambda: label(samples, run=tmp_path / "run")):
+        with pytest.raises(InputError, match=r"cannot write .*parquet: .*'about'.*; remove that column"):
+            refused()
+    late = pa.table({"question": ["?"], "at": pa.array([2**60], pa.timestamp("s"))})
+    thumbs = load_samples(pa.table({"question": ["?"], "thumb": [b"x"]}))
+    for refused in (lambda: load_samples(late).digest, lambda: thumbs.save(tmp_path / "t.jsonl")):
+        with pytest.raises(InputError, match="a column holds what JSON and Python cannot"):
+            refused()
+    assert thumbs.digest != load_samples(pa.table({"question": ["?"], "thumb": [b"y"]})).digest
+
+
+def test_a_path_that_cannot_be_one_is_refused_and_an_address_stays_one(tmp_path):
+    path = tmp_path / "t.jsonl"
+    for image, why in (
+        ("a\\u0000b", "a path with a null character"),
+        ("A" * 5000, "5000 characters, which are no path"),
+    ):
+        path.write_text(f'{{"question": "?", "image": "{image}"}}\n')
+        with pytest.raises(InputError, match=rf"sample '0' has the image .*, {why}; give the path of a file"):
+            load_samples(path)
+    path.write_text('{"question": "?", "image": "https://a.b/c.png"}\n')
+    load_samples(path).save(tmp_path / "deep" / "t.jsonl")
+    assert load_samples(tmp_path / "deep" / "t.jsonl").table["image"].to_pylist() == ["https://a.b/c.png"]

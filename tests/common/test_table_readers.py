@@ -38,7 +38,7 @@ def test_columns_that_are_called_otherwise_are_answers_too(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"a": {"b": 1, "b": 2}}', "line 2: the key 'b' stands 2 times; give it once"),
+        ('{"a": {"b": 1, "b": 2}}', "line 2: the key 'b' stands twice in one object"),
         ('{"a": ' + "[" * 5000 + "]" * 5000 + "}", "line 2 is nested too deeply"),
         ('{"question": "\\ud83d"}', r"line 2 holds half a character \(\\ud83d\)"),
         ('{"n": ' + "9" * 5000 + "}", "line 2: column 'n': .*4300"),
