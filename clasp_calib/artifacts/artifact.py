@@ -58,6 +58,7 @@ class Artifact:
         """
         of = self.manifest
         return PruningOptions(
+            profile=of.profile,
             raters=of.raters,
             positions=of.positions,
             features=of.features,

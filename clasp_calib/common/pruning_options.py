@@ -6,7 +6,7 @@ from itertools import pairwise
 from clasp_calib.common.errors import BudgetError, ModelError
 
 DEFAULT_STARTS = (2, 6, 15)
-PROFILES = ("decoder",)
+PROFILES = ("layers",)
 RATERS = ("sparsevlm", "all", "last")
 POSITIONS = ("keep", "compact")
 FEATURES = ("projected", "hidden")
@@ -21,8 +21,8 @@ class PruningOptions:
         BudgetError: starts that do not rise from 1 or above.
     """
 
-    profile: str = "decoder"
-    """Where tokens are dropped. The only value is ``decoder``: in stages, between decoder layers."""
+    profile: str = "layers"
+    """Where tokens are dropped. The only value is ``layers``: in stages, between decoder layers."""
     raters: str = "sparsevlm"
     """Which text tokens score the visual ones, see `clasp_calib.runtime.scoring.choose_raters`."""
     positions: str = "keep"

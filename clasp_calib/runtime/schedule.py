@@ -55,12 +55,12 @@ def parse_budget(text: str | int) -> Budget:
         BudgetError: anything else.
     """
     given = str(text).strip()
-    if re.fullmatch(r"[0-9]+", given) and int(given) > 0:
+    if re.fullmatch(r"[0-9]{1,9}", given) and int(given) > 0:
         return Budget(tokens=int(given))
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?%", given) and 0 < float(given[:-1]) <= 100:
         return Budget(percent=float(given[:-1]))
     raise BudgetError(
-        f"budget {given!r} is neither a number of tokens nor a share; "
+        f"budget {given!r:.60} is neither a number of tokens nor a share; "
         "give a positive whole number such as 192, or a percentage above 0% and up to 100% such as 33%"
     )
 

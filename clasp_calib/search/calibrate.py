@@ -321,6 +321,7 @@ class Calibration:
             "classes": options.classes,
             "taxonomy": {slug: intent.class_ for slug, intent in options.labels.intents.items()},
             "tau": TAU,
+            "profile": pruning.profile,
             "raters": pruning.raters,
             "positions": pruning.positions,
             "features": pruning.features,

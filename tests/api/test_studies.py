@@ -1,12 +1,18 @@
 """`evaluate`, `compare`, `ablate`, `recheck` and `generate`: what they return, and what they write where."""
 
+import warnings
+
 import pytest
+import torch
 from PIL import Image
+from speaking_models import load_speaking
 
 import clasp_calib as cc
 from clasp_calib.artifacts.artifact import read_artifact
+from clasp_calib.artifacts.checkpoint_digest import files_digest
 from clasp_calib.artifacts.files import write_artifact
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.common.errors import ClaspWarning
 from clasp_calib.common.run_directory import RunDirectory
 
 
@@ -62,6 +68,42 @@ def test_scores_of_a_directory_are_written_there(bench, artifact, report, tmp_pa
     assert cc.evaluate(*given, options=cc.EvaluationOptions(timed=0)).as_recorded is True
     some = cc.evaluate(*given, options=cc.EvaluationOptions(per_class=1, timed=0))
     assert (some.recorded, some.as_recorded) == (False, None)
+
+
+def test_scores_of_other_weights_are_reported_and_not_recorded(bench, artifact, tmp_path):
+    write_artifact(artifact, tmp_path / "artifact")
+    before = (tmp_path / "artifact" / "artifact.json").read_bytes()
+    model, _ = load_speaking(bench.directory)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.001)
+    model.save_pretrained(tmp_path / "tuned")
+    bench.processor.save_pretrained(tmp_path / "tuned")
+    tuned, _ = load_speaking(tmp_path / "tuned")
+    given = (tuned, bench.processor, tmp_path / "artifact", bench.samples)
+    with pytest.raises(cc.errors.ArtifactError, match="calibrated with the checkpoint"):
+        cc.evaluate(*given, options=cc.EvaluationOptions(timed=0, strict=True))
+    with pytest.warns(ClaspWarning, match="calibrated with the checkpoint") as told:
+        seen = cc.evaluate(*given, options=cc.EvaluationOptions(timed=0))
+    assert (seen.recorded, seen.as_recorded, seen.artifact.entry("6").results) == (False, None, {})
+    name = str(told[0].message).rpartition(" ")[2].removesuffix(")")
+    how = {"strict": True, "checkpoint": name}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ClaspWarning)
+        accepted = cc.evaluate(*given, options=cc.EvaluationOptions(timed=0, **how))
+        answer = cc.generate(*given[:2], bench.samples[0].image, "How many?", artifact=artifact, options=answering(how))
+    assert not accepted.recorded
+    assert answer.text is not None
+    assert (tmp_path / "artifact" / "artifact.json").read_bytes() == before
+
+
+def answering(how):
+    return cc.GenerationOptions(max_new_tokens=2, **how)
+
+
+def test_scores_say_which_weights_they_are_of(bench, artifact, report):
+    measured = report.artifact.entry("6").measured
+    assert measured.checkpoint == artifact.manifest.checkpoint == files_digest(bench.directory)
 
 
 def test_scores_can_be_measured_again(bench, artifact, report, tmp_path):

@@ -45,9 +45,26 @@ def test_verify_lists_every_file(place, copied, command):
 
 
 def test_verify_says_whether_a_model_fits(place, copied, command):
-    assert "has the artifact's shape" in command("artifact", "verify", place, "--model", copied.model).out
+    fits = command("artifact", "verify", place, "--model", copied.model)
+    assert fits.code == 0
+    assert all(told in fits.out for told in ("has the artifact's shape", "are those of the calibration"))
+    assert "warning" not in fits.err
     ended = command("artifact", "verify", place, "--model", "reference")
     assert (ended.code, "this model differs" in ended.err) == (2, True)
+
+
+def test_verify_says_that_a_model_has_other_weights(place, copied, command):
+    known = read_artifact(place)
+    other = known.manifest.checkpoint.model_copy(update={"digest": "0" * 64})
+    write_artifact(known.with_manifest(known.manifest.model_copy(update={"checkpoint": other})), place)
+    ended = command("artifact", "verify", place, "--model", copied.model, "--json")
+    assert (ended.code, ended.json["weights"]) == (1, "other")
+    assert ended.err.startswith("warning: the artifact was calibrated with the checkpoint 0000000000000000 (files)")
+
+
+def test_show_names_the_checkpoint(place, command):
+    known = read_artifact(place).manifest
+    assert f"checkpoint {known.checkpoint}" in command("artifact", "show", place).out
 
 
 def test_recheck_measures_what_was_recorded(place, copied, command):
