@@ -1,6 +1,7 @@
 """``clasp-calib cache``: damage is told by the exit code, repaired, and only what was dropped is encoded again."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -123,3 +124,22 @@ def test_a_portable_cache_serves_as_a_direct_one_does(copied, command):
     ended = command("cache-features", *copied.words, "--mode", "direct")
     assert ended.code == 2
     assert "is portable, asked for direct" in ended.err
+
+
+def test_no_score_is_recorded_from_features_that_changed(copied, command):
+    shutil.rmtree(copied.run / "study")
+    words = ("search", *copied.words, "--budget", "50%", "--first", "2", "--per-class", "2", "--starts", "2,6,15")
+    [shard] = (copied.run / "cache").glob("*.h5")
+    times, content = shard.stat(), bytearray(shard.read_bytes())
+    with shard.open("r+b") as file:
+        file.seek(len(content) // 8)
+        file.write(bytes(byte ^ 1 for byte in content[len(content) // 8 :]))
+    os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
+    ended = command(*words)
+    assert ended.code == 2
+    assert "is not what was written" in ended.err
+    [journal] = (copied.run / "study").rglob("scores.jsonl")
+    assert b'"score"' not in journal.read_bytes()
+    shard.write_bytes(content)
+    assert command(*words).code == 0
+    assert b'"score"' in journal.read_bytes()
