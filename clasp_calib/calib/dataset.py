@@ -78,9 +78,11 @@ def _check_readable(samples: Sequence[Sample], hints: Path | None) -> None:
     reason = broken[first.picture]
     what = "does not exist" if reason == os.strerror(errno.ENOENT) else f"cannot be read ({reason})"
     more = f" ({len(broken)} pictures are such)" if len(broken) > 1 else ""
+    where = f"paths are relative to {home}; mend the path"
+    if ":/" in str(first.picture):
+        where = "addresses are not followed; fetch the pictures and give their paths"
     raise InputError(
-        f"sample {first.id!r} names the picture {first.picture}, which {what}{more}; "
-        f"paths are relative to {home}; mend the path, or leave the sample out"
+        f"sample {first.id!r} names the picture {first.picture}, which {what}{more}; {where}, or leave the sample out"
     )
 
 

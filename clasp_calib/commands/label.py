@@ -164,7 +164,10 @@ def _mapping(columns: list[str]) -> dict[str, str]:
     for ours, equals, theirs in pairs:
         if not (ours and equals and theirs):
             raise InputError(f"--column takes OURS=YOURS, for instance question=prompt; got {ours + equals + theirs!r}")
-    return {ours: theirs for ours, _, theirs in pairs}
+    mapped = {ours: theirs for ours, _, theirs in pairs}
+    if len(mapped) < len(pairs):
+        raise InputError(f"--column names one column twice: {', '.join(columns)}; map each to one")
+    return mapped
 
 
 def _pairs(pairs: Mapping[tuple[str, str], int], first: str, second: str) -> list[dict[str, object]]:

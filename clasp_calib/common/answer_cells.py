@@ -10,8 +10,9 @@ import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, TypeVar
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -66,7 +67,9 @@ def id_of(cell: Any) -> str | None:
         return _number(Decimal(_finite(cell))) if cell != "NaN" else None
     if isinstance(cell, str):
         return cell or None
-    if _is_list(cell) or isinstance(cell, Mapping):
+    if isinstance(cell, UUID):
+        return str(cell)
+    if not is_nothing(cell) and not _is_number(cell):
         raise ValueError(f"{_told(cell)}; expected a text or a number")
     return next(iter(_of_item(cell)), None)
 
@@ -109,7 +112,7 @@ def unfloated(texts: Sequence[str | None], only_with_gaps: bool = False) -> list
 def _of_item(item: Any) -> list[str]:
     if isinstance(item, Mapping):
         return _of_annotation(item)
-    if item is None or type(item).__name__ in ("NAType", "NaTType"):
+    if is_nothing(item):
         return []
     if isinstance(item, Literal):
         return [] if item == "NaN" else [_finite(item)]
@@ -117,9 +120,8 @@ def _of_item(item: Any) -> list[str]:
         return [str(item)] if item.strip() else []
     if isinstance(item, bool | np.bool_):
         raise ValueError(f"the truth value {item}; write the text that is to be accepted, such as 'yes' or 'no'")
-    if isinstance(item, Integral | Real | Decimal):
-        text = _number(item)
-        return [] if text is None else [text]
+    if _is_number(item):
+        return [_number(item)]
     raise ValueError(f"{_told(item)}; expected a text, a number, a list of these, or VQA's annotations with 'answer'")
 
 
@@ -170,14 +172,17 @@ def _of_written(text: str) -> list[str]:
     return answers_of(found)
 
 
-def is_nan(cell: Any) -> bool:
-    """Whether a cell is the number that is none, which is what pandas has for nothing."""
-    return isinstance(cell, float | np.floating) and bool(np.isnan(cell))
+def is_nothing(cell: Any) -> bool:
+    """Whether a cell is None, or what pandas has for nothing: NaN, ``NA`` or ``NaT``."""
+    is_nan = isinstance(cell, float | np.floating) and bool(np.isnan(cell))
+    return cell is None or is_nan or type(cell).__name__ in ("NAType", "NaTType")
 
 
-def _number(value: Any) -> str | None:
-    if is_nan(value):
-        return None
+def _is_number(cell: Any) -> bool:
+    return isinstance(cell, Integral | float | np.floating | Decimal) and not isinstance(cell, bool | np.bool_)
+
+
+def _number(value: Any) -> str:
     exact = Decimal(int(value)) if isinstance(value, Integral) else Decimal(str(value))
     if not exact.is_finite() or abs(exact.adjusted()) > _MOST_DIGITS:
         raise ValueError(f"the number {_finite(str(value))}, which has too many digits; give it as a text")

@@ -55,9 +55,13 @@ def read_dataset(source: Path, split: str | None, columns: Mapping[str, str] | N
     if source.is_dir() and not any((source / mark).is_file() for mark in _MARKS):
         tables = [named_classes(read_file(file, columns)) for file in _parquet_files(source, split)]
         try:
-            return pa.concat_tables(tables)
-        except pa.ArrowException as error:
-            raise InputError(f"the files of {source} differ ({error}); write them with equal columns") from error
+            if any(set(table.column_names) != set(tables[0].column_names) for table in tables):
+                raise ValueError("not all have the same columns")
+            # In any order, and where one file has nothing in a column it may not know of what kind that is.
+            return pa.concat_tables(tables, promote_options="default")
+        except (ValueError, pa.ArrowException) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"the files of {source} differ ({reason}); write them with equal columns") from error
     try:
         import datasets
     except ImportError as error:
@@ -81,10 +85,13 @@ def read_dataset(source: Path, split: str | None, columns: Mapping[str, str] | N
 def _parquet_files(directory: Path, split: str | None) -> list[Path]:
     """The files of a split, in order."""
     of: dict[str, list[Path]] = defaultdict(list)
-    for file in sorted(directory.glob("*.parquet")):
+    for file in sorted(file for file in directory.glob("*.parquet") if file.is_file()):
         shard = _SHARD.fullmatch(file.stem)
         of[shard["split"] if shard else _PART.sub("", file.stem)].append(file)
     if not of:
+        inner = sorted({str(file.parent) for depth in ("*", "*/*") for file in directory.glob(f"{depth}/*.parquet")})
+        if inner:
+            raise InputError(f"{directory} has Parquet files in directories of its own; give {' or '.join(inner[:3])}")
         raise InputError(
             f"{directory} is a directory without {' or '.join(_MARKS)}, and without Parquet files; give one that "
             "datasets' save_to_disk made, one of Parquet files, or a sample file"
@@ -117,24 +124,32 @@ def named_classes(table: pa.Table) -> pa.Table:
     except (ValueError, KeyError, TypeError, RecursionError):
         return table
     for column, feature in features.items():
-        one = feature[0] if isinstance(feature, list) and feature else feature
-        one = one.get("feature", one) if isinstance(one, dict) else {}
-        if not isinstance(one, dict) or one.get("_type") != "ClassLabel" or column not in table.column_names:
-            continue
-        names = one.get("names")
-
-        def named(cell: Any, column: str = column, names: Any = names) -> Any:
-            if isinstance(cell, list):
-                return [named(each) for each in cell]
-            if cell is None or cell == -1:
-                return None
-            if isinstance(names, list) and isinstance(cell, int) and 0 <= cell < len(names):
-                return str(names[cell])
-            raise InputError(f"the column {column!r} holds the class {cell!r}, which has no name; mend the dataset")
-
-        place = table.column_names.index(column)
-        table = table.set_column(place, column, pa.array([named(cell) for cell in table[column].to_pylist()]))
+        if column in table.column_names and '"_type": "ClassLabel"' in json.dumps(feature):
+            cells = [_named(cell, feature, column) for cell in table[column].to_pylist()]
+            table = table.set_column(table.column_names.index(column), column, pa.array(cells))
     return table
+
+
+def _named(cell: Any, feature: Any, column: str) -> Any:
+    """A cell with names for classes, wherever in it they are."""
+    if isinstance(feature, list) and feature:
+        feature = feature[0]
+    elif isinstance(feature, dict) and "_type" in feature and "feature" in feature:
+        feature = feature["feature"]
+    if cell is None or not isinstance(feature, dict):
+        return cell
+    if isinstance(cell, list):
+        return [_named(one, feature, column) for one in cell]
+    if isinstance(cell, dict):
+        return {key: _named(one, feature.get(key), column) for key, one in cell.items()}
+    if feature.get("_type") != "ClassLabel":
+        return cell
+    if cell == -1:
+        return None
+    names = feature.get("names")
+    if isinstance(names, list) and isinstance(cell, int) and 0 <= cell < len(names):
+        return str(names[cell])
+    raise InputError(f"the column {column!r} holds the class {cell!r}, which has no name; mend the dataset")
 
 
 def dataset_table(loaded: Any, name: str, split: str | None, limit: int | None) -> tuple[pa.Table, list[str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from clasp_calib.common.answer_cells import is_nan
+from clasp_calib.common.answer_cells import is_nothing
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.given_files import inside
 from clasp_calib.common.media import MemoryPicture, as_media
@@ -89,7 +89,7 @@ class PictureCells:
             ):
                 raise TypeError("no picture of the datasets library")
             cell = path if content is None else content
-        if cell is None or cell == "" or is_nan(cell):
+        if is_nothing(cell) or (isinstance(cell, str) and not cell):
             return None
         media = as_media(cell)
         if isinstance(media, MemoryPicture):

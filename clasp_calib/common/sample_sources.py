@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from clasp_calib.common.answer_cells import is_nan
+from clasp_calib.common.answer_cells import is_nothing
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hub_datasets import dataset_table, is_dataset, named_classes, places_of, read_dataset
 from clasp_calib.common.picture_cells import PictureCells
@@ -53,6 +53,8 @@ def load_samples(
             a picture that is none; an answer is none; ids are not unique; a split is unknown; a dataset names a picture
             that did not come with it.
     """
+    if limit is not None and limit < 1:
+        raise InputError(f"the limit is {limit}; expected a number of rows from 1, or None for all")
     options = (columns, limit, dataset_split, pictures, image_root)
     if isinstance(source, Samples) and all(option is None for option in options):
         return source
@@ -110,7 +112,7 @@ def _in_memory(source: Any, columns: Mapping[str, str], limit: int | None, cells
             name = "the data frame"
             return _of_frame(source[:limit], columns, cells, name), name
         if hasattr(source, "__arrow_c_stream__"):
-            return pa.table(source)[:limit], name
+            return named_classes(pa.table(source)[:limit]), name
         if isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
             name = "the list of samples"
             return _of_rows(list(source)[:limit], columns, cells, name), name
@@ -129,7 +131,8 @@ def _of_frame(frame: Any, columns: Mapping[str, str], cells: PictureCells, name:
     image = columns.get("image", "image")
     ours = [column for column in (columns.get(one, one) for one in ("image", *_OURS)) if column in frame]
     table = pa.Table.from_pandas(frame.drop(columns=ours), preserve_index=False)
-    cells_of = zip(*(frame[column] for column in ours), strict=True)
+    # Of numpy, since pandas hands out a float32 as a double, with digits that it never had.
+    cells_of = zip(*(frame[column].to_numpy() for column in ours), strict=True)
     rows = _texts([dict(zip(ours, row, strict=True)) for row in cells_of], columns)
     for column in ours:
         held = [row[column] for row in rows]
@@ -157,7 +160,7 @@ def _texts(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> lis
     ours, found = {columns.get(one, one): one for one in _OURS}, []
     for number, row in enumerate(rows):
         try:
-            found.append(texts_of(row, ours, lambda cell: None if is_nan(cell) else cell))
+            found.append(texts_of(row, ours, lambda cell: None if is_nothing(cell) else cell))
         except ValueError as error:
             raise ValueError(f"row {number}: {error}") from error
     return found

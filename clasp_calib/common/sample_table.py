@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clasp_calib.common.answer_cells import answers_of, id_of, is_nan, read_column
+from clasp_calib.common.answer_cells import answers_of, id_of, is_nothing, read_column
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.media import Media
 from clasp_calib.common.replacing import replaced
@@ -44,14 +44,7 @@ def sample_table(table: pa.Table, name: object, columns: Mapping[str, str] | Non
         check_once(table.column_names, "the column")
     except ValueError as error:
         raise InputError(f"{name}: {error}") from error
-    for ours, given in (columns or {}).items():
-        if given not in table.column_names:
-            raise InputError(
-                f"{name} has no column {given!r} (it has {', '.join(table.column_names)}); give one of these"
-            )
-        if given != ours and ours in table.column_names:
-            table = table.drop_columns([ours])
-        table = table.rename_columns([ours if c == given else c for c in table.column_names])
+    table = _renamed(name, table, columns or {})
     if table.num_rows == 0:
         raise InputError(f"{name} holds no rows; expected at least one question")
     if "question" not in table.column_names:
@@ -172,6 +165,24 @@ def _no_bytes(value: Any) -> str:
     return str(value)
 
 
+def _renamed(name: object, table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
+    theirs = {given: ours for ours, given in columns.items()}
+    for ours, given in columns.items():
+        if ours not in (*_READ, "gold_class"):
+            raise InputError(
+                f"the column {given!r} is mapped to {ours!r}, which has no meaning; map it to one of {', '.join(_READ)}"
+            )
+        if given not in table.column_names:
+            raise InputError(
+                f"{name} has no column {given!r} (it has {', '.join(table.column_names)}); give one of these"
+            )
+        if theirs[given] != ours:
+            raise InputError(f"the column {given!r} is mapped to {ours!r} and to {theirs[given]!r}; map it to one")
+    # All at once, so that two columns can change places.
+    table = table.drop_columns([c for c in table.column_names if c in columns and c not in theirs])
+    return table.rename_columns([theirs.get(c, c) for c in table.column_names])
+
+
 def _with_ids(name: object, table: pa.Table) -> pa.Table:
     if "id" not in table.column_names:
         return table.add_column(0, "id", pa.array([str(i) for i in range(table.num_rows)]))
@@ -211,7 +222,7 @@ def _sample(row: Mapping[str, Any], directory: Path, held: Mapping[str, Media]) 
         return held.get(cell, directory / cell) if cell and isinstance(cell, str) else cell or None
 
     # What pandas leaves for nothing.
-    row = {column: None if is_nan(cell) else cell for column, cell in row.items()}
+    row = {column: None if is_nothing(cell) else cell for column, cell in row.items()}
     for column in ("metric", "split", "intent", "class"):
         if not isinstance(row.get(column), str | None):
             raise InputError(f"sample {row['id']!r} has the {column} {row[column]!r}; expected a text")

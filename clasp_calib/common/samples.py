@@ -1,5 +1,6 @@
 """One question about a picture: what all commands pass on."""
 
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -95,7 +96,7 @@ class Sample:
             several = tuple(as_media(one) for one in given)
         except TypeError:
             wanted = "the path of a file, a PIL picture, or several" if field == "image" else "the path of a file"
-            raise InputError(f"sample {self.id!r} has the {field} {given!r}; expected {wanted}") from None
+            raise InputError(f"sample {self.id!r} has the {field} {reprlib.repr(given)}; expected {wanted}") from None
         return several if len(several) > 1 else next(iter(several), None)
 
 

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +24,8 @@ MOST_TEXT = 4 << 30
 MOST_ROWS = 10_000_000
 _BATCH = 1024
 _ANSWERS, _IDS = "answers", "id"
+
+_T = TypeVar("_T")
 
 
 def read_file(path: Path, columns: Mapping[str, str] | None = None) -> pa.Table:
@@ -86,6 +88,8 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     # Arrow's from_pylist would take the columns of the first row and drop all others.
     columns = {}
     for name in dict.fromkeys(name for row in rows for name in row):
+        if not isinstance(name, str):
+            raise ValueError(f"the name of the column {name!r} is no text")
         try:
             columns[name] = pa.array([row.get(name) for row in rows])
         except (pa.ArrowException, TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -126,28 +130,36 @@ def check_once(names: Collection[str], where: str) -> None:
 
 
 def _jsonl(text: str, ours: Mapping[str, str]) -> pa.Table:
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(
-                line, parse_int=Literal, parse_float=Literal, parse_constant=Literal, object_pairs_hook=named_once
-            )
-            if not isinstance(row, dict):
-                raise ValueError(f"a {type(row).__name__}, expected an object: one a line")
-            if "\\u" in line:
-                json.dumps(row, ensure_ascii=False).encode()
-            rows.append(texts_of(row, ours, _plain))
-        except RecursionError as error:
-            raise ValueError(f"line {number} is nested too deeply") from error
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"line {number} holds half a character (\\u{ord(error.object[error.start]):04x})"
-            ) from error
-        except ValueError as error:
-            raise ValueError(f"line {number}: {error}") from error
-    return table_of(rows)
+    lines = enumerate(text.split("\n"), start=1)
+    rows = {number: _object(number, line) for number, line in lines if line.strip()}
+    for column in (column for column, kind in ours.items() if kind == _ANSWERS):
+        cells = [None if (cell := row.get(column)) == "NaN" else cell for row in rows.values()]
+        if all(cell is None or isinstance(cell, Literal) for cell in cells):
+            whole = unfloated(cells, only_with_gaps=True)
+            for row, cell in zip(rows.values(), whole, strict=True):
+                row.update({column: Literal(cell)} if cell else {})
+    return table_of([_on_line(number, texts_of, row, ours, _plain) for number, row in rows.items()])
+
+
+def _object(number: int, line: str) -> dict[str, Any]:
+    hooks: dict[str, Any] = dict.fromkeys(("parse_int", "parse_float", "parse_constant"), Literal)
+    row = _on_line(number, json.loads, line, object_pairs_hook=named_once, **hooks)
+    if not isinstance(row, dict):
+        raise ValueError(f"line {number}: a {type(row).__name__}, expected an object: one a line")
+    if "\\u" in line:
+        _on_line(number, lambda: json.dumps(row, ensure_ascii=False).encode())
+    return row
+
+
+def _on_line(number: int, call: Callable[..., _T], *given: Any, **named: Any) -> _T:
+    try:
+        return call(*given, **named)
+    except RecursionError as error:
+        raise ValueError(f"line {number} is nested too deeply") from error
+    except UnicodeEncodeError as error:
+        raise ValueError(f"line {number} holds half a character (\\u{ord(error.object[error.start]):04x})") from error
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from error
 
 
 def _plain(cell: Any) -> Any:
@@ -163,8 +175,11 @@ def _csv(text: str, ours: Mapping[str, str]) -> pa.Table:
     limit = csv.field_size_limit(sys.maxsize)
     rows: list[list[str]] = []
     try:
+        # Some writers put a space behind every comma, and quotes behind it.
+        first = next(csv.reader(io.StringIO(text, newline="")), [])
+        spaced = len(first) > 1 and all(name.startswith(" ") for name in first[1:])
         # Strict, so that a quote that is not closed does not swallow all lines after it.
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=spaced)
         for row in reader:
             if row and rows and len(row) != len(rows[0]):
                 more = "more" if len(row) > len(rows[0]) else "fewer"

@@ -4,6 +4,7 @@ Pictures are decoded as transformers decodes them. A header of a few bytes can a
 of the picture, or by a shape that the model's processor stretches, such as one pixel by 20,000 that are to be 336 wide.
 """
 
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -76,7 +77,7 @@ def load_picture(image: Given, processor: Any = None) -> Image.Image:
     try:
         picture = as_media(image)
     except TypeError:
-        raise InputError(f"the image is {image!r}; expected the path of a file, or a PIL picture") from None
+        raise InputError(f"the image is {reprlib.repr(image)}; expected the path of a file, or a PIL picture") from None
     with readable(picture, processor) as (opened_, _):
         return as_seen(opened_)
 

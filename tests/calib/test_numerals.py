@@ -80,6 +80,7 @@ def test_what_is_a_number(text, value):
     [
         *("", "none", "no one", "someone", "hundreds", "1,5", "10:30", "2020-01-02", "4-6", "4\u20136", "10\u00b2"),
         *("3.5.1", "1/0", "one third", "two and a half", "nineteen eighty four", "three four", "9" * 500),
+        *("1 000", "12 345 678 people", "about 1 000,5"),
     ],
 )
 def test_what_is_none_or_unclear(text):

@@ -135,10 +135,20 @@ def test_what_an_id_is(cell, name):
 
 
 @pytest.mark.parametrize(
-    "cell", [True, ["a"], {"answer": "a"}, 2.0**60, Literal("1e999999999"), Literal("Infinity"), b"a"]
+    "cell",
+    [
+        True,
+        datetime.date(2026, 1, 2),
+        ["a"],
+        {"answer": "a"},
+        2.0**60,
+        Literal("1e999999999"),
+        Literal("Infinity"),
+        b"a",
+    ],
 )
 def test_what_is_no_id_is_refused(cell):
-    with pytest.raises(ValueError, match=r"expected|truth|lost digits|too many digits|no number"):
+    with pytest.raises(ValueError, match=r"expected a text or a number|lost digits|too many digits|no number"):
         id_of(cell)
 
 

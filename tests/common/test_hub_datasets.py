@@ -1,5 +1,6 @@
 """Sample tables from the datasets library."""
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -76,7 +77,7 @@ def test_places_without_a_dataset_are_refused(tmp_path):
         load_samples(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["saved", "loaded", "parquet", "folder"])
+@pytest.mark.parametrize("kind", ["saved", "loaded", "parquet", "folder", "arrow"])
 def test_classes_have_their_names(tmp_path, kind):
     names = datasets.ClassLabel(names=["kite", "boat"])
     features = {"question": datasets.Value("string"), "answers": [names], "class": datasets.ClassLabel(names=["text"])}
@@ -88,8 +89,19 @@ def test_classes_have_their_names(tmp_path, kind):
     elif kind != "loaded":
         dataset.to_parquet(tmp_path / "s.parquet")
         source = tmp_path / "s.parquet" if kind == "parquet" else tmp_path
+        source = pq.read_table(source) if kind == "arrow" else source
     samples = load_samples(source)
     assert [(one.answers, one.label) for one in samples] == [(("boat", "kite"), "text"), ((), None), (("kite",), None)]
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_classes_within_annotations_have_their_names(several):
+    one = {"answer": datasets.ClassLabel(names=["kite", "boat"]), "answer_id": datasets.Value("int64")}
+    cell = {"answer": 1, "answer_id": 7}
+    features = {"question": datasets.Value("string"), "answers": [one] if several else one}
+    rows = {"question": ["a", "b"], "answers": [[cell] if several else cell, None]}
+    found = load_samples(datasets.Dataset.from_dict(rows, datasets.Features(features)))
+    assert [sample.answers for sample in found] == [("boat",), ()]
 
 
 def test_a_class_without_a_name_is_refused():
@@ -117,6 +129,27 @@ def test_a_directory_of_parquet_files_is_one_table(tmp_path):
     for number in range(2):
         parquet(tmp_path / "parts", f"{number:04}.parquet", [f"q{number}"])
     assert [one.question for one in load_samples(tmp_path / "parts")] == ["q0", "q1"]
+
+
+def test_parquet_files_of_one_table_may_differ_in_the_order_of_columns_and_in_what_is_empty(tmp_path):
+    parquet(tmp_path, "a-0.parquet", ["p"], note=pa.nulls(1), answers=["x"])
+    parquet(tmp_path, "a-1.parquet", ["q"], answers=["y"], note=["n"])
+    (tmp_path / "a-2.parquet").mkdir()
+    samples = load_samples(tmp_path)
+    assert [(one.question, one.answers) for one in samples] == [("p", ("x",)), ("q", ("y",))]
+    assert samples.table["note"].to_pylist() == [None, "n"]
+    parquet(tmp_path, "a-1.parquet", ["q"], answers=["y"])
+    with pytest.raises(InputError, match=r"differ \(not all have the same columns\); write them with equal columns"):
+        load_samples(tmp_path)
+
+
+def test_a_repository_says_where_its_parquet_files_are(tmp_path):
+    (tmp_path / "default").mkdir()
+    for split in ("train", "test"):
+        parquet(tmp_path / "default" / split, "0000.parquet", ["a"])
+    place = re.escape(str(tmp_path))
+    with pytest.raises(InputError, match=f"give {place}/default/test or {place}/default/train"):
+        load_samples(tmp_path)
 
 
 def test_parquet_files_that_are_no_whole_set_are_refused(tmp_path):

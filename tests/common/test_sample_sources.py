@@ -4,6 +4,8 @@ import io
 import pickle
 import subprocess
 import sys
+import uuid
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +205,9 @@ def test_samples_show_what_they_hold():
         ([{"question": "?", "image": 3}], "the list of samples: the image of row 0 is a int; expected a path or a"),
         ([{"question": "?", "split": "dev"}], "sample '0' has split 'dev'; expected one of train"),
         ([{"question": "?", "x": 1}, {"question": "?", "x": "a"}], "the list of samples makes no table: column 'x'"),
+        ([{"question": "?", 3: "x"}], "the name of the column 3 is no text"),
+        ([{"question": "?", "image": np.zeros((2, 2, 3))}], "the image of row 0 is a ndarray; expected a path or a"),
+        ([{"question": "?", "answers": Fraction(1, 3)}], "row 0: column 'answers': .*, a Fraction; expected a text"),
         ([{"prompt": "?"}], "has no column 'question' .*columns={'question': 'NAME'}"),
         ("questions.jsonl", "no sample file at questions.jsonl; expected"),
     ],
@@ -210,6 +215,39 @@ def test_samples_show_what_they_hold():
 def test_what_samples_cannot_be_made_of(source, expected):
     with pytest.raises(InputError, match=expected):
         load_samples(source)
+
+
+def test_cells_of_a_data_frame_are_what_pandas_shows():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"question": ["a", "b"], "answers": np.array([0.1, 3], np.float32)})
+    frame["image"] = pandas.array(["a.png", None], "string")
+    frame["split"] = pandas.array([None, "test"], "string")
+    frame["id"] = [uuid.UUID(int=number) for number in (1, 2)]
+    found = load_samples(frame)
+    assert [(one.answers, one.image, one.split) for one in found] == [
+        (("0.1",), Path("a.png"), None),
+        (("3",), None, "test"),
+    ]
+    assert found[1].id == "00000000-0000-0000-0000-000000000002"
+
+
+def test_columns_are_mapped_at_once_and_each_to_one_that_means_something():
+    rows = [{"question": "3", "answers": "How many?", "gold": "x"}]
+    (swapped,) = load_samples(rows, columns={"question": "answers", "answers": "question"})
+    assert (swapped.question, swapped.answers) == ("How many?", ("3",))
+    for columns, message in (
+        ({"anwsers": "gold"}, "'gold' is mapped to 'anwsers', which has no meaning; map it to one of id, question"),
+        ({"question": "gold", "answers": "gold"}, "the column 'gold' is mapped to 'question' and to 'answers'"),
+        ({"answers": "label"}, r"no column 'label' \(it has question, answers, gold\)"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_samples(rows, columns=columns)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_leaves_something(limit):
+    with pytest.raises(InputError, match=f"the limit is {limit}; expected a number of rows from 1"):
+        load_samples(ROWS, limit=limit)
 
 
 def test_a_split_of_what_is_no_dataset_is_refused():

@@ -86,6 +86,28 @@ def test_csv_as_pandas_and_spreadsheets_write_it():
     assert rows_of("id,question\n1,é\n".encode("utf-16"), ".csv") == [{"id": "1", "question": "é"}]
 
 
+def test_a_space_behind_every_comma_belongs_to_no_cell():
+    text = 'id, question, answers\n1, "what, and why", a | b\n2,where,\n'
+    assert rows_of(text, ".csv") == [
+        {"id": "1", "question": "what, and why", "answers": ["a", "b"]},
+        {"id": "2", "question": "where", "answers": []},
+    ]
+    assert rows_of("id,question\n1, why\n", ".csv") == [{"id": "1", "question": " why"}]
+
+
+def test_whole_numbers_that_pandas_made_floating_for_a_gap_are_whole_in_jsonl(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"question": list("abc"), "gold": [7, None, 12]})
+    frame.to_json(path := tmp_path / "s.jsonl", orient="records", lines=True)
+    found = load_samples(path, columns={"answers": "gold"})
+    assert [one.answers for one in found] == [one.answers for one in load_samples(frame, columns={"answers": "gold"})]
+    assert [one.answers for one in found] == [("7",), (), ("12",)]
+    assert rows_of('{"answers": 4.0}\n{"answers": NaN}\n{"n": 1}\n', ".jsonl")[0]["answers"] == ["4"]
+    for rest in ('{"answers": 2.5}\n{"answers": null}', '{"answers": "x"}\n{"answers": null}', '{"answers": 3.0}'):
+        assert rows_of('{"answers": 4.0}\n' + rest, ".jsonl")[0]["answers"] == ["4.0"]
+    assert rows_of('{"answers": "4.0"}\n{"answers": null}', ".jsonl")[0]["answers"] == ["4.0"]
+
+
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=1, max_size=4))
 def test_csv_equals_the_standard_librarys_reading(rows):
     buffer = io.StringIO(newline="")

@@ -1643,6 +1643,105 @@ def folder_of_parquet(folder):
         refused(ran, ("parquet", "sample file", "save_to_disk"))
 
 
+# More answers, tables and pictures.
+
+
+def only_these(found, expected):
+    check(not isinstance(found, Ran), f"refused: {found.brief if isinstance(found, Ran) else ''}")
+    check(found == expected, f"read as {found}")
+
+
+@case("whole numbers with a gap, in JSONL that pandas wrote", "7, none and 12 as they were", 60)
+def floats_of_pandas_in_jsonl(folder):
+    import pandas
+
+    frame = pandas.DataFrame({"id": list("abc"), "question": "How many?", "answers": [7, None, 12]})
+    frame.to_json(folder / "s.jsonl", orient="records", lines=True)
+    only_these(accepted(folder / "s.jsonl"), {"a": ["7"], "b": [], "c": ["12"]})
+
+
+@case("CSV with a space behind every comma, and quotes behind that", "cells without the space", 60)
+def csv_space_behind_commas(folder):
+    (folder / "s.csv").write_text('id, question, answers\n1, "What, and why?", red | blue\n')
+    only_these(accepted(folder / "s.csv"), {"1": ["red", "blue"]})
+
+
+@case("datasets' ClassLabel within annotations", "the names, not their numbers", 60)
+def class_label_in_annotations(folder):
+    make = """
+import sys, datasets
+kinds = {"answer": datasets.ClassLabel(names=["kite", "boat"])}
+features = datasets.Features({"id": datasets.Value("string"), "question": datasets.Value("string"), "answers": [kinds]})
+rows = {"id": ["a"], "question": ["What is it?"], "answers": [[{"answer": 1}, {"answer": 0}]]}
+datasets.Dataset.from_dict(rows, features).save_to_disk(sys.argv[1])
+"""
+    fine(python(make, folder / "saved"))
+    only_these(accepted(folder / "saved"), {"a": ["boat", "kite"]})
+
+
+@case("Parquet files of one split, columns in another order and one empty", "one table", 60)
+def shards_in_other_order(folder):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (folder / "data").mkdir()
+    rows = {"id": ["a"], "question": ["What?"], "answers": [["x"]], "note": pa.nulls(1)}
+    pq.write_table(pa.table(rows), folder / "data" / "train-00000-of-00002.parquet")
+    rows = {"note": ["n"], "answers": [["y"]], "question": ["Where?"], "id": ["b"]}
+    pq.write_table(pa.table(rows), folder / "data" / "train-00001-of-00002.parquet")
+    only_these(accepted(folder / "data"), {"a": ["x"], "b": ["y"]})
+
+
+@case("two columns that change places by --column", "each is read as the other", 60)
+def columns_change_places(folder):
+    samples = lines(folder / "s.jsonl", [{"id": "a", "question": "red", "answers": "What color is the ball?"}])
+    only_these(accepted(samples, "question=answers", "answers=question"), {"a": ["red"]})
+
+
+@case("--column with a name that is misspelt", "refused, with the names that there are", 60)
+def column_of_no_meaning(folder):
+    samples = lines(folder / "s.jsonl", [{"id": "a", "question": "What color is the ball?", "gold": "red"}])
+    ran = cli("label", samples, "--run", folder / "run", "--column", "anwsers=gold")
+    refused(ran, "anwsers", "answers")
+
+
+@case("pandas' float32 and its NA among pictures", "0.1 is 0.1, and no picture is none", 60)
+def frame_of_short_floats(folder):
+    code = """
+import json, numpy, pandas
+from clasp_calib import load_samples
+frame = pandas.DataFrame({"question": ["a", "b"], "answers": numpy.array([0.1, 3], "float32")})
+frame["image"] = pandas.array(["a.png", None], "string")
+print(json.dumps({"found": [[*one.answers, one.image and str(one.image)] for one in load_samples(frame)]}))
+"""
+    found = fine(python(code)).json()["found"]
+    check(found == [["0.1", "a.png"], ["3", None]], f"read as {found}")
+
+
+@case("picture that is an address", "refused: it has to be fetched first", 60)
+def address_as_picture(folder):
+    rows = [
+        {"id": s, "question": "What color?", "image": f"https://a.org/{s}.png", "answers": ["red"], "split": s}
+        for s in ("calibration", "selection", "test")
+    ]
+    samples = lines(folder / "s.jsonl", [row | {"class": "attribute"} for row in rows])
+    place = ("--run", folder / "run", "--model", colour_model(), "--samples", samples)
+    refused(cli("search", *place, *BUDGET, "--recompute", "--plan"), "fetch")
+
+
+@case("options named as models name them", "the letter counts", 60)
+def option_in_a_phrase(folder):
+    told = ["Answer: B", "Option B", "B\n\nA is too small.", "(B)", "The answer is B."]
+    found = worth(*(("multiple_choice", answer, ["B"]) for answer in told))
+    check(found == [1.0] * len(told), f"scored {dict(zip(told, found, strict=True))}")
+
+
+@case("relaxed accuracy of a number that ends a sentence", "5. is 5, as in the official script", 60)
+def number_with_full_stop(folder):
+    found = worth(("relaxed", "5.", ["5"]), ("relaxed", "50%.", ["0.5"]), ("numeric", "1 000", ["1"]))
+    check(found == [1.0, 1.0, 0.0], f"scored {found}")
+
+
 def one(name):
     function, *_ = CASES[name]
     folder = Path(tempfile.mkdtemp(prefix="case-"))

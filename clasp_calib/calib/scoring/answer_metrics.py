@@ -17,9 +17,9 @@ from clasp_calib.common.errors import InputError
 
 TOLERANCE = Fraction(5, 100)
 """Largest relative error of a number under relaxed accuracy."""
-_LETTER = re.compile(r"\(?([A-Za-z])\)?\s*[.:]?|\(?([A-Z])(?:[.:)]).*", re.DOTALL)
+_LETTER = re.compile(r"\(?([A-Za-z])\)?\s*[.:]?|\(?([A-Z])(?:[.:)]|\s*\n).*", re.DOTALL)
 _OPTION = re.compile(r"(?:^|[\s(])([A-Za-z])[.):]\s*\S")
-_ANSWER_IS = re.compile(r"answer is:?\s*\(?([A-Z])\b")
+_ANSWER_IS = re.compile(r"(?:[Aa]nswer(?: is:?|:)|[Oo]ption)\s*\(?([A-Z])\b")
 
 
 def exact(answer: str, references: Sequence[str]) -> float:

@@ -26,7 +26,8 @@ _FIRST = re.compile(
     rf"|(?<!\bno )\b(?P<words>{_WORD}\b(?:[\s-]+(?:and\s)?{_WORD}\b)*)(?:{_POINT})?(?P<odd>{_ODD})?)"
     rf"(?:{_PERCENT})?"
 )
-_WHOLE = re.compile(rf"(?P<sign>[-+])?{_DIGITS}(?:{_PERCENT})?")
+_WHOLE = re.compile(rf"(?P<sign>[-+])?{_DIGITS}(?:{_PERCENT})?\.?")
+_SPACED = re.compile(r"\d{1,3}(?:\s\d{3})+(?!\d)")
 _PLAIN = re.compile(rf"(?:{THOUSANDS}|\d+)?(?:\.\d+)?")
 _CURRENCY = re.compile(r"[$€£¥]\s?")
 _LONGEST = 400
@@ -52,11 +53,12 @@ def first_number(text: str) -> Numeral | None:
     """The first number in a text: ``-5``, ``.5``, ``1,000``, ``$3.50``, ``1e3``, ``2 1/2``, ``50 %``, ``3 million``,
     ``two hundred and five``, ``minus three``, ``two point five``, ``a dozen``.
 
-    None where there is none, or where it is unclear which it is: a range, a date, a time, ``1,5``, ``one third``,
-    ``nineteen eighty``.
+    None where there is none, or where it is unclear which it is: a range, a date, a time, ``1,5``, ``1 000``,
+    ``one third``, ``nineteen eighty``.
     """
-    found = _FIRST.search(_CURRENCY.sub("", plain(text)))
-    if found is None or found["odd"]:
+    bare = _CURRENCY.sub("", plain(text))
+    found = _FIRST.search(bare)
+    if found is None or found["odd"] or (found["body"] and _SPACED.match(bare, found.start("body"))):
         return None
     if found["words"]:
         value = _of_words(found["words"])
