@@ -164,8 +164,8 @@ def test_a_server_is_left_alone_for_as_long_as_it_asks():
     ("said", "least", "most"),
     [
         ("7", 7, 7),
-        (formatdate(time.time() + 40, usegmt=True), 5, 41),
-        (formatdate(time.time() - 40, usegmt=True), 0, 0),
+        (40, 5, 41),
+        (-40, 0, 0),
         ("9" * 400, LONGEST_WAIT, LONGEST_WAIT),
         ("-5", 0, 0),
         ("soon", 0, 0),
@@ -174,6 +174,8 @@ def test_a_server_is_left_alone_for_as_long_as_it_asks():
     ],
 )
 def test_retry_after_is_seconds_or_a_date_within_bounds(said, least, most):
+    if isinstance(said, int):
+        said = formatdate(time.time() + said, usegmt=True)
     assert least <= Reply(429, {"Retry-After": said}, b"", str).wait <= most
 
 

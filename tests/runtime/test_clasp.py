@@ -27,7 +27,7 @@ MIXTURES = {"object": (0.0, 0.0, 0.25, 0.75, 0.0), "text": (0.0, 0.5, 0.0, 0.0, 
 SHARES = {"object": 0.8, "text": 0.2}
 
 
-OPTIONS = PruningOptions("decoder", "all", "compact", "projected", 3, SCHEDULE.starts)
+OPTIONS = PruningOptions("layers", "all", "compact", "projected", 3, SCHEDULE.starts)
 
 
 @dataclass
