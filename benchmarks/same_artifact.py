@@ -5,7 +5,8 @@ Run from the repository's root, with the commit to compare the working tree with
     .venv/bin/python benchmarks/same_artifact.py HEAD~1
 
 Both sides label, cache, search three times and evaluate on the embedded model, one thread each, one after the other.
-The manifest's package versions may differ; every other byte of the artifact must not.
+The manifest's package versions may differ; every other byte of the artifact must not. Where a change is meant to change
+the format, the entries of the manifest that differ are named.
 """
 
 import json
@@ -13,8 +14,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
+MANIFEST = "artifact.json"
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
     ("quickstart", "--run", "run", "--pictures", "5", "4", "5", "--budget", "128"),
@@ -37,9 +40,17 @@ def main() -> int:
             sides = [calibrated(before, Path(place) / "before"), calibrated(ROOT, Path(place) / "after")]
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", before], cwd=ROOT, check=True)
-    differing = sorted(name for name in {*sides[0], *sides[1]} if sides[0].get(name) != sides[1].get(name))
+    differing = changed(*sides)
     print(f"{len(sides[0])} files before, {len(sides[1])} after; differing: {', '.join(differing) or 'none'}")
+    if MANIFEST in differing:
+        manifests = [json.loads(side[MANIFEST]) for side in sides]
+        print(f"of {MANIFEST}: {', '.join(changed(*manifests))}")
     return 1 if differing else 0
+
+
+def changed(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
+    """Names whose values differ."""
+    return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
 
 
 def calibrated(code: Path, place: Path) -> dict[str, bytes]:
@@ -52,10 +63,10 @@ def calibrated(code: Path, place: Path) -> dict[str, bytes]:
         subprocess.run(words, cwd=place, env=variables, check=True, stdout=subprocess.DEVNULL)
     home = place / "run" / "artifact"
     files = {str(path.relative_to(home)): path.read_bytes() for path in home.rglob("*") if path.is_file()}
-    manifest = json.loads(files["artifact.json"])
+    manifest = json.loads(files[MANIFEST])
     for provenance in manifest["provenance"].values():
         provenance["versions"] = None
-    files["artifact.json"] = json.dumps({**manifest, "id": None}, indent=1).encode()
+    files[MANIFEST] = json.dumps({**manifest, "id": None}, indent=1).encode()
     return files
 
 
