@@ -203,6 +203,7 @@ class Calibration:
                 desk = Desk(
                     name, Pruning(schedule, options.pruning), self._candidates, self._parts, identity, journal, watcher
                 )
+                journal.settle(name, identity.setting, record=False)
                 sessions.append(Session(desk, options.strategy, options.seed, options.refine, shown))
             begun = {ALL, *(label for label in self._parts if any(session.has_begun(label) for session in sessions))}
             new = {label: part.calibration for label, part in self._parts.items() if label not in begun}

@@ -60,12 +60,13 @@ class ScoreJournal:
         """Let another process write."""
         self._journal.close()
 
-    def settle(self, budget: str, setting: Mapping[str, Any]) -> None:
-        """Record the setting of a budget's search, or make sure that it is still the same.
+    def settle(self, budget: str, setting: Mapping[str, Any], record: bool = True) -> None:
+        """Make sure that the setting of a budget's search is still the same, and record it if there is none yet.
 
         Args:
             budget: its name.
             setting: name -> value of all that every score depends on; JSON.
+            record: do so.
 
         Raises:
             StudyError: it is another; says what changed.
@@ -73,7 +74,8 @@ class ScoreJournal:
         setting = json.loads(json.dumps(setting))
         known = self._settings.get(budget)
         if known is None:
-            self._journal.append({"budget": budget, "setting": setting})
+            if record:
+                self._journal.append({"budget": budget, "setting": setting})
         elif changed := list(changes(known, setting)):
             raise StudyError(
                 f"the scores for budget {budget!r} in {self._journal.path} were recorded with other settings: "

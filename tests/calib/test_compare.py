@@ -77,7 +77,8 @@ def test_differences_are_paired(comparison):
     gain = comparison.difference("better", "worse")
     assert {label: found.mean for label, found in gain.items()} == {"object": 0.5, "text": 0.5, MACRO: 0.5}
     same = comparison.difference("mixed", "better")["text"]
-    assert (same.low, same.mean, same.high) == (0, 0, 0)
+    assert same.mean == 0
+    assert same.low < 0 < same.high  # of two questions, on which both are right
     back = comparison.difference("worse", "better")
     assert (back["object"].low, back["object"].high) == (-gain["object"].high, -gain["object"].low)
 

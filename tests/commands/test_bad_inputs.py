@@ -208,11 +208,6 @@ CASES = {
         begins("study/scores.jsonl", "{torn\n"),
         r"line 1 of the journal .*scores\.jsonl is damaged .*remove",
     ),
-    "storage damaged": (
-        SEARCH,
-        begins("study/journal.log", "{torn\n"),
-        r"storage journal:.*journal\.log .*another with --storage",
-    ),
     "storage unknown": (SEARCH + " --storage {bad}", nothing, r"cannot use the storage .*expected journal:FILE"),
     "address without Ray": (SEARCH + " --ray-address auto", None, "--ray-address is used by --engine ray; .*remove"),
     "artifact place taken": (SEARCH + " --out {bad}", notes, "is not empty and holds no artifact; give another place"),

@@ -50,7 +50,7 @@ def test_a_search_names_the_sample_and_goes_on_later(finished, tmp_path, command
     for name in ("study", "artifact"):
         shutil.rmtree(ready.run / name)
     words = ["search", *ready.words, "--budget", "50%", "--first", "2", "--no-global"]
-    mended = failing(Pruning, "applied", 12, RuntimeError("expected scalar type Half but found Float"))
+    mended = failing(Pruning, "applied", 24, RuntimeError("expected scalar type Half but found Float"))
     kept = told(command(*words), ready.run, "scoring the sample '", "expected scalar type Half", "same command again")
     assert "in method" in kept
     before = (ready.run / "study" / JOURNAL).read_bytes()
