@@ -90,6 +90,7 @@ def studied(
     from clasp_calib.artifacts.fits import check_fits
     from clasp_calib.artifacts.hub import locate_artifact
     from clasp_calib.calib.dataset import by_class, calibration_samples, of_split
+    from clasp_calib.common.progress import note
     from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.runtime.decoding import Greedy
     from clasp_calib.runtime.processor_check import check_processor
@@ -111,4 +112,9 @@ def studied(
     chosen = by_class(of_split(everything, options.split), known.classes, options.per_class, options.seed)
     weights = check_fits(known, model, strict=options.strict, checkpoint=options.checkpoint)
     Greedy(model).say()
+    if any(made.samples != table.digest for name, made in known.manifest.provenance.items() if name in names):
+        note(
+            f"note: {table.name} is not the table that the artifact was calibrated on, and the artifact does not hold "
+            "which pictures those were; if some are among these, the scores flatter it"
+        )
     return Studied(known, home, names, everything, table.digest, chosen, weights)

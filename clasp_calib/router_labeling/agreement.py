@@ -31,7 +31,7 @@ def compare_labels(first: Samples, second: Samples) -> Agreement:
     """Compare two labellings of the same samples, matched by id.
 
     Raises:
-        InputError: a sample without a class, or one that only one of them has.
+        InputError: a sample without a class, or one that only one of them has or that asks another question there.
     """
     labels = []
     for samples in (first, second):
@@ -46,6 +46,12 @@ def compare_labels(first: Samples, second: Samples) -> Agreement:
         raise InputError(
             f"{first.name} has {len(here)} rows and {second.name} {len(there)}, and {len(missing)} ids (such as "
             f"{missing[0]!r}) are in one of them only; expected two labellings of the same rows"
+        )
+    questions = {sample.id: sample.question for sample in first}
+    if other := [sample for sample in second if sample.question != questions[sample.id]]:
+        raise InputError(
+            f"the id {other[0].id!r} stands for {questions[other[0].id]!r} in {first.name} and for "
+            f"{other[0].question!r} in {second.name} ({len(other)} ids are such); give both tables the same ids"
         )
     return agreement(list(here.values()), [there[name] for name in here], sorted({*here.values(), *there.values()}))
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.text_tables import html_table, markdown_table, text_table
 from clasp_calib.router_labeling.replies import BadReplyError, read_intent
-from clasp_calib.router_labeling.table import LABEL_COLUMNS
+from clasp_calib.router_labeling.table import LABEL_COLUMNS, gold_classes
 from clasp_calib.router_labeling.taxonomy import Taxonomy
 
 
@@ -101,7 +101,7 @@ def label_report(labelled: pa.Table, taxonomy: Taxonomy) -> LabelReport:
         taxonomy: the one that it was labelled with.
 
     Raises:
-        InputError: the table lacks a column that labelling adds.
+        InputError: the table lacks a column that labelling adds, or has a gold class that is none.
     """
     if lacking := [name for name in LABEL_COLUMNS if name not in labelled.column_names]:
         raise InputError(f"the samples have no column {lacking[0]!r}; label them first")
@@ -117,7 +117,7 @@ def label_report(labelled: pa.Table, taxonomy: Taxonomy) -> LabelReport:
             except BadReplyError:
                 before[row] = taxonomy.default_class
             overridden[before[row], after[row]] += 1
-    gold = labelled["gold_class"].to_pylist() if "gold_class" in labelled.column_names else []
+    gold = gold_classes(labelled, taxonomy)
     confusion = {
         when: Counter(pair for pair in zip(gold, given, strict=True) if pair[0] is not None) if gold else Counter()
         for when, given in (("before", before), ("after", after))

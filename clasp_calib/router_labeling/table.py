@@ -47,6 +47,7 @@ def label_table(
     clash = [name for name in _OURS if name in names]
     if clash and len(clash) < len(_OURS):
         raise InputError(f"the table has a column {clash[0]!r}, which the labels would overwrite; rename or remove it")
+    gold_classes(table, scheme.taxonomy)
     rows = table.select([n for n in ("id", "question", "intent", "class", "source") if n in names]).to_pylist()
     gold = [_gold(row, scheme.taxonomy) if classes_from_gold else None for row in rows]
     asked = [row["question"] for row, label in zip(rows, gold, strict=True) if label is None]
@@ -64,6 +65,22 @@ def label_table(
         else:
             table = table.append_column(name, column)
     return table
+
+
+def gold_classes(table: pa.Table, taxonomy: Taxonomy) -> list[str | None]:
+    """The column ``gold_class``, which labels are compared with; nothing if there is none.
+
+    Raises:
+        InputError: there is something else in it than classes of the taxonomy, with which no label could agree.
+    """
+    classes: list[Any] = table["gold_class"].to_pylist() if "gold_class" in table.column_names else []
+    known = taxonomy.classes
+    if odd := [(row, gold) for row, gold in enumerate(classes) if gold is not None and gold not in known]:
+        raise InputError(
+            f"row {odd[0][0]} has the gold_class {odd[0][1]!r} ({len(odd)} rows have such), with which no label can "
+            f"agree; expected one of {', '.join(known)}; mend or remove the column"
+        )
+    return classes
 
 
 def _gold(row: dict[str, Any], taxonomy: Taxonomy) -> _Label | None:

@@ -1,6 +1,7 @@
 """`evaluate`, `compare`, `ablate`, `recheck` and `generate`: what they return, and what they write where."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -47,6 +48,16 @@ def test_scores_of_an_artifact_in_memory_are_in_the_report_s(bench, artifact, re
     some = cc.evaluate(*call(bench, artifact), budgets=[6], options=cc.EvaluationOptions(per_class=1, timed=0))
     assert not some.recorded
     assert some.artifact is artifact
+
+
+def test_samples_that_may_have_been_tuned_on_are_told_of(bench, artifact, capsys):
+    few = cc.EvaluationOptions(per_class=1, timed=0)
+    cc.evaluate(*call(bench, artifact), budgets=[6], options=few)
+    assert "not the table" not in capsys.readouterr().err
+    turned = {"calibration": "test", "test": "calibration", "selection": "selection"}
+    others = [replace(sample, split=turned[sample.split]) for sample in bench.samples]
+    cc.evaluate(bench.model, bench.processor, artifact, others, budgets=[6], options=few)
+    assert "is not the table that the artifact was calibrated on" in capsys.readouterr().err
 
 
 def test_results_say_in_a_line_what_they_are(bench, artifact, report):

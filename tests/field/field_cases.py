@@ -1736,6 +1736,24 @@ def option_in_a_phrase(folder):
     check(found == [1.0] * len(told), f"scored {dict(zip(told, found, strict=True))}")
 
 
+@case("test pictures that the artifact was calibrated on, in another table", "a word that they may be")
+def tested_on_what_was_tuned_on(folder):
+    run = shutil.copytree(calibrated() / "run", folder / "run")
+    rows = [json.loads(line) for line in (calibrated() / "samples.jsonl").read_text().splitlines()]
+    turned = {"calibration": "test", "test": "calibration", "selection": "selection"}
+    rows = [row | {"split": turned[row["split"]], "image": str(calibrated() / row["image"])} for row in rows]
+    samples = lines(folder / "samples.jsonl", rows)
+    place = ("--run", run, "--model", calibrated() / "model", "--samples", samples)
+    ran = unharmed(cli("evaluate", *place, "--recompute", "--timed", "0"))
+    check("calibrated on" in " ".join(ran.text.split()) or ran.code == 2, ran.brief)
+
+
+@case("gold classes that are none", "refused: no label agrees with them", 60)
+def gold_of_other_names(folder):
+    samples = lines(folder / "s.jsonl", [{"question": "How many birds?", "gold_class": "Counting"}])
+    refused(cli("label", samples, "--run", folder / "run"), "gold_class")
+
+
 @case("relaxed accuracy of a number that ends a sentence", "5. is 5, as in the official script", 60)
 def number_with_full_stop(folder):
     found = worth(("relaxed", "5.", ["5"]), ("relaxed", "50%.", ["0.5"]), ("numeric", "1 000", ["1"]))

@@ -3,7 +3,9 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from clasp_calib.router_labeling.agreement import agreement
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.sample_sources import load_samples
+from clasp_calib.router_labeling.agreement import agreement, compare_labels
 
 LABELS = ("a", "b", "c")
 ROWS = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=30)
@@ -32,6 +34,18 @@ def test_symmetric_and_as_counted_by_hand(rows):
         assert found.kappa == pytest.approx((found.agreement - chance) / (1 - chance))
     assert agreement(first, first, LABELS).count_variance == 0
     assert sum(found.pairs.values()) == len(rows)
+
+
+def test_rows_that_only_their_numbers_have_in_common_are_not_compared():
+    first, second = (
+        load_samples([{"question": question, "class": "text"} for question in questions])
+        for questions in (("What?", "Where?", "Why?"), ("What?", "Why?", "Where?"))
+    )
+    assert compare_labels(first, first).agreement == 1
+    with pytest.raises(
+        InputError, match=r"the id '1' stands for 'Where\?' in .* and for 'Why\?' in .*\(2 ids are such"
+    ):
+        compare_labels(first, second)
 
 
 def test_nothing_to_compare():

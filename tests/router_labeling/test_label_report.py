@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pytest
 
+from clasp_calib.common.errors import InputError
 from clasp_calib.router_labeling.journalled import JournalledLabeler
 from clasp_calib.router_labeling.label_report import label_report
 from clasp_calib.router_labeling.labelers import Guess, KeywordLabeler, load_scheme
@@ -52,6 +53,15 @@ def test_keyword_labels_override_nobody():
 def test_rows_without_gold_are_left_out_of_the_confusion():
     report = label_report(labelled(Model(), gold_class=["text", None, None, None]), TAXONOMY)
     assert report.agreement == {"before": 0, "after": 1}
+
+
+@pytest.mark.parametrize("gold", ["Text", 2, ["text"]])
+def test_gold_classes_that_no_label_can_be_are_refused_before_anybody_is_asked(gold):
+    with pytest.raises(InputError, match=r"row 1 has the gold_class .* \(2 rows have such\).*expected one of object"):
+        labelled(None, gold_class=pa.array([None, gold, gold, None]))
+    table = labelled(KEYWORDS).append_column("gold_class", pa.array([None, gold, gold, None]))
+    with pytest.raises(InputError, match="row 1 has the gold_class"):
+        label_report(table, TAXONOMY)
 
 
 def test_the_page_holds_the_matrices():
