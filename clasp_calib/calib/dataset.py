@@ -81,6 +81,8 @@ def _check_readable(samples: Sequence[Sample], hints: Path | None) -> None:
     where = f"paths are relative to {home}; mend the path"
     if ":/" in str(first.picture):
         where = "addresses are not followed; fetch the pictures and give their paths"
+    elif "\\" in str(first.picture):
+        where = "here directories are divided by /, not by \\; mend the path"
     raise InputError(
         f"sample {first.id!r} names the picture {first.picture}, which {what}{more}; {where}, or leave the sample out"
     )

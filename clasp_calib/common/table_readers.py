@@ -177,6 +177,8 @@ def _csv(text: str, ours: Mapping[str, str]) -> pa.Table:
     try:
         # Some writers put a space behind every comma, and quotes behind it.
         first = next(csv.reader(io.StringIO(text, newline="")), [])
+        if len(first) == 1 and (divider := next((mark for mark in ";\t" if mark in first[0]), None)):
+            raise ValueError(f"line 1: the columns are divided by {divider!r}; save the file with commas")
         spaced = len(first) > 1 and all(name.startswith(" ") for name in first[1:])
         # Strict, so that a quote that is not closed does not swallow all lines after it.
         reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=spaced)

@@ -42,6 +42,7 @@ def test_a_whole_row_becomes_a_sample(tmp_path, row):
         ({"answers": []}, "2 of 2 samples have no 'answers'"),
         ({"image": "b.png"}, r"'1' names the picture .*b\.png, which does not exist; paths are relative"),
         ({"image": "https://a.org/b.png"}, r"does not exist; addresses are not followed; fetch the pictures"),
+        ({"image": "images\\b.png"}, r"does not exist; here directories are divided by /"),
         ({"image": 3}, "'1' has the image 3; expected the path of a file"),
         ({"class": "thing"}, "'1' has class 'thing'; expected one of object, attribute"),
         ({"split": "training"}, "'1' has split 'training'; expected one of train, calibration"),

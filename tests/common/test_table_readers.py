@@ -58,6 +58,8 @@ def test_a_line_that_is_not_understood_is_named(line, message):
     ("text", "message"),
     [
         ("id,question,id\n1,?,2\n", "line 1: the column 'id' stands 2 times"),
+        ("id;question\n1;So, what?\n", "line 1: the columns are divided by ';'; save the file with commas"),
+        ("id\tquestion\n1\t?\n", r"line 1: the columns are divided by '\\t'"),
         ("id, id\n1,2\n", "line 1: the column 'id' stands 2 times"),
         ('id,question\n1,"open\n2,?\n3,?\n', "line 4: unexpected end of data"),
         ('id,question\n1,"a"b\n', "line 2: ',' expected after"),
