@@ -176,7 +176,8 @@ def _csv(text: str, ours: Mapping[str, str]) -> pa.Table:
     rows: list[list[str]] = []
     try:
         # Some writers put a space behind every comma, and quotes behind it.
-        first = next(csv.reader(io.StringIO(text, newline="")), [])
+        reader = csv.reader(io.StringIO(text, newline=""))
+        first = next(reader, [])
         if len(first) == 1 and (divider := next((mark for mark in ";\t" if mark in first[0]), None)):
             raise ValueError(f"line 1: the columns are divided by {divider!r}; save the file with commas")
         spaced = len(first) > 1 and all(name.startswith(" ") for name in first[1:])

@@ -67,7 +67,7 @@ def label_table(
     return table
 
 
-def gold_classes(table: pa.Table, taxonomy: Taxonomy) -> list[str | None]:
+def gold_classes(table: pa.Table, taxonomy: Taxonomy) -> list[Any]:
     """The column ``gold_class``, which labels are compared with; nothing if there is none.
 
     Raises:
