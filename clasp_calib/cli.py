@@ -114,7 +114,8 @@ def _complain(text: str, code: int, style: str = "red") -> int:
 
     line = redacted(" ".join(text.split()), environment_secrets())
     line = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in line)
-    Console(stderr=True, soft_wrap=True, highlight=False).print(line, style=style, markup=False)
+    with suppress(OSError, SystemExit):  # Rich's own end where nobody reads it; our code tells what happened.
+        Console(stderr=True, soft_wrap=True, highlight=False).print(line, style=style, markup=False)
     return code
 
 

@@ -31,6 +31,8 @@ class Fake:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     models: Any = field(default_factory=lambda: {"data": [{"id": "fake"}]})
+    listing: int = 200
+    """Status with which models are listed."""
     dead: bool = False
     busiest: int = 0
     url: str = ""
@@ -61,7 +63,7 @@ def running(fake: Fake) -> Iterator[Fake]:
             if fake.dead:
                 self.close_connection = True
             else:
-                self.say(200, fake.models)
+                self.say(fake.listing, fake.models)
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

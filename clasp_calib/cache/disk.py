@@ -86,8 +86,9 @@ def unreadable(path: Path, error: OSError) -> CacheError:
 
 def write_failed(error: OSError | RuntimeError, what: str) -> CacheError:
     """The error for a write that failed, because the disk is full or otherwise."""
-    advice = "make room or choose another place" if getattr(error, "errno", None) in _FULL else "mend that"
-    reason = getattr(error, "strerror", None) or error
+    number = getattr(error, "errno", None)
+    advice = "make room or choose another place" if number in _FULL else "mend that"
+    reason = os.strerror(number) if number else error  # libhdf5's own words fill a page
     return CacheError(f"{what} ({reason}); {advice} and run again: what is cached so far stays")
 
 

@@ -11,7 +11,7 @@ from clasp_calib.cache.disk import REPAIR, DamagedError
 from clasp_calib.cache.form import FORMAT, Form
 from clasp_calib.cache.index import Index
 from clasp_calib.cache.precision import Stored
-from clasp_calib.cache.records import IndexEntry, ShardRecord
+from clasp_calib.cache.records import SHARD_NAME, IndexEntry, ShardRecord
 from clasp_calib.cache.shard import Shard
 from clasp_calib.cache.upgrade import examined
 from clasp_calib.common.progress import track
@@ -89,6 +89,12 @@ class OpenStore:
             slab = self._slabs.last = self.form.empty(1, entry.tokens)
         shard.read(entry, position, slab)
         return slab
+
+    def strays(self) -> list[str]:
+        """Names of shards in the directory that the index does not know."""
+        known = {record.file for record in self.index.shards().values()}
+        found = (path.name for path in self.root.glob("shard-*.h5"))
+        return sorted(name for name in found if SHARD_NAME.fullmatch(name) and name not in known)
 
     def lost(self) -> dict[int, str]:
         """Number of each shard that is missing, cut short, or not what was written beside its features; and why."""

@@ -18,7 +18,7 @@ from clasp_calib.common.journal import Journal, JournalKind
 FILE = "index.jsonl"
 KIND = JournalKind(
     CacheError,
-    mend="remove the cache's directory and run cache-features again",
+    mend="put a copy of it back, or use another directory and run cache-features again",
     elsewhere="choose another place and run again: what is cached so far stays",
     plain=True,
     locked=False,

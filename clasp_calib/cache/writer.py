@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from clasp_calib.cache.disk import DamagedError, checksums
+from clasp_calib.cache.disk import DamagedError, check_plain, checksums
 from clasp_calib.cache.feature_options import DEFAULTS, FeatureOptions, Layout
 from clasp_calib.cache.filesystem import filesystem_of, is_local
 from clasp_calib.cache.filling import DirectFilling, Filling, PicturePart, PortableFilling
@@ -243,11 +243,10 @@ class FeatureWriter(FeatureStore):
 
         The latter may also be one whose index was lost and replaced, so it is kept.
         """
-        known = {record.file for record in self.opened.index.shards().values()}
-        for path in self.root.glob("shard-*.h5*"):
-            if SHARD_NAME.fullmatch(path.name) and path.name not in known:
-                self._set_aside(path.name, "the index does not know it")
-            elif path.suffix == ".tmp" and SHARD_NAME.fullmatch(path.stem):
+        for name in self.opened.strays():
+            self._set_aside(name, f"{name} is not in the index")
+        for path in self.root.glob("shard-*.h5.tmp"):
+            if SHARD_NAME.fullmatch(path.stem):
                 path.unlink(missing_ok=True)
 
     def _set_aside(self, name: str, reason: str) -> None:
@@ -320,10 +319,13 @@ def _portable(root: Path, layout: Layout) -> bool:
 
 def _writable_index(root: Path, portable: bool, options: FeatureOptions) -> Index:
     """Open or create the index; shards without one are not touched."""
-    if not FeatureStore.there(root) and (shards := len(list(root.glob("shard-*.h5")))):
-        file = JOURNAL_FILE if portable else INDEX_FILE
+    file = JOURNAL_FILE if portable else INDEX_FILE
+    check_plain(root / file)
+    # Not even a killed writer leaves a shard beside an index without a byte; a full disk or a power cut may.
+    empty = not FeatureStore.there(root) or not (root / file).stat().st_size
+    if empty and (shards := len(list(root.glob("shard-*.h5")))):
         raise CacheError(
-            f"{root} has {shards} shards but no {file}, without which nobody knows whose "
-            "features they are; put it back, or remove the directory and run cache-features again"
+            f"{root} has {shards} shards but no {file} with anything in it, without which nobody knows whose "
+            "features they are; put a copy of it back, or remove the directory and run cache-features again"
         )
     return JournalIndex(root, True) if portable else Index(root, True, options.durability)

@@ -8,6 +8,7 @@ import typer
 from clasp_calib.commands.options import DEFAULT_RUN, CacheOption, ImageRootOption, JsonOption, RunOption, SamplesOption
 from clasp_calib.commands.output import emit, say
 from clasp_calib.commands.used_by import CheckedTyper
+from clasp_calib.common.progress import note
 from clasp_calib.common.run_directory import RunDirectory
 
 app = CheckedTyper(no_args_is_help=True, help="Look at, check, mend, trim and export a feature cache.")
@@ -52,6 +53,11 @@ def verify(run: RunOption = DEFAULT_RUN, cache: CacheOption = None, as_json: Jso
     bring_up_to_date(_place(run, cache))
     with FeatureStore.open(_place(run, cache)) as store:
         found = list(store.verify())
+        if strays := store.opened.strays():
+            note(
+                f"{len(strays)} shards, such as {strays[0]}, are not in the index: a writer is at work, was killed, or "
+                "the index has lost its end; what is in them counts as not cached"
+            )
     if as_json:
         emit({"damaged": [vars(damage) for damage in found]})
     for damage in [] if as_json else found:

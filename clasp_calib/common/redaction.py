@@ -10,8 +10,13 @@ from urllib.parse import quote
 HIDDEN = "[hidden]"
 SHORTEST = 4
 """Our choice: a shorter "secret" is a stand-in such as ``x``, and hiding it would leave no text readable."""
-_KNOWN = re.compile(r"(?<=://)[^/\s@]*@|(?<=Bearer )[\w.~+/=-]{8,}|(?<=Basic )[\w+/=-]{8,}|\bhf_[A-Za-z0-9]{16,}")
-"""What is secret by its looks: credentials of an address or a header, a token of the Hub."""
+_KNOWN = re.compile(
+    r"(?<=://)(?:[^/\s@:]*:(?!\d*/)[^\s\"'<>]*|[^/\s@]*)@|(?<=Bearer )[\w.~+/=-]{8,}|(?<=Basic )[\w+/=-]{8,}|\bhf_[A-Za-z0-9]{16,}"
+)
+"""What is secret by its looks: credentials of an address or a header, a token of the Hub.
+
+A password that nobody encoded may have ``/`` and ``@`` in it; what follows a colon is one unless it is a port.
+"""
 
 
 def redacted(text: str, secrets: Collection[str] = ()) -> str:

@@ -14,7 +14,7 @@ from urllib.request import getproxies
 import httpx2 as httpx
 
 from clasp_calib.common.errors import InputError, LabelerError
-from clasp_calib.common.redaction import redacted
+from clasp_calib.common.redaction import HIDDEN, redacted
 
 LARGEST = 4 << 20
 """Bytes of a reply, unpacked. Our choice: a label takes kilobytes, the longest lists of models less than one MiB."""
@@ -80,13 +80,15 @@ class Server:
     def __init__(self, root: str, key: str | None = None):
         try:
             self._root = httpx.URL(root)
-            usable = self._root.scheme in ("http", "https") and self._root.host
+            usable = self._root.scheme in ("http", "https") and self._root.host and (self._root.port or 1) < 2**16
         except (httpx.InvalidURL, ValueError, TypeError):
             usable = ""
         if not usable:
+            # Where the password of such an address ends, nobody knows.
+            *secret, rest = str(root).rsplit("@", 1)
             raise InputError(
-                f"{redacted(repr(root))} is no address of a server; give one such as http://127.0.0.1:8000/v1 with "
-                "--base-url (base_url)"
+                f"{HIDDEN * len(secret) + rest!r} is no address of a server; give one such as "
+                "http://127.0.0.1:8000/v1 with --base-url (base_url)"
             )
         self.shown = str(self._root.copy_with(userinfo=b"", query=None, fragment=None))
         """The address without what may be secret in it."""

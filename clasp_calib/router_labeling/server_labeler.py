@@ -12,6 +12,7 @@ import httpx2 as httpx
 from anyio.from_thread import start_blocking_portal
 
 from clasp_calib.common.errors import LabelerError
+from clasp_calib.common.progress import note
 from clasp_calib.router_labeling.exchange import ExchangeError, Reply, Server
 from clasp_calib.router_labeling.labelers import Guess, Scheme
 from clasp_calib.router_labeling.prompt import longest_answer, messages, model_fingerprint, schema
@@ -22,6 +23,10 @@ REFUSED_FOR_ALL = (401, 402, 403, 404, 405, 407)
 """HTTP statuses under 500 that no other question would be spared; so are redirects, which are not followed."""
 WORTH_WAITING = (408, 409, 425, 429)
 """HTTP statuses under 500 that may pass."""
+UNLISTED = (404, 405, 501)
+"""HTTP statuses of a server that lists no models, which is enough where one is named."""
+OPTIONAL = ("chat_template_kwargs", "logprobs")
+"""What a label can do without; vLLM knows both, OpenAI's own API and others refuse what they do not know."""
 ALL_BAD = 32
 """Our choice: so many first questions without a single label mean a server that ignores the schema."""
 
@@ -33,6 +38,8 @@ class _QuestionError(Exception):
 @dataclass(frozen=True)
 class ServerLabeler:
     """Asks ``POST {base_url}/chat/completions`` with an enforced JSON schema and thinking disabled.
+
+    A server that refuses to be told of thinking or to give log-probabilities is asked without, which is said once.
 
     Attributes:
         base_url: the API's root, such as ``http://127.0.0.1:8000/v1``. A user and password in it are not shown.
@@ -54,6 +61,7 @@ class ServerLabeler:
     timeout: float = 120.0
     backoff: float = 1.0
     api_key: str | None = field(default=None, repr=False)
+    _refused: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse at once what cannot be used."""
@@ -122,8 +130,9 @@ class ServerLabeler:
                         bad, good = bad + (guess.source == "default"), good + (guess.source != "default")
                         if bad == min(ALL_BAD, len(questions)) and not good and bad > 1:
                             raise LabelerError(
-                                f"none of the first {bad} questions got a label ({guess.raw}); if the server does not "
-                                "enforce the JSON schema, use vLLM (`clasp-calib serve-labeler`) or another model"
+                                f"none of the first {bad} questions got a label ({guess.raw}); mend what that says, "
+                                "ask less at once (--concurrency) or, if the server does not enforce the JSON schema, "
+                                "use vLLM (`clasp-calib serve-labeler`) or another model"
                             )
                         yield running.pop(future), guess
             finally:
@@ -160,15 +169,23 @@ class ServerLabeler:
 
     async def _reply(self, client: httpx.AsyncClient, path: str, seconds: float, body: Any) -> Any:
         """The JSON value that the server answers with, in a few attempts."""
-        problem, pause = "", 0.0
+        problem, pause, without = "", 0.0, set(self._refused)
         for attempt in range(ATTEMPTS):
             await asyncio.sleep(pause)
             pause = self.backoff * 2**attempt
             try:
-                reply = await self.server.ask(client, path, seconds, body)
+                sent = body and {name: value for name, value in body.items() if name not in without}
+                reply = await self.server.ask(client, path, seconds, sent)
+                if body is None and self.model and reply.status in UNLISTED:
+                    return {"data": [{"id": self.model}]}
+                if refused := _named(reply, sent):
+                    without |= refused
+                    pause = 0.0
+                    continue
                 self._check(reply)
                 pause = max(pause, reply.wait)
                 if 200 <= reply.status < 300 and not _failed(value := reply.value):
+                    self._go_without(without)
                     return value
                 problem = f"HTTP {reply.status}: {reply.shown}"
             except ExchangeError as error:
@@ -195,11 +212,25 @@ class ServerLabeler:
         if 400 <= reply.status < 500 and reply.status not in WORTH_WAITING:
             raise _QuestionError(f"HTTP {reply.status}: {reply.shown}")
 
+    def _go_without(self, refused: set[str]) -> None:
+        """Ask further questions without this too, now that it is known to help."""
+        if new := refused - self._refused:
+            self._refused.update(new)
+            note(f"the server {self.server.shown} does not take {' and '.join(sorted(new))}, and is asked without")
+
     async def _alive(self, client: httpx.AsyncClient) -> bool:
         try:
-            return (await self.server.ask(client, "models", min(self.timeout, 10))).status < 300
+            status = (await self.server.ask(client, "models", min(self.timeout, 10))).status
         except ExchangeError:
             return False
+        return status < 300 or status in UNLISTED
+
+
+def _named(reply: Reply, body: Any) -> set[str]:
+    """Those of `OPTIONAL` in a request that its refusal names."""
+    if body is None or reply.status not in (400, 422):
+        return set()
+    return {name for name in OPTIONAL if name in body and name.encode() in reply.body}
 
 
 def _failed(value: Any) -> bool:
@@ -212,8 +243,9 @@ def _models(value: Any) -> list[str]:
     entries = value.get("data") if isinstance(value, dict) else None
     entries = entries if isinstance(entries, list) else [None]
     names = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
-    if not all(isinstance(name, str) for name in names):
+    if not all(isinstance(name, str) and name.isprintable() for name in names):
         raise ExchangeError(
-            "its list of models is not as in OpenAI's API: expected an object with 'data', whose entries have an 'id'"
+            "its list of models is not as in OpenAI's API: expected an object with 'data', whose entries have a "
+            "printable 'id'"
         )
     return [str(name) for name in dict.fromkeys(names)]

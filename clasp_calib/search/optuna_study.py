@@ -24,6 +24,7 @@ from sqlalchemy.engine import make_url
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.containing import reason_of
 from clasp_calib.common.errors import StudyError
+from clasp_calib.common.given_files import check_regular
 from clasp_calib.common.progress import note
 from clasp_calib.common.redaction import redacted
 from clasp_calib.search.shown import Trials
@@ -48,6 +49,8 @@ def open_storage(url: str) -> BaseStorage:
     try:
         if url.startswith(FILE):
             path = Path(url.removeprefix(FILE))
+            if path.exists():
+                check_regular(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = _KernelLock(path)
             _check_begin(path)

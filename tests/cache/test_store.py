@@ -165,12 +165,15 @@ def test_what_a_killed_writer_left_is_cleared_away_and_nothing_whole_is_lost(tmp
     assert f"shard-00002.h5 is moved to {kept[1]}" in capsys.readouterr().err
 
 
-def test_shards_without_their_index_are_kept(tmp_path):
-    with writer(tmp_path) as store:
+@pytest.mark.parametrize("lost", ["removed", "without a byte"])
+@pytest.mark.parametrize("layout", ["direct", "portable"])
+def test_shards_without_their_index_are_kept(tmp_path, layout, lost):
+    with writer(tmp_path, layout=layout) as store:
         put(store, [1])
-    (tmp_path / "index.sqlite").unlink()
-    with pytest.raises(CacheError, match=r"1 shards but no index\.sqlite"):
-        writer(tmp_path)
+    (index,) = tmp_path.glob("index.*")
+    index.unlink() if lost == "removed" else index.write_bytes(b"")
+    with pytest.raises(CacheError, match=rf"1 shards but no {index.name}"):
+        writer(tmp_path, layout=layout)
     assert list(tmp_path.glob("*.h5"))
 
 

@@ -37,6 +37,15 @@ def test_damage_is_named_dropped_and_encoded_again(copied, command):
     assert command("cache", "verify", "--run", copied.run).code == 0
 
 
+def test_shards_that_the_index_does_not_know_are_told(copied, command):
+    """As where the index has lost its end."""
+    (first, *_) = sorted((copied.run / "cache").glob("shard-*.h5"))
+    shutil.copy(first, first.with_name("shard-00077.h5"))
+    ended = command("cache", "verify", "--run", copied.run, "--json")
+    assert (ended.code, ended.json) == (0, {"damaged": []})
+    assert "1 shards, such as shard-00077.h5, are not in the index" in ended.err
+
+
 def test_what_no_sample_uses_is_forgotten(copied, command, tmp_path):
     few = tmp_path / "few"
     assert command("label", copied.samples, "--run", few, "--limit", 1).code == 0

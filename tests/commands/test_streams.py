@@ -25,6 +25,11 @@ def test_a_full_output_is_told(output):
     assert ended.stderr.count(b"\n") == 1
 
 
+@pytest.mark.parametrize("errors", ["2> /dev/full", "2> >(true)", "2>&-"])
+def test_an_error_that_nobody_can_be_told_keeps_its_code(errors):
+    assert shell(f"{CLASP} label none.jsonl {errors}; exit $?").returncode == 2
+
+
 @pytest.mark.parametrize("words", ["rules test 'How many?' --json", "search --help", "doctor"])
 def test_a_reader_that_leaves_is_no_news(words):
     ended = shell(f"{CLASP} {words} | true; exit ${{PIPESTATUS[0]}}")

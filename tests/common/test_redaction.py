@@ -28,6 +28,9 @@ def test_a_secret_is_hidden_in_every_form(key, around, before, after):
     ("text", "expected"),
     [
         ("see https://me:pass@host/v1", "see https://[hidden]host/v1"),
+        ("see https://me:p@ss/w@host/v1", "see https://[hidden]host/v1"),
+        ("'http://me:pass@a', 'x@y'", "'http://[hidden]a', 'x@y'"),
+        ("http://host:80/v1 of org/name@main", "http://host:80/v1 of org/name@main"),
         ("Authorization: Bearer abcdefgh12345", "Authorization: Bearer [hidden]"),
         ("Authorization: Basic bWU6cGFzc3dvcmQ=", "Authorization: Basic [hidden]"),
         ("token hf_abcdefghijklmnopqrstuvwx was refused", "token [hidden] was refused"),

@@ -136,6 +136,8 @@ def test_a_body_that_is_no_answer_is_the_reason(body, complaint):
         ({"data": {"id": "a"}}, "not as in OpenAI's API"),
         ({"data": [{"id": 7}]}, "not as in OpenAI's API"),
         ({"models": ["a"]}, "not as in OpenAI's API"),
+        ({"data": [{"id": "a\x1b[2J"}]}, "not as in OpenAI's API"),
+        ({"data": [{"id": "\ud800"}]}, "not as in OpenAI's API"),
         ([], "not as in OpenAI's API"),
         ({"error": "starting"}, "starting"),
         (b"[" * 200_000, "nested too deeply"),
@@ -226,11 +228,57 @@ def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(key):
 
 
 @pytest.mark.parametrize(
-    "address", ["", "nonsense", "ftp://host/v1", "http://", "http://[::1/v1", "http://a:port/v1", "/v1"]
+    "address",
+    ["", "nonsense", "ftp://host/v1", "http://", "http://[::1/v1", "http://a:port/v1", "/v1", "http://a:70000/v1"],
 )
 def test_an_address_that_is_none_is_refused(address):
     with pytest.raises(InputError, match="is no address of a server"):
         ServerLabeler(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["me:hush@host/v1", "http://me:hush/x@host/v1", "http://me:hush@:9", "ftp://me:hush@h"]
+)
+def test_an_address_that_is_none_is_told_without_its_password(address):
+    with pytest.raises(InputError, match="is no address of a server") as caught:
+        ServerLabeler(address)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("refused", [("chat_template_kwargs",), ("logprobs",), ("chat_template_kwargs", "logprobs")])
+def test_a_server_that_takes_fewer_options_is_asked_without_them(capsys, refused):
+    """As OpenAI's own API: https://platform.openai.com/docs/guides/error-codes."""
+
+    def answer(question, number):
+        unknown = [name for name in refused if name in fake.bodies[-1]]
+        return (400, {"error": {"message": f"Unrecognized request argument: {unknown[0]}"}}) if unknown else GOOD
+
+    with running(Fake(answer)) as fake:
+        guesses = list(labeler(fake, concurrency=1, backoff=5).ask(["How many?", "How many more?"], SCHEME))
+    assert [guess.intent for _, guess in guesses] == ["counting"] * 2
+    assert len(fake.bodies) == len(refused) + 2
+    assert "response_format" in fake.bodies[-1]
+    assert capsys.readouterr().err.count("is asked without") == len(refused[:1])
+
+
+def test_an_option_in_a_refusal_for_another_reason_is_kept():
+    def answer(question, number):
+        return (400, {"error": "too long", "input": fake.bodies[-1]}) if question == "Long?" else GOOD
+
+    with running(Fake(answer)) as fake:
+        guesses = dict(labeler(fake, concurrency=1).ask(["Long?", "How many?"], SCHEME))
+    assert "too long" in guesses[0].raw
+    assert guesses[1].intent == "counting"
+    assert {"chat_template_kwargs", "logprobs"} <= fake.bodies[-1].keys()
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_server_without_a_list_of_models_serves_the_one_that_is_named(status):
+    with running(Fake(listing=status)) as fake:
+        ((_, guess),) = labeler(fake, model="named").ask(["How many?"], SCHEME)
+        assert (guess.intent, fake.bodies[-1]["model"]) == ("counting", "named")
+        with pytest.raises(LabelerError, match=f"{status}"):
+            _ = labeler(fake).served
 
 
 def test_a_password_in_the_address_is_sent_and_never_shown():

@@ -1,5 +1,7 @@
 """What Optuna is shown of a search, in each of its storages."""
 
+import os
+
 import optuna
 import pytest
 from made_searches import Fake, candidates, measuring
@@ -81,12 +83,15 @@ def test_optunas_journal_may_be_torn(tmp_path):
         ("study.db", r"cannot use the storage study.db \(expected journal:FILE, sqlite"),
         ("nosql://there", "cannot use the storage nosql://there"),
         ("journal:{}/file/below", "cannot use the storage journal:"),
+        ("journal:/dev/zero", r"/dev/zero is a device.*--storage"),
+        ("journal:{}/pipe", r"pipe is a pipe.*--storage"),
         ("sqlite:///{}/none/study.db", "unable to open database file"),
         ("journal:{}/file", r"cannot use the storage journal:.*--storage"),
     ],
 )
 def test_a_storage_that_cannot_be_used(tmp_path, given, message):
     (tmp_path / "file").write_text("{torn\n{}\n")
+    os.mkfifo(tmp_path / "pipe")
     with pytest.raises(StudyError, match=message):
         open_storage(given.format(tmp_path))
 
