@@ -22,6 +22,7 @@ import xxhash
 
 from clasp_calib.common.errors import ClaspError
 from clasp_calib.common.given_files import check_regular
+from clasp_calib.common.strict_json import named_once
 
 LONGEST = 2**28
 """Bytes of a line; a longer one is damage."""
@@ -200,7 +201,7 @@ class Journal:
 
     def _entry(self, line: bytes) -> Any:
         if self._kind.plain and not self._checked and line.startswith(b"{"):
-            return json.loads(line)
+            return json.loads(line, object_pairs_hook=named_once)
         checksum, _, text = line.partition(b" ")
         if checksum != xxhash.xxh64_hexdigest(text).encode():
             raise ValueError("its checksum does not fit")

@@ -11,7 +11,8 @@ HIDDEN = "[hidden]"
 SHORTEST = 4
 """Our choice: a shorter "secret" is a stand-in such as ``x``, and hiding it would leave no text readable."""
 _KNOWN = re.compile(
-    r"(?<=://)(?:[^/\s@:]*:(?!\d*/)[^\s\"'<>]*|[^/\s@]*)@|(?<=Bearer )[\w.~+/=-]{8,}|(?<=Basic )[\w+/=-]{8,}|\bhf_[A-Za-z0-9]{16,}"
+    r"(?<=://)(?:[^/\s@:]*:(?!\d*/)[^\s\"'<>]*|[^/\s@]*)@"
+    r"|(?<=Bearer )[\w.~+/=-]{8,}|(?<=Basic )[\w+/=-]{8,}|\bhf_[A-Za-z0-9]{16,}"
 )
 """What is secret by its looks: credentials of an address or a header, a token of the Hub.
 

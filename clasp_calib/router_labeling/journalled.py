@@ -73,4 +73,7 @@ class JournalledLabeler:
         yield from (self._known[question] for question in questions)
 
     def _take(self, entry: dict[str, Any]) -> None:
-        self._known[entry["question"]] = Guess(**{name: value for name, value in entry.items() if name != "question"})
+        question, guess = entry["question"], {name: value for name, value in entry.items() if name != "question"}
+        if not isinstance(question, str):
+            raise TypeError(f"the question {question!r:.40} is no text")
+        self._known[question] = Guess(**guess)

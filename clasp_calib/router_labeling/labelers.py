@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
+from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import canonical_json
 from clasp_calib.router_labeling.rules import RuleSet, load_rules
 from clasp_calib.router_labeling.taxonomy import Taxonomy, load_taxonomy
@@ -14,7 +15,11 @@ Source = Literal["llm", "rule", "gold", "default"]
 
 @dataclass(frozen=True)
 class Guess:
-    """What a labeler says about one question."""
+    """What a labeler says about one question.
+
+    Raises:
+        InputError: a value is of another type, or out of bounds.
+    """
 
     intent: str
     """Slug of the intent."""
@@ -26,6 +31,17 @@ class Guess:
     """``default`` says that the labeler could not place the question."""
     rule: str | None = None
     """Id of the rule that decided, if one did."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would go on into labels and tables: labelers may be anybody's, and journals be damaged."""
+        sure = self.confidence
+        bounded = sure is None or (isinstance(sure, int | float) and not isinstance(sure, bool) and 0 <= sure <= 1)
+        texts = all(isinstance(text, str) for text in (self.intent, self.raw, self.rule or ""))
+        if not (bounded and texts and self.source in get_args(Source)):
+            raise InputError(
+                f"{self!r:.300} is no guess: expected texts, a confidence in [0, 1] or None, and a source among "
+                f"{', '.join(get_args(Source))}"
+            )
 
 
 @dataclass(frozen=True)

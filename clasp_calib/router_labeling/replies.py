@@ -124,7 +124,10 @@ def _tokens(choice: dict[str, Any]) -> list[Token]:
     """The tokens of a choice, in order; none if one of them is not as it should be."""
     try:
         told = [(entry["token"], entry["logprob"]) for entry in choice["logprobs"]["content"]]
-        usable = all(isinstance(text, str) and isinstance(value, int | float) for text, value in told)
+        usable = all(
+            isinstance(text, str) and isinstance(value, int | float) and not isinstance(value, bool)
+            for text, value in told
+        )
         return [Token(text, float(value)) for text, value in told] if usable else []
     except (KeyError, TypeError, IndexError, OverflowError):
         return []

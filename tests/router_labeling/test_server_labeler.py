@@ -136,6 +136,33 @@ def test_a_journal_without_checksums_is_taken_up(tmp_path):
         assert set(fake.asked.values()) == {1}
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"intent": ["counting"]},
+        {"confidence": "high"},
+        {"confidence": float("nan")},
+        {"confidence": 7},
+        {"confidence": True},
+        {"source": "moon"},
+        {"rule": 5},
+        {"raw": ["counting"]},
+        {"question": 5},
+    ],
+)
+def test_a_line_without_a_checksum_is_believed_in_nothing(tmp_path, wrong):
+    with running(Fake()) as fake:
+        first = JournalledLabeler(labeler(fake), SCHEME, tmp_path)
+        list(first.label(["a"]))
+        head, line = (json.loads(line.split(" ", 1)[1]) for line in first.path.read_text().splitlines())
+        first.path.write_text("".join(json.dumps(one) + "\n" for one in (head, line | wrong)))
+        with pytest.raises(InputError, match=r"line 2 of the journal .* is damaged"):
+            list(JournalledLabeler(labeler(fake), SCHEME, tmp_path).label(["a"]))
+        first.path.write_text(json.dumps(head) + "\n" + json.dumps(line).replace("{", '{"intent": "other", ', 1) + "\n")
+        with pytest.raises(InputError, match="'intent' stands twice"):
+            list(JournalledLabeler(labeler(fake), SCHEME, tmp_path).label(["a"]))
+
+
 def test_answers_may_be_kept_in_memory_only(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with running(Fake()) as fake:
