@@ -71,7 +71,7 @@ def checkpoint_of(model: "nn.Module") -> Checkpoint:
     """The digest of the checkpoint that a transformers model was loaded from, if it still has its values.
 
     Otherwise, or if the files are not at hand, it is that of the values in memory. A model is looked at again only if a
-    parameter was replaced, or changed by an operation that torch counts.
+    parameter was replaced, changed by an operation that torch counts, or has other values in a few places.
     """
     return _seen(model)[0]
 
@@ -95,12 +95,19 @@ def weights_digest(model: "nn.Module") -> str:
     return digest.hexdigest()
 
 
+_GLANCED = 8
+"""Values of each tensor that show changes which torch does not count, as of ``.data``, by which adapters are merged."""
 _Seen = tuple[Checkpoint, str | None]
 _KNOWN: "WeakKeyDictionary[nn.Module, tuple[Any, _Seen]]" = WeakKeyDictionary()
 
 
 def _seen(model: "nn.Module") -> _Seen:
-    state = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters())
+    import torch
+
+    counted = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters())
+    apart = [p.detach().reshape(-1) for p in model.parameters() if not p.is_meta]
+    some = [flat[:: max(1, len(flat) // _GLANCED)].to(apart[0].device, torch.float32) for flat in apart]
+    state = counted, torch.cat(some).cpu().numpy().tobytes() if some else b""
     known = _KNOWN.get(model)
     if known is None or known[0] != state:
         _KNOWN[model] = known = (state, _look(model))
@@ -108,7 +115,9 @@ def _seen(model: "nn.Module") -> _Seen:
 
 
 def _look(model: "nn.Module") -> _Seen:
-    for place in _places(model):
+    # PEFT keeps what it adapts as base_layer, with weights beside it that are in no file here.
+    adapted = any(hasattr(part, "base_layer") for part in model.modules())
+    for place in [] if adapted else _places(model):
         try:
             stored = _stored(place)
         except ModelError:

@@ -1,5 +1,6 @@
 """Types of the fields of files that may come from anybody."""
 
+import re
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -29,5 +30,14 @@ def describe(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if not place or first["type"] == "missing":
         return f"{place}: {message}" if place else message
+    if odd := _excluded(first.get("ctx", {}).get("pattern", ""), first["input"]):
+        message = f"holds {odd!r}, a character that a terminal cannot print"
     given = repr(first["input"])
     return f"{place}: {message} (given {given if len(given) <= 80 else given[:77] + '...'})"
+
+
+def _excluded(pattern: str, given: str) -> str:
+    """The first character that a pattern of the kind ``^[^...]*$`` excludes."""
+    kind = re.match(r"\^\[\^(.+)\]", pattern)
+    found = re.search(f"[{kind[1]}]", given) if kind else None
+    return found[0] if found else ""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from clasp_calib.runtime.checks import check_length
 from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.finite import finite_logits
 from clasp_calib.runtime.hooks import Pruner
@@ -44,6 +45,7 @@ def answer(
     """
     greedy = Greedy(model, processor.tokenizer)
     inputs = processor(images=picture, text=prompt, return_tensors="pt").to(model.device, model.dtype)
+    check_length(model.config, inputs["input_ids"].shape[1])
     with finite_logits(model, "this question"), pruning or nullcontext() as pruner:
         model.generate(**inputs, **greedy.arguments(1))
         begun = time.perf_counter()

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers.cache_utils import DynamicCache
 
-from clasp_calib.common.errors import BudgetError, ModelError
+from clasp_calib.common.errors import BudgetError, InputError, ModelError
 from clasp_calib.common.pruning_options import DEFAULT_STARTS, PruningOptions
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.schedule import AnySchedule, Schedule
@@ -35,6 +35,24 @@ def check_schedule(adapter: Adapter, schedule: AnySchedule, options: PruningOpti
         given = f"{tokens} visual tokens and {schedule.layers} layers"
     if has != given:
         raise BudgetError(f"the schedule is for {given}; this model has {has}: make one for it (schedule_for)")
+
+
+def check_length(config: Any, tokens: int) -> None:
+    """Refuse a prompt that is longer than a model's context.
+
+    Args:
+        config: of the model.
+        tokens: of the prompt, visual ones too, all of them: pruning leaves positions as they are.
+
+    Raises:
+        InputError: with both lengths.
+    """
+    most = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if most is not None and tokens > most:
+        raise InputError(
+            f"a prompt of {tokens} tokens, those of the picture too, is longer than the {most} that the model was made "
+            "for (max_position_embeddings); shorten the question, or leave it out"
+        )
 
 
 def position_axes(model: Any) -> int:

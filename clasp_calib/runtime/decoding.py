@@ -46,14 +46,18 @@ class Greedy:
         self._model, self._tokenizer = model, tokenizer
         try:
             ends = self._config(1).eos_token_id
-            self._processors(torch.zeros(1, 1, dtype=torch.long, device=model.device), 1)
+            words = model.get_output_embeddings().weight.shape[0]
+            prompt_11 = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+            # Some processors look only at the words of a first step whether they fit the model.
+            self._processors(prompt_11, 1)(prompt_11, torch.zeros(1, words, device=model.device))
         except Exception as error:  # A file that people write by hand may fail in any way.
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ModelError(
                 f"the model's generation config cannot be used ({reason}); mend its generation_config.json"
             ) from error
-        self.ends: tuple[int, ...] = () if ends is None else tuple(ends) if isinstance(ends, list) else (ends,)
-        """Ids that end an answer."""
+        given = () if ends is None else ends if isinstance(ends, list) else (ends,)
+        self.ends: tuple[int, ...] = tuple(end for end in given if 0 <= end < words)
+        """Ids that end an answer, of those that the model can say: generate passes over others."""
 
     @cached_property
     def settings(self) -> dict[str, str]:
@@ -99,6 +103,11 @@ class Greedy:
         own = {name: value for name, value in {**OTHERWISE, **WITHOUT_EFFECT}.items() if hasattr(config, name)}
         texts = {"tokenizer": self._tokenizer} if config.stop_strings is not None else {}
         return {**own, **texts, "max_new_tokens": max_new_tokens}
+
+    def ended(self, ids: Sequence[int]) -> list[int]:
+        """An answer's ids to the first end of sequence and with it; what follows is padding, by whatever token."""
+        end = next((place for place, token in enumerate(ids) if token in self.ends), len(ids))
+        return list(ids[: end + 1])
 
     def choices(self, prompt: Sequence[int], answer: Sequence[int], logits_BTV: Tensor, limit: int) -> Tensor:
         """The tokens [B, T + 1] that would be chosen after the prompt and each beginning of an answer.

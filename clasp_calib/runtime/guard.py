@@ -41,6 +41,11 @@ class _Turn:
             self._depth += 1
             return self._depth == 1
 
+    @property
+    def taken(self) -> bool:
+        """Whether a call is on its way."""
+        return self._owner is not None
+
     def leave(self) -> None:
         """The call, or its part, is over. A call that was refused leaves nothing."""
         with self._lock:
@@ -55,7 +60,8 @@ def guarded(model: nn.Module, adapter: Adapter) -> Iterator[None]:
     """Refuse what would make a pruned model wrong, within the ``with`` block; to be entered last.
 
     Threads may call the model in turn. In a call: a second thread, pixels or features that are not finite. At any time:
-    `copy.deepcopy` and pickling, whose result would share hooks and ``generate`` with this model.
+    `copy.deepcopy` and pickling, whose result would share hooks and ``generate`` with this model. At the end: a call
+    that is still on its way.
 
     Args:
         model: what ``adapter`` is for, pruned already.
@@ -86,6 +92,11 @@ def guarded(model: nn.Module, adapter: Adapter) -> Iterator[None]:
         # Called after a refusal in `enter` too.
         undo.callback(multimodal.register_forward_hook(lambda *_: turn.leave(), always_call=True).remove)
         yield
+        if turn.taken:
+            raise ModelError(
+                "the with block ends while another thread is calling the pruned model, whose answer would go on "
+                "unpruned; wait for that thread (join) within the block, and ask again"
+            )
 
 
 def check_pictures(adapter: Adapter, arguments: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -42,6 +43,8 @@ def load_model(source: str, device: str = "cpu", dtype: str = "float32") -> tupl
         raise InputError(f"cannot use the device {device!r} ({reason}); try --device cpu") from error
     transformers_logging.disable_progress_bar()
     folder = Path(source)
+    if folder.is_file():
+        raise ModelError(f"{source} is a file; give the directory of a model, in which config.json is")
     if folder.is_dir():
         check_files(folder)
         if not (folder / "config.json").is_file():
@@ -75,6 +78,8 @@ def load_model(source: str, device: str = "cpu", dtype: str = "float32") -> tupl
 
 def _reason(error: Exception) -> str:
     """What went wrong, in a line; the kind too where that says more, as of a KeyError."""
+    if isinstance(error, UnpicklingError):
+        return "its weights are a pickle that holds more than tensors, and to load it would run what it says"
     first = next(iter(str(error).strip().splitlines()), "")
     told = isinstance(error, OSError | ValueError | RuntimeError | ImportError) and first
     return first if told else f"{type(error).__name__}: {first}" if first else type(error).__name__

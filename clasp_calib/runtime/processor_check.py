@@ -1,4 +1,4 @@
-"""Whether a processor is the model's: found out on one made picture, before hours of work with it."""
+"""Whether a processor is the model's: found out on made pictures, before hours of work with it."""
 
 from typing import Any
 
@@ -12,6 +12,9 @@ from clasp_calib.runtime.finite import all_finite
 
 _PICTURE = (96, 64)
 """Width and height of the made picture. Our choice: not square, so that what is laid out by the shape shows."""
+_CONTRAST = (0.5, 50.0)
+"""Of black and white as a tower sees them. Our choice: those known to us take 1 to 4.5; 200 and more, or less than
+0.02, where only one of the picture and the mean is rescaled from 0..255."""
 
 
 def check_processor(model: Any, processor: Any) -> None:
@@ -43,9 +46,12 @@ def check_processor(model: Any, processor: Any) -> None:
             "processor.patch_size)"
         )
     try:
-        made = processor(images=[Image.new("RGB", _PICTURE)], text=token, return_tensors="pt")
+        made, white = (
+            processor(images=[Image.new("RGB", _PICTURE, colour)], text=token, return_tensors="pt")
+            for colour in ("black", "white")
+        )
         given = int((torch.as_tensor(made["input_ids"]) == image).sum())
-        pixels = torch.as_tensor(made[adapter.pixel_names["image"]])
+        pixels, bright = (torch.as_tensor(of[adapter.pixel_names["image"]]) for of in (made, white))
         expected = sum(adapter.tokens(model, made))
     except Exception as error:  # Processors raise whatever odd settings make them raise.
         raise ModelError(
@@ -69,6 +75,12 @@ def check_processor(model: Any, processor: Any) -> None:
         raise ModelError(f"the {type(processor).__name__} cuts a picture into other patches{_told(differences)}")
     if not bool(all_finite(pixels.float())):
         raise ModelError("the processor makes pixels that are not finite; look at its image_mean and image_std")
+    contrast = float((bright.float() - pixels.float()).abs().max())
+    if not _CONTRAST[0] <= contrast <= _CONTRAST[1]:
+        raise ModelError(
+            f"black and white differ by {contrast:.3g} as the processor prepares them, and towers take 1 to 5; look at "
+            "its do_rescale, rescale_factor, do_normalize, image_mean and image_std: all are of 0..1, or all of 0..255"
+        )
 
 
 def _check_tokenizer(tokenizer: Any, token: str, image: int, embeddings: int) -> None:

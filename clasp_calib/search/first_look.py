@@ -21,6 +21,8 @@ OTHER = 4
 """Questions with another answer, none of which is answered rightly, that show that the same is said to all."""
 CHOOSING = {"multiple_choice", "yes_no", "pope", "mme"}
 """Metrics of questions with given answers, where guessing is right as often as there are few."""
+GIVEN = {"yes", "no", "true", "false", *"abcdefgh"}
+"""Answers that are such whatever the metric."""
 EXAMPLES, SHOWN = 3, 60
 SHORT = r"--prompt $'USER: <image>\n{question}\nAnswer the question using a single word or phrase. ASSISTANT:'"
 """LLaVA-1.5's own words for it (https://github.com/haotian-liu/LLaVA, docs/Evaluation.md)."""
@@ -40,7 +42,7 @@ class Look:
         count, right = len(self.scores), Counter(_gold(s) for s, v in zip(self.samples, self.scores, strict=True) if v)
         if not right:
             return f"answers none of the first {count} questions right"
-        if any(sample.metric not in CHOOSING for sample in self.samples):
+        if not _choosing(self.samples):
             return None
         golds = Counter(map(_gold, self.samples))
         if count >= FIRST and len(right) == 1 and count - golds[next(iter(right))] >= OTHER:
@@ -89,7 +91,7 @@ def look_first(evaluator: Evaluator, own: Candidate, samples: Mapping[str, Seque
 def _look(evaluator: Evaluator, own: Candidate, samples: Sequence[Sample]) -> Look:
     """Ask until something is right; where answers are given, until it is more than chance."""
     asked = [sample for sample in samples if sample.answers]
-    choosing = all(sample.metric in CHOOSING for sample in asked[:LONG])
+    choosing = _choosing(asked[:LONG])
     golds, right = len(set(map(_gold, asked[:LONG]))), set()
     said: list[str] = []
     scores: list[float] = []
@@ -119,6 +121,11 @@ def _advice(look: Look) -> str:
     if not sum(look.scores) and within:
         return f"{within} of {len(pairs)} answers contain what was expected: ask for a short one, with {SHORT}"
     return "see whether these are the right pictures and answers, and the prompt is the model's own (--prompt)"
+
+
+def _choosing(samples: Sequence[Sample]) -> bool:
+    """Whether all are answered by one of a few given answers."""
+    return all(sample.metric in CHOOSING or _gold(sample) in GIVEN for sample in samples)
 
 
 def _gold(sample: Sample) -> str:

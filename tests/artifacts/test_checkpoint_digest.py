@@ -102,6 +102,36 @@ def test_a_model_that_was_changed_after_loading_is_not_that_of_its_files(place):
     assert not changed.comparable(before)
 
 
+def test_changes_that_torch_does_not_count_are_noticed(place):
+    model = loaded(place)
+    assert checkpoint_of(model).kind == "files"
+    weight = model.model.language_model.layers[2].mlp.up_proj.weight
+    weight.data += 1e-2  # as adapters are merged
+    assert checkpoint_of(model).kind == "memory"
+    weight.data -= 1e-2
+    weight.data.copy_(loaded(place).model.language_model.layers[2].mlp.up_proj.weight)
+    assert checkpoint_of(model).kind == "files"
+
+
+def test_weights_beside_those_of_the_files_are_not_of_the_files(place):
+    class Adapted(torch.nn.Module):
+        """As PEFT wraps a layer."""
+
+        def __init__(self, base):
+            super().__init__()
+            self.base_layer = base
+            self.lora_A = torch.nn.Linear(base.in_features, 3, bias=False)
+            self.lora_B = torch.nn.Linear(3, base.out_features, bias=False)
+
+    model = loaded(place)
+    mlp = model.model.language_model.layers[1].mlp
+    mlp.down_proj = Adapted(mlp.down_proj)
+    found = checkpoint_of(model)
+    assert found.kind == "memory"
+    mlp.down_proj.lora_B.weight.data.zero_()
+    assert checkpoint_of(model) != found
+
+
 def test_a_model_whose_parameters_were_replaced_is_looked_at_again(place):
     model = loaded(place)
     assert checkpoint_of(model).kind == "files"

@@ -10,11 +10,12 @@ from tiny_models import CHAT_TEMPLATE, EOS
 from tokenizers.processors import TemplateProcessing
 from transformers import AddedToken, AutoProcessor, Qwen2VLConfig
 
-from clasp_calib.calib.scoring.prompting import PROMPT, Prompter, own_template, say_own_template
+from clasp_calib.calib.scoring.prompting import PROMPT, Prompter, own_template, say_odd_template, say_own_template
 from clasp_calib.common.errors import InputError, ModelError
 from clasp_calib.common.progress import note_once
 from clasp_calib.common.samples import Sample
 from clasp_calib.reference.model import MODEL
+from clasp_calib.runtime.answering import answer
 
 sys.path.append(str(Path(__file__).parents[1] / "cache"))
 from image_processors import IMAGE_PROCESSORS
@@ -25,7 +26,7 @@ MISTRAL = (
     "<s>{% for m in messages %}[INST] {% for part in m.content %}{% if part.type == 'image' %}<image>\n"
     "{% else %}{{ part.text }}{% endif %}{% endfor %} [/INST]{% endfor %}"
 )
-TEMPLATES = [PROMPT, "<image>{question}", "{question}\n<image> Answer:", "{x} <image> {question} {question}!"]
+TEMPLATES = [PROMPT, "<image>{question}", "{question}\n<image> Answer:", "{x} <image> {question} {{}}!"]
 
 
 def processed(bench, text):
@@ -117,15 +118,43 @@ def test_as_many_tokens_are_generated_as_the_longest_accepted_answer_needs(bench
     assert [bench.prompter.limit(sample, least) for least in (1, 9, 10, 11)] == [10, 10, 10, 11]
 
 
-@pytest.mark.parametrize("template", ["{question}", "<image>", "<image> <image> {question}"])
+@pytest.mark.parametrize(
+    "template", ["{question}", "<image>", "<image> <image> {question}", "<image>{question} {question}"]
+)
 def test_a_template_has_one_picture_and_a_question(bench, template):
-    with pytest.raises(InputError, match=r"must hold <image> once and \{question\}; for instance 'USER"):
+    with pytest.raises(InputError, match=r"must hold <image> and \{question\}, once each; for instance 'USER"):
         Prompter(bench.processor, bench.model, template)
 
 
 def test_a_question_brings_no_picture_of_its_own(bench):
     with pytest.raises(InputError, match="holds <image>; remove it"):
         bench.prompter.prompt("What is <image>?")
+
+
+def test_an_answer_brings_no_picture_either(bench):
+    with pytest.raises(InputError, match="the answer 'an <image>' holds <image>; remove it"):
+        bench.prompter.answer("What?", "an <image>")
+
+
+def test_a_question_is_unicode(bench):
+    with pytest.raises(InputError, match=r"the question 'caf\\udce9\?' holds bytes that are not UTF-8"):
+        bench.prompter.prompt("caf\udce9?")
+
+
+def test_a_prompt_longer_than_the_context_is_refused(bench, monkeypatch):
+    length = len(bench.prompter.prompt("What?"))
+    config = bench.model.config.text_config
+    monkeypatch.setattr(config, "max_position_embeddings", length)
+    assert bench.prompter.prompt("What?")
+    monkeypatch.setattr(config, "max_position_embeddings", length - 1)
+    for attempt in (lambda: bench.prompter.prompt("What?"), lambda: said_of(bench, "What?")):
+        with pytest.raises(InputError, match=rf"a prompt of {length} tokens.*longer than the {length - 1}.*shorten"):
+            attempt()
+
+
+def said_of(bench, question):
+    picture = Image.new("RGB", (60, 80))
+    return answer(bench.model, bench.processor, picture, bench.prompter.text(question), 1)
 
 
 def templated(bench, template):
@@ -155,6 +184,25 @@ def test_another_chat_template_is_said_once_and_its_own_is_a_prompt(bench, capsy
     assert len(capsys.readouterr().err) < 1500
     say_own_template(templated(bench, f'{MISTRAL} It\'s "so":'))
     assert r"""--prompt $'[INST] <image>\n{question} [/INST] It\'s "so":' (in""" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        (PROMPT, ""),
+        ('<image> {question} Answer as {"answer": ...} in \\boxed{}:', ""),
+        (r"USER: <image>\n{question}\nASSISTANT:", r"holds \n, which the model sees so"),
+        ("<image>{context} {question} {options}", "holds {context} and {options}, which"),
+        ("<image>{{question}}", "holds {{question}}, which"),
+        ("<s>USER: <image> {question}", "begins with <s>, which the tokenizer puts before every text"),
+    ],
+)
+def test_what_of_a_template_may_be_meant_otherwise_is_said_once(bench, capsys, template, told):
+    note_once.cache_clear()
+    for _ in range(2):
+        say_odd_template(bench.processor, template)
+    found = capsys.readouterr().err
+    assert found.count(told) == 1 if told else not found
 
 
 def test_the_embedded_model_and_its_template_agree():

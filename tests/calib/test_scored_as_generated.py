@@ -149,6 +149,32 @@ def test_the_answer_in_other_tokens_counts(bench):
     assert not paths.untold
 
 
+def test_ends_that_the_model_cannot_say_end_nothing(bench, configured):
+    sample, (own,) = bench.samples[0], [OWN]
+    evaluator = Evaluator(bench.model, bench.prompter, CachedFeatures(bench.store, (3,)))
+    expected = evaluator.scores(replace(sample, answers=("two",)), [own], Pruning(None))
+    configured({})
+    bench.model.generation_config.eos_token_id = [EOS, -1, 10**6]
+    assert Greedy(bench.model).ends == (EOS,)
+    evaluator = Evaluator(bench.model, bench.prompter, CachedFeatures(bench.store, (3,)))
+    assert evaluator.scores(replace(sample, answers=("two",)), [own], Pruning(None)) == expected
+
+
+def test_a_word_that_pads_is_in_no_answer(bench, configured):
+    """As Qwen's 0, which is an exclamation mark."""
+    configured({"suppress_tokens": [0, 1]})
+    (word,) = bench.processor.tokenizer.convert_tokens_to_ids([" yes"])
+    bench.model.generation_config.pad_token_id = word
+    evaluator = Evaluator(bench.model, bench.prompter, CachedFeatures(bench.store, (0, 1, 2, 3)))
+    candidates = [Candidate(str(n), tuple(float(n == layer) for layer in range(5)), 1.0) for n in range(4)]
+    lengths = 0
+    for sample in bench.samples:
+        together = evaluator.answers(sample, candidates, Pruning(None))
+        assert together == [evaluator.answers(sample, [one], Pruning(None))[0] for one in candidates]
+        lengths = max(lengths, len({len(text.split()) for text in together}))
+    assert lengths > 1
+
+
 def test_settings_are_what_an_answer_depends_on(bench, configured):
     plain = Greedy(bench.model).settings
     assert plain == {"eos_token_id": str(EOS)}
@@ -178,6 +204,8 @@ def test_what_is_not_followed_is_said_once(bench, configured, capsys):
     [
         {"eos_token_id": None, "exponential_decay_length_penalty": (1, 1.5)},
         {"bad_words_ids": [["red"]]},
+        {"bad_words_ids": [[10**6]]},
+        {"sequence_bias": [[[10**6], 1.0]]},
         {"sequence_bias": "red"},
         {"repetition_penalty": -1.0},
         {"min_new_tokens": "two"},

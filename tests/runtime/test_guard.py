@@ -3,7 +3,7 @@
 import copy
 import pickle
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 import torch
@@ -62,6 +62,34 @@ def test_a_second_thread_is_refused_and_the_first_is_right(kind, call, part):
         held.handle.remove()
         for _ in range(4):  # in turn, whichever thread of the pool it is
             assert torch.equal(pool.submit(run).result(60), expected)
+
+
+def leave_under_a_call(m, pool, submitted, failure=None):
+    """Within the block another thread begins a call; it goes on after the block."""
+    held = Held(m.model.language_model)
+    try:
+        with KINDS["stages"](m):
+            under = submitted(pool)
+            assert held.inside.wait(60)
+            if failure is not None:
+                raise failure
+    finally:
+        held.go_on.set()
+        wait([under], 60)
+        held.handle.remove()
+
+
+@pytest.mark.parametrize("call", ["forward", "generate"])
+def test_the_context_does_not_end_silently_under_a_call_of_another_thread(call):
+    m, batch = tiny_llava(), tiny_batch(tiny_llava(), [(3, 7)])
+    calls = {"forward": lambda p: p.submit(m, **batch), "generate": lambda p: p.submit(m.generate, **batch)}
+    with ThreadPoolExecutor(1) as pool, torch.no_grad():
+        with pytest.raises(ModelError, match="while another thread is calling"):
+            leave_under_a_call(m, pool, calls[call])
+        with pytest.raises(ZeroDivisionError):  # what went wrong first is told
+            leave_under_a_call(m, pool, calls[call], ZeroDivisionError())
+        with KINDS["stages"](m):
+            calls[call](pool).result(60)
 
 
 def test_two_mixtures_at_once_are_refused():

@@ -171,6 +171,8 @@ def test_half_written_settings_are_named(folder, name, content):
         ("config.json", {"model_type": "qwen2_vl"}),
         ("config.json", {"model_type": "bert"}),
         ("config.json", {"vision_feature_layer": [1, 2]}),
+        ("config.json", {"vision_feature_layer": 7}),
+        ("config.json", {"vision_feature_layer": -9}),
         ("generation_config.json", {"bos_token_id": {"a": 1}, "cache_implementation": "no such"}),
         ("processor_config.json", {"processor_class": "NoSuchProcessor"}),
         ("processor_config.json", {"image_processor": 3}),
@@ -183,6 +185,20 @@ def test_odd_settings_never_end_in_another_error(folder, name, change):
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ModelError):
         load_model(str(folder))
+
+
+def test_a_pickle_of_more_than_tensors_is_not_advised_to_be_run(folder):
+    torch.save({"weight": torch.zeros(1), "more": folder}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="a pickle that holds more than tensors") as told:
+        load_model(str(folder))
+    assert "weights_only" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_of_a_model_is_no_model(folder, name):
+    with pytest.raises(ModelError, match="is a file; give the directory"):
+        load_model(str(folder / name))
 
 
 def test_a_quantised_checkpoint_names_the_package(folder):

@@ -35,6 +35,10 @@ def test_processors_that_fit_are_let_pass(name):
     check_processor(model_for(name), IMAGE_PROCESSORS[name]())
 
 
+def test_what_takes_numbers_of_0_to_255_fits():
+    check_processor(model_for("llava"), changed("llava", do_rescale=False, image_mean=[127.5] * 3, image_std=[64] * 3))
+
+
 def test_qwen3_vl_fits_too():
     model_class, config = CASES["qwen3_vl"].build()
     processor = qwen(Qwen3VLProcessor)
@@ -61,6 +65,9 @@ def test_qwen3_vl_fits_too():
         ("qwen2_5_vl", {"patch_size": 7}, "patch_size is 7.*should be 14"),
         ("internvl", {"image_seq_length": 9}, "image_seq_length is 9.*should be 16"),
         ("llava", {"image_std": [0.0, 1.0, 1.0]}, "not finite.*image_std"),
+        ("llava", {"do_rescale": False}, "black and white differ by [0-9]{3,}.*do_rescale"),
+        ("qwen2_vl", {"do_rescale": False, "do_normalize": False}, "black and white differ by 255 .*do_rescale"),
+        ("llava_next", {"image_mean": [123, 117, 104], "image_std": [58, 57, 57]}, "differ by 0.01.*image_mean"),
     ],
 )
 def test_settings_that_do_not_fit_are_named_on_both_sides(name, settings, told):

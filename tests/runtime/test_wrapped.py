@@ -82,6 +82,14 @@ def test_what_cannot_be_pruned_is_refused(around, told):
             attempt()
 
 
+@pytest.mark.parametrize("given", ["llava-hf/llava-1.5-7b-hf", None, (tiny_llava, 3), {"model": 1}, tiny_llava])
+def test_what_is_no_model_is_told_apart_from_models_that_are_not_known(given):
+    with pytest.raises(
+        ModelError, match=f"expected a transformers model, and was given a {type(given).__name__}; load"
+    ):
+        clasp(given, made("7"), budget=7, classes="object").__enter__()
+
+
 def test_what_a_wrapper_wraps_is_pruned():
     model = PeftModel(tiny_llava()).get_base_model()
     with torch.no_grad(), prune(model, schedule=SCHEDULE, rho=0.5) as pruner:

@@ -85,6 +85,18 @@ def test_saying_the_same_to_every_question_is_no_answer():
     look(lambda _: "yes", {"object": asked(60, ("yes",), "yes_no")})
 
 
+@pytest.mark.parametrize("name", [None, "relaxed", "exact_match"])
+@pytest.mark.parametrize("answers", [("yes", "no"), ("A", "C", "B")])
+def test_given_answers_are_known_whatever_the_metric(name, answers):
+    with pytest.raises(InputError, match=rf"only where '{answers[0].lower()}' is expected"):
+        look(lambda _: answers[0], {"counting": asked(2 * FIRST, answers, name)})
+    look(lambda sample: sample.answers[0], {"counting": asked(2 * FIRST, answers, name)})
+
+
+def test_other_answers_are_not_given_ones():
+    assert len(look(lambda _: "red", {"counting": asked(2 * FIRST, ("red", "blue"))}).asked) == 1
+
+
 def test_chance_is_no_answer_either():
     def guesses(sample):
         return "yes" if int(sample.id.removeprefix("counting")) % 4 < 2 else "no"

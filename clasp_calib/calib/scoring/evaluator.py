@@ -149,7 +149,8 @@ class Evaluator:
             pruning: the same for all.
         """
         with self._prompted(sample, candidates, pruning) as (prompted, row_B):
-            return self._prompter.decode(self._decoded(prompted, sample)[row_B])
+            ids = self._decoded(prompted, sample)[row_B].tolist()
+            return self._prompter.decode([self._greedy.ended(answer) for answer in ids])
 
     def _one_pass(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
         paths = GreedyPaths(self._greedy, self._prompter, sample, len(candidates))
@@ -178,10 +179,7 @@ class Evaluator:
         """The unpruned model's own answer, and its log-probabilities [T, V] along it, float32."""
         if sample.id not in self._expected:
             with self._prompted(sample, [self._own], Pruning(None)) as (prompted, _):
-                ids = self._decoded(prompted, sample)[0].tolist()
-                # What follows the end of sequence is padding.
-                ends = [place for place, token in enumerate(ids) if token in self._greedy.ends]
-                answer = ids[: ends[0] + 1] if ends else ids
+                answer = self._greedy.ended(self._decoded(prompted, sample)[0].tolist())
             with self._prompted(sample, [self._own], Pruning(None)) as (prompted, _):
                 expected_TV = prompted.logits(answer)[0].float().log_softmax(-1)
             if len(self._expected) == KEPT:

@@ -79,9 +79,7 @@ class GreedyPaths:
         return None if any(_letters(answer).startswith(begun) for answer in self._sample.answers) else 0.0
 
     def _text(self, ids: Sequence[int]) -> str:
-        """Of the ids up to the end of sequence; what follows is padding."""
-        end = next((place for place, token in enumerate(ids) if token in self._greedy.ends), len(ids))
-        (text,) = self._prompter.decode([list(ids[: end + 1])])
+        (text,) = self._prompter.decode([self._greedy.ended(ids)])
         return text
 
 

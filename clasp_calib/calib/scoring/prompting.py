@@ -1,5 +1,6 @@
 """From a question to token ids, as the processor would make them, without drawing the picture again."""
 
+import re
 from functools import cached_property
 from typing import Any
 
@@ -8,6 +9,7 @@ from clasp_calib.common.progress import note_once
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import picture_tokens
+from clasp_calib.runtime.checks import check_length
 
 IMAGE = "<image>"
 SHOWN = 400
@@ -15,6 +17,8 @@ SHOWN = 400
 PROMPT = f"USER: {IMAGE}\n{{question}} ASSISTANT:"
 """LLaVA-1.5's template."""
 QUESTION = "{question}"
+_LITERAL = re.compile(r"\\n|\{+\w+\}+")
+"""What other programs fill or turn into white space."""
 
 
 def own_template(processor: Any) -> str | None:
@@ -47,26 +51,42 @@ def say_own_template(processor: Any) -> None:
     )
 
 
+def say_odd_template(processor: Any, template: str) -> None:
+    """Say once what a model sees of a prompt template that may be meant otherwise."""
+    if told := sorted({part for part in _LITERAL.findall(template) if part != QUESTION}):
+        note_once(
+            f"the prompt template holds {' and '.join(told)}, which the model sees so: only {IMAGE} and {QUESTION} are "
+            "filled; a line break has to be one (in a shell $'...\\n...')"
+        )
+    tokenizer = processor.tokenizer
+    first = tokenizer.bos_token_id
+    if first is not None and tokenizer(template).input_ids[:2] == [first, first]:
+        note_once(
+            f"the prompt template begins with {tokenizer.bos_token}, which the tokenizer puts before every text: "
+            "the model sees it twice; leave it out"
+        )
+
+
 class Prompter:
     """Token ids of prompts and of answers that follow them.
 
     Args:
         processor: the model's; its ``image_token`` stands for the picture.
         model: whose processor it is, or its configuration: it knows how many visual tokens a picture becomes.
-        template: holds ``<image>`` once and ``{question}``.
+        template: holds ``<image>`` and ``{question}``, once each.
 
     Raises:
-        InputError: the template lacks one of the two.
+        InputError: the template lacks one of the two, or holds it twice.
         ModelError: the architecture is not known, or the tokenizer ends every text, so that nothing can follow it.
     """
 
     def __init__(self, processor: Any, model: Any, template: str = PROMPT):
-        if template.count(IMAGE) != 1 or QUESTION not in template:
+        if template.count(IMAGE) != 1 or template.count(QUESTION) != 1:
             raise InputError(
-                f"the prompt template {template!r} must hold {IMAGE} once and {{question}}; for instance {PROMPT!r}"
+                f"the prompt template {template!r} must hold {IMAGE} and {QUESTION}, once each; for instance {PROMPT!r}"
             )
-        self._processor = processor
-        self._tokens = picture_tokens(adapter_for(model))
+        self._processor, adapter = processor, adapter_for(model)
+        self._config, self._tokens = adapter.config, picture_tokens(adapter)
         self.template = template
         if (last := self._ids("a")[-1]) != self._alone("a")[-1]:
             token = processor.tokenizer.convert_ids_to_tokens(last)
@@ -80,8 +100,10 @@ class Prompter:
         """The prompt with a single image token, as a processor takes it.
 
         Raises:
-            InputError: the question holds an image token of its own.
+            InputError: the question holds an image token of its own, or is no Unicode.
         """
+        if not question.isascii() and question != question.encode("utf-8", "replace").decode():
+            raise InputError(f"the question {question!a} holds bytes that are not UTF-8; write it again in UTF-8")
         if self._processor.image_token in question:
             raise InputError(f"the question {question!r} holds {self._processor.image_token}; remove it")
         # Not str.format: a question may hold braces.
@@ -97,7 +119,8 @@ class Prompter:
             modality: ``image``, or ``video`` for a file that is one.
 
         Raises:
-            InputError: the question holds an image token, or it is not known how many the picture becomes.
+            InputError: the question holds an image token, the prompt is longer than the model's context, or it is not
+                known how many tokens the picture becomes.
         """
         tokens = self._tokens if tokens is None else tokens
         if tokens is None:
@@ -107,14 +130,21 @@ class Prompter:
         # What a processor puts around a picture, it is shown an image for; around a video none puts anything.
         before, after = self._around if modality == "image" else ([], [])
         visual = [self._id(getattr(self._processor, f"{modality}_token"))] * tokens
-        return [*ids[:place], *before, *visual, *after, *ids[place + 1 :]]
+        made = [*ids[:place], *before, *visual, *after, *ids[place + 1 :]]
+        check_length(self._config, len(made))
+        return made
 
     def answer(self, question: str, answer: str) -> list[int]:
         """Ids that follow the prompt where the answer is given: after a space, unless the prompt ends in white space.
 
         Where the tokenizer would merge the two, they are the answer's alone: a model is given the prompt's ids as they
         are.
+
+        Raises:
+            InputError: the question or the answer holds an image token.
         """
+        if self._processor.image_token in answer:
+            raise InputError(f"the answer {answer!r} holds {self._processor.image_token}; remove it")
         text = self.text(question)
         before, both = self._ids(text), self._ids(f"{text}{answer}" if text[-1].isspace() else f"{text} {answer}")
         if both[: len(before)] == before:

@@ -18,6 +18,7 @@ from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.progress import progress
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.checks import check_length
 from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.finite import finite_logits
 from clasp_calib.runtime.flops import layer_flops
@@ -149,6 +150,7 @@ def encoded(model: Any, processor: Any, prompter: Prompter, sample: Sample) -> A
     with contained(f"preparing the sample {sample.id!r}"):
         picture = load_picture(sample.picture, processor)
         inputs = processor(images=picture, text=prompter.text(sample.question), return_tensors="pt")
+        check_length(model.config, inputs["input_ids"].shape[1])
         return inputs.to(model.device, model.dtype)
 
 

@@ -30,10 +30,14 @@ def adapter_for(model_or_config: Any) -> Adapter:
     check_bare(model_or_config)
     config = getattr(model_or_config, "config", model_or_config)
     kind = getattr(config, "model_type", None)
-    if kind not in ADAPTERS:
-        given = kind or type(model_or_config).__name__
+    if kind is None:
         raise ModelError(
-            f"no adapter for the architecture {given!r}; use a model of a known one "
+            f"expected a transformers model, and was given a {type(model_or_config).__name__}; load one with "
+            "AutoModelForImageTextToText.from_pretrained"
+        )
+    if kind not in ADAPTERS:
+        raise ModelError(
+            f"no adapter for the architecture {kind!r}; use a model of a known one "
             f"({', '.join(sorted(ADAPTERS))}), or write an adapter (docs/guide/adapters.md says how)"
         )
     module, name = ADAPTERS[kind]

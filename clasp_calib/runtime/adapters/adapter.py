@@ -76,6 +76,24 @@ class Adapter:
         self.visual_token_ids = {modality: getattr(config, f"{modality}_token_id") for modality in self.towers}
         self.decoder_layers = config.text_config.num_hidden_layers
 
+    def projected(self, layer: Any) -> int:
+        """``vision_feature_layer`` counted from 0.
+
+        Raises:
+            ModelError: the tower has no such layer, or several are projected.
+        """
+        if not isinstance(layer, int):
+            raise ModelError(
+                f"vision_feature_layer is {layer}: this projector was trained on concatenated layers, which a mixture "
+                "of layers does not fit; expected a model with one layer"
+            )
+        if not -self.vision_layers - 1 <= layer <= self.vision_layers:
+            raise ModelError(
+                f"vision_feature_layer is {layer}, and the tower has the layers 0 to {self.vision_layers}; give the "
+                "config.json that was saved with the model"
+            )
+        return layer % (self.vision_layers + 1)
+
     @property
     def tokens_per_image(self) -> int:
         """N, the visual tokens of one picture.

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.adapter import Adapter
 
 
@@ -18,13 +17,9 @@ class InternVLAdapter(Adapter):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        if not isinstance(config.vision_feature_layer, int):
-            raise ModelError(
-                f"vision_feature_layer is {config.vision_feature_layer}; expected a model that projects one layer"
-            )
         vision = config.vision_config
         self.vision_layers: int = vision.num_hidden_layers
-        self.own_layer: int = config.vision_feature_layer % (self.vision_layers + 1)
+        self.own_layer = self.projected(config.vision_feature_layer)
 
     @property
     def tokens_per_image(self) -> int:

@@ -24,13 +24,8 @@ class LayerAdapter(Adapter):
                 f"{config.model_type} with a {vision.model_type!r} tower is not supported; "
                 f"expected one of {', '.join(TOWERS)}"
             )
-        if not isinstance(config.vision_feature_layer, int):
-            raise ModelError(
-                f"vision_feature_layer is {config.vision_feature_layer}: this projector was trained on "
-                "concatenated layers, which a mixture of layers does not fit; expected a model with one layer"
-            )
         self.vision_layers: int = vision.num_hidden_layers
-        self.own_layer: int = config.vision_feature_layer % (self.vision_layers + 1)
+        self.own_layer = self.projected(config.vision_feature_layer)
         self.class_tokens = TOWERS[vision.model_type]
 
     def tower_attention(self, block: nn.Module) -> nn.Module:
