@@ -1760,6 +1760,126 @@ def number_with_full_stop(folder):
     check(found == [1.0, 1.0, 0.0], f"scored {found}")
 
 
+# More models and prompts.
+
+
+@case("prompt template with backslash and n, as '...' gives in a shell", "a word about it")
+def line_break_of_two_characters(folder):
+    ran = search_of(folder, model_in(folder / "model"), prompt=r"USER: <image>\n{question} ASSISTANT:")
+    check(ran.code == 2 or "\\n" in fine(ran).err, f"no word; {ran.brief}")
+
+
+@case("prompt template that begins with <s>, which the tokenizer adds", "a word about it, or one <s>")
+def two_beginnings(folder):
+    ran = search_of(folder, model_in(folder / "model"), prompt="<s>USER: <image>\n{question} ASSISTANT:")
+    check(ran.code == 2 or "<s>" in fine(ran).err, f"no word; {ran.brief}")
+
+
+@case("prompt template with the question twice", "both are filled, or it is refused")
+def question_in_two_places(folder):
+    refused(search_of(folder, model_in(folder / "model"), prompt="<image>{question}\n{question} ASSISTANT:"), "once")
+
+
+@case("processor that does not rescale pictures to 0..1", "refused, with the setting")
+def pixels_of_255(folder):
+    model = model_in(folder / "model")
+    file = model / "processor_config.json"
+    settings = json.loads(file.read_text())
+    settings["image_processor"]["do_rescale"] = False
+    file.write_text(json.dumps(settings))
+    refused(answers_by(model, folder), "do_rescale")
+
+
+@case("eos ids that the model has no words for", "scored as generated, without them")
+def eos_beyond_the_vocabulary(folder):
+    model = model_in(folder / "model", generation={"eos_token_id": [2, -1, 128009]})
+    fine(evaluated(folder, asked(folder, every_split()), model)[0])
+    check(set(scores(folder).values()) == {1.0}, f"exact scores {scores(folder)}")
+
+
+@case("bad_words_ids of another vocabulary", "refused, with the generation config's name")
+def banned_words_beyond_the_vocabulary(folder):
+    model = model_in(folder / "model", generation={"bad_words_ids": [[128009]]})
+    refused(search_of(folder, model), "generation_config.json")
+
+
+@case("question longer than the model's context", "refused, with both lengths")
+def longer_than_the_context(folder):
+    refused(search_of(folder, model_in(folder / "model", tokens=48)), "48", "max_position_embeddings")
+
+
+@case("vision_feature_layer that the tower does not have", "refused, before anything is measured")
+def no_such_vision_layer(folder):
+    model = model_in(folder / "model")
+    file = model / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "vision_feature_layer": 23}))
+    refused(search_of(folder, model), "vision_feature_layer is 23")
+
+
+@case("exact scores of a model that says yes to everything", "stopped, or a word that it does")
+def yes_to_everything(folder):
+    model = model_in(folder / "model", {":": {"Ġyes": 9.0}, "Ġyes": {"</s>": 9.0}})
+    samples = asked(folder, every_split(30), "no")
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    lines(samples, [{**row, "answers": ["yes" if number % 2 else "no"]} for number, row in enumerate(rows)])
+    refused(search_of(folder, model, samples=samples), "'yes' is expected")
+
+
+IN_MEMORY = """
+import sys, threading, time, warnings
+from pathlib import Path
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from clasp_calib import clasp
+from clasp_calib.common.errors import ClaspError
+run, how = Path(sys.argv[1]), {"budget": "60%", "classes": "attribute"}
+model, processor = (k.from_pretrained(run / "model") for k in (AutoModelForImageTextToText, AutoProcessor))
+text, image = "USER: <image>\\nWhat color is the ball? ASSISTANT:", Image.open(run / "p" / "test0.png")
+inputs = processor(images=image, text=text, return_tensors="pt")
+artifact = run / "run" / "artifact"
+"""
+
+
+@case("weights changed by .data after the model was used, as adapters are merged", "a warning that they are others")
+def merged_in_memory(folder):
+    code = """
+with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    with clasp(model, artifact, **how): pass
+model.model.multi_modal_projector.linear_1.weight.data += 0.01
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    with clasp(model, artifact, **how): pass
+print("warned:", any("checkpoint" in str(one.message) for one in told))
+"""
+    ran = fine(python(IN_MEMORY + code, calibrated()))
+    check("warned: True" in ran.out, f"no word; {ran.brief}")
+
+
+@case("with clasp(...) that ends while a thread still generates", "a clasp_calib error")
+def left_while_generating(folder):
+    code = """
+slow = model.lm_head.register_forward_hook(lambda *_: time.sleep(0.3))
+try:
+    with clasp(model, artifact, **how):
+        work = threading.Thread(target=model.generate, kwargs={**inputs, "max_new_tokens": 5, "min_new_tokens": 5})
+        work.start()
+        time.sleep(0.4)
+    print("ended silently")
+except ClaspError as error:
+    print("refused:", error)
+work.join()
+"""
+    ran = fine(python(IN_MEMORY + code, calibrated()))
+    check("refused:" in ran.out and "thread" in ran.out, ran.brief)
+
+
+def search_of(folder, model, prompt=None, samples=None):
+    """What `search` says, with two samples in every split unless others are given."""
+    place = ("--run", folder / "run", "--model", model, "--samples", samples or asked(folder, every_split()))
+    return cli("search", *place, *BUDGET, "--recompute", "--no-global", *(("--prompt", prompt) if prompt else ()))
+
+
 def one(name):
     function, *_ = CASES[name]
     folder = Path(tempfile.mkdtemp(prefix="case-"))

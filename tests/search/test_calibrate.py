@@ -406,7 +406,7 @@ def test_what_is_lacking_is_found_before_anything_is_measured(bench, request_, a
         CacheError, match=r"the cache holds the layers \(1, 2, 3\), not \[0\]; add them: .*--layers 0,3"
     ):
         calibration(bench, request_, space=tmp_path / "s.yaml")
-    with pytest.raises(InputError, match="must hold <image> once"):
+    with pytest.raises(InputError, match="must hold <image> and"):
         calibration(bench, request_, prompt="{question}")
     assert asked == []
 
