@@ -139,6 +139,8 @@ def test_an_answer_brings_no_picture_either(bench):
 def test_a_question_is_unicode(bench):
     with pytest.raises(InputError, match=r"the question 'caf\\udce9\?' holds bytes that are not UTF-8"):
         bench.prompter.prompt("caf\udce9?")
+    with pytest.raises(InputError, match=r"the prompt template '.*caf\\udce9' holds bytes that are not UTF-8"):
+        say_odd_template(bench.processor, "<image>{question} caf\udce9")
 
 
 def test_a_prompt_longer_than_the_context_is_refused(bench, monkeypatch):

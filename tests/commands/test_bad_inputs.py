@@ -197,7 +197,7 @@ CASES = {
         text("s", SPACE.replace("{1:", "{4:")),
         r"not \[4\]; add them: clasp-calib",
     ),
-    "bad prompt": (SEARCH + " --prompt <image>", None, r"must hold <image> and \{question\}, once each; for instance 'USER"),
+    "bad prompt": (SEARCH + " --prompt <image>", None, r"must hold <image> and \{question\}, once each"),
     "study of other settings": (
         SEARCH + " --starts 2,6,14 --out {new}",
         None,

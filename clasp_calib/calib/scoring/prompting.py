@@ -52,7 +52,12 @@ def say_own_template(processor: Any) -> None:
 
 
 def say_odd_template(processor: Any, template: str) -> None:
-    """Say once what a model sees of a prompt template that may be meant otherwise."""
+    """Say once what a model sees of a prompt template that may be meant otherwise.
+
+    Raises:
+        InputError: it is no Unicode.
+    """
+    _check_unicode("prompt template", template)
     if told := sorted({part for part in _LITERAL.findall(template) if part != QUESTION}):
         note_once(
             f"the prompt template holds {' and '.join(told)}, which the model sees so: only {IMAGE} and {QUESTION} are "
@@ -65,6 +70,12 @@ def say_odd_template(processor: Any, template: str) -> None:
             f"the prompt template begins with {tokenizer.bos_token}, which the tokenizer puts before every text: "
             "the model sees it twice; leave it out"
         )
+
+
+def _check_unicode(what: str, text: str) -> None:
+    """A shell gives bytes that are not UTF-8 as lone surrogates, which no tokenizer takes."""
+    if not text.isascii() and text != text.encode("utf-8", "replace").decode():
+        raise InputError(f"the {what} {text!a} holds bytes that are not UTF-8; write it again in UTF-8")
 
 
 class Prompter:
@@ -102,8 +113,7 @@ class Prompter:
         Raises:
             InputError: the question holds an image token of its own, or is no Unicode.
         """
-        if not question.isascii() and question != question.encode("utf-8", "replace").decode():
-            raise InputError(f"the question {question!a} holds bytes that are not UTF-8; write it again in UTF-8")
+        _check_unicode("question", question)
         if self._processor.image_token in question:
             raise InputError(f"the question {question!r} holds {self._processor.image_token}; remove it")
         # Not str.format: a question may hold braces.
