@@ -18,8 +18,8 @@ from PIL import Image
 
 from clasp_calib.cache import decoding_memory
 from clasp_calib.common.errors import PictureError
-from clasp_calib.common.media import Media, as_seen
-from clasp_calib.runtime.pictures import readable
+from clasp_calib.common.media import Media
+from clasp_calib.runtime.pictures import decoded, readable
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -94,7 +94,7 @@ class Preparer:
         """What is not seen of a picture, and the picture; the memory that it takes is held."""
         with readable(path, self.processor) as (image, pixels):
             held.enter_context(decoding_memory.taken(pixels))
-            return unseen(image), as_seen(image)
+            return unseen(image), decoded(path, image, self.processor)
 
     def processed(self, picture: Image.Image) -> Mapping[str, Any]:
         """What the processor makes of a decoded picture."""

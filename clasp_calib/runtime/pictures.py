@@ -79,7 +79,19 @@ def load_picture(image: Given, processor: Any = None) -> Image.Image:
     except TypeError:
         raise InputError(f"the image is {reprlib.repr(image)}; expected the path of a file, or a PIL picture") from None
     with readable(picture, processor) as (opened_, _):
-        return as_seen(opened_)
+        return decoded(picture, opened_, processor)
+
+
+def decoded(picture: Media, image: Image.Image, processor: Any = None) -> Image.Image:
+    """An opened picture as a model sees it, bounded again: the header of an icon need not tell the size within it.
+
+    Raises:
+        PictureError: it is too large.
+        Exception: whatever Pillow's reader raises for damaged data.
+    """
+    seen = as_seen(image)
+    _bounded(picture, seen.size, processor)
+    return seen
 
 
 def resized(processor: Any, width: int, height: int) -> tuple[int, int]:

@@ -1748,6 +1748,18 @@ def tested_on_what_was_tuned_on(folder):
     check("calibrated on" in " ".join(ran.text.split()) or ran.code == 2, ran.brief)
 
 
+@case("icon of 16 x 16 that holds a picture of 1 x 20000", "left out, within 4 GiB")
+def icon_of_a_narrow_png(folder):
+    inner = flat_png(folder / "tall.png", 1, 20_000).read_bytes()
+    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 22)
+    (folder / "tall.ico").write_bytes(struct.pack("<HHH", 0, 1, 1) + entry + inner)
+    pictures = [("tall.ico", "red", "calibration"), ("p/a.png", "red", "test")]
+    model = model_in(folder / "model", image_size=336)
+    place = ("--run", folder / "run", "--model", model, "--samples", asked(folder, pictures))
+    found = fine(cli("cache-features", *place, "--json", seconds=120)).json()
+    check([odd["left_out"] for odd in found["odd"]] == [True], f"odd pictures are {found['odd']}")
+
+
 @case("gold classes that are none", "refused: no label agrees with them", 60)
 def gold_of_other_names(folder):
     samples = lines(folder / "s.jsonl", [{"question": "How many birds?", "gold_class": "Counting"}])

@@ -110,6 +110,16 @@ def test_text_that_unpacks_to_gigabytes_is_refused():
         load_picture(saved("PNG", pnginfo=text))
 
 
+@pytest.mark.filterwarnings("ignore:Image was not the expected size")
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 20)])
+def test_an_icon_is_bounded_by_what_is_in_it(tmp_path, size):
+    inner = saved("PNG", Image.new("RGB", size))
+    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 22)
+    (tmp_path / "a.ico").write_bytes(struct.pack("<HHH", 0, 1, 1) + entry + inner)
+    with pytest.raises(PictureError, match=f"it has {size[0]} x {size[1]} pixels, and no side may be over 200 times"):
+        load_picture(tmp_path / "a.ico")
+
+
 def test_a_program_is_not_run():
     given = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n"
     with pytest.raises(PictureError, match="EPS is a program"):
