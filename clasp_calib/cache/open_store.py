@@ -131,7 +131,8 @@ class OpenStore:
                         self.slab(entry, position)
                 except DamagedError:
                     reasons[layer] = "it is not what was written"
-            if reasons:
+            # A writer may have moved it meanwhile.
+            if reasons and entry in self.index.entries(entry.key):
                 yield entry, [Damage(entry.key, at, record.file, entry.row, why) for at, why in reasons.items()]
 
     def _shard(self, number: int) -> Shard:

@@ -4,9 +4,10 @@ Shape suffixes: L layers, T tokens, C channels, M mixtures.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,9 @@ from clasp_calib.cache.portable_index import open_index
 from clasp_calib.cache.records import IndexEntry
 from clasp_calib.common.errors import CacheError
 
+T = TypeVar("T")
+_PATIENCE = 8
+"""Commits of another process during one read after which an error is believed."""
 _INHERITED: list[OpenStore] = []
 """What a parent process had open. SQLite forbids using and closing it after a fork, so it is kept."""
 
@@ -96,7 +100,7 @@ class FeatureStore:
     def missing(self, keys: Iterable[str], layers: Sequence[int] | None = None) -> list[str]:
         """Those of ``keys``, each once and in order, that lack one of ``layers`` (None: of `layers`)."""
         wanted, opened = self.layers if layers is None else tuple(layers), self.opened
-        return [key for key in dict.fromkeys(keys) if opened.lacking(key, wanted)]
+        return [key for key in dict.fromkeys(keys) if self._steadily(partial(opened.lacking, key, wanted))]
 
     def origin(self, key: str) -> Origin:
         """How a picture's tokens are arranged, which is what projecting them needs to know.
@@ -135,6 +139,9 @@ class FeatureStore:
             DamagedError: a layer is not what was written.
             CacheError: the picture or a layer of it is not there, or cannot be read now.
         """
+        return self._steadily(lambda: self._read(key, layers))
+
+    def _read(self, key: str, layers: Sequence[int]) -> Tensor:
         places, opened = self._places(key, layers), self.opened
         shards = [opened.shard(entry.shard) for _, entry, _ in places]  # they have room for so many tokens
         stored = self.form.empty(len(layers), places[0][1].tokens)
@@ -153,16 +160,22 @@ class FeatureStore:
         Returns:
             [M, T, C] float32.
         """
-        places = self._places(key, layers)
-        shape = (places[0][1].tokens, self.form.channels)
-        return mixtures(lambda at: self.opened.slab(*places[at][1:]), weights_ML, self.precision, shape)
+
+        def mixed() -> npt.NDArray[np.float32]:
+            places = self._places(key, layers)
+            shape = (places[0][1].tokens, self.form.channels)
+            return mixtures(lambda at: self.opened.slab(*places[at][1:]), weights_ML, self.precision, shape)
+
+        return self._steadily(mixed)
 
     def prefetch(self, keys: Iterable[str], layers: Sequence[int]) -> None:
         """Let the system begin to read what will be wanted next; does not wait."""
-        opened = self.opened
         for key in keys:
-            for _, entry, position in self._places(key, layers):
-                opened.shard(entry.shard).prefetch(entry, position)
+            self._steadily(partial(self._prefetch, key, layers))
+
+    def _prefetch(self, key: str, layers: Sequence[int]) -> None:
+        for _, entry, position in self._places(key, layers):
+            self.opened.shard(entry.shard).prefetch(entry, position)
 
     def verify(self) -> Iterator[Damage]:
         """Read everything, and yield each slab that is not what was written."""
@@ -180,8 +193,19 @@ class FeatureStore:
             self._opened = OpenStore(self.root, self.form, open_index(self.root))
         return self._opened
 
+    def _steadily(self, reading: Callable[[], T]) -> T:
+        """Read, and again where it fails while another process forgets or moves pictures."""
+        for _ in range(_PATIENCE):
+            version = self.opened.index.version()
+            try:
+                return reading()
+            except CacheError:
+                if self.opened.index.version() == version:
+                    raise
+        return reading()
+
     def _any_entry(self, key: str) -> IndexEntry:
-        for entry, _ in self.opened.places(key).values():
+        for entry, _ in self._steadily(lambda: self.opened.places(key)).values():
             return entry
         raise CacheError(f"the cache {self.root} has nothing of picture {key}; run cache-features on a table with it")
 

@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -199,3 +200,35 @@ def test_shards_of_another_cache_are_named_and_dropped(tmp_path, layout):
         assert store.missing([key_of(1), key_of(2)], LAYERS) == [key_of(1), key_of(2)]
     assert not list((tmp_path / "one").glob("shard-*"))
     assert len(list((tmp_path / "one").glob("quarantine/shard-*"))) == 1
+
+
+@pytest.mark.parametrize("gone", [[1], [1, 2]])
+@pytest.mark.parametrize("call", ["read", "fused", "prefetch", "verify"])
+def test_what_a_writer_moves_between_looking_up_and_reading_is_no_damage(tmp_path, layout, call, gone, monkeypatch):
+    with writer(tmp_path, layout=layout) as store:
+        put(store, [1, 2])
+    calls = {
+        "read": lambda reader: same(reader, 1),
+        "fused": lambda reader: reader.fused(key_of(1), LAYERS, np.eye(3, dtype=np.float32)).any(),
+        "prefetch": lambda reader: reader.prefetch([key_of(1)], LAYERS) is None,
+        "verify": lambda reader: not list(reader.verify()),
+    }
+    with FeatureStore.open(tmp_path) as reader:
+        index = reader.opened.index
+
+        def then_moved(once, look_up, asked):
+            found = look_up(asked)
+            once.undo()
+            with writer(tmp_path) as store:
+                store.forget(map(key_of, gone))
+                put(store, [3])
+                put(store, [1])
+            return found
+
+        with monkeypatch.context() as once:
+            for name in ("entries", "entries_of"):
+                once.setattr(index, name, partial(then_moved, once, getattr(index, name)))
+            found = calls[call](reader)
+        assert found
+        assert same(reader, 1)
+        assert same(reader, 3)
