@@ -1405,6 +1405,34 @@ def damaged_display_journal(folder):
     fine(cli(*words, "--recompute", "--no-global"))
 
 
+@case("export of a cache to a pipe", "refused: it is not replaced by a file", 60)
+def output_is_a_pipe(folder):
+    root = cache_in(folder / "cache", 2)
+    os.mkfifo(folder / "out")
+    refused(cli("cache", "export", "--cache", root, "--format", "kerchunk", "--out", folder / "out"), "pipe")
+    check((folder / "out").is_fifo(), "the pipe is gone")
+
+
+@case("cache whose index lost its end", "a word about shards that it does not know; none is lost", 60)
+def index_lost_its_end(folder):
+    root = cache_in(folder / "cache", 4, "portable")
+    index = root / "index.jsonl"
+    index.write_bytes(index.read_bytes()[: index.stat().st_size // 2])
+    ran = unharmed(cli("cache", "verify", "--cache", root))
+    check("index" in ran.text, f"nothing was said; {ran.brief}")
+    fine(cli("cache", "repair", "--cache", root))
+    check(len(list(root.rglob("shard-*.h5"))) == 4, "a shard is gone")
+
+
+@case("a pipe or a device as the storage of trials", "refused in a line", 120)
+def storage_is_a_pipe(folder):
+    model, samples = colour_model(), asked(folder, every_split())
+    os.mkfifo(folder / "trials.log")
+    for place in (folder / "trials.log", "/dev/zero"):
+        words = ("search", "--run", folder / "run", "--model", model, "--samples", samples, *BUDGET, "--no-global")
+        refused(cli(*words, "--recompute", "--storage", f"journal:{place}", seconds=60), ("pipe", "device"), "storage")
+
+
 # Servers that label.
 
 
@@ -1468,6 +1496,46 @@ def echo_of_refusal(folder):
         ran = labelled(folder, url, env={"OPENAI_API_KEY": "sk-example-44c1"})
     refused(ran, ("401", "refuses"))
     check("44c1" not in ran.text, "the key stands in the message")
+
+
+@case("server that lists no models, and one is named", "it is asked for that one", 60)
+def models_not_listed(folder):
+    with server(lambda handler, body: handler.reply(200, chosen()), lambda h: h.reply(404, b"{}")) as (url, seen):
+        fine(labelled(folder, url, "--labeler-model", "alias"))
+        check({body["model"] for *_, body in seen} == {"alias"}, "another model was asked for")
+        refused(labelled(folder, url), ("404", "--labeler-model"))
+
+
+@case("server that refuses fields that OpenAI's API does not know", "asked without them, which is said", 60)
+def fields_of_vllm_refused(folder):
+    def answer(handler, body):
+        if "chat_template_kwargs" in body:
+            handler.reply(400, {"error": {"message": "Unrecognized request argument supplied: chat_template_kwargs"}})
+        else:
+            handler.reply(200, chosen())
+
+    with server(answer) as (url, seen):
+        ran = fine(labelled(folder, url))
+    check("chat_template_kwargs" in ran.err, f"not said; {ran.brief}")
+    check(len(seen) == 4, f"three questions took {len(seen)} requests")
+
+
+@case("addresses with a port or a password that cannot be", "refused in a line, without the password", 60)
+def addresses_that_cannot_be(folder):
+    for address in ("http://127.0.0.1:70000/v1", "me:hush-7f3a@host/v1", "http://me:hush-7f3a/x@host/v1"):
+        ran = refused(labelled(folder, address), ("address", "server"))
+        check("7f3a" not in ran.text, f"the password stands in the message; {ran.brief}")
+
+
+@case("journal of labels without checksums, with another kind of value", "refused with the line; no traceback", 60)
+def labels_of_other_types(folder):
+    with server(lambda handler, body: handler.reply(200, chosen())) as (url, _seen):
+        fine(labelled(folder, url))
+        (journal,) = (folder / "run" / "labelling").glob("*.jsonl")
+        rows = [json.loads(line.partition(" ")[2]) for line in journal.read_text().splitlines()]
+        for wrong in ({"confidence": 7}, {"confidence": float("nan")}, {"raw": ["a"]}, {"intent": ["counting"]}):
+            lines(journal, [*rows[:2], rows[2] | wrong, *rows[3:]])
+            refused(labelled(folder, url), "line 3", "journal")
 
 
 # Artifacts from strangers.

@@ -31,7 +31,8 @@ from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.run_directory import RunDirectory
 from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.router_labeling.exchange import Server
-from clasp_calib.router_labeling.labelers import Scheme
+from clasp_calib.router_labeling.journalled import JournalledLabeler
+from clasp_calib.router_labeling.labelers import KeywordLabeler, Scheme
 from clasp_calib.router_labeling.router_file import load_router, write_router
 from clasp_calib.router_labeling.rules import load_rules
 from clasp_calib.router_labeling.server_labeler import ServerLabeler
@@ -210,6 +211,27 @@ def _journal_lines(data: bytes, rng: random.Random) -> bytes:
     return b"\n".join(lines) + b"\n"
 
 
+QUESTIONS = ("How many birds?", "Why?", "What colour is the door?")
+
+
+def _labels(place: Path) -> None:
+    list(JournalledLabeler(KeywordLabeler(), SCHEME, place).label(QUESTIONS))
+
+
+def _use_labels(place: Path) -> None:
+    for guess in JournalledLabeler(KeywordLabeler(), SCHEME, place).label(QUESTIONS):
+        assert isinstance(guess.intent, str)
+        assert guess.confidence is None or 0 <= guess.confidence <= 1
+
+
+def _plain_lines(data: bytes, rng: random.Random) -> bytes:
+    """Another value in a line of a journal as versions before the first checksums wrote it."""
+    lines = [line.partition(b" ")[2] for line in data.splitlines()]
+    at = rng.randrange(len(lines))
+    lines[at] = json_values(lines[at], rng).replace(b"\n", b"")
+    return b"\n".join(lines) + b"\n"
+
+
 def _run(place: Path) -> None:
     run = RunDirectory(place)
     run.record("search", {"budget": ["192"], "seed": 0})
@@ -280,6 +302,7 @@ TARGETS = {
         Target("router", _router, lambda place: load_router(place / "router.safetensors"), (any_bytes,)),
         Target("pictures", _pictures, _decode, (any_bytes,)),
         Target("score-journal", _journal, _use_journal, (any_bytes, _journal_lines)),
+        Target("label-journal", _labels, _use_labels, (any_bytes, _journal_lines, _plain_lines)),
         Target("run-directory", _run, _use_run, (any_bytes, json_values), ("config.json",)),
         Target("server", _replies, _label, (any_bytes, json_values)),
         Target("yaml", _yaml, _read_yaml, (any_bytes,)),
