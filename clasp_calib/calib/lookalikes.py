@@ -155,5 +155,5 @@ def _remember(place: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with suppress(OSError), replaced(place) as partial:
+    with suppress(OSError, InputError), replaced(place) as partial:
         pq.write_table(pa.table({"key": list(_known), "look": [f"{look:022x}" for look in _known.values()]}), partial)

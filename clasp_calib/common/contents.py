@@ -158,5 +158,5 @@ def _remember(hints: Path) -> None:
 
     newest = {state.path: (*state, key) for state, key in _known.items()}
     columns = dict(zip((*_State._fields, "key"), map(list, zip(*newest.values(), strict=True)), strict=True))
-    with suppress(OSError), replaced(hints) as partial:
+    with suppress(OSError, InputError), replaced(hints) as partial:
         pq.write_table(pa.table(columns), partial)

@@ -106,6 +106,10 @@ def test_what_is_remembered_is_not_read_again(tmp_path, settled, monkeypatch):
     contents._known.clear()
     hints.write_bytes(b"no table")
     assert identified(paths, hints) == (keys, {})
+    contents._known.clear()
+    hints.unlink()
+    hints.mkdir()
+    assert identified(paths, hints) == (keys, {})
 
 
 def test_a_changed_file_is_another_picture_though_it_looks_the_same_in_its_directory(tmp_path, settled):
