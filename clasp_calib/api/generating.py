@@ -146,7 +146,7 @@ def generate(
     if class_ == AUTO:
         (class_,) = classes_of([question], known.router if known else None)
     text = _prompt(model, processor, question, known)
-    Greedy(model).say()
+    Greedy(model).say(known.manifest.decoding.generation if known else None)
     with undisturbed(model):
         pruning = _pruning(model, known, name, class_, options)
         pruned = answer(model, processor, picture, text, options.max_new_tokens, pruning)

@@ -59,7 +59,7 @@ def recheck(
     known = artifact if isinstance(artifact, Artifact) else Artifact.load(artifact)
     table = calibration_samples(load_samples(samples), known.classes, hints=hints_of(run))
     check_fits(known, model)
-    Greedy(model).say()
+    Greedy(model).say(known.manifest.decoding.generation)
     chosen = some_recorded(known, table, count, seed)
     asked = [sample for _, sample in chosen]
     with undisturbed(model):

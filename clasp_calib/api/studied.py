@@ -111,7 +111,7 @@ def studied(
     everything = calibration_samples(table, known.classes, hints=hints)
     chosen = by_class(of_split(everything, options.split), known.classes, options.per_class, options.seed)
     weights = check_fits(known, model, strict=options.strict, checkpoint=options.checkpoint)
-    Greedy(model).say()
+    Greedy(model).say(known.manifest.decoding.generation)
     if any(made.samples != table.digest for name, made in known.manifest.provenance.items() if name in names):
         note(
             f"note: {table.name} is not the table that the artifact was calibrated on, and the artifact does not hold "

@@ -141,6 +141,8 @@ class Decoding(Strict):
 
     do_sample: bool
     max_new_tokens: int = Field(ge=1, le=1_000_000)
+    generation: dict[Line, Line] | None = Field(default=None, max_length=100)
+    """What the model's generation config changed of an answer, name -> value; ``None`` if it was not recorded."""
 
 
 class Provenance(Strict):

@@ -4,8 +4,9 @@ This is the one place that decides it, for scores as for `generate`. B rows, S t
 words.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ WITHOUT_EFFECT = {
 }
 """What does not change a greedy answer, with the value that keeps it out of the way."""
 IDS_ASIDE = {"pad_token_id", "bos_token_id", "transformers_version", "_from_model_config", "max_new_tokens"}
+SHORT = 200
+"""Characters of a value that are recorded as they are."""
 
 
 class Greedy:
@@ -61,12 +64,12 @@ class Greedy:
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """Name -> value of all in the generation config that an answer depends on."""
+        """Name -> value of all in the generation config that an answer depends on; of a long value its digest."""
         told = self._config(1).to_diff_dict()
         plain = self._model.generation_config._get_default_generation_params()
         aside = {*OTHERWISE, *WITHOUT_EFFECT, *IDS_ASIDE}
         return {
-            name: str(value)
+            name: _short(str(value))
             for name, value in sorted(told.items())
             if name not in aside and value is not None and value != plain.get(name)
         }
@@ -76,8 +79,12 @@ class Greedy:
         """Whether texts end an answer, so that its tokens alone do not tell where it ends."""
         return self._config(1).stop_strings is not None
 
-    def say(self) -> None:
-        """Say once what the generation config asks for that is not followed."""
+    def say(self, calibrated: Mapping[str, str] | None = None) -> None:
+        """Say once what the generation config asks for that is not followed.
+
+        Args:
+            calibrated: `settings` of a calibration, if they are known; what differs is said too.
+        """
 
         # A server need not have what it is printed with.
         from clasp_calib.common.progress import note_once
@@ -90,6 +97,14 @@ class Greedy:
             note_once(
                 f"the model's generation config asks for {', '.join(told)}, which is not followed: every answer here "
                 "is greedy, scored and generated alike; decode with do_sample=False and num_beams=1 to get the same"
+            )
+        if calibrated is not None and calibrated != self.settings:
+            names = sorted({*calibrated, *self.settings})
+            was = {name: (calibrated.get(name, "not set"), self.settings.get(name, "not set")) for name in names}
+            told = [f"{name} was {before}, is {now}" for name, (before, now) in was.items() if before != now]
+            note_once(
+                f"the model's generation config is not that of the calibration ({'; '.join(told)}), so its answers may "
+                "differ; use the generation_config.json of the calibration, or calibrate again"
             )
         if self.stops_at_texts:
             note_once(
@@ -143,3 +158,7 @@ class Greedy:
         arguments = self.arguments(max_new_tokens)
         arguments.pop("tokenizer", None)
         return self._model._prepare_generation_config(None, **arguments)[0]
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= SHORT else f"sha256:{sha256(value.encode()).hexdigest()}"

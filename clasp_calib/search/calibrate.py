@@ -329,7 +329,7 @@ class Calibration:
             "iterations": pruning.iterations,
             "prompt": self._prompt,
             "prompt_hash": hashed(self._prompt),
-            "decoding": Decoding(do_sample=False, max_new_tokens=self._longest),
+            "decoding": Decoding(do_sample=False, max_new_tokens=self._longest, generation=self._generation),
         }
         return assembled(frame, budget, schedule, provenance, self._candidates, choices, alternatives)
 

@@ -1,6 +1,7 @@
 """`evaluate`, `compare`, `ablate`, `recheck` and `generate`: what they return, and what they write where."""
 
 import warnings
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from clasp_calib.artifacts.files import write_artifact
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.errors import ClaspWarning
 from clasp_calib.common.run_directory import RunDirectory
+from clasp_calib.runtime.decoding import Greedy
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,17 @@ def test_samples_that_may_have_been_tuned_on_are_told_of(bench, artifact, capsys
     others = [replace(sample, split=turned[sample.split]) for sample in bench.samples]
     cc.evaluate(bench.model, bench.processor, artifact, others, budgets=[6], options=few)
     assert "is not the table that the artifact was calibrated on" in capsys.readouterr().err
+
+
+def test_a_generation_config_other_than_the_calibration_s_is_told_of(bench, artifact, capsys, monkeypatch):
+    assert artifact.manifest.decoding.generation == Greedy(bench.model).settings
+    few = cc.EvaluationOptions(per_class=1, timed=0)
+    cc.evaluate(*call(bench, artifact), budgets=[6], options=few)
+    assert "not that of the calibration" not in capsys.readouterr().err
+    monkeypatch.setattr(bench.model, "generation_config", deepcopy(bench.model.generation_config))
+    bench.model.generation_config.repetition_penalty = 1.5
+    cc.evaluate(*call(bench, artifact), budgets=[6], options=few)
+    assert "not that of the calibration (repetition_penalty was not set, is 1.5)" in capsys.readouterr().err
 
 
 def test_results_say_in_a_line_what_they_are(bench, artifact, report):
