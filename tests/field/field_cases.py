@@ -1,4 +1,4 @@
-"""Cases from the field: small inputs as people really have them, and what is right for each. See README.md."""
+"""Cases from the field: small inputs as people really have them, and what is right for each."""
 
 import argparse
 import contextlib
