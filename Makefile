@@ -13,7 +13,7 @@ DOCS_VENV ?= .venv-docs
 DOCS_BIN := $(DOCS_VENV)/bin
 DOCS_STAMP := $(DOCS_VENV)/.installed
 
-.PHONY: quickstart test test-slow fuzz test-vllm lint reference-docs docs bench clean
+.PHONY: quickstart test test-slow fuzz nightly test-vllm lint reference-docs docs bench clean
 
 quickstart: $(STAMP)  ## Walk the whole path on the embedded model and benchmark.
 	$(BIN)/clasp-calib quickstart --budget 192
@@ -24,8 +24,10 @@ test: $(STAMP)  ## All unmarked tests, with coverage.
 test-slow: $(STAMP)  ## The tests marked slow.
 	$(BIN)/python -m pytest -m slow
 
-fuzz: $(STAMP)  ## Damaged files for everything that reads files: CASES of each kind (12000 take about half an hour).
+fuzz: $(STAMP)  ## Damaged files for everything that reads files: CASES of each kind.
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --cases $(CASES)
+
+nightly: fuzz  ## What takes too long for every change.
 
 test-vllm: $(VLLM_STAMP)  ## Labelling on vLLM itself, on a CPU, in an environment of its own (Linux, Python 3.11).
 	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -m vllm tests/on_vllm
