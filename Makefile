@@ -27,7 +27,8 @@ test-slow: $(STAMP)  ## The tests marked slow.
 fuzz: $(STAMP)  ## Damaged files for everything that reads files: CASES of each kind.
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --cases $(CASES)
 
-nightly: fuzz  ## What takes too long for every change.
+nightly: fuzz  ## What takes too long for every change, and other examples of the properties.
+	HYPOTHESIS_PROFILE=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not vllm"
 
 test-vllm: $(VLLM_STAMP)  ## Labelling on vLLM itself, on a CPU, in an environment of its own (Linux, Python 3.11).
 	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -m vllm tests/on_vllm
