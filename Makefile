@@ -18,17 +18,18 @@ DOCS_STAMP := $(DOCS_VENV)/.installed
 quickstart: $(STAMP)  ## Walk the whole path on the embedded model and benchmark.
 	$(BIN)/clasp-calib quickstart --budget 192
 
+# Hypothesis' own profile "ci" draws the same examples each time, so that a change fails by what it changed.
 test: $(STAMP)  ## All unmarked tests, with coverage.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not vllm" --cov --cov-report=term:skip-covered --cov-fail-under=85
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --hypothesis-profile=ci -m "not slow and not vllm" --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 test-slow: $(STAMP)  ## The tests marked slow.
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest --hypothesis-profile=ci -m slow
 
 fuzz: $(STAMP)  ## Damaged files for everything that reads files: CASES of each kind.
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --cases $(CASES)
 
 nightly: fuzz  ## What takes too long for every change, and other examples of the properties.
-	HYPOTHESIS_PROFILE=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not vllm"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not vllm"
 
 test-vllm: $(VLLM_STAMP)  ## Labelling on vLLM itself, on a CPU, in an environment of its own (Linux, Python 3.11).
 	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -m vllm tests/on_vllm

@@ -1,21 +1,13 @@
-"""A command line, run in this process; and the same examples of a property in every run.
-
-A change then fails by what it changed. ``HYPOTHESIS_PROFILE=default``, as in ``make nightly``, draws others.
-"""
+"""A command line, run in this process."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from clasp_calib.cli import run
-
-settings.register_profile("fixed", derandomize=True)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
 @dataclass(frozen=True)
