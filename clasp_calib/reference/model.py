@@ -2,6 +2,6 @@
 
 from pathlib import Path
 
-VERSION = "2"
+VERSION = "3"
 MODEL = Path(__file__).parent / "assets" / f"model-v{VERSION}"
 PROMPT = "USER: <image>\n{question} ASSISTANT:"

@@ -1,7 +1,9 @@
 """Assemble the trained parts into a LLaVA directory that transformers loads like any other, and take one apart."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -23,7 +25,7 @@ def assemble(
     decoder: LlamaForCausalLM,
     vocabulary: int,
 ) -> LlavaForConditionalGeneration:
-    """The whole model in float32: trained blocks in their places among 32, all other layers exact identities."""
+    """The whole model in float32: trained blocks in their places among 32; all other layers change no state."""
     model = LlavaForConditionalGeneration(llava_config(vocabulary, size_of(decoder.config)))
     model.model.vision_tower.load_state_dict(tower.state_dict())
     model.model.multi_modal_projector.load_state_dict(projector.state_dict())
@@ -42,8 +44,30 @@ def assemble(
         else:
             mlp.post_attention_layernorm.load_state_dict(trained.post_attention_layernorm.state_dict())
             mlp.mlp.load_state_dict(trained.mlp.state_dict())
+    rate_everywhere(language.layers)
     model.tie_weights()
     return model
+
+
+@torch.no_grad()
+def rate_everywhere(layers: Sequence[Any]) -> None:
+    """Give layers without an attention of their own the queries and keys of the scoring block below them.
+
+    They write nothing, so no state and no answer changes. But their attention is seen by methods that rate visual
+    tokens at other layers than 1, 5 and 14, and noise there would put those methods under random pruning by design.
+
+    Args:
+        layers: of the decoder, in order.
+    """
+    roles = {block.attention: block.role for block in BLOCKS}
+    rating = None
+    for number, layer in enumerate(layers):
+        if roles.get(number) == "score":
+            rating = layer
+        elif rating is not None and number not in roles:
+            layer.input_layernorm.load_state_dict(rating.input_layernorm.state_dict())
+            layer.self_attn.q_proj.load_state_dict(rating.self_attn.q_proj.state_dict())
+            layer.self_attn.k_proj.load_state_dict(rating.self_attn.k_proj.state_dict())
 
 
 @torch.no_grad()
