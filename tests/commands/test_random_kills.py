@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+import torch
 from ready_runs import well
 from speaking_models import write_picture
 
@@ -17,6 +18,9 @@ from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import CacheError
 
 PICTURES, KILLS, LAYERS = 240, 20, (1, 2, 3)
+# After a kill, pictures go into other batches, which may be rounded otherwise: by a step of float16, and near zero by
+# what float32 loses. The bits of `--batch 1` are compared in test_killed.py.
+ROUNDING = {"rtol": 2**-10, "atol": 2**-14}
 
 
 def in_silence(words):
@@ -52,9 +56,9 @@ def cached(root, keys):
 
 
 def content(root):
-    """Key -> what the index says of it, which shard it is in apart."""
+    """Key -> tokens and origin of each of its entries."""
     index = Index(root)
-    return {key: [(e.tokens, e.origin, e.checksums) for e in index.entries(key)] for key in index.keys()}  # noqa: SIM118
+    return {key: [(entry.tokens, entry.origin) for entry in index.entries(key)] for key in index.keys()}  # noqa: SIM118
 
 
 @pytest.mark.slow
@@ -88,5 +92,7 @@ def test_twenty_random_kills_leave_no_trace(begun, album, tmp_path, command):
         assert (result["skipped"], result["encoded"]) == (before, len(keys) - before)
         assert content(root) == expected
         assert [odd["image"] for odd in result["odd"]] == [str(album / f"{number}.png") for number in (17, 101)]
-        with FeatureStore.open(root) as store:
+        with FeatureStore.open(root) as store, FeatureStore.open(tmp_path / "undisturbed") as other:
             assert list(store.verify()) == []
+            for key in keys:
+                torch.testing.assert_close(store.read(key, LAYERS), other.read(key, LAYERS), **ROUNDING)
