@@ -53,8 +53,9 @@ def assemble(
 def rate_everywhere(layers: Sequence[Any]) -> None:
     """Give layers without an attention of their own the queries and keys of the scoring block below them.
 
-    They write nothing, so no state and no answer changes. But their attention is seen by methods that rate visual
-    tokens at other layers than 1, 5 and 14, and noise there would put those methods under random pruning by design.
+    They write nothing, so no state and no answer changes. But methods that rate visual tokens at other layers than 1, 5
+    and 14 see their attention. Zeros there would rate all tokens alike, and of equals the first are kept, the top of
+    the picture: such methods would be under random pruning by design.
 
     Args:
         layers: of the decoder, in order.
