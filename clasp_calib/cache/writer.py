@@ -22,11 +22,12 @@ from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.portable_index import FILE as JOURNAL_FILE, JournalIndex, there
 from clasp_calib.cache.precision import Stored
 from clasp_calib.cache.quarantine import set_aside
-from clasp_calib.cache.records import ABSENT, SHARD_NAME, IndexEntry, ShardRecord
+from clasp_calib.cache.records import ABSENT, IndexEntry, ShardRecord
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.cache.upgrade import examined
 from clasp_calib.common.errors import CacheError
 from clasp_calib.common.progress import note
+from clasp_calib.common.replacing import clear_leftovers
 
 SPARSE = 0.75
 """Share of a shard's rows in use below which `FeatureWriter.compact` moves them. Our choice: a fuller one gives
@@ -245,9 +246,7 @@ class FeatureWriter(FeatureStore):
         """
         for name in self.opened.strays():
             self._set_aside(name, f"{name} is not in the index")
-        for path in self.root.glob("shard-*.h5.tmp"):
-            if SHARD_NAME.fullmatch(path.stem):
-                path.unlink(missing_ok=True)
+        clear_leftovers(self.root, "shard-*.h5")
 
     def _set_aside(self, name: str, reason: str) -> None:
         moved = set_aside(self.root, name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clasp_calib.common.errors import InputError, PictureError
-from clasp_calib.common.media import Media, MemoryPicture, regular_file
+from clasp_calib.common.media import Media, MemoryPicture, picture_file
 from clasp_calib.common.progress import track
 from clasp_calib.common.replacing import replaced
 from clasp_calib.common.samples import Sample
@@ -47,7 +47,7 @@ def image_key(picture: Media) -> str:
         state = _state(picture)
         if state is not None and (known := _known.get(state)):
             return known
-        with regular_file(picture) as file:
+        with picture_file(picture) as file:
             key = hashlib.file_digest(file, "sha256").hexdigest()
             if state is not None and state == _state(picture):
                 _known[state] = key

@@ -1,8 +1,12 @@
 """Files that a user names: looked at before they are opened, and read no further than they can need."""
 
 import codecs
+import errno
+import io
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from clasp_calib.common.errors import ClaspError, InputError
@@ -44,10 +48,39 @@ def check_regular(path: str | os.PathLike[str], what: str = "file", error: type[
         found = os.stat(named)
     except OSError as reason:
         raise error(f"cannot read the {what} {named} ({reason.strerror}); check the path") from reason
-    if not stat.S_ISREG(found.st_mode):
-        kind = next((name for is_one, name in _KINDS if is_one(found.st_mode)), "no file")
+    if kind := _other_kind(found.st_mode):
         raise error(f"the {what} {named} is {kind}; give a regular file")
     return found.st_size
+
+
+@contextmanager
+def regular_file(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader]:
+    """A regular file, open for reading. Nothing else is opened, as in `check_regular`.
+
+    Raises:
+        OSError: it is no readable regular file.
+    """
+    try:
+        _refuse_other_kinds(os.stat(path))
+        # A pipe that has taken the file's place meanwhile must not block either.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, f"no file can have this name: {error}") from error
+    with open(descriptor, "rb") as file:
+        _refuse_other_kinds(os.fstat(descriptor))
+        yield file
+
+
+def _refuse_other_kinds(found: os.stat_result) -> None:
+    if kind := _other_kind(found.st_mode):
+        raise OSError(errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL, f"it is {kind}")
+
+
+def _other_kind(mode: int) -> str | None:
+    """What something is that is no regular file."""
+    if stat.S_ISREG(mode):
+        return None
+    return next((name for is_one, name in _KINDS if is_one(mode)), "no file")
 
 
 def read_given(
@@ -73,11 +106,8 @@ def read_given(
     """
     check_regular(path, what, error)
     try:
-        # A pipe that has taken the file's place meanwhile must not block either.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            size = found.st_size if stat.S_ISREG(found.st_mode) else 0
+        with regular_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
             if size > limit:
                 raise error(f"the {what} {path} has {size} bytes, more than the {limit} that one may have; {advice}")
             return file.read(size) if size else b""

@@ -4,7 +4,6 @@ import errno
 import hashlib
 import io
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.given_files import regular_file
+from clasp_calib.common.replacing import replaced
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -75,9 +76,8 @@ class MemoryPicture:
         path = directory.resolve() / f"{self.key[:32]}.{suffix}"
         if not path.exists():
             directory.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".tmp")
-            partial.write_bytes(content)
-            partial.replace(path)
+            with replaced(path) as partial:
+                partial.write_bytes(content)
         return path
 
     def __str__(self) -> str:
@@ -132,23 +132,13 @@ def as_seen(image: "Image.Image") -> "Image.Image":
 
 
 @contextmanager
-def regular_file(path: Path) -> Iterator[io.BufferedReader]:
-    """A file that somebody names, open for reading. Nothing else is opened: a pipe or a device may never answer.
+def picture_file(path: Path) -> Iterator[io.BufferedReader]:
+    """A file that somebody names as a picture, open for reading.
 
     Raises:
         OSError: it is no readable regular file, or holds nothing.
     """
-    try:
-        kind = path.stat().st_mode
-        if stat.S_ISDIR(kind):
-            raise OSError(errno.EISDIR, "it is a directory")
-        if not stat.S_ISREG(kind):
-            raise OSError(errno.EINVAL, "it is not a file but a pipe, a socket or a device")
-        # Without blocking, should another thing have taken its place.
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
-    except ValueError as error:
-        raise OSError(errno.EINVAL, f"no file can have this name: {error}") from error
-    with file:
+    with regular_file(path) as file:
         # Files of /proc are empty too, until they are read.
         if os.fstat(file.fileno()).st_size == 0:
             raise OSError(errno.EINVAL, "it is empty")
@@ -169,5 +159,5 @@ def opened(picture: Media) -> "Iterator[Image.Image]":
     from PIL import Image
 
     # Of an open file, since Pillow maps those that it opens itself: one that shrinks would end the process.
-    with regular_file(picture) as file, Image.open(file) as image:
+    with picture_file(picture) as file, Image.open(file) as image:
         yield image

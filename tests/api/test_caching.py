@@ -31,7 +31,7 @@ def test_a_run_remembers_which_file_holds_which_picture(speaking, samples, tmp_p
     run, options = tmp_path / "run", FeatureOptions(layers=[1])
     cache_features(*speaking, samples, run=run, options=options)
     contents._known.clear()
-    monkeypatch.setattr(contents, "regular_file", lambda path: pytest.fail(f"{path} is read again"))
+    monkeypatch.setattr(contents, "picture_file", lambda path: pytest.fail(f"{path} is read again"))
     assert cache_features(*speaking, samples, run=run, options=options).skipped == 2
 
 

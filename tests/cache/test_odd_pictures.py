@@ -115,7 +115,7 @@ LEFT_OUT = {
     "empty.jpg": (lambda path: path.touch(), "it is empty"),
     "a\0b.png": (lambda path: None, "no file can have this name"),
     "folder.png": (lambda path: path.mkdir(), "is a directory"),
-    "pipe.png": (os.mkfifo, "is not a file"),
+    "pipe.png": (os.mkfifo, "is a pipe"),
     "film.mp4": (lambda path: path.write_bytes(b"\x00\x00\x00\x18ftypmp42"), "takes images only"),
 }
 

@@ -147,7 +147,8 @@ def test_a_newer_format_is_refused_by_its_name_even_with_tables_that_nobody_know
 def test_what_a_killed_writer_left_is_cleared_away_and_nothing_whole_is_lost(tmp_path, capsys):
     with writer(tmp_path) as store:
         put(store, [1])
-    for name in ("shard-00002.h5", "shard-00002.h5.tmp", "shard-of-mine.h5"):
+    (tmp_path / "shard-00002.h5.half.tmp").mkdir()
+    for name in ("shard-00002.h5", "shard-00002.h5.half.tmp/shard-00002.h5", "shard-of-mine.h5"):
         (tmp_path / name).write_bytes(b"half made")
     for _ in range(2):
         with FeatureStore.open(tmp_path), writer(tmp_path) as store:

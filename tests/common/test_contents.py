@@ -66,7 +66,7 @@ def no_files(folder):
     (folder / "empty.png").touch()
     (folder / "loop.png").symlink_to(folder / "loop.png")
     return {
-        folder / "pipe.png": "not a file but a pipe",
+        folder / "pipe.png": "it is a pipe",
         folder / "frames": "it is a directory",
         folder / "empty.png": "it is empty",
         folder / "loop.png": "symbolic links",
@@ -75,7 +75,7 @@ def no_files(folder):
         folder / "\ud800.png": "no file can have this name",
         folder / ("long" * 100): "name too long",
         folder / "empty.png" / "a.png": "Not a directory",
-        Path("/dev/zero"): "not a file but",
+        Path("/dev/zero"): "it is a device",
         Path("/proc/kmsg"): "it is empty|No such file|not permitted|ermission",
         Path(): "it is a directory",
     }
@@ -101,7 +101,7 @@ def test_what_is_remembered_is_not_read_again(tmp_path, settled, monkeypatch):
     keys, _ = identified(paths, hints)
     contents._known.clear()
     with monkeypatch.context() as patched:
-        patched.setattr(contents, "regular_file", lambda path: pytest.fail(f"{path} is read again"))
+        patched.setattr(contents, "picture_file", lambda path: pytest.fail(f"{path} is read again"))
         assert identified(paths, hints) == (keys, {})
     contents._known.clear()
     hints.write_bytes(b"no table")

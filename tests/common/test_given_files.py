@@ -44,9 +44,13 @@ def test_a_file_without_a_size_is_empty():
 
 
 def test_a_pipe_that_takes_a_files_place_does_not_block(tmp_path, monkeypatch):
-    os.mkfifo(tmp_path / "pipe")
-    monkeypatch.setattr("clasp_calib.common.given_files.check_regular", lambda *_: 5)
-    assert read_given(tmp_path / "pipe", 100) == b""
+    pipe, file = tmp_path / "pipe", tmp_path / "file"
+    os.mkfifo(pipe)
+    file.write_bytes(b"x")
+    before, look = file.stat(), os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **more: before if path == os.fspath(pipe) else look(path, **more))
+    with pytest.raises(InputError, match=r"cannot read the file .*pipe \(it is a pipe"):
+        read_given(os.fspath(pipe), 100)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
