@@ -16,12 +16,19 @@ import numpy as np
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.search.evidence import Floats, information
 from clasp_calib.search.hierarchy import Hierarchy
+from clasp_calib.search.james_stein import JamesStein
 
 RHO_LENGTH, MIXTURE_LENGTH, SEEDING_NEARNESS = 0.4, 0.7, 0.5
 """How far neighbours reach, in rho and in total variation of the mixture, and how near two ways of seeding are. Our
 choice; what the data contradict has no weight."""
 SMOOTH_SHARES = (0.0, 0.6, 0.95)
 """How much of the variance between candidates is smooth."""
+ODD_DEFAULT = 4.0
+"""Variance of what sets the default apart from its neighbours, where it is believed that something does."""
+BUDGET_CORRELATIONS = (0.5, 0.9, 0.98)
+"""Of a candidate's effects at two budgets, to choose from."""
+WORK = 9 * 300.0**3
+"""The pooled model is for at most so many classes times (budgets times candidates) cubed: some seconds of one core."""
 DECIMALS = 9
 """Means are rounded so that sums in another order do not decide between equal candidates."""
 
@@ -55,7 +62,8 @@ def signal(score: Floats, nll: Floats | None) -> Floats:
 def kernels(candidates: Sequence[Candidate]) -> Floats:
     """[G, C, C] covariances to choose from: unrelated candidates, and smooth ones over mixture, rho and seeding.
 
-    Each is scaled so that differences from the candidates' mean have an average variance of 1.
+    Each is scaled so that differences from the candidates' mean have an average variance of 1. The second half are the
+    same with a default (the first candidate) that need not be like its neighbours: it alone was not made by a grid.
     """
     alpha = np.array([c.alpha for c in candidates])
     rho = np.array([c.rho for c in candidates])
@@ -68,8 +76,10 @@ def kernels(candidates: Sequence[Candidate]) -> Floats:
     count = len(candidates)
     stacked = np.array([share * smooth + (1 - share) * np.eye(count) for share in SMOOTH_SHARES])
     variance = (np.trace(stacked, axis1=1, axis2=2) - stacked.sum((1, 2)) / count) / max(1, count - 1)
-    scaled: Floats = stacked / np.where(variance > 0, variance, 1)[:, None, None]
-    return scaled
+    scaled = stacked / np.where(variance > 0, variance, 1)[:, None, None]
+    odd = scaled.copy()
+    odd[:, 0, 0] += ODD_DEFAULT
+    return np.concatenate([scaled, odd])
 
 
 def believe(tables: Sequence[Floats], kernels: Floats, groups: Groups | None = None) -> "Belief":
@@ -78,10 +88,60 @@ def believe(tables: Sequence[Floats], kernels: Floats, groups: Groups | None = N
     Args:
         tables: K tables [n, C] of what candidates are judged by (`signal`), NaN where not measured; n may differ.
         kernels: [G, C, C] covariances, as `kernels` gives them.
-        groups: which tables are of one class or one budget; ``None``: all of other classes and one budget.
+        groups: which tables are of one class or one budget; ``None``: all of other classes and one budget. Tables of
+            one class have the same samples in the same rows. Budgets are believed together as far as `WORK` allows, in
+            the order in which they come.
     """
-    found = information(tables)
-    return Belief(Hierarchy(found, kernels), np.array([i.noise for i in found]))
+    groups = groups or Groups(tuple(range(len(tables))), (None,) * len(tables))
+    classes, budgets = list(dict.fromkeys(groups.classes)), list(dict.fromkeys(groups.budgets))
+    width = int((WORK / len(classes)) ** (1 / 3) + 1e-9)
+    candidates = kernels.shape[1]
+    if candidates > width:
+        plain = JamesStein(tables)
+        return Belief(
+            [_Place(plain, k, slice(0, candidates), plain.noise[k], (b,)) for k, b in enumerate(groups.budgets)]
+        )
+    at = {(c, b): table for c, b, table in zip(groups.classes, groups.budgets, tables, strict=True)}
+    places: dict[tuple[Hashable, Hashable], _Place] = {}
+    together = width // candidates
+    for begun in range(0, len(budgets), together):
+        part = tuple(budgets[begun : begun + together])
+        found = information([_stacked([at.get((label, b)) for b in part], candidates) for label in classes])
+        posterior = Hierarchy(found, _at_budgets(kernels, len(part)))
+        for k, label in enumerate(classes):
+            for b, budget in enumerate(part):
+                of = slice(b * candidates, (b + 1) * candidates)
+                places[label, budget] = _Place(posterior, k, of, found[k].noise[b], part)
+    return Belief([places[place] for place in zip(groups.classes, groups.budgets, strict=True)])
+
+
+def _stacked(tables: Sequence[Floats | None], candidates: int) -> Floats:
+    """[B, n, C], with NaN below shorter tables and in place of missing ones."""
+    samples = max(len(table) for table in tables if table is not None) if any(t is not None for t in tables) else 0
+    stacked = np.full((len(tables), samples, candidates), np.nan)
+    for into, table in zip(stacked, tables, strict=True):
+        if table is not None:
+            into[: len(table)] = table
+    return stacked
+
+
+def _at_budgets(kernels: Floats, budgets: int) -> Floats:
+    """[G, B * C, B * C] covariances of the effects at all budgets."""
+    if budgets == 1:
+        return kernels
+    between = [(1 - c) * np.eye(budgets) + c for c in BUDGET_CORRELATIONS]
+    return np.array([np.kron(correlations, kernel) for kernel in kernels for correlations in between])
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the posterior of one table is to be found."""
+
+    posterior: Hierarchy | JamesStein
+    group: int
+    of: slice
+    noise: float
+    budgets: tuple[Hashable, ...]
 
 
 class Belief:
@@ -90,14 +150,16 @@ class Belief:
     Attributes:
         mean: [K, C] float64, rounded to 9 decimals.
         noise: [K], variance of one score about its sample's level and its candidate's mean.
-        method: how it was reckoned, ``"pooled"`` or ``"james-stein"``.
+        method: ``"pooled"``, or ``"james-stein"`` where there are too many candidates for it.
+        budgets: of each table, the budgets whose tables were believed with it.
     """
 
-    def __init__(self, posterior: Hierarchy, noise: Floats):
-        self._posterior = posterior
-        self.mean: Floats = posterior.mean.round(DECIMALS)
-        self.noise = noise
-        self.method = "pooled"
+    def __init__(self, places: Sequence[_Place]):
+        self._places = places
+        self.mean: Floats = np.array([p.posterior.mean(p.group, p.of) for p in places]).round(DECIMALS)
+        self.noise: Floats = np.array([p.noise for p in places])
+        self.method = "pooled" if isinstance(places[0].posterior, Hierarchy) else "james-stein"
+        self.budgets = [p.budgets for p in places]
 
     def leader(self, group: int) -> int:
         """The candidate of the highest mean in a table; of equal ones the lower number."""
@@ -113,15 +175,21 @@ class Belief:
             group: index of the table.
             generator: of the randomness.
         """
+        place = self._places[group]
         half = count // 2
         centre, apart = np.empty((2, half, self.mean.shape[1]))
-        times = generator.multinomial(half, self._posterior.weights)
+        times = generator.multinomial(half, place.posterior.weights)
         begun = 0
         for point in np.flatnonzero(times):
-            mean, covariance = self._posterior.moments(int(point), group)
-            values, vectors = np.linalg.eigh(covariance)
-            root = vectors * np.sqrt(np.maximum(values, 0))
+            mean, covariance = place.posterior.moments(int(point), place.group, place.of)
             part = slice(begun, begun := begun + int(times[point]))
+            luck = generator.standard_normal((int(times[point]), len(mean)))
             centre[part] = mean
-            apart[part] = generator.standard_normal((int(times[point]), len(mean))) @ root.T
+            apart[part] = luck @ _root(covariance) if covariance.ndim == 2 else luck * np.sqrt(covariance)
         return np.concatenate([centre + apart, centre - apart])
+
+
+def _root(covariance: Floats) -> Floats:
+    values, vectors = np.linalg.eigh(covariance)
+    root: Floats = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+    return root

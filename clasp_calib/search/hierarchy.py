@@ -59,16 +59,25 @@ class _Point:
     shared_mean: Floats
     shared_root: Floats
 
-    def moments(self, group: int) -> tuple[Floats, Floats]:
-        """Mean [C] and covariance [C, C] of the means of class ``group``."""
-        smoothed, kernel = self.smoothed, self.smoothed.kernel
-        shrunk = 1 / (1 + self.own * smoothed.gains[group])
-        axes = smoothed.axes[group]
-        pull = self.own * kernel @ (axes * shrunk)
-        kept = np.eye(len(kernel)) - pull @ axes.T
-        mean = kept @ self.shared_mean + pull @ smoothed.seen[group]
+    def mean(self, group: int, of: slice) -> Floats:
+        """[m] means of the candidates ``of`` of a class."""
+        pull, kept = self._gain(group, of)
+        mean: Floats = kept @ self.shared_mean + pull @ self.smoothed.seen[group]
+        return mean
+
+    def covariance(self, group: int, of: slice) -> Floats:
+        """[m, m] covariance of the means of the candidates ``of`` of a class."""
+        kept = self._gain(group, of)[1]
         spread = kept @ self.shared_root
-        return mean, self.own * kept @ kernel + spread @ spread.T
+        covariance: Floats = self.own * kept @ self.smoothed.kernel[:, of] + spread @ spread.T
+        return covariance
+
+    def _gain(self, group: int, of: slice) -> tuple[Floats, Floats]:
+        """[m, C] each: what is taken from what was seen, along the axes, and what from the shared effect."""
+        smoothed = self.smoothed
+        axes = smoothed.axes[group]
+        pull = self.own * smoothed.kernel[of] @ axes / (1 + self.own * smoothed.gains[group])
+        return pull, np.eye(len(axes))[of] - pull @ axes.T
 
 
 class Hierarchy:
@@ -80,7 +89,6 @@ class Hierarchy:
 
     Attributes:
         weights: [points], of the points of the grid that count; they sum to 1.
-        mean: [K, C].
     """
 
     def __init__(self, information: Sequence[Information], kernels: Floats):
@@ -101,12 +109,15 @@ class Hierarchy:
         kept = np.flatnonzero(weights > NEGLIGIBLE)
         self._points = [points[number] for number in kept]
         self.weights: Floats = weights[kept] / weights[kept].sum()
-        means = [[point.moments(group)[0] for group in range(len(information))] for point in self._points]
-        self.mean: Floats = np.tensordot(self.weights, np.array(means), 1)
 
-    def moments(self, point: int, group: int) -> tuple[Floats, Floats]:
-        """Mean [C] and covariance [C, C] of the means of class ``group`` at one point of the grid."""
-        return self._points[point].moments(group)
+    def mean(self, group: int, of: slice) -> Floats:
+        """[m] means of the candidates ``of`` of a class."""
+        mean: Floats = self.weights @ np.array([point.mean(group, of) for point in self._points])
+        return mean
+
+    def moments(self, point: int, group: int, of: slice) -> tuple[Floats, Floats]:
+        """Mean [m] and covariance [m, m] of the candidates ``of`` of a class, at one point of the grid."""
+        return self._points[point].mean(group, of), self._points[point].covariance(group, of)
 
 
 def _smoothed(kernel: Floats, roots: Floats, seen: Floats) -> _Smoothed:

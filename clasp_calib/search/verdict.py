@@ -3,6 +3,7 @@
 Shapes: K classes, C candidates, n samples of a class, D draws.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ DRAWS = 4000
 """From the posterior of each class: a probability of 10 % is then known to half a per cent."""
 POINT, SETTLED = 0.01, 0.005
 """One point of the score, and the expected regret under which nothing is left to decide."""
-MORE = np.unique(np.geomspace(4, 1e6, 60).round().astype(int))
+MORE = np.unique(np.geomspace(4, 1e6, 60).round().astype(int)).tolist()
 """Numbers of further samples that are tried."""
 
 
@@ -107,10 +108,12 @@ def _settle(draws: Floats, noise: float, generator: np.random.Generator) -> int 
     values = np.maximum(values, 0)
     true = apart @ axes
     luck = generator.standard_normal(true.shape)
-    for more in MORE:
+
+    def settled(more: int) -> bool:
         variance = noise / more
         believed = mean + (values / (values + variance) * (true + np.sqrt(variance) * luck)) @ axes.T
         chosen = draws[np.arange(len(draws)), believed.argmax(1)]
-        if float((draws.max(1) - chosen).mean()) < SETTLED:
-            return int(more)
-    return None
+        return float((draws.max(1) - chosen).mean()) < SETTLED
+
+    number = bisect_left(MORE, True, key=settled)
+    return MORE[number] if number < len(MORE) else None
