@@ -8,8 +8,9 @@ import numpy as np
 from tiny_models import tiny_llava
 
 from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.artifacts.choices import ChoiceRule, ClassChoice, Posterior, Sureness, mean_regret
 from clasp_calib.artifacts.files import MANIFEST
-from clasp_calib.artifacts.manifest import BudgetEntry, ClassChoice, Decoding, Manifest, Provenance, hashed
+from clasp_calib.artifacts.manifest import BudgetEntry, Decoding, Manifest, Provenance, hashed
 from clasp_calib.artifacts.model_shape import model_shape
 from clasp_calib.common.hashing import sha256_json
 
@@ -17,8 +18,20 @@ CONFIG = tiny_llava(decoder_layers=17).config
 SHAPE = model_shape(CONFIG)
 PROMPT = "<image>{question} ÄÖ"
 CLASSES = ("object", "text", "default")
+VERDICT = Sureness(
+    gain=0.125, low=-0.0625, high=0.25, worse=0.0625, much_worse=0.03125, regret=0.005, own=0.25, settle=40
+)
 CHOICE = ClassChoice(
-    prototype="deep", candidates=20, evaluations=100, calibration=0.5, selection=0.25, selection_default=None
+    prototype="deep",
+    candidates=20,
+    evaluations=100,
+    samples=40,
+    calibration=0.5,
+    calibration_samples=20,
+    default=0.25,
+    default_samples=16,
+    verdict=VERDICT,
+    posterior=Posterior(candidates=("deep/rho=0.7", "own/rho=1"), probabilities=(0.75, 0.125)),
 )
 PROVENANCE = Provenance(
     samples="1" * 64,
@@ -38,8 +51,10 @@ def made(*budgets: str, seed: int = 0, **changes: object) -> Artifact:
     rng = np.random.default_rng(seed)
     shape = (len(budgets), len(CLASSES))
     alphas = rng.dirichlet(np.ones(SHAPE.vision_layers + 1), size=shape).astype(np.float32)
+    choices = dict.fromkeys(CLASSES, CHOICE)
+    decision = ChoiceRule(method="pooled", regret=mean_regret(choices.values()))
     entries = tuple(
-        BudgetEntry(name=name, counts=(10, 6, 5), mean_tokens=8.0, choices=dict.fromkeys(CLASSES, CHOICE))
+        BudgetEntry(name=name, counts=(10, 6, 5), mean_tokens=8.0, choices=choices, decision=decision)
         for name in budgets
     )
     manifest = Manifest(

@@ -164,7 +164,7 @@ def _prepared(
 def _calibrated(calibration: "Calibration", budgets: "Sequence[Budget]", watcher: "Watcher") -> "Artifact":
     """Search all budgets; what is found is written after each of them."""
     from clasp_calib.artifacts.files import write_artifact
-    from clasp_calib.report.plots import plot_pareto, plot_path
+    from clasp_calib.report.plots import plot_path, plot_search
 
     places = calibration.places
     picture = None if places.report is None else plot_path(places.report / "search.png")
@@ -172,5 +172,5 @@ def _calibrated(calibration: "Calibration", budgets: "Sequence[Budget]", watcher
     for found in calibration.run(budgets, watcher):
         artifact = found if places.artifact is None else write_artifact(found, places.artifact)
     if picture is not None:
-        plot_pareto(artifact, picture)
+        plot_search(artifact, picture)
     return artifact

@@ -6,6 +6,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from clasp_calib.artifacts.manifest import MACRO, Manifest, Score
+from clasp_calib.artifacts.sureness import LEGEND, MEASURED_COLUMNS, SURE_COLUMNS, advice, measured_cells, sure_rows
 from clasp_calib.router_labeling.router import Router
 
 if TYPE_CHECKING:
@@ -31,11 +32,17 @@ def model_card(artifact: "Artifact") -> str:
                 "choices": [_choice(artifact, entry.name, label) for label in artifact.classes],
                 "settings": list(entry.results),
                 "results": _results(manifest, entry.results),
+                "sure": sure_rows(entry),
+                "advice": advice(entry),
             }
             for entry in manifest.budgets
         ],
+        measured_columns=MEASURED_COLUMNS,
+        sure_columns=SURE_COLUMNS,
+        legend=LEGEND,
         router=told_router(artifact.router),
         routes=artifact.router is not None,
+        sure=any(entry.decision for entry in manifest.budgets),
         measured=any(entry.results for entry in manifest.budgets),
     )
 
@@ -56,8 +63,7 @@ def told_router(router: Router | None) -> str:
 def _choice(artifact: "Artifact", budget: str, label: str) -> list[str]:
     choice = artifact.entry(budget).choices[label]
     alpha, rho = artifact.alpha(budget, label), artifact.rho(budget, label)
-    final = str(choice.confirmation.samples) if choice.confirmation else "-"
-    return [label, _cell(choice.prototype), mixture(alpha), f"{rho:g}", _percent(choice.selection), final]
+    return [label, _cell(choice.prototype), mixture(alpha), f"{rho:g}", *measured_cells(choice)]
 
 
 def _results(manifest: Manifest, results: dict[str, dict[str, Score]]) -> list[list[str]]:
@@ -71,10 +77,6 @@ def _results(manifest: Manifest, results: dict[str, dict[str, Score]]) -> list[l
 
 def _score(score: Score | None) -> str:
     return "-" if score is None else f"{100 * score.mean:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _cell(text: str) -> str:

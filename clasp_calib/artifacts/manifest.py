@@ -13,8 +13,18 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from clasp_calib.artifacts.checkpoint_digest import Checkpoint
+from clasp_calib.artifacts.choices import (
+    SINCE_2,
+    Alternative,
+    BudgetName,
+    ChoiceRule,
+    ClassChoice,
+    Positive,
+    mean_regret,
+    unique,
+)
 from clasp_calib.artifacts.model_shape import Layers, ModelShape, Tokens
-from clasp_calib.common.fields import Count, Hash, Line, Seed, Share, Slug, Strict
+from clasp_calib.common.fields import Hash, Line, Seed, Share, Slug, Strict
 
 FORMAT = 2
 """What is written; earlier formats are read too."""
@@ -31,9 +41,7 @@ MOST_NUMBERS = 1 << 26
 """Weights of all mixtures together. Our choice: 256 MiB in float32."""
 _SINCE_2 = {*HONOURED, "checkpoint", "prompt_hash", "needs"}
 Semver = Annotated[str, Field(pattern=r"^\d{1,9}\.\d{1,9}\.\d{1,9}$")]
-BudgetName = Annotated[str, StringConstraints(pattern=r"^[0-9][0-9.]{0,15}%?$")]
 Prompt = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$")]
-Positive = Annotated[Count, Field(ge=1)]
 
 
 class Score(Strict):
@@ -43,66 +51,6 @@ class Score(Strict):
     low: float
     high: float
     samples: Positive
-
-
-class Confirmation(Strict):
-    """What the best finalist gained over the default where finalists were compared."""
-
-    leader: Line
-    """The finalist's name; if its gain may be noise the class has the default all the same."""
-    gain: float
-    low: float
-    high: float
-    """Of the gain's bootstrap interval by picture."""
-    samples: Positive
-    chance: Share = Field(gt=0)
-    """How often luck alone would show as much: a one-sided p-value."""
-
-
-class Alternative(Strict):
-    """Another way to choose, kept to be compared with."""
-
-    prototype: Line
-    layers: tuple[Annotated[int, Field(ge=0, le=1000)], ...] = Field(min_length=1, max_length=1001)
-    weights: tuple[Share, ...] = Field(min_length=1, max_length=1001)
-    rho: Share
-
-
-class Posterior(Strict):
-    """How probable it is of each candidate that it is the best, given the scores that were measured."""
-
-    candidates: tuple[Line, ...] = Field(min_length=1, max_length=100_000)
-    probabilities: tuple[Share, ...] = Field(min_length=1, max_length=100_000)
-    """In the order of the candidates. They may sum to less than 1: improbable candidates can be left out."""
-
-    @model_validator(mode="after")
-    def _distribution(self) -> "Posterior":
-        _unique("candidate", self.candidates)
-        if len(self.probabilities) != len(self.candidates):
-            raise ValueError(f"{len(self.probabilities)} probabilities for {len(self.candidates)} candidates")
-        if sum(self.probabilities) > 1 + 1e-6:
-            raise ValueError(f"the probabilities sum to {sum(self.probabilities):g}, expected 1 or less")
-        return self
-
-
-class ClassChoice(Strict):
-    """How one class's mixture and ratio were chosen: on calibration samples, and in a final on another split."""
-
-    prototype: Line
-    candidates: Positive
-    evaluations: Count
-    calibration: float | None
-    """Mean score of the choice where the candidates raced; ``None`` if the class had no samples."""
-    selection: float | None
-    """Mean score of the choice where finalists were compared; ``None`` if there were no such samples."""
-    selection_default: float | None
-    """The same of the model's own layer with rho = 1."""
-    confirmation: Confirmation | None = None
-    """Of the leader in the final; ``None`` if it was the default, or if there was no final."""
-    refinement: Confirmation | None = None
-    """Of the refined candidate, over the choice without it; ``None`` if nothing was refined."""
-    posterior: Posterior | None = None
-    """``None`` if it was not kept."""
 
 
 class Measured(Strict):
@@ -128,12 +76,23 @@ class BudgetEntry(Strict):
     counts: tuple[Tokens, ...] = Field(min_length=1, max_length=16)
     mean_tokens: float = Field(ge=0, le=1_000_000)
     choices: dict[Slug, ClassChoice]
+    decision: ChoiceRule | None = None
+    """How the choices were made; ``None`` in format 1."""
     alternatives: dict[Line, dict[Slug, Alternative]] = Field(default={}, max_length=100)
     """``global`` (one setting for all classes) and ``exhaustive``, where they were searched -> class -> setting."""
     results: dict[Line, dict[Slug, Score]] = Field(default={}, max_length=100)
     """Setting -> class (or ``macro``) -> score on the test split, once `evaluate` has measured it."""
     measured: Measured | None = None
     """Where the results come from; ``None`` as long as there are none."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "BudgetEntry":
+        if self.decision is not None:
+            unique("budget", (self.name, *self.decision.budgets))
+            told, expected = self.decision.regret, mean_regret(self.choices.values())
+            if not math.isclose(told, expected, abs_tol=1e-6):
+                raise ValueError(f"decision.regret: {told:g} is not the mean of the verdicts, {expected:g}")
+        return self
 
 
 class Decoding(Strict):
@@ -228,8 +187,8 @@ class Manifest(Strict):
         for field, known in HONOURED.items():
             if (value := getattr(self, field)) not in known:
                 raise ValueError(f"{field}: {str(value)!r:.100} is for {self.needs or 'a newer version'}")
-        _unique("class", self.classes)
-        _unique("budget", names)
+        unique("class", self.classes)
+        unique("budget", names)
         if self.fingerprint != shape.fingerprint:
             raise ValueError("fingerprint: is not the sha256 of the shape")
         if shape.vision_feature_layer > shape.vision_layers:
@@ -269,9 +228,8 @@ class Manifest(Strict):
                     yield f"alternatives.{name}: the weights sum to {sum(one.weights):g}, expected 1"
         for setting, scores in entry.results.items():
             _known(f"budgets.{entry.name}.results.{setting}", scores, {*self.classes, MACRO})
-        later = [c.posterior for c in entry.choices.values()] + [entry.measured and entry.measured.checkpoint]
-        if self.format == 1 and any(later):
-            yield "choices, measured: posterior and checkpoint are not of format 1"
+        if self.format == 1 and (later := _later(entry)):
+            yield f"{min(later)}: is not of format 1"
 
 
 def hashed(prompt: str) -> str:
@@ -279,12 +237,11 @@ def hashed(prompt: str) -> str:
     return hashlib.sha256(prompt.encode()).hexdigest()
 
 
-def _unique(what: str, names: Iterable[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise ValueError(f"the {what} {name!r} is listed more than once")
-        seen.add(name)
+def _later(entry: BudgetEntry) -> set[str]:
+    """Fields of a budget that format 1 does not have, of those that hold something."""
+    found = {name for choice in entry.choices.values() for name in SINCE_2 if getattr(choice, name) is not None}
+    found |= {"decision"} if entry.decision else set()
+    return found | ({"measured.checkpoint"} if entry.measured and entry.measured.checkpoint else set())
 
 
 def _known(where: str, names: Iterable[str], expected: set[str]) -> None:

@@ -55,6 +55,8 @@ def show_artifact(
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.artifacts.card import mixture, told_router
     from clasp_calib.artifacts.manifest import hashed
+    from clasp_calib.artifacts.sureness import MEASURED_COLUMNS, measured_cells
+    from clasp_calib.commands.sureness_tables import say_legend, show_sureness
 
     known = Artifact.load(directory or RunDirectory(run).artifact)
     manifest = known.manifest
@@ -75,17 +77,21 @@ def show_artifact(
         show(
             f"budget {entry.name}: {' / '.join(map(str, entry.counts))} entering layers "
             f"{' / '.join(map(str, manifest.starts))}, {entry.mean_tokens:.1f} a layer on average",
-            ["class", "mixture of vision layers", "rho", "test score"],
+            ["class", "mixture of vision layers", "rho", *MEASURED_COLUMNS, "test"],
             [
                 [
                     label,
                     mixture(known.alpha(entry.name, label)),
                     f"{known.rho(entry.name, label):g}",
+                    *measured_cells(entry.choices[label]),
                     f"{calibrated[label].mean:.1%}" if label in calibrated else "-",
                 ]
                 for label in known.classes
             ],
         )
+        show_sureness(entry)
+    if any(entry.decision for entry in manifest.budgets):
+        say_legend()
 
 
 @app.command()

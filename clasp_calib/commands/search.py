@@ -31,8 +31,6 @@ from clasp_calib.common.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
-    from clasp_calib.artifacts.manifest import ClassChoice
-    from clasp_calib.search.watchers import LiveTable
 
 
 def search(
@@ -132,6 +130,7 @@ def search(
     Example: clasp-calib search --budget 192 --run my-run
     """
     from clasp_calib.api.calibrating import calibrate, plan_calibration
+    from clasp_calib.commands.sureness_tables import say_legend
     from clasp_calib.common.places import Places
     from clasp_calib.common.pruning_options import PruningOptions
     from clasp_calib.common.sample_sources import load_samples
@@ -190,9 +189,8 @@ def search(
         )
         return
     for name in dict.fromkeys(budget):
-        _show_budget(artifact, name, live)
-    say("gain: in points on n selection samples, with its 95 % interval, and how often luck alone gives as much;")
-    say("above 5 % it may be noise, and the class keeps the model's own setting")
+        _show_budget(artifact, name)
+    say_legend()
     if lost:
         say(f"test scores of {', '.join(lost)} were of an earlier search and are dropped; evaluate again")
     shown = f"picture in {picture}; " if picture else ""
@@ -224,43 +222,21 @@ def _listed(value: object) -> str:
     return ("; " if any("," in part for part in parts) else ", ").join(parts)
 
 
-def _show_budget(artifact: "Artifact", budget: str, live: "LiveTable") -> None:
+def _show_budget(artifact: "Artifact", budget: str) -> None:
+    from clasp_calib.artifacts.sureness import MEASURED_COLUMNS, measured_cells
+    from clasp_calib.commands.sureness_tables import show_sureness
     from clasp_calib.runtime.schedule import parse_budget
 
     entry = artifact.entry(parse_budget(budget).name)
     show(
         f"budget {entry.name}: {' / '.join(map(str, entry.counts))} tokens, {entry.mean_tokens:.1f} a layer on average",
-        ["class", "mixture", "rho", "selection", "default", "gain", "evaluations", "of exhaustive"],
+        ["class", "mixture", "rho", *MEASURED_COLUMNS],
         [
-            [
-                label,
-                choice.prototype,
-                f"{artifact.rho(entry.name, label):g}",
-                _percent(choice.selection),
-                _percent(choice.selection_default),
-                _gain(choice),
-                str(choice.evaluations),
-                _share(choice, live.exhaustive(entry.name, label)),
-            ]
+            [label, choice.prototype, f"{artifact.rho(entry.name, label):g}", *measured_cells(choice)]
             for label, choice in entry.choices.items()
         ],
     )
-
-
-def _percent(value: float | None) -> str:
-    # Without answers to compare with the final has likelihoods, which are no shares.
-    return "-" if value is None else f"{value:.1%}" if 0 <= value <= 1 else f"{value:.3f}"
-
-
-def _gain(choice: "ClassChoice") -> str:
-    one = choice.confirmation
-    if one is None:
-        return "-"
-    return f"{100 * one.gain:+.1f} [{100 * one.low:+.1f}, {100 * one.high:+.1f}], {one.chance:.1%}, n {one.samples}"
-
-
-def _share(choice: "ClassChoice", exhaustive: int | None) -> str:
-    return f"{choice.evaluations / exhaustive:.0%}" if exhaustive else "-"
+    show_sureness(entry)
 
 
 def _measured(place: Path | None) -> set[str]:

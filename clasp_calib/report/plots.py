@@ -29,12 +29,12 @@ def plot_path(path: Path) -> Path | None:
 
 
 @contextmanager
-def _panels(path: Path, size: tuple[float, float], count: int = 1) -> Iterator[Sequence[Any]]:
-    """``count`` axes below each other to draw on, then written; folders are made."""
+def _panels(path: Path, size: tuple[float, float], count: int = 1, columns: int = 1) -> Iterator[Sequence[Any]]:
+    """``count`` rows of axes to draw on, one row after the other, then written; folders are made."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
-    yield list(figure.subplots(count, 1, squeeze=False)[:, 0])
+    yield list(figure.subplots(count, columns, squeeze=False).ravel())
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
@@ -56,28 +56,32 @@ def plot_evaluation(evaluation: Evaluation, path: Path) -> None:
         panels[0].legend(ncols=4, fontsize=8, loc="lower left")
 
 
-def plot_pareto(artifact: Artifact, path: Path) -> None:
-    """Write what a search found on the selection split: score against mean tokens.
+def plot_search(artifact: Artifact, path: Path) -> None:
+    """Write what a search found, a row of two panels a budget.
 
-    A thin line is a class and the thick one their mean; dashed is the default.
+    The left one shows the gain of every class over the default with its 95 % interval, the right one how probable it is
+    that the choice is worse, at all (light) and by more than a point (dark). Budgets without verdicts are left out.
     """
-    with _panels(path, (8, 4.5)) as (axes,):
-        shown = {label: of for label, of in _points(artifact).items() if of}
-        for number, (label, of) in enumerate(shown.items()):
-            tokens, chosen, default = zip(*of, strict=True)
-            axes.plot(tokens, [100 * s for s in chosen], "o-", color=f"C{number % 10}", lw=1, ms=3, label=label)
-            axes.plot(tokens, [100 * s for s in default], "x--", color=f"C{number % 10}", lw=0.7, ms=3)
-        # A mean over other classes at another budget would be no curve.
-        everywhere = [of for of in shown.values() if len(of) == max(map(len, shown.values()))]
-        columns = list(zip(*everywhere, strict=True))
-        if columns:
-            means = [[sum(values) / len(values) for values in zip(*column, strict=True)] for column in columns]
-            tokens, chosen, default = zip(*means, strict=True)
-            axes.plot(tokens, [100 * s for s in chosen], "o-", color="black", lw=2.5, label="macro")
-            axes.plot(tokens, [100 * s for s in default], "x--", color="black", lw=2, label="macro, default")
-        axes.set_xlabel("mean visual tokens a decoder layer works on")
-        axes.set_ylabel("score on the selection split, %")
-        axes.legend(ncols=3, fontsize=8)
+    entries = [entry for entry in artifact.manifest.budgets if entry.decision]
+    with _panels(path, (10, 0.6 + sum(1 + 0.28 * len(e.choices) for e in entries)), len(entries) or 1, 2) as panels:
+        for entry, gains, risks in zip(entries, panels[::2], panels[1::2], strict=False):
+            told = {label: choice.verdict for label, choice in entry.choices.items() if choice.verdict}
+            for place, of in enumerate(told.values()):
+                gains.plot([100 * of.low, 100 * of.high], [place, place], color="C0", lw=1.5)
+                gains.plot([100 * of.gain], [place], "o", color="C0", ms=5)
+            gains.axvline(0, color="black", lw=0.8)
+            gains.set_xlabel("gain over the model's own setting, points")
+            gains.set_title(f"budget {entry.name}", fontsize=10)
+            risks.barh(range(len(told)), [100 * of.worse for of in told.values()], color="C1", alpha=0.4, label="worse")
+            risks.barh(
+                range(len(told)), [100 * of.much_worse for of in told.values()], color="C1", label="by > 1 point"
+            )
+            risks.set_xlim(0, 100)
+            risks.set_xlabel("probability that the choice is worse, %")
+            risks.legend(fontsize=8, loc="lower right")
+            for axes in (gains, risks):
+                axes.set_yticks(range(len(told)), list(told))
+                axes.set_ylim(len(told) - 0.5, -0.5)
 
 
 def plot_contest(contest: Contest, path: Path) -> None:
@@ -116,16 +120,3 @@ def plot_trade_off(thresholds: Sequence[float], curves: Mapping[str, Sequence[fl
         axes.set_xlabel(f"the router abstains below this probability (chosen: {thresholds[chosen]:.2f})")
         axes.set_ylabel("of held-out questions")
         axes.legend(fontsize=8)
-
-
-def _points(artifact: Artifact) -> dict[str, list[tuple[float, float, float]]]:
-    """Class -> for each budget mean tokens a layer, score of the choice, score of the default."""
-    entries = sorted(artifact.manifest.budgets, key=lambda entry: entry.mean_tokens)
-    return {
-        label: [
-            (entry.mean_tokens, choice.selection, choice.selection_default)
-            for entry in entries
-            if (choice := entry.choices[label]).selection is not None and choice.selection_default is not None
-        ]
-        for label in artifact.classes
-    }

@@ -8,8 +8,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.artifacts.choices import Alternative, ClassChoice, Confirmation
 from clasp_calib.artifacts.evidence import Trial, with_trials
-from clasp_calib.artifacts.manifest import Alternative, BudgetEntry, ClassChoice, Confirmation, Manifest, Provenance
+from clasp_calib.artifacts.manifest import BudgetEntry, Manifest, Provenance
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import ArtifactError
 from clasp_calib.common.fields import describe

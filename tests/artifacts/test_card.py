@@ -1,13 +1,19 @@
 """The model card: generated, the same for the same artifact, and what it shows is true."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from made_artifacts import CLASSES, made
 
+from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.artifacts.card import mixture, model_card
 from clasp_calib.artifacts.manifest import Score
+from clasp_calib.artifacts.sureness import LEGEND
 from clasp_calib.artifacts.versions import raised
 from clasp_calib.common.errors import InputError
+
+GOLDEN_1 = Path(__file__).parent / "golden" / "format-1"
 
 
 def front(card):
@@ -25,8 +31,17 @@ def test_the_card_says_for_which_model_and_how():
     for budget in artifact.budgets:
         for label in CLASSES:
             layers, rho = mixture(artifact.alpha(budget, label)), artifact.rho(budget, label)
-            assert f"| {label} | deep | {layers} | {rho:g} | 25.0 |" in card
+            assert f"| {label} | deep | {layers} | {rho:g} | 50.0% of 20 | 25.0% of 16 | 100 (12%) |" in card
+            assert f"| {label} | +12.5 [-6.2, +25.0] | 6% | 3% | +25.0 | 0.5 | 40 |" in card
+    assert card.count("not settled: object (about 40 more), text (about 40 more)") == 2
+    assert all(line in card for line in LEGEND)
     assert "has not been evaluated" in card
+
+
+def test_of_format_1_the_card_says_nothing_of_sureness():
+    card = model_card(read_artifact(GOLDEN_1))
+    assert "| object | deep | 0.50 x 1 + 0.50 x 3 | 1 | 50.0% | - | 100 |" in card
+    assert "settle" not in card
 
 
 def test_a_directory_is_no_base_model():

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import pytest
-from made_artifacts import made
+from made_artifacts import CLASSES, made
 from PIL import Image
 
 from clasp_calib.artifacts.manifest import Measured
 from clasp_calib.calib.studies.evaluation import SETTINGS, BudgetResult, Evaluation
 from clasp_calib.calib.studies.intervals import Interval
-from clasp_calib.report.plots import plot_evaluation
+from clasp_calib.report.plots import plot_evaluation, plot_search
 from clasp_calib.report.tables import markdown, points, rows, score
 from clasp_calib.runtime.schedule import Schedule
 
@@ -75,6 +75,29 @@ def test_the_plot_has_a_panel_for_every_budget(tmp_path, budgets):
     plot_evaluation(Evaluation(tuple(result(str(n)) for n in range(budgets))), tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as picture:
         assert picture.size == (11 * 120, round(2.8 * budgets * 120))
+
+
+@pytest.mark.parametrize("budgets", [("8",), ("8", "50%")])
+def test_the_plot_of_a_search_has_a_row_for_every_budget(tmp_path, budgets):
+    plot_search(made(*budgets), tmp_path / "new" / "search.png")
+    with Image.open(tmp_path / "new" / "search.png") as picture:
+        assert picture.size == (1200, pytest.approx(120 * (0.6 + len(budgets) * (1 + 0.28 * 3)), abs=1))
+
+
+def test_what_the_plot_of_a_search_shows_is_the_verdict(tmp_path, monkeypatch):
+    drawn = {}
+
+    def kept(figure, path, **how):
+        gains, risks = figure.axes
+        drawn["gains"] = [line.get_xydata().tolist() for line in gains.lines]
+        drawn["risks"] = [bar.get_width() for bar in risks.patches]
+        drawn["labels"] = [label.get_text() for label in gains.get_yticklabels()]
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", kept)
+    plot_search(made("8"), tmp_path / "search.png")
+    assert drawn["labels"] == list(CLASSES)
+    assert drawn["gains"][:2] == [[[-6.25, 0], [25.0, 0]], [[12.5, 0]]]
+    assert drawn["risks"] == [6.25] * 3 + [3.125] * 3
 
 
 def test_scores_are_recorded_and_durations_are_not():

@@ -1,0 +1,92 @@
+"""How sure a calibration is of its choices, for people: rows of tables, and what to do."""
+
+from clasp_calib.artifacts.choices import ClassChoice, Sureness
+from clasp_calib.artifacts.manifest import BudgetEntry
+
+MEASURED_COLUMNS = ("score", "default", "spent")
+SURE_COLUMNS = ("class", "gain", "worse", "> 1 pt", "own", "regret", "settle")
+LEGEND = (
+    "score, default: means of the choice and of the model's own setting, each on the samples of the class that it was "
+    "measured on; spent: evaluations, and their share of an exhaustive search",
+    "gain: of the choice over the default in points, with its 95 % interval, by the evidence of all classes; own: by "
+    "the class's own samples alone, so that the rest is borrowed from other classes",
+    "worse: probability that the choice is worse than the default; > 1 pt: by more than a point; regret: points that "
+    "the truly best candidate is expected to be better by; settle: about so many more samples of the class would bring "
+    "the regret under half a point",
+)
+
+
+def measured_cells(choice: ClassChoice) -> list[str]:
+    """Cells under `MEASURED_COLUMNS`."""
+    every = choice.candidates * (choice.samples or 0)
+    share = f" ({choice.evaluations / every:.0%})" if every else ""
+    return [
+        _mean(choice.calibration, choice.calibration_samples),
+        _mean(choice.default, choice.default_samples),
+        f"{choice.evaluations}{share}",
+    ]
+
+
+def sure_rows(entry: BudgetEntry) -> list[list[str]]:
+    """Rows under `SURE_COLUMNS`, of the classes that have a verdict."""
+    return [
+        [
+            label,
+            f"{_points(verdict.gain)} [{_points(verdict.low)}, {_points(verdict.high)}]",
+            f"{verdict.worse:.0%}",
+            f"{verdict.much_worse:.0%}",
+            "-" if verdict.own is None else _points(verdict.own),
+            f"{100 * verdict.regret:.1f}",
+            "?" if verdict.settle is None else str(verdict.settle),
+        ]
+        for label, verdict in _verdicts(entry).items()
+    ]
+
+
+def advice(entry: BudgetEntry) -> list[str]:
+    """Sentences on how the choices of a budget were made, and on what would make them surer."""
+    verdicts, lines = _verdicts(entry), []
+    if decision := entry.decision:
+        fed = f", with what was measured at {', '.join(decision.budgets)}" if decision.budgets else ""
+        lines.append(
+            f"each class has the candidate of the highest posterior mean ({decision.method}, all classes together"
+            f"{fed}); {100 * decision.regret:.1f} points of regret are expected, on average"
+        )
+        if kept := [f"{label} (not {of.leader})" for label, of in verdicts.items() if of.leader]:
+            lines.append(
+                f"the default is kept for {', '.join(kept)}: the probability of being worse is not under "
+                f"{decision.cautious:g}, as --cautious asks"
+            )
+    if unsettled := {label: of.settle for label, of in verdicts.items() if of.settle != 0}:
+        wanted = ", ".join(
+            f"{label} ({'nobody can say how many more' if more is None else f'about {more} more'})"
+            for label, more in unsettled.items()
+        )
+        spare = any(_unmeasured(entry.choices[label]) for label in unsettled)
+        spend = "raise --spend, or " if spare else ""
+        lines.append(f"not settled: {wanted}; {spend}add samples of these classes, and search again")
+    elif verdicts:
+        lines.append("settled: more samples would hardly change what these choices are worth")
+    if missing := [label for label, choice in entry.choices.items() if not choice.evaluations]:
+        lines.append(f"no samples, so the model's own setting: {', '.join(missing)}")
+    return lines
+
+
+def _verdicts(entry: BudgetEntry) -> dict[str, Sureness]:
+    return {label: choice.verdict for label, choice in entry.choices.items() if choice.verdict}
+
+
+def _unmeasured(choice: ClassChoice) -> bool:
+    return choice.evaluations < choice.candidates * (choice.samples or 0)
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+def _mean(value: float | None, samples: int | None) -> str:
+    if value is None:
+        return "-"
+    # Without answers to compare with scores are likelihoods, which are no shares.
+    mean = f"{value:.1%}" if 0 <= value <= 1 else f"{value:.3f}"
+    return f"{mean} of {samples}" if samples else mean
