@@ -32,8 +32,8 @@ def model_card(artifact: "Artifact") -> str:
                 "choices": [_choice(artifact, entry.name, label) for label in artifact.classes],
                 "settings": list(entry.results),
                 "results": _results(manifest, entry.results),
-                "sure": sure_rows(entry),
-                "advice": advice(entry),
+                "sure": sure_rows(entry, artifact.classes),
+                "advice": advice(entry, artifact.classes),
             }
             for entry in manifest.budgets
         ],

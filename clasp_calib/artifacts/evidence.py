@@ -37,11 +37,13 @@ class Trial:
     prototype: str
     rho: float
     state: Literal["chosen", "finalist", "rejected"]
+    """``finalist`` is of format 1."""
     calibration_samples: int
+    """On which it was measured."""
     calibration: float
-    """Mean score over the calibration samples that it saw."""
+    """Mean score over these."""
     selection: float | None
-    """Mean score over the selection samples; ``None`` if it was not in the final."""
+    """In format 1: mean score over samples of another split, of candidates that came so far."""
 
 
 @dataclass(frozen=True, slots=True)

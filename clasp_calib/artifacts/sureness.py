@@ -1,5 +1,7 @@
 """How sure a calibration is of its choices, for people: rows of tables, and what to do."""
 
+from collections.abc import Sequence
+
 from clasp_calib.artifacts.choices import ClassChoice, Sureness
 from clasp_calib.artifacts.manifest import BudgetEntry
 
@@ -27,25 +29,23 @@ def measured_cells(choice: ClassChoice) -> list[str]:
     ]
 
 
-def sure_rows(entry: BudgetEntry) -> list[list[str]]:
-    """Rows under `SURE_COLUMNS`, of the classes that have a verdict."""
-    return [
-        [
-            label,
-            f"{_points(verdict.gain)} [{_points(verdict.low)}, {_points(verdict.high)}]",
-            f"{verdict.worse:.0%}",
-            f"{verdict.much_worse:.0%}",
-            "-" if verdict.own is None else _points(verdict.own),
-            f"{100 * verdict.regret:.1f}",
-            "?" if verdict.settle is None else str(verdict.settle),
-        ]
-        for label, verdict in _verdicts(entry).items()
-    ]
+def sure_rows(entry: BudgetEntry, labels: Sequence[str]) -> list[list[str]]:
+    """Rows under `SURE_COLUMNS`, of those of the classes that have a verdict."""
+    return [[label, *_sure_cells(verdict)] for label, verdict in _verdicts(entry, labels).items()]
 
 
-def advice(entry: BudgetEntry) -> list[str]:
-    """Sentences on how the choices of a budget were made, and on what would make them surer."""
-    verdicts, lines = _verdicts(entry), []
+def _sure_cells(verdict: Sureness) -> list[str]:
+    gain, low, high = map(_points, (verdict.gain, verdict.low, verdict.high))
+    own = "-" if verdict.own is None else _points(verdict.own)
+    compared = [f"{gain} [{low}, {high}]", _chance(verdict.worse), _chance(verdict.much_worse), own]
+    if verdict.gain == verdict.low == verdict.high == 0:
+        compared = ["is the default", "-", "-", "-"]
+    return [*compared, f"{100 * verdict.regret:.1f}", "?" if verdict.settle is None else str(verdict.settle)]
+
+
+def advice(entry: BudgetEntry, labels: Sequence[str]) -> list[str]:
+    """Sentences on how the choices of a budget were made for these classes, and on what would make them surer."""
+    verdicts, lines = _verdicts(entry, labels), []
     if decision := entry.decision:
         fed = f", with what was measured at {', '.join(decision.budgets)}" if decision.budgets else ""
         lines.append(
@@ -59,7 +59,7 @@ def advice(entry: BudgetEntry) -> list[str]:
             )
     if unsettled := {label: of.settle for label, of in verdicts.items() if of.settle != 0}:
         wanted = ", ".join(
-            f"{label} ({'nobody can say how many more' if more is None else f'about {more} more'})"
+            f"{label} ({'how many more cannot be said' if more is None else f'about {more} more'})"
             for label, more in unsettled.items()
         )
         spare = any(_unmeasured(entry.choices[label]) for label in unsettled)
@@ -67,17 +67,22 @@ def advice(entry: BudgetEntry) -> list[str]:
         lines.append(f"not settled: {wanted}; {spend}add samples of these classes, and search again")
     elif verdicts:
         lines.append("settled: more samples would hardly change what these choices are worth")
-    if missing := [label for label, choice in entry.choices.items() if not choice.evaluations]:
+    if missing := [label for label in labels if not entry.choices[label].evaluations]:
         lines.append(f"no samples, so the model's own setting: {', '.join(missing)}")
     return lines
 
 
-def _verdicts(entry: BudgetEntry) -> dict[str, Sureness]:
-    return {label: choice.verdict for label, choice in entry.choices.items() if choice.verdict}
+def _verdicts(entry: BudgetEntry, labels: Sequence[str]) -> dict[str, Sureness]:
+    return {label: verdict for label in labels if (verdict := entry.choices[label].verdict)}
 
 
 def _unmeasured(choice: ClassChoice) -> bool:
     return choice.evaluations < choice.candidates * (choice.samples or 0)
+
+
+def _chance(value: float) -> str:
+    # Nothing that was drawn from a posterior is impossible.
+    return "<1%" if value < 0.005 else f"{value:.0%}"
 
 
 def _points(value: float) -> str:

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
 LOOKS = 8
-"""Looks that a search takes at a question. Our choice: a race that halves 64 candidates takes up to seven, the final
-one more."""
+"""Looks that a search takes at a question. Our choice: one that halves 64 candidates takes up to seven, the first
+look at the unpruned model one more."""
 TRIED = 8
 """Pictures that are decoded and encoded for the timing."""
 SPARE = 0.95

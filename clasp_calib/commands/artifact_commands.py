@@ -89,7 +89,7 @@ def show_artifact(
                 for label in known.classes
             ],
         )
-        show_sureness(entry)
+        show_sureness(entry, known.classes)
     if any(entry.decision for entry in manifest.budgets):
         say_legend()
 

@@ -233,10 +233,11 @@ def _show_budget(artifact: "Artifact", budget: str) -> None:
         ["class", "mixture", "rho", *MEASURED_COLUMNS],
         [
             [label, choice.prototype, f"{artifact.rho(entry.name, label):g}", *measured_cells(choice)]
-            for label, choice in entry.choices.items()
+            for label in artifact.classes
+            for choice in [entry.choices[label]]
         ],
     )
-    show_sureness(entry)
+    show_sureness(entry, artifact.classes)
 
 
 def _measured(place: Path | None) -> set[str]:

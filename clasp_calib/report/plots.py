@@ -65,7 +65,7 @@ def plot_search(artifact: Artifact, path: Path) -> None:
     entries = [entry for entry in artifact.manifest.budgets if entry.decision]
     with _panels(path, (10, 0.6 + sum(1 + 0.28 * len(e.choices) for e in entries)), len(entries) or 1, 2) as panels:
         for entry, gains, risks in zip(entries, panels[::2], panels[1::2], strict=False):
-            told = {label: choice.verdict for label, choice in entry.choices.items() if choice.verdict}
+            told = {label: of for label in artifact.classes if (of := entry.choices[label].verdict)}
             for place, of in enumerate(told.values()):
                 gains.plot([100 * of.low, 100 * of.high], [place, place], color="C0", lw=1.5)
                 gains.plot([100 * of.gain], [place], "o", color="C0", ms=5)

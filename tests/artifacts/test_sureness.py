@@ -17,14 +17,18 @@ def choice(evaluations=100, **verdict):
     )
 
 
+def told(function, entry):
+    return function(entry, list(entry.choices))
+
+
 def entry(cautious=None, budgets=(), **choices):
     decision = ChoiceRule(method="pooled", regret=mean_regret(choices.values()), cautious=cautious, budgets=budgets)
     return BudgetEntry(name="192", counts=(3, 2, 1), mean_tokens=2.0, choices=choices, decision=decision)
 
 
 def test_every_number_has_its_column():
-    told = entry(object=choice(), text=UNSEARCHED)
-    assert [dict(zip(SURE_COLUMNS, row, strict=True)) for row in sure_rows(told)] == [
+    one = entry(object=choice(), text=UNSEARCHED)
+    assert [dict(zip(SURE_COLUMNS, row, strict=True)) for row in told(sure_rows, one)] == [
         {
             "class": "object",
             "gain": "+12.5 [-6.2, +25.0]",
@@ -44,9 +48,26 @@ def test_every_number_has_its_column():
 
 
 def test_what_is_not_known_is_said_to_be_unknown():
-    (row,) = sure_rows(entry(object=choice(own=None, settle=None)))
+    (row,) = told(sure_rows, entry(object=choice(own=None, settle=None)))
     assert (row[4], row[6]) == ("-", "?")
-    assert "object (nobody can say how many more)" in advice(entry(object=choice(settle=None)))[1]
+    assert "object (how many more cannot be said)" in told(advice, entry(object=choice(settle=None)))[1]
+
+
+def test_the_default_is_not_compared_with_itself():
+    same = choice(gain=0.0, low=0.0, high=0.0, worse=0.0, much_worse=0.0, own=0.0)
+    (row,) = told(sure_rows, entry(object=same))
+    assert row == ["object", "is the default", "-", "-", "-", "0.5", "40"]
+
+
+def test_nothing_is_said_to_be_impossible():
+    (row,) = told(sure_rows, entry(object=choice(worse=0.004, much_worse=0.0)))
+    assert row[2:4] == ["<1%", "<1%"]
+
+
+def test_classes_come_in_the_order_that_is_asked_for():
+    one = entry(object=choice(), text=choice())
+    assert [row[0] for row in sure_rows(one, ["text", "object"])] == ["text", "object"]
+    assert "text (about 40 more), object (about 40 more)" in advice(one, ["text", "object"])[1]
 
 
 def test_likelihoods_are_no_shares():
@@ -54,7 +75,7 @@ def test_likelihoods_are_no_shares():
 
 
 def test_advice_names_the_unsettled_classes_and_how_many_samples_they_need():
-    lines = advice(entry(object=choice(settle=40), text=choice(settle=0)))
+    lines = told(advice, entry(object=choice(settle=40), text=choice(settle=0)))
     assert lines[1] == (
         "not settled: object (about 40 more); raise --spend, or add samples of these classes, and search again"
     )
@@ -63,16 +84,16 @@ def test_advice_names_the_unsettled_classes_and_how_many_samples_they_need():
 
 
 def test_nothing_more_can_be_spent_where_all_was_measured():
-    (_, line) = advice(entry(object=choice(evaluations=800, settle=40)))
+    (_, line) = told(advice, entry(object=choice(evaluations=800, settle=40)))
     assert line == "not settled: object (about 40 more); add samples of these classes, and search again"
 
 
 def test_advice_says_so_where_all_is_settled():
-    assert advice(entry(object=choice(settle=0)))[1].startswith("settled: ")
+    assert told(advice, entry(object=choice(settle=0)))[1].startswith("settled: ")
 
 
 def test_a_default_that_caution_kept_is_named_with_what_it_was_kept_from():
-    lines = advice(entry(cautious=0.3, object=choice(settle=0, leader="deep/rho=0.7"), text=choice(settle=0)))
+    lines = told(advice, entry(cautious=0.3, object=choice(settle=0, leader="deep/rho=0.7"), text=choice(settle=0)))
     assert lines[1] == (
         "the default is kept for object (not deep/rho=0.7): the probability of being worse is not under 0.3, as "
         "--cautious asks"
@@ -82,17 +103,21 @@ def test_a_default_that_caution_kept_is_named_with_what_it_was_kept_from():
 def test_budgets_that_were_evidence_are_named():
     assert (
         "all classes together, with what was measured at 64, 128"
-        in advice(entry(budgets=("64", "128"), object=choice()))[0]
+        in told(advice, entry(budgets=("64", "128"), object=choice()))[0]
     )
 
 
 def test_classes_without_samples_are_named():
-    assert advice(entry(object=choice(settle=0), text=UNSEARCHED))[-1] == "no samples, so the model's own setting: text"
+    assert (
+        told(advice, entry(object=choice(settle=0), text=UNSEARCHED))[-1]
+        == "no samples, so the model's own setting: text"
+    )
 
 
 def test_the_table_fits_a_terminal_of_80_columns_on_one_line_a_class(capsys, monkeypatch):
     monkeypatch.setattr(output, "WIDE", 80)
-    show_sureness(entry(attribute=choice(gain=0.1004, low=-0.1234, high=0.2345, worse=1.0, settle=100_000)))
+    one = choice(gain=0.1004, low=-0.1234, high=0.2345, worse=1.0, settle=100_000)
+    show_sureness(entry(attribute=one), ["attribute"])
     table = capsys.readouterr().out.split("each class")[0].splitlines()
     assert max(len(line.rstrip()) for line in table) <= 80
     (row,) = [line.split() for line in table if "attribute" in line]

@@ -552,7 +552,7 @@ def evaluated(folder, samples, model, prompt=None, **how):
     """search and evaluate without a cache: the last outcome, or that of the first that failed, and all words."""
     common = ("--run", folder / "run", "--model", model, "--samples", samples)
     steps = [
-        ("search", *common, *BUDGET, "--recompute", "--no-global", *(("--prompt", prompt) if prompt else ())),
+        ("search", *common, *BUDGET, "--recompute", *(("--prompt", prompt) if prompt else ())),
         ("evaluate", *common, "--recompute", "--timed", "0", "--json"),
     ]
     told = ""
@@ -1143,7 +1143,7 @@ def one_folder_a_picture(folder):
     pictures = [(f"{number}/image.png", list(PAINT)[number % 3], None) for number in range(24)]
     samples = asked(folder, pictures)
     place = ("--run", folder / "run", "--model", colour_model(), "--samples", samples)
-    ran = cli("search", *place, *BUDGET, "--recompute", "--no-global")
+    ran = cli("search", *place, *BUDGET, "--recompute")
     unharmed(ran)
     if ran.code == 0:
         ran = cli("evaluate", *place, "--recompute", "--timed", "0")
@@ -1328,7 +1328,7 @@ def names_in_other_scripts(folder):
     samples = asked(home, pictures)
     place = ("--run", home / "запуск", "--model", model, "--samples", samples)
     fine(cli("cache-features", *place, env={"LC_ALL": "C", "LANG": "C"}))
-    fine(cli("search", *place, *BUDGET, "--no-global", env={"LC_ALL": "C", "LANG": "C"}))
+    fine(cli("search", *place, *BUDGET, env={"LC_ALL": "C", "LANG": "C"}))
 
 
 # The cache.
@@ -1397,12 +1397,12 @@ def damaged_display_journal(folder):
         (f"p/{s}{n}.png", name, s) for s in ("calibration", "selection", "test") for n, name in enumerate(PAINT)
     ]
     words = ("search", "--run", folder / "run", "--model", model, "--samples", asked(folder, pictures), *BUDGET)
-    fine(cli(*words, "--recompute", "--no-global"))
+    fine(cli(*words, "--recompute"))
     journals = list((folder / "run" / "study").rglob("journal.log"))
     check(journals, "there is no journal.log")
     text = journals[0].read_bytes()
     journals[0].write_bytes(text[: len(text) // 2] + b'\n{"op_code": 77, "broken\n' + text[len(text) // 2 :])
-    fine(cli(*words, "--recompute", "--no-global"))
+    fine(cli(*words, "--recompute"))
 
 
 @case("export of a cache to a pipe", "refused: it is not replaced by a file", 60)
@@ -1429,7 +1429,7 @@ def storage_is_a_pipe(folder):
     model, samples = colour_model(), asked(folder, every_split())
     os.mkfifo(folder / "trials.log")
     for place in (folder / "trials.log", "/dev/zero"):
-        words = ("search", "--run", folder / "run", "--model", model, "--samples", samples, *BUDGET, "--no-global")
+        words = ("search", "--run", folder / "run", "--model", model, "--samples", samples, *BUDGET)
         refused(cli(*words, "--recompute", "--storage", f"journal:{place}", seconds=60), ("pipe", "device"), "storage")
 
 
@@ -1603,7 +1603,7 @@ def more_workers_later(folder):
         (f"p/{s}{n}.png", list(PAINT)[n % 3], s) for s in ("calibration", "selection", "test") for n in range(6)
     ]
     samples = asked(folder, pictures)
-    common = ("search", "--model", model, "--samples", samples, *BUDGET, "--recompute", "--no-global")
+    common = ("search", "--model", model, "--samples", samples, *BUDGET, "--recompute")
     fine(cli(*common, "--run", folder / "one"))
     shutil.copytree(folder / "one", folder / "two")
     for file in (folder / "two" / "study").rglob("scores.jsonl"):
@@ -1635,8 +1635,8 @@ def no_room_for_scores(folder):
         (f"p/{s}{n}.png", list(PAINT)[n % 3], s) for s in ("calibration", "selection", "test") for n in range(8)
     ]
     place = ("--run", folder / "run", "--model", colour_model(), "--samples", asked(folder, pictures), *BUDGET)
-    refused(cli("search", *place, "--recompute", "--no-global", largest=3000), ("large", "room", "space", "write"))
-    fine(cli("search", *place, "--recompute", "--no-global"))
+    refused(cli("search", *place, "--recompute", largest=3000), ("large", "room", "space", "write"))
+    fine(cli("search", *place, "--recompute"))
 
 
 @case("numeric ids that pandas made floating", "whole numbers, as they were")
@@ -1957,7 +1957,7 @@ work.join()
 def search_of(folder, model, prompt=None, samples=None):
     """What `search` says, with two samples in every split unless others are given."""
     place = ("--run", folder / "run", "--model", model, "--samples", samples or asked(folder, every_split()))
-    return cli("search", *place, *BUDGET, "--recompute", "--no-global", *(("--prompt", prompt) if prompt else ()))
+    return cli("search", *place, *BUDGET, "--recompute", *(("--prompt", prompt) if prompt else ()))
 
 
 def one(name):
