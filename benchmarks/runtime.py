@@ -12,6 +12,8 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from clasp_calib.common.pruning_options import SEEDINGS
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.flops import decoder_flops
 from clasp_calib.runtime.fusion import fuse
@@ -82,11 +85,11 @@ def peaks(clock: Clock) -> tuple[float, float]:
     return 2 * 2048**3 / clock(lambda: a @ b), 2 * large.nbytes / clock(lambda: other.copy_(large))
 
 
-def stages_of(tokens: int, counts: Sequence[int]) -> list[tuple[int, int, int]]:
+def stages_of(tokens: int, counts: Sequence[int], rho: float = RHO) -> list[tuple[int, int, int]]:
     """Tokens in, pivots and medoids of every stage."""
     found, left = [], tokens
     for count in counts:
-        pivots, medoids = split_budget(torch.tensor([count]), torch.tensor([RHO]))
+        pivots, medoids = split_budget(torch.tensor([count]), torch.tensor([rho]))
         found.append((left, int(pivots), int(medoids)))
         left = count
     return found
@@ -149,6 +152,41 @@ def selection_rows(clock: Clock, speed: float, bandwidth: float) -> list[list[st
                 f"{(cosines + ours) / floor:.1f}",
             ]
         )
+    return rows
+
+
+def seeding_rows(clock: Clock) -> list[list[str]]:
+    """Selection from each seeding; a farthest-first traversal takes a step a medoid, one after the other."""
+    rows = []
+    for tokens, budget in ((576, 192), (576, 64)):
+        counts = schedule_counts(tokens, budget)
+        for rho, batch in product((0.25, RHO), (1, 24)):
+            gram_BNN = gram_matrix(torch.randn(batch, tokens, WIDTH // 8, device=clock.device))
+            relevance_BN = torch.rand(batch, tokens, device=clock.device)
+            stages = stages_of(tokens, counts, rho)
+
+            def all_stages(
+                seeding: str,
+                stages: Sequence[tuple[int, int, int]] = stages,
+                g: Tensor = gram_BNN,
+                r: Tensor = relevance_BN,
+            ) -> None:
+                for left, pivots, medoids in stages:
+                    split = [torch.full((len(r),), count) for count in (pivots, medoids)]
+                    select(r[:, :left], g[:, :left, :left], *split, seeding=[seeding] * len(r))
+
+            spent = [clock(partial(all_stages, name)) for name in SEEDINGS]
+            steps = sum(medoids for _, _, medoids in stages)
+            rows.append(
+                [
+                    f"{tokens} -> {' / '.join(map(str, counts))}",
+                    f"{rho:g}",
+                    str(batch),
+                    str(steps),
+                    *(f"{ms:.1f}" for ms in spent),
+                    *(f"{ms / spent[0]:.2f}" for ms in spent[1:]),
+                ]
+            )
     return rows
 
 
@@ -314,6 +352,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--shared", action="store_true", help="say that the machine did other work meanwhile")
+    parser.add_argument("--only-seeding", action="store_true", help="time what k-means starts from, and nothing else")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -331,6 +370,13 @@ def main() -> None:
         shared="The machine did other work at the same time." if arguments.shared else "The machine did nothing else.",
         repeats=f"{arguments.repeats} (3 of large ones, 2 of prefill)",
     )
+    seeding = table(
+        "Selection from each seeding, all three stages, ms (5 rounds)",
+        ["tokens", "rho", "rows", "steps", *SEEDINGS, *(f"{name} / {SEEDINGS[0]}" for name in SEEDINGS[1:])],
+        seeding_rows(clock),
+    )
+    if arguments.only_seeding:
+        return
     speed, bandwidth = peaks(clock)
     text += table(
         "What this machine can do",
@@ -342,6 +388,7 @@ def main() -> None:
         ["tokens", "floor", "cosines", "selection", "both", "feature space", "loop over clusters", "both / floor"],
         selection_rows(clock, speed, bandwidth),
     )
+    text += seeding
     text += table(
         f"Scoring one stage, ms ({RATERS} raters, {HEADS} heads)",
         [

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, get_args
 
 from clasp_calib.common.errors import BudgetError, ModelError
 
@@ -10,6 +11,8 @@ PROFILES = ("layers",)
 RATERS = ("sparsevlm", "all", "last")
 POSITIONS = ("keep", "compact")
 FEATURES = ("projected", "hidden")
+Seeding = Literal["redundancy", "farthest", "k-center"]
+REDUNDANCY, FARTHEST, K_CENTER = SEEDINGS = get_args(Seeding)
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,19 @@ class PruningOptions:
     """Rounds of k-means, at least 0."""
     starts: tuple[int, ...] = DEFAULT_STARTS
     """The decoder layers at which the stages begin, counted from 0 and rising; the first is at least 1."""
+    seeding: str = REDUNDANCY
+    """What k-means starts from: by ``redundancy`` the tokens least like the pivots, as in the paper; by ``farthest``
+    the token nearest the mean, then always the one farthest from all before; by ``k-center`` the same, starting from
+    the pivots. Of a search this is the default, and its space says which are tried."""
 
     def __post_init__(self) -> None:
-        legal = {"profile": PROFILES, "raters": RATERS, "positions": POSITIONS, "features": FEATURES}
+        legal = {
+            "profile": PROFILES,
+            "raters": RATERS,
+            "positions": POSITIONS,
+            "features": FEATURES,
+            "seeding": SEEDINGS,
+        }
         for name, values in legal.items():
             if getattr(self, name) not in values:
                 raise ModelError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(values)}")

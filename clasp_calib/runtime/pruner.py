@@ -86,7 +86,7 @@ def prune(
     plan = Plan(
         schedule=schedule,
         rho=rho_B,
-        selector=selector or DualStage(options.iterations, needs_gram=bool((rho_B < 1).any())),
+        selector=selector or DualStage(options.iterations, (options.seeding,), needs_gram=bool((rho_B < 1).any())),
         options=options,
         prompt_lengths=prompt_lengths,
         fan=None if fan is None else tuple(map(int, fan)),

@@ -6,7 +6,7 @@ its cosine with token ``i`` is a sum of entries of row ``i``.
 B rows (prompts, or candidates for one prompt), N visual tokens of a row, K clusters, D features.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,14 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Cosines this near are equal. The two members of a cluster are equally near its centre, exactly, so that
-# floating-point noise would choose between them.
-TIE = 1e-5
+from clasp_calib.common.errors import ModelError
+from clasp_calib.common.pruning_options import FARTHEST, REDUNDANCY, SEEDINGS
+from clasp_calib.runtime.seeding import NO_DIRECTION, TIE, gram_rows, nearness, redundancy, seeds
+
 # Below every cosine: marks what must not be chosen.
 NEVER = -2.0
-# Unit vectors whose mean is shorter than the root of this cancel out: what is left of them has the direction of
-# rounding errors. Relative to the number of vectors, because the errors of their sum grow with it.
-NO_DIRECTION = 1e-4
 
 
 @dataclass(frozen=True)
@@ -60,18 +58,34 @@ class Selector(Protocol):
 class DualStage:
     """The paper's selection, `split_budget` and `select`, as a `Selector`.
 
-    ``needs_gram`` may be false where rho is 1 in every row: there are no medoids then.
+    ``seedings`` is what k-means starts from, one for all rows or one a row; see
+    `clasp_calib.common.pruning_options.PruningOptions`. ``needs_gram`` may be false where rho is 1 in every row: there
+    are no medoids then.
+
+    Raises:
+        ModelError: a seeding that there is not; when called, a batch that is no multiple of the seedings.
     """
 
     iterations: int = 5
+    seedings: tuple[str, ...] = (REDUNDANCY,)
     needs_gram: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.seedings or not {*self.seedings} <= {*SEEDINGS}:
+            raise ModelError(f"seedings are {self.seedings!r}; expected one or more of {', '.join(SEEDINGS)}")
 
     def __call__(
         self, relevance_BN: Tensor, gram_BNN: Tensor | None, counts_B: Tensor, rho_B: Tensor, valid_BN: Tensor
     ) -> Selection:
         """See `Selector`."""
+        rows, given = len(relevance_BN), len(self.seedings)
+        if rows % given:
+            raise ModelError(f"there are {given} seedings for a batch of {rows} rows; give one, or one a row")
+        seeding = [name for name in self.seedings for _ in range(rows // given)]
         pivots_B, medoids_B = split_budget(counts_B, rho_B)
-        return select(relevance_BN, gram_BNN, pivots_B, medoids_B, valid_BN, iterations=self.iterations)
+        return select(
+            relevance_BN, gram_BNN, pivots_B, medoids_B, valid_BN, iterations=self.iterations, seeding=seeding
+        )
 
 
 def split_budget(counts_B: Tensor, rho_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,6 +113,7 @@ def select(
     valid_BN: Tensor | None = None,
     *,
     iterations: int = 5,
+    seeding: Sequence[str] | None = None,
 ) -> Selection:
     """Keep exactly ``pivots_B + medoids_B`` tokens of every row, or all that it has if those are fewer.
 
@@ -109,10 +124,12 @@ def select(
         medoids_B: cluster representatives to keep, long, likewise.
         valid_BN: bool, which tokens a row has; all if ``None``.
         iterations: rounds of k-means (Table 18: 5 is best overall).
+        seeding: what k-means starts from in every row; in all from the least redundant tokens if ``None``. Our choice:
+            a row without pivots is seeded farthest-first, for the paper says nothing of rho = 0.
     """
     device = relevance_BN.device
     clusters = min(int(medoids_B.max()), relevance_BN.shape[1])
-    unpivoted = ((pivots_B == 0) & (medoids_B > 0)).nonzero().flatten().tolist()
+    pivots, medoids = pivots_B.tolist(), medoids_B.tolist()
     valid_BN = torch.ones_like(relevance_BN, dtype=torch.bool) if valid_BN is None else valid_BN
     medoids_B = medoids_B.to(device)
 
@@ -124,57 +141,19 @@ def select(
     assert gram_BNN is not None, "medoids need the Gram matrix"
 
     pool_BN = valid_BN & ~pivots_BN & (medoids_B > 0)[:, None]
-    redundancy_BN = redundancy(gram_BNN, by_relevance_BN, pivots_B)
-    seeds_BK = redundancy_BN.masked_fill(~pool_BN, torch.inf).argsort(dim=1, stable=True)[:, :clusters]
-    if unpivoted:
-        rows = torch.tensor(unpivoted, device=device)
-        seeds_BK = seeds_BK.index_copy(0, rows, _farthest_first(gram_BNN[rows], pool_BN[rows], clusters))
+    nearness_BN = nearness(gram_BNN, by_relevance_BN, pivots_B)
+    given = seeding or [REDUNDANCY] * len(pivots)
+    seeding = [name if count else FARTHEST for name, count in zip(given, pivots, strict=True)]
+    seeds_BK = seeds(gram_BNN, pool_BN, nearness_BN, medoids, seeding)
     live_BK = torch.arange(clusters, device=device) < medoids_B[:, None]
     medoids_BN = _medoids(k_means(gram_BNN, seeds_BK, live_BK, pool_BN, iterations), pool_BN)
 
     # Empty clusters yield to the least redundant tokens that are left, so that the count is met.
     left_BN = pool_BN & ~medoids_BN
-    by_redundancy_BN = redundancy_BN.masked_fill(~left_BN, torch.inf).argsort(dim=1, stable=True)
+    by_redundancy_BN = redundancy(nearness_BN).masked_fill(~left_BN, torch.inf).argsort(dim=1, stable=True)
     missing_B = medoids_B - medoids_BN.sum(1)
     filled_BN = left_BN & (_ranks(by_redundancy_BN) < missing_B[:, None])
     return Selection(pivots_BN | medoids_BN | filled_BN, pivots_BN)
-
-
-def redundancy(gram_BNN: Tensor, by_relevance_BN: Tensor, pivots_B: Tensor) -> Tensor:
-    """Largest cosine of every token with one of the first ``pivots_B`` of an order (eq. 13), [B, N].
-
-    Rounded to 1e-5, so that near ties go by index.
-
-    Our choice: 0 in a row without pivots, so that its empty clusters yield to the lowest indices.
-    """
-    most = min(int(pivots_B.max()), gram_BNN.shape[1])
-    if most == 0:
-        return torch.zeros_like(gram_BNN[:, 0])
-    pivots_B = pivots_B.to(gram_BNN.device)
-    # Rows with fewer pivots repeat their first, which does not change the maximum.
-    spare_BK = torch.arange(most, device=gram_BNN.device) >= pivots_B[:, None]
-    pivots_BK = torch.where(spare_BK, by_relevance_BN[:, :1], by_relevance_BN[:, :most])
-    largest_BN = _rows(gram_BNN, pivots_BK).amax(1)
-    return torch.round(largest_BN, decimals=5).masked_fill((pivots_B == 0)[:, None], 0)
-
-
-def _farthest_first(gram_BNN: Tensor, pool_BN: Tensor, count: int) -> Tensor:
-    """Seeds [B, K] for rows without pivots: the token nearest the mean, then the farthest from all before.
-
-    Our choice: the paper seeds by distance from the pivots and says nothing of rho = 0. Where the tokens cancel
-    out, none is nearest their mean, and the first begins.
-    """
-    size_B1 = pool_BN.sum(1, keepdim=True).clamp_min(1)
-    dots_BN = (gram_BNN * pool_BN[:, None, :]).sum(2) / size_B1
-    square_B1 = (dots_BN * pool_BN).sum(1, keepdim=True) / size_B1
-    cosine_BN = (square_B1 > NO_DIRECTION) * dots_BN / square_B1.clamp_min(NO_DIRECTION).sqrt()
-    first_B = _first_largest(cosine_BN.masked_fill(~pool_BN, NEVER))
-    seeds, nearness_BN, free_BN = [first_B], torch.full_like(dots_BN, NEVER), pool_BN.clone()
-    for _ in range(count - 1):
-        free_BN.scatter_(1, seeds[-1][:, None], False)
-        nearness_BN = torch.maximum(nearness_BN, _rows(gram_BNN, seeds[-1][:, None])[:, 0])
-        seeds.append(_first_largest((-nearness_BN).masked_fill(~free_BN, NEVER)))
-    return torch.stack(seeds, dim=1)
 
 
 def k_means(gram_BNN: Tensor, seeds_BK: Tensor, live_BK: Tensor, pool_BN: Tensor, iterations: int) -> Tensor:
@@ -188,7 +167,7 @@ def k_means(gram_BNN: Tensor, seeds_BK: Tensor, live_BK: Tensor, pool_BN: Tensor
         iterations: rounds of assigning to the nearest centre (ties: the lower) and moving the centres. An
             empty cluster, or one whose members cancel out, keeps its centre.
     """
-    cosine_BKN = _rows(gram_BNN, seeds_BK).masked_fill(~live_BK[:, :, None], NEVER)
+    cosine_BKN = gram_rows(gram_BNN, seeds_BK).masked_fill(~live_BK[:, :, None], NEVER)
     for _ in range(iterations):
         means_BKN, squares_BK = _cluster_means(gram_BNN, _first_largest(cosine_BKN), pool_BN, seeds_BK.shape[1])
         moved_BK = ((squares_BK > NO_DIRECTION) & live_BK).float()
@@ -234,13 +213,6 @@ def _cluster_means(gram_BNN: Tensor, label_BN: Tensor, pool_BN: Tensor, clusters
     means_BKN = bag_means(gram_BNN)
     own_BN = means_BKN.gather(1, label_BN[:, None])[:, 0]
     return means_BKN, bag_means(own_BN)[:, :, 0]
-
-
-def _rows(gram_BNN: Tensor, index_BK: Tensor) -> Tensor:
-    """Rows of the Gram matrices, [B, K, N]."""
-    rows, tokens = gram_BNN.shape[:2]
-    flat = index_BK + torch.arange(rows, device=index_BK.device)[:, None] * tokens
-    return gram_BNN.reshape(rows * tokens, tokens).index_select(0, flat.flatten()).view(rows, -1, tokens)
 
 
 def _first_largest(cosines: Tensor) -> Tensor:

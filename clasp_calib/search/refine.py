@@ -5,6 +5,7 @@ on samples that it was not tuned on.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.search.measuring import Measuring
@@ -32,7 +33,7 @@ def refined_from(measuring: Measuring, start: int) -> int | None:
         tried = []
         for n, candidate in enumerate(_neighbours(measuring.candidates[best], layers, weight, rho)):
             if candidate not in known:
-                named = Candidate(f"{REFINED} {round_}.{n}", candidate.alpha, candidate.rho)
+                named = replace(candidate, prototype=f"{REFINED} {round_}.{n}")
                 known[named] = measuring.add(named)
                 tried.append(known[named])
         if tried:
@@ -60,6 +61,6 @@ def _neighbours(candidate: Candidate, layers: Sequence[int], weight: float, rho:
             if rest > 1e-9:
                 scale = (1 - new) / rest
                 alpha = tuple(new if at == layer else round(a * scale, 6) for at, a in enumerate(candidate.alpha))
-                yield Candidate(REFINED, tuple(a / sum(alpha) for a in alpha), candidate.rho)
+                yield replace(candidate, prototype=REFINED, alpha=tuple(a / sum(alpha) for a in alpha))
     for step in (rho, -rho):
-        yield Candidate(REFINED, candidate.alpha, round(min(1.0, max(0.0, candidate.rho + step)), 6))
+        yield replace(candidate, prototype=REFINED, rho=round(min(1.0, max(0.0, candidate.rho + step)), 6))

@@ -1,7 +1,8 @@
-"""The search space: layer prototypes times a grid of rho, with the model's own setting always among them."""
+"""The search space: layer prototypes times rhos times seedings, with the model's own setting always among them."""
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
+from clasp_calib.common.pruning_options import REDUNDANCY, SEEDINGS, Seeding
 from clasp_calib.common.yaml_files import read_yaml
 from clasp_calib.search.lattice import lattice
 
@@ -38,7 +40,7 @@ class Prototype(BaseModel):
 
 
 class SearchSpace(BaseModel):
-    """Prototypes and the rho grid of one search."""
+    """Prototypes, the rho grid and the seedings of one search."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,6 +48,8 @@ class SearchSpace(BaseModel):
     """Mixtures to try."""
     rhos: tuple[float, ...] = Field(min_length=1)
     """Ratios to try with each of them, in [0, 1]."""
+    seedings: tuple[Seeding, ...] = Field(default=(REDUNDANCY,), min_length=1)
+    """What k-means may start from, to try with each of these; see `PruningOptions`."""
 
     @model_validator(mode="after")
     def _sane(self) -> "SearchSpace":
@@ -54,12 +58,14 @@ class SearchSpace(BaseModel):
             raise ValueError(f"prototype names must be unique, got {', '.join(names)}")
         if not all(0 <= rho <= 1 for rho in self.rhos):
             raise ValueError(f"every rho must lie in [0, 1], got {self.rhos}")
+        if len({*self.seedings}) != len(self.seedings):
+            raise ValueError(f"seedings must differ, got {', '.join(self.seedings)}")
         return self
 
     @property
     def digest(self) -> str:
         """Hex sha256 of the content."""
-        return sha256_json(self.model_dump(mode="json"))
+        return sha256_json(self.model_dump(mode="json", exclude_defaults=True))
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -78,7 +84,7 @@ class SearchSpace(BaseModel):
             for weights in lattice(self.layers, steps)
             if tuple(sorted(weights.items())) not in known
         ]
-        return SearchSpace(prototypes=(*self.prototypes, *more), rhos=self.rhos)
+        return SearchSpace(prototypes=(*self.prototypes, *more), rhos=self.rhos, seedings=self.seedings)
 
     def candidates(self, vision_layers: int, own_layer: int) -> list[Candidate]:
         """All candidates; the first is the model's own layer with rho = 1, so that doing nothing can win.
@@ -96,21 +102,19 @@ class SearchSpace(BaseModel):
                 f"the space names vision layers {unknown}; this tower has hidden states 0 to {vision_layers}: "
                 "give some of these"
             )
-        pairs = [(OWN, _dense({own_layer: 1.0}, vision_layers), 1.0)]
+        made = [Candidate(OWN, _dense({own_layer: 1.0}, vision_layers), 1.0)]
         for prototype in self.prototypes:
             alpha = _dense(prototype.weights, vision_layers)
-            pairs += [(prototype.name, alpha, rho) for rho in self.rhos]
-        seen: dict[tuple[tuple[float, ...], float], Candidate] = {}
-        for name, alpha, rho in pairs:
-            seen.setdefault((alpha, rho), Candidate(name, alpha, rho))
+            made += [Candidate(prototype.name, alpha, *pair) for pair in product(self.rhos, self.seedings)]
+        found = list(dict.fromkeys(made))
         # A search records scores by name.
-        for name, times in Counter(candidate.name for candidate in seen.values()).items():
+        for name, times in Counter(candidate.name for candidate in found).items():
             if times > 1:
                 raise InputError(
                     f"the space holds {times} different candidates called {name!r}; rename a prototype "
                     f"({OWN!r} stands for the model's own layer, {own_layer}), or take rhos that differ more"
                 )
-        return list(seen.values())
+        return found
 
 
 def default_space(layers: Sequence[int], own_layer: int) -> SearchSpace:
@@ -150,9 +154,13 @@ def write_space(space: SearchSpace, path: Path) -> None:
     """
     content: dict[str, Any] = {
         "rhos": list(space.rhos),
+        "seedings": list(space.seedings),
         "prototypes": [{"name": p.name, "weights": dict(p.weights)} for p in space.prototypes],
     }
-    header = "# Layer prototypes (vision hidden_states index: weight, summing to 1) and the rho grid.\n"
+    header = (
+        "# Layer prototypes (vision hidden_states index: weight, summing to 1), the rho grid, and what k-means starts\n"
+        f"# from: {', '.join(SEEDINGS)}.\n"
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(header + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

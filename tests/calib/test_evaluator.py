@@ -32,6 +32,8 @@ CANDIDATES = [
     Candidate("shallow", (0, 1, 0, 0, 0), 0.0),
     Candidate("uniform", (0.2, 0.2, 0.2, 0.2, 0.2), 0.75),
     Candidate("deep", (0, 0, 0.5, 0.5, 0), 0.9),
+    Candidate("own", (0, 0, 0, 1, 0), 0.25, "farthest"),
+    Candidate("own", (0, 0, 0, 1, 0), 0.25, "k-center"),
 ]
 COMPACT = PruningOptions(raters="all", positions="compact", iterations=0)
 PRUNINGS = {
@@ -52,7 +54,8 @@ def applied(bench, candidate, pruning, **more):
     """The pruning of one candidate, set up by hand."""
     if pruning.schedule is None:
         return nullcontext()
-    return prune(bench.model, schedule=pruning.schedule, rho=candidate.rho, options=pruning.options, **more)
+    options = replace(pruning.options, seeding=candidate.seeding)
+    return prune(bench.model, schedule=pruning.schedule, rho=candidate.rho, options=options, **more)
 
 
 def visual_tokens(bench, sample, candidate):
@@ -290,9 +293,10 @@ def test_what_candidates_share_is_computed_once(bench, evaluator, monkeypatch):
     before = bench.prompter.prompt("").index(IMAGE)
     assert before > 0
     prompts = [len(bench.prompter.prompt(sample.question)) for sample in bench.samples[:2]]
-    later = [(6, 1), (6, 2)]
+    rows = len(CANDIDATES)
+    later = [(rows, 1), (rows, 2)]
     assert sizes[0] == [(1, before), (4, prompts[0] - before + 3), *later, (4, prompts[1] - before + 3), *later]
-    assert sizes[7] == [(1, before), (6, prompts[0] - before - 10), *later, (6, prompts[1] - before - 10), *later]
+    assert sizes[7] == [(1, before), (rows, prompts[0] - before - 10), *later, (rows, prompts[1] - before - 10), *later]
     assert grams == [4, 4]
 
 

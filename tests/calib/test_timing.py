@@ -55,4 +55,4 @@ def test_each_class_is_timed_with_its_own_candidate(bench, monkeypatch, label):
     sample = next(s for s in bench.samples if s.label == label)
     seconds_per_answer(bench.model, bench.processor, bench.prompter, SETTINGS, [sample])
     candidate = SETTINGS[1].candidates[label]
-    assert seen == [(candidate.rho, [list(candidate.alpha)])] * 2
+    assert seen == [([candidate.rho], [list(candidate.alpha)])] * 2

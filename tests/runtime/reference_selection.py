@@ -1,6 +1,7 @@
 """Dual-stage selection, slow and obvious: one row, float64, feature space, loops over tokens."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +11,12 @@ SHORT = 1e-2
 
 
 def reference_select(
-    relevance: list[float], features_ND: Tensor, pivots: int, medoids: int, iterations: int = 5
+    relevance: list[float],
+    features_ND: Tensor,
+    pivots: int,
+    medoids: int,
+    iterations: int = 5,
+    seeding: str = "redundancy",
 ) -> tuple[set[int], set[int]]:
     """Kept tokens and pivots of one row."""
     unit = [v / v.norm() if v.norm() > 0 else v for v in features_ND.double()]
@@ -23,7 +29,10 @@ def reference_select(
         return set(everyone), set(chosen)
     redundancy = {i: round(max((float(unit[i] @ unit[j]) for j in chosen), default=0.0), 5) for i in pool}
     by_redundancy = sorted(pool, key=lambda i: (redundancy[i], i))
-    seeds = by_redundancy[:medoids] if chosen else farthest_first(unit, medoids)
+    if not chosen or seeding == "farthest":
+        seeds = farthest_first(unit, pool, medoids)
+    else:
+        seeds = by_redundancy[:medoids] if seeding == "redundancy" else farthest_first(unit, pool, medoids, chosen)
     centres = [unit[i] for i in seeds]
     for _ in range(iterations):
         for centre, members in enumerate(assign(unit, pool, centres)):
@@ -50,13 +59,17 @@ def assign(unit: list[Tensor], pool: list[int], centres: list[Tensor]) -> list[l
     return members
 
 
-def farthest_first(unit: list[Tensor], count: int) -> list[int]:
-    mean = sum(unit, torch.zeros_like(unit[0])) / len(unit)
-    length = float(mean.norm())
-    seeds = [first_largest([float(v @ mean) / length for v in unit])] if length > SHORT else [0]
+def farthest_first(unit: list[Tensor], pool: list[int], count: int, before: Sequence[int] = ()) -> list[int]:
+    """From the token nearest the mean of the pool, or the farthest from those before, to the farthest from all."""
+    seeds = [] if before else [nearest_mean(unit, pool)]
     while len(seeds) < count:
-        distance = [
-            -math.inf if i in seeds else -max(float(unit[i] @ unit[j]) for j in seeds) for i in range(len(unit))
-        ]
-        seeds.append(first_largest(distance))
+        known = [*before, *seeds]
+        distance = [-math.inf if i in seeds else -max(float(unit[i] @ unit[j]) for j in known) for i in pool]
+        seeds.append(pool[first_largest(distance)])
     return seeds
+
+
+def nearest_mean(unit: list[Tensor], pool: list[int]) -> int:
+    mean = sum((unit[i] for i in pool), torch.zeros_like(unit[0])) / len(pool)
+    length = float(mean.norm())
+    return pool[first_largest([float(unit[i] @ mean) / length for i in pool])] if length > SHORT else pool[0]

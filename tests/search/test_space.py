@@ -3,7 +3,9 @@
 import pytest
 from hypothesis import given, strategies as st
 
+from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.pruning_options import SEEDINGS
 from clasp_calib.search.space import OWN, Prototype, SearchSpace, default_space, read_space, write_space
 
 NUMBERS = st.floats(0.01, 1)
@@ -17,7 +19,8 @@ def spaces(draw, layers=12):
         raw = draw(st.dictionaries(st.integers(0, layers), NUMBERS, min_size=1, max_size=4))
         prototypes.append(Prototype(name=name, weights={k: v / sum(raw.values()) for k, v in raw.items()}))
     rhos = draw(st.lists(st.integers(0, 100).map(lambda hundredths: hundredths / 100), min_size=1, max_size=5))
-    return SearchSpace(prototypes=tuple(prototypes), rhos=tuple(rhos))
+    seedings = draw(st.lists(st.sampled_from(SEEDINGS), min_size=1, unique=True))
+    return SearchSpace(prototypes=tuple(prototypes), rhos=tuple(rhos), seedings=tuple(seedings))
 
 
 @given(spaces())
@@ -40,9 +43,11 @@ def test_doing_nothing_is_always_there_and_first(space, own):
     first = candidates[0]
     assert (first.prototype, first.rho) == (OWN, 1.0)
     assert first.alpha == tuple(float(layer == own) for layer in range(13))
-    assert len({(c.alpha, c.rho) for c in candidates}) == len({c.name for c in candidates}) == len(candidates)
-    asked = {(p.name, rho) for p in space.prototypes for rho in space.rhos}
-    assert {(c.prototype, c.rho) for c in candidates[1:]} <= asked
+    assert len({(c.alpha, c.rho, c.seeding) for c in candidates}) == len({c.name for c in candidates})
+    assert len({*candidates}) == len({c.key for c in candidates}) == len(candidates)
+    asked = {(p.name, rho, s) for p in space.prototypes for rho in space.rhos for s in space.seedings if rho < 1}
+    asked |= {(p.name, 1.0, "redundancy") for p in space.prototypes if 1 in space.rhos}
+    assert {(c.prototype, c.rho, c.seeding) for c in candidates[1:]} <= asked
     for candidate in candidates:
         assert len(candidate.alpha) == 13
         assert sum(candidate.alpha) == pytest.approx(1)
@@ -58,6 +63,24 @@ def test_a_mixture_that_two_prototypes_share_is_tried_once():
         rhos=(0.5, 1.0, 0.5),
     )
     assert [c.name for c in space.candidates(4, 3)] == ["own/rho=1", "a/rho=0.5", "a/rho=1", "own/rho=0.5"]
+
+
+def test_seedings_are_tried_with_every_ratio_that_has_medoids():
+    space = SearchSpace(prototypes=(Prototype(name="a", weights={1: 1.0}),), rhos=(0.5, 1.0), seedings=SEEDINGS)
+    names = [c.name for c in space.candidates(4, 3)]
+    assert names == ["own/rho=1", "a/rho=0.5", "a/rho=0.5/farthest", "a/rho=0.5/k-center", "a/rho=1"]
+    plain = SearchSpace(prototypes=space.prototypes, rhos=space.rhos)
+    assert space.with_lattice(2).seedings == SEEDINGS
+    assert plain.digest != space.digest
+    assert plain.digest == "d55a16acb7665c0420da66dd8abb1a0fad60fdb0adaced1b869f8c7d23e8bc35", (
+        "stored searches would not be known again"
+    )
+
+
+def test_what_scores_are_recorded_under_names_the_paper_seeding_by_nothing():
+    plain, other = (Candidate("a", (0.0, 1.0), 0.5, seeding) for seeding in ("redundancy", "farthest"))
+    assert (plain.key, other.key) == ("1.0*1 rho=0.5", "1.0*1 rho=0.5 farthest")
+    assert plain == Candidate("b", (0.0, 1.0), 0.5) != other
 
 
 def test_names_that_a_search_could_not_tell_apart_are_refused():
@@ -108,6 +131,8 @@ VALID = "rhos: [0.5]\nprototypes: [{name: a, weights: {1: 1.0}}]"
         ("rhos: [0.5]", "is not a search space: prototypes: Field required"),
         (VALID.replace("[0.5]", "[]"), "rhos: Tuple should have at least 1"),
         (VALID.replace("[0.5]", "[1.5]"), r"every rho must lie in \[0, 1\]"),
+        (VALID + "\nseedings: [relevance]", r"seedings\.0: Input should be 'redundancy', 'farthest' or 'k-center'"),
+        (VALID + "\nseedings: [farthest, farthest]", "seedings must differ, got farthest, farthest"),
         (VALID.replace("[0.5]", "[.nan]"), r"every rho must lie in \[0, 1\]"),
         (VALID.replace("1: 1.0", "1: 0.9"), r"prototype 'a': weights must be positive and sum to 1, got \{1: 0\.9\}"),
         (VALID.replace("1: 1.0", "1: 1.5, 2: -0.5"), "must be positive and sum to 1"),

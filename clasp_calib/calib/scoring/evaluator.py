@@ -37,7 +37,7 @@ from clasp_calib.runtime.finite import finite_logits
 from clasp_calib.runtime.hooks import Pruner
 from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import AnySchedule
-from clasp_calib.runtime.selection import Selector
+from clasp_calib.runtime.selection import DualStage, Selector
 
 MAX_NEW_TOKENS = 16
 """Longest answer where a metric has to generate, unless an accepted one is longer."""
@@ -57,20 +57,29 @@ class Pruning:
     schedule: AnySchedule | None
     options: PruningOptions = DEFAULT_OPTIONS
     selector_for: Callable[[Sample], Selector] | None = None
-    """Makes the selector of a sample, anew for each forward; ``None`` is the dual-stage selection."""
+    """Makes the selector of a sample, anew for each forward; ``None`` is the dual-stage selection, seeded as each
+    candidate says."""
 
-    def applied(self, model: Any, sample: Sample, **more: Any) -> AbstractContextManager[Pruner | None]:
+    def applied(
+        self, model: Any, sample: Sample, candidates: Sequence[Candidate], **more: Any
+    ) -> AbstractContextManager[Pruner | None]:
         """Prune a model for a sample.
 
         Args:
             model: to prune.
             sample: of which the selector may be.
+            candidates: one for all rows, or one a row.
             more: the remaining arguments of `clasp_calib.runtime.pruner.prune`.
         """
         if self.schedule is None:
             return nullcontext()
-        selector = self.selector_for(sample) if self.selector_for else None
-        return prune(model, schedule=self.schedule, selector=selector, options=self.options, **more)
+        rho = [candidate.rho for candidate in candidates]
+        selector = self.selector_for(sample) if self.selector_for else self._dual_stage(candidates)
+        return prune(model, schedule=self.schedule, rho=rho, selector=selector, options=self.options, **more)
+
+    def _dual_stage(self, candidates: Sequence[Candidate]) -> DualStage:
+        seedings = tuple(candidate.seeding for candidate in candidates)
+        return DualStage(self.options.iterations, seedings, needs_gram=any(c.rho < 1 for c in candidates))
 
 
 class Evaluator:
@@ -215,9 +224,8 @@ class Evaluator:
         picture, fan = self._project(sample, candidates)
         prompt = self._prompter.prompt(sample.question, picture.tokens, picture.modality)
         prompted = Prompted(self._model, self._adapter, prompt, picture, self._prefixes)
-        rho = [c.rho for c in candidates]
         named = finite_logits(self._model, f"sample {sample.id!r}")
-        with named, pruning.applied(self._model, sample, rho=rho, prompt_lengths=len(prompt), fan=fan):
+        with named, pruning.applied(self._model, sample, candidates, prompt_lengths=len(prompt), fan=fan):
             yield prompted, fan if pruning.schedule is None else list(range(len(candidates)))
 
     def _project(self, sample: Sample, candidates: Sequence[Candidate]) -> tuple[Picture, list[int]]:

@@ -44,4 +44,4 @@ def seconds_per_answer(
 def applied(model: Any, setting: Setting, sample: Sample) -> AbstractContextManager[Any]:
     """Prune the live model as a setting says for the sample's class; yields a `Pruner`, or ``None`` if it keeps all."""
     candidate = setting.candidates[str(sample.label)]
-    return setting.pruning.applied(model, sample, rho=candidate.rho, alpha_BL=torch.tensor([candidate.alpha]))
+    return setting.pruning.applied(model, sample, [candidate], alpha_BL=torch.tensor([candidate.alpha]))
