@@ -16,6 +16,7 @@ from tools.reference.measure import measure, missing
 from tools.reference.measuring.bench import Bench
 from tools.reference.measuring.choosing import choose
 from tools.reference.measuring.partly_random import PartlyRandom
+from tools.reference.measuring.peers import Peers, ask_peers
 from tools.reference.measuring.results import BLIND, Results
 from tools.reference.measuring.score_journal import ScoreJournal
 from tools.reference.measuring.settings import (
@@ -40,6 +41,8 @@ from tools.reference.report import Report
 
 MIXTURES = list(mixtures_of(7, 6))
 FAST = Speed(0.3, 40.0, 13.0)
+PEERS = ("random", "fastv", "grid")
+"""Random pruning, a published method, and a control."""
 Accuracy = Callable[[str, str], float]
 """Class and name of a setting -> how often it is right."""
 
@@ -174,12 +177,12 @@ def measured(accuracy: Accuracy, pictures: int = 150) -> Report:
         scores = {
             s.id: {
                 name: float(x < accuracy(str(s.label), name))
-                for name in (BLIND, *(setting.name for setting in plan[str(s.label)]))
+                for name in (BLIND, *PEERS, *(setting.name for setting in plan[str(s.label)]))
             }
             for s, x in zip(samples, luck, strict=True)
         }
         splits[split] = Results(samples, scores, resamples=4000)
-    return Report("a model", splits, choices, FAST)
+    return Report("a model", splits, choices, FAST, Peers(splits["test"], PEERS[1:]))
 
 
 def changed(**values: float) -> Accuracy:
@@ -197,7 +200,7 @@ def met(report: Report) -> list[bool]:
 
 def test_a_model_that_does_what_is_asked_meets_it_and_the_page_says_so(tmp_path: Path) -> None:
     report = measured(good)
-    assert met(report) == [True] * 7
+    assert met(report) == [True] * 8
     page = report.markdown("plot.png")
     assert "NOT met" not in page
     assert "A class has fewer than 500 test questions" in page
@@ -217,6 +220,7 @@ def test_a_model_that_does_what_is_asked_meets_it_and_the_page_says_so(tmp_path:
         (5, changed(layer=0.85)),
         (5, changed(uniform=0.5)),
         (6, lambda label, name: good(label, name.replace("/random at 6", ""))),
+        (8, changed(fastv=0.5)),
     ],
 )
 def test_a_fault_in_what_was_measured_is_a_requirement_not_met(number: int, accuracy: Accuracy) -> None:
@@ -230,6 +234,28 @@ def test_the_last_stage_does_not_decide_and_slowness_does() -> None:
     assert met(report)[5]
     assert met(replace(report, speed=Speed(0.7, 40, 13)))[6] is False
     assert met(replace(report, speed=Speed(0.3, 80, 13)))[6] is False
+
+
+def test_a_method_under_random_needs_a_reason_and_a_control_does_not() -> None:
+    assert met(measured(changed(grid=0.5)))[7]
+    peers = measured(changed(fastv=0.5)).peers
+    assert not peers.requirement({"dart": "of its pivots"}).met
+    explained = peers.requirement({"fastv": "it looks away"})
+    assert explained.met
+    assert "fastv is under random, since it looks away" in [row.what for row in explained.rows]
+
+
+def test_methods_answer_the_same_questions_as_random_pruning_with_its_seeds(bench: Bench) -> None:
+    peers = ask_peers(bench, 1, ["grid"], resamples=10)
+    assert peers.methods == ("grid",)
+    assert len(peers.results.samples) > 5
+    scores = [peers.results.scores[sample.id] for sample in peers.results.samples]
+    assert {round(3 * of["random"]) / 3 for of in scores} == {of["random"] for of in scores} <= {0, 1 / 3, 2 / 3, 1}
+    (kept,) = (bench.root / "peers").glob("answers-*.jsonl")
+    lines = kept.read_text().splitlines()
+    assert len(lines) == 1 + 4 * len(scores)
+    ask_peers(bench, 1, ["grid"], resamples=10)
+    assert kept.read_text().splitlines() == lines
 
 
 def test_what_was_not_measured_is_no_result() -> None:

@@ -20,6 +20,7 @@ from clasp_calib.common.errors import InputError
 from clasp_calib.common.scripts import ended
 from clasp_calib.reference.benchmark import VERSION
 from tools.reference.blind import blind_hits
+from tools.reference.by_design import BY_DESIGN
 from tools.reference.measure import (
     PICTURES,
     add_arguments,
@@ -30,6 +31,7 @@ from tools.reference.measure import (
 from tools.reference.measuring.bench import Bench
 from tools.reference.measuring.choosing import Choices
 from tools.reference.measuring.evidence import RESAMPLES, Paired
+from tools.reference.measuring.peers import PICTURES as PEER_PICTURES, Peers, ask_peers
 from tools.reference.measuring.requirements import Requirement, requirements
 from tools.reference.measuring.results import BLIND, MACRO, Results, Way
 from tools.reference.measuring.score_journal import ScoreJournal
@@ -53,6 +55,8 @@ split, on the same questions. P values are two-sided and corrected by Holm: in 1
 comparisons of means, and over all of classes and budgets; in 3 over budgets; in 4 also over the two of a pair; in 6
 over stages. The loss of the shallow layer in 5 is a single test.{warning}
 
+{by_design}
+
 - *blind*: a classifier of the question's words alone, trained on training scenes.
 - *shuffled*: the model is shown the picture of another scene.
 - *best*: the model's own layer with each class's best ratio on the selection split.
@@ -68,10 +72,12 @@ class Report:
     splits: Mapping[str, Results]
     choices: Choices
     speed: Speed
+    peers: Peers
 
     def requirements(self) -> list[Requirement]:
         """What was asked for, and whether it is met."""
-        return requirements(self.splits["selection"], self.splits["test"], self.choices, self.speed)
+        found = requirements(self.splits["selection"], self.splits["test"], self.choices, self.speed)
+        return [*found, self.peers.requirement()]
 
     def markdown(self, plot: str) -> str:
         """The page.
@@ -93,6 +99,7 @@ class Report:
                 machine=platform.machine(),
                 counts=counts,
                 resamples=self.splits["test"].resamples,
+                by_design=BY_DESIGN,
                 warning=f" **A class has fewer than {ENOUGH} test questions.**" if few else "",
             ),
             "## Requirements\n",
@@ -158,13 +165,14 @@ class Report:
         figure.savefig(path, dpi=110)
 
 
-def report_on(bench: Bench, pictures: Mapping[str, int], name: str, resamples: int = RESAMPLES) -> Report:
+def report_on(bench: Bench, pictures: Mapping[str, int], name: str, peers: Peers, resamples: int = RESAMPLES) -> Report:
     """Gather what was measured, and time the model.
 
     Args:
         bench: of the model.
         pictures: split -> how many.
         name: of the model, for the page.
+        peers: what published methods answered.
         resamples: of the bootstrap.
 
     Raises:
@@ -172,7 +180,7 @@ def report_on(bench: Bench, pictures: Mapping[str, int], name: str, resamples: i
     """
     splits = {split: results_of(bench, split, count, resamples) for split, count in pictures.items()}
     choices = choices_of(bench, pictures["selection"])
-    return Report(name, splits, choices, measure_speed(bench, "selection", pictures["selection"]))
+    return Report(name, splits, choices, measure_speed(bench, "selection", pictures["selection"]), peers)
 
 
 def results_of(bench: Bench, split: str, pictures: int, resamples: int = RESAMPLES) -> Results:
@@ -225,6 +233,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="the page; its plot gets the same name with .png")
+    parser.add_argument(
+        "--peers",
+        type=int,
+        default=PEER_PICTURES,
+        help=f"test pictures for published methods (default {PEER_PICTURES})",
+    )
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help=f"of the bootstrap (default {RESAMPLES})")
     given = parser.parse_args(arguments)
     if given.resamples < 1:
@@ -234,7 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pictures = {split: getattr(given, split) for split in PICTURES}
     for split, count in pictures.items():
         measure(bench, split, count, plan_for(bench, split, given.selection))
-    report = report_on(bench, pictures, given.model.name, given.resamples)
+    peers = ask_peers(bench, given.peers, resamples=given.resamples)
+    report = report_on(bench, pictures, given.model.name, peers, given.resamples)
     picture = given.out.with_suffix(".png")
     try:
         report.plot(picture)

@@ -63,7 +63,7 @@ def entrants_for(
         entrants += [_ours(model, setting, budget) for setting in (calibrated, default)]
         for name in track(names, f"solving knobs for {budget}", len(names)):
             try:
-                entrants.append(_peer(model, method(name), budget, images, solved))
+                entrants.append(peer(model, method(name), budget, images, solved))
             except (BudgetError, ModelError) as error:
                 refusals.append(Refusal(name, budget, str(error)))
     return entrants, refusals
@@ -97,7 +97,13 @@ def _ours(model: Any, setting: Setting, budget: str) -> Entrant:
     )
 
 
-def _peer(model: Any, plain: Method, budget: str, images: Sequence[Mapping[str, Any]], kept: SolvedKnobs) -> Entrant:
+def peer(model: Any, plain: Method, budget: str, images: Sequence[Mapping[str, Any]], kept: SolvedKnobs) -> Entrant:
+    """A published method whose knobs are solved for a budget; see `entrants_for`.
+
+    Raises:
+        BudgetError: it cannot meet the budget.
+        ModelError: it cannot run on the model.
+    """
     knobs: dict[str, Any] = {}
     solved: Method
     adapter = plain.adapter_for(model)
