@@ -57,7 +57,7 @@ BLOCKS = (
     Block("read", 27, 28),
 )
 WORKING = tuple(sorted({place for block in BLOCKS for place in (block.attention, block.mlp)}))
-"""Decoder layers that do something; the others are exact identities.
+"""Decoder layers that change states or were trained to rate; the others change none, and rate as the block below.
 
 The attention and the MLP of nearly every block lie in different layers, so that more of the depth works at no cost in
 training.
