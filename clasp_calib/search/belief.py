@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from clasp_calib.calib.scoring.candidate import Candidate
-from clasp_calib.search.evidence import Floats, information
+from clasp_calib.search.evidence import information
 from clasp_calib.search.hierarchy import Hierarchy
 from clasp_calib.search.james_stein import JamesStein
+from clasp_calib.search.noise import Floats
 
 RHO_LENGTH, MIXTURE_LENGTH, SEEDING_NEARNESS = 0.4, 0.7, 0.5
 """How far neighbours reach, in rho and in total variation of the mixture, and how near two ways of seeding are. Our
@@ -60,26 +61,43 @@ def signal(score: Floats, nll: Floats | None) -> Floats:
 
 
 def kernels(candidates: Sequence[Candidate]) -> Floats:
-    """[G, C, C] covariances to choose from: unrelated candidates, and smooth ones over mixture, rho and seeding.
+    """[3, C, C]: how alike candidates are by mixture, by rho, and by both; correlations, 1 on the diagonal.
 
-    Each is scaled so that differences from the candidates' mean have an average variance of 1. The second half are the
-    same with a default (the first candidate) that need not be like its neighbours: it alone was not made by a grid.
+    Args:
+        candidates: the default first, which need not be like its neighbours: it alone was not made by a grid.
     """
     alpha = np.array([c.alpha for c in candidates])
     rho = np.array([c.rho for c in candidates])
-    seeding = np.array([getattr(c, "seeding", "") for c in candidates])
+    seeding = np.array([c.seeding for c in candidates])
     # exp(-|.|_1) and the Gaussian of one variable are positive definite, and so are sums and products.
     near_mixture = np.exp(-0.5 * np.abs(alpha[:, None] - alpha[None]).sum(-1) / MIXTURE_LENGTH)
     near_rho = np.exp(-0.5 * ((rho[:, None] - rho[None]) / RHO_LENGTH) ** 2)
     near_seeding = np.where(seeding[:, None] == seeding[None], 1.0, SEEDING_NEARNESS)
-    smooth = (near_mixture + near_rho + near_mixture * near_rho) / 3 * near_seeding
-    count = len(candidates)
-    stacked = np.array([share * smooth + (1 - share) * np.eye(count) for share in SMOOTH_SHARES])
-    variance = (np.trace(stacked, axis1=1, axis2=2) - stacked.sum((1, 2)) / count) / max(1, count - 1)
-    scaled = stacked / np.where(variance > 0, variance, 1)[:, None, None]
-    odd = scaled.copy()
-    odd[:, 0, 0] += ODD_DEFAULT
-    return np.concatenate([scaled, odd])
+    near: Floats = np.array([near_mixture, near_rho, near_mixture * near_rho]) * near_seeding
+    return near
+
+
+def covariances(kernels: Floats, budgets: int) -> Floats:
+    """[G, B * C, B * C] covariances of effects to choose from: of unrelated candidates, and of smooth ones.
+
+    Each is scaled so that differences from the candidates' mean have an average variance of 1; in every second one the
+    default's effect has more. At several budgets the effects of a candidate are correlated, more or less.
+
+    Args:
+        kernels: [P, C, C], as `kernels` gives them.
+        budgets: B.
+    """
+    smooth, count = kernels.mean(0), kernels.shape[1]
+    between = [(1 - c) * np.eye(budgets) + c for c in (BUDGET_CORRELATIONS if budgets > 1 else (1.0,))]
+    found = []
+    for share in SMOOTH_SHARES:
+        plain = share * smooth + (1 - share) * np.eye(count)
+        variance = (np.trace(plain) - plain.mean() * count) / max(1, count - 1)
+        plain = plain / variance if variance > 0 else plain
+        odd = plain.copy()
+        odd[0, 0] += ODD_DEFAULT
+        found += [np.kron(correlations, kernel) for kernel in (plain, odd) for correlations in between]
+    return np.array(found)
 
 
 def believe(tables: Sequence[Floats], kernels: Floats, groups: Groups | None = None) -> "Belief":
@@ -87,7 +105,7 @@ def believe(tables: Sequence[Floats], kernels: Floats, groups: Groups | None = N
 
     Args:
         tables: K tables [n, C] of what candidates are judged by (`signal`), NaN where not measured; n may differ.
-        kernels: [G, C, C] covariances, as `kernels` gives them.
+        kernels: [P, C, C], how alike candidates are, as `kernels` gives them.
         groups: which tables are of one class or one budget; ``None``: all of other classes and one budget. Tables of
             one class have the same samples in the same rows. Budgets are believed together as far as `WORK` allows, in
             the order in which they come.
@@ -106,12 +124,12 @@ def believe(tables: Sequence[Floats], kernels: Floats, groups: Groups | None = N
     together = width // candidates
     for begun in range(0, len(budgets), together):
         part = tuple(budgets[begun : begun + together])
-        found = information([_stacked([at.get((label, b)) for b in part], candidates) for label in classes])
-        posterior = Hierarchy(found, _at_budgets(kernels, len(part)))
+        found = information([_stacked([at.get((label, b)) for b in part], candidates) for label in classes], kernels)
+        posterior = Hierarchy(found, covariances(kernels, len(part)))
         for k, label in enumerate(classes):
             for b, budget in enumerate(part):
                 of = slice(b * candidates, (b + 1) * candidates)
-                places[label, budget] = _Place(posterior, k, of, found[k].noise[b], part)
+                places[label, budget] = _Place(posterior, k, of, found[k].noise[of, of], part)
     return Belief([places[place] for place in zip(groups.classes, groups.budgets, strict=True)])
 
 
@@ -125,14 +143,6 @@ def _stacked(tables: Sequence[Floats | None], candidates: int) -> Floats:
     return stacked
 
 
-def _at_budgets(kernels: Floats, budgets: int) -> Floats:
-    """[G, B * C, B * C] covariances of the effects at all budgets."""
-    if budgets == 1:
-        return kernels
-    between = [(1 - c) * np.eye(budgets) + c for c in BUDGET_CORRELATIONS]
-    return np.array([np.kron(correlations, kernel) for kernel in kernels for correlations in between])
-
-
 @dataclass(frozen=True)
 class _Place:
     """Where the posterior of one table is to be found."""
@@ -140,7 +150,7 @@ class _Place:
     posterior: Hierarchy | JamesStein
     group: int
     of: slice
-    noise: float
+    noise: Floats
     budgets: tuple[Hashable, ...]
 
 
@@ -149,7 +159,6 @@ class Belief:
 
     Attributes:
         mean: [K, C] float64, rounded to 9 decimals.
-        noise: [K], variance of one score about its sample's level and its candidate's mean.
         method: ``"pooled"``, or ``"james-stein"`` where there are too many candidates for it.
         budgets: of each table, the budgets whose tables were believed with it.
     """
@@ -157,13 +166,16 @@ class Belief:
     def __init__(self, places: Sequence[_Place]):
         self._places = places
         self.mean: Floats = np.array([p.posterior.mean(p.group, p.of) for p in places]).round(DECIMALS)
-        self.noise: Floats = np.array([p.noise for p in places])
         self.method = "pooled" if isinstance(places[0].posterior, Hierarchy) else "james-stein"
         self.budgets = [p.budgets for p in places]
 
     def leader(self, group: int) -> int:
         """The candidate of the highest mean in a table; of equal ones the lower number."""
         return int(self.mean[group].argmax())
+
+    def noise(self, group: int) -> Floats:
+        """[C, C] covariance of one sample's scores in a table, about its level and the candidates' means."""
+        return self._places[group].noise
 
     def draws(self, count: int, group: int, generator: np.random.Generator) -> Floats:
         """[count, C] draws of the means of one table; those of other tables are drawn apart.
@@ -178,7 +190,7 @@ class Belief:
         place = self._places[group]
         half = count // 2
         centre, apart = np.empty((2, half, self.mean.shape[1]))
-        times = generator.multinomial(half, place.posterior.weights)
+        times = generator.multinomial(half, place.posterior.weights(place.group))
         begun = 0
         for point in np.flatnonzero(times):
             mean, covariance = place.posterior.moments(int(point), place.group, place.of)

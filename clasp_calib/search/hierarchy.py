@@ -1,15 +1,16 @@
 """A two-way random-effects model over classes and candidates, in information form, averaged over its variances.
 
-Shapes: K classes, C candidates, G kernels, V variances.
+Shapes: K classes, C candidates, G kernels, V variances of own effects.
 
-    z_k = S_k f_k + e_k,    f_k = shared + own_k,    shared ~ N(0, v_s kernel),    own_k ~ N(0, v_o kernel)
+    z_k = S_k f_k + e_k,    f_k = shared + own_k,    shared ~ N(0, v kernel),    own_k ~ N(0, v_k kernel)
 
-with standard normal ``e_k``. The kernel and both variances are not known. They are averaged over a grid, each point
+with standard normal ``e_k``. The kernel and the variances are not known. They are averaged over a grid, each point
 weighted by its marginal likelihood: that is what decides how much a class believes its neighbours and other classes.
+Every class has a variance of its own, so that one that goes its own way is not held back by many that do not. All
+combinations would be too many: a class's variances are weighted given what the others say on average over theirs.
 
-Given ``shared`` the classes are independent, so a point of the grid costs K eigendecompositions of size C and no more:
-with one of ``S_k kernel S_k`` all variances of the own effects are served, with one of the information about ``shared``
-all of its variances.
+Given ``shared`` the classes are independent. So nothing is larger than C by C, and one eigendecomposition of ``S_k
+kernel S_k`` serves all variances of a class.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,11 +18,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clasp_calib.search.evidence import Floats, Information
+from clasp_calib.search.evidence import Information
+from clasp_calib.search.noise import Floats
 
-VARIANCES = np.geomspace(1e-3, 1.0, 5)
-"""Variances of the effects, in units of the mean noise variance of one score. None is zero, so that neither neighbours
-nor other classes are ever believed blindly. Our choice."""
+SHARED, OWN = np.geomspace(1e-3, 1.0, 5), np.geomspace(1e-3, 10.0, 9)
+"""Variances of the shared effect, in units of the classes' mean noise variance, and of a class's own, in units of its
+noise variance. None is zero, so that neither neighbours nor other classes are ever believed blindly. Our choice."""
+SWEEPS = 3
+"""Times that every class's variances are weighted anew, given those of the others."""
 NEGLIGIBLE = 1e-3
 """Points of the grid with less weight than this are left out."""
 
@@ -42,42 +46,30 @@ class _Smoothed:
     axes: Floats
     seen: Floats
 
+    def gain(self, group: int, own: float, of: slice) -> tuple[Floats, Floats]:
+        """[m, C] each: what the candidates ``of`` take from what was seen, and from the shared effect."""
+        axes = self.axes[group]
+        pull = own * self.kernel[of] @ axes / (1 + own * self.gains[group])
+        return pull, np.eye(len(axes))[of] - pull @ axes.T
+
 
 @dataclass(frozen=True)
 class _Point:
-    """One point of the grid.
+    """A kernel and a variance of the shared effect.
 
     Attributes:
-        smoothed: of its kernel.
-        own: variance of the own effects.
-        shared_mean: [C], of the posterior of the shared effect.
-        shared_root: [C, C], whose product with its transpose is its covariance.
+        smoothed: of the kernel.
+        log: logarithm of its marginal likelihood, up to a number that all points share.
+        weights: [K, V] of the variances of each class; each row sums to 1.
+        mean: [C], of the posterior of the shared effect.
+        root: [C, C], whose product with its transpose is its covariance.
     """
 
     smoothed: _Smoothed
-    own: float
-    shared_mean: Floats
-    shared_root: Floats
-
-    def mean(self, group: int, of: slice) -> Floats:
-        """[m] means of the candidates ``of`` of a class."""
-        pull, kept = self._gain(group, of)
-        mean: Floats = kept @ self.shared_mean + pull @ self.smoothed.seen[group]
-        return mean
-
-    def covariance(self, group: int, of: slice) -> Floats:
-        """[m, m] covariance of the means of the candidates ``of`` of a class."""
-        kept = self._gain(group, of)[1]
-        spread = kept @ self.shared_root
-        covariance: Floats = self.own * kept @ self.smoothed.kernel[:, of] + spread @ spread.T
-        return covariance
-
-    def _gain(self, group: int, of: slice) -> tuple[Floats, Floats]:
-        """[m, C] each: what is taken from what was seen, along the axes, and what from the shared effect."""
-        smoothed = self.smoothed
-        axes = smoothed.axes[group]
-        pull = self.own * smoothed.kernel[of] @ axes / (1 + self.own * smoothed.gains[group])
-        return pull, np.eye(len(axes))[of] - pull @ axes.T
+    log: float
+    weights: Floats
+    mean: Floats
+    root: Floats
 
 
 class Hierarchy:
@@ -86,38 +78,53 @@ class Hierarchy:
     Args:
         information: of each class.
         kernels: [G, C, C].
-
-    Attributes:
-        weights: [points], of the points of the grid that count; they sum to 1.
     """
 
     def __init__(self, information: Sequence[Information], kernels: Floats):
         roots = np.array([i.root for i in information])
         seen = np.array([i.seen for i in information])
-        scale = float(np.mean([i.noise for i in information]))
+        variance = np.array([i.variance for i in information])
+        self._own = variance[:, None] * OWN
         # One class cannot tell what is shared from what is its own.
-        shared = scale * VARIANCES if len(information) > 1 else np.zeros(1)
-        logs, points = [], []
+        shared = variance.mean() * SHARED if len(information) > 1 else np.zeros(1)
+        self._points: list[_Point] = []
         for kernel in kernels:
-            smoothed = _smoothed(kernel, roots, seen)
-            for own in scale * VARIANCES:
-                for log, point in _points(smoothed, float(own), shared):
-                    logs.append(log)
-                    points.append(point)
-        weights = np.exp(np.array(logs) - max(logs))
-        weights /= weights.sum()
-        kept = np.flatnonzero(weights > NEGLIGIBLE)
-        self._points = [points[number] for number in kept]
-        self.weights: Floats = weights[kept] / weights[kept].sum()
+            self._points += _points(_smoothed(kernel, roots, seen), self._own, shared)
+        logs = np.array([point.log for point in self._points])
+        self._likelihoods = np.exp(logs - logs.max())
+
+    def weights(self, group: int) -> Floats:
+        """[points] of the grid of a class; they sum to 1."""
+        of_class = np.array([point.weights[group] for point in self._points])
+        weights = (self._likelihoods[:, None] * of_class).ravel()
+        weights[weights < NEGLIGIBLE * weights.sum()] = 0
+        normed: Floats = weights / weights.sum()
+        return normed
 
     def mean(self, group: int, of: slice) -> Floats:
         """[m] means of the candidates ``of`` of a class."""
-        mean: Floats = self.weights @ np.array([point.mean(group, of) for point in self._points])
+        weights = self.weights(group)
+        points = np.flatnonzero(weights)
+        mean: Floats = weights[points] @ np.array([self._mean(int(point), group, of) for point in points])
         return mean
 
     def moments(self, point: int, group: int, of: slice) -> tuple[Floats, Floats]:
-        """Mean [m] and covariance [m, m] of the candidates ``of`` of a class, at one point of the grid."""
-        return self._points[point].mean(group, of), self._points[point].covariance(group, of)
+        """Mean [m] and covariance [m, m] of the candidates ``of`` of a class, at one point of its grid."""
+        at, own = self._at(point, group)
+        kept = at.smoothed.gain(group, own, of)[1]
+        spread = kept @ at.root
+        covariance = own * kept @ at.smoothed.kernel[:, of] + spread @ spread.T
+        return self._mean(point, group, of), covariance
+
+    def _mean(self, point: int, group: int, of: slice) -> Floats:
+        at, own = self._at(point, group)
+        pull, kept = at.smoothed.gain(group, own, of)
+        mean: Floats = kept @ at.mean + pull @ at.smoothed.seen[group]
+        return mean
+
+    def _at(self, point: int, group: int) -> tuple[_Point, float]:
+        number, variance = divmod(point, len(OWN))
+        return self._points[number], float(self._own[group, variance])
 
 
 def _smoothed(kernel: Floats, roots: Floats, seen: Floats) -> _Smoothed:
@@ -126,18 +133,43 @@ def _smoothed(kernel: Floats, roots: Floats, seen: Floats) -> _Smoothed:
     return _Smoothed(kernel, np.maximum(gains, 0), roots @ vectors, along)
 
 
-def _points(smoothed: _Smoothed, own: float, variances: Floats) -> Iterator[tuple[float, _Point]]:
-    """Points of all variances of the shared effect, with their log marginal likelihoods, up to a common number."""
-    shrunk = 1 / (1 + own * smoothed.gains)
-    precision = np.einsum("kij,kj,klj->il", smoothed.axes, shrunk, smoothed.axes, optimize=True)
-    pull = np.einsum("kij,kj->i", smoothed.axes, shrunk * smoothed.seen)
+def _points(smoothed: _Smoothed, own: Floats, variances: Floats) -> Iterator[_Point]:
+    """Points of all variances of the shared effect."""
     values, vectors = np.linalg.eigh(smoothed.kernel)
     root = vectors * np.sqrt(np.maximum(values, 0))
-    gains, turned = np.linalg.eigh(root.T @ precision @ root)
-    axes, gains = root @ turned, np.maximum(gains, 0)
-    along = axes.T @ pull
-    apart = 0.5 * (np.log(shrunk) - shrunk * smoothed.seen**2).sum()
+    shrunk = 1 / (1 + own[..., None] * smoothed.gains[:, None])
+    # [K, V, C, C] and [K, V, C]: what each class says of the shared effect over its root, if its variance is so.
+    axes = root.T @ smoothed.axes
+    precision = (axes[:, None] * shrunk[:, :, None]) @ axes.transpose(0, 2, 1)[:, None]
+    pull = np.einsum("kij,kvj->kvi", axes, shrunk * smoothed.seen[:, None])
+    apart = 0.5 * (np.log(shrunk) - shrunk * smoothed.seen[:, None] ** 2).sum(-1)
+
+    def fits(of_precision: Floats, of_pull: Floats, variance: float) -> Floats:
+        """Log marginal likelihoods [...] of what all classes together say of the shared effect."""
+        inner = np.eye(len(root)) + variance * of_precision
+        solved = np.linalg.solve(inner, of_pull[..., None])[..., 0]
+        logs: Floats = 0.5 * variance * (of_pull * solved).sum(-1) - 0.5 * np.linalg.slogdet(inner)[1]
+        return logs
+
     for variance in variances:
-        posterior = variance / (1 + variance * gains)
-        log = apart + 0.5 * (posterior * along**2 - np.log1p(variance * gains)).sum()
-        yield float(log), _Point(smoothed, own, axes @ (posterior * along), axes * np.sqrt(posterior))
+        # Begun with one variance for all classes.
+        alike = apart.sum(0) + fits(precision.sum(0), pull.sum(0), variance)
+        weights = np.tile(np.exp(alike - alike.max()), (len(own), 1))
+        for _ in range(SWEEPS):
+            weights = weights / weights.sum(1, keepdims=True)
+            expected = np.einsum("kv,kvij->kij", weights, precision), np.einsum("kv,kvi->ki", weights, pull)
+            total = expected[0].sum(0), expected[1].sum(0)
+            rest = (total[0] - expected[0])[:, None], (total[1] - expected[1])[:, None]
+            logs = apart + fits(rest[0] + precision, rest[1] + pull, variance)
+            highest = logs.max(1, keepdims=True)
+            weights = np.exp(logs - highest)
+        together = float(fits(*total, float(variance)))
+        values, vectors = np.linalg.eigh(np.eye(len(root)) + variance * total[0])
+        spread = vectors * np.sqrt(variance / values)
+        yield _Point(
+            smoothed=smoothed,
+            log=together + float((highest[:, 0] + np.log(weights.sum(1)) - together).sum()),
+            weights=weights / weights.sum(1, keepdims=True),
+            mean=root @ spread @ (spread.T @ total[1]),
+            root=root @ spread,
+        )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from clasp_calib.search.evidence import LEAST_NOISE, PRIOR_FREEDOM, Floats
+from clasp_calib.search.noise import LEAST_SQUARES, PRIOR_FREEDOM, Floats
 
 SWEEPS = 30
 """Of alternating between levels and means; one is enough where all candidates were measured on all samples."""
@@ -27,7 +27,6 @@ class JamesStein:
 
     Attributes:
         noise: [K], variance of one score about its sample's level and its candidate's mean.
-        weights: [1], as a `clasp_calib.search.hierarchy.Hierarchy` has for each point of its grid.
     """
 
     def __init__(self, tables: Sequence[Floats]):
@@ -35,11 +34,14 @@ class JamesStein:
         found = np.array([mean for mean, _, _, _ in fits])
         count = np.array([seen for _, seen, _, _ in fits])
         squares, freedom = np.array([(s, f) for _, _, s, f in fits]).T
-        common = (squares.sum() + LEAST_NOISE) / max(1, freedom.sum())
+        common = (squares.sum() + LEAST_SQUARES) / max(1, freedom.sum())
         self.noise: Floats = (squares + PRIOR_FREEDOM * common) / (freedom + PRIOR_FREEDOM)
         precision = count / self.noise[:, None]
-        self.weights: Floats = np.ones(1)
         self._mean, self._variance = _shrunk(found, precision, LEAST_VARIANCE * float(self.noise.mean()))
+
+    def weights(self, group: int) -> Floats:
+        """[1], as a `clasp_calib.search.hierarchy.Hierarchy` has one for each point of its grid."""
+        return np.ones(1)
 
     def mean(self, group: int, of: slice) -> Floats:
         """[m] means of the candidates ``of`` of a table."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clasp_calib.search.belief import Belief
-from clasp_calib.search.evidence import Floats
+from clasp_calib.search.noise import Floats
 
 DEFAULT = 0
 """Index of the candidate that stands for doing nothing."""
@@ -85,7 +85,7 @@ def _verdict(belief: Belief, table: Floats, group: int, cautious: float | None) 
         much_worse=float((gains < -POINT).mean()),
         regret=regret,
         own=_own(table, choice),
-        settle=0 if regret < SETTLED else _settle(draws, float(belief.noise[group]), generator),
+        settle=0 if regret < SETTLED else _settle(draws, belief.noise(group), generator),
         probabilities=tuple(best.tolist()),
     )
 
@@ -96,22 +96,30 @@ def _own(table: Floats, choice: int) -> float | None:
     return float(gains.mean()) if len(gains) else None
 
 
-def _settle(draws: Floats, noise: float, generator: np.random.Generator) -> int | None:
+def _settle(draws: Floats, noise: Floats, generator: np.random.Generator) -> int | None:
     """How many more samples, with all candidates on each, would bring the expected regret under `SETTLED`.
 
     The draws stand for what may be true. Further samples are simulated for each of them, the posterior, taken for
     normal, is updated, and the candidate that would then be chosen is compared with the best.
+
+    Args:
+        draws: [D, C], centred on a mean that is taken for the posterior's.
+        noise: [C, C] covariance of one sample's scores; its level is free.
+        generator: of the randomness.
     """
+    count = draws.shape[1]
+    centre = np.eye(count) - 1 / count
+    values, vectors = np.linalg.eigh(centre @ noise @ centre)
+    known = values > 1e-9 * values[-1]
+    white, colour = vectors[:, known] / np.sqrt(values[known]), vectors[:, known] * np.sqrt(values[known])
     mean = draws.mean(0)
-    apart = draws - mean
-    values, axes = np.linalg.eigh(apart.T @ apart / len(draws))
-    values = np.maximum(values, 0)
-    true = apart @ axes
+    apart = (draws - mean) @ white
+    gains, axes = np.linalg.eigh(apart.T @ apart / len(draws))
+    true, back = apart @ axes, axes.T @ colour.T
     luck = generator.standard_normal(true.shape)
 
     def settled(more: int) -> bool:
-        variance = noise / more
-        believed = mean + (values / (values + variance) * (true + np.sqrt(variance) * luck)) @ axes.T
+        believed = mean + (gains / (gains + 1 / more) * (true + luck / np.sqrt(more))) @ back
         chosen = draws[np.arange(len(draws)), believed.argmax(1)]
         return float((draws.max(1) - chosen).mean()) < SETTLED
 
