@@ -80,8 +80,8 @@ class TowerAgain:
 class NoPrefix(Prefixes):
     """Text before the picture is gone through again by every mixture of every sample."""
 
-    def cache(self, prompt: Sequence[int], rows: int) -> Any:
-        return super().cache([next(iter(self._visual)), *prompt], rows)[0], 0
+    def cache(self, prompt: Sequence[int], picture: Picture) -> Any:
+        return super().cache([next(iter(self._visual)), *prompt], picture)[0], 0
 
 
 class NoFan(Evaluator):

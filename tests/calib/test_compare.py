@@ -100,3 +100,34 @@ def test_a_constant_gain_is_certain_however_much_samples_differ():
     assert (gain.low, gain.high) == pytest.approx((0.1, 0.1))
     table = comparison.table()
     assert table["a"]["object"].low < table["b"]["object"].high
+
+
+def test_samples_of_a_picture_are_scored_one_after_the_other_and_come_back_in_their_order():
+    table = {label: samples("same", f"0 {label}", f"1 {label}", f"2 {label}") for label in ("object", "text")}
+    fake = Fake()
+    compared = compare(fake, [Setting("any", Pruning(None), dict.fromkeys(table, GOOD))], table, seed=0)
+    in_order = ["0 object", "1 object", "2 object", "0 text", "1 text", "2 text"]
+    assert [asked for asked, _ in fake.calls] == [in_order[place] for place in (0, 1, 3, 4, 2, 5)]
+    assert list(compared.samples) == in_order
+
+
+def test_several_runs_become_one_setting(comparison):
+    merged = comparison.averaged("mean", ["better", "mixed"])
+    assert merged.settings == ("mean", "worse")
+    expected = (comparison.rows(["better"]) + comparison.rows(["mixed"])) / 2
+    assert merged.rows(["mean"]).tolist() == expected.tolist()
+    assert merged.rows(["worse"]).tolist() == comparison.rows(["worse"]).tolist()
+    assert comparison.settings == ("better", "worse", "mixed")
+
+
+def test_the_interval_of_several_runs_knows_their_draws():
+    """Repeated studies of a chance-like setting: its interval covers what it is worth about as often as it says."""
+    rng, covered = np.random.default_rng(0), 0
+    for study in range(200):
+        worth = rng.beta(2, 2, 60)
+        runs = (rng.random((3, 60)) < worth).astype(float)
+        places = tuple(map(str, range(60)))
+        one = Comparison(("a", "b", "c"), runs, ("object",) * 60, places, places, study)
+        found = one.averaged("random", ["a", "b", "c"]).table()["random"]["object"]
+        covered += found.low <= 0.5 <= found.high
+    assert covered >= 180

@@ -104,3 +104,14 @@ def test_samples_without_such_a_metric_stand_aside():
     by_hand = scores[[sample.metric == "mme" for sample in samples]].mean()
     assert found["mme accuracy"].mean == pytest.approx(by_hand)
     assert corpus_intervals(scores[:2], samples[2:4], 0) == {}
+
+
+def test_of_several_runs_it_is_the_mean():
+    rng = np.random.default_rng(0)
+    samples = [Sample(str(n), "?", Path(f"{n // 2}.png"), ("yes" if n % 2 else "no",), "mme") for n in range(40)]
+    runs = rng.integers(0, 2, (3, len(samples))).astype(float)
+    found = corpus_intervals(runs, samples, 0)
+    each = [corpus_intervals(run, samples, 0) for run in runs]
+    for name, interval in found.items():
+        assert interval.mean == pytest.approx(np.mean([of[name].mean for of in each]))
+        assert interval.high - interval.low < max(of[name].high - of[name].low for of in each)

@@ -1,42 +1,83 @@
-"""Random pruning as a setting: one draw a sample, whatever was scored before."""
+"""What stands beside the calibrated setting: random pruning, and no pruning, whatever is scored in the same forward."""
 
 from dataclasses import replace
 
+import pytest
+import torch
 from speaking_models import WORDS
 
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.features import CachedFeatures
-from clasp_calib.calib.studies.evaluation import random_for
+from clasp_calib.calib.studies.comparison import Setting, compare
 from clasp_calib.runtime.schedule import Schedule
 
 OWN = Candidate("own", (0.0, 0.0, 0.0, 1.0, 0.0), 1.0)
+MIXED = Candidate("mixed", (0.0, 0.5, 0.0, 0.5, 0.0), 0.5)
+DRAWN = [replace(OWN, drawn=draw) for draw in range(3)]
+PRUNED = Pruning(Schedule(16, 8, (1, 2, 4), (9, 6, 3)))
 
 
-def test_a_sample_draws_the_same_tokens_again_and_others_draw_others(bench):
-    decoder = bench.model.config.text_config.num_hidden_layers
-    drawn = []
+@pytest.fixture
+def evaluator(bench):
+    return Evaluator(bench.model, bench.prompter, CachedFeatures(bench.store, (0, 1, 2, 3, 4)))
 
-    def listening(sample):
-        selector = random_for(0)(sample)
+
+def nll(evaluator, sample, candidates, pruning=PRUNED):
+    return evaluator.scores(replace(sample, answers=WORDS[:3]), candidates, pruning).nll
+
+
+def test_random_rows_beside_chosen_ones_score_as_alone(bench, evaluator):
+    for sample in bench.samples[:3]:
+        for together in ([DRAWN[0], OWN, DRAWN[1], MIXED, DRAWN[2]], DRAWN):
+            alone = [nll(evaluator, sample, [candidate])[0] for candidate in together]
+            assert len({round(value, 3) for value in alone}) == len(together)
+            assert nll(evaluator, sample, together) == pytest.approx(alone, abs=1e-4)
+
+
+def test_a_draw_depends_on_its_seed_and_the_sample_alone(bench, evaluator, monkeypatch):
+    kept, selector = [], Pruning._selector
+
+    def listening(pruning, sample, candidates):
+        made = selector(pruning, sample, candidates)
 
         class Listening:
-            needs_gram = False
+            needs_gram = made.needs_gram
 
             def __call__(self, *arguments):
-                selection = selector(*arguments)
-                drawn.append((sample.id, selection.keep_BN.tolist()))
+                selection = made(*arguments)
+                kept.append(selection.keep_BN.tolist())
                 return selection
 
         return Listening()
 
-    evaluator = Evaluator(bench.model, bench.prompter, CachedFeatures(bench.store, (0, 1, 2, 3, 4)))
-    pruning = Pruning(Schedule(16, decoder, (1, 2, 3), (8, 8, 8)), selector_for=listening)
-    first, second = (replace(sample, answers=WORDS[:3]) for sample in bench.samples[:2])
-    for sample in (first, second, first):
-        evaluator.scores(sample, [OWN], pruning)
-    of_first = [kept for name, kept in drawn if name == first.id]
-    of_second = [kept for name, kept in drawn if name == second.id]
-    assert len(of_first) == 2 * len(of_second) == 2
-    assert of_first[0] == of_first[1]
-    assert of_second[0] != of_first[0]
+    monkeypatch.setattr(Pruning, "_selector", listening)
+    first, second = bench.samples[:2]
+    for sample, candidates in ((first, DRAWN[:2]), (second, DRAWN[:1]), (first, [MIXED, DRAWN[0]])):
+        nll(evaluator, sample, candidates)
+    two, other, again = kept[::3]  # of three stages
+    assert two[0] == again[1]
+    assert two[0] != two[1]
+    assert two[0] != other[0]
+
+
+def test_the_unpruned_model_reads_a_picture_once_for_all_questions(bench, evaluator, monkeypatch):
+    fresh = [
+        nll(Evaluator(bench.model, bench.prompter, CachedFeatures(bench.store, (3,))), sample, [OWN], Pruning(None))
+        for sample in bench.samples
+    ]
+    reads, forward = [], bench.model.forward
+
+    def counted(*args, **kwargs):
+        reads.append("mm_encoder_outputs" in kwargs)
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(bench.model, "forward", counted)
+    settings = [Setting("unpruned", Pruning(None), {"any": OWN})]
+    shuffled = torch.randperm(len(bench.samples), generator=torch.Generator().manual_seed(0)).tolist()
+    asked = [replace(bench.samples[place], answers=WORDS[:3]) for place in shuffled]
+    compared = compare(evaluator, settings, {"any": asked}, seed=0)
+    assert sum(reads) == len({sample.picture for sample in asked})
+    assert compared.samples == tuple(sample.id for sample in asked)
+    for sample, expected in zip(bench.samples, fresh, strict=True):
+        assert nll(evaluator, sample, [OWN], Pruning(None)) == pytest.approx(expected, abs=1e-4)

@@ -10,7 +10,7 @@ from clasp_calib.common.pruning_options import REDUNDANCY
 class Candidate:
     """``alpha`` over ``hidden_states`` 0..L_v (non-negative, summing to 1), ``rho`` in [0, 1], and ``seeding``.
 
-    Two candidates are equal if these three are, whatever their prototypes are called.
+    Two candidates are equal if these and ``drawn`` are, whatever their prototypes are called.
     """
 
     prototype: str = field(compare=False)
@@ -19,6 +19,8 @@ class Candidate:
     seeding: str = REDUNDANCY
     """See `clasp_calib.common.pruning_options.PruningOptions`; with rho = 1, where nothing is seeded, the paper's.
     Names and keys leave the paper's out."""
+    drawn: int | None = None
+    """Seed of random pruning, a control: tokens are drawn, whatever rho is. None where they are chosen."""
 
     def __post_init__(self) -> None:
         if self.rho == 1:
@@ -33,7 +35,8 @@ class Candidate:
     def key(self) -> str:
         """What decides its scores, whatever it is called; to the last bit."""
         mixture = "+".join(f"{weight!r}*{layer}" for layer, weight in enumerate(self.alpha) if weight)
-        return f"{mixture} rho={self.rho!r}{self._seeded(' ')}"
+        drawn = "" if self.drawn is None else f" drawn={self.drawn}"
+        return f"{mixture} rho={self.rho!r}{self._seeded(' ')}{drawn}"
 
     def _seeded(self, separator: str) -> str:
         return "" if self.seeding == REDUNDANCY else f"{separator}{self.seeding}"

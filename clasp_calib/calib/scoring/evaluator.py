@@ -12,12 +12,13 @@ reference's tokens never rate visual ones.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from clasp_calib.baselines.random_pruning import RandomRows
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.features import Features
 from clasp_calib.calib.scoring.greedy_paths import GreedyPaths
@@ -29,7 +30,8 @@ from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.containing import contained
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, PruningOptions
+from clasp_calib.common.hashing import sha256_json
+from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, REDUNDANCY, PruningOptions
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.decoding import Greedy
@@ -57,8 +59,7 @@ class Pruning:
     schedule: AnySchedule | None
     options: PruningOptions = DEFAULT_OPTIONS
     selector_for: Callable[[Sample], Selector] | None = None
-    """Makes the selector of a sample, anew for each forward; ``None`` is the dual-stage selection, seeded as each
-    candidate says."""
+    """Makes the selector of a sample, anew for each forward; ``None`` is what each candidate says."""
 
     def applied(
         self, model: Any, sample: Sample, candidates: Sequence[Candidate], **more: Any
@@ -74,12 +75,18 @@ class Pruning:
         if self.schedule is None:
             return nullcontext()
         rho = [candidate.rho for candidate in candidates]
-        selector = self.selector_for(sample) if self.selector_for else self._dual_stage(candidates)
+        selector = self.selector_for(sample) if self.selector_for else self._selector(sample, candidates)
         return prune(model, schedule=self.schedule, rho=rho, selector=selector, options=self.options, **more)
 
-    def _dual_stage(self, candidates: Sequence[Candidate]) -> DualStage:
-        seedings = tuple(candidate.seeding for candidate in candidates)
-        return DualStage(self.options.iterations, seedings, needs_gram=any(c.rho < 1 for c in candidates))
+    def _selector(self, sample: Sample, candidates: Sequence[Candidate]) -> Selector:
+        """Draws the rows whose candidates are drawn, by their seed and the sample alone, and chooses the others."""
+        chosen = [candidate for candidate in candidates if candidate.drawn is None]
+        seedings = tuple(candidate.seeding for candidate in chosen) or (REDUNDANCY,)
+        dual = DualStage(self.options.iterations, seedings, needs_gram=any(c.rho < 1 for c in chosen))
+        if len(chosen) == len(candidates):
+            return dual
+        seeds = [None if c.drawn is None else int(sha256_json([c.drawn, sample.id])[:15], 16) for c in candidates]
+        return RandomRows(seeds, dual)
 
 
 class Evaluator:
@@ -222,6 +229,9 @@ class Evaluator:
     ) -> Iterator[tuple[Prompted, list[int]]]:
         """The sample's prompt under the candidates, and the row of each: unpruned, those of a mixture are the same."""
         picture, fan = self._project(sample, candidates)
+        if pruning.schedule is None and len(picture.visual) == 1:
+            # Our choice: one mixture, for the keys and values of more would be gigabytes.
+            picture = replace(picture, known_as=(self._features.key(sample), candidates[0].alpha))
         prompt = self._prompter.prompt(sample.question, picture.tokens, picture.modality)
         prompted = Prompted(self._model, self._adapter, prompt, picture, self._prefixes)
         named = finite_logits(self._model, f"sample {sample.id!r}")

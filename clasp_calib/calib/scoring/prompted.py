@@ -1,13 +1,13 @@
 """A prompt that many candidates have gone through together, and what follows it: given answers, or generated ones.
 
-What candidates share is computed once: the text before the picture for all samples, the layers before the first stage
-for all ratios of a mixture, the prompt for all answers.
+What candidates share is computed once: the text before the picture for all samples, where nothing is pruned the picture
+for all questions about it, the layers before the first stage for all ratios of a mixture, the prompt for all answers.
 
 M mixtures, B candidates, N visual tokens of the picture, S tokens of the prompt, T tokens of an answer, V words, D
 width of the decoder.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,38 +17,8 @@ from transformers.cache_utils import DynamicCache
 
 from clasp_calib.runtime.adapters.adapter import Adapter
 
-
-class Prefixes:
-    """Keys and values of the text before the picture, which is the same for all samples of a template.
-
-    Args:
-        model: in evaluation mode, not pruned while it is called here.
-        adapter: of the model.
-    """
-
-    def __init__(self, model: Any, adapter: Adapter) -> None:
-        self._model = model
-        self._visual = set(adapter.visual_token_ids.values())
-        self._known: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
-
-    def cache(self, prompt: Sequence[int], rows: int) -> tuple[DynamicCache, int]:
-        """A new cache that holds the prompt's text before its first visual token, and how many tokens that are."""
-        length = next((place for place, token in enumerate(prompt) if token in self._visual), 0)
-        cache = DynamicCache(config=self._model.config.get_text_config(decoder=True))
-        if length:
-            for layer, (key, value) in enumerate(self._of(tuple(prompt[:length]))):
-                cache.update(key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1), layer)
-        return cache, length
-
-    def _of(self, prefix: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
-        if prefix not in self._known:
-            # Our choice: one prefix is kept. There are more only where the question stands before the picture, and
-            # then they seldom come again.
-            self._known.clear()
-            ids = torch.tensor([prefix], device=self._model.device)
-            layers = self._model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values.layers
-            self._known[prefix] = [(layer.keys, layer.values) for layer in layers]
-        return self._known[prefix]
+_Layers = list[tuple[Tensor, Tensor]]
+"""Keys and values of every decoder layer."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +29,100 @@ class Picture:
     modality: str = "image"
     sizes: Mapping[str, Tensor] = field(default_factory=dict)
     """What the processor says of it besides its pixels."""
+    known_as: Hashable = None
+    """What the decoder's keys and values of it are kept under for other questions about it; None: they are not kept."""
 
     @property
     def tokens(self) -> int:
         """Visual tokens in the prompt."""
         return sum(len(part) for part in self.visual[0])
+
+
+class Prefixes:
+    """Keys and values of what stands before the question: computed once for all samples that share it.
+
+    That is the text before the picture. The decoder looks back only, so where nothing is pruned it is the picture too.
+
+    Args:
+        model: in evaluation mode, not pruned while it is called here.
+        adapter: of the model.
+    """
+
+    def __init__(self, model: Any, adapter: Adapter) -> None:
+        self._model, self._adapter = model, adapter
+        self._visual = set(adapter.visual_token_ids.values())
+        # Our choice: one text is kept, and one picture. There are more texts only where the question stands before the
+        # picture, and then they seldom come again.
+        self._texts: dict[Hashable, _Layers] = {}
+        self._pictures: dict[Hashable, _Layers] = {}
+
+    def cache(self, prompt: Sequence[int], picture: Picture) -> tuple[DynamicCache, int]:
+        """A new cache that holds the beginning of a prompt in all mixtures, and how many tokens that are.
+
+        Args:
+            prompt: its ids.
+            picture: that of the prompt. If it is ``known_as`` something, the cache holds the prompt up to the last
+                visual token, else up to the first.
+        """
+        visual = [place for place, token in enumerate(prompt) if token in self._visual]
+        if not visual:
+            return self._filled([], len(picture.visual)), 0
+        text, seen = tuple(prompt[: visual[0]]), tuple(prompt[: visual[-1] + 1])
+        if text and text not in self._texts:
+            ids = torch.tensor([text], device=self._model.device)
+            self._texts = {text: _layers(self._model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values)}
+        cache = self._filled(self._texts.get(text, []), len(picture.visual))
+        if picture.known_as is None:
+            return cache, len(text)
+        if (picture.known_as, seen) not in self._pictures:
+            forward(self._model, self._adapter, seen, picture, cache, len(text), 1)
+            self._pictures = {(picture.known_as, seen): _layers(cache)}
+        return self._filled(self._pictures[picture.known_as, seen], len(picture.visual)), len(seen)
+
+    def _filled(self, layers: _Layers, rows: int) -> DynamicCache:
+        cache = DynamicCache(config=self._model.config.get_text_config(decoder=True))
+        for number, (key, value) in enumerate(layers):
+            cache.update(key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1), number)
+        return cache
+
+
+def _layers(cache: DynamicCache) -> _Layers:
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def forward(
+    model: Any, adapter: Adapter, ids: Sequence[int], picture: Picture, cache: DynamicCache, held: int, kept: int
+) -> Tensor:
+    """Go through the tokens that a cache does not hold yet, and let it hold them.
+
+    Args:
+        model: in evaluation mode.
+        adapter: of the model.
+        ids: tokens from the first on.
+        picture: the picture among them.
+        cache: holds the first ``held`` of them, and with these all visual tokens or none.
+        held: see ``cache``.
+        kept: how many of the last tokens' logits are wanted.
+
+    Returns:
+        These logits, [B, kept, V].
+    """
+    ids_1S = torch.tensor([ids], device=model.device)
+    mixtures, sizes = len(picture.visual), {name: size.to(ids_1S.device) for name, size in picture.sizes.items()}
+    position_A1S = adapter.positions(model, ids_1S, **sizes)
+    new_1S, seen = ids_1S[:, held:], {}
+    if not set(ids[held:]).isdisjoint(adapter.visual_token_ids.values()):
+        visual = [part for mixture in picture.visual for part in mixture]
+        seen["mm_encoder_outputs"] = adapter.encoder_outputs(visual, picture.modality)
+    logits_BTV: Tensor = model(
+        input_ids=new_1S.expand(mixtures, -1),
+        position_ids=None if position_A1S is None else position_A1S[:, :, held:].expand(-1, mixtures, -1),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=kept,
+        **seen,
+    ).logits
+    return logits_BTV
 
 
 class Prompted:
@@ -84,7 +143,7 @@ class Prompted:
     ) -> None:
         self._model, self._adapter = model, adapter
         self.prompt, self._picture = list(prompt), picture
-        self._cache, self._prefix = prefixes.cache(prompt, len(picture.visual))
+        self._cache, self._held = prefixes.cache(prompt, picture)
         self._first_B1V: Tensor | None = None
         self._behind = 0
         """Tokens of an answer that the cache holds behind the prompt."""
@@ -118,20 +177,8 @@ class Prompted:
         return generated_BT
 
     def _begin(self, answer: Sequence[int]) -> Tensor:
-        ids_1S = self._ids([*self.prompt, *answer[:-1]], 1)
-        sizes = {name: size.to(ids_1S.device) for name, size in self._picture.sizes.items()}
-        position_A1S = self._adapter.positions(self._model, ids_1S, **sizes)
-        mixtures = len(self._picture.visual)
-        position_AMS = None if position_A1S is None else position_A1S[:, :, self._prefix :].expand(-1, mixtures, -1)
-        visual = [part for mixture in self._picture.visual for part in mixture]
-        logits_BTV: Tensor = self._model(
-            input_ids=ids_1S[:, self._prefix :].expand(mixtures, -1),
-            position_ids=position_AMS,
-            mm_encoder_outputs=self._adapter.encoder_outputs(visual, self._picture.modality),
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=len(answer),
-        ).logits
+        ids = [*self.prompt, *answer[:-1]]
+        logits_BTV = forward(self._model, self._adapter, ids, self._picture, self._cache, self._held, len(answer))
         self._first_B1V, self._behind = logits_BTV[:, :1], len(answer) - 1
         return logits_BTV
 

@@ -1,7 +1,7 @@
 """Settings compared on the same samples: means by class and macro, with intervals, and paired differences."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,14 +44,31 @@ class Comparison:
         """How many samples each class has."""
         return tuple(map(self.labels.count, self.classes))
 
+    def rows(self, settings: Sequence[str]) -> NDArray[np.float64]:
+        """Scores ``[settings, samples]`` of some settings."""
+        return self.scores[[self.settings.index(name) for name in settings]]
+
+    def averaged(self, name: str, settings: Sequence[str]) -> "Comparison":
+        """The same, with one setting in the place of several, which scores their mean on each sample.
+
+        For runs that draw anew for every sample: what a draw changes is then part of how samples differ, and so of the
+        intervals.
+        """
+        runs = [self.settings.index(one) for one in settings]
+        rest = [row for row in range(len(self.settings)) if row not in runs[1:]]
+        scores = self.scores.copy()
+        scores[runs[0]] = scores[runs].mean(0)
+        names = [name if row == runs[0] else self.settings[row] for row in rest]
+        return replace(self, settings=tuple(names), scores=scores[rest])
+
     def table(self) -> dict[str, dict[str, Interval]]:
         """Setting -> class or ``macro`` -> mean score with its interval."""
         return {name: self._intervals(row, "shares") for name, row in zip(self.settings, self.scores, strict=True)}
 
     def difference(self, setting: str, reference: str) -> dict[str, Interval]:
         """Class or ``macro`` -> paired difference of two settings on the same samples, with its interval."""
-        rows = [self.scores[self.settings.index(name)] for name in (setting, reference)]
-        return self._intervals(rows[0] - rows[1], "gains")
+        ours, theirs = self.rows([setting, reference])
+        return self._intervals(ours - theirs, "gains")
 
     def _intervals(self, scores: NDArray[np.float64], kind: Kind) -> dict[str, Interval]:
         clusters = Clusters.of(self.pictures, self.seed)
@@ -77,7 +94,7 @@ def _scores(evaluator: Evaluator, sample: Sample, label: str, settings: Sequence
 def compare(
     evaluator: Evaluator, settings: Sequence[Setting], samples: Mapping[str, Sequence[Sample]], seed: int
 ) -> Comparison:
-    """Score every setting on every sample.
+    """Score every setting on every sample; those of a picture one after the other, for they share a read of it.
 
     Args:
         evaluator: of the model.
@@ -86,9 +103,10 @@ def compare(
         seed: of the bootstrap.
     """
     flat = [(label, sample) for label, of in samples.items() for sample in of]
-    columns = []
-    for label, sample in track(flat, "answering", len(flat)):
-        columns.append(_scores(evaluator, sample, label, settings))
+    columns: list[list[float]] = [[]] * len(flat)
+    for place in track(by_picture([sample for _, sample in flat]), "answering", len(flat)):
+        label, sample = flat[place]
+        columns[place] = _scores(evaluator, sample, label, settings)
     return Comparison(
         tuple(s.name for s in settings),
         np.array(columns, dtype=np.float64).T,
@@ -97,3 +115,11 @@ def compare(
         tuple(sample.cluster for _, sample in flat),
         seed,
     )
+
+
+def by_picture(samples: Sequence[Sample]) -> list[int]:
+    """Places of the samples, picture by picture, in the order of first occurrence."""
+    first: dict[tuple[str, ...], int] = {}
+    for place, sample in enumerate(samples):
+        first.setdefault(tuple(map(str, sample.media)), place)
+    return sorted(range(len(samples)), key=lambda place: first[tuple(map(str, samples[place].media))])

@@ -97,7 +97,7 @@ def corpus_intervals(scores: NDArray[np.float64], samples: Sequence[Sample], see
     """Corpus metrics of the samples whose metric has some: ``metric name`` -> value with its interval.
 
     Args:
-        scores: of the samples, [samples].
+        scores: of the samples, [samples], or [runs, samples] of several runs, whose mean is given.
         samples: their metrics, references and pictures.
         seed: of the bootstrap by picture.
 
@@ -110,14 +110,19 @@ def corpus_intervals(scores: NDArray[np.float64], samples: Sequence[Sample], see
         if not chosen:
             continue
         pictures = [samples[number].cluster for number in chosen]
-        judged = JudgedAnswers.of(scores[chosen].tolist(), [samples[number].answers for number in chosen], pictures)
+        references = [samples[number].answers for number in chosen]
+        runs = [JudgedAnswers.of(run[chosen].tolist(), references, pictures) for run in np.atleast_2d(scores)]
         clusters = Clusters.of(pictures, seed)
         for name, value in by_name.items():
-            resampled = np.array([value(judged, times) for times in clusters.weights])
+            resampled = np.array([_mean(value, runs, times) for times in clusters.weights])
             once = np.ones(len(chosen), dtype=np.int64)
-            at = (value(judged, once), resampled, len(chosen), clusters.count)
+            at = (_mean(value, runs, once), resampled, len(chosen), clusters.count)
             found[f"{metric} {name}"] = resampled_interval(*at, top=2.0 if value is mme_score else 1.0)
     return found
+
+
+def _mean(value: CorpusMetric, runs: Sequence[JudgedAnswers], times: NDArray[np.int64]) -> float:
+    return float(np.mean([value(run, times) for run in runs]))
 
 
 def _share(values: NDArray[np.bool_], times: NDArray[np.int64]) -> float:

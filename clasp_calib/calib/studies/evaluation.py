@@ -1,6 +1,6 @@
 """An artifact against no pruning, default and random pruning, and other ways to choose, at each of its budgets."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -10,7 +10,6 @@ from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.evidence import SampleScore, with_scores
 from clasp_calib.artifacts.fits import check_shape
 from clasp_calib.artifacts.manifest import CALIBRATED, Measured, Score
-from clasp_calib.baselines.random_pruning import RandomPruning
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.feature_sources import open_source
@@ -20,16 +19,16 @@ from clasp_calib.calib.studies.corpus import corpus_intervals
 from clasp_calib.calib.studies.intervals import Interval
 from clasp_calib.calib.studies.timing import seconds_per_answer
 from clasp_calib.common.errors import ArtifactError
-from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.samples import CLASSES, Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.schedule import Schedule
-from clasp_calib.runtime.selection import Selector
 
 UNPRUNED, DEFAULT, RANDOM, PAPER = "unpruned", "default", "random", "paper rho"
 SETTINGS = (UNPRUNED, DEFAULT, RANDOM, CALIBRATED)
 """Compared and timed always."""
+DRAWS = 3
+"""Of random pruning for each sample; its score is their mean."""
 PAPER_RHO = dict(zip(CLASSES, (0.8, 0.4, 0.7, 0.7, 0.7, 0.6, 0.8, 0.2, 0.9), strict=True))
 """The paper's ratios, its Table 6; the mixtures that go with them are not known, so the model's own layer stands in."""
 
@@ -132,7 +131,7 @@ def evaluate_artifact(
         budgets: which of its budgets.
         samples: by class.
         cache: feature cache that holds the samples' pictures; None runs the vision tower instead.
-        seed: of random pruning and of the bootstrap.
+        seed: of random pruning, `DRAWS` times, and of the bootstrap.
         timed: how many answers to time for each setting, of all classes in turn.
 
     Raises:
@@ -152,22 +151,19 @@ def evaluate_artifact(
         calibrated = calibrated_setting(model, artifact, name)
         pruning, schedule = calibrated.pruning, calibrated.pruning.schedule
         assert isinstance(schedule, Schedule)
-        at_random = replace(pruning, selector_for=random_for(seed))
-        settings = [
-            Setting(DEFAULT, pruning, default),
-            Setting(RANDOM, at_random, default),
-            calibrated,
-        ]
+        served = {DEFAULT: Setting(DEFAULT, pruning, default), **_drawn(pruning, default, seed), CALIBRATED: calibrated}
         others = [Setting(kind, pruning, of) for kind, of in _others(artifact, name, own).items()]
-        compared = _beside(unpruned, compare(evaluator, [*settings, *others], samples, seed))
-        everything = [Setting(UNPRUNED, Pruning(None), default), *settings]
-        seconds = seconds_per_answer(model, processor, prompter, everything, in_turns[:timed]) if timed else {}
+        every = _beside(unpruned, compare(evaluator, [*served.values(), *others], samples, seed))
+        draws = tuple(served)[1:-1]
+        compared = every.averaged(RANDOM, draws)
+        once = [Setting(UNPRUNED, Pruning(None), default), served[DEFAULT], replace(served[draws[0]], name=RANDOM)]
+        timed_ones = [*once, calibrated], in_turns[:timed]
+        seconds = seconds_per_answer(model, processor, prompter, *timed_ones) if timed else {}
         gain = compared.difference(CALIBRATED, DEFAULT)
         answers = tuple(_answers(name, compared))
         flat = [sample for of in samples.values() for sample in of]
-        corpus = {
-            s: corpus_intervals(row, flat, seed) for s, row in zip(compared.settings, compared.scores, strict=True)
-        }
+        runs = {s: every.rows(draws if s == RANDOM else [s]) for s in compared.settings}
+        corpus = {s: corpus_intervals(of, flat, seed) for s, of in runs.items()}
         results.append(BudgetResult(name, schedule, compared.table(), gain, seconds, answers, corpus))
     return Evaluation(tuple(results))
 
@@ -219,13 +215,13 @@ def calibrated_setting(model: Any, artifact: Artifact, budget: str) -> Setting:
     return Setting(CALIBRATED, pruning, candidates)
 
 
-def random_for(seed: int) -> Callable[[Sample], Selector]:
-    """Random pruning whose choice depends on the seed and the sample alone, not on what was scored before."""
-
-    def selector(sample: Sample) -> Selector:
-        return RandomPruning(int(sha256_json([seed, sample.id])[:15], 16))
-
-    return selector
+def _drawn(pruning: Pruning, default: Mapping[str, Candidate], seed: int) -> dict[str, Setting]:
+    """Random pruning several times over, each time from other seeds, whatever else is scored beside it."""
+    found = {}
+    for draw in range(DRAWS):
+        of = {label: replace(one, drawn=seed * DRAWS + draw) for label, one in default.items()}
+        found[f"{RANDOM} {draw}"] = Setting(f"{RANDOM} {draw}", pruning, of)
+    return found
 
 
 def _beside(first: Comparison, second: Comparison) -> Comparison:
