@@ -9,6 +9,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_STAMP := $(VLLM_VENV)/.installed
 
 CASES ?= 12000
+PART ?=
 
 DOCS_VENV ?= .venv-docs
 DOCS_BIN := $(DOCS_VENV)/bin
@@ -47,8 +48,8 @@ docs: $(DOCS_STAMP)  ## The documentation site in build/site (installs half a mi
 	$(DOCS_BIN)/python -m tools.docs.site build/site-pages
 	NO_MKDOCS_2_WARNING=1 $(DOCS_BIN)/mkdocs build --strict --config-file tools/docs/mkdocs.yml
 
-bench: $(STAMP)  ## The committed results table, measured again (about half an hour on two cores).
-	$(BIN)/python benchmarks/reference_table.py
+bench: $(STAMP)  ## The results on the embedded model, measured again (hours; goes on where it stopped): all, or PART=table.
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py $(PART)
 
 # Without compiling: most of what is installed is never imported, and Python compiles the rest when it is.
 $(QUICK_STAMP): pyproject.toml constraints.txt

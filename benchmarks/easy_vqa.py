@@ -45,6 +45,7 @@ from clasp_calib.reference.model import MODEL, VERSION
 from clasp_calib.reference.questions import Question
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.loading import load_model
+from tools.reference.by_design import BY_DESIGN
 from tools.reference.export import export, take_apart
 from tools.reference.measuring.score_journal import ScoreJournal
 from tools.reference.measuring.unpruned import SharedPicture
@@ -70,6 +71,8 @@ LOOKLESS, PLAIN, ADAPTED = "majority", "zero-shot", "adapted"
 NOTE = """# The embedded model on easy-VQA
 
 Written by `benchmarks/easy_vqa.py`; do not edit. Measured on {subject} (weights `{model}`).
+
+{by_design}
 
 [easy-VQA](https://github.com/vzhou842/easy-VQA) was made by others for another purpose. Its pictures are 64 pixels wide
 and show one circle, rectangle or triangle in one of eight colours on a plain pale ground. The processor scales them to
@@ -324,6 +327,7 @@ def machine() -> str:
 def page(test: Sequence[Asked], written: str, run: Run, arguments: argparse.Namespace) -> str:
     without = Counter(question.type for question in test if not question.known)
     return NOTE.format(
+        by_design=BY_DESIGN,
         questions=len(test),
         pictures=len(by_picture(test)),
         resamples=RESAMPLES,
@@ -347,7 +351,7 @@ def page(test: Sequence[Asked], written: str, run: Run, arguments: argparse.Name
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=MODEL, help="directory of the model (default: the embedded one)")
-    parser.add_argument("--work", type=Path, default=ROOT / "clasp-run" / "easy-vqa", help="where the stages are kept")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "easy-vqa", help="where the stages are kept")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "easy-vqa.md")
     parser.add_argument("--questions", type=int, default=1002, help="of the test split, a third of each type")
     parser.add_argument("--pictures", type=int, default=1200, help="of the training split, to adapt on")

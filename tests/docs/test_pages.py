@@ -14,6 +14,7 @@ from pages import DOCS, NOT_RUN, PAGES, ROOT, blocks, commands, execute
 from PIL import Image
 
 import clasp_calib
+from benchmarks.bench import PARTS
 from clasp_calib.calib.scoring.metrics import METRICS
 from clasp_calib.commands.app import app
 from clasp_calib.common.samples import CLASSES
@@ -30,6 +31,7 @@ from clasp_calib.reference.vocabulary import COLORS, KINDS, PATTERNS, SIZES, WOR
 from clasp_calib.runtime.schedule import Schedule, parse_budget, solve_schedule
 from clasp_calib.search.space import default_space, read_space
 from clasp_calib.search.strategies.halving import Halving
+from tools.reference.by_design import BY_DESIGN
 from tools.reference.shape import BLOCKS, DECODER_LAYERS, DEFAULT, VISION_LAYERS, VISION_WIDTH, WORKING
 from tools.reference.supervision import CLUTTER, KIND, patch_labels
 from tools.reference.training import tower
@@ -251,6 +253,22 @@ def test_the_datasheet_says_how_near_held_out_wordings_are():
     text = prose("datasheet.md")
     assert said in text
     assert f"{reordered} more have the same words in another order" in text
+
+
+@pytest.mark.parametrize(
+    "name", ["calibration.md", "comparison.md", "easy-vqa.md", "reference-report.md", "reference-seeds.md"]
+)
+def test_results_of_the_embedded_model_say_what_was_put_in_by_design(name: str):
+    assert " ".join(BY_DESIGN.split()) in prose(name)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_what_is_measured_again_has_its_script_and_its_page(name: str):
+    script, *_ = PARTS[name].command.removeprefix("-m ").split()
+    assert (ROOT / (script if "/" in script else f"{script.replace('.', '/')}.py")).is_file()
+    pages = re.findall(r"[a-z-]+\.md", PARTS[name].what)
+    assert pages
+    assert all((ROOT / "docs" / "results" / page).is_file() for page in pages)
 
 
 def test_the_embedded_model_page_describes_the_model_that_is_built():

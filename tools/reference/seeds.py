@@ -22,6 +22,7 @@ from clasp_calib.common.progress import console
 from clasp_calib.common.samples import CLASSES
 from clasp_calib.common.scripts import ended
 from clasp_calib.reference.benchmark import VERSION
+from tools.reference.by_design import BY_DESIGN
 from tools.reference.measure import measure, shard_of
 from tools.reference.measuring.bench import Bench
 from tools.reference.measuring.evidence import LEVEL, RESAMPLES, Paired
@@ -56,6 +57,8 @@ first {pictures} pictures of the test split, at least {fewest} a class, the same
 percent, differences in percentage points. Brackets are 95 % bootstrap intervals by picture ({resamples:,} resamples);
 they show how much chance varies over pictures for one model. Mean ± standard deviation is over the models called
 *{seed}*.
+
+{by_design}
 """
 Quantities = Mapping[str, Paired]
 
@@ -89,6 +92,7 @@ class Seeds:
                 pictures=test.pictures,
                 fewest=test.fewest,
                 resamples=test.resamples,
+                by_design=BY_DESIGN,
             ),
             "## Requirements\n\nThe requirements of the report that can be checked without choosing a setting:\n",
             self._requirements(),
