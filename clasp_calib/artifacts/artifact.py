@@ -64,6 +64,7 @@ class Artifact:
             features=of.features,
             iterations=of.iterations,
             starts=of.starts,
+            seeding=of.seeding,
         )
 
     def entry(self, budget: str | int) -> BudgetEntry:
@@ -98,6 +99,14 @@ class Artifact:
         """
         # float32 would turn 0.7 into 0.69999998, and floor(rho K + 0.5) into one token fewer.
         return round(float(self.rhos[self._budget(budget), self._class(label)]), 6)
+
+    def seeding(self, budget: str | int, label: str) -> str:
+        """What k-means starts from, see `clasp_calib.common.pruning_options.PruningOptions`.
+
+        Raises:
+            ArtifactError: unknown budget or class.
+        """
+        return self.entry(budget).choices[self.classes[self._class(label)]].seeding or self.manifest.seeding
 
     @staticmethod
     def load(place: str | Path) -> "Artifact":

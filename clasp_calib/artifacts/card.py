@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from clasp_calib.artifacts.manifest import MACRO, Manifest, Score
 from clasp_calib.artifacts.sureness import LEGEND, MEASURED_COLUMNS, SURE_COLUMNS, advice, measured_cells, sure_rows
+from clasp_calib.common.pruning_options import REDUNDANCY
 from clasp_calib.router_labeling.router import Router
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ def mixture(alpha: Sequence[float]) -> str:
     return " + ".join(f"{weight:.2f} x {layer}" for layer, weight in enumerate(alpha) if weight)
 
 
+def ratio(rho: float, seeding: str) -> str:
+    """A ratio as text, with what k-means starts from where that is not the paper's: ``0.25, farthest``."""
+    return f"{rho:g}" if seeding == REDUNDANCY else f"{rho:g}, {seeding}"
+
+
 def told_router(router: Router | None) -> str:
     """A router in a few words."""
     if router is None:
@@ -63,7 +69,8 @@ def told_router(router: Router | None) -> str:
 def _choice(artifact: "Artifact", budget: str, label: str) -> list[str]:
     choice = artifact.entry(budget).choices[label]
     alpha, rho = artifact.alpha(budget, label), artifact.rho(budget, label)
-    return [label, _cell(choice.prototype), mixture(alpha), f"{rho:g}", *measured_cells(choice)]
+    told = [_cell(choice.prototype), mixture(alpha), ratio(rho, artifact.seeding(budget, label))]
+    return [label, *told, *measured_cells(choice)]
 
 
 def _results(manifest: Manifest, results: dict[str, dict[str, Score]]) -> list[list[str]]:

@@ -40,6 +40,8 @@ class Alternative(Strict):
     layers: tuple[Annotated[int, Field(ge=0, le=1000)], ...] = Field(min_length=1, max_length=1001)
     weights: tuple[Share, ...] = Field(min_length=1, max_length=1001)
     rho: Share
+    seeding: Line | None = None
+    """``None``: the manifest's."""
 
 
 class Posterior(Strict):
@@ -90,9 +92,11 @@ class Sureness(Strict):
 
 
 class ClassChoice(Strict):
-    """How one class's mixture and ratio were chosen."""
+    """How one class's mixture, ratio and seeding were chosen."""
 
     prototype: Line
+    seeding: Line | None = None
+    """What k-means starts from; ``None``: the manifest's."""
     candidates: Positive
     evaluations: Count
     samples: Count | None = None

@@ -40,6 +40,7 @@ class ClassChange:
     label: str
     prototype: tuple[str, str]
     rho: tuple[float, float]
+    seeding: tuple[str, str]
     alpha_distance: float
     """Total variation distance of the mixtures, in [0, 1]."""
     gain: ScoreChange | None
@@ -48,7 +49,8 @@ class ClassChange:
     @property
     def changed(self) -> bool:
         """Whether the runtime would act differently."""
-        return self.alpha_distance > 0 or self.rho[0] != self.rho[1]
+        reseeded = min(self.rho) < 1 and self.seeding[0] != self.seeding[1]
+        return self.alpha_distance > 0 or self.rho[0] != self.rho[1] or reseeded
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def _changes(first: Artifact, second: Artifact, budgets: list[str]) -> list[Clas
                     label,
                     (one.choices[label].prototype, two.choices[label].prototype),
                     (first.rho(budget, label), second.rho(budget, label)),
+                    (first.seeding(budget, label), second.seeding(budget, label)),
                     apart,
                     _gain([s.get((budget, label), {}) for s in scores], results),
                 )

@@ -25,6 +25,7 @@ from clasp_calib.artifacts.choices import (
 )
 from clasp_calib.artifacts.model_shape import Layers, ModelShape, Tokens
 from clasp_calib.common.fields import Hash, Line, Seed, Share, Slug, Strict
+from clasp_calib.common.pruning_options import REDUNDANCY, SEEDINGS
 
 FORMAT = 2
 """What is written; earlier formats are read too."""
@@ -35,7 +36,7 @@ SETTINGS = (
 """What all budgets of one artifact share."""
 CALIBRATED, MACRO = "calibrated", "macro"
 """The setting that an artifact's own numbers stand for in results, and the mean over classes."""
-HONOURED = {"method": ("clasp",), "profile": ("layers",), "seeding": ("relevance",), "knobs": ({},)}
+HONOURED = {"method": ("clasp",), "profile": ("layers",), "seeding": SEEDINGS, "knobs": ({},)}
 """What this version can run of the fields that later ones will have more values of."""
 MOST_NUMBERS = 1 << 26
 """Weights of all mixtures together. Our choice: 256 MiB in float32."""
@@ -160,8 +161,9 @@ class Manifest(Strict):
     """The method's own parameters; ``clasp`` has none beside those that stand here by name."""
     profile: Slug = "layers"
     """Where tokens are dropped: in stages between decoder ``layers``, the only value so far."""
-    seeding: Slug = "relevance"
-    """What k-means starts from: by ``relevance``, the tokens farthest from the pivots; the only value so far."""
+    seeding: Line = REDUNDANCY
+    """What k-means starts from where the choice of a class does not say it, see
+    `clasp_calib.common.pruning_options.PruningOptions`."""
     raters: Line
     positions: Line
     features: Line
@@ -228,6 +230,9 @@ class Manifest(Strict):
                     yield f"alternatives.{name}: the weights sum to {sum(one.weights):g}, expected 1"
         for setting, scores in entry.results.items():
             _known(f"budgets.{entry.name}.results.{setting}", scores, {*self.classes, MACRO})
+        for seeding in _seedings(entry):
+            if seeding not in (None, *SEEDINGS):
+                yield f"seeding: {seeding!r:.100} is for {self.needs or 'a newer version'}"
         if self.format == 1 and (later := _later(entry)):
             yield f"{min(later)}: is not of format 1"
 
@@ -237,10 +242,16 @@ def hashed(prompt: str) -> str:
     return hashlib.sha256(prompt.encode()).hexdigest()
 
 
+def _seedings(entry: BudgetEntry) -> list[str | None]:
+    others = [one.seeding for of in entry.alternatives.values() for one in of.values()]
+    return [*(choice.seeding for choice in entry.choices.values()), *others]
+
+
 def _later(entry: BudgetEntry) -> set[str]:
     """Fields of a budget that format 1 does not have, of those that hold something."""
     found = {name for choice in entry.choices.values() for name in SINCE_2 if getattr(choice, name) is not None}
     found |= {"decision"} if entry.decision else set()
+    found |= {"seeding"} if any(_seedings(entry)) else set()
     return found | ({"measured.checkpoint"} if entry.measured and entry.measured.checkpoint else set())
 
 

@@ -53,7 +53,7 @@ def show_artifact(
     Example: clasp-calib artifact show --run my-run
     """
     from clasp_calib.artifacts.artifact import Artifact
-    from clasp_calib.artifacts.card import mixture, told_router
+    from clasp_calib.artifacts.card import mixture, ratio, told_router
     from clasp_calib.artifacts.manifest import hashed
     from clasp_calib.artifacts.sureness import MEASURED_COLUMNS, measured_cells
     from clasp_calib.commands.sureness_tables import say_legend, show_sureness
@@ -82,7 +82,7 @@ def show_artifact(
                 [
                     label,
                     mixture(known.alpha(entry.name, label)),
-                    f"{known.rho(entry.name, label):g}",
+                    ratio(known.rho(entry.name, label), known.seeding(entry.name, label)),
                     *measured_cells(entry.choices[label]),
                     f"{calibrated[label].mean:.1%}" if label in calibrated else "-",
                 ]
@@ -285,7 +285,14 @@ def bump(
 
 def _numbers(known: "Artifact") -> dict[str, dict[str, dict[str, Any]]]:
     return {
-        name: {label: {"alpha": known.alpha(name, label), "rho": known.rho(name, label)} for label in known.classes}
+        name: {
+            label: {
+                "alpha": known.alpha(name, label),
+                "rho": known.rho(name, label),
+                "seeding": known.seeding(name, label),
+            }
+            for label in known.classes
+        }
         for name in known.budgets
     }
 
@@ -323,6 +330,8 @@ def _change(change: "ClassChange") -> str:
         parts.append(f"{change.alpha_distance:.0%} of the mixture moved")
     if change.rho[0] != change.rho[1]:
         parts.append(f"rho {change.rho[0]:g} -> {change.rho[1]:g}")
+    if change.seeding[0] != change.seeding[1]:
+        parts.append(f"seeding {change.seeding[0]} -> {change.seeding[1]}")
     if change.gain:
         parts.append(_points(change.gain))
     return f"budget {change.budget}, {change.label}: {', '.join(parts)}"

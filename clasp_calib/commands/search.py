@@ -223,6 +223,7 @@ def _listed(value: object) -> str:
 
 
 def _show_budget(artifact: "Artifact", budget: str) -> None:
+    from clasp_calib.artifacts.card import ratio
     from clasp_calib.artifacts.sureness import MEASURED_COLUMNS, measured_cells
     from clasp_calib.commands.sureness_tables import show_sureness
     from clasp_calib.runtime.schedule import parse_budget
@@ -232,7 +233,12 @@ def _show_budget(artifact: "Artifact", budget: str) -> None:
         f"budget {entry.name}: {' / '.join(map(str, entry.counts))} tokens, {entry.mean_tokens:.1f} a layer on average",
         ["class", "mixture", "rho", *MEASURED_COLUMNS],
         [
-            [label, choice.prototype, f"{artifact.rho(entry.name, label):g}", *measured_cells(choice)]
+            [
+                label,
+                choice.prototype,
+                ratio(artifact.rho(entry.name, label), artifact.seeding(entry.name, label)),
+                *measured_cells(choice),
+            ]
             for label in artifact.classes
             for choice in [entry.choices[label]]
         ],

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
 
 from clasp_calib.common.errors import BudgetError, ModelError
 
@@ -11,8 +10,7 @@ PROFILES = ("layers",)
 RATERS = ("sparsevlm", "all", "last")
 POSITIONS = ("keep", "compact")
 FEATURES = ("projected", "hidden")
-Seeding = Literal["redundancy", "farthest", "k-center"]
-REDUNDANCY, FARTHEST, K_CENTER = SEEDINGS = get_args(Seeding)
+REDUNDANCY, FARTHEST, K_CENTER = SEEDINGS = ("redundancy", "farthest", "k-center")
 
 
 @dataclass(frozen=True)

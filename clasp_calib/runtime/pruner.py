@@ -141,6 +141,7 @@ def clasp(
     from clasp_calib.runtime.generation import batches_of
     from clasp_calib.runtime.routing import AUTO, classes_of
     from clasp_calib.runtime.schedule import parse_budget
+    from clasp_calib.runtime.selection import DualStage
 
     adapter = adapter_for(model)
     chosen = Artifact.load(artifact) if isinstance(artifact, Path | str) else artifact
@@ -154,10 +155,13 @@ def clasp(
         counted = batches_of(model, adapter, len(rows), "questions" if classes == AUTO else "classes")
     if questions is not None and classes != AUTO:
         raise InputError("questions are read only with classes='auto'; leave them out, or give classes='auto'")
+    rho = [chosen.rho(name, row) for row in rows]
+    seedings = tuple(chosen.seeding(name, row) for row in rows)
     pruned = prune(
         model,
         schedule=schedule_for(model, name, artifact=chosen),
-        rho=[chosen.rho(name, row) for row in rows],
+        rho=rho,
+        selector=DualStage(chosen.pruning.iterations, seedings, needs_gram=any(share < 1 for share in rho)),
         alpha_BL=torch.tensor([chosen.alpha(name, row) for row in rows], dtype=torch.float64),
         options=chosen.pruning,
         prompt_lengths=prompt_lengths,

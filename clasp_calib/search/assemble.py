@@ -76,6 +76,7 @@ def versions() -> dict[str, str]:
 def _recorded(choice: Choice, candidates: int) -> ClassChoice:
     return ClassChoice(
         prototype=choice.candidate.prototype,
+        seeding=choice.candidate.seeding,
         candidates=candidates,
         evaluations=choice.evaluations,
         calibration=choice.calibration,
@@ -107,6 +108,7 @@ def _alternative(candidate: Candidate) -> Alternative:
         layers=tuple(layers),
         weights=tuple(candidate.alpha[layer] for layer in layers),
         rho=candidate.rho,
+        seeding=candidate.seeding,
     )
 
 

@@ -96,7 +96,8 @@ class Calibration:
         self._adapter = adapter_for(model)
         own = self._adapter.own_layer
         self._source = source = open_source(places.features, model, processor)
-        self._base = options.space if isinstance(options.space, SearchSpace) else default_space(source.layers, own)
+        known = options.space if isinstance(options.space, SearchSpace) else None
+        self._base = known or default_space(source.layers, own, options.pruning.seeding)
         self._space = self._base.with_lattice(options.lattice) if options.lattice else self._base
         self._candidates = self._space.candidates(self._adapter.vision_layers, own)
         self._features = source.at(tuple(sorted({*self._space.layers, own})))
@@ -323,6 +324,7 @@ class Calibration:
             "taxonomy": {slug: intent.class_ for slug, intent in options.labels.intents.items()},
             "tau": TAU,
             "profile": pruning.profile,
+            "seeding": pruning.seeding,
             "raters": pruning.raters,
             "positions": pruning.positions,
             "features": pruning.features,

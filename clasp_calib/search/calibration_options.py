@@ -6,7 +6,7 @@ from typing import Any
 
 from clasp_calib.calib.scoring.objective import METRIC, check_objective
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, PruningOptions
+from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, REDUNDANCY, PruningOptions
 from clasp_calib.router_labeling.router import Router
 from clasp_calib.router_labeling.taxonomy import Taxonomy, load_taxonomy
 from clasp_calib.search.space import SearchSpace, read_space
@@ -67,6 +67,12 @@ class CalibrationOptions:
             object.__setattr__(self, "space", read_space(Path(self.space)))
         elif not (self.space is None or isinstance(self.space, SearchSpace)):
             raise InputError(f"space is a {type(self.space).__name__}; expected a SearchSpace, or a YAML file of one")
+        seeding = self.pruning.seeding
+        if isinstance(self.space, SearchSpace) and seeding not in (REDUNDANCY, *self.space.seedings):
+            raise InputError(
+                f"the options seed k-means by {seeding!r}, which the space does not try (it tries "
+                f"{', '.join(self.space.seedings)}); add it to the space's seedings, or leave it out of the options"
+            )
         object.__setattr__(self, "taxonomy", load_taxonomy(self.taxonomy))
 
     @property

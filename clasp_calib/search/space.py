@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
-from clasp_calib.common.pruning_options import REDUNDANCY, SEEDINGS, Seeding
+from clasp_calib.common.pruning_options import REDUNDANCY, SEEDINGS
 from clasp_calib.common.yaml_files import read_yaml
 from clasp_calib.search.lattice import lattice
 
@@ -48,7 +48,7 @@ class SearchSpace(BaseModel):
     """Mixtures to try."""
     rhos: tuple[float, ...] = Field(min_length=1)
     """Ratios to try with each of them, in [0, 1]."""
-    seedings: tuple[Seeding, ...] = Field(default=(REDUNDANCY,), min_length=1)
+    seedings: tuple[str, ...] = Field(default=(REDUNDANCY,), min_length=1)
     """What k-means may start from, to try with each of these; see `PruningOptions`."""
 
     @model_validator(mode="after")
@@ -58,8 +58,10 @@ class SearchSpace(BaseModel):
             raise ValueError(f"prototype names must be unique, got {', '.join(names)}")
         if not all(0 <= rho <= 1 for rho in self.rhos):
             raise ValueError(f"every rho must lie in [0, 1], got {self.rhos}")
-        if len({*self.seedings}) != len(self.seedings):
-            raise ValueError(f"seedings must differ, got {', '.join(self.seedings)}")
+        if not {*self.seedings} <= {*SEEDINGS} or len({*self.seedings}) != len(self.seedings):
+            raise ValueError(
+                f"seedings must be different ones of {', '.join(SEEDINGS)}, got {', '.join(self.seedings)}"
+            )
         return self
 
     @property
@@ -117,12 +119,13 @@ class SearchSpace(BaseModel):
         return found
 
 
-def default_space(layers: Sequence[int], own_layer: int) -> SearchSpace:
+def default_space(layers: Sequence[int], own_layer: int, seeding: str = REDUNDANCY) -> SearchSpace:
     """Prototypes over the cached layers: own, deep, middle, hybrids of shallow and deep, uniform.
 
     Args:
         layers: cached vision layers.
         own_layer: the model's own; must be among them.
+        seeding: what k-means starts from in all of them.
 
     Raises:
         InputError: it is not.
@@ -143,7 +146,7 @@ def default_space(layers: Sequence[int], own_layer: int) -> SearchSpace:
         mixtures["hybrid"] = {own_layer: 0.5, shallow: 0.5}
         mixtures["uniform"] = {layer: 1 / len(ordered) for layer in ordered}
     prototypes = [Prototype(name=name, weights=weights) for name, weights in mixtures.items()]
-    return SearchSpace(prototypes=tuple(prototypes), rhos=RHOS)
+    return SearchSpace(prototypes=tuple(prototypes), rhos=RHOS, seedings=(seeding,))
 
 
 def write_space(space: SearchSpace, path: Path) -> None:

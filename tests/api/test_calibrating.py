@@ -13,6 +13,8 @@ from clasp_calib.cache.precision import PIXELS
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.cache.writer import FeatureWriter
 from clasp_calib.calib.scoring.evaluator import Evaluator
+from clasp_calib.common.pruning_options import PruningOptions
+from clasp_calib.search.space import default_space
 
 
 def numbers(artifact):
@@ -140,6 +142,10 @@ def test_a_model_in_memory_has_no_second_worker(bench, options):
         ({"strategy": "race"}, r"strategy is 'race'; expected one of Race\(\), Grid\(\)"),
         ({"space": "no-such-space.yaml"}, "no search space at no-such-space.yaml"),
         ({"space": {"rhos": [1]}}, "space is a dict; expected a SearchSpace, or a YAML file"),
+        (
+            {"space": default_space((1, 3), 3), "pruning": PruningOptions(seeding="k-center")},
+            r"by 'k-center', which the space does not try \(it tries redundancy\); add it to the space's seedings",
+        ),
         ({"taxonomy": "no-such-taxonomy.yaml"}, "no-such-taxonomy.yaml"),
     ],
 )

@@ -24,13 +24,13 @@ def golden() -> Artifact:
     )
     unsearched = ClassChoice(prototype="own", candidates=1, evaluations=0, calibration=None)
     kept = CHOICE.model_copy(update={"prototype": "own", "verdict": cautious, "posterior": None})
-    choices = {"object": CHOICE, "text": kept, "default": unsearched}
+    choices = {"object": CHOICE.model_copy(update={"seeding": "k-center"}), "text": kept, "default": unsearched}
     decision = ChoiceRule(method="pooled", regret=mean_regret(choices.values()), cautious=0.3, budgets=("50%",))
     results = {"calibrated": {"text": Score(mean=0.5, low=0.25, high=0.75, samples=2)}}
     measured = Measured(
         samples="1" * 64, split="test", seed=3, checkpoint=Checkpoint(kind="memory", digest="d" * 64, dtype="float32")
     )
-    one = Alternative(prototype="deep", layers=(1, 3), weights=(0.5, 0.5), rho=0.7)
+    one = Alternative(prototype="deep", layers=(1, 3), weights=(0.5, 0.5), rho=0.7, seeding="farthest")
     artifact = made("8", "50%", checkpoint=Checkpoint(kind="files", digest="c" * 64))
     eight, half = artifact.manifest.budgets
     eight = eight.model_copy(

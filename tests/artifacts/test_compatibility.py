@@ -47,7 +47,14 @@ def test_the_golden_artifact_of_format_2_loads_for_ever():
     manifest = artifact.manifest
     assert manifest.id == (GOLDEN_2 / "id.txt").read_text().strip()
     assert manifest.checkpoint == Checkpoint(kind="files", digest="c" * 64)
-    assert (manifest.method, manifest.knobs, manifest.profile, manifest.seeding) == ("clasp", {}, "layers", "relevance")
+    assert (manifest.method, manifest.knobs, manifest.profile, manifest.seeding) == (
+        "clasp",
+        {},
+        "layers",
+        "redundancy",
+    )
+    assert [artifact.seeding("8", label) for label in artifact.classes] == ["k-center", "redundancy", "redundancy"]
+    assert artifact.entry("8").alternatives["global"]["text"].seeding == "farthest"
     assert manifest.prompt_hash == hashed(manifest.prompt)
     assert manifest.needs is None
     posterior = artifact.entry("8").choices["object"].posterior
@@ -85,6 +92,7 @@ def test_an_artifact_of_format_1_is_written_in_format_2(tmp_path):
         (lambda c: c.update(checkpoint=None), "checkpoint: format 1 has no such field"),
         (lambda c: c.update(method="clasp"), "method: format 1 has no such field"),
         (lambda c: c["budgets"][0]["choices"]["text"].update(posterior=POSTERIOR), "posterior: is not of format 1"),
+        (lambda c: c["budgets"][0]["choices"]["text"].update(seeding="farthest"), "seeding: is not of format 1"),
         (lambda c: c["budgets"][0]["choices"]["text"].update(default=0.5), "default: is not of format 1"),
         (lambda c: c["budgets"][0].update(decision=DECISION), "decision: is not of format 1"),
         (lambda c: c["budgets"][0].update(measured=MEASURED), r"measured\.checkpoint: is not of format 1"),
@@ -112,7 +120,12 @@ MEASURED = {
     [
         (lambda c: c.update(profile="input"), "profile: 'input' is for a newer version"),
         (lambda c: c.update(profile="input", needs="0.3.0"), "profile: 'input' is for 0.3.0"),
-        (lambda c: c.update(seeding="farthest"), "seeding: 'farthest' is for"),
+        (lambda c: c.update(seeding="relevance"), "seeding: 'relevance' is for a newer version"),
+        (lambda c: c["budgets"][0]["choices"]["text"].update(seeding="x"), "budgets.8.seeding: 'x' is for a newer"),
+        (
+            lambda c: c["budgets"][0]["alternatives"]["global"]["text"].update(seeding="x", rho=0.5),
+            "budgets.8.seeding: 'x' is for a newer",
+        ),
         (lambda c: c.update(method="fastv"), "method: 'fastv' is for"),
         (lambda c: c.update(knobs={"k": 2.0}), "knobs: .* is for"),
         (lambda c: c.update(later=1, needs="0.3.0"), "later: .*; it says that it needs clasp-calib '0.3.0'"),

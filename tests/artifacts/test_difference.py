@@ -56,6 +56,19 @@ def test_what_differs_is_named():
     assert change.alpha_distance == pytest.approx(1 - float(first.alphas[0, 1, 2]), abs=1e-6)
 
 
+def test_another_seeding_changes_what_is_kept_where_there_are_medoids():
+    first, rhos = made("8"), made("8").rhos.copy()
+    rhos[0] = 1.0, 0.5, 0.5
+    other = CHOICE.model_copy(update={"seeding": "farthest"})
+    (entry,) = first.manifest.budgets
+    entry = entry.model_copy(update={"choices": {**dict.fromkeys(CLASSES, CHOICE), "object": other, "text": other}})
+    second = first.with_manifest(first.manifest.model_copy(update={"budgets": (entry,)}))
+    first, second = (with_numbers(one, alphas=first.alphas, rhos=rhos) for one in (first, second))
+    changes = difference(first, second).changes
+    assert [change.changed for change in changes] == [False, True, False]
+    assert changes[1].seeding == ("redundancy", "farthest")
+
+
 def test_scores_of_the_same_samples_are_paired():
     for times in (1, 4):
         before, after = scored(made("8"), [1, 0, 1, 0] * times), scored(made("8"), [1, 1, 1, 0] * times)

@@ -136,7 +136,11 @@ def test_export_writes_what_a_server_needs(place, command, tmp_path):
     for budget in whole.budgets:
         assert numbers["budgets"][budget]["counts"] == list(whole.counts(budget))
         for label in whole.classes:
-            expected = {"alpha": list(whole.alpha(budget, label)), "rho": whole.rho(budget, label)}
+            expected = {
+                "alpha": list(whole.alpha(budget, label)),
+                "rho": whole.rho(budget, label),
+                "seeding": whole.seeding(budget, label),
+            }
             assert numbers["budgets"][budget]["classes"][label] == expected
     assert command("artifact", "export", tmp_path / "x", "--artifact", place, "--budget", "7").code == 2
     assert "cannot write" in command("artifact", "export", tmp_path / "no" / "n.json", "--artifact", place).err

@@ -26,12 +26,14 @@ class ReferenceRow:
         positions="keep",
         features="projected",
         iterations=5,
+        seeding="redundancy",
         place_AS=None,
         shift=0,
         deepstack=(),
     ):
         self.model, self.schedule, self.rho = model, schedule, rho
-        self.raters, self.positions, self.features, self.iterations = raters, positions, features, iterations
+        self.raters, self.positions, self.features = raters, positions, features
+        self.iterations, self.seeding = iterations, seeding
         self.prompt_SD, self.visual_S = embeddings_SD, visual_S
         self.place_AS = torch.arange(len(visual_S))[None] if place_AS is None else place_AS
         self.shift, self.deepstack = shift, deepstack
@@ -74,7 +76,8 @@ class ReferenceRow:
                 compared = self.prompt_SD[left]
                 if self.features == "hidden":
                     compared = hidden[[place.index(i) for i in left]]
-                chosen, _ = reference_select(relevance, compared, pivots, count - pivots, self.iterations)
+                split = pivots, count - pivots
+                chosen, _ = reference_select(relevance, compared, *split, self.iterations, self.seeding)
                 left = [i for k, i in enumerate(left) if k in chosen]
                 stay = [k for k, i in enumerate(place) if i in left or i not in visual]
                 hidden, place = hidden[stay], [place[k] for k in stay]
@@ -147,7 +150,9 @@ def encoded(model, row: dict[str, Tensor], modality: str):
 
 
 @torch.no_grad()
-def reference_rows(model, batch: dict[str, Tensor], schedule, rho, features: list[Tensor] | None = None, **settings):
+def reference_rows(
+    model, batch: dict[str, Tensor], schedule, rho, features: list[Tensor] | None = None, seeding=None, **settings
+):
     """The rows of a LLaVA batch."""
     if features is None:
         features = model.get_image_features(batch["pixel_values"], return_dict=True).pooler_output
@@ -158,5 +163,6 @@ def reference_rows(model, batch: dict[str, Tensor], schedule, rho, features: lis
         blocks = [next(pictures) for _ in range(tokens // schedule.tokens)]
         row = {"input_ids": ids[mask.bool()][None], "pixel_values": torch.zeros(len(blocks), 3, 1, 1)}
         share = rho[index] if isinstance(rho, list) else rho
-        rows.append(reference_row(model, row, schedule, share, pictures=blocks, **settings))
+        own = settings | ({"seeding": seeding[index]} if seeding else {})
+        rows.append(reference_row(model, row, schedule, share, pictures=blocks, **own))
     return rows

@@ -25,6 +25,7 @@ from clasp_calib.runtime.schedule import RelativeSchedule, parse_budget
 
 MIXTURES = {"object": (0.0, 0.0, 0.25, 0.75, 0.0), "text": (0.0, 0.5, 0.0, 0.0, 0.5)}
 SHARES = {"object": 0.8, "text": 0.2}
+SEEDS = {"object": "k-center", "text": "farthest"}
 
 
 OPTIONS = PruningOptions("layers", "all", "compact", "projected", 3, SCHEDULE.starts)
@@ -46,6 +47,9 @@ class Stub:
     def rho(self, budget, label):
         return SHARES[label]
 
+    def seeding(self, budget, label):
+        return SEEDS[label]
+
 
 @pytest.fixture(autouse=True)
 def _any_model_fits(monkeypatch):
@@ -60,8 +64,8 @@ def test_runs_as_the_artifact_says(classes):
         alpha_BL = torch.tensor([MIXTURES[c] for c in classes], dtype=torch.float64)
         features = adapter.project(model(), fuse(layers_BLTC, alpha_BL))
     settings = {"raters": "all", "positions": "compact", "iterations": 3}
-    rho = [SHARES[c] for c in classes]
-    rows = reference_rows(model(), batch, SCHEDULE, rho, features=features, **settings)
+    rho, seeding = [SHARES[c] for c in classes], [SEEDS[c] for c in classes]
+    rows = reference_rows(model(), batch, SCHEDULE, rho, features=features, seeding=seeding, **settings)
     before = fingerprint(model())
     with clasp(model(), Stub(), budget=7, classes=classes) as pruner:
         assert generated(model(), batch) == [row.generate(6) for row in rows]

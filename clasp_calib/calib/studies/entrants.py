@@ -86,6 +86,7 @@ def _ours(model: Any, setting: Setting, budget: str) -> Entrant:
         "counts": pruning.schedule.counts,
         **{name: getattr(pruning.options, name) for name in ("raters", "positions", "features", "iterations")},
         "rho": {label: candidate.rho for label, candidate in setting.candidates.items()},
+        "seeding": {label: candidate.seeding for label, candidate in setting.candidates.items()},
         "alpha": {label: candidate.alpha for label, candidate in setting.candidates.items()},
     }
     return Entrant(

@@ -178,7 +178,7 @@ def _others(artifact: Artifact, budget: str, own: tuple[float, ...]) -> dict[str
         for label, one in of.items():
             weights = dict(zip(one.layers, one.weights, strict=True))
             alpha = tuple(weights.get(layer, 0.0) for layer in range(len(own)))
-            found[name][label] = Candidate(name, alpha, one.rho)
+            found[name][label] = Candidate(name, alpha, one.rho, one.seeding or artifact.manifest.seeding)
     return found
 
 
@@ -208,7 +208,12 @@ def layers_used(model: Any, artifact: Artifact) -> tuple[int, ...]:
 def calibrated_setting(model: Any, artifact: Artifact, budget: str) -> Setting:
     """What the artifact prescribes at one of its budgets."""
     candidates = {
-        label: Candidate(CALIBRATED, artifact.alpha(budget, label), artifact.rho(budget, label))
+        label: Candidate(
+            CALIBRATED,
+            artifact.alpha(budget, label),
+            artifact.rho(budget, label),
+            artifact.seeding(budget, label),
+        )
         for label in artifact.classes
     }
     pruning = Pruning(schedule_for(model, budget, artifact=artifact), artifact.pruning)
