@@ -21,10 +21,10 @@ import numpy as np
 from clasp_calib.search.evidence import Information
 from clasp_calib.search.noise import Floats
 
-SHARED, OWN = np.geomspace(1e-3, 1.0, 5), np.geomspace(1e-3, 10.0, 9)
+SHARED, OWN = np.geomspace(1e-3, 1.0, 4), np.geomspace(1e-3, 10.0, 6)
 """Variances of the shared effect, in units of the classes' mean noise variance, and of a class's own, in units of its
 noise variance. None is zero, so that neither neighbours nor other classes are ever believed blindly. Our choice."""
-SWEEPS = 3
+SWEEPS = 2
 """Times that every class's variances are weighted anew, given those of the others."""
 NEGLIGIBLE = 1e-3
 """Points of the grid with less weight than this are left out."""
@@ -146,9 +146,15 @@ def _points(smoothed: _Smoothed, own: Floats, variances: Floats) -> Iterator[_Po
 
     def fits(of_precision: Floats, of_pull: Floats, variance: float) -> Floats:
         """Log marginal likelihoods [...] of what all classes together say of the shared effect."""
-        inner = np.eye(len(root)) + variance * of_precision
-        solved = np.linalg.solve(inner, of_pull[..., None])[..., 0]
-        logs: Floats = 0.5 * variance * (of_pull * solved).sum(-1) - 0.5 * np.linalg.slogdet(inner)[1]
+        # One factor of the matrix bordered by the pull gives the determinant and, in its corner, the quadratic form.
+        size = len(root)
+        corner = 1 + (of_pull**2).sum(-1)
+        bordered = np.empty((*of_pull.shape[:-1], size + 1, size + 1))
+        bordered[..., :size, :size] = np.eye(size) + variance * of_precision
+        bordered[..., size, :size] = of_pull
+        bordered[..., size, size] = corner
+        diagonal = np.linalg.cholesky(bordered).diagonal(0, -2, -1)
+        logs: Floats = 0.5 * variance * (corner - diagonal[..., -1] ** 2) - np.log(diagonal[..., :-1]).sum(-1)
         return logs
 
     for variance in variances:
