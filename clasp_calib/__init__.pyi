@@ -49,6 +49,7 @@ from clasp_calib.search.crew import Crew as Crew
 from clasp_calib.search.space import Prototype as Prototype, SearchSpace as SearchSpace
 from clasp_calib.search.strategies.grid import Grid as Grid
 from clasp_calib.search.strategies.halving import Halving as Halving
+from clasp_calib.search.strategies.pooled import Pooled as Pooled
 from clasp_calib.search.strategies.race import Race as Race
 from clasp_calib.search.strategies.tpe import TPE as TPE
 from clasp_calib.search.strategies.two_step import TwoStep as TwoStep

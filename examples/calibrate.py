@@ -40,7 +40,7 @@ samples
 # Everything is kept in the run directory: interrupt this cell, run it again, and it goes on.
 
 # %%
-options = cc.CalibrationOptions(strategy=cc.Halving(), one_for_all=False)
+options = cc.CalibrationOptions(strategy=cc.Pooled(spend=0.25))
 artifact = cc.calibrate(model, processor, samples, [128, "33%"], run=folder / "run", options=options)
 for label in artifact.classes:
     print(f"{label:10} rho {artifact.rho('128', label):g}")

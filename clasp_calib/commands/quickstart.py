@@ -68,8 +68,7 @@ def quickstart(
     with step("cache", "Caching vision layers"):
         cache_features(run=run, model=REFERENCE)
     with step("search", f"Searching at {', '.join(budget)}"):
-        # Our choice: with some twenty samples a class nothing can be told apart early, and a race would take minutes.
-        search(budget=budget, run=run, seed=seed, strategy="halving", one_for_all=False)
+        search(budget=budget, run=run, seed=seed)
     with step("evaluate", "Answering the test questions"):
         evaluate(run=run, seed=seed)
     if as_json:

@@ -45,14 +45,28 @@ def search(
     out: Annotated[
         Path | None, typer.Option(help="Artifact directory; default: artifact/ of the run."), UnusedWith("plan")
     ] = None,
-    per_class: Annotated[int, typer.Option(min=2, help="Calibration samples of a class, at most.")] = 2000,
+    per_class: Annotated[int, typer.Option(min=2, help="Samples of a class to search on, at most.")] = 2000,
     strategy: Annotated[
-        Literal["race", "grid", "tpe", "two-step", "halving"],
-        typer.Option(help="Which candidates are measured on which samples."),
-    ] = "race",
+        Literal["auto", "pooled", "race", "grid", "tpe", "two-step", "halving"],
+        typer.Option(help="Which candidates are measured on which samples; auto: pooled, with thousands a race."),
+    ] = "auto",
+    spend: Annotated[
+        str | None,
+        typer.Option(help="Share of the exhaustive evaluations to spend; default: 15%, with --until all."),
+        UsedBy("strategy", "auto", "pooled"),
+    ] = None,
+    until: Annotated[
+        float | None,
+        typer.Option(help="Stop when choices are expected to be within so many points of the best, such as 0.5."),
+        UsedBy("strategy", "auto", "pooled"),
+    ] = None,
+    cautious: Annotated[
+        float | None,
+        typer.Option(help="Keep the model's own setting unless P(worse) is under this, such as 0.3."),
+    ] = None,
     objective: Annotated[
         Objective,
-        typer.Option(help="What to maximise; nll: the answer's likelihood; kl, without answers: likeness to unpruned."),
+        typer.Option(help="What to maximise; nll: the answer's likelihood, kl: likeness to the unpruned model."),
     ] = "metric",
     indifference: Annotated[
         float | None,
@@ -83,15 +97,12 @@ def search(
     refine: Annotated[
         Literal["none", "coordinate"], typer.Option(help="Tune the winner's weights and rho further, one at a time.")
     ] = "none",
-    one_for_all: Annotated[
-        bool, typer.Option("--global/--no-global", help="Also search one setting for all classes, to compare with.")
-    ] = True,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes on this machine that score."), UsedBy("engine", "local")
-    ] = 1,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of each worker; default: torch's own number, shared out.")
+        int | None,
+        typer.Option(min=1, help="Processes on this machine that score; default: one a core, as memory allows."),
+        UsedBy("engine", "local"),
     ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that each of them computes with.")] = 1,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="Where candidates are scored.")] = "local",
     ray_address: Annotated[
         str | None, typer.Option(help="Ray cluster to join; default: start one here."), UsedBy("engine", "ray")
@@ -112,10 +123,7 @@ def search(
         typer.Option(help="Router to put into the artifact; default: router.safetensors of the run, if it is there."),
     ] = None,
     anyway: Annotated[
-        bool,
-        typer.Option(
-            "--anyway", help="Search though the unpruned model answers nothing right, or by kl despite answers."
-        ),
+        bool, typer.Option("--anyway", help="Search even where the unpruned model answers nothing right.")
     ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print space and cost, write the space, and stop.")] = False,
     device: DeviceOption = "cpu",
@@ -126,9 +134,9 @@ def search(
 ) -> None:
     """Find, for each class, the layer mixture and the rho that keep the most answers right within a token budget.
 
-    Each class's candidates race on calibration samples, and the worse ones are rejected early. The best are compared
-    on the selection split, where the model's own setting wins if the gain may be noise. A killed search goes on where
-    it stopped.
+    Candidates are measured on a part of the samples, the worse ones are dropped early, and each class gets the one that
+    is best by all that was measured, its own samples and those of the other classes. A killed search goes on where it
+    stopped.
 
     Example: clasp-calib search --budget 192 --run my-run
     """
@@ -139,7 +147,7 @@ def search(
     from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.router_labeling.router_file import load_router
     from clasp_calib.search.calibration_options import CalibrationOptions
-    from clasp_calib.search.crew import Crew
+    from clasp_calib.search.crew import Crew, workers_for
     from clasp_calib.search.space import read_space
     from clasp_calib.search.strategies.registry import strategy_of
     from clasp_calib.search.watchers import EventLines, LiveTable
@@ -150,14 +158,16 @@ def search(
     routing = router or (directory.router if directory.router.is_file() else None)
     points = None if indifference is None else indifference / 100
     settings = {"indifference": points, "first": first, "eta": eta, "trials": trials, "rho": fixed_rho}
+    pooled = {"spend": None if spend is None else _portion(spend), "until": until}
+    named_strategy = "pooled" if strategy == "auto" and (spend, until) != (None, None) else strategy
     options = CalibrationOptions(
-        strategy=strategy_of(strategy, **settings),
+        strategy=None if named_strategy == "auto" else strategy_of(named_strategy, **settings, **pooled),
+        cautious=cautious,
         objective=objective,
         per_class=per_class,
         space=read_space(space) if space else None,
         lattice=lattice,
         refine=refine == "coordinate",
-        one_for_all=one_for_all,
         pruning=PruningOptions(starts=_starts(starts)),
         router=load_router(routing) if routing else None,
         anyway=anyway,
@@ -165,9 +175,10 @@ def search(
         seed=seed,
         prompt=prompt,
     )
-    crew = Crew(workers, threads, engine, ray_address)
     table = load_samples(samples or directory.labels, limit=limit, image_root=image_root)
+    Crew(workers or 1, threads, engine, ray_address)  # Refuses what does not go together before the model is loaded.
     loaded, processor = load(model, device, dtype, run)
+    crew = Crew(workers or (workers_for(loaded) if engine == "local" else 1), threads, engine, ray_address)
     what = (loaded, processor, table, budget)
     if plan:
         planned = plan_calibration(*what, run=places, options=options, crew=crew)
@@ -205,6 +216,13 @@ def _starts(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"--starts takes layer numbers such as 2,6,15; got {text!r}") from None
+
+
+def _portion(text: str) -> float:
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise InputError(f"--spend takes a share such as 15%; got {text!r}") from None
 
 
 def _show_plans(plans: list[dict[str, object]], path: Path, edited: bool, as_json: bool) -> None:

@@ -8,15 +8,20 @@ import numpy as np
 from pydantic import ValidationError
 
 from clasp_calib.artifacts.artifact import Artifact
-from clasp_calib.artifacts.choices import Alternative, ClassChoice, Confirmation
+from clasp_calib.artifacts.choices import Alternative, ChoiceRule, ClassChoice, Posterior, Sureness, mean_regret
 from clasp_calib.artifacts.evidence import Trial, with_trials
 from clasp_calib.artifacts.manifest import BudgetEntry, Manifest, Provenance
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import ArtifactError
 from clasp_calib.common.fields import describe
 from clasp_calib.runtime.schedule import Schedule
-from clasp_calib.search.engine import Choice, Gain
+from clasp_calib.search.engine import Choice, Found
 from clasp_calib.search.space import OWN
+
+DECIMALS = 6
+"""Of what is believed."""
+LEAST = 0.001
+"""Probability of being the best under which a candidate is left out."""
 
 
 def assembled(
@@ -24,8 +29,9 @@ def assembled(
     budget: str,
     schedule: Schedule,
     provenance: Provenance,
-    candidates: Sequence[Candidate],
-    choices: Mapping[str, Choice],
+    default: Candidate,
+    found: Found,
+    cautious: float | None,
     alternatives: Mapping[str, Mapping[str, Candidate]],
 ) -> Artifact:
     """The artifact of one budget.
@@ -35,37 +41,39 @@ def assembled(
         budget: name.
         schedule: the budget's stages.
         provenance: what the search was made from.
-        candidates: the space; the first is the default, which classes without a choice get.
-        choices: by class.
+        default: what classes without a choice get.
+        found: what was chosen for the others.
+        cautious: under which probability of being worse the default was left; ``None``: always.
         alternatives: other ways to choose, to compare with: name -> class -> candidate.
     """
     classes: Sequence[str] = frame["classes"]
-    unsearched = ClassChoice(
-        prototype=OWN, candidates=1, evaluations=0, calibration=None, selection=None, selection_default=None
+    choices = {label: _recorded(choice) for label, choice in found.choices.items()}
+    unsearched = ClassChoice(prototype=OWN, candidates=1, evaluations=0, calibration=None)
+    rule = ChoiceRule(
+        method=found.method, regret=mean_regret(choices.values()), cautious=cautious, budgets=tuple(found.fed)
     )
     entry = BudgetEntry(
         name=budget,
         counts=schedule.counts,
         mean_tokens=schedule.mean_tokens,
-        choices={
-            label: _recorded(choices[label], len(candidates)) if label in choices else unsearched for label in classes
-        },
+        choices={label: choices.get(label, unsearched) for label in classes},
+        decision=rule if choices else None,
         alternatives={
             name: {label: _alternative(candidate) for label, candidate in of.items()}
             for name, of in alternatives.items()
         },
     )
-    found = [choices[label].candidate if label in choices else candidates[0] for label in classes]
+    chosen = [found.choices[label].candidate if label in choices else default for label in classes]
     try:
         manifest = Manifest(
             **frame, starts=schedule.starts, budgets=(entry,), provenance={budget: provenance}, files={}
         )
     except ValidationError as error:
         raise ArtifactError(f"what an artifact records cannot be {describe(error)}; give another") from error
-    alphas = np.array([[c.alpha for c in found]], dtype=np.float32)
-    rhos = np.array([[c.rho for c in found]], dtype=np.float32)
+    alphas = np.array([[c.alpha for c in chosen]], dtype=np.float32)
+    rhos = np.array([[c.rho for c in chosen]], dtype=np.float32)
     artifact = Artifact(manifest, alphas, rhos)
-    return with_trials(artifact, [t for label, choice in choices.items() for t in _trials(budget, label, choice)])
+    return with_trials(artifact, [t for label, choice in found.choices.items() for t in _trials(budget, label, choice)])
 
 
 def versions() -> dict[str, str]:
@@ -73,31 +81,29 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("clasp-calib", "torch", "transformers")}
 
 
-def _recorded(choice: Choice, candidates: int) -> ClassChoice:
+def _recorded(choice: Choice) -> ClassChoice:
+    of = choice.verdict
+    likely = {
+        choice.courses[n].candidate.name: round(p, DECIMALS) for n, p in enumerate(of.probabilities) if p >= LEAST
+    }
+    numbers = ("gain", "low", "high", "worse", "much_worse", "regret")
     return ClassChoice(
         prototype=choice.candidate.prototype,
         seeding=choice.candidate.seeding,
-        candidates=candidates,
+        candidates=choice.space,
         evaluations=choice.evaluations,
-        calibration=choice.calibration,
-        selection=choice.selection,
-        selection_default=choice.selection_default,
-        confirmation=_confirmation(choice, choice.leader, choice.gain),
-        refinement=_confirmation(choice, choice.refined, choice.refinement),
-    )
-
-
-def _confirmation(choice: Choice, candidate: int | None, gain: Gain | None) -> Confirmation | None:
-    if candidate is None or gain is None:
-        return None
-    found = gain.interval
-    return Confirmation(
-        leader=choice.courses[candidate].candidate.name,
-        gain=found.mean,
-        low=found.low,
-        high=found.high,
-        samples=found.samples,
-        chance=gain.chance,
+        samples=choice.samples,
+        calibration=choice.chosen.mean,
+        calibration_samples=len(choice.chosen.scores),
+        default=choice.default.mean,
+        default_samples=len(choice.default.scores),
+        verdict=Sureness(
+            **{name: round(getattr(of, name), DECIMALS) for name in numbers},
+            own=of.own and round(of.own, DECIMALS),
+            settle=of.settle,
+            leader=choice.leader.name if of.leader != of.candidate else None,
+        ),
+        posterior=Posterior(candidates=tuple(likely), probabilities=tuple(likely.values())),
     )
 
 
@@ -120,11 +126,11 @@ def _trials(budget: str, label: str, choice: Choice) -> list[Trial]:
             course.candidate.name,
             course.candidate.prototype,
             course.candidate.rho,
-            "chosen" if number == choice.winner else "finalist" if course.selection else "rejected",
-            len(course.calibration),
-            sum(course.calibration) / len(course.calibration),
-            sum(course.selection) / len(course.selection) if course.selection else None,
+            "chosen" if course is choice.chosen else "rejected",
+            len(course.scores),
+            course.mean,
+            None,
         )
-        for number, course in enumerate(choice.courses)
-        if course.calibration
+        for course in choice.courses
+        if course.mean is not None
     ]

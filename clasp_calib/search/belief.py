@@ -10,6 +10,7 @@ says how a choice is made from it.
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -166,7 +167,8 @@ class Belief:
     def __init__(self, places: Sequence[_Place]):
         self._places = places
         self.mean: Floats = np.array([p.posterior.mean(p.group, p.of) for p in places]).round(DECIMALS)
-        self.method = "pooled" if isinstance(places[0].posterior, Hierarchy) else "james-stein"
+        plain = isinstance(places[0].posterior, JamesStein)
+        self.method: Literal["pooled", "james-stein"] = "james-stein" if plain else "pooled"
         self.budgets = [p.budgets for p in places]
 
     def leader(self, group: int) -> int:

@@ -3,10 +3,9 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from clasp_calib.artifacts.artifact import Artifact, read_artifact
 from clasp_calib.artifacts.checkpoint_digest import checkpoint_of, revision_of, weights_digest
@@ -30,24 +29,23 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.flops import decoder_flops
-from clasp_calib.runtime.schedule import Budget, Schedule
+from clasp_calib.runtime.schedule import Budget, Schedule, parse_budget
 from clasp_calib.search.assemble import assembled, versions
 from clasp_calib.search.calibration_options import CalibrationOptions
-from clasp_calib.search.confirm import FINALISTS
 from clasp_calib.search.crew import Crew, crew_for
-from clasp_calib.search.engine import Choice
+from clasp_calib.search.engine import Found
 from clasp_calib.search.first_look import look_first
 from clasp_calib.search.identity import Identity, contents_of, text_settings
-from clasp_calib.search.measuring import Desk
-from clasp_calib.search.parts import ALL, counts, divide, undecided
+from clasp_calib.search.measuring import Desk, Fed
+from clasp_calib.search.parts import counts, pools_of, undecided
 from clasp_calib.search.refine import most
 from clasp_calib.search.score_journal import ScoreJournal
 from clasp_calib.search.session import Session
 from clasp_calib.search.shown import Trials
 from clasp_calib.search.space import SearchSpace, default_space
 from clasp_calib.search.strategies.grid import Grid
-from clasp_calib.search.strategies.registry import describe
-from clasp_calib.search.tasks import EvaluatorRecipe, Workers
+from clasp_calib.search.strategies.registry import describe, fitting
+from clasp_calib.search.tasks import EvaluatorRecipe
 from clasp_calib.search.watchers import Watcher
 
 SCORING = 3
@@ -57,8 +55,8 @@ STORAGE = "journal.log"
 TAU = 1.0
 """Our choice: mixtures are stored, scores are derived from them, and with tau = 1 these are plain log weights."""
 GLOBAL, EXHAUSTIVE = "global", "exhaustive"
-TIMED = 3
-"""Samples that a plan takes the time of."""
+TIMED, SHOWN = 3, 12
+"""Samples that a plan takes the time of, and prototypes that it lists."""
 
 
 class Calibration:
@@ -72,6 +70,10 @@ class Calibration:
         options: how to search.
         places: where features are and results go.
         crew: who scores.
+
+    Attributes:
+        places: where features are and results go.
+        base_space: the search space without the lattice.
 
     Raises:
         CacheError: the cache is missing, of another encoder, or lacks layers or pictures.
@@ -90,19 +92,20 @@ class Calibration:
         crew: Crew,
     ):
         self._model, self._samples, self._samples_digest = model, samples, samples_digest
-        self._options, self._places, self._crew = options, places, crew
+        self._options, self.places, self._crew = options, places, crew
         self._prompt = options.prompt or PROMPT
         crew.check_reaches(model)
         self._adapter = adapter_for(model)
         own = self._adapter.own_layer
         self._source = source = open_source(places.features, model, processor)
-        known = options.space if isinstance(options.space, SearchSpace) else None
-        self._base = known or default_space(source.layers, own, options.pruning.seeding)
-        self._space = self._base.with_lattice(options.lattice) if options.lattice else self._base
+        given = options.space if isinstance(options.space, SearchSpace) else None
+        self.base_space = base = given or default_space(source.layers, own, options.pruning.seeding)
+        self._space = base.with_lattice(options.lattice) if options.lattice else base
         self._candidates = self._space.candidates(self._adapter.vision_layers, own)
         self._features = source.at(tuple(sorted({*self._space.layers, own})))
-        self._parts = divide(samples, options.classes, options.per_class, options.seed, options.one_for_all)
-        self._searched_on = [s for part in self._parts.values() for s in (*part.calibration, *part.selection)]
+        self._pools = pools_of(samples, options.classes, options.per_class, options.seed)
+        self._searched_on = [sample for pool in self._pools.values() for sample in pool]
+        self._strategy = options.strategy or fitting([len(pool) for pool in self._pools.values()])
         self._features.check(self._searched_on)
         self._prompter = Prompter(processor, model, self._prompt)
         self._evaluator = Evaluator(model, self._prompter, self._features, objective=options.objective)
@@ -119,11 +122,6 @@ class Calibration:
         """New tokens that the longest accepted answer needs, here or in the artifact that is there."""
         before = self._previous.manifest.decoding.max_new_tokens if self._previous else MAX_NEW_TOKENS
         return max(self._prompter.limit(sample, max(before, MAX_NEW_TOKENS)) for sample in self._searched_on)
-
-    @property
-    def places(self) -> Places:
-        """Where features are and results go."""
-        return self._places
 
     def summary(self) -> dict[str, Any]:
         """Options, model and samples for a log."""
@@ -154,10 +152,9 @@ class Calibration:
         """What a search of this budget will do and at most cost; a few evaluations are made to tell the time."""
         schedule = self.schedule(budget)
         text = self._model.config.get_text_config()
-        evaluations = sum(map(self._most, self._parts))
+        evaluations = sum(self._most(len(pool)) for pool in self._pools.values())
         flops = decoder_flops(schedule, text.hidden_size, text.intermediate_size)
         seconds = evaluations * self._seconds(Pruning(schedule, self._options.pruning)) / self._crew.workers
-        own = [part for label, part in self._parts.items() if label != ALL]
         return {
             "budget": budget.name,
             "stage counts": list(schedule.counts),
@@ -165,21 +162,15 @@ class Calibration:
             "prototypes": _listed([p.name for p in self._space.prototypes]),
             "rho": list(self._space.rhos),
             "candidates a class": len(self._candidates),
-            "classes": len(own),
-            "calibration samples": sum(len(part.calibration) for part in own),
-            "selection samples": sum(len(part.selection) for part in own),
-            "samples": counts(self._parts, self._samples),
-            "cannot be decided": undecided(self._parts, self._options.classes, self._samples),
-            "strategy": describe(self._options.strategy),
+            "classes": len(self._pools),
+            "samples": counts(self._pools, self._samples),
+            "cannot be decided": undecided(self._pools, self._options.classes, self._samples),
+            "strategy": describe(self._strategy),
             "evaluations at most": evaluations,
+            "of exhaustive": f"{evaluations / (len(self._candidates) * len(self._searched_on)):.0%}",
             "TFLOP of the decoder at most": round(evaluations * flops / 1e12, 3),
             "minutes at most": round(seconds / 60, 1),
         }
-
-    @property
-    def base_space(self) -> SearchSpace:
-        """The search space without the lattice."""
-        return self._base
 
     def run(self, budgets: Sequence[Budget], watcher: Watcher | None = None) -> Iterator[Artifact]:
         """Search all classes at one budget after the other; give the artifact with each added or replaced.
@@ -193,31 +184,47 @@ class Calibration:
         schedules = {budget.name: self.schedule(budget) for budget in budgets}
         # Refuses now what it would have to refuse after hours.
         for name, schedule in schedules.items():
-            self._assemble(name, schedule, {}, {}).joined(self._previous)
-        options, watcher = self._options, watcher or Watcher()
-        digests = contents_of(self._parts, self._prompter, self._features)
-        with closing(ScoreJournal(self._places.study)) as journal:
-            shown = self._shown()
-            sessions = []
-            for name, schedule in schedules.items():
-                identity = Identity(self._setting(schedule), *digests, self._space.digest, options.objective)
-                desk = Desk(
-                    name, Pruning(schedule, options.pruning), self._candidates, self._parts, identity, journal, watcher
-                )
-                journal.settle(name, identity.setting, record=False)
-                sessions.append(Session(desk, options.strategy, options.seed, options.refine, shown))
-            begun = {ALL, *(label for label in self._parts if any(session.has_begun(label) for session in sessions))}
-            new = {label: part.calibration for label, part in self._parts.items() if label not in begun}
+            nothing = Found({}, self._candidates[0], {}, "pooled", ())
+            self._assemble(name, schedule, nothing, {}).joined(self._previous)
+        options, watcher, shown = self._options, watcher or Watcher(), self._shown()
+        with closing(ScoreJournal(self.places.study)) as journal:
+            desks = {name: self._desk(name, schedule, journal) for name, schedule in schedules.items()}
+            for name, desk in desks.items():
+                journal.settle(name, desk.identity.setting, record=False)
+            begun = [label for label in self._pools if any(desk.has_begun(label) for desk in desks.values())]
+            new = {label: pool for label, pool in self._pools.items() if label not in begun}
             look_first(self._evaluator, self._candidates[0], new, options.anyway)
-            for session in sessions:
-                session.begin()
+            for name, desk in desks.items():
+                journal.settle(name, desk.identity.setting)
             with closing(crew_for(self._crew, self._evaluator, self._recipe())) as workers:
-                for session, schedule in zip(sessions, schedules.values(), strict=True):
-                    yield self._searched(session, schedule, workers)
+                # What is known of fewer tokens tells of more; the other way tells less.
+                for name in sorted(desks, key=lambda name: schedules[name].mean_tokens):
+                    session = Session(
+                        desks[name], self._strategy, options.seed, options.cautious, options.refine, shown, watcher
+                    )
+                    found = session.search(workers, self._fed(schedules[name], journal))
+                    yield self._joined(name, schedules[name], found)
+
+    @cached_property
+    def _contents(self) -> tuple[dict[str, str], dict[str, str]]:
+        return contents_of(self._pools, self._prompter, self._features)
+
+    def _desk(self, name: str, schedule: Schedule, journal: ScoreJournal) -> Desk:
+        identity = Identity(self._setting(schedule), *self._contents, self._space.digest, self._options.objective)
+        return Desk(name, Pruning(schedule, self._options.pruning), self._candidates, self._pools, identity, journal)
+
+    def _fed(self, schedule: Schedule, journal: ScoreJournal) -> list[Fed]:
+        """What the journal knows of the artifact's budgets of fewer tokens, the nearest first."""
+        known = self._previous.budgets if self._previous else ()
+        smaller = {name: self.schedule(parse_budget(name)) for name in known}
+        smaller = {name: one for name, one in smaller.items() if one.mean_tokens < schedule.mean_tokens}
+        order = sorted(smaller, key=lambda name: smaller[name].mean_tokens, reverse=True)
+        fed = [self._desk(name, smaller[name], journal).evidence() for name in order]
+        return [one for one in fed if one.tables]
 
     def _shown(self) -> Callable[[str], Trials]:
         """Makes the trials of a study, by its name; where nothing is kept, they are shown nowhere."""
-        place, study = self._places.storage, self._places.study
+        place, study = self.places.storage, self.places.study
         if place is None and study is None:
             return lambda name: Trials()
         from clasp_calib.search.optuna_study import FILE, Study, open_storage
@@ -225,38 +232,27 @@ class Calibration:
         storage = open_storage(place or f"{FILE}{study}/{STORAGE}")
         return lambda name: Study(storage, name, self._features.layers)
 
-    def _searched(self, session: Session, schedule: Schedule, workers: Workers) -> Artifact:
-        choices = session.search(workers)
-        alternatives = {}
-        if ALL in choices:
-            alternatives[GLOBAL] = dict.fromkeys(self._options.classes, choices.pop(ALL).best)
-        if not isinstance(session.strategy, Grid):
-            exhaustive = {label: choice.candidate for label, choice in session.exhaustive().items() if label != ALL}
-            if exhaustive.keys() == choices.keys():
-                alternatives[EXHAUSTIVE] = {
-                    label: exhaustive.get(label, self._candidates[0]) for label in self._options.classes
-                }
-        found = self._assemble(session.desk.budget, schedule, choices, alternatives)
-        self._previous = joined(found.joined(self._previous), self._previous)
+    def _joined(self, budget: str, schedule: Schedule, found: Found) -> Artifact:
+        """The artifact with what was found for a budget."""
+        classes = self._options.classes
+        alternatives = {GLOBAL: dict.fromkeys(classes, found.everywhere)}
+        if found.exhaustive and not isinstance(self._strategy, Grid):
+            alternatives[EXHAUSTIVE] = dict.fromkeys(classes, self._candidates[0]) | found.exhaustive
+        new = self._assemble(budget, schedule, found, alternatives)
+        self._previous = joined(new.joined(self._previous), self._previous)
         if self._options.router is not None:
             self._previous = self._previous.with_router(self._options.router)
         return self._previous
 
-    def _most(self, label: str) -> int:
-        """The most evaluations that the search of a class takes: its strategy, and the final."""
-        part = self._parts[label]
-        search = self._options.strategy.most(len(self._candidates), len(part.calibration))
-        final = len(part.selection) * (FINALISTS + 1)
-        if self._options.refine:
-            search += most(len(self._features.layers)) * len(part.calibration)
-            final += len(part.selection)
-        return search + final
+    def _most(self, samples: int) -> int:
+        """The most evaluations of a class with so many samples."""
+        refining = most(len(self._features.layers)) * samples if self._options.refine else 0
+        return self._strategy.most(len(self._candidates), samples) + refining
 
     def _seconds(self, pruning: Pruning) -> float:
         """Of one evaluation: the best of a few samples, all candidates at once, as a search begins."""
-        (label, *_) = self._parts
         took = []
-        for sample in self._parts[label].calibration[:TIMED]:
+        for sample in self._searched_on[:TIMED]:
             begun = time.perf_counter()
             self._evaluator.scores(sample, self._candidates, pruning)
             took.append((time.perf_counter() - begun) / len(self._candidates))
@@ -269,9 +265,9 @@ class Calibration:
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
             prompt=self._prompt,
-            cache=self._places.features,
+            cache=self.places.features,
             layers=self._features.layers,
-            threads=crew.threads_each(torch.get_num_threads()),
+            threads=crew.threads,
             weights=self._weights,
             objective=self._options.objective,
         )
@@ -286,6 +282,8 @@ class Calibration:
             "encoder": self._source.encoder,
             "precision": self._source.precision,
             "weights": self._weights,
+            # What computes on a GPU does not count on them.
+            "threads": self._crew.threads if self._model.device.type == "cpu" else None,
             "prompt": self._prompt,
             "generation": self._generation,
             "pruning": {name: getattr(options, name) for name in ("raters", "positions", "features", "iterations")},
@@ -296,18 +294,18 @@ class Calibration:
         self,
         budget: str,
         schedule: Schedule,
-        choices: Mapping[str, Choice],
+        found: Found,
         alternatives: Mapping[str, Mapping[str, Candidate]],
     ) -> Artifact:
         options, pruning = self._options, self._options.pruning
-        metrics = {s.metric or EXACT for part in self._parts.values() for s in part.calibration}
+        metrics = {sample.metric or EXACT for sample in self._searched_on}
         provenance = Provenance(
             samples=self._samples_digest,
             labels=sha256_json([[sample.id, sample.label] for sample in self._samples]),
             cache_encoder=self._source.encoder,
             space=self._space.digest,
             taxonomy=options.labels.digest,
-            strategy=describe(options.strategy),
+            strategy=describe(self._strategy),
             metric=", ".join([*([] if options.objective == METRIC else [options.objective]), *sorted(metrics)]),
             seed=options.seed,
             versions=versions(),
@@ -333,7 +331,9 @@ class Calibration:
             "prompt_hash": hashed(self._prompt),
             "decoding": Decoding(do_sample=False, max_new_tokens=self._longest, generation=self._generation),
         }
-        return assembled(frame, budget, schedule, provenance, self._candidates, choices, alternatives)
+        return assembled(
+            frame, budget, schedule, provenance, self._candidates[0], found, options.cautious, alternatives
+        )
 
 
 def _there(place: Path | None) -> Artifact | None:
@@ -344,6 +344,5 @@ def _there(place: Path | None) -> Artifact | None:
     return read_artifact(place) if (place / MANIFEST).exists() else None
 
 
-def _listed(names: list[str], shown: int = 12) -> list[str]:
-    more = len(names) - shown
-    return names if more <= 0 else [*names[:shown], f"and {more} more"]
+def _listed(names: list[str]) -> list[str]:
+    return names if len(names) <= SHOWN else [*names[:SHOWN], f"and {len(names) - SHOWN} more"]

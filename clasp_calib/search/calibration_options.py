@@ -1,6 +1,6 @@
 """What a calibration may be told besides its model, samples and budgets."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, REDUNDANCY, Prun
 from clasp_calib.router_labeling.router import Router
 from clasp_calib.router_labeling.taxonomy import Taxonomy, load_taxonomy
 from clasp_calib.search.space import SearchSpace, read_space
-from clasp_calib.search.strategies.race import Race
 from clasp_calib.search.strategies.registry import STRATEGIES, describe
 from clasp_calib.search.strategies.strategy import Strategy
 
@@ -20,34 +19,34 @@ class CalibrationOptions:
     """How settings are searched. The defaults are right for most calibrations.
 
     Attributes:
-        strategy: which candidates are measured on which samples; see `clasp_calib.search.strategies`.
-        objective: what the strategy maximises: ``metric``, ``nll`` or ``kl`` (to the unpruned model; needs no answers).
-            The final comparison is by the samples' metrics, if they have answers.
-        per_class: calibration samples of a class, at most; the same for its selection samples.
+        strategy: which candidates are measured on which samples; see `clasp_calib.search.strategies`. By default
+            ``Pooled()`` up to some hundreds of samples a class, and ``Race()`` for more.
+        cautious: keep the model's own setting unless the best candidate is worse with a probability below this; by
+            default the candidate of the highest posterior mean is chosen, however sure.
+        objective: what is maximised: ``metric``, ``nll`` or ``kl`` (to the unpruned model; needs no answers).
+        per_class: samples of a class, at most: calibration and selection samples together.
         space: prototypes and rho grid, or a YAML file of them; by default made from the cached layers.
         lattice: also search all mixtures of the space's layers in steps of ``1 / lattice``.
-        refine: tune the winner's weights and rho further, by coordinate search.
-        one_for_all: also search one setting for all classes, to compare with.
+        refine: tune the leader's weights and rho further, by coordinate search.
         prompt: template with ``<image>`` and ``{question}``; by default LLaVA-1.5's.
         pruning: what is pruned where, and by what; goes into the artifact.
         router: what names the class of a question later; goes into the artifact.
         taxonomy: of the samples' classes, or a YAML file of it; by default the packaged one.
         model_name: what the artifact calls the model; by default where it was loaded from.
-        anyway: search even where the unpruned model answers none of the first questions of a class right, or by ``kl``
-            in spite of answers.
+        anyway: search even where the unpruned model answers none of the first questions of a class right.
         seed: of everything random.
 
     Raises:
         InputError: a value that cannot be used.
     """
 
-    strategy: Strategy = field(default_factory=Race)
+    strategy: Strategy | None = None
+    cautious: float | None = None
     objective: str = METRIC
     per_class: int = 2000
     space: SearchSpace | str | Path | None = None
     lattice: int | None = None
     refine: bool = False
-    one_for_all: bool = True
     prompt: str | None = None
     pruning: PruningOptions = DEFAULT_OPTIONS
     router: Router | None = None
@@ -61,7 +60,9 @@ class CalibrationOptions:
         for name, value, least in (("per_class", self.per_class, 2), ("lattice", self.lattice, 1)):
             if value is not None and value < least:
                 raise InputError(f"{name} is {value}; expected at least {least}")
-        if type(self.strategy) not in STRATEGIES.values():
+        if self.cautious is not None and not 0 < self.cautious <= 1:
+            raise InputError(f"cautious is {self.cautious:g}; expected a probability above 0 and up to 1, such as 0.3")
+        if self.strategy is not None and type(self.strategy) not in STRATEGIES.values():
             kinds = ", ".join(f"{kind.__name__}()" for kind in STRATEGIES.values())
             raise InputError(f"strategy is {self.strategy!r}; expected one of {kinds}")
         if isinstance(self.space, str | Path):
@@ -90,6 +91,9 @@ class CalibrationOptions:
     def summary(self) -> dict[str, Any]:
         """The options for a log, each as a short text or number."""
         told = {name: value for name, value in vars(self).items() if name not in ("router", "taxonomy", "space")}
-        told |= {"pruning": vars(self.pruning), "strategy": describe(self.strategy)}
+        told |= {
+            "pruning": vars(self.pruning),
+            "strategy": "auto" if self.strategy is None else describe(self.strategy),
+        }
         space = self.space.digest if isinstance(self.space, SearchSpace) else None
         return {**told, "space": space, "router": self.router is not None}

@@ -1,5 +1,6 @@
 """Who is asked to score: this process, others on this machine, or a Ray cluster. The answers are the same."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from clasp_calib.search.tasks import EvaluatorRecipe, Workers
 
 Engine = Literal["local", "ray"]
+PROCESS = 2**29
+"""Bytes that a process takes before it loads a model."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,8 @@ class Crew:
 
     Attributes:
         workers: processes on this machine; one is this process itself.
-        threads: that each worker computes with; ``None`` shares out what torch would take, and is one on a cluster.
+        threads: that each worker computes with. They decide the last bits of a score, so the default is the same for
+            every crew, and scores of another number are not taken up.
         engine: ``"local"``, or ``"ray"`` for the machines of a Ray cluster, which takes as many workers as it has
             room for.
         ray_address: of a running cluster (``auto``, ``HOST:PORT``, ``ray://HOST:PORT``); ``None`` starts one on this
@@ -30,7 +34,7 @@ class Crew:
     """
 
     workers: int = 1
-    threads: int | None = None
+    threads: int = 1
     engine: Engine = "local"
     ray_address: str | None = None
 
@@ -38,7 +42,7 @@ class Crew:
         if self.engine not in get_args(Engine):
             raise InputError(f"unknown engine {self.engine!r}; expected local or ray (--engine, or engine of Crew)")
         for name, value in (("workers", self.workers), ("threads", self.threads)):
-            if value is not None and value < 1:
+            if value < 1:
                 raise InputError(f"--{name} {value} is too few; expected at least 1 ({name} of Crew)")
         if self.engine == "ray" and self.workers > 1:
             raise InputError(
@@ -56,24 +60,40 @@ class Crew:
         """Whether this process does all the scoring."""
         return self.engine == "local" and self.workers == 1
 
-    def threads_each(self, available: int) -> int:
-        """Threads of each worker, where torch would take so many for one process."""
-        return self.threads or (1 if self.engine == "ray" else max(1, available // self.workers))
-
     def check_reaches(self, model: Any) -> None:
         """Make sure that other processes can load the model, before hours of work.
 
         Raises:
             InputError: the model exists in memory only.
         """
-        source = model.config._name_or_path
-        if self.alone or Path(source or "/dev/null").is_dir() or getattr(model.config, "_commit_hash", None):
+        if self.alone or _loads_again(model):
             return
+        source = model.config._name_or_path or "memory"
         raise InputError(
-            f"other processes cannot load this model: it comes from {source or 'memory'!r}, which is neither a "
-            "directory nor a model of the Hub; save it with save_pretrained and load it from there, or use one "
-            "worker (without --workers and --engine, or Crew())"
+            f"other processes cannot load this model: it comes from {source!r}, which is neither a directory nor a "
+            "model of the Hub; save it with save_pretrained and load it from there, or use one worker (--workers 1 "
+            "without --engine, or Crew())"
         )
+
+
+def workers_for(model: Any) -> int:
+    """How many processes of this machine should score: one a core, as far as memory allows; one on a GPU.
+
+    Our choice: they share out a quarter of the memory that is free, so that a search is no burden to what else runs.
+    """
+    if model.device.type != "cpu" or not _loads_again(model):
+        return 1
+    import torch
+
+    size: int = PROCESS + sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(int(torch.get_num_threads()), free // 4 // size))
+
+
+def _loads_again(model: Any) -> bool:
+    """Whether other processes can load the model from where it came from."""
+    source = model.config._name_or_path
+    return Path(source or "/dev/null").is_dir() or bool(getattr(model.config, "_commit_hash", None))
 
 
 def crew_for(crew: Crew, evaluator: "Evaluator", recipe: "EvaluatorRecipe") -> "Workers":

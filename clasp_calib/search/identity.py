@@ -1,6 +1,6 @@
 """What recorded scores depend on: the model, by digests that are cheap enough for every start, and the samples."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,7 @@ from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.common.containing import contained
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.samples import Sample
-from clasp_calib.search.parts import ALL, ClassSamples
+from clasp_calib.search.parts import Pools
 from clasp_calib.search.strategies.registry import describe
 from clasp_calib.search.strategies.strategy import Strategy
 
@@ -37,44 +37,32 @@ class Identity:
     def _digest(self) -> str:
         return sha256_json(self.setting)[:16]
 
-    def key(self, label: str, sample: Sample, generate: bool) -> str:
-        """What a sample's scores are recorded under: which others there are, and who asks, is no part of it.
+    def key(self, sample: Sample) -> str:
+        """What a sample's scores are recorded under: which others there are, and who asks, is no part of it."""
+        return f"{self._digest} {self.objective} {self.samples[sample.id]}"
 
-        Our choice: the search of one setting for all classes does not share scores with those of the classes. What is
-        asked in one forward decides the last bits of its scores, and would depend on which search came first.
-        """
-        apart = f"{ALL}: " if label == ALL else ""
-        return f"{apart}{self._digest} {'generated' if generate else self.objective} {self.samples[sample.id]}"
-
-    def setup(self, label: str, strategy: Strategy, seed: int) -> str:
-        """Digest of the whole search of a class."""
-        setting = {
-            name: list(value.values()) if name in ("pruning", "schedule") else value
-            for name, value in self.setting.items()
-            # It shows in the samples.
-            if name != "prompt"
-        }
+    def setup(self, strategy: Strategy, seed: int, fed: Sequence[str]) -> str:
+        """Digest of a whole search, with the other budgets whose scores are evidence too."""
         return sha256_json(
             {
-                **setting,
+                **self.setting,
                 "space": self.space,
-                "samples": self.parts[label],
+                "samples": self.parts,
                 "objective": self.objective,
                 "strategy": describe(strategy),
                 "seed": seed,
+                "fed": list(fed),
             }
         )
 
 
-def contents_of(
-    parts: Mapping[str, ClassSamples], prompter: Prompter, features: Features
-) -> tuple[dict[str, str], dict[str, str]]:
+def contents_of(pools: Pools, prompter: Prompter, features: Features) -> tuple[dict[str, str], dict[str, str]]:
     """Digests of all of the samples that their scores depend on: by id, and by class."""
     samples: dict[str, str] = {}
     whole: dict[str, str] = {}
-    for label, part in parts.items():
+    for label, pool in pools.items():
         rows = []
-        for s in (*part.calibration, *part.selection):
+        for s in pool:
             with contained(f"preparing the sample {s.id!r}"):
                 answers = [prompter.answer(s.question, answer) for answer in s.answers]
                 content = [features.key(s), s.metric, list(s.answers), prompter.prompt(s.question), answers]

@@ -22,15 +22,14 @@ class InProcess:
 
     Args:
         evaluator: what is asked.
-        threads: that torch computes with until `close`; ``None`` leaves them as they are.
+        threads: that torch computes with until `close`.
     """
 
     count = 1
 
-    def __init__(self, evaluator: Evaluator, threads: int | None = None):
+    def __init__(self, evaluator: Evaluator, threads: int = 1):
         self._evaluator, self._before = evaluator, torch.get_num_threads()
-        if threads:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
 
     def score(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Scores]]:
         """Each task's number with its scores, in order."""

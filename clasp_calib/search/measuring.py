@@ -1,166 +1,250 @@
-"""One class's questions, answered: from the journal what is known, by workers what is not; all of it recorded."""
+"""The questions of a search, answered: from the journal what is known, by workers what is not; all of it recorded."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Pruning
-from clasp_calib.calib.scoring.objective import METRIC
 from clasp_calib.common.samples import Sample
-from clasp_calib.search.confirm import FINALISTS
+from clasp_calib.search.belief import Belief, Groups, believe, kernels, signal
 from clasp_calib.search.identity import Identity
-from clasp_calib.search.parts import ClassSamples
+from clasp_calib.search.parts import Pools
 from clasp_calib.search.score_journal import ScoreJournal
 from clasp_calib.search.shown import Trials
-from clasp_calib.search.strategies.strategy import Observations
+from clasp_calib.search.strategies.strategy import DEFAULT, Ask, Observations
 from clasp_calib.search.tasks import Task, Workers
-from clasp_calib.search.watchers import Block, Outline, Watcher
+from clasp_calib.search.verdict import Verdict, decide
+from clasp_calib.search.watchers import Outline, Progress, Watcher
 
-BLOCK = 32
-"""Samples between two reports. Our choice: a database takes milliseconds a report, and there is one a candidate."""
+Floats = NDArray[np.float64]
+DRAWS = 1000
+"""From the posterior of a class, to tell where its search stands."""
 
 
 @dataclass(frozen=True)
 class Desk:
-    """What the searches of all classes at one budget share.
+    """What does not change while the classes of one budget are searched.
 
     Attributes:
         budget: its name.
         pruning: its schedule and settings.
         candidates: the space; the first is the default.
-        parts: samples by class.
+        pools: samples by class.
         identity: what scores depend on, by which they are recorded.
         journal: where scores are kept.
-        watcher: who is told of progress.
     """
 
     budget: str
     pruning: Pruning
     candidates: Sequence[Candidate]
-    parts: Mapping[str, ClassSamples]
+    pools: Pools
     identity: Identity
     journal: ScoreJournal
-    watcher: Watcher
 
-    def comparable(self, label: str) -> bool:
-        """Whether a class's scores on both splits are of one kind."""
-        return self.identity.objective == METRIC or not self.parts[label].decoded
+    def keys(self, label: str) -> list[str]:
+        """What the scores of a class's samples are recorded under."""
+        return [self.identity.key(sample) for sample in self.pools[label]]
+
+    def recorded(self, label: str) -> Floats:
+        """Score and likelihood, ``[n, C, 2]``, of all of a class that the journal knows; not-a-number elsewhere."""
+        return self.journal.scores(self.keys(label), self.candidates)
+
+    def judged(self, label: str) -> Floats:
+        """What candidates are judged by, ``[n, C]``, of all that the journal knows."""
+        return signal(*_parts(self.recorded(label)))
+
+    def has_begun(self, label: str) -> bool:
+        """Whether there are scores of a class's samples."""
+        return self.journal.count(self.keys(label)) > 0
+
+    def evidence(self) -> "Fed":
+        """All that the journal knows of this budget, for the search of another."""
+        judged = {label: self.judged(label) for label in self.pools}
+        return Fed(self.budget, {label: table for label, table in judged.items() if not np.isnan(table).all()})
+
+    def is_complete(self, label: str) -> bool:
+        """Whether the journal knows every candidate's score on every sample of a class."""
+        count = len(self.candidates)
+        return all(len(self.journal.known(key, self.candidates)) == count for key in self.keys(label))
 
 
-@dataclass
-class Measuring:
-    """Measures the candidates of one class at one budget.
+@dataclass(frozen=True)
+class Fed:
+    """What another budget's search tells this one: ``tables`` [n, C] by class, of what candidates are judged by."""
 
-    Attributes:
-        desk: of the budget.
-        label: of the class.
-        shown: where its trials are shown.
-        workers: who scores.
+    budget: str
+    tables: Mapping[str, Floats]
+
+
+class ClassScores:
+    """What was asked of one class so far.
+
+    Args:
+        pool: its samples.
+        candidates: the space; more may be added.
     """
 
-    desk: Desk
-    label: str
-    shown: Trials
-    workers: Workers
-    part: ClassSamples = field(init=False)
-    candidates: list[Candidate] = field(init=False)
-    """What numbers stand for; more may be added."""
-    live: set[int] = field(init=False)
-    evaluations: int = 0
-    """One candidate on one sample each, answered from wherever; the same pair counts once."""
-    scores: dict[int, list[float]] = field(default_factory=dict)
-    """Candidate -> its scores on the calibration samples so far, in their order."""
-
-    def __post_init__(self) -> None:
-        self.part, self.candidates = self.desk.parts[self.label], list(self.desk.candidates)
-        self.live = set(range(len(self.candidates)))
+    def __init__(self, pool: Sequence[Sample], candidates: Sequence[Candidate]):
+        self.pool, self.candidates = pool, list(candidates)
+        self.live = set(range(len(candidates)))
+        self.values = np.full((len(pool), len(candidates), 2), np.nan)
+        """``[n, C, 2]``: score and likelihood; not-a-number where it was not asked."""
 
     @property
-    def outline(self) -> Outline:
-        """In numbers."""
-        space = len(self.desk.candidates)
-        final = len(self.part.selection) * min(space, FINALISTS + 1)
-        return Outline(self.desk.budget, self.label, space, len(self.part.calibration), final)
-
-    @property
-    def recorded(self) -> int:
-        """Scores of the class's samples that there are, of whatever candidates."""
-        keys = {self._key(sample, False) for sample in self.part.calibration}
-        keys |= {self._key(sample, self.part.decoded) for sample in self.part.selection}
-        return self.desk.journal.count(keys)
-
-    def observe(self, samples: range, live: Sequence[int]) -> Observations:
-        """What a strategy asks: see `clasp_calib.search.strategies.strategy`. Samples are asked for in their order."""
-        parts = []
-        for start in range(0, len(samples), BLOCK):
-            part = samples[start : start + BLOCK]
-            # What was answered before, to the same question, is no new evaluation.
-            again = sum(max(0, min(len(self.scores.get(c, ())), part.stop) - part.start) for c in live)
-            parts.append(self._scored([self.part.calibration[s] for s in part], live, False, again))
-            self._tell(part, live, parts[-1].score)
-        nll = [part.nll for part in parts if part.nll is not None]
-        return Observations(
-            np.concatenate([part.score for part in parts]), np.concatenate(nll) if len(nll) == len(parts) else None
-        )
-
-    def final(self, finalists: Sequence[int]) -> NDArray[np.float64]:
-        """Scores ``[n, f]`` on the selection samples: of answers decoded token by token, if there are references."""
-        self.live = set(finalists)
-        score = self._scored(self.part.selection, finalists, self.part.decoded).score
-        self.evaluations += score.size
-        return score
+    def asked(self) -> NDArray[np.bool_]:
+        """``[n, C]``."""
+        known: NDArray[np.bool_] = ~np.isnan(self.values[..., 0])
+        return known
 
     def add(self, candidate: Candidate) -> int:
         """The number of one more candidate."""
         self.candidates.append(candidate)
         self.live.add(len(self.candidates) - 1)
+        self.values = np.concatenate([self.values, np.full((len(self.pool), 1, 2), np.nan)], axis=1)
         return len(self.candidates) - 1
 
-    def reject(self, candidates: Sequence[int]) -> None:
-        """These are not measured any more."""
-        self.live -= set(candidates)
+
+class Measuring:
+    """Measures candidates at one budget, and says what to believe of them.
+
+    Args:
+        desk: of the budget.
+        workers: who scores.
+        watcher: who is told of progress.
+        trials: where a class's trials are shown.
+        most: the most evaluations that the search of so many samples takes.
+        fed: scores of other budgets, which are evidence too.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        workers: Workers,
+        watcher: Watcher,
+        trials: Mapping[str, Trials],
+        most: Callable[[int], int],
+        fed: Sequence[Fed] = (),
+    ):
+        self._desk, self._workers, self._watcher, self._trials, self._fed = desk, workers, watcher, trials, fed
+        self.classes = {label: ClassScores(pool, desk.candidates) for label, pool in desk.pools.items()}
+        self.outlines = {
+            label: Outline(desk.budget, label, len(desk.candidates), len(pool), most(len(pool)))
+            for label, pool in desk.pools.items()
+        }
+        self._believed: Belief | None = None
+        for label, outline in self.outlines.items():
+            watcher.begin(outline, desk.journal.count(desk.keys(label)))
+
+    def measure(self, asks: Sequence[Ask]) -> list[Observations]:
+        """What a strategy asks: see `clasp_calib.search.strategies.strategy`; no sample twice in one call."""
+        desk, tasks, places = self._desk, list[Task](), list[tuple[str, str]]()
+        for ask in asks:
+            of, answered = self.classes[ask.label], 0
+            asked = [of.candidates[c] for c in ask.live]
+            for sample in (of.pool[s] for s in ask.samples):
+                key = desk.identity.key(sample)
+                known = set(desk.journal.known(key, asked))
+                if unknown := tuple(candidate for candidate in asked if candidate not in known):
+                    tasks.append(Task(sample, unknown, desk.pruning))
+                    places.append((ask.label, key))
+                answered += len(known)
+            # What was answered before, to the same question, is no new evaluation.
+            again = int(of.asked[np.ix_(ask.samples, ask.live)].sum())
+            self._watcher.advance(self.outlines[ask.label], answered - again)
+        for number, scores in self._workers.score(tasks):
+            label, key = places[number]
+            desk.journal.record(key, tasks[number].candidates, scores)
+            self._watcher.advance(self.outlines[label], len(scores.score), measured=True)
+        answers = [self._taken(ask) for ask in asks]
+        self._believed = None
+        self._tell({ask.label for ask in asks})
+        return answers
+
+    def belief(self) -> Belief:
+        """The belief in all that was asked so far, of the space's candidates: its classes are those of the search."""
+        if self._believed is None:
+            self._believed = self._belief(self.signals(), self._kernels)
+        return self._believed
+
+    def signals(self) -> list[Floats]:
+        """What the space's candidates are judged by, ``[n, C]`` a class; not-a-number where it was not asked."""
+        space = len(self._desk.candidates)
+        return [signal(*_parts(of.values[:, :space])) for of in self.classes.values()]
+
+    def with_tuned(self, label: str) -> tuple[Belief, list[Floats]]:
+        """The belief that candidates added to a class are part of too, and what it is of."""
+        candidates = self.classes[label].candidates
+        signals = [_widened(table, len(candidates)) for table in self.signals()]
+        signals[list(self.classes).index(label)] = signal(*_parts(self.classes[label].values))
+        return self._belief(signals, kernels(candidates)), signals
+
+    def exhaustive(self) -> dict[str, Verdict]:
+        """What all scores of the space would decide, by class; nothing if the journal does not hold them all."""
+        if not all(map(self._desk.is_complete, self.classes)):
+            return {}
+        signals = [self._desk.judged(label) for label in self.classes]
+        return dict(zip(self.classes, decide(self._belief(signals, self._kernels), signals), strict=True))
+
+    def reject(self, label: str, candidates: Sequence[int]) -> None:
+        """These candidates of a class are not measured any more."""
+        of = self.classes[label]
+        of.live -= set(candidates)
         for candidate in candidates:
-            self.shown.reject(self.candidates[candidate])
+            self._trials[label].reject(of.candidates[candidate])
 
-    def _key(self, sample: Sample, generate: bool) -> str:
-        return self.desk.identity.key(self.label, sample, generate)
+    @cached_property
+    def _kernels(self) -> Floats:
+        return kernels(self._desk.candidates)
 
-    def _scored(self, samples: Sequence[Sample], live: Sequence[int], generate: bool, again: int = 0) -> Observations:
-        journal, watcher = self.desk.journal, self.desk.watcher
-        asked = [self.candidates[c] for c in live]
-        keys = [self._key(sample, generate) for sample in samples]
-        tasks, places, answered = [], [], 0
-        for key, sample in zip(keys, samples, strict=True):
-            known = set(journal.known(key, asked))
-            if unknown := tuple(c for c in asked if c not in known):
-                tasks.append(Task(sample, unknown, self.desk.pruning, generate))
-                places.append(key)
-            answered += len(known)
-        watcher.advance(self.outline, answered - again)
-        for number, scores in self.workers.score(tasks):
-            journal.record(places[number], tasks[number].candidates, scores)
-            watcher.advance(self.outline, len(scores.score), measured=True)
-        rows = journal.scores(keys, asked)
-        return Observations(rows[..., 0], None if np.isnan(rows[..., 1]).any() else rows[..., 1])
+    def _belief(self, signals: Sequence[Floats], covariances: Floats) -> Belief:
+        tables, classes, budgets = list(signals), list(self.classes), [self._desk.budget] * len(signals)
+        for fed in self._fed:
+            tables += [_widened(table, covariances.shape[1]) for table in fed.tables.values()]
+            classes += fed.tables
+            budgets += [fed.budget] * len(fed.tables)
+        return believe(tables, covariances, Groups(tuple(classes), tuple(budgets)))
 
-    def _tell(self, samples: range, live: Sequence[int], score: NDArray[np.float64]) -> None:
-        for column, candidate in enumerate(live):
-            seen = self.scores.setdefault(candidate, [])
-            new = score[len(seen) - samples.start :, column] if len(seen) > samples.start else score[:, column]
-            seen += new.tolist()
-            self.evaluations += len(new)
-            self.shown.report(self.candidates[candidate], len(seen), float(np.mean(seen)))
-        leader = max(sorted(self.scores), key=lambda c: (c in self.live, len(self.scores[c]), np.mean(self.scores[c])))
-        self.desk.watcher.block(
-            self.outline,
-            Block(
-                samples=samples.stop,
-                left=len(self.live),
-                leader=self.candidates[leader].name,
-                scores=tuple(self.scores[leader]),
-                evaluations=self.evaluations,
-            ),
-        )
+    def _taken(self, ask: Ask) -> Observations:
+        of = self.classes[ask.label]
+        keys = [self._desk.identity.key(of.pool[s]) for s in ask.samples]
+        values = self._desk.journal.scores(keys, [of.candidates[c] for c in ask.live])
+        of.values[np.ix_(ask.samples, ask.live)] = values
+        return Observations(values[..., 0], None if np.isnan(values[..., 1]).any() else values[..., 1])
+
+    def _tell(self, labels: set[str]) -> None:
+        belief = self.belief()
+        for number, (label, of) in enumerate(self.classes.items()):
+            if label not in labels:
+                continue
+            seen = of.asked
+            for candidate in np.flatnonzero(seen.any(0)):
+                count, mean = int(seen[:, candidate].sum()), float(np.nanmean(of.values[:, candidate, 0]))
+                self._trials[label].report(of.candidates[candidate], count, mean)
+            leader = belief.leader(number)
+            draws = belief.draws(DRAWS, number, np.random.default_rng(0))
+            gains = draws[:, leader] - draws[:, DEFAULT]
+            low, high = np.quantile(gains, [0.025, 0.975])
+            standing = Progress(
+                samples=int(seen.any(1).sum()),
+                left=len(of.live),
+                leader=of.candidates[leader].name,
+                gain=float(gains.mean()),
+                low=float(low),
+                high=float(high),
+                worse=float((gains < 0).mean()),
+                evaluations=int(seen.sum()),
+            )
+            self._watcher.stands(self.outlines[label], standing)
+
+
+def _parts(values: Floats) -> tuple[Floats, Floats]:
+    return values[..., 0], values[..., 1]
+
+
+def _widened(table: Floats, width: int) -> Floats:
+    """Not-a-number in the columns that are missing."""
+    return np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=np.nan)

@@ -5,13 +5,14 @@ else. So strategies share scores, and a search that has more or fewer samples or
 only what is new:
 
     {"budget":"192","setting":{"prompt":"USER: ...","weights":"9f0c...", ...}}
-    {"begun":"9c0e...","study":"192/race/counting"}
     {"candidates":["0.5*3+0.5*23 rho=0.25", ...],"nll":[0.25, ...],"sample":"3f2a... metric 7d1f...","score":[1.0, ...]}
 
-Versions before this one kept a score under names of study, sample and candidate, and of all else a digest only.
+Scores and likelihoods are rounded, so that what a forward of other candidates, or another processor, makes of the last
+bits is mostly forgotten, and is never part of a decision that was recorded.
 """
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ from clasp_calib.common.journal import Journal, JournalKind, number
 from clasp_calib.search.identity import changes
 
 JOURNAL = "scores.jsonl"
+DECIMALS = 6
+"""Of scores and likelihoods. Our choice: the last bits of float32 are at 1e-7 of a likelihood of some nats."""
 KIND = JournalKind(
     StudyError,
     mend="remove the line to measure it again, or the file to measure everything again",
@@ -51,9 +54,7 @@ class ScoreJournal:
     def __init__(self, directory: Path | None):
         self._lock = Lock()
         self._settings: dict[str, Any] = {}
-        self._setups: dict[str, str] = {}
         self._scores: dict[str, dict[str, Score]] = defaultdict(dict)
-        self._older: dict[str, dict[str, dict[str, Score]]] = {}
         self._journal = Journal(directory and directory / JOURNAL, self._take, KIND)
 
     def close(self) -> None:
@@ -82,40 +83,6 @@ class ScoreJournal:
                 f"{'; '.join(changed)}; search with those again, give another --run, or remove that file"
             )
 
-    def begin(self, study: str, setup: str, samples: Mapping[str, str], candidates: Sequence[Candidate]) -> None:
-        """Begin a study or go on with it; what a version before recorded of it is taken up.
-
-        Args:
-            study: its name, for instance ``192/race/counting``.
-            setup: digest of the whole search.
-            samples: key of each sample, by the name that versions before gave it.
-            candidates: of the search.
-
-        Raises:
-            StudyError: a version before recorded it under another setup, so that its scores cannot be told apart.
-        """
-        with self._lock:
-            known, older = self._setups.get(study), self._older.get(study, {})
-            if older and known != setup:
-                raise StudyError(
-                    f"the study {study!r} in {self._journal.path} was recorded by an earlier version under other "
-                    f"settings, of which it kept a digest only ({known}, now {setup}): the model, its tokenizer, the "
-                    "prompt, the samples, the space, the schedule or the strategy changed; search once with those of "
-                    "then, which takes its scores up, give another --run, or remove that file"
-                )
-            for name, key in samples.items():
-                recorded = older.get(name, {})
-                missing = [c for c in candidates if c.name in recorded and not self.known(key, [c])]
-                if missing:
-                    score, nll = zip(*(recorded[c.name] for c in missing), strict=True)
-                    self.record(key, missing, Scores(score, None if None in nll else nll))
-            if older or known != setup:
-                self._journal.append({"begun": setup, "study": study})
-
-    def setup(self, study: str) -> str | None:
-        """The setup that a study was last begun with; ``None`` if it was not."""
-        return self._setups.get(study)
-
     def count(self, samples: Iterable[str]) -> int:
         """How many scores there are of samples, by their keys."""
         return sum(len(self._scores.get(key, ())) for key in samples)
@@ -127,28 +94,28 @@ class ScoreJournal:
 
     def record(self, sample: str, candidates: Sequence[Candidate], scores: Scores) -> None:
         """Record what candidates scored on a sample; safe from a kill before this returns."""
-        line = {"sample": sample, "candidates": [c.key for c in candidates], "score": list(scores.score)}
-        self._journal.append(line | {"nll": scores.nll and list(scores.nll)})
+        score, nll = (values and [round(value, DECIMALS) for value in values] for values in (scores.score, scores.nll))
+        keys = [candidate.key for candidate in candidates]
+        self._journal.append({"sample": sample, "candidates": keys, "score": score, "nll": nll})
 
     def scores(self, samples: Sequence[str], candidates: Sequence[Candidate]) -> NDArray[np.float64]:
-        """Score and negative log-likelihood, ``[n, m, 2]``, of each candidate on each sample; all must be recorded.
+        """Score and negative log-likelihood, ``[n, m, 2]``, of each candidate on each sample; not-a-number if unknown.
 
-        A likelihood that there is not is not-a-number.
+        Args:
+            samples: n keys.
+            candidates: m.
         """
-        rows = [[self._scores[sample][candidate.key] for candidate in candidates] for sample in samples]
+        unknown: Score = (math.nan, None)
+        rows = [[self._scores.get(key, {}).get(c.key, unknown) for c in candidates] for key in samples]
         return np.array(rows, dtype=np.float64).reshape(len(samples), len(candidates), 2)
 
     def _take(self, entry: Any) -> None:
         if "setting" in entry:
             self._settings[entry["budget"]] = dict(entry["setting"])
-        elif "begun" in entry:
-            self._setups[entry["study"]] = entry["begun"]
-            self._older.pop(entry["study"], None)
-        elif "setup" in entry:
-            self._setups[entry["study"]] = entry["setup"]
-            self._older[entry["study"]] = defaultdict(dict)
+        elif "study" in entry:
+            raise ValueError("an earlier version recorded it, whose scores cannot be compared with those of this one")
         else:
             scores = [number(score) for score in entry["score"]]
             nll = [None if one is None else number(one) for one in entry["nll"] or [None] * len(scores)]
-            of = self._older[entry["study"]] if "study" in entry else self._scores
-            of[entry["sample"]].update(zip(entry["candidates"], zip(scores, nll, strict=True), strict=True))
+            of = self._scores[entry["sample"]]
+            of.update(zip(entry["candidates"], zip(scores, nll, strict=True), strict=True))

@@ -31,12 +31,10 @@ class Task:
     sample: Sample
     candidates: tuple[Candidate, ...]
     pruning: Pruning
-    generate: bool = False
-    """Answer by decoding, token by token, even where one forward would tell."""
 
 
 class Workers(Protocol):
-    """Score tasks; several threads may ask at once."""
+    """Score tasks."""
 
     count: int
 
@@ -93,7 +91,7 @@ class EvaluatorRecipe:
 
 def score_task(evaluator: Evaluator, task: Task) -> Scores:
     """What the evaluator says of a task."""
-    return evaluator.scores(task.sample, task.candidates, task.pruning, generate=task.generate)
+    return evaluator.scores(task.sample, task.candidates, task.pruning)
 
 
 def score_by_recipe(recipe: EvaluatorRecipe, task: Task) -> Scores:

@@ -1,13 +1,11 @@
 """What a search says while it runs: a live table or lines for people, one JSON object a line for machines."""
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from statistics import fmean, pstdev
 from threading import Lock
 from typing import Any
 
@@ -15,7 +13,6 @@ from rich.live import Live
 from rich.table import Table
 
 from clasp_calib.common.progress import console
-from clasp_calib.common.shares import Z, share_interval
 
 MINUTE = 60.0
 """Seconds between two lines, where no table can be drawn."""
@@ -30,48 +27,37 @@ class Outline:
     candidates: int
     samples: int
     """To search on."""
-    final: int
-    """Evaluations of the final, at most."""
+    most: int
+    """Evaluations that the strategy takes, at most."""
 
     @property
     def exhaustive(self) -> int:
         """Evaluations that measuring every candidate on every sample would take."""
         return self.candidates * self.samples
 
-    @property
-    def everything(self) -> int:
-        """The same with the final."""
-        return self.exhaustive + self.final
-
 
 @dataclass(frozen=True)
-class Block:
-    """Where the search of a class stands behind a block of samples."""
+class Progress:
+    """Where the search of a class stands behind a round. The gain is over the default, in units of the score."""
 
     samples: int
-    """That the candidates in question have seen."""
+    """That any candidate has seen."""
     left: int
     """Candidates that were not rejected."""
     leader: str
-    scores: tuple[float, ...]
-    """Of the leader."""
+    """Of the highest posterior mean."""
+    gain: float
+    """Of the leader: the posterior mean."""
+    low: float
+    """Of its 95 % interval."""
+    high: float
+    worse: float
+    """Probability that the leader is worse than the default."""
     evaluations: int
-
-    @property
-    def interval(self) -> tuple[float, float, float]:
-        """The leader's mean, and a 95 % interval: for a look, not for a decision.
-
-        By Wilson's formula for scores in [0, 1], by the normal one for likelihoods.
-        """
-        n, mean = len(self.scores), fmean(self.scores)
-        if all(0 <= score <= 1 for score in self.scores):
-            return mean, *share_interval(mean, n)
-        half = Z * pstdev(self.scores) / math.sqrt(n)
-        return mean, mean - half, mean + half
 
 
 class Watcher:
-    """Is told of progress, from several threads; this one tells nobody."""
+    """Is told of progress; this one tells nobody."""
 
     def begin(self, of: Outline, recorded: int) -> None:
         """A class begins; so many scores of its samples were recorded before."""
@@ -79,8 +65,8 @@ class Watcher:
     def advance(self, of: Outline, evaluations: int, measured: bool = False) -> None:
         """So many evaluations more are known; measured just now or recorded before."""
 
-    def block(self, of: Outline, block: Block) -> None:
-        """A block of samples is done."""
+    def stands(self, of: Outline, standing: Progress) -> None:
+        """A round of questions is answered."""
 
     def chosen(self, of: Outline, summary: Mapping[str, Any]) -> None:
         """A class is done."""
@@ -100,21 +86,11 @@ class EventLines(Watcher):
         """``begin``."""
         self._say("begin", of, candidates=of.candidates, samples=of.samples, recorded=recorded)
 
-    def block(self, of: Outline, block: Block) -> None:
-        """``block``, with the leader's interval."""
-        mean, low, high = block.interval
-        self._say(
-            "block",
-            of,
-            samples=block.samples,
-            candidates_left=block.left,
-            leader=block.leader,
-            mean=mean,
-            low=low,
-            high=high,
-            evaluations=block.evaluations,
-            exhaustive=of.exhaustive,
-        )
+    def stands(self, of: Outline, standing: Progress) -> None:
+        """``round``, with the leader's gain and its interval."""
+        told = {"candidates_left": standing.left, **vars(standing), "exhaustive": of.exhaustive}
+        del told["left"]
+        self._say("round", of, **told)
 
     def chosen(self, of: Outline, summary: Mapping[str, Any]) -> None:
         """``chosen``."""
@@ -130,7 +106,7 @@ class _Row:
     begun: float
     answered: int = 0
     measured: int = 0
-    last: Block | None = None
+    last: Progress | None = None
     chosen: str | None = None
 
 
@@ -169,40 +145,45 @@ class LiveTable(Watcher):
             if self._in_lines and time.monotonic() - self._said >= MINUTE:
                 self._say(row)
 
-    def block(self, of: Outline, block: Block) -> None:
+    def stands(self, of: Outline, standing: Progress) -> None:
         """A new standing."""
         with self._lock:
-            self._rows[of.budget, of.label].last = block
+            self._rows[of.budget, of.label].last = standing
 
     def chosen(self, of: Outline, summary: Mapping[str, Any]) -> None:
         """The row is done."""
         with self._lock:
             row = self._rows[of.budget, of.label]
             row.chosen = summary["candidate"]
+            if row.last:
+                row.last = replace(row.last, **{name: summary[name] for name in ("gain", "low", "high", "worse")})
             if self._in_lines:
                 self._say(row)
 
     def exhaustive(self, budget: str, label: str) -> int | None:
-        """Evaluations of an exhaustive search, the final included; ``None`` for a class without samples."""
+        """Evaluations of an exhaustive search; ``None`` for a class without samples."""
         row = self._rows.get((budget, label))
-        return None if row is None else row.of.everything
+        return None if row is None else row.of.exhaustive
 
     def table(self) -> Table:
         """The table as it stands."""
-        table = Table("budget", "class", "left", "leader", "score, %", "evaluations", "of all", "time left", box=None)
+        table = Table(
+            "budget", "class", "left", "leader", "gain", "P(worse)", "evaluations", "of all", "time left", box=None
+        )
         with self._lock:
             for row in self._rows.values():
                 table.add_row(row.of.budget, row.of.label, *_cells(row))
         return table
 
     def _say(self, row: "_Row") -> None:
-        left, leader, score, spent, share, time_left = _cells(row)
+        left, leader, gain, worse, spent, share, time_left = _cells(row)
         parts = [f"{spent} evaluations" + (f" ({share} of all)" if share else "")]
+        standing = f" {leader}, gain {gain} points, P(worse) {worse}" if gain else f" {leader}"
         if row.chosen is None:
-            parts += [f"{left} candidates left"] + ([f"leader {leader} {score}"] if leader else [])
+            parts += [f"{left} candidates left"] + ([f"leader{standing}"] if leader else [])
             parts += [f"time left {time_left}"] if time_left else []
         else:
-            parts += [f"chosen {leader} {score}"]
+            parts += [f"chosen{standing}"]
         line = f"{time.strftime('%H:%M:%S')} budget {row.of.budget}, {row.of.label}: {', '.join(parts)}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
         self._said = time.monotonic()
@@ -212,24 +193,25 @@ def _cells(row: _Row) -> list[str]:
     resumed = row.answered - row.measured
     spent = f"{row.answered} ({resumed} resumed)" if resumed else str(row.answered)
     if row.last is None:
-        return [str(row.of.candidates), "", "", spent, "", ""]
-    mean, low, high = (100 * value for value in row.last.interval)
-    done, share = row.chosen is not None, row.answered / row.of.everything
+        return [str(row.of.candidates), "", "", "", spent, "", ""]
+    gain, low, high = (100 * value for value in (row.last.gain, row.last.low, row.last.high))
+    done, share = row.chosen is not None, row.answered / row.of.exhaustive
     return [
         "" if done else str(row.last.left),
         row.chosen or row.last.leader,
-        f"{mean:.1f} [{low:.1f}, {high:.1f}]",
+        f"{gain:+.1f} [{low:+.1f}, {high:+.1f}]",
+        f"{row.last.worse:.0%}",
         spent,
         # Refining measures candidates that are not in the space.
         f"{share:.0%}" if share <= 1 else "> 100%",
-        "done" if done else _time_left(row, row.last),
+        "done" if done else _time_left(row),
     ]
 
 
-def _time_left(row: _Row, last: Block) -> str:
-    """If no candidate more is rejected: an upper bound at the speed so far."""
+def _time_left(row: _Row) -> str:
+    """If the strategy takes as much as it may: an upper bound at the speed so far."""
     if not row.measured:
         return ""
-    left = last.left * (row.of.samples - last.samples) + row.of.final
+    left = max(0, row.of.most - row.answered)
     minutes, seconds = divmod(round(left * (time.monotonic() - row.begun) / row.measured), 60)
     return f"< {minutes}:{seconds:02d}"

@@ -27,9 +27,12 @@ from clasp_calib.runtime.schedule import parse_budget
 from clasp_calib.search.calibrate import Calibration
 from clasp_calib.search.calibration_options import CalibrationOptions
 from clasp_calib.search.crew import Crew
+from clasp_calib.search.session import Session
 from clasp_calib.search.space import Prototype, SearchSpace, write_space
 from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.halving import Halving
+from clasp_calib.search.strategies.pooled import Pooled
+from clasp_calib.search.strategies.race import Race
 
 BUDGET, OTHER = parse_budget("50%"), parse_budget(6)
 SPACE = SearchSpace(
@@ -96,9 +99,7 @@ class Request:
 
 @pytest.fixture
 def request_(bench, tmp_path) -> Request:
-    options = CalibrationOptions(
-        strategy=Halving(first=2), space=bench.space, per_class=100, one_for_all=False, model_name="tiny"
-    )
+    options = CalibrationOptions(strategy=Halving(first=2), space=bench.space, per_class=100, model_name="tiny")
     places = Places(features=bench.cache, study=tmp_path / "study", artifact=tmp_path / "artifact")
     return Request(bench.samples, options, places)
 
@@ -108,9 +109,9 @@ def asked(monkeypatch):
     """Everything that the evaluator is asked while the test runs."""
     calls, plain = [], Evaluator.scores
 
-    def scores(self, sample, candidates, pruning, generate=False):
-        calls.extend((sample.id, c.name, pruning.schedule.counts, generate) for c in candidates)
-        return plain(self, sample, candidates, pruning, generate)
+    def scores(self, sample, candidates, pruning):
+        calls.extend((sample.id, c.name, pruning.schedule.counts) for c in candidates)
+        return plain(self, sample, candidates, pruning)
 
     monkeypatch.setattr(Evaluator, "scores", scores)
     return calls
@@ -132,8 +133,9 @@ def test_the_artifact_says_what_was_found(bench, request_, asked):
     asked.clear()
     artifact = last(calibration(bench, request_), BUDGET)
     assert check_fits(artifact, bench.model, strict=True) == "same"
-    assert plan["candidates a class"] == 4
-    assert (plan["calibration samples"], plan["selection samples"], plan["classes"]) == (15, 6, 3)
+    assert (plan["candidates a class"], plan["classes"]) == (4, 3)
+    assert plan["evaluations at most"] == sum(Halving(first=2).most(4, n) for n in (8, 5, 8))
+    assert plan["of exhaustive"] == f"{plan['evaluations at most'] / (4 * 21):.0%}"
     assert len(asked) == len(set(asked)) <= plan["evaluations at most"]
     entry = artifact.entry("50%")
     assert (entry.counts, entry.mean_tokens) == ((10, 6, 5), pytest.approx(8, abs=0.5))
@@ -142,17 +144,10 @@ def test_the_artifact_says_what_was_found(bench, request_, asked):
         searched = label in ("attribute", "counting", "spatial")
         assert choice.candidates == (4 if searched else 1)
         assert (choice.calibration is not None) == searched
-        assert (choice.selection is not None) == (label in ("attribute", "counting"))
         expected = (0, 0.5, 0, 0.5, 0) if choice.prototype == "mixed" else (0, 0, 0, 1, 0)
         assert artifact.alpha("50%", label) == expected
         assert artifact.rho("50%", label) in ((0.25, 1.0) if searched else (1.0,))
-        if choice.selection is not None:
-            # Two or three pictures cannot show that a gain is more than luck.
-            assert choice.confirmation is None or choice.confirmation.chance > 0.05
-            assert (choice.prototype, artifact.rho("50%", label)) == ("own", 1)
-            assert choice.selection == choice.selection_default
-    assert {generate for *_, generate in asked} == {True, False}
-    assert all(generate == sample.startswith("selection") for sample, *_, generate in asked)
+    assert {sample.split(" ")[0].split("-")[0] for sample, *_ in asked} == {"calibration", "selection"}
     assert sum(choice.evaluations for choice in entry.choices.values()) == len(asked)
     rows = trials(artifact)
     assert {(row.label, row.candidate) for row in rows if row.state == "chosen"} == {
@@ -162,7 +157,6 @@ def test_the_artifact_says_what_was_found(bench, request_, asked):
     }
     assert len(rows) == 4 * 3
     assert sum(row.calibration_samples for row in rows) <= len(asked)
-    assert all((row.selection is None) == (row.state == "rejected") for row in rows if row.label != "spatial")
     provenance = artifact.manifest.provenance["50%"]
     assert (provenance.samples, provenance.space, provenance.metric) == ("1" * 64, SPACE.digest, "exact")
 
@@ -170,15 +164,14 @@ def test_the_artifact_says_what_was_found(bench, request_, asked):
 def test_a_plan_says_what_the_samples_cannot_decide(bench, request_):
     plan = calibration(bench, request_).plan(BUDGET)
     assert plan["samples"] == {
-        "attribute": {"calibration": 5, "selection": 3, "test": 0},
-        "spatial": {"calibration": 5, "selection": 0, "test": 0},
-        "counting": {"calibration": 5, "selection": 3, "test": 0},
+        "attribute": {"search": 8, "test": 0},
+        "spatial": {"search": 5, "test": 0},
+        "counting": {"search": 8, "test": 0},
     }
-    missing, *rest = plan["cannot be decided"]
+    missing, few, nothing = plan["cannot be decided"]
     assert missing.startswith("object, text, scene, ")
-    assert [told.split(":")[0] for told in rest[:3]] == ["attribute", "spatial", "counting"]
-    assert ["in 12% of cases" in told for told in rest[:3]] == [True, False, True]
-    assert rest[3:] == ["no test samples, so nothing can be evaluated"]
+    assert few.startswith("fewer than 8 pictures: spatial (5); what is chosen there")
+    assert nothing == "no test samples, so nothing can be evaluated"
 
 
 def test_answers_that_never_come_stop_the_search_before_it_is_recorded(bench, request_, asked):
@@ -216,24 +209,30 @@ def test_a_search_that_is_given_again_measures_nothing_and_finds_the_same(bench,
     assert write_artifact(elsewhere, tmp_path / "c").manifest.id == first.manifest.id
 
 
-def test_a_search_that_was_interrupted_goes_on(bench, request_, asked, tmp_path, monkeypatch):
-    expected = last(calibration(bench, request_, study=tmp_path / "undisturbed"), BUDGET)
+@pytest.mark.parametrize("strategy", [Halving(first=2), Pooled(0.5), Race(first=2)])
+def test_a_search_that_was_interrupted_ten_times_goes_on(bench, request_, asked, tmp_path, monkeypatch, strategy):
+    request_ = request_.changed(strategy=strategy)
+    first = write_artifact(last(calibration(bench, request_, study=tmp_path / "undisturbed"), BUDGET), tmp_path / "a")
     whole = list(asked)
     asked.clear()
-    plain = Evaluator.scores
+    plain, left = Evaluator.scores, [0]
 
-    def scores(*arguments, **more):
-        if len(asked) > 9:
+    def scores(*arguments):
+        left[0] -= 1
+        if left[0] < 0:
             raise KeyboardInterrupt
-        return plain(*arguments, **more)
+        return plain(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(Evaluator, "scores", scores)
-        with pytest.raises(KeyboardInterrupt):
-            last(calibration(bench, request_), BUDGET)
+        for number in range(10):
+            left[0] = number % 3
+            with pytest.raises(KeyboardInterrupt):
+                last(calibration(bench, request_), BUDGET)
     assert 0 < len(asked) < len(whole)
-    assert last(calibration(bench, request_), BUDGET).manifest == expected.manifest
+    second = write_artifact(last(calibration(bench, request_), BUDGET), tmp_path / "b")
     assert asked == whole
+    assert second.manifest.id == first.manifest.id
 
 
 def test_a_search_in_memory_finds_the_same_and_needs_no_optuna(bench, request_, monkeypatch):
@@ -243,15 +242,39 @@ def test_a_search_in_memory_finds_the_same_and_needs_no_optuna(bench, request_, 
     assert last(calibration(bench, request_, study=None), BUDGET).manifest == expected.manifest
 
 
-def test_a_budget_is_added_to_an_artifact_that_is_there(bench, request_):
-    first = write_artifact(last(calibration(bench, request_), BUDGET), request_.artifact)
-    both = write_artifact(last(calibration(bench, request_), OTHER), request_.artifact)
-    assert both.budgets == ("50%", "6")
-    assert both.entry("50%") == first.entry("50%")
+@pytest.mark.parametrize("strategy", [Halving(first=2), Pooled(0.3)])
+def test_budgets_together_are_those_one_after_the_other(bench, request_, strategy):
+    request_ = request_.changed(strategy=strategy)
+    first = write_artifact(last(calibration(bench, request_), OTHER), request_.artifact)
+    both = write_artifact(last(calibration(bench, request_), BUDGET), request_.artifact)
+    assert both.budgets == ("6", "50%")
+    assert both.entry("6") == first.entry("6")
     assert np.array_equal(both.alphas[0], first.alphas[0])
     assert both.counts("6") == (7, 4, 3)
-    together = last(calibration(bench, request_, artifact=request_.study / "none"), BUDGET, OTHER)
-    assert together.manifest == both.manifest.model_copy(update={"id": None, "files": {}})
+    for study in (request_.study, request_.study / "fresh"):
+        wanted = request_.changed(artifact=request_.study / "none", study=study)
+        assert last(calibration(bench, wanted), BUDGET, OTHER).manifest == both.manifest.model_copy(
+            update={"id": None, "files": {}}
+        )
+
+
+def test_fewer_tokens_are_evidence_for_more_and_not_the_other_way(bench, request_, monkeypatch):
+    fed, plain = [], Session.search
+
+    def search(self, workers, others):
+        fed.append((self.desk.budget, [other.budget for other in others]))
+        return plain(self, workers, others)
+
+    monkeypatch.setattr(Session, "search", search)
+    write_artifact(last(calibration(bench, request_), BUDGET), request_.artifact)
+    write_artifact(last(calibration(bench, request_), OTHER), request_.artifact)
+    again = last(calibration(bench, request_), OTHER)
+    write_artifact(last(calibration(bench, request_), BUDGET), request_.artifact)
+    assert fed == [("50%", []), ("6", []), ("6", []), ("50%", ["6"])]
+    assert again.manifest.budgets == read_artifact(request_.artifact).manifest.budgets or len(again.budgets) == 2
+    # Where nothing of it is known, there is no evidence.
+    last(calibration(bench, request_, study=request_.study / "fresh"), BUDGET)
+    assert fed[-1] == ("50%", [])
 
 
 def test_an_artifact_of_other_settings_is_refused_before_anything_is_measured(bench, request_, asked):
@@ -318,15 +341,13 @@ def test_a_score_that_is_still_valid_is_not_measured_again(bench, request_, aske
     found = last(calibration(bench, few, **changed), BUDGET)
     again = set(asked)
     assert len(again) == len(asked)
-    if change in ("fewer samples", "id", "race", "seed"):
+    if change in ("fewer samples", "id", "split", "race", "seed"):
         assert not asked
     elif change == "space":
-        assert {name for _, name, _, generate in asked if not generate} == {"own/rho=0.5", "x/rho=0.5"}
+        assert {name for _, name, _ in asked} == {"own/rho=0.5", "x/rho=0.5"}
         assert not before & again
     else:
-        # The sample in question; another one in the final only where other candidates come that far.
-        assert {sample for sample, _, _, generate in asked if not generate} <= {first.id, "new"}
-        assert {sample for sample, *_ in asked} >= {"new" if change == "more samples" else first.id}
+        assert {sample for sample, *_ in asked} == {"new" if change == "more samples" else first.id}
     asked.clear()
     fresh = last(calibration(bench, few, study=tmp_path / "fresh", **changed), BUDGET)
     assert choices_of(found) == choices_of(fresh), "evaluations count from wherever they are answered"
@@ -334,18 +355,18 @@ def test_a_score_that_is_still_valid_is_not_measured_again(bench, request_, aske
 
 
 def test_a_search_grows_and_strategies_share(bench, request_, asked, tmp_path):
-    for per_class, strategy in ((2, Halving(first=1)), (3, Halving(first=1)), (100, Halving(first=1)), (100, Grid())):
-        found = last(calibration(bench, request_, per_class=per_class, strategy=strategy, one_for_all=True), BUDGET)
-    fresh = last(calibration(bench, request_, strategy=Grid(), study=tmp_path / "fresh", one_for_all=True), BUDGET)
+    for per_class, strategy in ((2, Halving(first=1)), (3, Pooled()), (100, Halving(first=1)), (100, Grid())):
+        found = last(calibration(bench, request_, per_class=per_class, strategy=strategy), BUDGET)
+    assert len(asked) == len(set(asked))
+    fresh = last(calibration(bench, request_, strategy=Grid(), study=tmp_path / "fresh"), BUDGET)
     assert choices_of(found) == choices_of(fresh)
     assert found.entry("50%").alternatives == fresh.entry("50%").alternatives
-    # Twice at most: for the class, for all classes together; and as often in the fresh study.
-    assert max(asked.count(one) for one in asked) <= 4
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        ({"crew": Crew(threads=2)}, "threads was 1, is now 2"),
         (
             {"prompt": "<image> {question}:"},
             r"prompt was 'USER: <image>\\n{question} ASSISTANT:', is now '<image> {ques",
@@ -386,11 +407,9 @@ def test_scores_of_another_generation_config_are_not_taken_for_these(bench, requ
 
 def test_another_objective_is_measured_beside_the_first(bench, request_, asked):
     last(calibration(bench, request_, strategy=Grid()), BUDGET)
-    before = set(asked)
-    asked.clear()
+    before = list(asked)
     last(calibration(bench, request_, strategy=Grid(), objective="nll"), BUDGET)
-    assert {one for one in asked if not one[-1]} == {one for one in before if not one[-1]}
-    assert not {one for one in asked if one[-1]} & before, "the final is by the metric whatever is maximised"
+    assert asked == before * 2
 
 
 def test_what_is_lacking_is_found_before_anything_is_measured(bench, request_, asked, tmp_path):
@@ -426,12 +445,6 @@ def test_workers_with_other_weights_than_those_in_memory_are_refused(bench, requ
         last(calibration(replace(bench, model=model, processor=processor), request_, crew=Crew(workers=2)), BUDGET)
 
 
-def test_without_selection_samples_the_race_decides(bench, request_):
-    samples = tuple(s for s in bench.samples if s.split == "calibration")
-    artifact = last(calibration(bench, request_, samples=samples), BUDGET)
-    assert all(choice.selection is None for choice in artifact.entry("50%").choices.values())
-
-
 def test_the_unpruned_budget_can_be_searched(bench, request_, tmp_path):
     artifact = last(calibration(bench, request_), parse_budget("100%"))
     assert artifact.counts("100%") == (16, 16, 16)
@@ -440,17 +453,13 @@ def test_the_unpruned_budget_can_be_searched(bench, request_, tmp_path):
 
 
 def test_one_setting_for_all_classes_and_the_exhaustive_choice_are_kept_to_compare_with(bench, request_, asked):
-    alone = last(calibration(bench, request_, study=request_.study / "alone"), BUDGET).entry("50%")
-    assert alone.alternatives == {}
-    asked.clear()
-    both = calibration(bench, request_, one_for_all=True)
-    entry = last(both, BUDGET).entry("50%")
-    assert entry.choices == alone.choices
+    entry = last(calibration(bench, request_), BUDGET).entry("50%")
     assert list(entry.alternatives) == ["global"]
     assert set(entry.alternatives["global"]) == set(CLASSES)
-    (everywhere,) = set(entry.alternatives["global"].values())
+    assert len(set(entry.alternatives["global"].values())) == 1
     grid = last(calibration(bench, request_, strategy=Grid(), artifact=request_.study / "grid"), BUDGET)
-    exhaustive = last(calibration(bench, request_, one_for_all=True), BUDGET)
+    assert list(grid.entry("50%").alternatives) == ["global"]
+    exhaustive = last(calibration(bench, request_), BUDGET)
     assert list(exhaustive.entry("50%").alternatives) == ["global", "exhaustive"]
     found = exhaustive.entry("50%").alternatives["exhaustive"]
     for label in CLASSES:
@@ -459,24 +468,41 @@ def test_one_setting_for_all_classes_and_the_exhaustive_choice_are_kept_to_compa
         for layer, weight in zip(one.layers, one.weights, strict=True):
             dense[layer] = weight
         assert (tuple(dense), one.rho) == (grid.alpha("50%", label), grid.rho("50%", label))
-    assert everywhere.prototype in ("own", "mixed")
 
 
 def test_a_plan_says_how_long_it_takes(bench, request_):
     few = calibration(bench, request_).plan(BUDGET)
-    more = calibration(bench, request_, one_for_all=True).plan(BUDGET)
+    more = calibration(bench, request_, refine=True).plan(BUDGET)
     assert more["evaluations at most"] > few["evaluations at most"]
     assert few["minutes at most"] >= 0
     assert few["strategy"] == "halving, first 2, eta 2"
+    assert calibration(bench, request_, strategy=None).plan(BUDGET)["strategy"] == "pooled, spend 0.15"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"cautious": 0.0}, "cautious is 0; expected a probability above 0 and up to 1, such as 0.3"),
+        ({"cautious": 1.5}, "cautious is 1.5"),
+        ({"strategy": "race"}, r"strategy is 'race'; expected one of Pooled\(\), Race"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(given, told):
+    with pytest.raises(InputError, match=told):
+        CalibrationOptions(**given)
+
+
+@pytest.mark.parametrize("given", [{"spend": 0.0}, {"spend": 1.2}, {"until": 0.0}, {"until": -1}])
+def test_there_must_be_something_to_spend(given):
+    with pytest.raises(InputError, match=f"{next(iter(given))} is .*; expected a .*such as 0"):
+        Pooled(**given)
 
 
 @pytest.mark.parametrize("objective", ["nll", "kl"])
 def test_likelihoods_may_be_maximised(bench, request_, objective):
     artifact = last(calibration(bench, request_, objective=objective), BUDGET)
     assert artifact.manifest.provenance["50%"].metric == f"{objective}, exact"
-    for label in ("attribute", "counting"):
-        choice = artifact.entry("50%").choices[label]
-        assert choice.calibration < 0 <= choice.selection
+    assert all(artifact.entry("50%").choices[label].calibration < 0 for label in ("attribute", "counting"))
 
 
 def test_a_calibration_is_imported_without_optuna_and_its_storages():

@@ -1,5 +1,6 @@
 """Who scores: what may be asked for, and models that other processes cannot load."""
 
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ from made_searches import Fake
 from tiny_models import tiny_llava
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.search.crew import Crew, crew_for
+from clasp_calib.search.crew import PROCESS, Crew, crew_for, workers_for
 from clasp_calib.search.local_workers import InProcess
 
 
@@ -28,12 +29,16 @@ def test_what_does_not_go_together_is_refused(given, message):
         Crew(**given)
 
 
-def test_threads_are_shared_out():
-    assert Crew().threads_each(8) == 8
-    assert Crew(workers=3).threads_each(8) == 2
-    assert Crew(workers=9).threads_each(8) == 1
-    assert Crew(workers=3, threads=5).threads_each(8) == 5
-    assert Crew(engine="ray").threads_each(8) == 1
+def test_a_core_each_as_far_as_memory_allows(tmp_path, monkeypatch):
+    model = tiny_llava()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    assert workers_for(model) == 1, "it exists in memory only"
+    model.config._name_or_path = str(tmp_path)
+    size = PROCESS + sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    for copies, expected in ((0.5, 1), (1.5, 1), (3.5, 3), (99, 6)):
+        free = {"SC_AVPHYS_PAGES": int(copies * 4 * size), "SC_PAGE_SIZE": 1}
+        monkeypatch.setattr(os, "sysconf", free.get)
+        assert workers_for(model) == expected
 
 
 def test_a_model_in_memory_stays_with_one_worker(tmp_path):

@@ -1,63 +1,73 @@
-"""Coordinate search: it climbs, it stays a mixture, and it counts only if it wins where it was not tuned."""
+"""Coordinate search: it climbs, it stays a mixture, and what it finds is judged with all others."""
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from made_searches import PRUNING, measuring
+from made_searches import PRUNING, measuring, searched
 
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.scores import Scores
-from clasp_calib.search.engine import search_class
 from clasp_calib.search.refine import STEPS, _neighbours, most, refined_from
-from clasp_calib.search.strategies.grid import Grid
+from clasp_calib.search.strategies.strategy import Ask
 
 
 class Hill:
-    """Scores by how near a candidate is to a peak; on selection samples perhaps to another."""
+    """Scores by how near a candidate is to a peak."""
 
-    def __init__(self, peak, elsewhere=None):
-        self.peaks = {"calibration": peak, "selection": elsewhere or peak}
+    def __init__(self, weight, rho):
+        self.weight, self.rho = weight, rho
 
-    def scores(self, sample, live, pruning, generate):
+    def scores(self, sample, live, pruning):
         assert pruning == PRUNING
-        weight, rho = self.peaks[sample.split]
-        return Scores(tuple(1 - abs(c.alpha[1] - weight) - abs(c.rho - rho) for c in live))
+        # Some samples are harder than others.
+        level = 1 - int(sample.id.split()[1]) / 100
+        return Scores(tuple(level - abs(c.alpha[1] - self.weight) - abs(c.rho - self.rho) for c in live))
+
+
+HALF = Candidate("half", (0.5, 0.5), 0.5)
 
 
 def climbing(root, hill):
-    work = measuring(root, hill, count=2)
-    work.candidates[1] = Candidate("half", (0.5, 0.5), 0.5)
+    work = measuring(root, hill, count=2, classes=(("object", 12), ("text", 3)))
+    work.classes["object"].candidates[1] = HALF
     return work
 
 
 def test_it_climbs_and_says_what_it_tried(tmp_path):
-    work = climbing(tmp_path, Hill((0.8, 0.5)))
-    work.observe(range(12), [0, 1])
-    found = work.candidates[refined_from(work, 1)]
+    work = climbing(tmp_path, Hill(0.8, 0.5))
+    work.measure([Ask("object", [2, 5, 7], [0, 1])])
+    of = work.classes["object"]
+    assert refined_from(work, "object", 1)
     # Two rounds of one step each: from half by 0.2 and by 0.1.
+    means = np.nanmean(of.values[..., 0], axis=0)
+    found = of.candidates[means.argmax()]
     assert found.alpha == pytest.approx((0.2, 0.8))
     assert found.rho == 0.5
-    assert len(work.candidates) - 2 <= most(2)
-    assert len({c.name for c in work.candidates}) == len(work.candidates)
-    work.desk.journal.close()
+    assert 0 < len(of.candidates) - 2 <= most(2)
+    assert len({c.name for c in of.candidates}) == len(of.candidates)
+    assert np.flatnonzero(of.asked.any(1)).tolist() == [2, 5, 7]
+    assert len(work.classes["text"].candidates) == 2
+    work._desk.journal.close()
 
 
-def test_at_the_peak_there_is_nothing_to_refine(tmp_path):
-    work = climbing(tmp_path, Hill((0.5, 0.5)))
-    work.observe(range(12), [0, 1])
-    assert refined_from(work, 1) is None
-    work.desk.journal.close()
+def test_what_was_measured_nowhere_is_not_refined(tmp_path):
+    work = climbing(tmp_path, Hill(0.8, 0.5))
+    assert not refined_from(work, "object", 1)
+    work._desk.journal.close()
 
 
-@pytest.mark.parametrize(("elsewhere", "accepted"), [((0.8, 0.5), True), ((0.5, 0.5), False)])
-def test_what_was_refined_is_chosen_only_if_it_wins_on_other_samples(tmp_path, elsewhere, accepted):
-    for _ in range(2):  # The second time everything is in the journal.
-        work = climbing(tmp_path, Hill((0.8, 0.5), elsewhere))
-        choice = search_class(work, Grid(), 0, refine=True)
-        work.desk.journal.close()
-        assert choice.candidate.prototype.split()[0] == ("refined" if accepted else "half")
-        assert choice.refinement.is_noise != accepted
-        assert choice.courses[choice.unrefined].candidate.prototype == "half"
-        assert choice.summary["refined"] == accepted
+def test_tuned_candidates_are_believed_and_shrunk_with_all_others(tmp_path):
+    """The peak is off the grid: the choice is a tuned candidate, of which less is believed than was seen."""
+    (plain,), (tuned,) = (
+        searched(tmp_path / f"{refine}", Hill(0.8, 0.5), count=3, refine=refine).choices.values()
+        for refine in (False, True)
+    )
+    assert plain.verdict.candidate < plain.space == 3
+    assert tuned.candidate.prototype.startswith("refined")
+    assert tuned.summary["refined"]
+    assert len(tuned.verdict.probabilities) == len(tuned.courses) > 3
+    assert 0 < tuned.verdict.gain <= tuned.verdict.own
+    assert tuned.chosen.mean > plain.chosen.mean
 
 
 @given(

@@ -2,35 +2,31 @@
 
 import io
 import json
+import re
 from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
-from made_searches import Fake, measuring
+from made_searches import Fake, searched
 from rich.console import Console
 
 from clasp_calib.search import watchers
-from clasp_calib.search.engine import search_class
 from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.halving import Halving
 from clasp_calib.search.strategies.two_step import TwoStep
-from clasp_calib.search.watchers import Block, EventLines, LiveTable, Outline
+from clasp_calib.search.watchers import EventLines, LiveTable, Outline, Progress
 
 
-def searched(root, watcher, worth=lambda split, number, sample: number == 1):
-    work = measuring(root, Fake(worth), watcher=watcher)
-    watcher.begin(work.outline, 0)
-    choice = search_class(work, Halving(first=3), 0)
-    watcher.chosen(work.outline, choice.summary)
-    return choice
+def halved(root, watcher, worth=lambda label, number, sample: number == 1):
+    return searched(root, Fake(worth), Halving(first=3), watcher=watcher).choices["object"]
 
 
 def test_events_are_json_one_a_line(tmp_path):
     lines = []
-    choice = searched(tmp_path, EventLines(lines.append))
+    choice = halved(tmp_path, EventLines(lines.append))
     events = [json.loads(line) for line in lines]
     assert all(event["budget"] == "8" and event["class"] == "object" for event in events)
-    assert [event["event"] for event in events] == ["begin", "block", "block", "block", "chosen"]
+    assert [event["event"] for event in events] == ["begin", "round", "round", "round", "chosen"]
     assert events[0] | {"candidates": 6, "samples": 12, "recorded": 0} == events[0]
     assert [(e["samples"], e["evaluations"], e["candidates_left"]) for e in events[1:4]] == [
         (3, 18, 6),
@@ -38,10 +34,12 @@ def test_events_are_json_one_a_line(tmp_path):
         (12, 39, 2),
     ]
     last = events[3]
-    assert (last["leader"], last["mean"], last["exhaustive"]) == ("p1/rho=0.5", 1, 72)
-    assert last["low"] < 1 == pytest.approx(last["high"])
+    assert (last["leader"], last["exhaustive"]) == ("p1/rho=0.5", 72)
+    assert 0 < last["low"] < last["gain"] < last["high"]
+    assert last["worse"] < 0.01
     assert events[4]["candidate"] == choice.candidate.name == "p1/rho=0.5"
-    assert events[4]["gain"]["mean"] == 1
+    assert events[4]["gain"] == choice.verdict.gain
+    assert "probabilities" not in events[4]
 
 
 def drawn(table):
@@ -52,21 +50,22 @@ def drawn(table):
 
 def test_the_table_has_a_row_a_class(tmp_path):
     live = LiveTable()
-    searched(tmp_path, live)
-    text = drawn(live.table())
-    assert "8       object        p1/rho=0.5  100.0 [75.8, 100.0]  63           52%     done" in text
+    choice = halved(tmp_path, live)
+    of = choice.verdict
+    gain = f"{100 * of.gain:+.1f} [{100 * of.low:+.1f}, {100 * of.high:+.1f}]"
+    row = f"8 object p1/rho=0.5 {gain} {of.worse:.0%} 39 54% done"
+    assert row in " ".join(drawn(live.table()).split())
 
 
 def test_a_pair_that_is_asked_again_counts_once_and_is_resumed_only_if_it_was_recorded_before(tmp_path):
-    for strategy, spent in ((TwoStep(), "96"), (Grid(), "108 (96 resumed)"), (Grid(), "108 (108 resumed)")):
+    for strategy, spent in ((Halving(first=3), "39"), (Grid(), "72 (39 resumed)"), (Grid(), "72 (72 resumed)")):
         live = LiveTable()
-        work = measuring(tmp_path, Fake(lambda split, number, sample: number == 1), watcher=live)
-        live.begin(work.outline, work.recorded)
-        choice = search_class(work, strategy, 0)
-        live.chosen(work.outline, choice.summary)
-        work.desk.journal.close()
+        found = searched(tmp_path, Fake(lambda label, number, sample: number == 1), strategy, watcher=live)
         assert f" {spent} " in drawn(live.table())
-        assert spent.split()[0] == str(choice.evaluations)
+        assert spent.split()[0] == str(found.choices["object"].evaluations)
+    live = LiveTable()
+    searched(tmp_path / "new", Fake(lambda label, number, sample: number == 1), TwoStep(), watcher=live)
+    assert " 72 " in drawn(live.table()), "the second step asks again for what the first has asked"
 
 
 @pytest.fixture
@@ -86,26 +85,27 @@ def written(monkeypatch):
 
 
 def test_in_a_file_there_is_a_line_a_minute_and_one_for_each_choice(tmp_path, clock, written):
-    def worth(split, number, sample):
+    def worth(label, number, sample):
         clock[0] += 2
         return number == 1
 
     live = LiveTable()
     with live.shown():
-        searched(tmp_path, live, worth)
-    assert written() == [
-        "budget 8, object: 31 evaluations (26% of all), 3 candidates left, leader p1/rho=0.5 100.0 [61.0, 100.0], "
-        "time left < 2:12",
-        "budget 8, object: 61 evaluations (51% of all), 2 candidates left, leader p1/rho=0.5 100.0 [75.8, 100.0], "
-        "time left < 1:36",
-        "budget 8, object: 63 evaluations (52% of all), chosen p1/rho=0.5 100.0 [75.8, 100.0]",
-    ]
-    searched(tmp_path / "later", live)
-    assert len(written()) == 3, "nothing is said when it is not shown"
+        halved(tmp_path, live, worth)
+    first, last = written()
+    number = r"[+-]\d+\.\d"
+    standing = rf"p1/rho=0.5, gain {number} \[{number}, {number}\] points, P\(worse\) \d+%"
+    assert re.fullmatch(
+        rf"budget 8, object: 31 evaluations \(43% of all\), 3 candidates left, leader {standing}, time left < 0:34",
+        first,
+    )
+    assert re.fullmatch(rf"budget 8, object: 39 evaluations \(54% of all\), chosen {standing}", last)
+    halved(tmp_path / "later", live)
+    assert len(written()) == 2, "nothing is said when it is not shown"
 
 
-def test_before_the_first_block_a_line_tells_what_is_known(clock, written):
-    live, of = LiveTable(), Outline("8", "object", candidates=10, samples=100, final=40)
+def test_before_the_first_round_a_line_tells_what_is_known(clock, written):
+    live, of = LiveTable(), Outline("8", "object", candidates=10, samples=100, most=400)
     with live.shown():
         live.begin(of, 7)
         live.advance(of, 7)
@@ -125,7 +125,7 @@ def test_a_notebook_gets_the_table_if_it_can_draw_one_else_lines(monkeypatch, cl
     monkeypatch.setattr(watchers, "console", notebook)
     monkeypatch.setattr(watchers, "Live", lambda **more: drawn.append(more) or nullcontext())
     monkeypatch.setattr(watchers, "find_spec", {"ipywidgets": widgets}.get)
-    live, of = LiveTable(), Outline("8", "object", candidates=10, samples=100, final=40)
+    live, of = LiveTable(), Outline("8", "object", candidates=10, samples=100, most=400)
     with live.shown():
         live.begin(of, 0)
         clock[0] += 60
@@ -133,21 +133,18 @@ def test_a_notebook_gets_the_table_if_it_can_draw_one_else_lines(monkeypatch, cl
     assert (len(drawn), len(said)) == (int(widgets), int(not widgets))
 
 
-def test_the_interval_of_likelihoods_is_not_that_of_shares():
-    block = Block(samples=4, left=1, leader="a", scores=(-2.0, -4.0, -2.0, -4.0), evaluations=4)
-    assert block.interval == pytest.approx((-3, -3 - 0.98, -3 + 0.98), abs=0.001)
-
-
-def test_the_time_left_is_told_from_what_was_measured_and_not_from_what_was_resumed():
-    live, of = LiveTable(), Outline("8", "object", candidates=10, samples=100, final=40)
+def test_the_time_left_is_told_from_what_was_measured_and_not_from_what_was_resumed(clock):
+    live, of = LiveTable(), Outline("8", "object", candidates=10, samples=100, most=400)
     live.begin(of, 50)
     assert "object" in drawn(live.table())
     live.advance(of, 50)
-    live.block(of, Block(samples=5, left=10, leader="own/rho=1", scores=(1.0, 0.0, 1.0, 1.0, 0.0), evaluations=50))
+    live.stands(of, Progress(5, 10, "own/rho=1", 0.05, -0.1, 0.2, 0.25, 50))
     text = drawn(live.table())
-    assert "60.0 [23.1, 88.2]" in text
+    assert "+5.0 [-10.0, +20.0]" in text
+    assert "25%" in text
     assert "50 (50 resumed)" in text
     assert "<" not in text
+    clock[0] += 10
     live.advance(of, 50, measured=True)
-    # Fifty in next to no time: of 950 and the final's 40 some seconds are left, and not the minutes since the kill.
-    assert "< 0:0" in drawn(live.table())
+    # Fifty in ten seconds: of 400 another 300 are left.
+    assert "< 1:00" in drawn(live.table())

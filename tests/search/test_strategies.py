@@ -1,4 +1,4 @@
-"""What every strategy promises, whatever it asks: bounded, repeatable, and finalists that saw all samples."""
+"""What every strategy promises, whatever it asks: bounded, repeatable, and all classes at once."""
 
 import numpy as np
 import pytest
@@ -6,15 +6,17 @@ from hypothesis import given, settings, strategies as st
 
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import InputError
+from clasp_calib.search.belief import believe, kernels
 from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.halving import Halving
+from clasp_calib.search.strategies.pooled import Pooled
 from clasp_calib.search.strategies.race import Race
-from clasp_calib.search.strategies.registry import STRATEGIES, describe, strategy_of
-from clasp_calib.search.strategies.strategy import DEFAULT, Observations, Problem, ranked
+from clasp_calib.search.strategies.registry import STRATEGIES, describe, fitting, strategy_of
+from clasp_calib.search.strategies.strategy import DEFAULT, Observations, Problem
 from clasp_calib.search.strategies.tpe import TPE
 from clasp_calib.search.strategies.two_step import TwoStep
 
-ALL = [Grid(), Race(first=4), Halving(first=3), TwoStep(), TPE(trials=7, samples=4, keep=2)]
+ALL = [Pooled(), Pooled(0.4, until=1.0), Grid(), Race(first=4), Halving(first=3), TwoStep(), TPE(7, 4, 2)]
 RHOS = (0.25, 0.5, 0.75, 1.0)
 
 
@@ -27,80 +29,118 @@ def product(mixtures, rhos=RHOS):
 
 
 class Measured:
-    """Answers from a table ``[samples, candidates]``; counts what is asked."""
+    """Answers from a table ``[samples, candidates]`` a class; counts what is asked, and believes it."""
 
-    def __init__(self, table):
-        self.table, self.asked, self.rejected = table, [], []
+    def __init__(self, tables, candidates):
+        self.tables, self.kernels = tables, kernels(candidates)
+        self.seen = {label: np.full(table.shape, np.nan) for label, table in tables.items()}
+        self.asked, self.rejected, self.rounds = [], [], 0
 
-    def __call__(self, samples, live):
-        assert len(set(live)) == len(live)
-        self.asked += [(sample, candidate) for sample in samples for candidate in live]
-        assert not {c for _, c in self.asked[-len(live) :]} & set(self.rejected), "asked for what it rejected"
-        return Observations(self.table[np.ix_(list(samples), list(live))])
+    def measure(self, asks):
+        self.rounds += 1
+        assert len({(ask.label, sample) for ask in asks for sample in ask.samples}) == sum(len(a.samples) for a in asks)
+        return [self.answer(ask) for ask in asks]
+
+    def answer(self, ask):
+        assert len(set(ask.live)) == len(ask.live) > 0
+        rows = np.ix_(list(ask.samples), list(ask.live))
+        new = [(ask.label, sample, candidate) for sample in ask.samples for candidate in ask.live]
+        assert not {(label, candidate) for label, _, candidate in new} & set(self.rejected), (
+            "asked for what it rejected"
+        )
+        self.asked += new
+        self.seen[ask.label][rows] = self.tables[ask.label][rows]
+        return Observations(self.tables[ask.label][rows])
+
+    def belief(self):
+        return believe(list(self.seen.values()), self.kernels)
+
+    def reject(self, label, candidates):
+        self.rejected += [(label, candidate) for candidate in candidates]
+
+    def leaders(self):
+        """What would be chosen."""
+        belief = self.belief()
+        return [belief.leader(number) for number in range(len(self.tables))]
+
+    def candidates(self, label="a"):
+        """Those of a class that were asked."""
+        return {candidate for of, _, candidate in self.asked if of == label}
 
 
-def searched(strategy, candidates, table, seed=0):
-    measured = Measured(table)
-    found = strategy.search(Problem(candidates, len(table), measured, seed, measured.rejected.extend))
-    return found, measured
+def searched(strategy, candidates, *tables, seed=0):
+    measured = Measured(dict(zip("abcdefghi", tables)), candidates)  # noqa: B905
+    sizes = {label: len(table) for label, table in measured.tables.items()}
+    strategy.search(Problem(candidates, sizes, measured.measure, measured.belief, measured.reject, seed))
+    return measured
+
+
+def coins(seed, samples, candidates):
+    return np.random.default_rng(seed).integers(0, 2, (samples, candidates)).astype(float)
 
 
 @pytest.mark.parametrize("strategy", ALL, ids=describe)
-@given(mixtures=st.integers(1, 6), samples=st.integers(1, 20), seed=st.integers(0, 99))
-@settings(max_examples=15, deadline=None)
+@given(
+    mixtures=st.integers(1, 6), samples=st.lists(st.integers(1, 20), min_size=1, max_size=3), seed=st.integers(0, 99)
+)
+@settings(max_examples=10, deadline=None)
 def test_every_strategy_is_bounded_and_repeatable(strategy, mixtures, samples, seed):
     candidates = product(mixtures)
-    table = np.random.default_rng(seed).integers(0, 2, (samples, len(candidates))).astype(float)
-    found, measured = searched(strategy, candidates, table, seed)
-    different = set(measured.asked)
-    assert len(different) <= strategy.most(len(candidates), samples)
-    assert len(found) == len(set(found)) >= 1
-    seen = {c: {sample for sample, asked in different if asked == c} for c in {*found, DEFAULT}}
-    assert all(of == set(range(len(of))) == seen[DEFAULT] for of in seen.values())
-    assert len(seen[DEFAULT]) == samples or isinstance(strategy, Race)
+    tables = [coins([seed, n], size, len(candidates)) for n, size in enumerate(samples)]
+    measured = searched(strategy, candidates, *tables, seed=seed)
+    for label, size in zip("abc", samples, strict=False):
+        different = {one for one in measured.asked if one[0] == label}
+        assert 0 < len(different) <= strategy.most(len(candidates), size)
+        assert DEFAULT in measured.candidates(label)
+        assert (label, DEFAULT) not in measured.rejected
     assert len(measured.rejected) == len(set(measured.rejected))
-    assert not {*measured.rejected} & {*found, DEFAULT}
-    means = table[: len(seen[DEFAULT])].mean(0)
-    if not isinstance(strategy, Race):  # It ranks by what it believes of the true means.
-        assert found == sorted(found, key=lambda c: (-means[c], c))
-    again, repeated = searched(strategy, candidates, table, seed)
-    assert (again, repeated.asked, repeated.rejected) == (found, measured.asked, measured.rejected)
+    again = searched(strategy, candidates, *tables, seed=seed)
+    assert (again.asked, again.rejected) == (measured.asked, measured.rejected)
 
 
 @pytest.mark.parametrize("strategy", ALL, ids=describe)
-def test_one_candidate_and_one_sample(strategy):
-    found, _ = searched(strategy, product(1, (1.0,)), np.ones((1, 1)))
-    assert found == [DEFAULT]
+@pytest.mark.parametrize(("samples", "rhos"), [(1, (1.0,)), (2, (0.5, 1.0)), (8, (0.5, 1.0)), (1, RHOS)])
+def test_little_to_search(strategy, samples, rhos):
+    candidates = product(1, rhos)
+    measured = searched(strategy, candidates, np.ones((samples, len(candidates))))
+    assert measured.leaders() == [DEFAULT]
+
+
+def test_classes_are_asked_side_by_side():
+    """The rounds of all classes are as many as those of one of them."""
+    candidates = product(3)
+    tables = [coins(n, 12, len(candidates)) for n in range(3)]
+    for strategy in ALL:
+        alone = max(searched(strategy, candidates, table).rounds for table in tables)
+        assert searched(strategy, candidates, *tables).rounds <= max(alone, 11 if strategy == ALL[1] else 4)
 
 
 def test_the_grid_measures_everything():
-    table = np.random.default_rng(0).random((5, 8))
-    found, measured = searched(Grid(), product(2), table)
-    assert len(set(measured.asked)) == table.size == Grid().most(8, 5)
-    assert found == ranked(range(8), table)
+    measured = searched(Grid(), product(2), coins(0, 5, 8), coins(1, 3, 8))
+    assert len(set(measured.asked)) == 5 * 8 + 3 * 8 == Grid().most(8, 5) + Grid().most(8, 3)
     assert measured.rejected == []
 
 
 def test_two_steps_find_what_is_best_in_each_and_measure_the_sum_of_both():
     candidates = product(5)
     worth = np.array([-abs(c.alpha[0] - 0.25) - abs(c.rho - 0.75) for c in candidates])
-    found, measured = searched(TwoStep(), candidates, np.tile(worth, (3, 1)))
-    assert found[0] == worth.argmax()
+    measured = searched(TwoStep(), candidates, np.tile(worth, (3, 1)))
+    assert measured.leaders() == [worth.argmax()]
     # Five mixtures at the fixed ratio, four ratios of the winner (one of them was measured), and the default.
-    assert len({c for _, c in measured.asked}) == 5 + 4 - 1 + 1
+    assert len(measured.candidates()) == 5 + 4 - 1 + 1
 
 
 def test_two_steps_are_blind_to_an_interaction():
     candidates = product(2)
     worth = np.array([float((c.alpha[0], c.rho) == (0.0, 1.0)) + 0.1 * c.alpha[0] for c in candidates])
-    found, _ = searched(TwoStep(rho=0.5), candidates, np.tile(worth, (3, 1)))
-    assert found[0] != worth.argmax()
+    measured = searched(TwoStep(rho=0.5), candidates, np.tile(worth, (3, 1)))
+    assert worth.argmax() not in measured.candidates()
 
 
 def test_two_steps_take_the_ratio_that_the_space_has():
     candidates = product(3, (0.1, 0.9))
-    _, measured = searched(TwoStep(rho=0.2), candidates, np.zeros((2, len(candidates))))
-    first = {c for _, c in measured.asked[: 2 * 4]}
+    measured = searched(TwoStep(rho=0.2), candidates, np.zeros((2, len(candidates))))
+    first = {c for _, _, c in measured.asked[: 2 * 4]}
     assert {candidates[c].rho for c in first - {DEFAULT}} == {0.1}
 
 
@@ -108,9 +148,10 @@ def test_tpe_finds_more_than_chance():
     """A smooth peak among 410 candidates: 40 tries must come nearer than 40 random ones mostly do."""
     candidates = product(41, tuple(np.linspace(0.1, 1, 10)))
     worth = np.array([-abs(c.alpha[0] - 0.3) - abs(c.rho - 0.6) for c in candidates])
-    table = np.tile(worth, (4, 1))
-    strategy = TPE(trials=40, samples=2, keep=2)
-    ranks = [int((worth > worth[searched(strategy, candidates, table, seed)[0][0]]).sum()) for seed in range(5)]
+    ranks = []
+    for seed in range(5):
+        measured = searched(TPE(40, 2, 2), candidates, np.tile(worth, (4, 1)), seed=seed)
+        ranks.append(int((worth > worth[list(measured.candidates())].max()).sum()))
     # The best of 40 random ones has about 9 better ones of 410.
     assert np.mean(ranks) < 5
 
@@ -120,7 +161,14 @@ def test_strategies_have_names_and_take_their_own_settings():
         assert describe(strategy_of(name)).startswith(name)
     assert strategy_of("halving", first=9, rho=None) == Halving(first=9)
     assert strategy_of("two-step", first=None, rho=0.3) == TwoStep(0.3)
+    assert describe(strategy_of("pooled", until=0.5)) == "pooled, spend 1, until 0.5"
+    assert describe(Pooled()) == "pooled, spend 0.15"
     with pytest.raises(InputError, match="the strategy race does not use rho, trials; leave out"):
         strategy_of("race", first=9, rho=0.3, trials=11)
-    with pytest.raises(InputError, match="unknown strategy 'sha'; expected one of race, grid, tpe, two-step, halving"):
+    with pytest.raises(InputError, match="unknown strategy 'sha'; expected one of pooled, race, grid, tpe, two-step"):
         strategy_of("sha")
+
+
+def test_with_thousands_of_samples_a_race_is_chosen():
+    assert fitting([8, 36, 900]) == Pooled()
+    assert fitting([1, 2000, 2000]) == Race()

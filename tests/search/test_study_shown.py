@@ -1,15 +1,15 @@
 """What Optuna is shown of a search, in each of its storages."""
 
 import os
+from dataclasses import replace
 
 import optuna
 import pytest
-from made_searches import Fake, candidates, measuring
+from made_searches import Fake, candidates, session
 from optuna.trial import TrialState
 
 from clasp_calib.common.errors import StudyError
-from clasp_calib.search.engine import search_class
-from clasp_calib.search.measuring import BLOCK
+from clasp_calib.search.local_workers import InProcess
 from clasp_calib.search.optuna_study import Study, open_storage
 from clasp_calib.search.strategies.halving import Halving
 
@@ -45,16 +45,21 @@ def test_candidates_are_trials_with_a_report_a_block(url):
         assert found["p1/rho=0.5"].params == {"layer 0": 1.0, "layer 1": 0.001, "rho": 0.5}
 
 
-def test_a_search_reports_once_a_block_and_not_once_a_sample(tmp_path):
-    work = measuring(tmp_path, Fake(lambda split, number, sample: number == 1), calibration=BLOCK + 8)
-    search_class(work, Halving(first=BLOCK + 1), 0)
-    found = trials(f"journal:{tmp_path}/journal.log", "shown")
-    assert list(found["own/rho=1"].intermediate_values) == [BLOCK, BLOCK + 1, BLOCK + 8]
-    assert found["p1/rho=0.5"].value == 1
-    assert {name: t.state.name for name, t in found.items()} == {
-        "own/rho=1": "COMPLETE",
-        **{f"p{n}/rho=0.5": "COMPLETE" if n < 3 else "PRUNED" for n in range(1, 6)},
-    }
+def test_a_search_reports_once_a_round_and_not_once_a_sample(tmp_path):
+    url = f"journal:{tmp_path}/journal.log"
+    work = session(tmp_path, Halving(first=5), classes=(("object", 12), ("text", 8)))
+    shown = replace(work, shown=lambda name: Study(open_storage(url), name, (0, 1)))
+    shown.search(InProcess(Fake(lambda label, number, sample: number == 1)))
+    names = optuna.get_all_study_names(storage=open_storage(url))
+    assert [name[:-8] for name in names] == ["8/halving/object ", "8/halving/text "]
+    for name, ends in zip(names, ([5, 10, 12], [5, 8]), strict=True):
+        found = trials(url, name)
+        assert list(found["own/rho=1"].intermediate_values) == ends
+        assert found["p1/rho=0.5"].value == 1
+        left = {"own/rho=1", *[f"p{n}/rho=0.5" for n in ((1, 2) if ends == [5, 8] else (1,))]}
+        states = {name: "COMPLETE" if name in left else "PRUNED" for name in found}
+        assert {name: trial.state.name for name, trial in found.items()} == states
+    work.desk.journal.close()
 
 
 def test_a_storage_is_shared_by_studies(url):
@@ -143,9 +148,12 @@ def test_a_storage_that_fails_later_does_not_stop_a_search(tmp_path, capsys, mon
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    work = measuring(tmp_path, Fake(lambda split, number, sample: number == 1))
-    monkeypatch.setattr(work.shown._storage, "create_new_trial", fail)
-    assert search_class(work, Halving(first=4), 0).leader == 1
+    storage = open_storage(f"journal:{tmp_path}/journal.log")
+    monkeypatch.setattr(storage, "create_new_trial", fail)
+    work = replace(session(tmp_path, Halving(first=4)), shown=lambda name: Study(storage, "shown", (0, 1)))
+    found = work.search(InProcess(Fake(lambda label, number, sample: number == 1)))
+    work.desk.journal.close()
+    assert found.choices["object"].candidate == candidates(2)[1]
     assert capsys.readouterr().err.count("the search goes on without showing shown") == 1
 
 

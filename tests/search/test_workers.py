@@ -14,7 +14,7 @@ from clasp_calib.common.errors import ComputationError, StudyError
 from clasp_calib.search.local_workers import InProcess, Processes
 from clasp_calib.search.tasks import ATTEMPTS, Task
 
-TASKS = [Task(sample, tuple(candidates(3)), PRUNING) for sample in samples("calibration", 8)]
+TASKS = [Task(sample, tuple(candidates(3)), PRUNING) for sample in samples("object", 8)]
 
 
 class Recipe:
@@ -39,19 +39,19 @@ class Deadly(Fake):
     """Its process is killed while it scores sample 5, as often as it is told to."""
 
     def __init__(self, folder, deaths):
-        super().__init__(lambda split, number, sample: sample * 10 + number)
+        super().__init__(lambda label, number, sample: sample * 10 + number)
         self.folder, self.deaths = folder, deaths
 
-    def scores(self, sample, live, pruning, generate):
+    def scores(self, sample, live, pruning):
         (self.folder / f"{os.getpid()}").touch()
-        if sample.id == "5" and len(list(self.folder.glob("death-*"))) < self.deaths:
+        if sample.id == "object 5" and len(list(self.folder.glob("death-*"))) < self.deaths:
             (self.folder / f"death-{os.getpid()}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().scores(sample, live, pruning, generate)
+        return super().scores(sample, live, pruning)
 
 
 def expected():
-    return dict(InProcess(Fake(lambda split, number, sample: sample * 10 + number)).score(TASKS))
+    return dict(InProcess(Fake(lambda label, number, sample: sample * 10 + number)).score(TASKS))
 
 
 def test_two_processes_say_the_same_even_if_one_is_killed(tmp_path):

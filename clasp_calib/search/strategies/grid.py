@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
-from clasp_calib.search.strategies.strategy import Problem, Strategy, ranked
+from clasp_calib.search.strategies.class_by_class import ClassByClass, OneClass, Questions
 
 
 @dataclass(frozen=True)
-class Grid(Strategy):
+class Grid(ClassByClass):
     """Measures everything: what the other strategies are judged by."""
 
-    def search(self, problem: Problem) -> list[int]:
-        """All candidates, best first."""
-        everyone = range(len(problem.candidates))
-        return ranked(everyone, problem.measure(range(problem.samples), everyone).score)
+    def course(self, one: OneClass) -> Questions:
+        """A single question."""
+        yield range(one.samples), range(len(one.candidates))

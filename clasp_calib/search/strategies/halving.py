@@ -1,7 +1,7 @@
 """Successive halving over paired samples: after each rung the worse part of the candidates goes.
 
 All candidates see the same samples in the same order. The default stays to the end whatever it scores, so that the
-winner is always compared with doing nothing on the same samples. Cheap, and a bet: where candidates differ by less than
+rest is always compared with doing nothing on the same samples. Cheap, and a bet: where candidates differ by less than
 the noise of a rung, the best one may go.
 """
 
@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clasp_calib.search.strategies.strategy import DEFAULT, Problem, Strategy, ranked
+from clasp_calib.search.strategies.class_by_class import ClassByClass, OneClass, Questions
+from clasp_calib.search.strategies.strategy import DEFAULT, ranked
 
 
 @dataclass(frozen=True)
-class Halving(Strategy):
+class Halving(ClassByClass):
     """After ``first`` samples ``1 / eta`` of the candidates goes on, for ``eta`` times as many samples, and so on."""
 
     first: int = 6
@@ -21,19 +22,19 @@ class Halving(Strategy):
     eta: float = 2.0
     """One in ``eta`` candidates survives a rejection."""
 
-    def search(self, problem: Problem) -> list[int]:
-        """Those that reached the last rung, best first."""
-        alive, seen = list(range(len(problem.candidates))), 0
+    def course(self, one: OneClass) -> Questions:
+        """Rung by rung."""
+        alive, seen = list(range(len(one.candidates))), 0
         totals = np.zeros(len(alive))
-        *rungs, (last, _) = self.plan(len(alive), problem.samples)
+        *rungs, (last, _) = self.plan(len(alive), one.samples)
         for samples, keep in rungs:
-            totals[alive] += problem.measure(range(seen, samples), alive).score.sum(0)
+            answer = yield range(seen, samples), alive
+            totals[alive] += answer.score.sum(0)
             kept = {*ranked(alive, totals[None, alive])[:keep], DEFAULT}
             if rejected := [candidate for candidate in alive if candidate not in kept]:
-                problem.reject(rejected)
+                one.reject(rejected)
             alive, seen = sorted(kept), samples
-        totals[alive] += problem.measure(range(seen, last), alive).score.sum(0)
-        return ranked(alive, totals[None, alive])
+        yield range(seen, last), alive
 
     def most(self, candidates: int, samples: int) -> int:
         """The cost of its plan, which is fixed beforehand."""

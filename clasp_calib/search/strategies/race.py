@@ -12,14 +12,15 @@ A race is a function of the scores alone: the same scores give the same race, so
 resumed by racing again over what was recorded.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clasp_calib.search.posterior import Evidence, Floats, kernels
-from clasp_calib.search.strategies.strategy import DEFAULT, Measure, Problem, Strategy
+from clasp_calib.search.strategies.class_by_class import ClassByClass, OneClass, Question, Questions
+from clasp_calib.search.strategies.strategy import DEFAULT, Observations
 
 DRAWS = 1000
 """From the posterior, at each look: a probability of 5 % is then known to 0.7 %."""
@@ -29,7 +30,7 @@ wrong in all, or ``EAGER`` of what is now in doubt. Our choice, tuned on simulat
 
 
 @dataclass(frozen=True)
-class Race(Strategy):
+class Race(ClassByClass):
     """Drops candidates by paired evidence, and stops when the leader is surely good enough."""
 
     indifference: float = 0.005
@@ -41,13 +42,12 @@ class Race(Strategy):
     growth: float = 1.5
     """How many times as many samples there are behind each further block."""
 
-    def search(self, problem: Problem) -> list[int]:
-        """Those that were live when the race ended, best first."""
-        alphas = np.array([candidate.alpha for candidate in problem.candidates])
-        rhos = np.array([candidate.rho for candidate in problem.candidates])
+    def course(self, one: OneClass) -> Questions:
+        """Block by block."""
+        alphas = np.array([candidate.alpha for candidate in one.candidates])
+        rhos = np.array([candidate.rho for candidate in one.candidates])
         covariances = kernels(len(rhos), alphas, rhos)
-        result = race(problem.samples, problem.measure, self, covariances, lambda block: problem.reject(block.rejected))
-        return list(result.ranked)
+        yield from race(one.samples, self, covariances, lambda block: one.reject(block.rejected))
 
 
 @dataclass(frozen=True)
@@ -98,16 +98,14 @@ def block_ends(samples: int, first: int, growth: float) -> list[int]:
 
 def race(
     samples: int,
-    measure: Measure,
     settings: Race,
     covariances: Floats,
     on_block: Callable[[Standing], None] = lambda standing: None,
-) -> RaceResult:
-    """Run a race.
+) -> Generator[Question, Observations, RaceResult]:
+    """Run a race: yields each block once, in order, with ascending live candidates, and is sent what they scored.
 
     Args:
         samples: how many there are at most, at least 1; their order was shuffled once, before.
-        measure: asked for each block once, in order, with ascending live candidates.
         settings: what to promise.
         covariances: [G, C, C] between candidates, as `clasp_calib.search.posterior.kernels` gives them. Of equal
             candidates the lower number is preferred, and number 0, the default, is never rejected.
@@ -120,7 +118,7 @@ def race(
     standings: list[Standing] = []
     begun = 0
     for end in block_ends(samples, settings.first, settings.growth):
-        block = measure(range(begun, end), live)
+        block = yield range(begun, end), live
         evidence.add(block.score, block.nll, live)
         begun = end
         for candidate in live:

@@ -1,18 +1,20 @@
 """The strategies by name."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.halving import Halving
+from clasp_calib.search.strategies.pooled import Pooled
 from clasp_calib.search.strategies.race import Race
 from clasp_calib.search.strategies.strategy import Strategy
 from clasp_calib.search.strategies.tpe import TPE
 from clasp_calib.search.strategies.two_step import TwoStep
 
 STRATEGIES: Mapping[str, type[Any]] = {
+    "pooled": Pooled,
     "race": Race,
     "grid": Grid,
     "tpe": TPE,
@@ -20,6 +22,13 @@ STRATEGIES: Mapping[str, type[Any]] = {
     "halving": Halving,
 }
 """By the name that the command line gives them."""
+AUTO_POOLED_SAMPLES = 500
+"""Samples of a class, on average, above which a race takes fewer evaluations than `Pooled` to be as good."""
+
+
+def fitting(samples: Collection[int]) -> Strategy:
+    """The strategy that suits so many samples of each class."""
+    return Pooled() if sum(samples) <= AUTO_POOLED_SAMPLES * len(samples) else Race()
 
 
 def strategy_of(name: str, **settings: Any) -> Strategy:
@@ -46,4 +55,5 @@ def name_of(strategy: Strategy) -> str:
 
 def describe(strategy: Strategy) -> str:
     """One line that says which strategy with which settings."""
-    return ", ".join([name_of(strategy), *(f"{setting} {value:g}" for setting, value in vars(strategy).items())])
+    settings = {setting: value for setting, value in vars(strategy).items() if value is not None}
+    return ", ".join([name_of(strategy), *(f"{setting} {value:g}" for setting, value in settings.items())])

@@ -4,15 +4,17 @@
 suggests weights of layers and a rho; the candidate of the space that is nearest and was not tried is measured.
 """
 
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
 
-from clasp_calib.search.strategies.strategy import DEFAULT, Problem, Strategy, ranked
+from clasp_calib.search.strategies.class_by_class import ClassByClass, OneClass, Question, Questions
+from clasp_calib.search.strategies.strategy import DEFAULT, Observations, ranked
 
 
 @dataclass(frozen=True)
-class TPE(Strategy):
+class TPE(ClassByClass):
     """Tries ``trials`` candidates on the first ``samples`` samples; the best ``keep`` of them go on to all samples.
 
     Trying is cheap because it is short: what TPE learns from is noisy, and the second step corrects it.
@@ -25,38 +27,39 @@ class TPE(Strategy):
     keep: int = 8
     """Best candidates that are measured on all samples."""
 
-    def search(self, problem: Problem) -> list[int]:
-        """Those that went on to all samples, best first."""
-        few = range(min(self.samples, problem.samples))
-        tried = self._tried(problem, few)
+    def course(self, one: OneClass) -> Questions:
+        """The trials, then the rest of the samples for the best of them."""
+        few = range(min(self.samples, one.samples))
+        tried = yield from self._trials(one, few)
         short = ranked(list(tried), np.stack(list(tried.values()), axis=1))[: self.keep]
         kept = sorted({DEFAULT, *short})
-        problem.reject([number for number in tried if number not in kept])
-        return ranked(kept, problem.measure(range(problem.samples), kept).score)
+        one.reject([number for number in tried if number not in kept])
+        yield range(one.samples), kept
 
     def most(self, candidates: int, samples: int) -> int:
         """All trials, and the rest of the samples for the best of them and the default."""
         few, trials = min(self.samples, samples), min(self.trials, candidates)
         return trials * few + min(self.keep + 1, trials) * (samples - few)
 
-    def _tried(self, problem: Problem, few: range) -> dict[int, np.ndarray]:
-        """Scores of tried candidates on the first samples, by their numbers."""
+    def _trials(self, one: OneClass, few: range) -> Generator[Question, Observations, dict[int, np.ndarray]]:
+        """Gives the scores of tried candidates on the first samples, by their numbers."""
         import optuna
         from optuna.distributions import BaseDistribution, FloatDistribution
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        points = np.array([[*c.alpha, c.rho] for c in problem.candidates])
+        points = np.array([[*c.alpha, c.rho] for c in one.candidates])
         used = [d for d in range(points.shape[1]) if points[:, d].any()]
         points = points[:, used]
         names = [f"dimension {d}" for d in used]
         space: dict[str, BaseDistribution] = {name: FloatDistribution(0, 1) for name in names}
         study = optuna.create_study(
-            direction="maximize", sampler=optuna.samplers.TPESampler(seed=problem.seed, constant_liar=False)
+            direction="maximize", sampler=optuna.samplers.TPESampler(seed=one.seed, constant_liar=False)
         )
         tried: dict[int, np.ndarray] = {}
         number = DEFAULT
         while True:
-            tried[number] = problem.measure(few, [number]).score[:, 0]
+            answer = yield few, [number]
+            tried[number] = answer.score[:, 0]
             params = dict(zip(names, points[number].tolist(), strict=True))
             value = float(tried[number].mean())
             # What was measured is the candidate, not the point that led to it.

@@ -2,25 +2,26 @@
 
 from dataclasses import dataclass
 
-from clasp_calib.search.strategies.strategy import DEFAULT, Problem, Strategy, ranked
+from clasp_calib.search.strategies.class_by_class import ClassByClass, OneClass, Questions
+from clasp_calib.search.strategies.strategy import DEFAULT, ranked
 
 
 @dataclass(frozen=True)
-class TwoStep(Strategy):
+class TwoStep(ClassByClass):
     """Takes as many evaluations as there are mixtures and ratios, not their product; blind to how they interact."""
 
     rho: float = 0.5
     """Mixtures are compared at the ratio of the space that is nearest to this. Our choice: the paper's is not given."""
 
-    def search(self, problem: Problem) -> list[int]:
-        """The ratios of the winning mixture, best first."""
-        candidates, samples = problem.candidates, range(problem.samples)
+    def course(self, one: OneClass) -> Questions:
+        """All mixtures, then the ratios of the winning one."""
+        candidates, samples = one.candidates, range(one.samples)
         nearest = min({c.rho for c in candidates}, key=lambda rho: (abs(rho - self.rho), rho))
         # The default is measured, but only mixtures at the same ratio are compared.
         first = [n for n, c in enumerate(candidates) if c.rho == nearest]
         asked = sorted({DEFAULT, *first})
-        scores = problem.measure(samples, asked).score
-        winner = ranked(first, scores[:, [asked.index(n) for n in first]])[0]
+        answer = yield samples, asked
+        winner = ranked(first, answer.score[:, [asked.index(n) for n in first]])[0]
         second = [n for n, c in enumerate(candidates) if c.alpha == candidates[winner].alpha]
-        problem.reject([n for n in range(len(candidates)) if n not in {DEFAULT, *second}])
-        return ranked(second, problem.measure(samples, second).score)
+        one.reject([n for n in range(len(candidates)) if n not in {DEFAULT, *second}])
+        yield samples, second
