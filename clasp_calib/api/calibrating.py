@@ -131,7 +131,7 @@ def _prepared(
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.calib.dataset import calibration_samples
     from clasp_calib.calib.scoring.metrics import generated
-    from clasp_calib.calib.scoring.objective import KL
+    from clasp_calib.calib.scoring.objective import KL, check_likeness
     from clasp_calib.calib.scoring.prompting import say_odd_template, say_own_template
     from clasp_calib.common.progress import note
     from clasp_calib.common.sample_sources import load_samples
@@ -152,6 +152,8 @@ def _prepared(
     crew.check_reaches(model)
     table = load_samples(samples)
     chosen = calibration_samples(table, options.classes, options.objective != KL, hints_of(run))
+    if options.objective == KL:
+        check_likeness(chosen, options.anyway)
     if slow := generated(chosen):
         told = ", ".join(f"{name}: {count}" for name, count in slow.items())
         note(f"these metrics need generated answers, which take longer than the one forward of exact: {told} samples")

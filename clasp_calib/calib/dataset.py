@@ -51,7 +51,7 @@ def calibration_samples(
     )
     require(samples, "image", [s for s in samples if not s.media], "every sample needs a picture")
     lacking = [s for s in samples if answers and not s.answers]
-    require(samples, "answers", lacking, "the score compares with them; only the objective kl does without")
+    require(samples, "answers", lacking, "the score compares with them; see docs/guide/without-answers.md")
     for sample in samples:
         try:
             metric(sample.metric or EXACT)

@@ -21,7 +21,7 @@ def say(text: str) -> None:
 
 def emit(result: Mapping[str, Any]) -> None:
     """Print one JSON object, in ASCII where standard output does not take all letters."""
-    everything = getattr(sys.stdout, "encoding", "utf-8").lower() in ("utf-8", "utf8")
+    everything = (getattr(sys.stdout, "encoding", None) or "utf-8").lower() in ("utf-8", "utf8")
     print(json.dumps(result, indent=2, default=str, ensure_ascii=not everything))
 
 

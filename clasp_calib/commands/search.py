@@ -66,7 +66,7 @@ def search(
     ] = None,
     objective: Annotated[
         Objective,
-        typer.Option(help="What to maximise; nll: the answer's likelihood, kl: likeness to the unpruned model."),
+        typer.Option(help="What to maximise; nll: the answer's likelihood; kl, without answers: likeness to unpruned."),
     ] = "metric",
     indifference: Annotated[
         float | None,
@@ -123,7 +123,10 @@ def search(
         typer.Option(help="Router to put into the artifact; default: router.safetensors of the run, if it is there."),
     ] = None,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Search even where the unpruned model answers nothing right.")
+        bool,
+        typer.Option(
+            "--anyway", help="Search though the unpruned model answers nothing right, or by kl despite answers."
+        ),
     ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print space and cost, write the space, and stop.")] = False,
     device: DeviceOption = "cpu",

@@ -33,7 +33,8 @@ class CalibrationOptions:
         router: what names the class of a question later; goes into the artifact.
         taxonomy: of the samples' classes, or a YAML file of it; by default the packaged one.
         model_name: what the artifact calls the model; by default where it was loaded from.
-        anyway: search even where the unpruned model answers none of the first questions of a class right.
+        anyway: search even where the unpruned model answers none of the first questions of a class right, or by ``kl``
+            in spite of answers.
         seed: of everything random.
 
     Raises:

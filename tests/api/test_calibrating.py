@@ -13,6 +13,7 @@ from clasp_calib.cache.precision import PIXELS
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.cache.writer import FeatureWriter
 from clasp_calib.calib.scoring.evaluator import Evaluator
+from clasp_calib.common.errors import InputError
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.search.space import default_space
 
@@ -53,6 +54,15 @@ def test_with_a_run_everything_is_kept_and_measured_once(bench, options, artifac
     again = cc.calibrate(*call, run=tmp_path, options=options)
     assert again.manifest == found.manifest
     assert asked == []
+
+
+def test_the_objective_kl_is_for_want_of_answers(bench, options, capsys):
+    likeness = dataclasses.replace(options, objective="kl")
+    with pytest.raises(InputError, match="samples have accepted answers; search by them with --objective metric"):
+        cc.plan_calibration(bench.model, bench.processor, bench.samples, 6, options=likeness)
+    bare = [dataclasses.replace(sample, answers=()) for sample in bench.samples]
+    assert cc.plan_calibration(bench.model, bench.processor, bare, 6, options=likeness).budgets
+    assert "the objective kl cannot see" in capsys.readouterr().err
 
 
 def test_the_shell_and_python_find_the_same(bench, options, artifact, tmp_path, command):

@@ -221,7 +221,7 @@ def test_an_objective_is_known_and_has_what_it_needs(bench):
 def test_without_accepted_answers_there_is_only_the_divergence(bench, evaluator):
     by_kl = Evaluator(bench.model, bench.prompter, CachedFeatures(bench.store, (3,)), LONGEST, "kl")
     for which, generate in ((evaluator, False), (evaluator, True), (by_kl, True)):
-        with pytest.raises(InputError, match=r"'cup-attribute' has no accepted answers; .* take the objective kl"):
+        with pytest.raises(InputError, match=r"'cup-attribute' has no accepted answers; give it some"):
             which.scores(bench.samples[0], CANDIDATES[:1], PRUNINGS["early"], generate)
 
 

@@ -1,5 +1,8 @@
 """How tables look in terminals that are narrower than they are."""
 
+import contextlib
+import io
+import json
 import re
 
 import pytest
@@ -26,3 +29,9 @@ def test_no_word_of_a_table_is_cut(capsys, monkeypatch, columns):
 def test_a_table_that_fits_is_printed_with_its_margins(capsys):
     output.show("methods", COLUMNS[:2], [row[:2] for row in ROWS])
     assert "  unpruned     100 [100, 100]  " in capsys.readouterr().out
+
+
+def test_json_is_printed_where_output_is_kept_in_memory():
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        output.emit({"name": "Größe"})
+    assert json.loads(out.getvalue()) == {"name": "Größe"}

@@ -150,7 +150,7 @@ class Evaluator:
         ways = {METRIC: self._one_pass if one_pass else self._generated, NLL: self._likelihood, KL: self._divergence}
         way = self._generated if generate else ways[self._objective]
         if not sample.answers and way != self._divergence:
-            raise InputError(f"sample {sample.id!r} has no accepted answers; give it some, or take the objective kl")
+            raise InputError(f"sample {sample.id!r} has no accepted answers; give it some, or leave it out")
         parts = [candidates[start : start + ROWS] for start in range(0, len(candidates), ROWS)]
         with contained(f"scoring the sample {sample.id!r}"):
             return Scores.joined([way(sample, part, pruning) for part in parts])
