@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 
 from clasp_calib.calib.scoring.candidate import Candidate
-from clasp_calib.search.evidence import information
 from clasp_calib.search.hierarchy import Hierarchy
+from clasp_calib.search.information import information
 from clasp_calib.search.james_stein import JamesStein
 from clasp_calib.search.noise import Floats
 

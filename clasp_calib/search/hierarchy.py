@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clasp_calib.search.evidence import Information
+from clasp_calib.search.information import Information
 from clasp_calib.search.noise import Floats
 
 SHARED, OWN = np.geomspace(1e-3, 1.0, 4), np.geomspace(1e-3, 10.0, 6)
@@ -146,15 +146,16 @@ def _points(smoothed: _Smoothed, own: Floats, variances: Floats) -> Iterator[_Po
 
     def fits(of_precision: Floats, of_pull: Floats, variance: float) -> Floats:
         """Log marginal likelihoods [...] of what all classes together say of the shared effect."""
-        # One factor of the matrix bordered by the pull gives the determinant and, in its corner, the quadratic form.
+        # One factor of the matrix bordered by the pull's direction gives the determinant and, in its corner, the form.
         size = len(root)
-        corner = 1 + (of_pull**2).sum(-1)
+        length = np.linalg.norm(of_pull, axis=-1)
         bordered = np.empty((*of_pull.shape[:-1], size + 1, size + 1))
         bordered[..., :size, :size] = np.eye(size) + variance * of_precision
-        bordered[..., size, :size] = of_pull
-        bordered[..., size, size] = corner
+        bordered[..., size, :size] = of_pull / np.where(length > 0, length, 1)[..., None]
+        bordered[..., size, size] = 2.0
         diagonal = np.linalg.cholesky(bordered).diagonal(0, -2, -1)
-        logs: Floats = 0.5 * variance * (corner - diagonal[..., -1] ** 2) - np.log(diagonal[..., :-1]).sum(-1)
+        form = length**2 * (2 - diagonal[..., -1] ** 2)
+        logs: Floats = 0.5 * variance * form - np.log(diagonal[..., :-1]).sum(-1)
         return logs
 
     for variance in variances:

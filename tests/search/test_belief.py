@@ -363,3 +363,11 @@ def test_a_class_that_goes_its_own_way_is_not_held_back_by_many_that_do_not():
     assert belief.leader(0) == 2
     assert belief.mean[0, 2] - belief.mean[0, 0] > 0.7
     assert np.ptp(belief.mean[1:], 1).max() < 0.1
+
+
+def test_scores_without_noise_are_believed():
+    """A thousand times plainer than scores are: what was measured stands, and nothing breaks down."""
+    true = np.linspace(0, 500, 6)
+    belief = believe([np.tile(true, (300, 1)), np.tile(true[::-1], (300, 1))], kernels(grid_of(6)))
+    assert belief.mean[0] - belief.mean[0, 0] == pytest.approx(true, rel=2e-3)
+    assert belief.leader(1) == 0

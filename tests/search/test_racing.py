@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from clasp_calib.search.posterior import kernels
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.search.belief import kernels
 from clasp_calib.search.strategies.race import Race, block_ends, race as blocks
 from clasp_calib.search.strategies.strategy import DEFAULT, Observations
 
+UNRELATED = [np.zeros((3, count, count)) + np.eye(count) for count in range(17)]
+"""Candidates of which nothing is alike."""
 SMALL = {"samples": st.integers(1, 80), "candidates": st.integers(1, 9), "seed": st.integers(0, 10**6)}
 
 
@@ -55,7 +58,7 @@ def test_blocks_grow_to_all_samples(samples, first, growth):
 def test_live_candidates_are_measured_once_in_order_and_the_default_survives(samples, candidates, seed):
     table = Table(coin_flips(samples, candidates, seed))
     told = []
-    result = race(samples, table, Race(first=8), kernels(candidates), told.append)
+    result = race(samples, table, Race(first=8), UNRELATED[candidates], told.append)
     assert tuple(told) == result.standings
     assert [s.start for s, _ in table.asked] == [0, *(s.stop for s, _ in table.asked[:-1])]
     lives = [live for _, live in table.asked]
@@ -82,13 +85,13 @@ def test_live_candidates_are_measured_once_in_order_and_the_default_survives(sam
 @settings(deadline=None, max_examples=25)
 def test_the_same_scores_give_the_same_race(samples, candidates, seed):
     score = coin_flips(samples, candidates, seed)
-    first = race(samples, Table(score), Race(first=8), kernels(candidates))
-    assert race(samples, Table(score), Race(first=8), kernels(candidates)) == first
+    first = race(samples, Table(score), Race(first=8), UNRELATED[candidates])
+    assert race(samples, Table(score), Race(first=8), UNRELATED[candidates]) == first
 
 
 @pytest.mark.parametrize(("samples", "candidates"), [(1, 1), (1, 5), (200, 1)])
 def test_races_with_little_to_race(samples, candidates):
-    result = race(samples, Table(np.ones((samples, candidates))), Race(), kernels(candidates))
+    result = race(samples, Table(np.ones((samples, candidates))), Race(), UNRELATED[candidates])
     assert result.winner == 0
 
 
@@ -110,7 +113,7 @@ def test_the_promise_holds_where_the_means_are_known(with_nll):
         rng = np.random.default_rng(seed)
         means = 0.8 - rng.exponential(0.05, 10)
         score, nll = margins(rng, 1200, means)
-        result = race(1200, Table(score, nll if with_nll else None), settings, kernels(10))
+        result = race(1200, Table(score, nll if with_nll else None), settings, UNRELATED[10])
         if result.confidence >= settings.confidence:
             kept.append(means.max() - means[result.winner] <= settings.indifference)
             spent.append(result.evaluations / score.size)
@@ -121,13 +124,13 @@ def test_the_promise_holds_where_the_means_are_known(with_nll):
 
 def test_a_race_that_ran_out_of_samples_says_so():
     score, nll = margins(np.random.default_rng(0), 60, np.full(12, 0.8))
-    result = race(60, Table(score, nll), Race(indifference=0.001), kernels(12))
+    result = race(60, Table(score, nll), Race(indifference=0.001), UNRELATED[12])
     assert result.confidence < 0.95
     assert result.seen[result.winner] == 60
 
 
 def test_of_equal_candidates_the_first_wins():
-    result = race(2000, Table(np.ones((2000, 4)), np.full((2000, 4), 0.1)), Race(), kernels(4))
+    result = race(2000, Table(np.ones((2000, 4)), np.full((2000, 4), 0.1)), Race(), UNRELATED[4])
     assert result.winner == 0
     assert result.confidence >= 0.95
     assert result.evaluations < 2000 * 4
@@ -136,7 +139,7 @@ def test_of_equal_candidates_the_first_wins():
 def test_a_hopeless_candidate_goes_soon():
     score = (np.random.default_rng(0).random((2000, 1)) < 0.9) * np.ones(3)
     score[:, 1] = 0
-    result = race(2000, Table(score), Race(), kernels(3))
+    result = race(2000, Table(score), Race(), UNRELATED[3])
     assert result.seen[1] <= 100
     assert result.winner == 0
 
@@ -146,7 +149,7 @@ def test_neighbours_speak_for_each_other():
     rng = np.random.default_rng(2)
     rho = np.linspace(0, 1, 16)
     score, _ = margins(rng, 1500, 0.8 - 0.3 * (rho - 0.6) ** 2)
-    told = race(1500, Table(score), Race(0.02), kernels(16, np.ones((16, 1)), rho))
-    untold = race(1500, Table(score), Race(0.02), kernels(16))
+    told = race(1500, Table(score), Race(0.02), kernels([Candidate("own", (1.0,), r) for r in rho]))
+    untold = race(1500, Table(score), Race(0.02), UNRELATED[16])
     assert told.confidence >= 0.95
     assert told.evaluations < untold.evaluations

@@ -3,7 +3,7 @@
 Shapes: C candidates, n samples of a block, m live candidates, D draws from the posterior.
 
 The promise: with probability ``confidence`` the winner's true mean score is at most ``indifference`` below the best
-candidate's. After each block the race asks the posterior (`clasp_calib.search.posterior`) how probable that is for the
+candidate's. After each block the race asks the posterior (`clasp_calib.search.belief`) how probable that is for the
 leader, the rejected candidates included, and stops when it is probable enough. A posterior is as good after many looks
 as after one, so that the number of looks needs no correction; what could be wrong is the prior, and the promise is
 therefore tested on races whose means are known.
@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clasp_calib.search.posterior import Evidence, Floats, kernels
+from clasp_calib.search.belief import believe, kernels, signal
+from clasp_calib.search.noise import Floats
 from clasp_calib.search.strategies.class_by_class import ClassByClass, OneClass, Question, Questions
 from clasp_calib.search.strategies.strategy import DEFAULT, Observations
 
@@ -38,16 +39,14 @@ class Race(ClassByClass):
     confidence: float = 0.95
     """Probability of that at which the race stops."""
     first: int = 40
-    """Samples of the first block."""
+    """Samples of the first block, or a fifth of all if that is less."""
     growth: float = 1.5
     """How many times as many samples there are behind each further block."""
 
     def course(self, one: OneClass) -> Questions:
         """Block by block."""
-        alphas = np.array([candidate.alpha for candidate in one.candidates])
-        rhos = np.array([candidate.rho for candidate in one.candidates])
-        covariances = kernels(len(rhos), alphas, rhos)
-        yield from race(one.samples, self, covariances, lambda block: one.reject(block.rejected))
+        likeness = kernels(one.candidates)
+        yield from race(one.samples, self, likeness, lambda block: one.reject(block.rejected))
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def block_ends(samples: int, first: int, growth: float) -> list[int]:
 def race(
     samples: int,
     settings: Race,
-    covariances: Floats,
+    likeness: Floats,
     on_block: Callable[[Standing], None] = lambda standing: None,
 ) -> Generator[Question, Observations, RaceResult]:
     """Run a race: yields each block once, in order, with ascending live candidates, and is sent what they scored.
@@ -107,27 +106,27 @@ def race(
     Args:
         samples: how many there are at most, at least 1; their order was shuffled once, before.
         settings: what to promise.
-        covariances: [G, C, C] between candidates, as `clasp_calib.search.posterior.kernels` gives them. Of equal
-            candidates the lower number is preferred, and number 0, the default, is never rejected.
+        likeness: [P, C, C] of candidates, as `clasp_calib.search.belief.kernels` gives it. Of equal candidates the
+            lower number is preferred, and number 0, the default, is never rejected.
         on_block: told where the race stands behind each block.
     """
-    evidence, candidates = Evidence(covariances), covariances.shape[1]
+    candidates = likeness.shape[1]
+    judged = np.full((samples, candidates), np.nan)
     generator = np.random.default_rng(0)
     live = doubted = list(range(candidates))
     seen = [0] * candidates
     standings: list[Standing] = []
     begun = 0
-    for end in block_ends(samples, settings.first, settings.growth):
+    for end in block_ends(samples, min(settings.first, max(1, samples // 5)), settings.growth):
         block = yield range(begun, end), live
-        evidence.add(block.score, block.nll, live)
+        judged[begun:end, live] = signal(block.score, block.nll)
         begun = end
         for candidate in live:
             seen[candidate] = end
-        draws = evidence.draws(DRAWS, doubted, generator)
+        belief = believe([judged[:end]], likeness)
+        draws = belief.draws(DRAWS, 0, generator)[:, doubted]
         place = {candidate: number for number, candidate in enumerate(doubted)}
-        # Rounded, so that sums in another order do not decide between equal candidates.
-        means = draws.mean(0).round(9)
-        ranked = sorted(live, key=lambda c: (-means[place[c]], c))
+        ranked = sorted(live, key=lambda c: (-belief.mean[0, c], c))
         leader = ranked[0]
         ahead = draws - draws[:, [place[leader]]] > settings.indifference
         in_doubt = float(ahead.any(1).mean())
