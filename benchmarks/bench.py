@@ -54,6 +54,11 @@ PARTS = {
         "-m tools.reference.report --work {work} --out {pages}/reference-report.md",
         "--selection 2 --test 2 --challenge 2 --peers 1 --resamples 100",
     ),
+    "seeding": Part(
+        "what k-means should start from: seeding.md",
+        "benchmarks/seeding.py --work {work} --out {pages}/seeding.md",
+        "--pictures 2 --budgets 64",
+    ),
     "easy-vqa": Part(
         "questions and pictures that it was not made for: easy-vqa.md",
         "benchmarks/easy_vqa.py --work {work} --out {pages}/easy-vqa.md",

@@ -1,19 +1,21 @@
 """What k-means should start from: accuracy of the embedded model under each seeding, paired by question.
 
-    python benchmarks/seeding.py [--pictures 24] [--budgets 64,192] [--out docs/results/seeding.md]
+    python benchmarks/seeding.py [--pictures 14] [--budgets 64,192] [--work DIR] [--out docs/results/seeding.md]
 
 Scores every question of some test pictures under own layer and hybrid mixture, rho 0.25 and 0.5, and each seeding;
 those of a question share one forward. Differences from the paper's seeding are paired, with 95 % bootstrap intervals by
-picture. About eight minutes of one core with 24 pictures.
+picture. About three minutes of one core; a killed run goes on with the budget where it stopped.
 """
 
 import argparse
-import tempfile
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from steps import kept
 
 from clasp_calib import cache_features, load_samples
 from clasp_calib.cache.encode import auto_layers
@@ -29,19 +31,22 @@ from clasp_calib.common.run_directory import RunDirectory
 from clasp_calib.common.samples import Sample
 from clasp_calib.common.text_tables import markdown_table
 from clasp_calib.reference.benchmark import write_benchmark
-from clasp_calib.reference.model import MODEL
+from clasp_calib.reference.model import MODEL, VERSION
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.loading import load_model
 from clasp_calib.search.space import SearchSpace, default_space
+from tools.reference.by_design import BY_DESIGN
 
 MIXTURES, RHOS = ("own", "hybrid"), (0.25, 0.5)
 NOTE = """# What k-means starts from
 
-Written by `benchmarks/seeding.py`; do not edit. The embedded model, all {questions} questions about {pictures} test
-pictures, float32, the three stages inside the decoder. Accuracy in % over all questions; differences are paired, with
-95 % bootstrap intervals by picture. The pictures of this benchmark are drawn, and most tokens of one show its
-background.
+Written by `benchmarks/seeding.py`; do not edit. The embedded model, version {version}, all {questions} questions about
+{pictures} test pictures, float32, the three stages inside the decoder. Accuracy in % over all questions; differences
+are paired, with 95 % bootstrap intervals by picture. What is seeded how, and why, is in
+[method.md](../design/method.md#what-k-means-starts-from).
+
+{by_design}
 
 """
 
@@ -55,13 +60,21 @@ def candidates_of(layers: tuple[int, ...], vision_layers: int, own_layer: int) -
     return space.candidates(vision_layers, own_layer)[1:]
 
 
+def scored(
+    evaluator: Evaluator, candidates: list[Candidate], pruning: Pruning, samples: list[Sample]
+) -> dict[str, Any]:
+    """[questions, candidates], of one budget."""
+    asked = track(samples, "scoring questions", len(samples))
+    return {"scores": [evaluator.scores(sample, candidates, pruning).score for sample in asked]}
+
+
 def told(found: Interval) -> str:
     return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
 def page(tables: dict[str, NDArray[np.float64]], candidates: list[Candidate], samples: list[Sample]) -> str:
     clusters = Clusters.of([str(sample.image) for sample in samples], 0)
-    text = NOTE.format(questions=len(samples), pictures=clusters.count)
+    text = NOTE.format(version=VERSION, questions=len(samples), pictures=clusters.count, by_design=BY_DESIGN)
     others = [name for name in SEEDINGS if name != REDUNDANCY]
     header = ["mixture, rho", *SEEDINGS, *(f"{name} - {REDUNDANCY}" for name in others)]
     for budget, scores in tables.items():
@@ -78,8 +91,9 @@ def page(tables: dict[str, NDArray[np.float64]], candidates: list[Candidate], sa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=24)
+    parser.add_argument("--pictures", type=int, default=14)
     parser.add_argument("--budgets", default="64,192")
+    parser.add_argument("--work", type=Path, default=Path("build") / "seeding")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -87,18 +101,17 @@ def main() -> None:
     adapter = adapter_for(model)
     layers = auto_layers(adapter.vision_layers, adapter.own_layer)
     candidates = candidates_of(layers, adapter.vision_layers, adapter.own_layer)
-    with tempfile.TemporaryDirectory() as directory:
-        work = Path(directory)
-        table = load_samples(write_benchmark(work / "benchmark", {"test": arguments.pictures}))
-        cache_features(model, processor, table, run=work)
-        samples = list(table)
-        features = CachedFeatures(FeatureStore.open(RunDirectory(work).cache), layers)
-        evaluator = Evaluator(model, Prompter(processor, model), features)
-        tables = {}
-        for budget in arguments.budgets.split(","):
-            pruning = Pruning(schedule_for(model, budget))
-            asked = track(samples, f"{budget} tokens", len(samples))
-            tables[budget] = np.array([evaluator.scores(sample, candidates, pruning).score for sample in asked])
+    work = arguments.work / f"{arguments.pictures}-pictures"
+    table = load_samples(write_benchmark(work / "benchmark", {"test": arguments.pictures}))
+    cache_features(model, processor, table, run=work)
+    samples = list(table)
+    features = CachedFeatures(FeatureStore.open(RunDirectory(work).cache), layers)
+    evaluator = Evaluator(model, Prompter(processor, model), features)
+    tables = {}
+    for budget in arguments.budgets.split(","):
+        make = partial(scored, evaluator, candidates, Pruning(schedule_for(model, budget)), samples)
+        found = kept(work / f"{budget}.json", make)
+        tables[budget] = np.array(found["scores"])
     text = page(tables, candidates, samples)
     print(text)
     if arguments.out:
