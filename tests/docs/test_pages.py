@@ -264,12 +264,9 @@ def test_results_of_the_embedded_model_say_what_was_put_in_by_design(name: str):
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_what_is_measured_again_has_its_script_and_its_page(name: str):
+def test_what_is_measured_again_has_its_script(name: str):
     script, *_ = PARTS[name].command.removeprefix("-m ").split()
     assert (ROOT / (script if "/" in script else f"{script.replace('.', '/')}.py")).is_file()
-    pages = re.findall(r"[a-z-]+\.md", PARTS[name].what)
-    assert pages
-    assert all((ROOT / "docs" / "results" / page).is_file() for page in pages)
 
 
 def test_the_embedded_model_page_describes_the_model_that_is_built():
