@@ -30,7 +30,7 @@ class Part:
 
     what: str
     command: str
-    """``{work}`` is the part's directory, ``{pages}`` where pages go."""
+    """``{work}`` is the part's directory, ``{pages}`` where pages go; in the options below too."""
     tiny: str = ""
     """Options that make it small."""
     whole: str = ""
@@ -44,6 +44,16 @@ PARTS = {
         "--pool 6 --test 4 --timed 1",
         "--readme README.md",
     ),
+    "scores": Part(
+        "scores of all candidates, which searches are replayed on: benchmarks/data/recorded_scores.npz",
+        "benchmarks/record_scores.py --work {work}",
+        "--pictures 3 --samples 2 --budgets 192 --workers 1 --out {work}/recorded.npz",
+    ),
+    "search": Part(
+        "what the search's decisions are worth, on those scores: search.md",
+        "benchmarks/search.py --out {pages}/search.md",
+        "--part race --draws 1 --workers 1",
+    ),
     "comparison": Part(
         "published methods and ablations beside a calibration: comparison.md",
         "benchmarks/comparison.py --run {work} --pages {pages}",
@@ -53,6 +63,11 @@ PARTS = {
         "what the model has to fulfil: reference-report.md",
         "-m tools.reference.report --work {work} --out {pages}/reference-report.md",
         "--selection 2 --test 2 --challenge 2 --peers 1 --resamples 100",
+    ),
+    "seeding": Part(
+        "what k-means should start from: seeding.md",
+        "benchmarks/seeding.py --work {work} --out {pages}/seeding.md",
+        "--pictures 2 --budgets 64",
     ),
     "easy-vqa": Part(
         "questions and pictures that it was not made for: easy-vqa.md",
@@ -68,7 +83,7 @@ def run(name: str, *, tiny: bool) -> bool:
     place.mkdir(parents=True, exist_ok=True)
     pages = place / "pages" if tiny else ROOT / "docs" / "results"
     pages.mkdir(exist_ok=True)
-    words = shlex.split(part.command.format(work=place, pages=pages) + f" {part.tiny if tiny else part.whole}")
+    words = shlex.split(f"{part.command} {part.tiny if tiny else part.whole}".format(work=place, pages=pages))
     print(f"\n{name}: {part.what}\n  {shlex.join(words)}", flush=True)
     begun = time.time()
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))

@@ -1,14 +1,14 @@
 """What a search is worth without accepted answers: by likeness to the unpruned model, and by the answers it agrees on.
 
     python benchmarks/without_answers.py --part kl
-    python benchmarks/without_answers.py --part agreed [--budget 64] [--samples 12] [--work DIR]
+    python benchmarks/without_answers.py --part agreed [--budget 64] [--samples 8] [--work DIR]
 
-Settings are chosen for each class on some questions, and judged by the accepted answers of the others. ``kl`` replays
+Settings are chosen for each class on some questions, and judged by the accepted answers of others. ``kl`` replays
 ``data/likeness.npz``: scores, likelihoods and divergences of the default space's 24 candidates, recorded on version 2
 of the embedded model, which answers with CLASP and without pruning as version 3 does, to the bit. ``agreed`` measures
 the embedded model: what it answers unpruned with each mixture, and what each candidate scores against the accepted
-answer and against the one that most mixtures give. That takes half a minute of one core for a question of every class;
-a killed run goes on where it stopped.
+answer and against the one that most mixtures give. It judges by the recorded questions that are not among these. That
+takes half a minute of one core for a question of every class; a killed run goes on where it stopped.
 """
 
 import argparse
@@ -33,6 +33,8 @@ Choose = Callable[[list[Table]], NDArray[np.int64]]
 LIKENESS = Path(__file__).parent / "data" / "likeness.npz"
 DRAWS, PART, MOST = 60, 4, 4
 """Resamples; questions of a class that are measured at once; mixtures that must agree, of six."""
+PICTURES, DISAGREED = 28, ("text", "counting")
+"""To draw; classes of which twice as many questions are measured: there the first four were not answered alike."""
 BY_ANSWERS = "accepted answers (`metric`)"
 
 
@@ -118,18 +120,28 @@ def choosers(candidates: Sequence[Candidate]) -> dict[str, dict[str, Choose]]:
     }
 
 
-def judged(tables: list[Table], choosers: Mapping[str, Choose], chosen_on: int) -> dict[str, Floats]:
-    """Name -> accuracy [draws, classes] on the questions that were not drawn, of what was chosen on those that were."""
+def judged(
+    tables: list[Table], choosers: Mapping[str, Choose], chosen_on: int, judge: list[Floats] | None = None
+) -> dict[str, Floats]:
+    """Name -> accuracy [draws, classes] of what was chosen on drawn questions, on the judge's or else on all others."""
     rng, classes = np.random.default_rng(0), np.arange(len(tables))
     found: dict[str, list[Floats]] = {name: [] for name in choosers}
     for _ in range(DRAWS):
         orders = [rng.permutation(len(table["score"])) for table in tables]
         paired = list(zip(tables, orders, strict=True))
         drawn = [{name: of[order[:chosen_on]] for name, of in table.items()} for table, order in paired]
-        true = np.array([table["score"][order[chosen_on:]].mean(0) for table, order in paired])
+        rest = judge or [table["score"][order[chosen_on:]] for table, order in paired]
+        true = np.array([of.mean(0) for of in rest])
         for name, choose in choosers.items():
             found[name].append(true[classes, choose(drawn)])
     return {name: np.array(of) for name, of in found.items()}
+
+
+def others(recorded: Table, measured: Table) -> Floats:
+    """Scores of the recorded questions that are not among the measured ones; of one question all likelihoods agree."""
+    one, other = recorded["nll"][:, None], measured["nll"][None]
+    same = np.isclose(one, other, rtol=1e-2, atol=1e-5).all(-1).any(1)
+    return recorded["score"][~same]
 
 
 def show(title: str, labels: Sequence[str], found: Mapping[str, Floats]) -> None:
@@ -158,40 +170,49 @@ def _sure(of: Table) -> tuple[float, float]:
     return agree.mean(), of["right"][agree].mean() if agree.any() else np.nan
 
 
+def recorded() -> tuple[dict[str, dict[str, Table]], list[Candidate]]:
+    """Budget -> class -> what `LIKENESS` holds, and its candidates."""
+    found: dict[str, dict[str, Table]] = {}
+    with np.load(LIKENESS) as stored:
+        alpha = [tuple(map(float, row)) for row in stored["alpha"]]
+        named = list(zip(map(str, stored["name"]), alpha, map(float, stored["rho"]), strict=True))
+        for name in (name for name in stored.files if "/" in name):
+            budget, label, way = name.split("/")
+            found.setdefault(budget, {}).setdefault(label, {})[way] = stored[name].astype(float)
+    return found, [Candidate(*one) for one in named]
+
+
 def likeness() -> None:
     """The part ``kl``."""
-    with np.load(LIKENESS) as stored:
-        data = dict(stored)
-    alpha = [tuple(map(float, row)) for row in data["alpha"]]
-    named = zip(map(str, data["name"]), alpha, map(float, data["rho"]), strict=True)
-    candidates = [Candidate(*one) for one in named]
-    for budget in dict.fromkeys(name.split("/")[0] for name in data if "/" in name):
-        labels = [name.split("/")[1] for name in data if name.startswith(f"{budget}/") and name.endswith("/kl")]
-        tables = [
-            {way: data[f"{budget}/{label}/{way}"].astype(float) for way in ("score", "nll", "kl")} for label in labels
-        ]
+    tables, candidates = recorded()
+    for budget, of in tables.items():
         for chosen_on in (8, 16):
-            found = judged(tables, choosers(candidates)["kl"], chosen_on)
-            show(f"{budget} tokens, chosen on {chosen_on} of {len(tables[0]['kl'])} questions a class", labels, found)
+            found = judged(list(of.values()), choosers(candidates)["kl"], chosen_on)
+            show(f"{budget} tokens, chosen on {chosen_on} questions of each class", list(of), found)
 
 
 def agreement(work: Path, budget: str, samples: int) -> None:
     """The part ``agreed``."""
-    # Some pictures have no question of some classes.
-    by_class = prepared(work, samples + 4)
-    labels, candidates = list(by_class), opened(work)[-1]
-    tables = [kept(work, budget, label, of[:samples]) for label, of in by_class.items()]
-    show_unpruned(labels, tables)
-    for chosen_on in (samples // 3, samples * 2 // 3):
-        found = judged(tables, choosers(candidates)["agreed"], chosen_on)
-        show(f"{budget} tokens, chosen on {chosen_on} of {samples} questions a class", labels, found)
+    by_class, candidates = prepared(work, PICTURES), opened(work)[-1]
+    tables = {
+        label: kept(work, budget, label, of[: samples * (2 if label in DISAGREED else 1)])
+        for label, of in by_class.items()
+    }
+    show_unpruned(list(tables), list(tables.values()))
+    known, same = recorded()
+    assert [(one.alpha, one.rho) for one in same] == [(one.alpha, one.rho) for one in candidates]
+    judge = [others(known[budget][label], of) for label, of in tables.items()]
+    print(f"\nJudged on {', '.join(f'{len(of)} {label}' for of, label in zip(judge, tables, strict=True))}.")
+    for chosen_on in (samples // 2, samples):
+        found = judged(list(tables.values()), choosers(candidates)["agreed"], chosen_on, judge)
+        show(f"{budget} tokens, chosen on {chosen_on} questions of each class", list(tables), found)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("kl", "agreed"), required=True)
     parser.add_argument("--budget", default="64")
-    parser.add_argument("--samples", type=int, default=12, help="of a class")
+    parser.add_argument("--samples", type=int, default=8, help="of a class")
     parser.add_argument("--work", type=Path, default=Path("build") / "without-answers")
     arguments = parser.parse_args()
     if arguments.part == "kl":

@@ -81,26 +81,31 @@ def _farthest_first(
     gram_BNN: Tensor, rows_R: Tensor, pool_RN: Tensor, nearness_RN: Tensor, from_mean_R: Tensor, count: int
 ) -> Tensor:
     """Seeds [R, K], each the farthest from those before: from the token nearest the mean on, or from the pivots on."""
-    tokens = gram_BNN.shape[1]
-    gram_MN = gram_BNN.reshape(-1, tokens)
+    rows, tokens = pool_RN.shape
+    gram_MN, device = gram_BNN.reshape(-1, tokens), gram_BNN.device
     offset_R1 = rows_R[:, None] * tokens
     if from_mean_R.any():
-        away_RN = -_cosine_with_mean(gram_BNN[rows_R], pool_RN)
+        away_RN = -_cosine_with_mean(gram_BNN if rows == len(gram_BNN) else gram_BNN[rows_R], pool_RN)
         nearness_RN = torch.where(from_mean_R[:, None], away_RN, nearness_RN)
     restart_RN = pool_RN & from_mean_R[:, None]
-    # In place throughout: the steps follow each other, so that their overhead is what a traversal costs.
     nearness_RN = nearness_RN.masked_fill(~pool_RN, TAKEN)
-    seeds_RK = torch.empty(len(rows_R), count, dtype=torch.long, device=gram_BNN.device)
-    for step in range(count):
-        below_R1 = nearness_RN.amin(1, keepdim=True).add_(TIE)
+    # The steps follow each other, so that their overhead is what a traversal costs: nothing is made anew in them.
+    seeds_KR1 = torch.empty(count, rows, 1, dtype=torch.long, device=device)
+    within_RN = torch.empty(rows, tokens, dtype=torch.bool, device=device)
+    below_R1, place_R1 = nearness_RN.new_empty(rows, 1), torch.empty_like(seeds_KR1[0])
+    cosine_RN = gram_MN.new_empty(rows, tokens)
+    for step, seed_R1 in enumerate(seeds_KR1.unbind()):
+        torch.amin(nearness_RN, 1, keepdim=True, out=below_R1)
+        torch.le(nearness_RN, below_R1.add_(TIE), out=within_RN)
         # Of equal values `argmax` gives the first.
-        seed_R1 = nearness_RN.le(below_R1).view(torch.uint8).argmax(1, keepdim=True)
-        seeds_RK[:, step : step + 1] = seed_R1
+        torch.argmax(within_RN.view(torch.uint8), 1, keepdim=True, out=seed_R1)
         if step == 0:
             nearness_RN.masked_fill_(restart_RN, NOTHING)
-        torch.maximum(nearness_RN, gram_MN.index_select(0, (seed_R1 + offset_R1).flatten()), out=nearness_RN)
+        torch.add(seed_R1, offset_R1, out=place_R1)
+        torch.index_select(gram_MN, 0, place_R1[:, 0], out=cosine_RN)
+        torch.maximum(nearness_RN, cosine_RN, out=nearness_RN)
         nearness_RN.scatter_(1, seed_R1, TAKEN)
-    return seeds_RK
+    return seeds_KR1[:, :, 0].T
 
 
 def _cosine_with_mean(gram_RNN: Tensor, pool_RN: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ def finished(begun, tmp_path_factory) -> Ready:
     """The whole path, each command without ``--json``."""
     ready = copy_of(begun, tmp_path_factory.mktemp("finished"))
     target = ready.run
-    space = ["--space", str(target / "small.yaml"), "--first", "2"]
+    space = ["--space", str(target / "small.yaml")]
     path = {
         "label": ["label", str(begun.samples), "--run", str(target)],
         "cache-features": ["cache-features", *ready.words],

@@ -188,7 +188,7 @@ def test_a_router_is_put_in_shown_compared_used_and_taken_out(place, copied, com
 
 def test_a_search_puts_the_runs_router_in_and_refuses_one_of_another_taxonomy(copied, command):
     command("train-router", "--run", copied.run)
-    words = ["search", *copied.words, "--space", copied.run / "small.yaml", "--first", 2, "--budget", "6"]
+    words = ["search", *copied.words, "--space", copied.run / "small.yaml", "--budget", "6"]
     ended = command(*words, "--json")
     assert ended.code == 0, ended.err
     assert read_artifact(copied.run / "artifact").router is not None

@@ -137,7 +137,7 @@ def test_a_portable_cache_serves_as_a_direct_one_does(copied, command):
 
 def test_no_score_is_recorded_from_features_that_changed(copied, command):
     shutil.rmtree(copied.run / "study")
-    words = ("search", *copied.words, "--budget", "50%", "--first", "2", "--per-class", "2", "--starts", "2,6,15")
+    words = ("search", *copied.words, "--budget", "50%", "--per-class", "2", "--starts", "2,6,15")
     [shard] = (copied.run / "cache").glob("*.h5")
     times, content = shard.stat(), bytearray(shard.read_bytes())
     with shard.open("r+b") as file:

@@ -49,7 +49,7 @@ def test_a_search_names_the_sample_and_goes_on_later(finished, tmp_path, command
     ready = copy_of(finished, tmp_path)
     for name in ("study", "artifact"):
         shutil.rmtree(ready.run / name)
-    words = ["search", *ready.words, "--budget", "50%", "--first", "2"]
+    words = ["search", *ready.words, "--budget", "50%", "--spend", "100%"]
     mended = failing(Pruning, "applied", 24, RuntimeError("expected scalar type Half but found Float"))
     kept = told(command(*words), ready.run, "scoring the sample '", "expected scalar type Half", "same command again")
     assert "in method" in kept

@@ -104,7 +104,7 @@ def test_a_search_that_is_killed_ten_times_ends_as_if_nothing_had_happened(finis
     for ready in runs:
         for name in ("study", "artifact"):
             shutil.rmtree(ready.run / name)
-    killed_run, undisturbed = (["search", *ready.words, "--budget", "50%", "--first", "2"] for ready in runs)
+    killed_run, undisturbed = (["search", *ready.words, "--budget", "50%", "--spend", "100%"] for ready in runs)
     journals = [ready.run / "study" / JOURNAL for ready in runs]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # Threads do not survive a fork.
     words = [sys.executable, "-c", KILL, str(journals[0]), "10", *killed_run]

@@ -86,7 +86,7 @@ def test_a_second_search_measures_nothing(finished, copied, command, monkeypatch
         raise AssertionError("measured again")
 
     monkeypatch.setattr(Evaluator, "scores", scores)
-    space = ["--space", copied.run / "small.yaml", "--first", "2"]
+    space = ["--space", copied.run / "small.yaml"]
     events = [
         json.loads(line)
         for line in command("search", *copied.words, *space, "--budget", "50%", "--json").out.splitlines()

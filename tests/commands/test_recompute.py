@@ -19,7 +19,7 @@ def test_evaluate_gives_the_numbers_that_the_cache_gave(uncached, command):
 
 
 def test_search_finds_what_it_found_with_the_cache(uncached, command):
-    words = ("search", *uncached.words, "--space", uncached.run / "small.yaml", "--first", 2, "--budget", "6")
+    words = ("search", *uncached.words, "--space", uncached.run / "small.yaml", "--budget", "6")
     ended = command(*words)
     assert ended.code == 2
     assert "no feature cache at" in ended.err

@@ -16,7 +16,7 @@ def searched(finished, tmp_path_factory, command):
         ready = copy_of(finished, tmp_path_factory.mktemp("workers"))
         for name in ("study", "artifact"):
             shutil.rmtree(ready.run / name)
-        ended = command("search", *ready.words, "--budget", "50%", "--threads", "1", "--strategy", *words)
+        ended = command("search", *ready.words, "--budget", "50%", "--strategy", *words)
         assert ended.code == 0, ended.err
         return read_artifact(ready.run / "artifact").manifest.id
 
@@ -24,13 +24,13 @@ def searched(finished, tmp_path_factory, command):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["race", "grid"])
+@pytest.mark.parametrize("strategy", ["pooled", "race"])
 def test_two_processes_write_the_same_artifact(searched, strategy):
     assert searched(strategy, "--workers", "2") == searched(strategy)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["race", "grid"])
+@pytest.mark.parametrize("strategy", ["pooled", "race"])
 def test_a_cluster_of_two_nodes_writes_the_same_artifact(searched, strategy, monkeypatch):
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
     from ray.cluster_utils import Cluster

@@ -117,7 +117,7 @@ def test_a_search_with_workers_ends_and_goes_on(finished, tmp_path, command):
     ready = copy_of(finished, tmp_path)
     for name in ("study", "artifact"):
         shutil.rmtree(ready.run / name)
-    words = ["search", *ready.words, "--budget", "50%", "--first", "2", "--threads", "1", "--workers", "2"]
+    words = ["search", *ready.words, "--budget", "50%", "--spend", "100%", "--threads", "1", "--workers", "2"]
     child = subprocess.Popen(
         [sys.executable, "-m", "clasp_calib.cli", *words],
         stdout=subprocess.PIPE,

@@ -18,7 +18,7 @@ for words in (
     ["doctor"],
     ["label", samples, "--run", out],
     ["cache-features", *named],
-    ["search", *named, "--budget", "50%", "--first", "2", "--per-class", "2", "--starts", "2,6,15"],
+    ["search", *named, "--budget", "50%", "--per-class", "2", "--starts", "2,6,15"],
     ["evaluate", *named, "--timed", "0"],
 ):
     assert run(words) == 0, words

@@ -17,7 +17,7 @@ def _no_matplotlib(monkeypatch):
 def test_a_search_its_evaluation_and_a_comparison_go_on(copied, command):
     for picture in (copied.run / "report").glob("*.png"):
         picture.unlink()
-    space = ["--space", copied.run / "small.yaml", "--first", "2", "--budget", "6"]
+    space = ["--space", copied.run / "small.yaml", "--budget", "6"]
     for words in (
         ["search", *copied.words, *space],
         ["evaluate", *copied.words, "--timed", "0", "--per-class", "1"],
