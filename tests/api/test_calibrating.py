@@ -9,13 +9,15 @@ import torch
 
 import clasp_calib as cc
 from clasp_calib.artifacts.artifact import read_artifact
+from clasp_calib.artifacts.evidence import trials
 from clasp_calib.cache.precision import PIXELS
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.cache.writer import FeatureWriter
+from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.pruning_options import PruningOptions
-from clasp_calib.search.space import default_space
+from clasp_calib.search.space import Prototype, default_space
 
 
 def numbers(artifact):
@@ -54,6 +56,26 @@ def test_with_a_run_everything_is_kept_and_measured_once(bench, options, artifac
     again = cc.calibrate(*call, run=tmp_path, options=options)
     assert again.manifest == found.manifest
     assert asked == []
+
+
+def test_what_k_means_starts_from_is_searched_and_recorded(bench, options, tmp_path):
+    own = Prototype(name="own", weights={3: 1.0})
+    space = cc.SearchSpace(prototypes=(own,), rhos=(0.0, 0.5), seedings=("farthest", "k-center"))
+    searched = dataclasses.replace(options, space=space, strategy=cc.Grid())
+    found = cc.calibrate(bench.model, bench.processor, bench.samples, 6, options=searched).save(tmp_path / "a")
+    trials_ = {(t.label, t.candidate): t.calibration for t in trials(found)}
+    assert {name for _, name in trials_} == {
+        "own/rho=1",
+        *(f"own/rho={rho}/{seeding}" for rho in ("0", "0.5") for seeding in ("farthest", "k-center")),
+    }
+    back = read_artifact(tmp_path / "a")
+    for label in back.classes:
+        choice = back.entry("6").choices[label]
+        name = Candidate("own", back.alpha("6", label), back.rho("6", label), back.seeding("6", label)).name
+        if choice.evaluations:
+            assert trials_[label, name] == choice.calibration
+            assert choice.seeding in (("redundancy",) if back.rho("6", label) == 1 else space.seedings)
+    assert {back.seeding("6", label) for label in back.classes} <= {"redundancy", *space.seedings}
 
 
 def test_the_objective_kl_is_for_want_of_answers(bench, options, capsys):
@@ -149,7 +171,7 @@ def test_a_model_in_memory_has_no_second_worker(bench, options):
         ({"objective": "luck"}, "unknown objective 'luck'"),
         ({"per_class": 1}, "per_class is 1; expected at least 2"),
         ({"lattice": 0}, "lattice is 0; expected at least 1"),
-        ({"strategy": "race"}, r"strategy is 'race'; expected one of Race\(\), Grid\(\)"),
+        ({"strategy": "race"}, r"strategy is 'race'; expected one of Pooled\(\), Race\(\), Grid\(\)"),
         ({"space": "no-such-space.yaml"}, "no search space at no-such-space.yaml"),
         ({"space": {"rhos": [1]}}, "space is a dict; expected a SearchSpace, or a YAML file"),
         (
