@@ -371,3 +371,18 @@ def test_scores_without_noise_are_believed():
     belief = believe([np.tile(true, (300, 1)), np.tile(true[::-1], (300, 1))], kernels(grid_of(6)))
     assert belief.mean[0] - belief.mean[0, 0] == pytest.approx(true, rel=2e-3)
     assert belief.leader(1) == 0
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=3), st.integers(1, 2), st.sampled_from([0, 1e-9, 1]), SEEDS)
+@settings(deadline=None, max_examples=25)
+def test_constant_and_nearly_constant_tables_beside_noisy_ones_are_no_trouble(sizes, budgets, noise, seed):
+    rng = np.random.default_rng(seed)
+    plain = np.array([0.0, 1, 0, 0, 0, 0])
+    tables = [plain + noise * rng.standard_normal((size, 6)) for size in sizes]
+    flips = [(rng.random((12, 6)) < 0.7).astype(float) for _ in sizes]
+    both = [*tables, *flips][: len(sizes) * budgets]
+    places = [(k, budget) for budget in range(budgets) for k in range(len(sizes))]
+    belief = believe(both, kernels(grid_of(6)), Groups(*zip(*places, strict=True)))
+    for group in range(len(both)):
+        assert np.isfinite(belief.draws(20, group, rng)).all()
+        assert np.linalg.eigvalsh(belief.noise(group)).min() > 0
