@@ -9,6 +9,7 @@ from made_routers import made_router
 from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.artifacts.evidence import sample_scores, trials, with_scores
 from clasp_calib.artifacts.files import MANIFEST, WEIGHTS, write_artifact
+from clasp_calib.artifacts.sureness import LEGEND, sure_rows
 from clasp_calib.router_labeling.router_file import write_router
 
 
@@ -65,6 +66,15 @@ def test_verify_says_that_a_model_has_other_weights(place, copied, command):
 def test_show_names_the_checkpoint(place, command):
     known = read_artifact(place).manifest
     assert f"checkpoint {known.checkpoint}" in command("artifact", "show", place).out
+
+
+def test_show_says_how_sure_the_choices_are(place, command):
+    known, said = read_artifact(place), command("artifact", "show", place).out
+    for entry in known.manifest.budgets:
+        assert f"budget {entry.name}: how sure" in said
+        for row in sure_rows(entry, known.classes):
+            assert " ".join(row) in " ".join(said.split())
+    assert all(line in said for line in LEGEND)
 
 
 def test_recheck_measures_what_was_recorded(place, copied, command):
@@ -129,8 +139,8 @@ def test_export_writes_what_a_server_needs(place, command, tmp_path):
     assert (served.budgets, dict(served.study)) == (("6",), {})
     assert all(served.alpha("6", c) == whole.alpha("6", c) for c in whole.classes)
     assert command("artifact", "export", tmp_path / "n.json", "--artifact", place, "--json").json["budgets"] == [
-        "50%",
         "6",
+        "50%",
     ]
     numbers = json.loads((tmp_path / "n.json").read_text())
     for budget in whole.budgets:

@@ -76,7 +76,21 @@ def test_search_writes_an_artifact_of_all_budgets(finished):
     assert "gain: of the choice over the default in points, with its 95 % interval" in said
     assert "budget 6: 7 / 4 / 3 tokens, 6.0 a layer on average" in said
     assert f"artifact in {finished.run / 'artifact'}; next: clasp-calib evaluate --run {finished.run}\n" in said
-    assert read_artifact(finished.run / "artifact").budgets == ("50%", "6")
+    assert said.count("how sure") == said.count("each class has the candidate of the highest posterior mean") == 2
+    assert "(pooled, all classes together, with what was measured at 6)" in said
+    artifact = read_artifact(finished.run / "artifact")
+    # Those of fewer tokens come first, and tell of the others.
+    assert artifact.budgets == ("6", "50%")
+    assert [artifact.entry(name).decision.budgets for name in artifact.budgets] == [(), ("6",)]
+
+
+def test_the_artifact_has_a_verdict_of_every_class_that_has_samples(finished):
+    artifact = read_artifact(finished.run / "artifact")
+    for budget in artifact.budgets:
+        for choice in artifact.entry(budget).choices.values():
+            assert (choice.verdict is None) == (choice.posterior is None) == (choice.evaluations == 0)
+            assert choice.evaluations == 0 or choice.samples == 7
+            assert choice.evaluations <= choice.candidates * (choice.samples or 0)
 
 
 def test_a_second_search_measures_nothing(finished, copied, command, monkeypatch):
@@ -91,10 +105,7 @@ def test_a_second_search_measures_nothing(finished, copied, command, monkeypatch
         json.loads(line)
         for line in command("search", *copied.words, *space, "--budget", "50%", "--json").out.splitlines()
     ]
-    assert [event["class"] for event in events if event["event"] == "chosen"] == [
-        *("attribute", "spatial", "counting"),
-        "all classes",
-    ]
+    assert [event["class"] for event in events if event["event"] == "chosen"] == ["attribute", "spatial", "counting"]
     assert all(event["recorded"] for event in events if event["event"] == "begin")
     result = events[-1]
     assert result["event"] == "result"
@@ -112,11 +123,9 @@ def test_a_plan_costs_nothing_and_keeps_what_was_edited(copied, command):
     (plan,) = result["plans"]
     assert (plan["budget"], plan["stage counts"], plan["classes"]) == ("50%", [10, 6, 5], 3)
     assert 0 < plan["evaluations at most"] < 1000
-    assert plan["samples"]["counting"] == {"calibration": 4, "selection": 3, "test": 3}
-    assert any(
-        told.startswith("counting: luck alone gives any gain on the 3 pictures") for told in plan["cannot be decided"]
-    )
-    assert "action: no calibration samples" not in plan["cannot be decided"]
+    assert plan["samples"]["counting"] == {"search": 7, "test": 3}
+    (few,) = [told for told in plan["cannot be decided"] if told.startswith("fewer than 8 pictures")]
+    assert "counting (7)" in few
     path = copied.run / "space.yaml"
     assert result["space"] == str(path)
     assert path.is_file()
