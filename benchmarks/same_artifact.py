@@ -20,7 +20,7 @@ from pathlib import Path
 MANIFEST = "artifact.json"
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
-    ("quickstart", "--run", "run", "--pictures", "5", "4", "5", "--budget", "128"),
+    ("quickstart", "--run", "run", "--pictures", "9", "5", "--budget", "128"),
     ("search", "--run", "run", "--budget", "40%", "--strategy", "race", "--per-class", "4"),
     ("search", "--run", "run", "--budget", "96", "--strategy", "grid", "--per-class", "2", "--refine", "coordinate"),
     ("search", "--run", "run", "--budget", "96", "--strategy", "two-step", "--per-class", "2"),

@@ -113,8 +113,9 @@ def evaluate(
 ) -> EvaluationReport:
     """Compare the calibrated settings with no pruning, default pruning and random pruning.
 
-    Default pruning is the model's own layer with rho = 1. The report also has the paper's rho, one setting for all
-    classes, and exhaustive search where it was run. Model and random state are left as they were.
+    Default pruning is the model's own layer with rho = 1, random pruning the mean of three draws. The report also has
+    the paper's rho, one setting for all classes, and exhaustive search where it was run. Model and random state are
+    left as they were.
 
     Args:
         model: the model that the artifact was calibrated for.

@@ -51,8 +51,9 @@ def evaluate(
 ) -> None:
     """Compare the calibrated settings with no pruning, default pruning and random pruning.
 
-    Default pruning is the model's own layer with rho = 1. The report also has the paper's rho, one setting for all
-    classes, and exhaustive search where it was run. Intervals are 95 % intervals by picture.
+    Default pruning is the model's own layer with rho = 1, random pruning the mean of three draws. The report also has
+    the paper's rho, one setting for all classes, and exhaustive search where it was run. Intervals are 95 % intervals
+    by picture.
 
     Example: clasp-calib evaluate --run my-run --split test
     """

@@ -13,13 +13,14 @@ from clasp_calib.commands.cache_features import cache_features
 from clasp_calib.commands.evaluate import evaluate
 from clasp_calib.commands.label import label
 from clasp_calib.commands.models import REFERENCE
-from clasp_calib.commands.options import DEFAULT_BUDGETS, BudgetOption, JsonOption, SeedOption
+from clasp_calib.commands.options import DEFAULT_BUDGETS, BudgetOption, JsonOption
 from clasp_calib.commands.output import emit, say
 from clasp_calib.commands.search import search
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
 RUN = Path("clasp-quickstart")
+MOST_SEED = 9_999
 NEXT = """
 Next, with a model and data of your own (docs/guide/own-model.md walks through it):
   1. Write samples.jsonl, one question a line:
@@ -34,10 +35,8 @@ Or look at what was made here: clasp-calib artifact show --run {run}"""
 def quickstart(
     run: Annotated[Path, typer.Option(help="Directory for everything.")] = RUN,
     budget: BudgetOption = DEFAULT_BUDGETS,
-    pictures: Annotated[
-        tuple[int, int, int], typer.Option(help="Pictures to calibrate on, to select on and to test on.")
-    ] = (20, 16, 32),
-    seed: SeedOption = 0,
+    pictures: Annotated[tuple[int, int], typer.Option(help="Pictures to search on, and to test on.")] = (36, 32),
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Other seeds draw other pictures.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Label, cache, search, evaluate: the whole path on the embedded model and benchmark, in minutes on a CPU.
@@ -49,7 +48,7 @@ def quickstart(
 
     if min(pictures) < 2:
         raise InputError(f"--pictures {' '.join(map(str, pictures))}: every part needs at least 2")
-    splits = dict(zip(("calibration", "selection", "test"), pictures, strict=True))
+    splits = dict(zip(("calibration", "test"), pictures, strict=True))
     took: dict[str, float] = {}
 
     @contextmanager
@@ -62,13 +61,13 @@ def quickstart(
         took[name] = time.perf_counter() - begun
 
     with step("draw", f"Drawing {sum(pictures)} pictures with questions"):
-        table = write_benchmark(run / "benchmark", splits)
+        table = write_benchmark(run / "benchmark", splits, first=seed * max(pictures))
     with step("label", "Labelling the questions"):
         label(table, run=run)
     with step("cache", "Caching vision layers"):
         cache_features(run=run, model=REFERENCE)
     with step("search", f"Searching at {', '.join(budget)}"):
-        search(budget=budget, run=run, seed=seed)
+        search(budget=budget, run=run, seed=seed, anyway=True)
     with step("evaluate", "Answering the test questions"):
         evaluate(run=run, seed=seed)
     if as_json:

@@ -54,7 +54,9 @@ def scene_questions(scene: Scene) -> list[Question]:
     return [rng.choice(of[draw_family(list(of), rng)]) for of in by_class.values()]
 
 
-def write_benchmark(out: Path, pictures: Mapping[str, int] | None = None, file_format: str = "parquet") -> Path:
+def write_benchmark(
+    out: Path, pictures: Mapping[str, int] | None = None, file_format: str = "parquet", first: int = 0
+) -> Path:
     """Draw the benchmark and return the path of its table.
 
     The gold intent is kept in columns of its own, so that labelling is a task and not a copy.
@@ -63,6 +65,7 @@ def write_benchmark(out: Path, pictures: Mapping[str, int] | None = None, file_f
         out: directory to write to.
         pictures: split -> number of pictures; `PICTURES` if ``None``.
         file_format: ``parquet`` or ``jsonl``.
+        first: number of each split's first picture; others than 0 give other pictures.
 
     Raises:
         InputError: the directory cannot be written to, or an unknown format or split.
@@ -73,7 +76,7 @@ def write_benchmark(out: Path, pictures: Mapping[str, int] | None = None, file_f
             f"cannot write splits {sorted(pictures)} as {file_format!r}; "
             f"expected splits of {', '.join(FIRST_SEED)} and one of {', '.join(FORMATS)}"
         )
-    scenes = [(split, split_scene(split, number)) for split, count in pictures.items() for number in range(count)]
+    scenes = [(split, split_scene(split, first + number)) for split, of in pictures.items() for number in range(of)]
     rows = []
     try:
         (out / "images").mkdir(parents=True, exist_ok=True)

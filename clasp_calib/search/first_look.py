@@ -69,7 +69,7 @@ def look_first(evaluator: Evaluator, own: Candidate, samples: Mapping[str, Seque
         evaluator: of the model.
         own: the model's own setting.
         samples: by class, in the order of the search.
-        anyway: say it, and go on.
+        anyway: say it in a line, and go on.
 
     Raises:
         InputError: with questions, expected answers and what was said, and what to try.
@@ -79,11 +79,13 @@ def look_first(evaluator: Evaluator, own: Candidate, samples: Mapping[str, Seque
     nothing = not any(any(look.scores) for look in looks.values())
     everything = sum(len(look.scores) for look in looks.values())
     for label, look in troubled.items():
+        short = f"class {label!r}: the unpruned model {look.trouble}"
+        if anyway:
+            note(f"{short}; the search goes on")
+            continue
         names = ", ".join(sorted({sample.metric or EXACT for sample in look.samples}))
-        found = (
-            f"class {label!r}: the unpruned model {look.trouble} by the metric {names}: {look.told}; {_advice(look)}"
-        )
-        if (everything if nothing else len(look.scores)) >= FIRST and not anyway:
+        found = f"{short} by the metric {names}: {look.told}; {_advice(look)}"
+        if (everything if nothing else len(look.scores)) >= FIRST:
             raise InputError(f"{found}; or search all the same with --anyway (anyway of CalibrationOptions)")
         note(f"{found}; the search goes on")
 

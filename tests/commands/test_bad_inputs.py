@@ -269,9 +269,9 @@ CASES = {
     "asking at a budget": (GENERATE + " --budget 7", None, "no budget '7' .*choose one of these, or calibrate it"),
     "asking with a picture": (GENERATE + " --prompt <image>?", None, "holds <image>; remove it"),
     "quickstart too small": (
-        "quickstart --run {new} --pictures 1 2 2",
+        "quickstart --run {new} --pictures 1 2",
         None,
-        "--pictures 1 2 2: every part needs at least 2",
+        "--pictures 1 2: every part needs at least 2",
     ),
 }
 

@@ -50,7 +50,7 @@ def run_examples(place: Path, names: Sequence[str]) -> None:
     instead = {"my-run": run, "picture.png": picture}
     instead |= {f"my-run/{name}": f"{run}/{name}" for name in ("artifact", "labels.parquet")}
     instead |= {name: f"{run}/{name}" for name in ("served", "features.json")}
-    more = {"quickstart": ["--run", str(place / "quickstart"), "--pictures", "2", "2", "2"]}
+    more = {"quickstart": ["--run", str(place / "quickstart"), "--pictures", "2", "2"]}
     known = dict(leaves(GROUP))
     for name in names:
         words = [instead.get(word, word) for word in example(known[name])]
