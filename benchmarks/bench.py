@@ -50,8 +50,8 @@ PARTS = {
         "--pictures 3 --samples 2 --budgets 192 --workers 1 --out {work}/recorded.npz",
     ),
     "search": Part(
-        "what the search's decisions are worth, on those scores: search.md",
-        "benchmarks/search.py --out {pages}/search.md",
+        "what the search's decisions are worth, on those scores: decisions.md",
+        "benchmarks/search.py --out {pages}/decisions.md",
         "--part race --draws 1 --workers 1",
     ),
     "comparison": Part(

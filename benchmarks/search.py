@@ -2,7 +2,7 @@
 
     python benchmarks/search.py [--part decisions] [--draws 20] [--seed 1000] [--out PAGE]
 
-writes docs/results/search.md unless it is given another page; a part replaces its own section and leaves the others.
+writes docs/results/decisions.md unless it is given another page; a part replaces its own section and leaves the others.
 The recorded tables are those of benchmarks/record_scores.py. Settings were chosen on other questions.
 """
 
@@ -10,6 +10,7 @@ import argparse
 import os
 import platform
 import re
+import textwrap
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from replay import budgets, crossover, decisions, hardship, promise, shares, sureness
-from replay.tables import RECORDED, budgets_of, recorded
+from replay.tables import BUDGETS, RECORDED, budgets_of, recorded
 
 from clasp_calib.reference.model import VERSION
 from tools.reference.by_design import BY_DESIGN
@@ -37,27 +38,35 @@ NOTE = """# What the search's decisions are worth
 
 Written by `benchmarks/search.py`; do not edit. [decision.md](../design/decision.md) explains how the search decides.
 
-The recorded tables are of version {version} of the embedded model: {candidates} candidates on {samples} of each of
-{classes} classes, at {budgets} tokens (`benchmarks/record_scores.py`). Intervals are over draws from them. They say how
-much the luck of the draw matters, and nothing of other models.
+{recorded}
 
 {by_design}
 
 """
 
 
+TABLES = (
+    "The recorded tables are of version {version} of the embedded model: {candidates} candidates on {samples} of each "
+    "of {classes} classes, at {budgets} tokens (`benchmarks/record_scores.py`).{lacking} Intervals are over draws from "
+    "them. They say how much the luck of the draw matters. The luck of the recorded questions is in all draws, and "
+    "other models are other models."
+)
+
+
 def note(path: Path) -> str:
     """What stands above all sections."""
     tables = [recorded(budget, path) for budget in budgets_of(path)]
     sizes = sorted({len(score) for of in tables for score in of.score})
-    return NOTE.format(
+    missing = [budget for budget in BUDGETS if budget not in budgets_of(path)]
+    said = TABLES.format(
         version=VERSION,
         candidates=len(tables[0].candidates),
         samples=f"{sizes[0]} questions" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} questions",
         classes=len(tables[0].labels),
         budgets=", ".join(budgets_of(path)),
-        by_design=BY_DESIGN.strip(),
+        lacking=f" Budgets that are not recorded yet: {', '.join(missing)}." if missing else "",
     )
+    return NOTE.format(recorded=textwrap.fill(said, 120, break_long_words=False), by_design=BY_DESIGN.strip())
 
 
 def write(out: Path, name: str, section: str, above: str) -> None:
@@ -76,7 +85,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1000, help="of the first draw")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--recorded", type=Path, default=RECORDED, help="tables as record_scores.py stores them")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "docs" / "results" / "search.md")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "docs" / "results" / "decisions.md")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(arguments.workers) as pool:

@@ -1,7 +1,7 @@
 """Optuna's own searches replayed on a table of one class: who leads after so many evaluations.
 
 Each is given the table as the search would give it: a candidate is a mixture and a rho, a trial measures it on samples
-in the table's order, and a candidate-sample pair is paid for once.
+in the table's order, and a candidate-sample pair is paid for once. There are as many trials as candidates.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ def _studied(table: Floats, candidates: Sequence[Candidate], sampler: Any, prune
     grid, rhos = cells(candidates)
     study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
     best: dict[int, float] = {}
-    for _ in range(2 * len(candidates)):
+    for _ in range(len(candidates)):
         trial = study.ask()
         mixture = trial.suggest_categorical("mixture", list(range(len(grid))))
         candidate = grid[mixture][rhos.index(trial.suggest_categorical("rho", rhos))]

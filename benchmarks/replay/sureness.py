@@ -28,7 +28,7 @@ A choice states the probability that it is worse than the default, and worse by 
 are sorted by what they say, beside how often it was so on the samples that were not drawn. A difference of exactly
 nothing counts half. Choices of the default are left out. Intervals (95 %) are over the (class, budget) pairs, since
 all draws from one share their samples. Where the truth is close to nothing, the noise of the judging samples moves
-*found* towards a half. {draws} draws at each of n = {sizes} and three budgets.
+*found* towards a half. {draws} draws at each of n = {sizes} and each budget.
 
 Among hard tables are some on which every move away from the default is a loss by construction; there only the number of
 choices that claim to be safe can be small.
