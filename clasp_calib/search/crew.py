@@ -21,9 +21,10 @@ class Crew:
     """Who scores candidates in a search.
 
     Attributes:
-        workers: processes on this machine; one is this process itself.
+        workers: processes on this machine; one is this process itself. On a processor give one a core; where memory is
+            too small for so many copies of the model, give threads.
         threads: that each worker computes with. They decide the last bits of a score, so the default is the same for
-            every crew, and scores of another number are not taken up.
+            every crew, and on a processor scores of another number are not taken up.
         engine: ``"local"``, or ``"ray"`` for the machines of a Ray cluster, which takes as many workers as it has
             room for.
         ray_address: of a running cluster (``auto``, ``HOST:PORT``, ``ray://HOST:PORT``); ``None`` starts one on this
