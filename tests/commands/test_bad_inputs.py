@@ -245,7 +245,7 @@ CASES = {
     "budget not in it": (
         EVALUATE + " --budget 7",
         None,
-        r"no budget '7' \(it holds 50%, 6\); choose one of these, or calibrate",
+        r"no budget '7' \(it holds 6, 50%\); choose one of these, or calibrate",
     ),
     "no test split": (EVALUATE, only("calibration"), r"no sample is of the split 'test' \(there are calibration\)"),
     "unknown split to report": (EVALUATE + " --split tset", None, r"'tset' \(there are calibration, selection, test\)"),
