@@ -13,8 +13,8 @@ LEGEND = (
     "gain: of the choice over the default in points, with its 95 % interval, by the evidence of all classes; own: by "
     "the class's own samples alone, so that the rest is borrowed from other classes",
     "worse: probability that the choice is worse than the default; > 1 pt: by more than a point; regret: points that "
-    "the truly best candidate is expected to be better by; settle: about so many more samples of the class, rather too "
-    "many than too few, would bring the regret under half a point",
+    "the truly best candidate is expected to be better by; settle: about so many more samples of the class would bring "
+    "the regret under half a point; both are rather too high than too low",
 )
 
 
@@ -86,7 +86,8 @@ def _chance(value: float) -> str:
 
 
 def _points(value: float) -> str:
-    return f"{100 * value:+.1f}"
+    # Adding zero takes the sign off what is rounded to it.
+    return f"{round(100 * value, 1) + 0.0:+.1f}"
 
 
 def _mean(value: float | None, samples: int | None) -> str:

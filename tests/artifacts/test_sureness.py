@@ -59,6 +59,11 @@ def test_the_default_is_not_compared_with_itself():
     assert row == ["object", "is the default", "-", "-", "-", "0.5", "40"]
 
 
+def test_nothing_is_less_than_nothing():
+    (row,) = told(sure_rows, entry(object=choice(own=-0.0001, low=-0.0)))
+    assert (row[1], row[4]) == ("+12.5 [+0.0, +25.0]", "+0.0")
+
+
 def test_nothing_is_said_to_be_impossible():
     (row,) = told(sure_rows, entry(object=choice(worse=0.004, much_worse=0.0)))
     assert row[2:4] == ["<1%", "<1%"]
