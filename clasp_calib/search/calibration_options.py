@@ -20,7 +20,7 @@ class CalibrationOptions:
 
     Attributes:
         strategy: which candidates are measured on which samples; see `clasp_calib.search.strategies`. By default
-            ``Pooled()`` up to some hundreds of samples a class, and ``Race()`` for more.
+            ``Pooled()`` up to 2,000 samples a class on average, and ``Race()`` for more.
         cautious: keep the model's own setting unless the best candidate is worse with a probability below this; by
             default the candidate of the highest posterior mean is chosen, however sure.
         objective: what is maximised: ``metric``, ``nll`` or ``kl`` (to the unpruned model; needs no answers).
