@@ -111,7 +111,7 @@ def generate(
         question: without template.
         artifact: an artifact, its directory, or ``org/name@version``; without one the model's own layer is used, and
             every token is kept for its relevance.
-        budget: of an artifact one of its own, by default its first; without an artifact it must be given.
+        budget: of an artifact one of its own, by default its largest; without an artifact it must be given.
         options: how to answer.
 
     Raises:
@@ -136,7 +136,9 @@ def generate(
     if known is None and budget is None:
         raise InputError("there is neither an artifact nor a budget; give one of them")
     picture = load_picture(image, processor)
-    name = parse_budget(known.budgets[0] if known and budget is None else str(budget)).name
+    if known is not None and budget is None:
+        budget = max(known.manifest.budgets, key=lambda entry: entry.mean_tokens).name
+    name = parse_budget(str(budget)).name
     class_ = options.class_
     if known is None and class_ != AUTO:
         raise InputError(

@@ -34,7 +34,7 @@ def generate(
         ),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(help="Tokens or percent; with an artifact one of its budgets, by default the first.")
+        str | None, typer.Option(help="Tokens or percent; with an artifact one of its budgets, by default the largest.")
     ] = None,
     label: Annotated[
         str,
