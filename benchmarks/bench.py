@@ -54,6 +54,11 @@ PARTS = {
         "benchmarks/search.py --out {pages}/decisions.md",
         "--part race --draws 1 --workers 1",
     ),
+    "quickstart": Part(
+        "the quickstart with ten seeds, minutes each: quickstart.md",
+        "benchmarks/quickstart_seeds.py --run {work} --out {pages}/quickstart.md",
+        "--seeds 2 --pictures 4 3",
+    ),
     "comparison": Part(
         "published methods and ablations beside a calibration: comparison.md",
         "benchmarks/comparison.py --run {work} --pages {pages}",

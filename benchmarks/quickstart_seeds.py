@@ -1,6 +1,6 @@
 """Run the quickstart with several seeds, each on pictures of its own, and write docs/results/quickstart.md.
 
-    python benchmarks/quickstart_seeds.py [--seeds 10] [--run build/quickstart-seeds] [--pictures 36 32]
+    python benchmarks/quickstart_seeds.py [--seeds 10] [--run DIR] [--pictures 36 32]
 
 A seed takes some minutes on two cores. A killed benchmark goes on where it stopped.
 """
@@ -46,15 +46,15 @@ Written by `benchmarks/quickstart_seeds.py`; do not edit. clasp-calib {version},
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--run", type=Path, default=ROOT / "build" / "quickstart-seeds")
+    parser.add_argument("--run", type=Path, default=ROOT / "build" / "bench" / "quickstart")
     parser.add_argument("--pictures", type=int, nargs=2, default=(36, 32))
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "quickstart.md")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "quickstart.md")
     arguments = parser.parse_args()
     found = [scores(arguments.run, seed, arguments.pictures) for seed in range(arguments.seeds)]
     search, test = arguments.pictures
     of = {"by_design": BY_DESIGN.strip(), "seeds": len(found), "search": search, "test": test}
     note = NOTE.format(version=__version__, model=VERSION, budget=BUDGET, **of)
-    arguments.page.write_text(note + macros(found) + "\n\n" + by_class(found) + "\n", encoding="utf-8")
+    arguments.out.write_text(note + macros(found) + "\n\n" + by_class(found) + "\n", encoding="utf-8")
 
 
 def scores(place: Path, seed: int, pictures: Sequence[int]) -> dict[str, dict[str, float]]:
