@@ -45,8 +45,10 @@ difference on the same questions.
 
 - *unpruned*: all 576 tokens.
 - *default*: the model's own vision layer and rho = 1 (relevance only).
-- *random*: the same number of tokens, chosen at random.
+- *random*: the same number of tokens, chosen at random, three times.
 - *calibrated*: what the search chose for each class.
+- *paper rho*: the model's own layer with the paper's rho of each class.
+- *global*: the one setting for all classes that the search believes best.
 - *seconds an answer*: median of {timed} answers at batch 1, from the pixels on. Compare them within one table only, and
   only if the machine did nothing else.
 
@@ -75,7 +77,8 @@ def main() -> None:
     labelled = command("label", str(table), *at)
     command("cache-features", *at)
     command("search", *at, *(word for budget in BUDGETS for word in ("--budget", budget)))
-    entries = Artifact.load(arguments.run / "artifact").manifest.budgets
+    artifact = Artifact.load(arguments.run / "artifact")
+    entries = [artifact.entry(budget) for budget in BUDGETS]
 
     def evaluated(budget: str) -> dict[str, Any]:
         found = command("evaluate", *at, "--budget", budget, "--timed", str(arguments.timed))
