@@ -176,7 +176,10 @@ class Belief:
         return int(self.mean[group].argmax())
 
     def noise(self, group: int) -> Floats:
-        """[C, C] covariance of one sample's scores in a table, about its level and the candidates' means."""
+        """Covariance [C, C] of one sample's scores in a table, about its level and the candidates' means.
+
+        Where James-Stein is the method there is one variance for all candidates, [].
+        """
         return self._places[group].noise
 
     def draws(self, count: int, group: int, generator: np.random.Generator) -> Floats:

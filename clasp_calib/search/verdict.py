@@ -104,24 +104,35 @@ def _settle(draws: Floats, noise: Floats, generator: np.random.Generator) -> int
 
     Args:
         draws: [D, C], centred on a mean that is taken for the posterior's.
-        noise: [C, C] covariance of one sample's scores; its level is free.
+        noise: [C, C] covariance of one sample's scores, whose level is free; [], the variance of each, where candidates
+            are independent and so many that the level is known.
         generator: of the randomness.
     """
-    count = draws.shape[1]
-    centre = np.eye(count) - 1 / count
-    values, vectors = np.linalg.eigh(centre @ noise @ centre)
-    known = values > 1e-9 * values[-1]
-    white, colour = vectors[:, known] / np.sqrt(values[known]), vectors[:, known] * np.sqrt(values[known])
     mean = draws.mean(0)
-    apart = (draws - mean) @ white
-    gains, axes = np.linalg.eigh(apart.T @ apart / len(draws))
-    true, back = apart @ axes, axes.T @ colour.T
+    if noise.ndim:
+        white, colour = _axes(noise)
+        apart = (draws - mean) @ white
+        gains, axes = np.linalg.eigh(apart.T @ apart / len(draws))
+        true, back = apart @ axes, axes.T @ colour.T
+    else:
+        true = (draws - mean) / np.sqrt(noise)
+        gains = true.var(0)
     luck = generator.standard_normal(true.shape)
 
     def settled(more: int) -> bool:
-        believed = mean + (gains / (gains + 1 / more) * (true + luck / np.sqrt(more))) @ back
+        surer = gains / (gains + 1 / more) * (true + luck / np.sqrt(more))
+        believed = mean + (surer @ back if noise.ndim else surer * np.sqrt(noise))
         chosen = draws[np.arange(len(draws)), believed.argmax(1)]
         return float((draws.max(1) - chosen).mean()) < SETTLED
 
     number = bisect_left(MORE, True, key=settled)
     return MORE[number] if number < len(MORE) else None
+
+
+def _axes(noise: Floats) -> tuple[Floats, Floats]:
+    """[C, m] each: what makes differences between candidates of this noise white, and the way back."""
+    count = len(noise)
+    centre = np.eye(count) - 1 / count
+    values, vectors = np.linalg.eigh(centre @ noise @ centre)
+    known = values > 1e-9 * values[-1]
+    return vectors[:, known] / np.sqrt(values[known]), vectors[:, known] * np.sqrt(values[known])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.search import belief as belief_module
 from clasp_calib.search.belief import believe, kernels
 from clasp_calib.search.verdict import MORE, SETTLED, decide
 
@@ -63,8 +64,10 @@ def test_settling_takes_more_samples_the_closer_the_candidates_are():
     assert max(f.settle for f in far) <= max(c.settle for c in close)
 
 
-def test_what_settles_is_about_what_it_takes():
+@pytest.mark.parametrize("work", [belief_module.WORK, 1], ids=["pooled", "james-stein"])
+def test_what_settles_is_about_what_it_takes(monkeypatch, work):
     """With so many more samples the expected regret is about half a point."""
+    monkeypatch.setattr(belief_module, "WORK", work)
     rest = []
     for seed in range(8):
         means = 0.05 * np.random.default_rng(seed).standard_normal(COUNT)
