@@ -44,11 +44,6 @@ PARTS = {
         "--pool 6 --test 4 --timed 1",
         "--readme README.md",
     ),
-    "quickstart": Part(
-        "the quickstart's table over ten seeds: quickstart.md",
-        "benchmarks/quickstart_seeds.py --run {work} --page {pages}/quickstart.md",
-        "--seeds 1 --pictures 4 4",
-    ),
     "scores": Part(
         "scores of all candidates, which searches are replayed on: benchmarks/data/recorded_scores.npz",
         "benchmarks/record_scores.py --work {work}",
