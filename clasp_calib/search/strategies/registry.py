@@ -23,8 +23,8 @@ STRATEGIES: Mapping[str, type[Any]] = {
 }
 """By the name that the command line gives them."""
 AUTO_POOLED_SAMPLES = 2000
-"""Samples of a class, on average, above which a race is taken instead of `Pooled`: up to there it was nowhere cheaper at
-the same regret, on a few simulated tables."""
+"""Samples of a class, on average, above which a race is taken. Up to there it was nowhere cheaper than `Pooled` at the
+same regret, on a few simulated tables."""
 
 
 def fitting(samples: Collection[int]) -> Strategy:
