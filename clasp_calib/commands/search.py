@@ -75,7 +75,7 @@ def search(
     ] = None,
     first: Annotated[
         int | None,
-        typer.Option(min=1, help="Samples before the first rejection; default: 40 in a race, 6 in halving."),
+        typer.Option(min=1, help="Samples before the first rejection; default: 40 or a fifth in a race, 6 in halving."),
         UsedBy("strategy", "race", "halving"),
     ] = None,
     eta: Annotated[

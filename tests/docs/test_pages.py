@@ -258,7 +258,15 @@ def test_the_datasheet_says_how_near_held_out_wordings_are():
 
 @pytest.mark.parametrize(
     "name",
-    ["calibration.md", "comparison.md", "easy-vqa.md", "reference-report.md", "reference-seeds.md", "seeding.md"],
+    [
+        "calibration.md",
+        "comparison.md",
+        "decisions.md",
+        "easy-vqa.md",
+        "reference-report.md",
+        "reference-seeds.md",
+        "seeding.md",
+    ],
 )
 def test_results_of_the_embedded_model_say_what_was_put_in_by_design(name: str):
     assert " ".join(BY_DESIGN.split()) in prose(name)
