@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from clasp_calib.search.noise import LEAST_SQUARES, PRIOR_FREEDOM, Floats
+from clasp_calib.search.noise import PRIOR_FREEDOM, Floats, pooled_variance
 
 SWEEPS = 30
 """Of alternating between levels and means; one is enough where all candidates were measured on all samples."""
@@ -30,11 +30,12 @@ class JamesStein:
     """
 
     def __init__(self, tables: Sequence[Floats]):
+        tables = [np.where((~np.isnan(table)).sum(1, keepdims=True) > 1, table, np.nan) for table in tables]
         fits = [_least_squares(table) for table in tables]
         found = np.array([mean for mean, _, _, _ in fits])
         count = np.array([seen for _, seen, _, _ in fits])
         squares, freedom = np.array([(s, f) for _, _, s, f in fits]).T
-        common = (squares.sum() + LEAST_SQUARES) / max(1, freedom.sum())
+        common = pooled_variance(squares, freedom, tables)
         self.noise: Floats = (squares + PRIOR_FREEDOM * common) / (freedom + PRIOR_FREEDOM)
         precision = count / self.noise[:, None]
         self._mean, self._variance = _shrunk(found, precision, LEAST_VARIANCE * float(self.noise.mean()))
@@ -54,9 +55,11 @@ class JamesStein:
 
 
 def _least_squares(table: Floats) -> tuple[Floats, Floats, float, int]:
-    """Means [C] about 0, how many scores each rests on [C], the residual sum of squares and its degrees of freedom."""
+    """Means [C] about 0, how many scores each rests on [C], the residual sum of squares and its degrees of freedom.
+
+    No sample of the table has one candidate.
+    """
     measured = ~np.isnan(table)
-    measured &= measured.sum(1, keepdims=True) > 1
     score, count = np.where(measured, table, 0.0), measured.sum(0)
     of_sample = np.maximum(1, measured.sum(1, keepdims=True))
     mean = np.zeros(table.shape[1])

@@ -60,7 +60,7 @@ def estimate(tables: Sequence[Floats], kernels: Floats) -> Noise:
     fits = [[_fit(at_budget) for at_budget in table] for table in tables]
     squares = np.array([[np.nansum(fit.residuals**2) for fit in of] for of in fits])
     freedom = np.array([[fit.freedom for fit in of] for of in fits])
-    common = (squares.sum() + LEAST_SQUARES) / max(1, freedom.sum())
+    common = pooled_variance(squares, freedom, [at_budget for table in tables for at_budget in table])
     variances: Floats = (squares + PRIOR_FREEDOM * common) / (freedom + PRIOR_FREEDOM)
     budgets = len(tables[0])
     correlation = _between_budgets([[fit.residuals for fit in of] for of in fits], common)
@@ -70,6 +70,28 @@ def estimate(tables: Sequence[Floats], kernels: Floats) -> Noise:
         between_budgets=(1 - correlation) * np.eye(budgets) + correlation,
         between_candidates=_between_candidates(flat, variances.ravel(), kernels),
     )
+
+
+def pooled_variance(squares: Floats, freedom: Floats, tables: Sequence[Floats]) -> float:
+    """Of a score in all tables: of what is left over, and one made-up degree of freedom as if candidates were equal.
+
+    Where each candidate was measured once nothing is left over, and what differs may all be luck.
+
+    Args:
+        squares: residual sums of squares, of any shape.
+        freedom: their degrees of freedom.
+        tables: [n, C] each, which they are of; none with a sample that has one candidate.
+    """
+    deviations = [table - np.nanmean(table, 1, keepdims=True) for table in map(_begun, tables)]
+    pairs = sum(int((~np.isnan(d)).sum()) - len(d) for d in deviations)
+    equal = sum(float(np.nansum(d**2)) for d in deviations) / max(1, pairs)
+    return (float(squares.sum()) + equal + LEAST_SQUARES) / (float(freedom.sum()) + 1)
+
+
+def _begun(table: Floats) -> Floats:
+    """Its samples that were measured at all."""
+    begun: Floats = table[~np.isnan(table).all(1)]
+    return begun
 
 
 @dataclass(frozen=True)

@@ -55,12 +55,21 @@ def residuals_by_regression(table):
     return left, len(at) - (np.linalg.matrix_rank(design) if len(at) else 0)
 
 
+def as_if_equal(tables):
+    """Variance of the scores [n, C] about the samples' levels, by loops."""
+    squares, freedom = 0.0, 0
+    for row in (row[~np.isnan(row)] for table in tables for row in table):
+        if len(row) > 1:
+            squares, freedom = squares + ((row - row.mean()) ** 2).sum(), freedom + len(row) - 1
+    return squares / max(1, freedom)
+
+
 def noise_by_regression(tables):
     """Variances [K, B] and the correlation between budgets from [B, n, C] tables, cell by cell."""
     fits = [[residuals_by_regression(at_budget) for at_budget in table] for table in tables]
     squares = np.array([[np.nansum(left**2) for left, _ in of] for of in fits])
     freedom = np.array([[free for _, free in of] for of in fits])
-    common = (squares.sum() + 1e-4) / max(1, freedom.sum())
+    common = (squares.sum() + 1e-4 + as_if_equal([at for table in tables for at in table])) / (freedom.sum() + 1)
     together, alike = 6 * common, 10 * common
     for of in fits:
         for (first, _), (second, _) in combinations(of, 2):
@@ -289,7 +298,7 @@ def made_up_moments(tables):
         means.append(centred.mean(0))
         squares.append(((centred - centred.mean(0)) ** 2).sum())
         freedoms.append((len(table) - 1) * (count - 1))
-    common = (sum(squares) + 1e-4) / sum(freedoms)
+    common = (sum(squares) + 1e-4 + as_if_equal(tables)) / (sum(freedoms) + 1)
     noises = [(square + 10 * common) / (freedom + 10) for square, freedom in zip(squares, freedoms, strict=True)]
     error = [noise / (len(table) * (1 - 1 / count)) for noise, table in zip(noises, tables, strict=True)]
     least = 1e-3 * np.mean(noises)
@@ -371,6 +380,18 @@ def test_scores_without_noise_are_believed():
     belief = believe([np.tile(true, (300, 1)), np.tile(true[::-1], (300, 1))], kernels(grid_of(6)))
     assert belief.mean[0] - belief.mean[0, 0] == pytest.approx(true, rel=2e-3)
     assert belief.leader(1) == 0
+
+
+@pytest.mark.parametrize("work", [belief_module.WORK, 1], ids=["pooled", "james-stein"])
+def test_candidates_that_were_measured_once_are_not_told_apart_for_sure(monkeypatch, work):
+    """Nothing is left over that shows the noise; what differs on one sample may all be luck."""
+    monkeypatch.setattr(belief_module, "WORK", work)
+    rng = np.random.default_rng(0)
+    for table in (rng.normal(0.5, 0.3, (1, 6)), np.kron(np.eye(3), np.ones(2)) * rng.normal(0.5, 0.3, (3, 1))):
+        once = np.where(table == 0, np.nan, table + 0.3 * rng.standard_normal(table.shape))
+        belief = believe([once] * 3, kernels(grid_of(6)))
+        draws = belief.draws(4000, 0, rng)
+        assert np.mean(draws[:, belief.leader(0)] < draws[:, [c for c in range(6) if c != belief.leader(0)]].T) > 0.05
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=3), st.integers(1, 2), st.sampled_from([0, 1e-9, 1]), SEEDS)

@@ -98,6 +98,12 @@ def test_every_strategy_is_bounded_and_repeatable(strategy, mixtures, samples, s
     assert (again.asked, again.rejected) == (measured.asked, measured.rejected)
 
 
+def test_one_look_at_every_candidate_is_not_enough():
+    """No candidate was measured twice after the first round, so that nothing shows how much is luck."""
+    measured = searched(Pooled(until=2.0), product(5), *(coins(seed, 8, 20) for seed in range(4)))
+    assert measured.rounds > 3
+
+
 @pytest.mark.parametrize("strategy", ALL, ids=describe)
 @pytest.mark.parametrize(("samples", "rhos"), [(1, (1.0,)), (2, (0.5, 1.0)), (8, (0.5, 1.0)), (1, RHOS)])
 def test_little_to_search(strategy, samples, rhos):
