@@ -177,4 +177,4 @@ def test_strategies_have_names_and_take_their_own_settings():
 
 def test_with_thousands_of_samples_a_race_is_chosen():
     assert fitting([8, 36, 900]) == Pooled()
-    assert fitting([1, 2000, 2000]) == Race()
+    assert fitting([1, 3001, 3001]) == Race()
