@@ -48,7 +48,7 @@ def search(
     per_class: Annotated[int, typer.Option(min=2, help="Samples of a class to search on, at most.")] = 2000,
     strategy: Annotated[
         Literal["auto", "pooled", "race", "grid", "tpe", "two-step", "halving"],
-        typer.Option(help="Which candidates are measured on which samples; auto: pooled, with thousands a race."),
+        typer.Option(help="Which candidates are measured on which samples; auto: pooled, above 2,000 a class race."),
     ] = "auto",
     spend: Annotated[
         str | None,

@@ -8,6 +8,7 @@ from made_artifacts import CLASSES, made
 
 from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.artifacts.card import mixture, model_card
+from clasp_calib.artifacts.checkpoint_digest import Checkpoint
 from clasp_calib.artifacts.manifest import Score
 from clasp_calib.artifacts.sureness import LEGEND
 from clasp_calib.artifacts.versions import raised
@@ -42,6 +43,12 @@ def test_of_format_1_the_card_says_nothing_of_sureness():
     card = model_card(read_artifact(GOLDEN_1))
     assert "| object | deep | 0.50 x 1 + 0.50 x 3 | 1 | 50.0% | - | 100 |" in card
     assert "settle" not in card
+
+
+def test_the_card_says_whether_other_weights_are_noticed():
+    known = made("8", checkpoint=Checkpoint(kind="files", digest="0" * 64))
+    assert "Weights other than those of the calibration are warned of" in model_card(known)
+    assert "others are not noticed" in model_card(made("8", checkpoint=None))
 
 
 def test_a_directory_is_no_base_model():
