@@ -109,16 +109,20 @@ def believe(tables: Sequence[Floats], kernels: Floats, groups: Groups | None = N
         kernels: [P, C, C], how alike candidates are, as `kernels` gives them.
         groups: which tables are of one class or one budget; ``None``: all of other classes and one budget. Tables of
             one class have the same samples in the same rows. Budgets are believed together as far as `WORK` allows, in
-            the order in which they come.
+            the order in which they come; James-Stein believes each alone.
     """
     groups = groups or Groups(tuple(range(len(tables))), (None,) * len(tables))
     classes, budgets = list(dict.fromkeys(groups.classes)), list(dict.fromkeys(groups.budgets))
     width = int((WORK / len(classes)) ** (1 / 3) + 1e-9)
     candidates = kernels.shape[1]
     if candidates > width:
-        plain = JamesStein(tables)
+        plain = {b: JamesStein([t for t, of in zip(tables, groups.budgets, strict=True) if of == b]) for b in budgets}
+        within = [groups.budgets[:k].count(b) for k, b in enumerate(groups.budgets)]
         return Belief(
-            [_Place(plain, k, slice(0, candidates), plain.noise[k], (b,)) for k, b in enumerate(groups.budgets)]
+            [
+                _Place(plain[b], k, slice(0, candidates), plain[b].noise[k], (b,))
+                for k, b in zip(within, groups.budgets, strict=True)
+            ]
         )
     at = {(c, b): table for c, b, table in zip(groups.classes, groups.budgets, tables, strict=True)}
     places: dict[tuple[Hashable, Hashable], _Place] = {}

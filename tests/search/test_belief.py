@@ -351,6 +351,15 @@ def test_budgets_are_believed_together_as_far_as_the_bound_allows(monkeypatch):
     assert np.array_equal(belief.mean, np.concatenate([together.mean, alone.mean]))
 
 
+def test_james_stein_takes_nothing_from_budgets_that_it_does_not_name(monkeypatch):
+    monkeypatch.setattr(belief_module, "WORK", 1)
+    tables = made([8, 9, 8, 9], 4, 0)
+    belief = believe(tables, kernels(grid_of(4)), Groups(("text", "scene") * 2, (64, 64, 192, 192)))
+    assert belief.budgets == [(64,), (64,), (192,), (192,)]
+    apart = [believe(tables[part], kernels(grid_of(4))) for part in (slice(2), slice(2, 4))]
+    assert np.array_equal(belief.mean, np.concatenate([one.mean for one in apart]))
+
+
 def test_another_budget_lends_what_a_few_samples_lack():
     errors = []
     for seed in range(6):
