@@ -19,7 +19,7 @@ ModelOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="Torch device, such as cpu or cuda:0.")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Random seed.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]
 TaxonomyOption = Annotated[Path | None, typer.Option("--taxonomy", help="Your own taxonomy (YAML).")]
 RulesOption = Annotated[Path | None, typer.Option("--rules", help="Your own keyword rules (YAML).")]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N rows.")]

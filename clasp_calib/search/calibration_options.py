@@ -58,7 +58,11 @@ class CalibrationOptions:
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
-        for name, value, least in (("per_class", self.per_class, 2), ("lattice", self.lattice, 1)):
+        for name, value, least in (
+            ("per_class", self.per_class, 2),
+            ("lattice", self.lattice, 1),
+            ("seed", self.seed, 0),
+        ):
             if value is not None and value < least:
                 raise InputError(f"{name} is {value}; expected at least {least}")
         if self.cautious is not None and not 0 < self.cautious <= 1:

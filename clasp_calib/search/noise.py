@@ -23,6 +23,9 @@ PRIOR_FREEDOM = 10.0
 freedom. Our choice: where all candidates are right on all samples the variance would be zero, and nothing surer."""
 LEAST_SQUARES = 1e-4
 """Of one made-up disagreement, so that tables without any are not taken for certainty. Our choice."""
+UNKNOWN_VARIANCE = 0.1
+"""Of scores in [0, 1] that agree by chance: it stands for the degrees of freedom that all tables together lack of
+`PRIOR_FREEDOM`. Our choice: right and wrong answers have 0.25 at most."""
 LEAST_OWN = 0.05
 """Share of the noise that is each candidate's own, at least. Our choice: equal luck would make differences certain."""
 PRIOR_CORRELATION, MOST_CORRELATION = 0.6, 0.95
@@ -75,7 +78,8 @@ def estimate(tables: Sequence[Floats], kernels: Floats) -> Noise:
 def pooled_variance(squares: Floats, freedom: Floats, tables: Sequence[Floats]) -> float:
     """Of a score in all tables: of what is left over, and one made-up degree of freedom as if candidates were equal.
 
-    Where each candidate was measured once nothing is left over, and what differs may all be luck.
+    Where each candidate was measured once nothing is left over, and what differs may all be luck. So may what does not,
+    where there is little of it.
 
     Args:
         squares: residual sums of squares, of any shape.
@@ -85,7 +89,9 @@ def pooled_variance(squares: Floats, freedom: Floats, tables: Sequence[Floats]) 
     deviations = [table - np.nanmean(table, 1, keepdims=True) for table in map(_begun, tables)]
     pairs = sum(int((~np.isnan(d)).sum()) - len(d) for d in deviations)
     equal = sum(float(np.nansum(d**2)) for d in deviations) / max(1, pairs)
-    return (float(squares.sum()) + equal + LEAST_SQUARES) / (float(freedom.sum()) + 1)
+    known = float(freedom.sum()) + 1
+    lacking = max(0.0, PRIOR_FREEDOM - known)
+    return (float(squares.sum()) + equal + LEAST_SQUARES + lacking * UNKNOWN_VARIANCE) / (known + lacking)
 
 
 def _begun(table: Floats) -> Floats:

@@ -171,6 +171,7 @@ def test_a_model_in_memory_has_no_second_worker(bench, options):
         ({"objective": "luck"}, "unknown objective 'luck'"),
         ({"per_class": 1}, "per_class is 1; expected at least 2"),
         ({"lattice": 0}, "lattice is 0; expected at least 1"),
+        ({"seed": -1}, "seed is -1; expected at least 0"),
         ({"strategy": "race"}, r"strategy is 'race'; expected one of Pooled\(\), Race\(\), Grid\(\)"),
         ({"space": "no-such-space.yaml"}, "no search space at no-such-space.yaml"),
         ({"space": {"rhos": [1]}}, "space is a dict; expected a SearchSpace, or a YAML file"),

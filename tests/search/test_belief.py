@@ -14,6 +14,7 @@ from clasp_calib.search import belief as belief_module, hierarchy
 from clasp_calib.search.belief import BUDGET_CORRELATIONS, ODD_DEFAULT, Groups, believe, covariances, kernels, signal
 from clasp_calib.search.james_stein import JamesStein
 from clasp_calib.search.noise import estimate
+from clasp_calib.search.verdict import decide
 
 SEEDS = st.integers(0, 10**6)
 MEASURED = st.sampled_from([1.0, 0.6, 0.2])
@@ -69,7 +70,8 @@ def noise_by_regression(tables):
     fits = [[residuals_by_regression(at_budget) for at_budget in table] for table in tables]
     squares = np.array([[np.nansum(left**2) for left, _ in of] for of in fits])
     freedom = np.array([[free for _, free in of] for of in fits])
-    common = (squares.sum() + 1e-4 + as_if_equal([at for table in tables for at in table])) / (freedom.sum() + 1)
+    made_up = 1e-4 + as_if_equal([at for table in tables for at in table]) + 0.1 * max(0, 9 - freedom.sum())
+    common = (squares.sum() + made_up) / max(10, freedom.sum() + 1)
     together, alike = 6 * common, 10 * common
     for of in fits:
         for (first, _), (second, _) in combinations(of, 2):
@@ -298,7 +300,8 @@ def made_up_moments(tables):
         means.append(centred.mean(0))
         squares.append(((centred - centred.mean(0)) ** 2).sum())
         freedoms.append((len(table) - 1) * (count - 1))
-    common = (sum(squares) + 1e-4 + as_if_equal(tables)) / (sum(freedoms) + 1)
+    made_up = 1e-4 + as_if_equal(tables) + 0.1 * max(0, 9 - sum(freedoms))
+    common = (sum(squares) + made_up) / max(10, sum(freedoms) + 1)
     noises = [(square + 10 * common) / (freedom + 10) for square, freedom in zip(squares, freedoms, strict=True)]
     error = [noise / (len(table) * (1 - 1 / count)) for noise, table in zip(noises, tables, strict=True)]
     least = 1e-3 * np.mean(noises)
@@ -416,3 +419,14 @@ def test_constant_and_nearly_constant_tables_beside_noisy_ones_are_no_trouble(si
     for group in range(len(both)):
         assert np.isfinite(belief.draws(20, group, rng)).all()
         assert np.linalg.eigvalsh(belief.noise(group)).min() > 0
+
+
+@pytest.mark.parametrize("candidates", [4, 400])
+@pytest.mark.parametrize("gain", [0.0, 1.0])
+def test_one_sample_of_each_class_settles_nothing(candidates, gain):
+    table = np.zeros((1, candidates))
+    table[0, 1] = gain
+    tables = [np.zeros((1, candidates)), np.zeros((1, candidates)), table]
+    for verdict in decide(believe(tables, kernels(grid_of(candidates))), tables):
+        assert verdict.settle != 0
+        assert verdict.regret > 0.01
