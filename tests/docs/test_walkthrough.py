@@ -9,6 +9,7 @@ from own_data import lay_out
 from pages import ROOT, blocks, commands, execute
 
 from clasp_calib.artifacts.artifact import read_artifact
+from clasp_calib.artifacts.choices import ClassChoice, Sureness
 
 PAGE = ROOT / "docs" / "guide" / "own-model.md"
 
@@ -76,11 +77,22 @@ def test_the_artifact_reads_as_its_page_says(walked: Path, monkeypatch):
     assert round(float(names["rho_by_hand"]), 6) == names["rho"]
 
 
+def keys_of(heading: str) -> set[str]:
+    """The keys that the tables under a heading of the artifact's page list."""
+    page = (ROOT / "docs" / "reference" / "artifact-format.md").read_text(encoding="utf-8")
+    section = page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return {word.strip(" `") for row in rows for word in row.split(",")}
+
+
 def test_the_manifest_has_the_keys_that_its_page_lists(walked: Path):
     manifest = json.loads((walked / "my-run" / "artifact" / "artifact.json").read_text())
-    page = (ROOT / "docs" / "reference" / "artifact-format.md").read_text(encoding="utf-8")
-    rows = [line.split("|")[1] for line in page.split("## The manifest")[1].splitlines() if line.startswith("| `")]
-    assert {word.strip(" `") for row in rows for word in row.split(",")} == set(manifest)
+    assert keys_of("The manifest") == set(manifest)
+
+
+def test_a_choice_has_the_keys_that_its_page_lists():
+    of_format_1 = {"selection", "selection_default", "confirmation", "refinement"}
+    assert keys_of("A choice") == ({*ClassChoice.model_fields} - of_format_1) | {*Sureness.model_fields}
 
 
 def test_the_journal_reads_as_its_page_says(walked: Path, monkeypatch):
