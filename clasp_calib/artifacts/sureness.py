@@ -14,7 +14,7 @@ LEGEND = (
     "the class's own samples alone, so that the rest is borrowed from other classes",
     "worse: probability that the choice is worse than the default; > 1 pt: by more than a point; regret: points that "
     "the truly best candidate is expected to be better by; settle: about so many more samples of the class would bring "
-    "the regret under half a point; both are rather too high than too low",
+    "the regret under half a point; both are mostly too high, and too low in a class that was right everywhere",
 )
 
 
