@@ -63,7 +63,7 @@ def advice(entry: BudgetEntry, labels: Sequence[str]) -> list[str]:
             for label, more in unsettled.items()
         )
         spare = any(_unmeasured(entry.choices[label]) for label in unsettled)
-        spend = "raise --spend, or " if spare else ""
+        spend = "measure more (as by a greater --spend of the strategy pooled), or " if spare else ""
         lines.append(f"not settled: {wanted}; {spend}add samples of these classes, and search again")
     elif verdicts:
         lines.append("settled: more samples would hardly change what these choices are worth")

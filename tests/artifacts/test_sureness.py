@@ -82,7 +82,8 @@ def test_likelihoods_are_no_shares():
 def test_advice_names_the_unsettled_classes_and_how_many_samples_they_need():
     lines = told(advice, entry(object=choice(settle=40), text=choice(settle=0)))
     assert lines[1] == (
-        "not settled: object (about 40 more); raise --spend, or add samples of these classes, and search again"
+        "not settled: object (about 40 more); measure more (as by a greater --spend of the strategy pooled), "
+        "or add samples of these classes, and search again"
     )
     assert "each class has the candidate of the highest posterior mean (pooled, all classes together)" in lines[0]
     assert "0.5 points of regret" in lines[0]
