@@ -33,7 +33,8 @@ def modules(requirements: list[str]) -> set[str]:
 
 def imported(*folders: str) -> dict[str, list[str]]:
     """Foreign top-level module -> the files of the folders that import it."""
-    own = {"clasp_calib", "tools", *(path.stem for path in (ROOT / "tests").rglob("*") if path.suffix in ("", ".py"))}
+    ours = {path.stem for path in (ROOT / "tests").rglob("*") if path.suffix in ("", ".py")}
+    own = {"clasp_calib", "tools", "benchmarks", *ours}
     found: dict[str, list[str]] = {}
     for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
         if path.relative_to(ROOT).as_posix().startswith(ELSEWHERE):

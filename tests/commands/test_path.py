@@ -205,7 +205,7 @@ def test_artifact_show_prints_what_is_there(finished, command):
 
 def test_generate_answers_and_compares(finished, command):
     said = finished.said["generate"].splitlines()
-    assert "class counting, budget 6: 7 / 4 / 3 visual tokens kept at the stages" in said[1]
+    assert "class counting, budget 50%: 10 / 6 / 5 visual tokens kept at the stages" in said[1]
     assert said[2].startswith("without pruning: ")
     ask = [
         "generate",

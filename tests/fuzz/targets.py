@@ -193,7 +193,6 @@ BOTH = [Candidate("own", (0.0, 1.0), 1.0), Candidate("deep", (0.1, 0.9), 0.5)]
 def _journal(place: Path) -> None:
     with contextlib.closing(ScoreJournal(place)) as journal:
         journal.settle("8", {"prompt": "p", "schedule": {"starts": [2, 6], "tokens": 16}})
-        journal.begin("8/race/object", "setup", {}, BOTH)
         for sample in range(3):
             journal.record(f"metric {sample}", BOTH, Scores((1.0, sample / 3), (0.1, 0.5 * sample)))
 
