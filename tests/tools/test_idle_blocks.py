@@ -1,0 +1,51 @@
+"""Leaving out what adds nothing changes no bit of what is measured."""
+
+import json
+from copy import deepcopy
+
+import pytest
+import torch
+from PIL import Image
+
+from clasp_calib.reference.benchmark import write_benchmark
+from clasp_calib.reference.model import MODEL, PROMPT
+from clasp_calib.runtime.budgeting import schedule_for
+from clasp_calib.runtime.loading import load_model
+from clasp_calib.runtime.pruner import prune
+from tools.reference.idle_blocks import leave_out_idle_blocks
+
+
+@pytest.fixture(scope="module")
+def models():
+    """The embedded model, the same without its idle blocks, and the processor."""
+    model, processor = load_model(str(MODEL), "cpu", "float32")
+    less = deepcopy(model)
+    leave_out_idle_blocks(less, frozenset({1, 5, 14}))
+    return model, less, processor
+
+
+@pytest.fixture(scope="module")
+def inputs(models, tmp_path_factory):
+    table = write_benchmark(tmp_path_factory.mktemp("benchmark"), {"test": 1}, "jsonl")
+    row = json.loads(table.read_text().splitlines()[0])
+    text = PROMPT.format(question=row["question"])
+    return models[2](images=Image.open(table.parent / row["image"]), text=text, return_tensors="pt")
+
+
+def test_less_is_computed(models):
+    assert sum(p.numel() for p in models[1].parameters()) < 0.6 * sum(p.numel() for p in models[0].parameters())
+
+
+@pytest.mark.parametrize("budget", [None, "192", "64"])
+def test_logits_and_answers_are_equal_to_the_bit(models, inputs, budget):
+    def seen(model):
+        with torch.inference_mode():
+            if budget is None:
+                return model(**inputs).logits, model.generate(**inputs, max_new_tokens=4, do_sample=False)
+            with prune(model, schedule=schedule_for(model, budget), rho=0.4) as pruner:
+                answer = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+                logits = model(**inputs).logits
+            return logits, answer, torch.cat([stage.patches_BK for stage in pruner.stats.stages], 1)
+
+    for one, other in zip(seen(models[0]), seen(models[1]), strict=True):
+        assert torch.equal(one, other)
