@@ -19,10 +19,9 @@ from clasp_calib.artifacts.checkpoint_digest import weights_digest
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.calib.scoring.evaluator import Pruning
-from clasp_calib.calib.scoring.prompting import PROMPT
 from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.reference.benchmark import write_benchmark
-from clasp_calib.reference.model import MODEL
+from clasp_calib.reference.model import MODEL, PROMPT
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.loading import load_model

@@ -132,7 +132,7 @@ def _prepared(
     from clasp_calib.calib.dataset import calibration_samples
     from clasp_calib.calib.scoring.metrics import generated
     from clasp_calib.calib.scoring.objective import KL, check_likeness
-    from clasp_calib.calib.scoring.prompting import say_odd_template, say_own_template
+    from clasp_calib.calib.scoring.templates import say_odd_template
     from clasp_calib.common.progress import note
     from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.runtime.decoding import Greedy
@@ -145,9 +145,7 @@ def _prepared(
     options, crew = options or CalibrationOptions(), crew or Crew()
     check_processor(model, processor)
     Greedy(model).say()
-    if options.prompt is None:
-        say_own_template(processor)
-    else:
+    if options.prompt is not None:
         say_odd_template(processor, options.prompt)
     crew.check_reaches(model)
     table = load_samples(samples)

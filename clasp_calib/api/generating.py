@@ -26,6 +26,8 @@ class GenerationOptions:
         strict: refuse a model that does not have the weights of the artifact's calibration, of which there is a warning
             otherwise.
         checkpoint: accept a model with other weights by their digest, as the warning names it.
+        template: of the prompt, with ``<image>`` and ``{question}``; by default the artifact's, or without an artifact
+            the model's own chat template.
 
     Raises:
         InputError: ``max_new_tokens`` below 1.
@@ -36,6 +38,7 @@ class GenerationOptions:
     compare: bool = False
     strict: bool = False
     checkpoint: str | None = None
+    template: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse an answer of nothing."""
@@ -117,8 +120,9 @@ def generate(
     Raises:
         ArtifactError: the artifact cannot be read, is of another model, or lacks the budget or the class.
         BudgetError: the budget cannot be met.
-        InputError: the picture cannot be read, or there is neither artifact nor budget.
-        ModelError: the model cannot be pruned, or the processor is not its own.
+        InputError: the picture cannot be read, there is neither artifact nor budget, or the template is not the
+            artifact's.
+        ModelError: the model cannot be pruned, the processor is not its own, or there is no template.
     """
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.artifacts.artifact import Artifact
@@ -147,7 +151,7 @@ def generate(
         )
     if class_ == AUTO:
         (class_,) = classes_of([question], known.router if known else None)
-    text = _prompt(model, processor, question, known)
+    text = _prompt(model, processor, question, known, options.template)
     Greedy(model).say(known.manifest.decoding.generation if known else None)
     with undisturbed(model):
         pruning = _pruning(model, known, name, class_, options)
@@ -170,9 +174,14 @@ def _pruning(
     return clasp(model, artifact, budget=budget, classes=class_, strict=options.strict, checkpoint=accepted)
 
 
-def _prompt(model: Any, processor: Any, question: str, artifact: "Artifact | None") -> str:
+def _prompt(model: Any, processor: Any, question: str, artifact: "Artifact | None", template: str | None) -> str:
     """The prompt with one image token, which the processor repeats."""
-    from clasp_calib.calib.scoring.prompting import PROMPT, Prompter, own_template
+    from clasp_calib.calib.scoring.prompting import Prompter
 
-    template = artifact.manifest.prompt if artifact else own_template(processor) or PROMPT
-    return Prompter(processor, model, template).text(question)
+    own = artifact.manifest.prompt if artifact else template
+    if template not in (None, own):
+        raise InputError(
+            f"the template {template!r} (--template) is not the one that the artifact was calibrated with, {own!r}; "
+            "leave it out"
+        )
+    return Prompter(processor, model, own).text(question, 1)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clasp_calib.calib.lookalikes import warn_of_lookalikes
 from clasp_calib.calib.scoring.metrics import EXACT, check_references, metric
-from clasp_calib.calib.scoring.prompting import IMAGE
+from clasp_calib.calib.scoring.templates import parts_of
 from clasp_calib.common.contents import grouped, identified
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.sample_set import Samples
@@ -57,10 +57,9 @@ def calibration_samples(
             metric(sample.metric or EXACT)
             if sample.answers:
                 check_references(sample)
+            parts_of(sample.question, len(sample.media))
         except InputError as error:
             raise InputError(f"sample {sample.id!r}: {error}") from error
-        if IMAGE in sample.question:
-            raise InputError(f"sample {sample.id!r} holds {IMAGE} in its question; remove it: the template places it")
     _check_readable(samples, hints)
     every = grouped(samples, hints)
     given = given_splits(every)

@@ -44,6 +44,10 @@ def generate(
     overlay: Annotated[
         Path | None, typer.Option(help="Draw the kept tokens over the picture: relevance blue, coverage red.")
     ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(help="Prompt template with <image> and {question}; default: the artifact's, or the model's own."),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 64,
     run: RunOption = DEFAULT_RUN,
     model: ModelOption = None,
@@ -62,7 +66,7 @@ def generate(
 
     place = artifact or RunDirectory(run).artifact
     known = None if artifact is None and budget and not place.exists() else Artifact.load(place)
-    options = GenerationOptions(label, max_new_tokens, compare, strict, checkpoint)
+    options = GenerationOptions(label, max_new_tokens, compare, strict, checkpoint, template)
     found = answer(*load(model, device, dtype, run), image, prompt, artifact=known, budget=budget, options=options)
     pruned, full = found.answer, found.unpruned
     if overlay:

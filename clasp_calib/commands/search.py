@@ -115,7 +115,7 @@ def search(
         UnusedWith("plan"),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option(help="Template with <image> and {question}; default: LLaVA-1.5's.")
+        str | None, typer.Option(help="Template with <image> and {question}; default: the model's own chat template.")
     ] = None,
     starts: Annotated[str, typer.Option(help="Decoder layers that the pruned sequences enter.")] = "2,6,15",
     router: Annotated[

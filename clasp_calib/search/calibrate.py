@@ -20,7 +20,7 @@ from clasp_calib.calib.scoring.evaluator import MAX_NEW_TOKENS, Evaluator, Pruni
 from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.metrics import EXACT
 from clasp_calib.calib.scoring.objective import METRIC
-from clasp_calib.calib.scoring.prompting import PROMPT, Prompter
+from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.common.errors import ModelError
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.places import Places
@@ -93,7 +93,6 @@ class Calibration:
     ):
         self._model, self._samples, self._samples_digest = model, samples, samples_digest
         self._options, self.places, self._crew = options, places, crew
-        self._prompt = options.prompt or PROMPT
         crew.check_reaches(model)
         self._adapter = adapter_for(model)
         own = self._adapter.own_layer
@@ -107,7 +106,8 @@ class Calibration:
         self._searched_on = [sample for pool in self._pools.values() for sample in pool]
         self._strategy = options.strategy or fitting([len(pool) for pool in self._pools.values()])
         self._features.check(self._searched_on)
-        self._prompter = Prompter(processor, model, self._prompt)
+        self._prompter = Prompter(processor, model, options.prompt)
+        self._prompt = self._prompter.template
         self._evaluator = Evaluator(model, self._prompter, self._features, objective=options.objective)
         self._weights = weights_digest(model)
         self._generation = Greedy(model).settings

@@ -28,7 +28,7 @@ class CalibrationOptions:
         space: prototypes and rho grid, or a YAML file of them; by default made from the cached layers.
         lattice: also search all mixtures of the space's layers in steps of ``1 / lattice``.
         refine: tune the leader's weights and rho further, by coordinate search.
-        prompt: template with ``<image>`` and ``{question}``; by default LLaVA-1.5's.
+        prompt: template with ``<image>`` and ``{question}``; by default the model's own chat template.
         pruning: what is pruned where, and by what; goes into the artifact.
         router: what names the class of a question later; goes into the artifact.
         taxonomy: of the samples' classes, or a YAML file of it; by default the packaged one.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.metrics import EXACT, METRICS, metric
+from clasp_calib.calib.scoring.templates import QUESTION, in_shell
 from clasp_calib.common.errors import ClaspError, InputError
 from clasp_calib.common.progress import note
 from clasp_calib.common.samples import Sample
@@ -24,7 +25,7 @@ CHOOSING = {"multiple_choice", "yes_no", "pope", "mme"}
 GIVEN = {"yes", "no", "true", "false", *"abcdefgh"}
 """Answers that are such whatever the metric."""
 EXAMPLES, SHOWN = 3, 60
-SHORT = r"--prompt $'USER: <image>\n{question}\nAnswer the question using a single word or phrase. ASSISTANT:'"
+SHORT = "\nAnswer the question using a single word or phrase."
 """LLaVA-1.5's own words for it (https://github.com/haotian-liu/LLaVA, docs/Evaluation.md)."""
 
 
@@ -84,7 +85,7 @@ def look_first(evaluator: Evaluator, own: Candidate, samples: Mapping[str, Seque
             note(f"{short}; the search goes on")
             continue
         names = ", ".join(sorted({sample.metric or EXACT for sample in look.samples}))
-        found = f"{short} by the metric {names}: {look.told}; {_advice(look)}"
+        found = f"{short} by the metric {names}: {look.told}; {_advice(look, evaluator.template)}"
         if (everything if nothing else len(look.scores)) >= FIRST:
             raise InputError(f"{found}; or search all the same with --anyway (anyway of CalibrationOptions)")
         note(f"{found}; the search goes on")
@@ -107,7 +108,7 @@ def _look(evaluator: Evaluator, own: Candidate, samples: Sequence[Sample]) -> Lo
     return Look(tuple(asked[: len(scores)]), tuple(said), tuple(scores))
 
 
-def _advice(look: Look) -> str:
+def _advice(look: Look, template: str) -> str:
     """What may help: another metric, a shorter answer, or another prompt."""
     pairs, worth = list(zip(look.said, look.samples, strict=True)), {}
     for name in METRICS:
@@ -121,7 +122,8 @@ def _advice(look: Look) -> str:
         return f"by the metric {best} {worth[best][0]} of {len(pairs)} would count: write it in the column metric"
     within = sum(any(a.casefold() in answer.casefold() for a in sample.answers if a) for answer, sample in pairs)
     if not sum(look.scores) and within:
-        return f"{within} of {len(pairs)} answers contain what was expected: ask for a short one, with {SHORT}"
+        asked = in_shell(template.replace(QUESTION, QUESTION + SHORT))
+        return f"{within} of {len(pairs)} answers contain what was expected: ask for a short one, with --prompt {asked}"
     return "see whether these are the right pictures and answers, and the prompt is the model's own (--prompt)"
 
 

@@ -1,5 +1,6 @@
 """Ids of prompts and answers are those that the model's own processor makes."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from tiny_models import CHAT_TEMPLATE, EOS
 from tokenizers.processors import TemplateProcessing
 from transformers import AddedToken, AutoProcessor, Qwen2VLConfig
 
-from clasp_calib.calib.scoring.prompting import PROMPT, Prompter, own_template, say_odd_template, say_own_template
+from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.calib.scoring.templates import EXAMPLE, ChatTemplate, in_shell, say_odd_template
 from clasp_calib.common.errors import InputError, ModelError
 from clasp_calib.common.progress import note_once
 from clasp_calib.common.samples import Sample
-from clasp_calib.reference.model import MODEL
+from clasp_calib.reference.model import MODEL, PROMPT
 from clasp_calib.runtime.answering import answer
 
 sys.path.append(str(Path(__file__).parents[1] / "cache"))
@@ -26,7 +28,8 @@ MISTRAL = (
     "<s>{% for m in messages %}[INST] {% for part in m.content %}{% if part.type == 'image' %}<image>\n"
     "{% else %}{{ part.text }}{% endif %}{% endfor %} [/INST]{% endfor %}"
 )
-TEMPLATES = [PROMPT, "<image>{question}", "{question}\n<image> Answer:", "{x} <image> {question} {{}}!"]
+LLAVA = MODEL.joinpath("chat_template.jinja").read_text()
+TEMPLATES = [EXAMPLE, "<image>{question}", "{question}\n<image> Answer:", "{x} <image> {question} {{}}!"]
 
 
 def processed(bench, text):
@@ -47,7 +50,7 @@ def test_a_prompt_is_what_the_processor_makes_of_it_with_a_picture(bench, templa
 def test_pictures_of_any_size_in_any_architecture(name):
     """The number of their tokens is all that has to be known of them."""
     processor = IMAGE_PROCESSORS[name]()
-    prompter = Prompter(processor, RAGGED)
+    prompter = Prompter(processor, RAGGED, EXAMPLE)
     for size in ((60, 60), (60, 130), (100, 70)):
         picture = Image.new("RGB", size, (200, 10, 10))
         for question in QUESTIONS[:2]:
@@ -59,7 +62,7 @@ def test_pictures_of_any_size_in_any_architecture(name):
 def test_a_video_is_its_tokens():
     processor = IMAGE_PROCESSORS["qwen2_vl"]()
     image, video = (processor.tokenizer.convert_tokens_to_ids(f"<{kind}>") for kind in ("image", "video"))
-    prompter = Prompter(processor, RAGGED)
+    prompter = Prompter(processor, RAGGED, EXAMPLE)
     ids = prompter.prompt("What happens?", 5, "video")
     assert ids == [video if token == image else token for token in prompter.prompt("What happens?", 5)]
     assert ids.count(video) == 5
@@ -126,9 +129,19 @@ def test_a_template_has_one_picture_and_a_question(bench, template):
         Prompter(bench.processor, bench.model, template)
 
 
-def test_a_question_brings_no_picture_of_its_own(bench):
-    with pytest.raises(InputError, match="holds <image>; remove it"):
-        bench.prompter.prompt("What is <image>?")
+def test_a_question_has_a_place_for_every_picture_or_none(bench):
+    assert bench.prompter.text("<image>\nWhat?") == bench.prompter.text("What?")
+    assert bench.prompter.text("A <image>, B <image>", 2).count("<image>") == 2
+    with pytest.raises(InputError, match=r"'<image> or <image>' holds <image> 2 times and comes with 1 picture\(s\)"):
+        bench.prompter.prompt("<image> or <image>", 16)
+
+
+def test_a_question_brings_no_token_of_a_picture():
+    processor = IMAGE_PROCESSORS["qwen2_vl"]()
+    prompter = Prompter(processor, RAGGED, EXAMPLE)
+    for token in ("<video>",):
+        with pytest.raises(InputError, match=f"holds {token}; remove it"):
+            prompter.text(f"What is {token}?")
 
 
 def test_an_answer_brings_no_picture_either(bench):
@@ -165,33 +178,101 @@ def templated(bench, template):
     return processor
 
 
-def test_a_chat_template_becomes_a_prompt_template(bench):
-    assert own_template(templated(bench, CHAT_TEMPLATE)) == PROMPT
-    assert own_template(templated(bench, MISTRAL)) == "[INST] <image>\n{question} [/INST]"
-    assert own_template(templated(bench, None)) is None
-    assert own_template(templated(bench, "{{ raise_exception('no pictures') }}")) is None
+CONVERSATIONS = [
+    (["What?"], 1),
+    (["Is {this} or {question} a brace?"], 1),
+    ([" padded "], 1),
+    (["Both?"], 2),
+    (["A: ", None, " B: ", None, " which?"], 2),
+]
+TRIMMED = (
+    "{{ bos_token }}<|system|>Be short.{% for m in messages %}<|user|>{% for part in m.content %}"
+    "{% if part.type == 'image' %}(<image>){% elif part.type == 'video' %}(<video>){% else %}{{ part.text | trim }}"
+    "{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 
 
-def test_another_chat_template_is_said_once_and_its_own_is_a_prompt(bench, capsys):
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, MISTRAL, TRIMMED])
+@pytest.mark.parametrize(("parts", "pictures"), CONVERSATIONS)
+def test_a_prompt_is_what_the_chat_template_makes_of_a_conversation(bench, template, parts, pictures):
+    processor = templated(bench, template)
+    prompter = Prompter(processor, bench.model)
+    question = "".join(part or "<image>" for part in parts)
+    places = [None] * pictures if None not in parts else []
+    content = [{"type": "text", "text": part} if part else {"type": "image"} for part in [*places, *parts]]
+    for part in content:
+        if part["type"] == "image":
+            part["image"] = Image.new("RGB", (60, 80))
+    turns = [{"role": "user", "content": content}]
+    made = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)
+    assert prompter.prompt(question, [16] * pictures) == made["input_ids"][0]
+
+
+def test_what_is_recorded_of_a_chat_template_is_that_template(bench):
+    processor = templated(bench, TRIMMED)
+    recorded = Prompter(processor, bench.model).template
+    assert recorded == "<|system|>Be short.<|user|>(<image>){question}<|assistant|>"
+    again = Prompter(processor, bench.model, recorded)
+    assert again.text(" padded ") == recorded.replace("{question}", "padded")
+    # A model whose template has changed since is asked as it was calibrated.
+    changed = Prompter(templated(bench, MISTRAL), bench.model, recorded)
+    assert changed.template == recorded
+    assert changed.text("Why?") == recorded.replace("{question}", "Why?")
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        (None, "has no chat template"),
+        ("{{ raise_exception('no pictures') }}", "fails on a picture and a question .TemplateError: no pictures"),
+        ("{% for m in messages %}{{ m.content[1].text }}{% endfor %}", "makes '{question}' of a picture and the"),
+    ],
+)
+def test_a_model_without_a_template_is_refused_until_one_is_given(bench, template, why):
+    processor = templated(bench, template)
+    with pytest.raises(ModelError, match=f"{why}.*; give the model's prompt with --prompt"):
+        Prompter(processor, bench.model)
+    assert Prompter(processor, bench.model, EXAMPLE).text("Why?") == "USER: <image>\nWhy? ASSISTANT:"
+
+
+def test_pictures_that_a_chat_template_moves_are_said_once(bench, capsys):
     note_once.cache_clear()
-    for template in (CHAT_TEMPLATE, f"{CHAT_TEMPLATE}\n", None):
-        say_own_template(templated(bench, template))
+    prompter = Prompter(templated(bench, LLAVA), bench.model)
+    prompter.text("Both?", 2)
     assert not capsys.readouterr().err
     for _ in range(2):
-        say_own_template(templated(bench, MISTRAL))
-    told = capsys.readouterr().err
-    assert told.count(r"--prompt $'[INST] <image>\n{question} [/INST]' (in Python") == 1
-    assert Prompter(bench.processor, bench.model, own_template(templated(bench, MISTRAL))).text("Why?")
-    say_own_template(templated(bench, f"{'long ' * 200}{MISTRAL}"))
-    assert len(capsys.readouterr().err) < 1500
-    say_own_template(templated(bench, f'{MISTRAL} It\'s "so":'))
-    assert r"""--prompt $'[INST] <image>\n{question} [/INST] It\'s "so":' (in""" in capsys.readouterr().err
+        assert prompter.text("A: <image> B: <image>") == "USER: <image>\n<image>\nA:   B:  ASSISTANT:"
+    assert capsys.readouterr().err.count("puts pictures before the text, wherever questions have <image>") == 1
+
+
+@pytest.mark.parametrize(
+    ("template", "question", "pictures", "made"),
+    [
+        (EXAMPLE, "Both?", 2, "USER: <image>\n<image>\nBoth? ASSISTANT:"),
+        (EXAMPLE, "A <image> B <image>?", 2, "USER: A <image> B <image>? ASSISTANT:"),
+        (EXAMPLE, "<image><image>\nBoth?", 2, "USER: <image>\n<image>\nBoth? ASSISTANT:"),
+        ("<image>{question}", "Both?", 2, "<image><image>Both?"),
+        ("<s><image></s>{question}:", "Both?", 2, "<s><image></s><s><image></s>Both?:"),
+        ("<s><image></s>{question}:", "A <image> B <image>?", 2, "A <s><image></s> B <s><image></s>?:"),
+        ("<s><image>\n{question}", "Both?", 2, "<s><image>\n<image>\nBoth?"),
+    ],
+)
+def test_several_pictures_in_a_prompt_that_is_given(bench, template, question, pictures, made):
+    assert Prompter(templated(bench, None), bench.model, template).text(question, pictures) == made
+
+
+def test_a_template_for_a_shell():
+    for template in (EXAMPLE, 'It\'s "so":\n<image> {question}'):
+        told = subprocess.run(
+            ["bash", "-c", f"printf %s {in_shell(template)}"], check=True, capture_output=True, text=True
+        )
+        assert told.stdout == template
 
 
 @pytest.mark.parametrize(
     ("template", "told"),
     [
-        (PROMPT, ""),
+        (EXAMPLE, ""),
         ('<image> {question} Answer as {"answer": ...} in \\boxed{}:', ""),
         (r"USER: <image>\n{question}\nASSISTANT:", r"holds \n, which the model sees so"),
         ("<image>{context} {question} {options}", "holds {context} and {options}, which"),
@@ -207,6 +288,5 @@ def test_what_of_a_template_may_be_meant_otherwise_is_said_once(bench, capsys, t
     assert found.count(told) == 1 if told else not found
 
 
-def test_the_embedded_model_and_its_template_agree():
-    processor = AutoProcessor.from_pretrained(MODEL)
-    assert own_template(processor) in (None, PROMPT)
+def test_the_embedded_model_is_asked_as_it_was_trained():
+    assert ChatTemplate(AutoProcessor.from_pretrained(MODEL)).text == PROMPT

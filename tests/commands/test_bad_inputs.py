@@ -168,7 +168,11 @@ CASES = {
         "which does not exist; paths are relative to .*; mend the path",
     ),
     "unknown metric": (SEARCH, label(metric="bleu"), "unknown metric 'bleu'; expected one of exact, "),
-    "picture in a question": (SEARCH, label(question="<image> Who?"), "holds <image> in its question; remove it"),
+    "place without a picture": (
+        SEARCH,
+        label(question="<image> or <image>?"),
+        "holds <image> 2 times and comes with",
+    ),
     "no calibration split": (SEARCH, only("test"), r"no sample is of the split 'calibration' \(there are test\)"),
     "no cache": (SEARCH + " --cache {bad}", nothing, "no feature cache at .*; make one with cache-features"),
     "picture not cached": (
@@ -267,7 +271,7 @@ CASES = {
         "knows no class 'cats'; expected one of object, attribute",
     ),
     "asking at a budget": (GENERATE + " --budget 7", None, "no budget '7' .*choose one of these, or calibrate it"),
-    "asking with a picture": (GENERATE + " --prompt <image>?", None, "holds <image>; remove it"),
+    "asking with two places": (GENERATE + " --prompt <image><image>?", None, "holds <image> 2 times and comes with 1"),
     "quickstart too small": (
         "quickstart --run {new} --pictures 1 2",
         None,

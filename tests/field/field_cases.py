@@ -33,6 +33,11 @@ for _name in list(os.environ):
 CASES = {}
 MEMORY = 4 << 30
 ADDRESSES = 24 << 30
+CHAT_TEMPLATE = (
+    "{% for m in messages %}USER: {% for part in m.content %}{% if part.type == 'image' %}<image>\n"
+    "{% else %}{{ part.text }} {% endif %}{% endfor %}{% endfor %}ASSISTANT:"
+)
+"""LLaVA-1.5's, as far as it is used."""
 LONG = 240
 
 
@@ -408,7 +413,7 @@ def model_in(
     layers=16,
     generation=None,
     processor=None,
-    template=None,
+    template=CHAT_TEMPLATE,
     tied=False,
     shard=None,
     image_is_token=True,
@@ -491,7 +496,7 @@ def model_in(
         "vision_feature_select_strategy": "default",
         "num_additional_image_tokens": 1,
         "image_token": "<image>",
-        **({"chat_template": template} if template else {}),
+        "chat_template": template,
         **(processor or {}),
     }
     made = LlavaProcessor(image_processor=images, tokenizer=tokenizer, **given)
@@ -1098,7 +1103,7 @@ except ClaspError as error:
     fine(python(code, calibrated() / "model", artifact_in(folder)))
 
 
-@case("model whose chat template is not LLaVA-1.5's", "`search` takes it, or says that its own template differs")
+@case("model whose chat template is not LLaVA-1.5's", "`search` takes it")
 def other_chat_template(folder):
     template = (
         "{% for m in messages %}[INST] {% for part in m.content %}{% if part.type == 'image' %}<image>\n"
@@ -1107,11 +1112,19 @@ def other_chat_template(folder):
     table = {"]": {"Ġred": 9.0}, "Ġred": {"</s>": 9.0}, ":": {"Ġblue": 9.0}, "Ġblue": {"</s>": 9.0}}
     model = model_in(folder / "model", table, template=template)
     samples = asked(folder, every_split())
-    ran, told = evaluated(folder, samples, model)
+    ran, _ = evaluated(folder, samples, model)
     fine(ran)
     found = set(scores(folder).values())
-    told_of = "template" in told.lower() or "--prompt" in told
-    check(found == {1.0} or told_of, f"asked by its own template it says 'red'; exact scores {found} without a word")
+    check(found == {1.0}, f"asked by its own template it says 'red'; exact scores {found}")
+
+
+@case("model without a chat template", "refused in words that name --prompt; taken with it")
+def no_chat_template(folder):
+    model = model_in(folder / "model", template=None)
+    samples = asked(folder, every_split())
+    ran, _ = evaluated(folder, samples, model)
+    check(ran.code == 2 and "no chat template" in ran.text and "--prompt" in ran.text, ran.brief)
+    fine(evaluated(folder, samples, model, prompt="USER: <image>\n{question} ASSISTANT:")[0])
 
 
 # One picture under several names.

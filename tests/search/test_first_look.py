@@ -3,6 +3,7 @@
 import pytest
 
 from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.templates import EXAMPLE
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import Sample
 from clasp_calib.search.first_look import FIRST, LONG, look_first
@@ -12,6 +13,8 @@ OWN = Candidate("own", (0.0, 1.0), 1.0)
 
 class Says:
     """Stands for an evaluator whose unpruned model says what a function tells of a sample."""
+
+    template = EXAMPLE
 
     def __init__(self, says):
         self.says, self.asked = says, []
@@ -56,7 +59,8 @@ def test_nothing_right_stops_with_examples_and_the_metric_that_would_count(capsy
 
 
 def test_a_chatty_model_is_to_be_asked_for_a_short_answer():
-    with pytest.raises(InputError, match=r"answers contain what was expected: ask for a short one, with --prompt \$'"):
+    advice = r"contain what was expected: .* short one, with --prompt \$'USER: <image>\\n\{question\}\\nAnswer the"
+    with pytest.raises(InputError, match=advice):
         look(lambda _: "I can see three dogs on a big lawn.", {"counting": asked(40, ("dogs",), "exact_match")})
 
 

@@ -64,6 +64,13 @@ training.
 """
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if message.role != 'system' %}{{ message.role | upper }}: {% endif %}"
+    "{% for part in message.content if part.type == 'image' %}<image>\n{% endfor %}"
+    "{% for part in message.content if part.type == 'text' %}{{ part.text }} {% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+"""LLaVA-1.5's, as llava-hf/llava-1.5-7b-hf has it: pictures first, and no default system text."""
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 PAD, BOS, EOS, UNKNOWN, IMAGE = range(len(SPECIAL_TOKENS))
 
@@ -162,6 +169,7 @@ def processor(tokenizer: "PreTrainedTokenizerFast") -> Any:
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         image_token="<image>",
+        chat_template=CHAT_TEMPLATE,
     )
 
 

@@ -128,6 +128,11 @@ class Evaluator:
             "own", tuple(float(layer == own) for layer in range(self._adapter.vision_layers + 1)), 1.0
         )
 
+    @property
+    def template(self) -> str:
+        """Of the prompts, with ``<image>`` and ``{question}``."""
+        return self._prompter.template
+
     @torch.inference_mode()
     def scores(
         self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning, generate: bool = False

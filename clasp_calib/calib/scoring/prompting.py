@@ -1,81 +1,15 @@
 """From a question to token ids, as the processor would make them, without drawing the picture again."""
 
-import re
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from clasp_calib.calib.scoring.templates import check_unicode, parts_of, template_for
 from clasp_calib.common.errors import InputError, ModelError
-from clasp_calib.common.progress import note_once
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import picture_tokens
 from clasp_calib.runtime.checks import check_length
-
-IMAGE = "<image>"
-SHOWN = 400
-"""Characters of a template that are printed."""
-PROMPT = f"USER: {IMAGE}\n{{question}} ASSISTANT:"
-"""LLaVA-1.5's template."""
-QUESTION = "{question}"
-_LITERAL = re.compile(r"\\n|\{+\w+\}+")
-"""What other programs fill or turn into white space."""
-
-
-def own_template(processor: Any) -> str | None:
-    """A processor's chat template, rendered for one picture and a question; ``None`` if it has none that can be."""
-    if not getattr(processor, "chat_template", None):
-        return None
-    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}
-    try:
-        text: str = processor.apply_chat_template([turn], add_generation_prompt=True)
-    except Exception:  # A template is a program, and may fail in any way.
-        return None
-    tokenizer = processor.tokenizer
-    if tokenizer("a").input_ids[0] == tokenizer.bos_token_id:
-        text = text.removeprefix(tokenizer.bos_token)
-    return text.replace(processor.image_token, IMAGE)
-
-
-def say_own_template(processor: Any) -> None:
-    """Say once where a processor's own chat template is not `PROMPT`, which is used where no prompt is given."""
-    own = own_template(processor)
-    if own is None or own.strip() == PROMPT:
-        return
-    # With a double quote in it repr puts single ones around, and a shell reads $'...' as Python does.
-    quoted = repr(f'{own}"')[:-2] + "'"
-    shown = quoted if len(quoted) <= SHOWN else f"{quoted[:SHOWN]} ..."
-    note_once(
-        f"the model's own chat template writes {shown}, and questions are put in LLaVA-1.5's, {PROMPT!r}: a model "
-        f"may answer worse in a template that it does not know; to take its own give --prompt ${shown} (in Python "
-        "prompt of CalibrationOptions)"
-    )
-
-
-def say_odd_template(processor: Any, template: str) -> None:
-    """Say once what a model sees of a prompt template that may be meant otherwise.
-
-    Raises:
-        InputError: it is no Unicode.
-    """
-    _check_unicode("prompt template", template)
-    if told := sorted({part for part in _LITERAL.findall(template) if part != QUESTION}):
-        note_once(
-            f"the prompt template holds {' and '.join(told)}, which the model sees so: only {IMAGE} and {QUESTION} are "
-            "filled; a line break has to be one (in a shell $'...\\n...')"
-        )
-    tokenizer = processor.tokenizer
-    first = tokenizer.bos_token_id
-    if first is not None and tokenizer(template).input_ids[:2] == [first, first]:
-        note_once(
-            f"the prompt template begins with {tokenizer.bos_token}, which the tokenizer puts before every text: "
-            "the model sees it twice; leave it out"
-        )
-
-
-def _check_unicode(what: str, text: str) -> None:
-    """A shell gives bytes that are not UTF-8 as lone surrogates, which no tokenizer takes."""
-    if not text.isascii() and text != text.encode("utf-8", "replace").decode():
-        raise InputError(f"the {what} {text!a} holds bytes that are not UTF-8; write it again in UTF-8")
 
 
 class Prompter:
@@ -84,21 +18,22 @@ class Prompter:
     Args:
         processor: the model's; its ``image_token`` stands for the picture.
         model: whose processor it is, or its configuration: it knows how many visual tokens a picture becomes.
-        template: holds ``<image>`` and ``{question}``, once each.
+        template: holds ``<image>`` and ``{question}``, once each; by default the model's own chat template.
+
+    Attributes:
+        template: the same, of a chat template what it makes of these two.
 
     Raises:
         InputError: the template lacks one of the two, or holds it twice.
-        ModelError: the architecture is not known, or the tokenizer ends every text, so that nothing can follow it.
+        ModelError: the architecture is not known, the tokenizer ends every text, so that nothing can follow it, or no
+            template is given and the model has none that can be used.
     """
 
-    def __init__(self, processor: Any, model: Any, template: str = PROMPT):
-        if template.count(IMAGE) != 1 or template.count(QUESTION) != 1:
-            raise InputError(
-                f"the prompt template {template!r} must hold {IMAGE} and {QUESTION}, once each; for instance {PROMPT!r}"
-            )
+    def __init__(self, processor: Any, model: Any, template: str | None = None):
         self._processor, adapter = processor, adapter_for(model)
         self._config, self._tokens = adapter.config, picture_tokens(adapter)
-        self.template = template
+        self._template = template_for(processor, template)
+        self.template = self._template.text
         if (last := self._ids("a")[-1]) != self._alone("a")[-1]:
             token = processor.tokenizer.convert_ids_to_tokens(last)
             raise ModelError(
@@ -107,40 +42,50 @@ class Prompter:
                 "post-processor without it)"
             )
 
-    def text(self, question: str) -> str:
-        """The prompt with a single image token, as a processor takes it.
+    def text(self, question: str, pictures: int | None = None, modality: str = "image") -> str:
+        """The prompt with one image token for each picture, as a processor takes it.
+
+        Args:
+            question: what is asked; ``<image>`` in it is the place of a picture.
+            pictures: how many there are; by default as many as the question has places, and at least one.
+            modality: ``image`` or ``video``.
 
         Raises:
-            InputError: the question holds an image token of its own, or is no Unicode.
+            InputError: the question holds an image token of its own, places for another number of pictures, or is no
+                Unicode.
         """
-        _check_unicode("question", question)
-        if self._processor.image_token in question:
-            raise InputError(f"the question {question!r} holds {self._processor.image_token}; remove it")
-        # Not str.format: a question may hold braces.
-        head, tail = self.template.replace(IMAGE, self._processor.image_token).split(QUESTION, 1)
-        return head + question + tail
+        check_unicode("question", question)
+        parts = parts_of(question, pictures)
+        for token in (self._processor.image_token, getattr(self._processor, "video_token", None)):
+            if token and any(token in part for part in parts if part):
+                raise InputError(f"the question {question!r} holds {token}; remove it")
+        return self._template.filled(parts, modality)
 
-    def prompt(self, question: str, tokens: int | None = None, modality: str = "image") -> list[int]:
-        """Ids of the prompt, the picture's tokens in place.
+    def prompt(self, question: str, tokens: int | Sequence[int] | None = None, modality: str = "image") -> list[int]:
+        """Ids of the prompt, the pictures' tokens in place.
 
         Args:
             question: what is asked.
-            tokens: how many visual tokens the picture becomes; may be ``None`` where all become as many.
+            tokens: how many visual tokens the picture becomes, or each of several in their order; may be ``None`` for
+                one picture where all become as many.
             modality: ``image``, or ``video`` for a file that is one.
 
         Raises:
-            InputError: the question holds an image token, the prompt is longer than the model's context, or it is not
-                known how many tokens the picture becomes.
+            InputError: see `text`; the prompt is longer than the model's context, or it is not known how many tokens
+                the picture becomes.
         """
         tokens = self._tokens if tokens is None else tokens
         if tokens is None:
             raise InputError("pictures of this model differ in their number of visual tokens; give that of this one")
-        ids = self._ids(self.text(question))
-        place = ids.index(self._id(self._processor.image_token))
+        every = [tokens] if isinstance(tokens, int) else list(tokens)
+        ids = self._ids(self.text(question, len(every), modality))
+        visual = self._id(getattr(self._processor, f"{modality}_token"))
         # What a processor puts around a picture, it is shown an image for; around a video none puts anything.
         before, after = self._around if modality == "image" else ([], [])
-        visual = [self._id(getattr(self._processor, f"{modality}_token"))] * tokens
-        made = [*ids[:place], *before, *visual, *after, *ids[place + 1 :]]
+        following = iter(every)
+        made: list[int] = []
+        for token in ids:
+            made += [*before, *[visual] * next(following), *after] if token == visual else [token]
         check_length(self._config, len(made))
         return made
 
