@@ -18,6 +18,7 @@ from scipy.sparse import csr_matrix, hstack
 
 from clasp_calib.reference.benchmark import scene_questions
 from clasp_calib.reference.scenes import draw_scene
+from clasp_calib.router_labeling.classes import Classes
 from clasp_calib.router_labeling.duplicates import duplicate_groups
 from clasp_calib.router_labeling.labelers import KeywordLabeler, load_scheme
 from clasp_calib.router_labeling.ngrams import Hashing
@@ -110,7 +111,7 @@ def distilled(rows: list[dict[str, str]]) -> None:
     guesses = KeywordLabeler().ask(drawn, load_scheme())
     found = train_router(
         [LabelledQuestion(drawn[index], taxonomy.class_of(guess.intent)) for index, guess in guesses],
-        taxonomy,
+        Classes.of_taxonomy(taxonomy),
         "0" * 64,
         judge_by=[LabelledQuestion(row["question"], row["class"]) for row in rows],
     )

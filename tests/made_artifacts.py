@@ -63,6 +63,7 @@ def made(*budgets: str, seed: int = 0, **changes: object) -> Artifact:
         shape=SHAPE,
         fingerprint=SHAPE.fingerprint,
         classes=CLASSES,
+        default_class="default",
         taxonomy={"object_identification": "object", "text_recognition": "text", "other": "default"},
         starts=(2, 6, 15),
         tau=1.0,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clasp_calib.api.studied import Studied, StudyOptions, studied
 from clasp_calib.common.places import Places, hints_of
+from clasp_calib.common.settings import one_of
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
@@ -51,18 +52,26 @@ class ComparisonReport:
         return self.contest.budgets
 
     def macro(self, budget: str | int, method: str = "calibrated") -> "Interval":
-        """Mean score over the classes of one method at one budget, in [0, 1]."""
+        """Mean score over the classes of one method at one budget, in [0, 1].
+
+        Raises:
+            InputError: the budget or the method was not compared.
+        """
         from clasp_calib.artifacts.manifest import MACRO
+
+        return one_of("method", method, self.contest.comparison(self._named(budget)).table())[MACRO]
+
+    def _named(self, budget: str | int) -> str:
         from clasp_calib.runtime.schedule import parse_budget
 
-        return self.contest.comparison(parse_budget(budget).name).table()[method][MACRO]
+        name = parse_budget(budget).name
+        return one_of("budget", name, dict(zip(self.budgets, self.budgets, strict=True)))
 
     def table(self, budget: str | int | None = None) -> list[dict[str, Any]]:
         """One row a budget and method, the best first, ready for ``pandas.DataFrame``."""
         from clasp_calib.report.contest_tables import contest_rows
-        from clasp_calib.runtime.schedule import parse_budget
 
-        names = self.budgets if budget is None else [parse_budget(budget).name]
+        names = self.budgets if budget is None else [self._named(budget)]
         found = []
         for name in names:
             header, body = contest_rows(self.contest, name, self.costs)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from clasp_calib.calib.dataset import check_classes, require
+from clasp_calib.calib.dataset import UNLABELLED, require
 from clasp_calib.calib.lookalikes import warn_of_lookalikes
 from clasp_calib.calib.sampling import Drawn, draw
 from clasp_calib.common.contents import grouped
 from clasp_calib.common.places import Places, hints_of
 from clasp_calib.common.sample_sources import load_samples
-from clasp_calib.router_labeling.taxonomy import load_taxonomy
+from clasp_calib.router_labeling.class_source import ClassSource
 
 if TYPE_CHECKING:
     from clasp_calib.common.sample_set import Samples
@@ -25,6 +25,8 @@ def draw_samples(
     per_class: int = 2000,
     balanced: bool = True,
     taxonomy: "Taxonomy | str | Path | None" = None,
+    class_from: str | None = None,
+    default_class: str | None = None,
     seed: int = 0,
     run: str | Path | Places | None = None,
 ) -> "tuple[Samples, Drawn]":
@@ -37,6 +39,8 @@ def draw_samples(
         per_class: calibration samples of a class; selection and test get half as many each.
         balanced: as many of each class; otherwise as many in all, as the classes come.
         taxonomy: the one that they were labelled with.
+        class_from: instead, a column whose values are the classes.
+        default_class: the class of samples without a value there.
         seed: of the draw.
         run: run directory, which remembers which pictures are the same.
 
@@ -47,18 +51,19 @@ def draw_samples(
         InputError: samples without a class, or with one of another taxonomy; a picture that cannot be read, or that is
             in two splits.
     """
-    given = load_samples(samples)
-    classes = load_taxonomy(taxonomy).classes
-    check_classes(given, classes)
+    source = ClassSource(taxonomy, class_from, default_class)
+    table = load_samples(samples)
+    given = source.labelled(table)
+    classes = source.classes(sample.label for sample in given).names
     require(
         given,
         "class",
         [s for s in given if s.label is None],
-        "run `clasp-calib label` first, or clasp_calib.label in Python",
+        UNLABELLED,
     )
     hints = hints_of(run)
     drawn = draw(every := grouped(given, hints), classes, per_class, balanced, seed)
     warn_of_lookalikes([replace(s, split=drawn.splits[s.id]) for s in every if s.id in drawn.splits], hints)
     splits = pa.array([drawn.splits.get(sample.id) for sample in given], pa.string())
-    table = given.table.drop_columns(["split"]) if "split" in given.table.column_names else given.table
-    return given.with_table(table.append_column("split", splits).filter(splits.is_valid())), drawn
+    rows = table.table.drop_columns(["split"]) if "split" in table.table.column_names else table.table
+    return table.with_table(rows.append_column("split", splits).filter(splits.is_valid())), drawn

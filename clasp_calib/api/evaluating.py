@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clasp_calib.api.studied import StudyOptions, studied
 from clasp_calib.common.places import Places, hints_of
+from clasp_calib.common.settings import one_of
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
@@ -62,10 +63,15 @@ class EvaluationReport:
         return self.evaluation.at(parse_budget(budget).name)
 
     def macro(self, budget: str | int, setting: str = "calibrated") -> "Interval":
-        """Mean score over the classes of one setting at one budget, in [0, 1]."""
+        """Mean score over the classes of one setting at one budget, in [0, 1].
+
+        Raises:
+            ArtifactError: the budget was not evaluated.
+            InputError: the setting was not.
+        """
         from clasp_calib.artifacts.manifest import MACRO
 
-        return self.at(budget).scores[setting][MACRO]
+        return one_of("setting", setting, self.at(budget).scores)[MACRO]
 
     def table(self, budget: str | int | None = None) -> list[dict[str, Any]]:
         """One row a budget, setting and class (or ``macro``), ready for ``pandas.DataFrame``."""

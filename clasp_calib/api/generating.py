@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.settings import check_count
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
@@ -20,7 +21,8 @@ class GenerationOptions:
     """How to answer.
 
     Attributes:
-        class_: class of the question, or ``auto``: what the artifact's router, or keyword rules if it has none, say.
+        class_: class of the question, or ``auto``: the artifact's only one, or what its router says. Keyword rules say
+            it where the artifact has no router and the packaged classes.
         max_new_tokens: longest answer.
         compare: answer without pruning too.
         strict: refuse a model that does not have the weights of the artifact's calibration, of which there is a warning
@@ -42,8 +44,7 @@ class GenerationOptions:
 
     def __post_init__(self) -> None:
         """Refuse an answer of nothing."""
-        if self.max_new_tokens < 1:
-            raise InputError(f"max_new_tokens is {self.max_new_tokens}; expected at least 1")
+        check_count("max_new_tokens", self.max_new_tokens, 1)
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,8 @@ def generate(
     Raises:
         ArtifactError: the artifact cannot be read, is of another model, or lacks the budget or the class.
         BudgetError: the budget cannot be met.
-        InputError: the picture cannot be read, there is neither artifact nor budget, or the template is not the
-            artifact's.
+        InputError: the picture cannot be read, there is neither artifact nor budget, the template is not the
+            artifact's, or the class is ``auto`` and the artifact has classes of its own and no router.
         ModelError: the model cannot be pruned, the processor is not its own, or there is no template.
     """
     from clasp_calib.api.undisturbed import undisturbed
@@ -150,7 +151,7 @@ def generate(
             "or leave the class out"
         )
     if class_ == AUTO:
-        (class_,) = classes_of([question], known.router if known else None)
+        (class_,) = classes_of([question], known)
     text = _prompt(model, processor, question, known, options.template)
     Greedy(model).say(known.manifest.decoding.generation if known else None)
     with undisturbed(model):

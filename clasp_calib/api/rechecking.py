@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clasp_calib.common.errors import InputError
+from clasp_calib.api.studied import as_calibrated
 from clasp_calib.common.places import Places, hints_of
+from clasp_calib.common.settings import check_count
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
@@ -53,11 +54,10 @@ def recheck(
     from clasp_calib.runtime.decoding import Greedy
     from clasp_calib.runtime.processor_check import check_processor
 
-    if count < 1:
-        raise InputError(f"count is {count}; expected at least 1")
+    check_count("count", count, 1)
     check_processor(model, processor)
     known = artifact if isinstance(artifact, Artifact) else Artifact.load(artifact)
-    table = calibration_samples(load_samples(samples), known.classes, hints=hints_of(run))
+    table = calibration_samples(as_calibrated(load_samples(samples), known), known.classes, hints=hints_of(run))
     check_fits(known, model)
     Greedy(model).say(known.manifest.decoding.generation)
     chosen = some_recorded(known, table, count, seed)

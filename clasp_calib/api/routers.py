@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clasp_calib.artifacts.artifact import Artifact
-from clasp_calib.calib.dataset import check_classes
+from clasp_calib.calib.dataset import UNLABELLED, check_classes
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.progress import progress
 from clasp_calib.common.run_directory import RunDirectory
 from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.router_labeling.abstention import WRONG_COST
+from clasp_calib.router_labeling.class_source import ClassSource
+from clasp_calib.router_labeling.classes import Classes
 from clasp_calib.router_labeling.labelers import load_scheme
 from clasp_calib.router_labeling.lint import explain
 from clasp_calib.router_labeling.router import Reason, Router
 from clasp_calib.router_labeling.router_file import load_router
-from clasp_calib.router_labeling.taxonomy import load_taxonomy
 from clasp_calib.router_labeling.training import FOLDS, LabelledQuestion, Trained, train_router as train
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ def train_router(
     *,
     gold: Any = None,
     taxonomy: "Taxonomy | str | Path | None" = None,
+    class_from: str | None = None,
+    default_class: str | None = None,
     wrong_cost: float = WRONG_COST,
     seed: int = 0,
 ) -> Trained:
@@ -109,6 +112,9 @@ def train_router(
         samples: labelled, as `load_samples` takes them; those without a class are passed over.
         gold: samples with a class given by hand, to judge by and not to train on.
         taxonomy: the one that they were labelled with.
+        class_from: instead, a column whose values are the classes.
+        default_class: the class of samples without a value there, which the router abstains to; without one it names
+            the likeliest class, however unsure.
         wrong_cost: what a wrong class costs, where the default class instead of another costs 1.
         seed: of the division into folds.
 
@@ -118,10 +124,11 @@ def train_router(
     Raises:
         InputError: scikit-learn is missing; samples have no class or one of another taxonomy; there are too few.
     """
-    known = load_taxonomy(taxonomy)
-    given = load_samples(samples)
-    rows = _rows(given, known)
-    judge_by = [] if gold is None else _rows(load_samples(gold), known)
+    source, given = ClassSource(taxonomy, class_from, default_class), load_samples(samples)
+    labelled = source.labelled(given)
+    known = source.classes(sample.label for sample in labelled)
+    rows = _rows(labelled, known)
+    judge_by = [] if gold is None else _rows(source.labelled(load_samples(gold)), known)
     with progress() as bar:
         task = bar.add_task("fitting", total=FOLDS + 1)
         return train(
@@ -135,13 +142,14 @@ def train_router(
         )
 
 
-def _rows(samples: Any, taxonomy: "Taxonomy") -> list[LabelledQuestion]:
+def _rows(samples: Any, classes: Classes) -> list[LabelledQuestion]:
     if "class" not in samples.table.column_names:
-        raise InputError(f"{samples.name} has no column 'class'; label it with `clasp-calib label` first")
-    check_classes(samples, taxonomy.classes)
+        raise InputError(f"{samples.name} has no column 'class'; {UNLABELLED}")
+    check_classes(samples, classes.names)
     rows = samples.table.to_pylist()
+    told = ("source", "labeler") if classes.intents else ()
     return [
-        LabelledQuestion(row["question"], row["class"], row.get("source"), row.get("labeler"))
+        LabelledQuestion(row["question"], row["class"], *(row.get(name) for name in told))
         for row in rows
         if row["class"] is not None
     ]

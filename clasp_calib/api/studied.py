@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clasp_calib.common.errors import InputError
+from clasp_calib.common.settings import check_count
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.artifacts.fits import Weights
+    from clasp_calib.common.sample_set import Samples
     from clasp_calib.common.samples import Sample
 
 
@@ -37,8 +38,8 @@ class StudyOptions:
     def __post_init__(self) -> None:
         """Refuse numbers that would choose something else than they say."""
         for name, least in (("per_class", 1), ("solve_on", 1), ("timed", 0)):
-            if (value := getattr(self, name, None)) is not None and value < least:
-                raise InputError(f"{name} is {value}; expected at least {least}")
+            if (value := getattr(self, name, None)) is not None:
+                check_count(name, value, least)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,21 @@ class Studied:
     def questions(self) -> "list[Sample]":
         """The chosen samples of all classes."""
         return [sample for of in self.chosen.values() for sample in of]
+
+
+def as_calibrated(samples: "Samples", artifact: "Artifact") -> "Samples":
+    """Samples with the classes that the artifact's calibration would give them.
+
+    Raises:
+        InputError: see `clasp_calib.router_labeling.class_source.labelled`.
+    """
+    from clasp_calib.router_labeling.class_source import labelled
+    from clasp_calib.router_labeling.classes import LABELS
+
+    of = artifact.manifest
+    if of.taxonomy and of.class_from == LABELS:
+        return samples
+    return labelled(samples, of.class_from, of.classes, of.default_class)
 
 
 def studied(
@@ -108,7 +124,7 @@ def studied(
     for name in names:
         known.entry(name)
     table = load_samples(samples)
-    everything = calibration_samples(table, known.classes, hints=hints)
+    everything = calibration_samples(as_calibrated(table, known), known.classes, hints=hints)
     chosen = by_class(of_split(everything, options.split), known.classes, options.per_class, options.seed)
     weights = check_fits(known, model, strict=options.strict, checkpoint=options.checkpoint)
     Greedy(model).say(known.manifest.decoding.generation)

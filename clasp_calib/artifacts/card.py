@@ -1,5 +1,6 @@
 """``README.md`` of an artifact: a model card for the Hub, made from the manifest and the numbers alone."""
 
+import json
 import re
 from collections.abc import Sequence
 from importlib.resources import files
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 from clasp_calib.artifacts.manifest import MACRO, Manifest, Score
 from clasp_calib.artifacts.sureness import LEGEND, MEASURED_COLUMNS, SURE_COLUMNS, advice, measured_cells, sure_rows
 from clasp_calib.common.pruning_options import REDUNDANCY
+from clasp_calib.common.text_tables import markdown_cell
 from clasp_calib.router_labeling.router import Router
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ def model_card(artifact: "Artifact") -> str:
     manifest = artifact.manifest
     return environment.from_string(source).render(
         manifest=manifest,
+        classes=markdown_cell(", ".join(artifact.classes)),
+        served_class=json.dumps(artifact.classes[0], ensure_ascii=False) if len(artifact.classes) > 1 else None,
         base_model=manifest.model if HUB_ID.match(manifest.model) else None,
         budgets=[
             {
@@ -33,7 +37,7 @@ def model_card(artifact: "Artifact") -> str:
                 "choices": [_choice(artifact, entry.name, label) for label in artifact.classes],
                 "settings": list(entry.results),
                 "results": _results(manifest, entry.results),
-                "sure": sure_rows(entry, artifact.classes),
+                "sure": [list(map(markdown_cell, row)) for row in sure_rows(entry, artifact.classes)],
                 "advice": advice(entry, artifact.classes),
             }
             for entry in manifest.budgets
@@ -63,14 +67,15 @@ def told_router(router: Router | None) -> str:
     if router is None:
         return "none"
     training = router.training
-    return f"n-grams, trained on {training.rows} labels ({training.labels[:12]}), abstains below {router.threshold:.2f}"
+    when = "never abstains" if router.default is None else f"abstains below {router.threshold:.2f}"
+    return f"n-grams, trained on {training.rows} labels ({training.labels[:12]}), {when}"
 
 
 def _choice(artifact: "Artifact", budget: str, label: str) -> list[str]:
     choice = artifact.entry(budget).choices[label]
     alpha, rho = artifact.alpha(budget, label), artifact.rho(budget, label)
-    told = [_cell(choice.prototype), mixture(alpha), ratio(rho, artifact.seeding(budget, label))]
-    return [label, *told, *measured_cells(choice)]
+    told = [markdown_cell(choice.prototype), mixture(alpha), ratio(rho, artifact.seeding(budget, label))]
+    return [markdown_cell(label), *told, *measured_cells(choice)]
 
 
 def _results(manifest: Manifest, results: dict[str, dict[str, Score]]) -> list[list[str]]:
@@ -78,13 +83,9 @@ def _results(manifest: Manifest, results: dict[str, dict[str, Score]]) -> list[l
     body = []
     for label in labels:
         (count, *_) = [of[label].samples for of in results.values() if label in of]
-        body.append([label, str(count), *(_score(of.get(label)) for of in results.values())])
+        body.append([markdown_cell(label), str(count), *(_score(of.get(label)) for of in results.values())])
     return body
 
 
 def _score(score: Score | None) -> str:
     return "-" if score is None else f"{100 * score.mean:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -176,14 +176,28 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(text, strict=True)
     except ValidationError as error:
-        needs = f"; it says that it needs clasp-calib {content['needs']!r:.40}" if content.get("needs") else ""
-        raise ArtifactError(f"{path} does not follow format {found}: {describe(error)}{needs}") from error
+        raise ArtifactError(f"{path} does not follow format {found}: {describe(error)}; {_way_out(content)}") from error
     if WEIGHTS not in manifest.files or not set(manifest.files) <= set(FILES):
         raise ArtifactError(
             f"{path} lists the files {', '.join(manifest.files)[:1000] or 'none'}; format {found} has {WEIGHTS}, "
             f"and may have {', '.join(FILES[1:])}"
         )
     return manifest
+
+
+def _way_out(content: dict[str, Any]) -> str:
+    """What to do about a manifest that is as it was written, and not of this version's format."""
+    if content.get("needs"):
+        return f"it says that it needs clasp-calib {content['needs']!r:.40}: install that version, or a newer one"
+    try:
+        writers = {of["versions"]["clasp-calib"] for of in content["provenance"].values()}
+        wrote = " and ".join(sorted(map(str, writers)))[:100] or "unknown"
+    except (KeyError, TypeError, AttributeError):
+        wrote = "unknown"
+    return (
+        f"another version of clasp-calib, maybe one in development, wrote it (it says {wrote}): use that version, or "
+        "calibrate again with `clasp-calib search` and another --run"
+    )
 
 
 def limits(manifest: Manifest) -> dict[str, int]:

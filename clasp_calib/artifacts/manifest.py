@@ -24,13 +24,15 @@ from clasp_calib.artifacts.choices import (
     unique,
 )
 from clasp_calib.artifacts.model_shape import Layers, ModelShape, Tokens
-from clasp_calib.common.fields import Hash, Line, Seed, Share, Slug, Strict
+from clasp_calib.common.fields import ClassName, Hash, Line, Name, Seed, Share, Slug, Strict
 from clasp_calib.common.pruning_options import REDUNDANCY, SEEDINGS
+from clasp_calib.router_labeling.classes import LABELS
 
 FORMAT = 2
 """What is written; earlier formats are read too."""
 SETTINGS = (
-    *("model", "revision", "checkpoint", "fingerprint", "classes", "taxonomy", "starts", "tau"),
+    *("model", "revision", "checkpoint", "fingerprint", "classes", "class_from", "default_class", "taxonomy"),
+    *("starts", "tau"),
     *("method", "knobs", "profile", "seeding", "raters", "positions", "features", "iterations", "prompt", "decoding"),
 )
 """What all budgets of one artifact share."""
@@ -40,7 +42,7 @@ HONOURED = {"method": ("clasp",), "profile": ("layers",), "seeding": SEEDINGS, "
 """What this version can run of the fields that later ones will have more values of."""
 MOST_NUMBERS = 1 << 26
 """Weights of all mixtures together. Our choice: 256 MiB in float32."""
-_SINCE_2 = {*HONOURED, "checkpoint", "prompt_hash", "needs"}
+_SINCE_2 = {*HONOURED, "class_from", "default_class", "checkpoint", "prompt_hash", "needs"}
 Semver = Annotated[str, Field(pattern=r"^\d{1,9}\.\d{1,9}\.\d{1,9}$")]
 Prompt = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$")]
 
@@ -76,12 +78,12 @@ class BudgetEntry(Strict):
     name: BudgetName
     counts: tuple[Tokens, ...] = Field(min_length=1, max_length=16)
     mean_tokens: float = Field(ge=0, le=1_000_000)
-    choices: dict[Slug, ClassChoice]
+    choices: dict[ClassName, ClassChoice]
     decision: ChoiceRule | None = None
     """How the choices were made; ``None`` in format 1."""
-    alternatives: dict[Line, dict[Slug, Alternative]] = Field(default={}, max_length=100)
+    alternatives: dict[Line, dict[ClassName, Alternative]] = Field(default={}, max_length=100)
     """``global`` (one setting for all classes) and ``exhaustive``, where they were searched -> class -> setting."""
-    results: dict[Line, dict[Slug, Score]] = Field(default={}, max_length=100)
+    results: dict[Line, dict[Name, Score]] = Field(default={}, max_length=100)
     """Setting -> class (or ``macro``) -> score on the test split, once `evaluate` has measured it."""
     measured: Measured | None = None
     """Where the results come from; ``None`` as long as there are none."""
@@ -116,6 +118,7 @@ class Provenance(Strict):
     """The encoder fingerprint of the feature cache: weights and preprocessing."""
     space: Hash
     taxonomy: Hash
+    """sha256 of the taxonomy, or of the classes and their column."""
     strategy: Line
     metric: Line
     seed: Seed
@@ -150,9 +153,14 @@ class Manifest(Strict):
     """The weights that it was calibrated with; ``None`` in format 1."""
     shape: ModelShape
     fingerprint: Hash
-    classes: tuple[Slug, ...] = Field(min_length=1, max_length=1000)
-    taxonomy: dict[Slug, Slug] = Field(max_length=10_000)
-    """Intent -> class."""
+    classes: tuple[ClassName, ...] = Field(min_length=1, max_length=1000)
+    class_from: Line | None = LABELS
+    """The column of a sample table whose values are the classes, ``class`` where it was labelled; ``None``: there is
+    one class, and all samples are of it."""
+    default_class: ClassName | None = None
+    """Of samples that have no class and questions that a router cannot place, where there is one."""
+    taxonomy: dict[Name, ClassName] = Field(max_length=10_000)
+    """Intent -> class; empty if no intents were told apart."""
     starts: tuple[Layers, ...] = Field(min_length=1, max_length=16)
     tau: float = Field(gt=0, le=1e6)
     method: Slug = "clasp"
@@ -189,7 +197,7 @@ class Manifest(Strict):
         for field, known in HONOURED.items():
             if (value := getattr(self, field)) not in known:
                 raise ValueError(f"{field}: {str(value)!r:.100} is for {self.needs or 'a newer version'}")
-        unique("class", self.classes)
+        self._check_classes()
         unique("budget", names)
         if self.fingerprint != shape.fingerprint:
             raise ValueError("fingerprint: is not the sha256 of the shape")
@@ -204,11 +212,17 @@ class Manifest(Strict):
             raise ValueError("prompt_hash: is not the sha256 of the prompt")
         if set(self.provenance) != set(names):
             raise ValueError(f"provenance: holds {sorted(self.provenance)}, expected the budgets {sorted(names)}")
-        _known("taxonomy", self.taxonomy.values(), {*self.classes})
         for entry in self.budgets:
             for problem in self._problems(entry):
                 raise ValueError(f"budgets.{entry.name}.{problem}")
         return self
+
+    def _check_classes(self) -> None:
+        unique("class", self.classes)
+        _known("taxonomy", self.taxonomy.values(), {*self.classes})
+        _known("default_class", {self.default_class} - {None}, {*self.classes})
+        if self.class_from is None and len(self.classes) > 1:
+            raise ValueError(f"class_from: says that there is one class, and there are {len(self.classes)}")
 
     def _problems(self, entry: BudgetEntry) -> Iterator[str]:
         """What is wrong with a budget, its field first."""
@@ -255,7 +269,7 @@ def _later(entry: BudgetEntry) -> set[str]:
     return found | ({"measured.checkpoint"} if entry.measured and entry.measured.checkpoint else set())
 
 
-def _known(where: str, names: Iterable[str], expected: set[str]) -> None:
-    unknown = sorted(set(names) - expected)
+def _known(where: str, names: Iterable[str | None], expected: set[str]) -> None:
+    unknown = sorted(str(name) for name in names if name not in expected)
     if unknown:
         raise ValueError(f"{where}: {unknown[0]!r} is not a class of the artifact")

@@ -10,7 +10,8 @@ SURE_COLUMNS = ("class", "gain", "worse", "> 1 pt", "own", "regret", "settle")
 LEGEND = (
     "score, default: means of the choice and of the model's own setting, each on the samples of the class that it was "
     "measured on; spent: evaluations, and their share of an exhaustive search",
-    "gain: of the choice over the default in points, with its 95 % interval, by the evidence of all classes; own: by "
+    "gain: of the choice over the default in points (hundredths of the score; of a nat where the search maximised nll "
+    "or kl), with its 95 % interval, by the evidence of all classes; own: by "
     "the class's own samples alone, so that the rest is borrowed from other classes",
     "worse: probability that the choice is worse than the default; > 1 pt: by more than a point; regret: points that "
     "the truly best candidate is expected to be better by; settle: about so many more samples of the class would bring "

@@ -19,6 +19,11 @@ from clasp_calib.common.samples import Sample
 
 SHARES = (("calibration", 0.5), ("selection", 0.25), ("test", 0.25))
 """How pictures are divided where the table does not say. Our choice."""
+UNLABELLED = (
+    "run `clasp-calib label` first (clasp_calib.label in Python), or name a column whose values are classes "
+    "(--class-from, class_from=)"
+)
+"""What to do about samples without a class."""
 
 
 def calibration_samples(
@@ -47,7 +52,7 @@ def calibration_samples(
         samples,
         "class",
         [s for s in samples if s.label is None],
-        "run `clasp-calib label` first, or clasp_calib.label in Python",
+        f"{UNLABELLED}, or calibrate one setting for all (--one-class, one_class=True)",
     )
     require(samples, "image", [s for s in samples if not s.media], "every sample needs a picture")
     lacking = [s for s in samples if answers and not s.answers]

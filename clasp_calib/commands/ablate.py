@@ -61,7 +61,7 @@ def ablate(
 
     directory = RunDirectory(run)
     places = Places.of(run, features=cache or directory.cache)
-    table = load_samples(samples or directory.labels, limit=limit, image_root=image_root)
+    table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
     options = StudyOptions(split, per_class, seed)
     loaded = load(model, device, dtype, run)
     place = artifact or directory.artifact

@@ -146,7 +146,7 @@ def verify(
         from clasp_calib.common.places import Places
         from clasp_calib.common.sample_sources import load_samples
 
-        table = load_samples(samples or RunDirectory(run).labels, image_root=image_root)
+        table = load_samples(samples or RunDirectory(run).table, image_root=image_root)
         places = Places(features=cache or RunDirectory(run).cache)
         again = measure(loaded, processor, known, table, recheck, run=places, seed=seed)
         differing = sum(not one.same for one in again)

@@ -90,7 +90,7 @@ def cache_features(
     from clasp_calib.common.places import Places
     from clasp_calib.common.sample_sources import load_samples
 
-    given = load_samples(samples or RunDirectory(run).labels, limit=limit, image_root=image_root)
+    given = load_samples(samples or RunDirectory(run).table, limit=limit, image_root=image_root)
     target = out or RunDirectory(run).cache
     options = FeatureOptions(
         layers=_layers(layers),
@@ -107,6 +107,7 @@ def cache_features(
     if plan:
         say_plan(plan_features(loaded, processor, given, run=places, options=options), as_json)
         return
+    RunDirectory(run).remember_table(samples)
     report = cached(loaded, processor, given, run=places, options=options)
     if as_json:
         times = {**vars(report.times), "share_waited_for_cache": report.times.share_waited_for_cache}

@@ -60,7 +60,7 @@ def compare(
 
     directory = RunDirectory(run)
     chosen = [name.strip() for name in methods.split(",")] if methods else None
-    table = load_samples(samples or directory.labels, limit=limit, image_root=image_root)
+    table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
     options = ComparisonOptions(split, per_class, seed, solve_on, timed)
     loaded = load(model, device, dtype, run)
     place = artifact or directory.artifact

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from clasp_calib.commands.used_by import UnusedWith, UsedBy
 from clasp_calib.common.run_directory import DEFAULT_RUN
 
 RunOption = Annotated[
@@ -21,11 +22,22 @@ DeviceOption = Annotated[str, typer.Option("--device", help="Torch device, such 
 DtypeOption = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]
 TaxonomyOption = Annotated[Path | None, typer.Option("--taxonomy", help="Your own taxonomy (YAML).")]
+ClassFromOption = Annotated[
+    str | None,
+    typer.Option("--class-from", help="Column of the table whose values are the classes, in place of a taxonomy."),
+    UnusedWith("taxonomy"),
+]
+DefaultClassOption = Annotated[
+    str | None,
+    typer.Option("--default-class", help="Class of samples without a value there; default: they are refused."),
+    UsedBy("class_from"),
+]
 RulesOption = Annotated[Path | None, typer.Option("--rules", help="Your own keyword rules (YAML).")]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N rows.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 SamplesOption = Annotated[
-    Path | None, typer.Option("--samples", help="Labelled samples; default: labels.parquet of the run.")
+    Path | None,
+    typer.Option("--samples", help="Samples; default: labels.parquet of the run, or the table that it began with."),
 ]
 ImageRootOption = Annotated[
     Path | None,

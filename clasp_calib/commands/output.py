@@ -29,10 +29,11 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     """Print a title and a table; all columns but the first are flushed right."""
     # Not rich's own title, which is broken where the table ends.
     say(title)
-    console = Console()
+    # Names of classes may look like rich's markup.
+    console = Console(markup=False)
     if not console.is_terminal:
         # What is no terminal has no width; rich would take 80 columns.
-        console = Console(width=WIDE)
+        console = Console(width=WIDE, markup=False)
     count, lines = len(columns), [columns, *rows]
     table = Table(box=box.SIMPLE_HEAD)
     widths = _widths(lines, console.width)

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from clasp_calib.commands.options import DEFAULT_RUN, ImageRootOption, JsonOption, RunOption, SeedOption, TaxonomyOption
+from clasp_calib.commands.options import (
+    DEFAULT_RUN,
+    ClassFromOption,
+    DefaultClassOption,
+    ImageRootOption,
+    JsonOption,
+    RunOption,
+    SeedOption,
+    TaxonomyOption,
+)
 from clasp_calib.commands.output import emit, say, show
 from clasp_calib.common.run_directory import RunDirectory
 
@@ -23,6 +32,8 @@ def sample(
     ] = True,
     out: Annotated[Path | None, typer.Option(help="The drawn table; default: sample.parquet of the run.")] = None,
     taxonomy: TaxonomyOption = None,
+    class_from: ClassFromOption = None,
+    default_class: DefaultClassOption = None,
     image_root: ImageRootOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
@@ -38,9 +49,18 @@ def sample(
 
     directory = RunDirectory(run)
     directory.prepare()
-    path, target = labels or directory.labels, out or directory.sample
+    path, target = labels or directory.table, out or directory.sample
     given = load_samples(path, image_root=image_root)
-    chosen, drawn = draw_samples(given, per_class=per_class, balanced=balanced, taxonomy=taxonomy, seed=seed, run=run)
+    chosen, drawn = draw_samples(
+        given,
+        per_class=per_class,
+        balanced=balanced,
+        taxonomy=taxonomy,
+        class_from=class_from,
+        default_class=default_class,
+        seed=seed,
+        run=run,
+    )
     chosen.save(target)
     directory.record(
         "sample", {"labels": path, "out": target, "per_class": per_class, "balanced": balanced, "seed": seed}

@@ -14,6 +14,8 @@ from clasp_calib.commands.options import (
     DEFAULT_RUN,
     BudgetOption,
     CacheOption,
+    ClassFromOption,
+    DefaultClassOption,
     DeviceOption,
     DtypeOption,
     ImageRootOption,
@@ -23,6 +25,7 @@ from clasp_calib.commands.options import (
     RunOption,
     SamplesOption,
     SeedOption,
+    TaxonomyOption,
 )
 from clasp_calib.commands.output import emit, say, show
 from clasp_calib.commands.used_by import UnusedWith, UsedBy
@@ -41,6 +44,15 @@ def search(
     image_root: ImageRootOption = None,
     cache: Annotated[CacheOption, UnusedWith("recompute")] = None,
     recompute: RecomputeOption = False,
+    taxonomy: TaxonomyOption = None,
+    class_from: ClassFromOption = None,
+    default_class: DefaultClassOption = None,
+    one_class: Annotated[
+        bool,
+        typer.Option("--one-class", help="Calibrate one setting for all samples; no labels are needed."),
+        UnusedWith("taxonomy"),
+        UnusedWith("class_from"),
+    ] = False,
     space: Annotated[Path | None, typer.Option(help="Search space (YAML); --plan writes the default.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Artifact directory; default: artifact/ of the run."), UnusedWith("plan")
@@ -57,7 +69,9 @@ def search(
     ] = None,
     until: Annotated[
         float | None,
-        typer.Option(help="Stop when choices are expected to be within so many points of the best, such as 0.5."),
+        typer.Option(
+            help="Stop once choices are expected this near the best, in points (nll, kl: hundredths of a nat)."
+        ),
         UsedBy("strategy", "auto", "pooled"),
     ] = None,
     cautious: Annotated[
@@ -70,7 +84,11 @@ def search(
     ] = "metric",
     indifference: Annotated[
         float | None,
-        typer.Option(min=0, max=100, help="Difference in points that does not matter; default: 0.5."),
+        typer.Option(
+            min=0,
+            max=100,
+            help="Points (nll, kl: hundredths of a nat) that do not matter; default: 0.5.",
+        ),
         UsedBy("strategy", "race"),
     ] = None,
     first: Annotated[
@@ -158,9 +176,14 @@ def search(
     directory = RunDirectory(run)
     own = {} if out is None else {"artifact": out}
     places = Places.of(run, features=None if recompute else cache or directory.cache, storage=storage, **own)
-    routing = router or (directory.router if directory.router.is_file() else None)
-    points = None if indifference is None else indifference / 100
-    settings = {"indifference": points, "first": first, "eta": eta, "trials": trials, "rho": fixed_rho}
+    routing = router or (directory.router if directory.router.is_file() and not one_class else None)
+    settings = {
+        "indifference": indifference and indifference / 100,
+        "first": first,
+        "eta": eta,
+        "trials": trials,
+        "rho": fixed_rho,
+    }
     pooled = {"spend": None if spend is None else _portion(spend), "until": until}
     named_strategy = "pooled" if strategy == "auto" and (spend, until) != (None, None) else strategy
     options = CalibrationOptions(
@@ -173,12 +196,16 @@ def search(
         refine=refine == "coordinate",
         pruning=PruningOptions(starts=_starts(starts)),
         router=load_router(routing) if routing else None,
+        taxonomy=taxonomy,
+        class_from=class_from,
+        default_class=default_class,
+        one_class=one_class,
         anyway=anyway,
         model_name=named(model, directory)[0],
         seed=seed,
         prompt=prompt,
     )
-    table = load_samples(samples or directory.labels, limit=limit, image_root=image_root)
+    table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
     Crew(workers or 1, threads, engine, ray_address)  # Refuses what does not go together before the model is loaded.
     loaded, processor = load(model, device, dtype, run)
     crew = Crew(workers or (workers_for(loaded) if engine == "local" else 1), threads, engine, ray_address)
@@ -191,6 +218,7 @@ def search(
             planned.write_space(path)
         _show_plans(planned.budgets, path, edited, as_json)
         return
+    directory.remember_table(samples)
     live = LiveTable()
     watcher = EventLines(lambda line: print(line, flush=True)) if as_json else live
     measured = _measured(places.artifact)

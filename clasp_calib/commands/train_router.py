@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clasp_calib.commands.options import DEFAULT_RUN, JsonOption, RunOption, SeedOption, TaxonomyOption
+from clasp_calib.commands.options import (
+    DEFAULT_RUN,
+    ClassFromOption,
+    DefaultClassOption,
+    JsonOption,
+    RunOption,
+    SeedOption,
+    TaxonomyOption,
+)
 from clasp_calib.commands.output import emit, say, show
 from clasp_calib.common.run_directory import RunDirectory
 
@@ -26,6 +34,8 @@ def train_router(
         float, typer.Option(min=1, help="Cost of a wrong class, where the default class in place of another costs 1.")
     ] = 3.0,
     taxonomy: TaxonomyOption = None,
+    class_from: ClassFromOption = None,
+    default_class: DefaultClassOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -46,8 +56,16 @@ def train_router(
     directory = RunDirectory(run)
     directory.prepare()
     directory.report.mkdir(exist_ok=True)
-    plot, path = plot_path(directory.report / "router.png"), labels or directory.labels
-    trained = train(path, gold=gold, taxonomy=taxonomy, wrong_cost=wrong_cost, seed=seed)
+    plot, path = plot_path(directory.report / "router.png"), labels or directory.table
+    trained = train(
+        path,
+        gold=gold,
+        taxonomy=taxonomy,
+        class_from=class_from,
+        default_class=default_class,
+        wrong_cost=wrong_cost,
+        seed=seed,
+    )
     target = out or directory.router
     write_router(trained.router, target)
     directory.record(
@@ -86,10 +104,11 @@ def train_router(
     if trained.gold is None:
         say("how right it is is not known: give questions with a class by hand with --gold. Agreement is not accuracy")
     before, after = trained.calibration_error
-    say(
-        f"abstains below {trained.router.threshold:.2f}: mean cost {costs.cost[0]:.3f} -> "
-        f"{costs.cost[costs.best]:.3f}; calibration error {before:.1%} -> {after:.1%}"
-    )
+    abstains = "never abstains, as there is no default class"
+    if trained.router.default is not None:
+        cost = f"mean cost {costs.cost[0]:.3f} -> {costs.cost[costs.best]:.3f}"
+        abstains = f"abstains below {trained.router.threshold:.2f}: {cost}"
+    say(f"{abstains}; calibration error {before:.1%} -> {after:.1%}")
     following = f"--router {out}" if out else f"--run {run}"
     say(f"router in {target}{f', trade-off in {plot}' if plot else ''}; next: clasp-calib route QUESTION {following}")
 

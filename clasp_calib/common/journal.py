@@ -31,6 +31,14 @@ _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, Re
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+class OtherVersionError(Exception):
+    """Raised by `Journal`'s ``take`` for a line that is whole, and was written by a version that this one cannot read.
+
+    Args:
+        reason: what is in it.
+    """
+
+
 @dataclass(frozen=True)
 class JournalKind:
     """What differs between journals.
@@ -191,6 +199,11 @@ class Journal:
                     entry = self._entry(line[:-1])
                     if not first:
                         self._take(entry)
+                except OtherVersionError as error:
+                    raise self._kind.error(
+                        f"another version of clasp-calib wrote the journal {path} ({error}); "
+                        f"{self._kind.elsewhere}, or remove the file to begin anew"
+                    ) from error
                 except (*_DAMAGE, self._kind.error) as error:
                     raise self._kind.error(
                         f"line {self._lines} of the journal {path} is damaged ({error}); {self._kind.mend}"
@@ -202,6 +215,8 @@ class Journal:
     def _entry(self, line: bytes) -> Any:
         if self._kind.plain and not self._checked and line.startswith(b"{"):
             return json.loads(line, object_pairs_hook=named_once)
+        if self._lines == 1 and line.startswith(b"{"):
+            raise OtherVersionError("its lines have no checksums")
         checksum, _, text = line.partition(b" ")
         if checksum != xxhash.xxh64_hexdigest(text).encode():
             raise ValueError("its checksum does not fit")

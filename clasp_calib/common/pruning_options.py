@@ -1,7 +1,9 @@
 """How visual tokens are pruned, apart from how many: the options that a calibration is made and served under."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 
 from clasp_calib.common.errors import BudgetError, ModelError
 
@@ -52,10 +54,11 @@ class PruningOptions:
         for name, values in legal.items():
             if getattr(self, name) not in values:
                 raise ModelError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(values)}")
-        if self.iterations < 0:
-            raise ModelError(f"iterations is {self.iterations}; expected 0 or more rounds of k-means")
-        if not self.starts or any(a >= b for a, b in pairwise((0, *self.starts))):
-            starts = ", ".join(map(str, self.starts)) or "none"
+        if not isinstance(self.iterations, Integral) or self.iterations < 0:
+            raise ModelError(f"iterations is {self.iterations!r}; expected 0 or more rounds of k-means")
+        whole = isinstance(self.starts, Sequence) and all(isinstance(start, Integral) for start in self.starts)
+        if not whole or not self.starts or any(a >= b for a, b in pairwise((0, *self.starts))):
+            starts = ", ".join(map(str, self.starts)) or "none" if whole else repr(self.starts)
             raise BudgetError(
                 f"stages at layers {starts} do not fit a decoder; expected rising layers, the first at least 1"
             )

@@ -95,6 +95,18 @@ class RunDirectory:
         if self.model != (name, source):
             self._write({**self.configuration(), "model": {"name": name, "source": source}})
 
+    @property
+    def table(self) -> Path:
+        """What commands read that are given no samples: the labelled ones, or those that `remember_table` was told."""
+        known = self.configuration().get("table")
+        return self.labels if self.labels.exists() or not isinstance(known, str) else Path(known)
+
+    def remember_table(self, path: Path | None) -> None:
+        """Keep where the samples of a run lie that nobody has labelled, if they were given, so that once is enough."""
+        if path is not None and not self.labels.exists():
+            place = str(path.resolve() if path.exists() else path)
+            self._write({**self.configuration(), "table": place})
+
     def configuration(self) -> dict[str, Any]:
         """What each command of this run was given; empty for a fresh directory.
 

@@ -45,7 +45,8 @@ def read_file(path: Path, columns: Mapping[str, str] | None = None) -> pa.Table:
             raise
         hub = "" if path.suffix in FORMATS else f", or a dataset on the Hub with its revision, such as {path}@main"
         # What `label` leaves in a run directory is missed most often by who has not labelled yet.
-        made = f"; make it with `clasp-calib label FILE --run {path.parent}`" if path.name == "labels.parquet" else ""
+        label = f"; make it with `clasp-calib label FILE --run {path.parent}`, or give a table with --samples"
+        made = label if path.name == "labels.parquet" else ""
         raise InputError(
             f"no sample file at {path}; expected a {', '.join(FORMATS)} file with a column 'question'{hub}{made}"
         ) from None

@@ -13,6 +13,8 @@ WRONG_COST = 3.0
 In Table 22 of the paper, the worst row of random classes loses 1.7 to 3.3 times what the worst row of forced defaults
 loses; the shares of questions that the rows stand for are lost.
 """
+NOWHERE = -1
+"""The place of a default class that there is not."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class TradeOff:
 
 
 def trade_off(
-    probabilities: NDArray[np.float64], truth: NDArray[np.int64], default: int, wrong_cost: float = WRONG_COST
+    probabilities: NDArray[np.float64], truth: NDArray[np.int64], default: int | None, wrong_cost: float = WRONG_COST
 ) -> TradeOff:
     """What abstaining below each of 101 thresholds would have cost.
 
@@ -44,12 +46,13 @@ def trade_off(
     Args:
         probabilities: ``[questions, classes]``, calibrated, of questions that the model was not trained on.
         truth: ``[questions]``, the place of each question's class.
-        default: the place of the default class.
+        default: the place of the default class; ``None``: there is none, and nothing can be abstained from.
         wrong_cost: 1 or more.
     """
     likeliest, confidence = probabilities.argmax(1), probabilities.max(1)
     thresholds = np.linspace(0, 1, 101)
-    abstains = (confidence[None] < thresholds[:, None]) & (likeliest != default)[None]
+    default = NOWHERE if default is None else default
+    abstains = (confidence[None] < thresholds[:, None]) & (default != NOWHERE) & (likeliest != default)[None]
     given = np.where(abstains, default, likeliest[None])
     right = given == truth[None]
     wrong = ~right & (given != default)

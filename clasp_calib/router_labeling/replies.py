@@ -154,11 +154,14 @@ def confidence(tokens: Sequence[Token], intent: str) -> float | None:
     intent among all intents. Tokens that share the value's quotes count too.
     """
     text = "".join(token.text for token in tokens)
-    begin = text.rfind(json.dumps(intent))
-    if begin < 0:
+    # Models write other scripts as they are, or escaped.
+    for spelt in (json.dumps(intent, ensure_ascii=False), json.dumps(intent)):
+        if (begin := text.rfind(spelt)) >= 0:
+            break
+    else:
         return None
     # The first quote is the same for every intent and the last one follows from the rest: both cost nothing.
-    begin, end = begin + 1, begin + 1 + len(intent)
+    begin, end = begin + 1, begin + len(spelt) - 1
     place, spelling = 0, []
     for token in tokens:
         if place < end and place + len(token.text) > begin:

@@ -54,11 +54,11 @@ class Router:
     """
 
     classes: tuple[str, ...]
-    """Slugs, in the taxonomy's order."""
-    default: str
-    """The class that a question gets where the router abstains."""
+    """Names, in the order of the artifact's."""
+    default: str | None
+    """The class that a question gets where the router abstains; ``None``: it never does."""
     taxonomy: str
-    """Hex sha256 of the taxonomy that the labels follow."""
+    """Hex sha256 of the taxonomy that the labels follow, or of the classes and their column."""
     weights: NDArray[np.float32]
     """``[2**bits, classes]``"""
     bias: NDArray[np.float32]
@@ -85,8 +85,9 @@ class Router:
         best = int(probabilities.argmax())
         confidence = float(probabilities[best])
         likeliest = self.classes[best]
-        abstained = confidence < self.threshold and likeliest != self.default
-        return Decision(self.default if abstained else likeliest, likeliest, confidence, abstained)
+        if self.default in (None, likeliest) or confidence >= self.threshold:
+            return Decision(likeliest, likeliest, confidence, abstained=False)
+        return Decision(self.default, likeliest, confidence, abstained=True)
 
     def reasons(self, question: str, label: str, limit: int = 8) -> list[Reason]:
         """The n-grams that weighed most for a class, heaviest first.

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from clasp_calib.common.errors import ArtifactError, InputError
-from clasp_calib.common.fields import Count, Hash, Share, Slug, Strict, describe
+from clasp_calib.common.fields import ClassName, Count, Hash, Share, Strict, describe
 from clasp_calib.common.given_files import read_given
 from clasp_calib.common.replacing import replaced
 from clasp_calib.common.strict_json import strict_json
@@ -51,8 +51,8 @@ class _Metadata(Strict):
     """The JSON under the metadata's key ``router``."""
 
     format: Literal[1] = 1
-    classes: tuple[Slug, ...] = Field(min_length=2, max_length=1000)
-    default: Slug
+    classes: tuple[ClassName, ...] = Field(min_length=2, max_length=1000)
+    default: ClassName | None
     taxonomy: Hash
     temperature: float = Field(gt=0, le=1e6)
     threshold: Share
@@ -63,7 +63,7 @@ class _Metadata(Strict):
     def _consistent(self) -> "_Metadata":
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("classes: one is listed twice")
-        if self.default not in self.classes:
+        if self.default not in (None, *self.classes):
             raise ValueError(f"default: {self.default!r} is not among the classes")
         if not (self.hashing.words or self.hashing.characters):
             raise ValueError("hashing: there are no n-grams")

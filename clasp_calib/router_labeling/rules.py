@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.fields import Slug, describe
+from clasp_calib.common.fields import Name, Slug, describe
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.yaml_files import read_yaml
 from clasp_calib.router_labeling.phrase_index import PhraseIndex
@@ -156,7 +156,7 @@ class Rule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: RuleId
-    intent: Slug
+    intent: Name
     pattern: Pattern
     overrides: bool = False
     """Whether the rule is sure enough to correct any labeler. The others serve the keyword labeler only."""

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.fields import Slug, describe
+from clasp_calib.common.fields import ClassName, Name, describe
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.yaml_files import read_yaml
 
@@ -22,7 +22,7 @@ class Intent(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    class_: Slug = Field(alias="class")
+    class_: ClassName = Field(alias="class")
     definition: Words
     # Our choice: at least three examples. An LLM labeler shows them, and fewer say little about a boundary.
     examples: tuple[Words, ...] = Field(min_length=3)
@@ -34,11 +34,11 @@ class Taxonomy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1]
-    classes: tuple[Slug, ...] = Field(min_length=1)
-    """Class slugs; the position of a class is its row in ``W`` and ``rho``."""
-    default_intent: Slug
+    classes: tuple[ClassName, ...] = Field(min_length=1)
+    """Names of the classes; the position of a class is its row in ``W`` and ``rho``."""
+    default_intent: Name
     """The intent of a question that no labeler can place."""
-    intents: Mapping[Slug, Intent]
+    intents: Mapping[Name, Intent]
 
     @property
     def default_class(self) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.router_labeling.abstention import (
+    NOWHERE,
     WRONG_COST,
     TradeOff,
     best_temperature,
@@ -17,11 +18,11 @@ from clasp_calib.router_labeling.abstention import (
     log_loss,
     trade_off,
 )
+from clasp_calib.router_labeling.classes import Classes
 from clasp_calib.router_labeling.duplicates import duplicate_groups
 from clasp_calib.router_labeling.ngrams import Hashing, features
 from clasp_calib.router_labeling.router import Router, RouterTraining, softmax
 from clasp_calib.router_labeling.router_file import MOST_BYTES
-from clasp_calib.router_labeling.taxonomy import Taxonomy
 
 FOLDS = 5
 FEWEST = 2 * FOLDS
@@ -85,7 +86,7 @@ class LabelledQuestion:
 
 def train_router(
     rows: Sequence[LabelledQuestion],
-    taxonomy: Taxonomy,
+    classes: Classes,
     digest: str,
     *,
     judge_by: Sequence[LabelledQuestion] = (),
@@ -102,7 +103,7 @@ def train_router(
     Args:
         rows: what to train on; those that a labeler could not place say nothing about the default class, and are left
             out.
-        taxonomy: has the classes, and the one to abstain to.
+        classes: that there are, and the one to abstain to; without that the router never abstains.
         digest: hex sha256 of the labelled table, for the router's file.
         judge_by: further questions with classes given by hand, to judge by and not to train on.
         wrong_cost: see `trade_off`.
@@ -114,9 +115,9 @@ def train_router(
     """
     everything, rows = len(rows), [row for row in rows if row.source != UNPLACED]
     _check([row.label for row in rows])
-    classes = taxonomy.classes
-    hashing = Hashing(_bits(len(classes)))
-    places = {slug: place for place, slug in enumerate(classes)}
+    count = len(classes.names)
+    hashing = Hashing(_bits(count))
+    places = {name: place for place, name in enumerate(classes.names)}
     truth = np.array([places[row.label] for row in (*rows, *judge_by)])
     questions = [row.question for row in (*rows, *judge_by)]
     trained_on = np.arange(len(questions)) < len(rows)
@@ -127,24 +128,25 @@ def train_router(
             f"the questions are near-duplicates of one another: {found} groups of them cannot be divided into {FOLDS} "
             "folds; give questions that differ"
         )
-    held_out = np.zeros((len(questions), len(classes)), np.float32)
+    held_out = np.zeros((len(questions), count), np.float32)
     for fit_on, judged in folds(truth, groups, seed):
         ours = fit_on[trained_on[fit_on]]
-        weights, bias = fit(matrix[ours], truth[ours], len(classes))
+        weights, bias = fit(matrix[ours], truth[ours], count)
         held_out[judged] = matrix[judged] @ weights + bias
         step()
     logits, truth_ours = held_out[trained_on], truth[trained_on]
     temperature = best_temperature(logits, truth_ours)
     raw, probabilities = softmax(logits), softmax(logits, temperature)
-    costs = trade_off(probabilities, truth_ours, places[taxonomy.default_class], wrong_cost)
+    default = None if classes.default is None else places[classes.default]
+    costs = trade_off(probabilities, truth_ours, default, wrong_cost)
     threshold = float(costs.thresholds[costs.best])
-    weights, bias = fit(matrix[trained_on], truth_ours, len(classes))
+    weights, bias = fit(matrix[trained_on], truth_ours, count)
     step()
     labelers = tuple(dict.fromkeys(row.labeler for row in rows if row.labeler and row.source != GOLD))
     router = Router(
-        classes,
-        taxonomy.default_class,
-        taxonomy.digest,
+        classes.names,
+        classes.default,
+        classes.digest,
         weights,
         bias,
         temperature,
@@ -221,9 +223,10 @@ def fit(matrix: Any, truth: NDArray[np.int64], classes: int) -> tuple[NDArray[np
 
 
 def _judged(logits: NDArray[np.float32], truth: NDArray[np.int64], router: Router) -> JudgedRouter:
-    probabilities, default = softmax(logits, router.temperature), router.classes.index(router.default)
+    probabilities = softmax(logits, router.temperature)
+    default = NOWHERE if router.default is None else router.classes.index(router.default)
     likeliest = probabilities.argmax(1)
-    abstains = (probabilities.max(1) < router.threshold) & (likeliest != default)
+    abstains = (probabilities.max(1) < router.threshold) & (default != NOWHERE) & (likeliest != default)
     given = np.where(abstains, default, likeliest)
     right = given == truth
     return JudgedRouter(

@@ -1,8 +1,10 @@
 """Loading a model and its processor from a directory or the Hub, with errors that say what to do."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -10,10 +12,14 @@ from typing import Any
 import torch
 
 from clasp_calib.common.errors import ClaspError, InputError, ModelError
+from clasp_calib.common.progress import note
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.checkpoint import check_files, check_weights
 from clasp_calib.runtime.processor_check import check_processor
 
+NEAREST = 3
+"""Names that a message proposes."""
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -45,6 +51,8 @@ def load_model(source: str, device: str = "cpu", dtype: str = "float32") -> tupl
     folder = Path(source)
     if folder.is_file():
         raise ModelError(f"{source} is a file; give the directory of a model, in which config.json is")
+    if not folder.exists():
+        _ask_the_hub(source)
     if folder.is_dir():
         check_files(folder)
         if not (folder / "config.json").is_file():
@@ -74,6 +82,31 @@ def load_model(source: str, device: str = "cpu", dtype: str = "float32") -> tupl
     check_weights(source, model, info, dtype)
     check_processor(model, processor)
     return model, processor
+
+
+def _ask_the_hub(source: str) -> None:
+    """Say that a name that is no directory is looked up on the Hub, or refuse it at once if it cannot be there.
+
+    Raises:
+        ModelError: it is no id of the form ``org/name``; names what lies near.
+    """
+    near = _near(Path(source))
+    told = f"; did you mean {' or '.join(near)}?" if near else ""
+    if not _HUB_ID.fullmatch(source):
+        raise ModelError(
+            f"cannot load a multimodal model from {source!r}: there is no such directory, and ids of the Hub have the "
+            f"form org/name{told}; give a model directory, a Hub id, or 'reference' for the embedded model"
+        )
+    note(f"there is no directory {source}, so the Hugging Face Hub is asked for a model of that name{told}")
+
+
+def _near(path: Path) -> list[str]:
+    """Models that lie beside ``path`` under a similar name, the nearest first."""
+    try:
+        beside = [found.parent.name for found in path.parent.glob("*/config.json")]
+    except OSError:
+        return []
+    return [str(path.parent / name) for name in get_close_matches(path.name, beside, NEAREST)]
 
 
 def _reason(error: Exception) -> str:

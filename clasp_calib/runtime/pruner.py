@@ -104,7 +104,7 @@ def clasp(
     artifact: "Artifact | Path | str",
     *,
     budget: str | int,
-    classes: str | Sequence[str],
+    classes: str | Sequence[str] = "auto",
     questions: str | Sequence[str] | None = None,
     prompt_lengths: "PromptLengths" = None,
     strict: bool = False,
@@ -117,7 +117,8 @@ def clasp(
         artifact: the artifact, its directory, or ``org/name@v1.2.0`` on the Hugging Face Hub.
         budget: one of the artifact's budgets, such as ``192`` or ``33%``.
         classes: a list with the class of every row of the batch; or one class, as text, for all rows; or ``auto``,
-            which lets the artifact's router classify ``questions``, or the keyword rules where it has no router.
+            which takes the artifact's only class, or lets its router classify ``questions``. Keyword rules classify
+            them where it has no router and the packaged classes.
         questions: for ``auto``, the question of every row, without picture and template. One text is a batch of one.
         prompt_lengths: see `prune`.
         strict: refuse a model that does not have the weights of the calibration, of which there is a warning otherwise.
@@ -129,7 +130,7 @@ def clasp(
     Raises:
         ArtifactError: the artifact is for another model, or has no such budget or class.
         InputError: a batch has another number of rows than there are classes in the list, or questions; ``auto``
-            without questions, or questions without ``auto``.
+            without questions, or without a router for classes of the artifact's own; questions without ``auto``.
         ModelError: see `prune`.
     """
     import torch
@@ -148,10 +149,10 @@ def clasp(
     check_fits(chosen, model, strict=strict, checkpoint=checkpoint)
     name = parse_budget(budget).name
     counted: AbstractContextManager[None] = nullcontext()
-    if isinstance(classes, str) and classes != AUTO:
-        rows = [classes]
+    if isinstance(classes, str) and (classes != AUTO or len(chosen.classes) == 1):
+        rows = [chosen.classes[0] if classes == AUTO else classes]
     else:
-        rows = classes_of(_required(questions), chosen.router) if classes == AUTO else list(classes)
+        rows = classes_of(_required(questions), chosen) if classes == AUTO else list(classes)
         counted = batches_of(model, adapter, len(rows), "questions" if classes == AUTO else "classes")
     if questions is not None and classes != AUTO:
         raise InputError("questions are read only with classes='auto'; leave them out, or give classes='auto'")

@@ -101,7 +101,9 @@ def covariances(kernels: Floats, budgets: int) -> Floats:
     return np.array(found)
 
 
-def believe(tables: Sequence[Floats], kernels: Floats, groups: Groups | None = None) -> "Belief":
+def believe(
+    tables: Sequence[Floats], kernels: Floats, groups: Groups | None = None, space: int | None = None
+) -> "Belief":
     """The posterior of the candidates' means.
 
     Args:
@@ -110,12 +112,15 @@ def believe(tables: Sequence[Floats], kernels: Floats, groups: Groups | None = N
         groups: which tables are of one class or one budget; ``None``: all of other classes and one budget. Tables of
             one class have the same samples in the same rows. Budgets are believed together as far as `WORK` allows, in
             the order in which they come; James-Stein believes each alone.
+        space: how many candidates `WORK` is asked about; by default all. Those that refining adds to a few of them do
+            not change the method.
     """
     groups = groups or Groups(tuple(range(len(tables))), (None,) * len(tables))
     classes, budgets = list(dict.fromkeys(groups.classes)), list(dict.fromkeys(groups.budgets))
     width = int((WORK / len(classes)) ** (1 / 3) + 1e-9)
     candidates = kernels.shape[1]
-    if candidates > width:
+    space = space or candidates
+    if space > width:
         plain = {b: JamesStein([t for t, of in zip(tables, groups.budgets, strict=True) if of == b]) for b in budgets}
         within = [groups.budgets[:k].count(b) for k, b in enumerate(groups.budgets)]
         return Belief(
@@ -126,7 +131,7 @@ def believe(tables: Sequence[Floats], kernels: Floats, groups: Groups | None = N
         )
     at = {(c, b): table for c, b, table in zip(groups.classes, groups.budgets, tables, strict=True)}
     places: dict[tuple[Hashable, Hashable], _Place] = {}
-    together = width // candidates
+    together = width // space
     for begun in range(0, len(budgets), together):
         part = tuple(budgets[begun : begun + together])
         found = information([_stacked([at.get((label, b)) for b in part], candidates) for label in classes], kernels)

@@ -102,7 +102,8 @@ class Calibration:
         self._space = base.with_lattice(options.lattice) if options.lattice else base
         self._candidates = self._space.candidates(self._adapter.vision_layers, own)
         self._features = source.at(tuple(sorted({*self._space.layers, own})))
-        self._pools = pools_of(samples, options.classes, options.per_class, options.seed)
+        self._classes = options.source.classes(sample.label for sample in samples)
+        self._pools = pools_of(samples, self._classes.names, options.per_class, options.seed)
         self._searched_on = [sample for pool in self._pools.values() for sample in pool]
         self._strategy = options.strategy or fitting([len(pool) for pool in self._pools.values()])
         self._features.check(self._searched_on)
@@ -112,7 +113,7 @@ class Calibration:
         self._weights = weights_digest(model)
         self._generation = Greedy(model).settings
         if options.router:
-            check_router(options.router, options.classes, [options.labels.digest])
+            check_router(options.router, self._classes.names, [self._classes.digest])
         self._previous = _there(places.artifact)
         if self._previous:
             check_shape(self._previous, model.config)
@@ -164,7 +165,7 @@ class Calibration:
             "candidates a class": len(self._candidates),
             "classes": len(self._pools),
             "samples": counts(self._pools, self._samples),
-            "cannot be decided": undecided(self._pools, self._options.classes, self._samples),
+            "cannot be decided": undecided(self._pools, self._classes.names, self._samples),
             "strategy": describe(self._strategy),
             "evaluations at most": evaluations,
             "of exhaustive": f"{evaluations / (len(self._candidates) * len(self._searched_on)):.0%}",
@@ -234,7 +235,7 @@ class Calibration:
 
     def _joined(self, budget: str, schedule: Schedule, found: Found) -> Artifact:
         """The artifact with what was found for a budget."""
-        classes = self._options.classes
+        classes = self._classes.names
         alternatives = {GLOBAL: dict.fromkeys(classes, found.everywhere)}
         if found.exhaustive and not isinstance(self._strategy, Grid):
             alternatives[EXHAUSTIVE] = dict.fromkeys(classes, self._candidates[0]) | found.exhaustive
@@ -304,7 +305,7 @@ class Calibration:
             labels=sha256_json([[sample.id, sample.label] for sample in self._samples]),
             cache_encoder=self._source.encoder,
             space=self._space.digest,
-            taxonomy=options.labels.digest,
+            taxonomy=self._classes.digest,
             strategy=describe(self._strategy),
             metric=", ".join([*([] if options.objective == METRIC else [options.objective]), *sorted(metrics)]),
             seed=options.seed,
@@ -318,8 +319,7 @@ class Calibration:
             "checkpoint": checkpoint_of(self._model),
             "shape": shape,
             "fingerprint": shape.fingerprint,
-            "classes": options.classes,
-            "taxonomy": {slug: intent.class_ for slug, intent in options.labels.intents.items()},
+            **self._classes.recorded,
             "tau": TAU,
             "profile": pruning.profile,
             "seeding": pruning.seeding,

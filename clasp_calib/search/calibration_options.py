@@ -1,14 +1,16 @@
 """What a calibration may be told besides its model, samples and budgets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clasp_calib.calib.scoring.objective import METRIC, check_objective
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, REDUNDANCY, PruningOptions
+from clasp_calib.common.settings import check_count, check_number
+from clasp_calib.router_labeling.class_source import ClassSource
 from clasp_calib.router_labeling.router import Router
-from clasp_calib.router_labeling.taxonomy import Taxonomy, load_taxonomy
+from clasp_calib.router_labeling.taxonomy import Taxonomy
 from clasp_calib.search.space import SearchSpace, read_space
 from clasp_calib.search.strategies.registry import STRATEGIES, describe
 from clasp_calib.search.strategies.strategy import Strategy
@@ -32,6 +34,9 @@ class CalibrationOptions:
         pruning: what is pruned where, and by what; goes into the artifact.
         router: what names the class of a question later; goes into the artifact.
         taxonomy: of the samples' classes, or a YAML file of it; by default the packaged one.
+        class_from: a column of the samples' table whose values are the classes, in place of a taxonomy.
+        default_class: the class of samples without a value in that column, which otherwise are refused.
+        one_class: calibrate one setting for all samples, whose classes are not read.
         model_name: what the artifact calls the model; by default where it was loaded from.
         anyway: search even where the unpruned model answers none of the first questions of a class right, or by ``kl``
             in spite of answers.
@@ -52,9 +57,14 @@ class CalibrationOptions:
     pruning: PruningOptions = DEFAULT_OPTIONS
     router: Router | None = None
     taxonomy: Taxonomy | str | Path | None = None
+    class_from: str | None = None
+    default_class: str | None = None
+    one_class: bool = False
     model_name: str | None = None
     anyway: bool = False
     seed: int = 0
+    source: ClassSource = field(init=False, repr=False, compare=False)
+    """What says the class of a sample."""
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
@@ -63,10 +73,11 @@ class CalibrationOptions:
             ("lattice", self.lattice, 1),
             ("seed", self.seed, 0),
         ):
-            if value is not None and value < least:
-                raise InputError(f"{name} is {value}; expected at least {least}")
-        if self.cautious is not None and not 0 < self.cautious <= 1:
-            raise InputError(f"cautious is {self.cautious:g}; expected a probability above 0 and up to 1, such as 0.3")
+            if value is not None or name != "lattice":
+                check_count(name, value, least)
+        if self.cautious is not None:
+            expected = "a probability above 0 and up to 1, such as 0.3"
+            check_number("cautious", self.cautious, lambda worse: 0 < worse <= 1, expected)
         if self.strategy is not None and type(self.strategy) not in STRATEGIES.values():
             kinds = ", ".join(f"{kind.__name__}()" for kind in STRATEGIES.values())
             raise InputError(f"strategy is {self.strategy!r}; expected one of {kinds}")
@@ -80,22 +91,13 @@ class CalibrationOptions:
                 f"the options seed k-means by {seeding!r}, which the space does not try (it tries "
                 f"{', '.join(self.space.seedings)}); add it to the space's seedings, or leave it out of the options"
             )
-        object.__setattr__(self, "taxonomy", load_taxonomy(self.taxonomy))
-
-    @property
-    def labels(self) -> Taxonomy:
-        """The taxonomy of the samples' classes."""
-        assert isinstance(self.taxonomy, Taxonomy)
-        return self.taxonomy
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Slugs of the classes, in the taxonomy's order."""
-        return self.labels.classes
+        source = ClassSource(self.taxonomy, self.class_from, self.default_class, self.one_class)
+        object.__setattr__(self, "source", source)
 
     def summary(self) -> dict[str, Any]:
         """The options for a log, each as a short text or number."""
-        told = {name: value for name, value in vars(self).items() if name not in ("router", "taxonomy", "space")}
+        others = ("router", "taxonomy", "space", "source")
+        told = {name: value for name, value in vars(self).items() if name not in others}
         told |= {
             "pruning": vars(self.pruning),
             "strategy": "auto" if self.strategy is None else describe(self.strategy),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.settings import check_count
 
 if TYPE_CHECKING:
     from clasp_calib.calib.scoring.evaluator import Evaluator
@@ -43,8 +44,7 @@ class Crew:
         if self.engine not in get_args(Engine):
             raise InputError(f"unknown engine {self.engine!r}; expected local or ray (--engine, or engine of Crew)")
         for name, value in (("workers", self.workers), ("threads", self.threads)):
-            if value < 1:
-                raise InputError(f"--{name} {value} is too few; expected at least 1 ({name} of Crew)")
+            check_count(f"{name} (--{name})", value, 1)
         if self.engine == "ray" and self.workers > 1:
             raise InputError(
                 f"--workers {self.workers} is for --engine local; a Ray cluster takes as many as it has room for: "

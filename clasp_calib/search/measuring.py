@@ -206,7 +206,7 @@ class Measuring:
             tables += [_widened(table, covariances.shape[1]) for table in fed.tables.values()]
             classes += fed.tables
             budgets += [fed.budget] * len(fed.tables)
-        return believe(tables, covariances, Groups(tuple(classes), tuple(budgets)))
+        return believe(tables, covariances, Groups(tuple(classes), tuple(budgets)), len(self._desk.candidates))
 
     def _taken(self, ask: Ask) -> Observations:
         of = self.classes[ask.label]

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.errors import StudyError
-from clasp_calib.common.journal import Journal, JournalKind, number
+from clasp_calib.common.journal import Journal, JournalKind, OtherVersionError, number
 from clasp_calib.search.identity import changes
 
 JOURNAL = "scores.jsonl"
@@ -113,7 +113,7 @@ class ScoreJournal:
         if "setting" in entry:
             self._settings[entry["budget"]] = dict(entry["setting"])
         elif "study" in entry:
-            raise ValueError("an earlier version recorded it, whose scores cannot be compared with those of this one")
+            raise OtherVersionError("its scores cannot be compared with those of this one")
         else:
             scores = [number(score) for score in entry["score"]]
             nll = [None if one is None else number(one) for one in entry["nll"] or [None] * len(scores)]

@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Any
 
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from clasp_calib.common.progress import console
@@ -172,13 +173,13 @@ class LiveTable(Watcher):
         )
         with self._lock:
             for row in self._rows.values():
-                table.add_row(row.of.budget, row.of.label, *_cells(row))
+                table.add_row(row.of.budget, escape(row.of.label), *_cells(row))
         return table
 
     def _say(self, row: "_Row") -> None:
         left, leader, gain, worse, spent, share, time_left = _cells(row)
         parts = [f"{spent} evaluations" + (f" ({share} of all)" if share else "")]
-        standing = f" {leader}, gain {gain} points, P(worse) {worse}" if gain else f" {leader}"
+        standing = f" {leader}, gain {gain} points, P(worse) {worse}" if worse else f" {leader}, {gain}"
         if row.chosen is None:
             parts += [f"{left} candidates left"] + ([f"leader{standing}"] if leader else [])
             parts += [f"time left {time_left}"] if time_left else []
@@ -195,12 +196,14 @@ def _cells(row: _Row) -> list[str]:
     if row.last is None:
         return [str(row.of.candidates), "", "", "", spent, "", ""]
     gain, low, high = (100 * value for value in (row.last.gain, row.last.low, row.last.high))
+    told = [f"{gain:+.1f} [{low:+.1f}, {high:+.1f}]", f"{row.last.worse:.0%}"]
+    if gain == low == high == 0:
+        told = ["is the default", ""]
     done, share = row.chosen is not None, row.answered / row.of.exhaustive
     return [
         "" if done else str(row.last.left),
         row.chosen or row.last.leader,
-        f"{gain:+.1f} [{low:+.1f}, {high:+.1f}]",
-        f"{row.last.worse:.0%}",
+        *told,
         spent,
         # Refining measures candidates that are not in the space.
         f"{share:.0%}" if share <= 1 else "> 100%",

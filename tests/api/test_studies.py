@@ -41,6 +41,8 @@ def test_an_evaluation_is_a_table_a_number_and_a_page(report):
     assert "<th>calibrated</th>" in html
     with pytest.raises(cc.errors.ArtifactError, match="budget '7' was not evaluated"):
         report.macro(7)
+    with pytest.raises(cc.errors.InputError, match="no setting 'typo' here; choose from unpruned, default"):
+        report.macro(6, "typo")
 
 
 def test_scores_of_an_artifact_in_memory_are_in_the_report_s(bench, artifact, report):
@@ -146,6 +148,9 @@ def test_peers_are_compared_and_an_interrupted_comparison_goes_on(bench, artifac
     found = cc.compare(*call(bench, artifact), ["fastv"], **words)
     assert {row["method"] for row in found.table(6)} == {"unpruned", "calibrated", "default", "fastv"}
     assert 0 <= found.macro(6, "fastv").mean <= 1
+    for wrong, told in (((6, "typo"), "no method 'typo' here; choose from"), (("50%",), "no budget '50%' here")):
+        with pytest.raises(cc.errors.InputError, match=told):
+            found.macro(*wrong)
     assert "<td" in found._repr_html_()
     assert [path.name for path in found.files] == [f"comparison-test.{kind}" for kind in ("md", "json", "png")]
     again = cc.compare(*call(bench, artifact), ["fastv"], **words)

@@ -1,11 +1,10 @@
 """Fitting: what it learns, that it judges fairly, and that numpy runs what scikit-learn fitted."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.router_labeling.classes import Classes
 from clasp_calib.router_labeling.ngrams import Hashing
 from clasp_calib.router_labeling.router_file import router_bytes
 from clasp_calib.router_labeling.training import LabelledQuestion, feature_matrix, fit, folds, train_router
@@ -15,7 +14,7 @@ THINGS = "dog cat car boat tree lamp shoe bird plane chair cup ball house horse 
 FRAMES = (("how many", "s are there?"), ("what colour is the", "?"), ("zip", ""))
 QUESTIONS = [f"{words} {thing}{end}" for words, end in FRAMES for thing in THINGS]
 LABELS = [label for label in ("counting", "attribute", "default") for _ in THINGS]
-TAXONOMY = SimpleNamespace(classes=("attribute", "counting", "default"), default_class="default", digest="3" * 64)
+CLASSES = Classes(("attribute", "counting", "default"), "class", "default", "3" * 64)
 
 
 def rows(questions=QUESTIONS, labels=LABELS, source=None):
@@ -23,7 +22,7 @@ def rows(questions=QUESTIONS, labels=LABELS, source=None):
 
 
 def trained(labels=LABELS, source=None, **changes):
-    return train_router(rows(QUESTIONS, labels, source), TAXONOMY, "1" * 64, **changes)
+    return train_router(rows(QUESTIONS, labels, source), CLASSES, "1" * 64, **changes)
 
 
 def test_it_learns_what_separates_the_classes():
@@ -81,14 +80,14 @@ def test_numpy_runs_what_scikit_learn_fitted(classes):
 
 def test_too_few_questions_are_refused():
     with pytest.raises(InputError, match="there are 3 labelled questions of 1 classes, at most 3 of one"):
-        train_router(rows(QUESTIONS[:3], LABELS[:3]), TAXONOMY, "1" * 64)
+        train_router(rows(QUESTIONS[:3], LABELS[:3]), CLASSES, "1" * 64)
     with pytest.raises(InputError, match="at most 4 of one"):
-        train_router(rows(QUESTIONS[:12], TAXONOMY.classes * 4), TAXONOMY, "1" * 64)
+        train_router(rows(QUESTIONS[:12], CLASSES.names * 4), CLASSES, "1" * 64)
 
 
 def test_questions_that_are_all_alike_are_refused():
     with pytest.raises(InputError, match="near-duplicates of one another: 1 groups"):
-        train_router(rows(["how many dogs?"] * 12, LABELS[12:24]), TAXONOMY, "1" * 64)
+        train_router(rows(["how many dogs?"] * 12, LABELS[12:24]), CLASSES, "1" * 64)
 
 
 def test_a_class_that_only_one_fold_knows_is_no_trouble():

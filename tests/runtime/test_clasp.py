@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import CASES, together
+from made_artifacts import made
 from made_routers import made_router
 from reference_decoder import reference_rows
 from runtime_cases import FULL, SCHEDULE, fingerprint, generated, model
@@ -15,6 +16,7 @@ import clasp_calib
 from clasp_calib.artifacts import artifact, fits
 from clasp_calib.common.errors import ArtifactError, BudgetError, InputError
 from clasp_calib.common.pruning_options import PruningOptions
+from clasp_calib.common.samples import CLASSES
 from clasp_calib.router_labeling.router import Router
 from clasp_calib.runtime import pruner as runtime_pruner
 from clasp_calib.runtime.adapters import adapter_for
@@ -37,6 +39,7 @@ class Stub:
 
     pruning: PruningOptions = OPTIONS
     router: Router | None = None
+    classes: tuple[str, ...] = CLASSES
 
     def counts(self, budget):
         return {"7": SCHEDULE.counts, "100%": FULL.counts}[budget]
@@ -94,6 +97,27 @@ def test_classes_may_be_found_by_the_rules(monkeypatch):
         clasp(model(), Stub(), budget=7, classes="auto"),
     ):
         pass
+
+
+def test_the_only_class_of_an_artifact_need_not_be_named():
+    batch = tiny_batch(model())
+    with clasp(model(), Stub(classes=("text",)), budget=7):
+        found = generated(model(), batch)
+    with clasp(model(), Stub(classes=("text",)), budget=7, questions=["What is this?"] * 3):
+        assert generated(model(), batch) == found
+    with clasp(model(), Stub(), budget=7, classes="text"):
+        assert generated(model(), batch) == found
+
+
+def test_classes_of_ones_own_need_a_router():
+    own = made("50%")
+    told = r"classes of its own \(object, text, default\) and no router .*--taxonomy FILE.*artifact set-router"
+    with pytest.raises(InputError, match=told):
+        classes_of(["What?"], own)
+    column = own.with_manifest(own.manifest.model_copy(update={"taxonomy": {}, "class_from": "task"}))
+    with pytest.raises(InputError, match="train-router TABLE --class-from task"):
+        classes_of(["What?"], column)
+    assert classes_of(["What?"], column.with_router(made_router())) == [made_router().route("What?").label]
 
 
 def test_classes_are_found_by_the_artifacts_router_where_it_has_one():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -246,3 +247,31 @@ def test_a_folder_without_a_processor(folder):
         (folder / name).unlink(missing_ok=True)
     with pytest.raises(ModelError, match="processor"):
         load_model(str(folder))
+
+
+@pytest.mark.parametrize("name", ["my-lava", "./models/my-lava", "/nowhere/my-llava"])
+def test_a_name_that_cannot_be_on_the_hub_is_refused_at_once(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", None)  # Nothing is looked up.
+    for place in (tmp_path, tmp_path / "models"):
+        (place / "my-llava").mkdir(parents=True)
+        (place / "my-llava" / "config.json").touch()
+        (place / "my-lovely-pictures").mkdir()
+    near = "" if name.startswith("/") else rf"; did you mean {Path(name).parent / 'my-llava'}\?"
+    with pytest.raises(ModelError, match=rf"no such directory, and ids of the Hub have the form org/name{near}; give"):
+        load_model(name)
+
+
+def test_it_is_said_that_the_hub_is_asked(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "my-llava").mkdir(parents=True)
+    (tmp_path / "models" / "my-llava" / "config.json").touch()
+
+    def refuse(name, **_):
+        raise OSError(f"{name} is not there")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", refuse)
+    with pytest.raises(ModelError, match="models/my-lava is not there"):
+        load_model("models/my-lava")
+    said = capsys.readouterr().err
+    assert "so the Hugging Face Hub is asked for a model of that name; did you mean models/my-llava?" in said

@@ -7,6 +7,8 @@ from made_searches import PRUNING, measuring, searched
 
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.scores import Scores
+from clasp_calib.search import belief
+from clasp_calib.search.measuring import Fed
 from clasp_calib.search.refine import STEPS, _neighbours, most, refined_from
 from clasp_calib.search.strategies.strategy import Ask
 
@@ -83,3 +85,19 @@ def test_neighbours_are_mixtures(weights, rho, steps):
         assert all(a >= 0 for a in candidate.alpha)
         assert sum(candidate.alpha) == pytest.approx(1, abs=1e-9)
         assert 0 <= candidate.rho <= 1
+
+
+@pytest.mark.parametrize("beside", [1, 2])
+def test_tuned_candidates_do_not_change_the_method_that_the_space_is_believed_by(tmp_path, monkeypatch, beside):
+    """The bound lies at the two candidates of the space, at one budget or at two."""
+    monkeypatch.setattr(belief, "WORK", 2 * (2 * beside) ** 3)
+    work = climbing(tmp_path, Hill(0.8, 0.5))
+    work.measure([Ask("object", [2, 5, 7], [0, 1]), Ask("text", [0, 1], [0, 1])])
+    if beside == 2:
+        work._fed = [Fed("4", dict(zip(work.classes, work.signals(), strict=True)))]
+    plain = work.belief()
+    refined_from(work, "object", 1)
+    tuned, _ = work.with_tuned("object")
+    assert (tuned.method, tuned.budgets[0]) == (plain.method, plain.budgets[0])
+    assert (plain.method, len(plain.budgets[0])) == ("pooled", beside)
+    work._desk.journal.close()

@@ -127,10 +127,12 @@ def test_what_an_earlier_version_recorded_is_refused(tmp_path):
     lines = [{"study": "8/race/object", "setup": "9c0e"}, {"study": "8/race/object", "begun": "9c0e"}]
     for line in map(json.dumps, lines):
         (tmp_path / JOURNAL).write_text(f"{xxhash.xxh64_hexdigest(line.encode())} {line}\n")
-        with pytest.raises(
-            StudyError, match=r"an earlier version recorded it.*or the file to measure everything again"
-        ):
+        with pytest.raises(StudyError, match=r"another version .* give another --run, or remove the file") as told:
             ScoreJournal(tmp_path)
+        assert "line" not in str(told.value)
+    (tmp_path / JOURNAL).write_text(f"{json.dumps(lines[0])}\n")
+    with pytest.raises(StudyError, match=r"another version .*its lines have no checksums.*remove the file"):
+        ScoreJournal(tmp_path)
 
 
 @pytest.mark.parametrize("score", ["1.0", True, float("nan"), [0.5], None])

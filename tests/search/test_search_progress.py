@@ -57,6 +57,15 @@ def test_the_table_has_a_row_a_class(tmp_path):
     assert row in " ".join(drawn(live.table()).split())
 
 
+def test_a_class_that_keeps_the_default_has_no_gain_and_no_risk(tmp_path, written, clock):
+    live = LiveTable()
+    with live.shown():
+        choice = halved(tmp_path, live, lambda label, number, sample: number == 0)
+    assert choice.verdict.candidate == 0
+    assert f"8 object {choice.candidate.name} is the default 39 54% done" in " ".join(drawn(live.table()).split())
+    assert written()[-1].endswith(f"chosen {choice.candidate.name}, is the default")
+
+
 def test_a_pair_that_is_asked_again_counts_once_and_is_resumed_only_if_it_was_recorded_before(tmp_path):
     for strategy, spent in ((Halving(first=3), "39"), (Grid(), "72 (39 resumed)"), (Grid(), "72 (72 resumed)")):
         live = LiveTable()

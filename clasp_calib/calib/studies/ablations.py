@@ -187,7 +187,6 @@ def measure_ablation(
     subject: Subject,
     samples: Mapping[str, Sequence[Sample]],
     seed: int,
-    fallback: str = "default",
 ) -> tuple[Comparison, str]:
     """Score what the ablation of a name compares; returns that and the setting to subtract.
 
@@ -197,14 +196,15 @@ def measure_ablation(
         subject: what is taken apart.
         samples: by class.
         seed: of the bootstrap.
-        fallback: the class that a router falls back to.
 
     Raises:
-        InputError: there is no such ablation.
+        InputError: there is no such ablation, or nothing to be ablated.
     """
     check_ablation(name)
     if name == ROUTING:
-        return _routing(evaluator, subject, samples, seed, fallback)
+        if len(subject.artifact.classes) == 1:
+            raise InputError("the artifact has one class, so no router can err; choose another ablation")
+        return _routing(evaluator, subject, samples, seed)
     settings = VARIANTS[name](subject)
     base = next(s.name for s in settings if s.name.startswith(FULL))
     return compare(evaluator, settings, samples, seed), base
@@ -215,7 +215,6 @@ def _routing(
     subject: Subject,
     samples: Mapping[str, Sequence[Sample]],
     seed: int,
-    fallback: str,
 ) -> tuple[Comparison, str]:
     """Every sample under every class's candidate; what a router that errs would score follows from that.
 
@@ -229,7 +228,7 @@ def _routing(
     right = treated.scores[own, np.arange(len(own))]
     wrong = (treated.scores.sum(0) - right) / max(len(labels) - 1, 1)
     rows = {FULL: right}
-    if fallback in labels:
+    if (fallback := subject.artifact.manifest.default_class) is not None:
         rows[f"always {fallback}"] = treated.scores[labels.index(fallback)]
     rows |= {f"{share:.0%} at random wrong": (1 - share) * right + share * wrong for share in MISROUTED}
     return replace(treated, settings=tuple(rows), scores=np.stack(list(rows.values()))), FULL

@@ -6,9 +6,11 @@ the noise of a rung, the best one may go.
 """
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
+from clasp_calib.common.settings import check_count, check_number
 from clasp_calib.search.strategies.class_by_class import ClassByClass, OneClass, Questions
 from clasp_calib.search.strategies.strategy import DEFAULT, ranked
 
@@ -21,6 +23,15 @@ class Halving(ClassByClass):
     """Samples before the first candidates are rejected."""
     eta: float = 2.0
     """One in ``eta`` candidates survives a rejection."""
+
+    def __post_init__(self) -> None:
+        """Refuse what candidates cannot be halved by.
+
+        Raises:
+            InputError: a number that is none, or out of range.
+        """
+        check_count("first", self.first, 1)
+        check_number("eta", self.eta, lambda eta: 1 < eta < inf, "a number above 1, such as 2")
 
     def course(self, one: OneClass) -> Questions:
         """Rung by rung."""

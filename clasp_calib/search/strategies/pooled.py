@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clasp_calib.common.errors import InputError
+from clasp_calib.common.settings import check_number
 from clasp_calib.search.strategies.strategy import DEFAULT, Ask, Problem, Strategy
 
 BLOCK = 8
@@ -38,16 +38,15 @@ class Pooled(Strategy):
     spend: float | None = None
     """Share of the exhaustive evaluations of each class, in (0, 1]; by default 0.15, and all of them with ``until``."""
     until: float | None = None
-    """Points. After a round the search ends if the choices are expected to be so little below the best candidates, on
-    average over the classes."""
+    """Points: hundredths of the score, and of a nat under ``nll`` and ``kl``. After a round the search ends if the
+    choices are expected to be so little below the best candidates, on average over the classes."""
 
     def __post_init__(self) -> None:
-        if self.spend is not None and not 0 < self.spend <= 1:
-            raise InputError(
-                f"spend is {self.spend:g}; expected a share above 0 and up to 1, such as 0.15 (--spend 15%)"
-            )
-        if self.until is not None and not self.until > 0:
-            raise InputError(f"until is {self.until:g}; expected a positive number of points, such as 0.5")
+        if self.spend is not None:
+            share = "a share above 0 and up to 1, such as 0.15 (--spend 15%)"
+            check_number("spend", self.spend, lambda spend: 0 < spend <= 1, share)
+        if self.until is not None:
+            check_number("until", self.until, lambda until: until > 0, "a positive number of points, such as 0.5")
         if self.spend is None:
             object.__setattr__(self, "spend", DEFAULT_SPEND if self.until is None else 1.0)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from clasp_calib.common.settings import check_count, check_number
 from clasp_calib.search.belief import believe, kernels, signal
 from clasp_calib.search.noise import Floats
 from clasp_calib.search.strategies.class_by_class import ClassByClass, OneClass, Question, Questions
@@ -42,6 +43,17 @@ class Race(ClassByClass):
     """Samples of the first block, or a fifth of all if that is less."""
     growth: float = 1.5
     """How many times as many samples there are behind each further block."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no race can be run with.
+
+        Raises:
+            InputError: a number that is none, or out of range.
+        """
+        check_number("indifference", self.indifference, lambda gap: gap >= 0, "a difference of scores, such as 0.005")
+        check_number("confidence", self.confidence, lambda share: 0 < share < 1, "a probability, such as 0.95")
+        check_count("first", self.first, 1)
+        check_number("growth", self.growth, lambda times: times >= 1, "at least 1, such as 1.5")
 
     def course(self, one: OneClass) -> Questions:
         """Block by block."""

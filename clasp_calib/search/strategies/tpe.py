@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clasp_calib.common.settings import check_count
 from clasp_calib.search.strategies.class_by_class import ClassByClass, OneClass, Question, Questions
 from clasp_calib.search.strategies.strategy import DEFAULT, Observations, ranked
 
@@ -26,6 +27,15 @@ class TPE(ClassByClass):
     """Samples to try each of them on."""
     keep: int = 8
     """Best candidates that are measured on all samples."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be counted.
+
+        Raises:
+            InputError: a number that is none, or too small.
+        """
+        for name in ("trials", "samples", "keep"):
+            check_count(name, getattr(self, name), 1)
 
     def course(self, one: OneClass) -> Questions:
         """The trials, then the rest of the samples for the best of them."""

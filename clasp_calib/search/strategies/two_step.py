@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from clasp_calib.common.settings import check_number
 from clasp_calib.search.strategies.class_by_class import ClassByClass, OneClass, Questions
 from clasp_calib.search.strategies.strategy import DEFAULT, ranked
 
@@ -12,6 +13,14 @@ class TwoStep(ClassByClass):
 
     rho: float = 0.5
     """Mixtures are compared at the ratio of the space that is nearest to this. Our choice: the paper's is not given."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no ratio.
+
+        Raises:
+            InputError: it is none.
+        """
+        check_number("rho", self.rho, lambda rho: 0 <= rho <= 1, "a share from 0 to 1, such as 0.5")
 
     def course(self, one: OneClass) -> Questions:
         """All mixtures, then the ratios of the winning one."""
