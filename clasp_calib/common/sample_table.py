@@ -223,6 +223,8 @@ def _sample(row: Mapping[str, Any], directory: Path, held: Mapping[str, Media]) 
 
     # What pandas leaves for nothing.
     row = {column: None if is_nothing(cell) else cell for column, cell in row.items()}
+    if isinstance(row.get("class"), int | float) and not isinstance(row["class"], bool):
+        row["class"] = id_of(row["class"])
     for column in ("metric", "split", "intent", "class"):
         if not isinstance(row.get(column), str | None):
             raise InputError(f"sample {row['id']!r} has the {column} {row[column]!r}; expected a text")

@@ -3,7 +3,7 @@
 Without it every function here raises ``ImportError``; ask `plot_path` before the work that is to be plotted.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import cycle
@@ -39,6 +39,11 @@ def _panels(path: Path, size: tuple[float, float], count: int = 1, columns: int 
     figure.savefig(path, dpi=120)
 
 
+def _plain(names: Iterable[str]) -> list[str]:
+    """Names in which matplotlib finds no formula."""
+    return [name.replace("$", r"\$") for name in names]
+
+
 def plot_evaluation(evaluation: Evaluation, path: Path) -> None:
     """Write bars of every class and setting with their intervals, one panel a budget."""
     with _panels(path, (11, 2.8 * len(evaluation.budgets)), len(evaluation.budgets)) as panels:
@@ -50,7 +55,7 @@ def plot_evaluation(evaluation: Evaluation, path: Path) -> None:
                 below = [100 * max(0.0, i.mean - i.low) for i in intervals.values()]
                 above = [100 * max(0.0, i.high - i.mean) for i in intervals.values()]
                 axes.bar(places, means, width, yerr=[below, above], label=setting, error_kw={"lw": 0.8})
-            axes.set_xticks(range(len(result.gain)), list(result.gain))
+            axes.set_xticks(range(len(result.gain)), _plain(result.gain))
             axes.set_ylabel("score, %")
             axes.set_title(result.title, fontsize=10)
         panels[0].legend(ncols=4, fontsize=8, loc="lower left")
@@ -80,7 +85,7 @@ def plot_search(artifact: Artifact, path: Path) -> None:
             risks.set_xlabel("probability that the choice is worse, %")
             risks.legend(fontsize=8, loc="lower right")
             for axes in (gains, risks):
-                axes.set_yticks(range(len(told)), list(told))
+                axes.set_yticks(range(len(told)), _plain(told))
                 axes.set_ylim(len(told) - 0.5, -0.5)
 
 

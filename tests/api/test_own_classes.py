@@ -9,7 +9,7 @@ from clasp_calib.api.routers import train_router
 from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.runtime.routing import classes_of
 
-NAMES = {"attribute": "[red] a|b", "counting": "数える", "spatial": 'say "where"'}
+NAMES = {"attribute": '"[red]" a|b', "counting": "数える", "spatial": "Where?"}
 """Nothing of these may be taken for markup, a cell's end or the end of a text."""
 BUDGET = 6
 
@@ -42,8 +42,8 @@ def test_the_column_s_values_are_the_artifact_s_classes(by_column, tmp_path):
     saved = by_column.save(tmp_path / "a")
     assert read_artifact(tmp_path / "a").manifest == saved.manifest
     card = (tmp_path / "a" / "README.md").read_text()
-    assert "| [red] a\\|b | " in card
-    assert 'classes="say \\"where\\""' in card
+    assert '| "[red]" a\\|b | ' in card
+    assert 'classes="\\"[red]\\" a|b"' in card
     assert by_column.push_to_hub("org/name", dry_run=True).files
 
 
@@ -55,7 +55,7 @@ def test_every_study_takes_the_artifact_s_classes(bench, by_column, rows):
     labels = {row["class"] for row in report.table()}
     assert labels == {*NAMES.values(), "macro"}
     assert report.to_markdown().count("a\\|b") == 1
-    assert "[red] a|b" in report._repr_html_()
+    assert "[red]&quot; a|b" in report._repr_html_()
     assert set(report.artifact.entry(BUDGET).results["calibrated"]) == labels
     assert len(cc.recheck(*at[:2], report.artifact, rows, 3)) == 3
     contest = cc.compare(*at, ["random"], options=cc.ComparisonOptions(**few))

@@ -77,6 +77,15 @@ def test_the_plot_has_a_panel_for_every_budget(tmp_path, budgets):
         assert picture.size == (11 * 120, round(2.8 * budgets * 120))
 
 
+def test_a_class_may_be_called_like_a_formula(tmp_path):
+    odd, plain = r"$\oops{$", result()
+    scores = {setting: {**of, odd: of["text"]} for setting, of in plain.scores.items()}
+    plot_evaluation(
+        Evaluation((replace(plain, scores=scores, gain={**plain.gain, odd: plain.gain["text"]}),)), tmp_path / "p.png"
+    )
+    assert (tmp_path / "p.png").is_file()
+
+
 @pytest.mark.parametrize("budgets", [("8",), ("8", "50%")])
 def test_the_plot_of_a_search_has_a_row_for_every_budget(tmp_path, budgets):
     plot_search(made(*budgets), tmp_path / "new" / "search.png")

@@ -44,6 +44,12 @@ def test_numbers_and_truth_values_are_names_too(values, expected):
     assert classes(ClassSource(class_from="task"), table(values))[0] == expected
 
 
+def test_a_column_class_may_hold_numbers():
+    samples = load_samples([{"question": "What?", "class": number} for number in (3, 12, 3)])
+    assert [s.label for s in samples] == ["3", "12", "3"]
+    assert classes(ClassSource(class_from="class"), samples)[1].names == ("12", "3")
+
+
 def test_other_columns_stay_and_a_column_class_is_replaced():
     samples = table(["a", "b"], **{"class": ["x", "y"], "intent": ["u", "v"]})
     labelled = ClassSource(class_from="task").labelled(samples)

@@ -19,7 +19,7 @@ from clasp_calib.search.local_workers import InProcess
     [
         ({"engine": "steam"}, r"unknown engine 'steam'; expected local or ray \(--engine, or engine of Crew"),
         ({"workers": 0}, r"workers \(--workers\) is 0; expected at least 1"),
-        ({"threads": 0}, r"--threads 0 is too few"),
+        ({"threads": 0}, r"threads \(--threads\) is 0; expected at least 1"),
         ({"ray_address": "auto"}, r"--ray-address auto is for --engine ray; add it.*ray_address and engine of Crew"),
         ({"engine": "ray", "workers": 2}, r"--workers 2 is for --engine local; a Ray cluster takes as many"),
     ],

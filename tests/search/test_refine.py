@@ -95,6 +95,7 @@ def test_tuned_candidates_do_not_change_the_method_that_the_space_is_believed_by
     work.measure([Ask("object", [2, 5, 7], [0, 1]), Ask("text", [0, 1], [0, 1])])
     if beside == 2:
         work._fed = [Fed("4", dict(zip(work.classes, work.signals(), strict=True)))]
+        work._believed = None
     plain = work.belief()
     refined_from(work, "object", 1)
     tuned, _ = work.with_tuned("object")

@@ -90,7 +90,7 @@ def test_without_a_directory_scores_are_kept_in_memory(tmp_path, monkeypatch, op
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("text", [b"{}", b"[]", b'{"study":"x","sample":"a","candidates":["b"],"score":[],"nll":null}'])
+@pytest.mark.parametrize("text", [b"{}", b"[]"])
 def test_a_line_that_says_nothing_is_damaged(tmp_path, text):
     (tmp_path / JOURNAL).write_bytes(b"%s %s\n" % (xxhash.xxh64_hexdigest(text).encode(), text))
     with pytest.raises(StudyError, match=r"line 1 of the journal .*remove the line to measure it again"):
