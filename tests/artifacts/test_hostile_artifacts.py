@@ -32,7 +32,8 @@ def place(tmp_path):
     [
         (lambda c: c.update(classes=[f"c{i}" for i in range(5000)]), "classes: "),
         (lambda c: c["classes"].__setitem__(0, "text"), "'text' is listed more than once"),
-        (lambda c: c["classes"].__setitem__(0, "[red]"), "classes.0: "),
+        (lambda c: c["classes"].__setitem__(0, "a\u202eb"), "classes.0: holds"),
+        (lambda c: c["classes"].__setitem__(0, "macro"), "classes.0: .macro. means something else"),
         (lambda c: c.update(name="\x1b[2J"), "name: "),
         (lambda c: c.update(name="two\nlines"), "name: "),
         (lambda c: c["shape"].update(vision_layers=10**12), r"shape\.vision_layers: .*1000 \(given 1000000000000\)"),
@@ -341,7 +342,7 @@ def test_all_numbers_together_are_bounded(place):
             one["choices"] = dict.fromkeys(classes, choice)
         content["shape"]["vision_layers"] = 400
         content["fingerprint"] = sha256_json(content["shape"])
-        content.update(budgets=many, classes=classes, taxonomy={}, router=None)
+        content.update(budgets=many, classes=classes, taxonomy={}, default_class=None, router=None)
 
     content = json.loads((place / MANIFEST).read_text())
     change(content)

@@ -73,7 +73,7 @@ def test_cache_features_skips_what_is_there(finished, copied, command):
 def test_search_writes_an_artifact_of_all_budgets(finished):
     said = finished.said["search"]
     assert "budget 50%: 10 / 6 / 5 tokens, 8.0 a layer on average" in said
-    assert "gain: of the choice over the default in points, with its 95 % interval" in said
+    assert "gain: of the choice over the default in points" in said
     assert "budget 6: 7 / 4 / 3 tokens, 6.0 a layer on average" in said
     assert f"artifact in {finished.run / 'artifact'}; next: clasp-calib evaluate --run {finished.run}\n" in said
     assert said.count("how sure") == said.count("each class has the candidate of the highest posterior mean") == 2
