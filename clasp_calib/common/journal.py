@@ -39,6 +39,14 @@ class OtherVersionError(Exception):
     """
 
 
+def _is_plain(line: bytes) -> bool:
+    """Whether a line is JSON without a checksum."""
+    try:
+        return line.startswith(b"{") and isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 @dataclass(frozen=True)
 class JournalKind:
     """What differs between journals.
@@ -215,7 +223,7 @@ class Journal:
     def _entry(self, line: bytes) -> Any:
         if self._kind.plain and not self._checked and line.startswith(b"{"):
             return json.loads(line, object_pairs_hook=named_once)
-        if self._lines == 1 and line.startswith(b"{"):
+        if self._lines == 1 and _is_plain(line):
             raise OtherVersionError("its lines have no checksums")
         checksum, _, text = line.partition(b" ")
         if checksum != xxhash.xxh64_hexdigest(text).encode():
