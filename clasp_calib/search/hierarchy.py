@@ -1,16 +1,19 @@
 """A two-way random-effects model over classes and candidates, in information form, averaged over its variances.
 
-Shapes: K classes, C candidates, G kernels, V variances of own effects.
+Shapes: K classes, C candidates, G kernels, V pairs of a slope and a variance of own effects.
 
-    z_k = S_k f_k + e_k,    f_k = shared + own_k,    shared ~ N(0, v kernel),    own_k ~ N(0, v_k kernel)
+    z_k = S_k f_k + e_k,    f_k = a_k shared + own_k,    shared ~ N(0, v kernel),    own_k ~ N(0, v_k kernel)
 
-with standard normal ``e_k``. The kernel and the variances are not known. They are averaged over a grid, each point
-weighted by its marginal likelihood: that is what decides how much a class believes its neighbours and other classes.
-Every class has a variance of its own, so that one that goes its own way is not held back by many that do not. All
-combinations would be too many: a class's variances are weighted given what the others say on average over theirs.
+with standard normal ``e_k``. The kernel, the slopes and the variances are not known. They are averaged over a grid,
+each point weighted by its marginal likelihood: that is what decides how much a class believes its neighbours and other
+classes. Every class has a variance of its own, so that one that goes its own way is not held back by many that do not,
+and a slope of its own [1], so that one in which the same candidates differ more, or less, is not taken for such a one.
+All combinations would be too many: a class's pairs are weighted given what the others say on average over theirs.
 
 Given ``shared`` the classes are independent. So nothing is larger than C by C, and one eigendecomposition of ``S_k
 kernel S_k`` serves all variances of a class.
+
+[1] Finlay and Wilkinson, *The analysis of adaptation in a plant-breeding programme*, 1963.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,8 +27,11 @@ from clasp_calib.search.noise import Floats
 SHARED, OWN = np.geomspace(1e-3, 1.0, 4), np.geomspace(1e-3, 10.0, 6)
 """Variances of the shared effect, in units of the classes' mean noise variance, and of a class's own, in units of its
 noise variance. None is zero, so that neither neighbours nor other classes are ever believed blindly. Our choice."""
+SLOPES = np.array([0.4, 1.0, 2.5])
+"""Of a class's effects on the shared one. A class where nearly all answers are right has little to show of what sets
+candidates apart. Our choice."""
 SWEEPS = 2
-"""Times that every class's variances are weighted anew, given those of the others."""
+"""Times that every class's pairs are weighted anew, given those of the others."""
 NEGLIGIBLE = 1e-3
 """Points of the grid with less weight than this are left out."""
 
@@ -60,7 +66,7 @@ class _Point:
     Attributes:
         smoothed: of the kernel.
         log: logarithm of its marginal likelihood, up to a number that all points share.
-        weights: [K, V] of the variances of each class; each row sums to 1.
+        weights: [K, V] of the pairs of each class; each row sums to 1.
         mean: [C], of the posterior of the shared effect.
         root: [C, C], whose product with its transpose is its covariance.
     """
@@ -110,21 +116,22 @@ class Hierarchy:
 
     def moments(self, point: int, group: int, of: slice) -> tuple[Floats, Floats]:
         """Mean [m] and covariance [m, m] of the candidates ``of`` of a class, at one point of its grid."""
-        at, own = self._at(point, group)
+        at, slope, own = self._at(point, group)
         kept = at.smoothed.gain(group, own, of)[1]
-        spread = kept @ at.root
+        spread = slope * kept @ at.root
         covariance = own * kept @ at.smoothed.kernel[:, of] + spread @ spread.T
         return self._mean(point, group, of), covariance
 
     def _mean(self, point: int, group: int, of: slice) -> Floats:
-        at, own = self._at(point, group)
+        at, slope, own = self._at(point, group)
         pull, kept = at.smoothed.gain(group, own, of)
-        mean: Floats = kept @ at.mean + pull @ at.smoothed.seen[group]
+        mean: Floats = slope * kept @ at.mean + pull @ at.smoothed.seen[group]
         return mean
 
-    def _at(self, point: int, group: int) -> tuple[_Point, float]:
-        number, variance = divmod(point, len(OWN))
-        return self._points[number], float(self._own[group, variance])
+    def _at(self, point: int, group: int) -> tuple[_Point, float, float]:
+        number, pair = divmod(point, len(SLOPES) * len(OWN))
+        slope, variance = divmod(pair, len(OWN))
+        return self._points[number], float(SLOPES[slope]), float(self._own[group, variance])
 
 
 def _smoothed(kernel: Floats, roots: Floats, seen: Floats) -> _Smoothed:
@@ -138,11 +145,15 @@ def _points(smoothed: _Smoothed, own: Floats, variances: Floats) -> Iterator[_Po
     values, vectors = np.linalg.eigh(smoothed.kernel)
     root = vectors * np.sqrt(np.maximum(values, 0))
     shrunk = 1 / (1 + own[..., None] * smoothed.gains[:, None])
-    # [K, V, C, C] and [K, V, C]: what each class says of the shared effect over its root, if its variance is so.
+    # [K, V, C, C] and [K, V, C]: what each class says of the shared effect over its root, if slope and variance are so.
     axes = root.T @ smoothed.axes
+    steep = SLOPES.repeat(own.shape[1])
     precision = (axes[:, None] * shrunk[:, :, None]) @ axes.transpose(0, 2, 1)[:, None]
+    precision = np.tile(precision, (1, len(SLOPES), 1, 1)) * (steep**2)[:, None, None]
     pull = np.einsum("kij,kvj->kvi", axes, shrunk * smoothed.seen[:, None])
+    pull = np.tile(pull, (1, len(SLOPES), 1)) * steep[:, None]
     apart = 0.5 * (np.log(shrunk) - shrunk * smoothed.seen[:, None] ** 2).sum(-1)
+    apart = np.tile(apart, (1, len(SLOPES)))
 
     def fits(of_precision: Floats, of_pull: Floats, variance: float) -> Floats:
         """Log marginal likelihoods [...] of what all classes together say of the shared effect."""
