@@ -1,7 +1,8 @@
 """A model under measurement, its mixtures and its splits of the benchmark."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from clasp_calib.reference.families import HELD_OUT
 from clasp_calib.reference.model import MODEL
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.loading import load_model
+from tools.reference.idle_blocks import leave_out_idle_blocks
 from tools.reference.measuring.settings import Alpha, mixtures_of
 from tools.reference.measuring.unpruned import SharedPicture
 
@@ -83,14 +85,31 @@ class Bench:
             )
         return samples
 
-    def evaluators(self, split: str, samples: Sequence[Sample]) -> tuple[Evaluator, SharedPicture]:
-        """What scores the split: pruned, and unpruned."""
-        adapter = adapter_for(self.model)
+    def lean(self, read: Iterable[int]) -> Any:
+        """The model without the blocks that add nothing: what scores cost less with, to the bit the same.
+
+        Args:
+            read: decoder layers whose attention is looked at.
+        """
+        model = deepcopy(self.model)
+        leave_out_idle_blocks(model, frozenset(read))
+        return model
+
+    def evaluators(self, split: str, samples: Sequence[Sample], model: Any = None) -> tuple[Evaluator, SharedPicture]:
+        """What scores the split: pruned, and unpruned.
+
+        Args:
+            split: of the benchmark.
+            samples: of the split.
+            model: a lean one; the model itself if ``None``.
+        """
+        model = self.model if model is None else model
+        adapter = adapter_for(model)
         source = open_source(self.root / split / "cache", self.model, self.processor)
         features = source.at(tuple(range(1, adapter.own_layer + 1)))
         features.check(list(samples))
-        prompter = Prompter(self.processor, self.model)
-        return Evaluator(self.model, prompter, features), SharedPicture(self.model, prompter, features)
+        prompter = Prompter(self.processor, model)
+        return Evaluator(model, prompter, features), SharedPicture(model, prompter, features)
 
 
 @contextmanager

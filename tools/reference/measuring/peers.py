@@ -28,6 +28,8 @@ SEEDS = (0, 1, 2)
 """Of methods with random parts: a sample's score is the mean over them."""
 SOLVING = 2
 """Questions a class of the selection split on which knobs are solved whose tokens depend on the picture."""
+LAYERS = 32
+"""Of the decoder; methods look at the attention of any of them."""
 LONGEST = 8
 """Tokens of an answer."""
 REASONS: Mapping[str, str] = {
@@ -88,7 +90,7 @@ def ask_peers(
         InputError: there is no such method.
         ComputationError: the model fails on a sample.
     """
-    model, processor, samples = bench.model, bench.processor, bench.samples("test", pictures)
+    model, processor, samples = bench.lean(range(LAYERS)), bench.processor, bench.samples("test", pictures)
     prompter, place = Prompter(processor, model), bench.root / "peers"
     solving = by_class(bench.samples("selection", 2 * SOLVING), CLASSES, SOLVING, 0)
     images = [encoded(model, processor, prompter, sample) for of in solving.values() for sample in of]
