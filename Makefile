@@ -24,8 +24,10 @@ quickstart: $(QUICK_STAMP)  ## Walk the whole path on the embedded model and ben
 test: $(STAMP)  ## All unmarked tests, with coverage.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --hypothesis-profile=ci -m "not slow and not vllm" --cov --cov-report=term:skip-covered --cov-fail-under=85
 
+# Those that start workers and kill processes have the machine for themselves.
 test-slow: $(STAMP)  ## The tests marked slow.
-	$(BIN)/python -m pytest --hypothesis-profile=ci -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --hypothesis-profile=ci -m slow tests/field tests/fuzz
+	$(BIN)/python -m pytest --hypothesis-profile=ci -m slow --ignore=tests/field --ignore=tests/fuzz
 
 fuzz: $(STAMP)  ## Damaged files for everything that reads files: CASES of each kind.
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --cases $(CASES)
