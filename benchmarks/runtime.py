@@ -297,7 +297,7 @@ def prefill_rows(clock: Clock, model: Any, layers: int, batch: int, dtype: torch
             spent = clock(prefill, few)
             parts = {} if pruner is None else {name: 1000 * value for name, value in pruner.stats.seconds.items()}
         whole = whole or spent
-        flops = [decoder_flops(s, WIDTH, MLP, BEFORE + AFTER) for s in (full, schedule)]
+        flops = [decoder_flops(s.per_layer, WIDTH, MLP, BEFORE + AFTER) for s in (full, schedule)]
         added = fusion + sum(parts.values())
         shown = [f"{parts.get(name, 0):.1f}" for name in ("cosines", "scoring", "selection")]
         paper = " / ".join(f"{ms:g}" for ms in PAPER[budget]) if budget in PAPER else ""

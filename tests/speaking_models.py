@@ -52,10 +52,10 @@ def load_speaking(path: Path):
     return AutoModelForImageTextToText.from_pretrained(path).eval(), AutoProcessor.from_pretrained(path)
 
 
-def write_picture(path: Path, seed: int, side: int = 56) -> Path:
-    """A picture of noise."""
+def write_picture(path: Path, seed: int, width: int = 56, height: int | None = None) -> Path:
+    """A picture of noise, a square unless it has a height of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, 256, (height or width, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
 

@@ -87,7 +87,7 @@ def calibrate(
     wanted = parse_budgets(budgets)
     if not wanted:
         raise InputError("there are no budgets; give some, such as [192, '33%']")
-    with _prepared(model, processor, samples, run, options, crew) as calibration:
+    with _prepared(model, processor, samples, wanted, run, options, crew) as calibration:
         if watcher is not None:
             return _calibrated(calibration, wanted, watcher)
         table = LiveTable()
@@ -112,7 +112,7 @@ def plan_calibration(
     from clasp_calib.runtime.schedule import parse_budgets
 
     wanted = parse_budgets(budgets)
-    with _prepared(model, processor, samples, run, options, crew) as calibration:
+    with _prepared(model, processor, samples, wanted, run, options, crew) as calibration:
         planned = [calibration.plan(budget) for budget in wanted]
         return CalibrationPlan(planned, calibration.base_space)
 
@@ -122,6 +122,7 @@ def _prepared(
     model: Any,
     processor: Any,
     samples: Any,
+    budgets: "Sequence[Budget]",
     run: str | Path | Places | None,
     options: "CalibrationOptions | None",
     crew: "Crew | None",
@@ -130,6 +131,7 @@ def _prepared(
     from clasp_calib.api.featured import filled
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.calib.dataset import calibration_samples
+    from clasp_calib.calib.percentages import check_percentages
     from clasp_calib.calib.scoring.metrics import generated
     from clasp_calib.calib.scoring.objective import KL, check_likeness
     from clasp_calib.calib.scoring.templates import say_odd_template
@@ -157,6 +159,7 @@ def _prepared(
     if slow := generated(chosen):
         told = ", ".join(f"{name}: {count}" for name, count in slow.items())
         note(f"these metrics need generated answers, which take longer than the one forward of exact: {told} samples")
+    check_percentages(model, processor, chosen, budgets, options.pruning.starts)
     with undisturbed(model):
         layers = options.space.layers if isinstance(options.space, SearchSpace) else ()
         places = filled(model, processor, chosen, run, layers)

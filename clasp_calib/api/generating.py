@@ -1,11 +1,11 @@
-"""One question about one picture, answered with pruned visual tokens."""
+"""One question about one picture or video, answered with pruned visual tokens."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clasp_calib.common.errors import InputError
+from clasp_calib.common.errors import InputError, ModelError
 from clasp_calib.common.settings import check_count
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ class Generated:
     budget: str
     """Budget that it was answered at."""
     picture: Any = field(repr=False)
-    """As the tower saw it, cropped and all."""
-    grid: tuple[int, int] = field(repr=False)
-    """Rows and columns of visual tokens."""
+    """As the tower saw it, cropped and all; ``None`` of a video."""
+    grid: tuple[int, int] | None = field(repr=False)
+    """Rows and columns of visual tokens; ``None`` where they are no grid over one picture, as those of tiles."""
 
     @property
     def text(self) -> str:
@@ -73,12 +73,17 @@ class Generated:
         """Draw the kept tokens over the picture, a panel a stage: relevance blue, coverage red.
 
         Raises:
-            InputError: nothing was pruned, or the file cannot be written.
+            InputError: nothing was pruned, the tokens are no grid over a picture, or the file cannot be written.
         """
         from clasp_calib.report.overlay import Panel, draw_overlay
 
         if self.answer.stats is None:
             raise InputError("a budget of 100% prunes nothing, so there is nothing to draw; give a smaller budget")
+        if self.grid is None:
+            raise InputError(
+                "the visual tokens of tiles or of a video are not one grid over a picture, so the kept ones cannot be "
+                "drawn; drop --overlay"
+            )
         panels = [
             Panel(
                 f"from layer {stage.start}: {len(stage.kept(0))} kept, "
@@ -106,12 +111,12 @@ def generate(
     budget: str | int | None = None,
     options: GenerationOptions | None = None,
 ) -> Generated:
-    """Answer a question about a picture with pruned visual tokens.
+    """Answer a question about a picture or a video with pruned visual tokens.
 
     Args:
         model: the model that the artifact was calibrated for.
         processor: the model's.
-        image: path of a picture, or a PIL picture.
+        image: path of a picture or of a video, or a PIL picture.
         question: without template.
         artifact: an artifact, its directory, or ``org/name@version``; without one the model's own layer is used, and
             every token is kept for its relevance.
@@ -127,9 +132,10 @@ def generate(
     """
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.artifacts.artifact import Artifact
-    from clasp_calib.runtime.adapters import adapter_for
+    from clasp_calib.common.media import is_video
     from clasp_calib.runtime.answering import answer, seen_picture
     from clasp_calib.runtime.decoding import Greedy
+    from clasp_calib.runtime.model_inputs import modality_of
     from clasp_calib.runtime.pictures import load_picture
     from clasp_calib.runtime.processor_check import check_processor
     from clasp_calib.runtime.routing import classes_of
@@ -140,7 +146,7 @@ def generate(
     known = artifact if artifact is None or isinstance(artifact, Artifact) else Artifact.load(artifact)
     if known is None and budget is None:
         raise InputError("there is neither an artifact nor a budget; give one of them")
-    picture = load_picture(image, processor)
+    media = image if is_video(image) else load_picture(image, processor)
     if known is not None and budget is None:
         budget = max(known.manifest.budgets, key=lambda entry: entry.mean_tokens).name
     name = parse_budget(str(budget)).name
@@ -152,14 +158,26 @@ def generate(
         )
     if class_ == AUTO:
         (class_,) = classes_of([question], known)
-    text = _prompt(model, processor, question, known, options.template)
+    modality = modality_of(model, processor, media)
+    text = _prompt(model, processor, question, known, options.template, modality)
     Greedy(model).say(known.manifest.decoding.generation if known else None)
     with undisturbed(model):
         pruning = _pruning(model, known, name, class_, options)
-        pruned = answer(model, processor, picture, text, options.max_new_tokens, pruning)
-        full = answer(model, processor, picture, text, options.max_new_tokens) if options.compare else None
-    seen = seen_picture(pruned, processor, picture)
-    return Generated(pruned, full, class_, name, seen, adapter_for(model).grid(pruned.inputs))
+        pruned = answer(model, processor, media, text, options.max_new_tokens, pruning)
+        full = answer(model, processor, media, text, options.max_new_tokens) if options.compare else None
+    seen = None if is_video(image) else seen_picture(pruned, processor, media)
+    return Generated(pruned, full, class_, name, seen, _grid(model, pruned))
+
+
+def _grid(model: Any, answered: "Answer") -> tuple[int, int] | None:
+    from clasp_calib.runtime.adapters import adapter_for
+
+    adapter = adapter_for(model)
+    if adapter.pixel_names["image"] not in answered.inputs:
+        return None
+    with suppress(ModelError):
+        return adapter.grid(answered.inputs)
+    return None
 
 
 def _pruning(
@@ -175,8 +193,10 @@ def _pruning(
     return clasp(model, artifact, budget=budget, classes=class_, strict=options.strict, checkpoint=accepted)
 
 
-def _prompt(model: Any, processor: Any, question: str, artifact: "Artifact | None", template: str | None) -> str:
-    """The prompt with one image token, which the processor repeats."""
+def _prompt(
+    model: Any, processor: Any, question: str, artifact: "Artifact | None", template: str | None, modality: str
+) -> str:
+    """The prompt with one token for the picture or video, which the processor repeats."""
     from clasp_calib.calib.scoring.prompting import Prompter
 
     own = artifact.manifest.prompt if artifact else template
@@ -185,4 +205,4 @@ def _prompt(model: Any, processor: Any, question: str, artifact: "Artifact | Non
             f"the template {template!r} (--template) is not the one that the artifact was calibrated with, {own!r}; "
             "leave it out"
         )
-    return Prompter(processor, model, own).text(question, 1)
+    return Prompter(processor, model, own).text(question, 1, modality)

@@ -75,8 +75,8 @@ class Artifact:
         """
         return self.manifest.budgets[self._budget(budget)]
 
-    def counts(self, budget: str | int) -> tuple[int, ...]:
-        """Visual tokens kept at each stage.
+    def counts(self, budget: str | int) -> tuple[int, ...] | None:
+        """Visual tokens kept at each stage; ``None`` where pictures differ in their number, and each has its own.
 
         Raises:
             ArtifactError: the artifact was not calibrated for this budget.

@@ -59,8 +59,8 @@ class Difference:
 
     settings: dict[str, tuple[str, str]]
     """Setting -> its two values, where they differ."""
-    counts: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
-    """Budget -> its two stage counts, where they differ."""
+    counts: dict[str, tuple[str, str]]
+    """Budget -> what the stages of the two keep, where that differs."""
     router: tuple[str, str] | None
     """What the two say of their routers, where the routers differ."""
     removed: tuple[str, ...]
@@ -76,7 +76,7 @@ def difference(first: Artifact, second: Artifact) -> Difference:
         ArtifactError: a study cannot be read.
     """
     both = [name for name in first.budgets if name in second.budgets]
-    counts = {name: (first.counts(name), second.counts(name)) for name in both}
+    counts = {name: (first.entry(name).stages, second.entry(name).stages) for name in both}
     return Difference(
         {name: pair for name, pair in _settings(first.manifest, second.manifest).items() if pair[0] != pair[1]},
         {name: pair for name, pair in counts.items() if pair[0] != pair[1]},

@@ -26,6 +26,7 @@ from clasp_calib.artifacts.choices import (
 from clasp_calib.artifacts.model_shape import Layers, ModelShape, Tokens
 from clasp_calib.common.fields import ClassName, Hash, Line, Name, Seed, Share, Slug, Strict
 from clasp_calib.common.pruning_options import REDUNDANCY, SEEDINGS
+from clasp_calib.common.token_range import TokenRange
 from clasp_calib.router_labeling.classes import LABELS
 
 FORMAT = 2
@@ -43,6 +44,7 @@ HONOURED = {"method": ("clasp",), "profile": ("layers",), "seeding": SEEDINGS, "
 MOST_NUMBERS = 1 << 26
 """Weights of all mixtures together. Our choice: 256 MiB in float32."""
 _SINCE_2 = {*HONOURED, "class_from", "default_class", "checkpoint", "prompt_hash", "needs"}
+_Mean = Annotated[float, Field(ge=0, le=1_000_000)]
 Semver = Annotated[str, Field(pattern=r"^\d{1,9}\.\d{1,9}\.\d{1,9}$")]
 Prompt = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$")]
 
@@ -76,8 +78,13 @@ class BudgetEntry(Strict):
     """One calibrated budget."""
 
     name: BudgetName
-    counts: tuple[Tokens, ...] = Field(min_length=1, max_length=16)
-    mean_tokens: float = Field(ge=0, le=1_000_000)
+    counts: tuple[Tokens, ...] | None = Field(min_length=1, max_length=16)
+    """Visual tokens kept at each stage; ``None`` where pictures differ in their number, and each picture's are solved
+    from the percentage."""
+    mean_tokens: _Mean
+    """That a decoder layer works on; where pictures differ, the mean over those of the calibration."""
+    token_range: tuple[_Mean, _Mean] | None = None
+    """Where pictures differ, the smallest and the largest of these means."""
     choices: dict[ClassName, ClassChoice]
     decision: ChoiceRule | None = None
     """How the choices were made; ``None`` in format 1."""
@@ -88,8 +95,22 @@ class BudgetEntry(Strict):
     measured: Measured | None = None
     """Where the results come from; ``None`` as long as there are none."""
 
+    @property
+    def stages(self) -> str:
+        """What the stages keep, in words."""
+        return "shares of each picture's" if self.counts is None else " / ".join(map(str, self.counts))
+
+    @property
+    def a_layer(self) -> TokenRange:
+        """Visual tokens that a decoder layer works on."""
+        return TokenRange(self.mean_tokens, *(self.token_range or (self.mean_tokens,) * 2))
+
     @model_validator(mode="after")
     def _consistent(self) -> "BudgetEntry":
+        if (self.counts is None) != (self.token_range is not None):
+            raise ValueError("token_range: is there where pictures differ in their number of tokens, instead of counts")
+        if self.token_range and not self.token_range[0] <= self.mean_tokens <= self.token_range[1]:
+            raise ValueError(f"token_range: {self.token_range} does not hold the mean {self.mean_tokens:g}")
         if self.decision is not None:
             unique("budget", (self.name, *self.decision.budgets))
             told, expected = self.decision.regret, mean_regret(self.choices.values())
@@ -226,11 +247,7 @@ class Manifest(Strict):
 
     def _problems(self, entry: BudgetEntry) -> Iterator[str]:
         """What is wrong with a budget, its field first."""
-        most = self.shape.tokens_per_image
-        if len(entry.counts) != len(self.starts):
-            yield f"counts: {len(entry.counts)} counts for {len(self.starts)} stages"
-        if any(b > a for a, b in pairwise(entry.counts if most is None else (most, *entry.counts))):
-            yield f"counts: {entry.counts} do not descend from {most or 'any number'} to 1 or above"
+        yield from self._stage_problems(entry)
         if set(entry.choices) != set(self.classes):
             yield "choices: are not those of the classes"
         for name, of in entry.alternatives.items():
@@ -250,6 +267,19 @@ class Manifest(Strict):
         if self.format == 1 and (later := _later(entry)):
             yield f"{min(later)}: is not of format 1"
 
+    def _stage_problems(self, entry: BudgetEntry) -> Iterator[str]:
+        most, counts = self.shape.tokens_per_image, entry.counts
+        if most is None or counts is None:
+            if most or counts:
+                yield f"counts: {counts} do not fit pictures of {most or 'any number of'} tokens"
+            if not entry.name.endswith("%"):
+                yield "name: is a number of tokens, which differs from picture to picture; expected a percentage"
+            return
+        if len(counts) != len(self.starts):
+            yield f"counts: {len(counts)} counts for {len(self.starts)} stages"
+        if any(b > a for a, b in pairwise((most, *counts))):
+            yield f"counts: {counts} do not descend from {most} to 1 or above"
+
 
 def hashed(prompt: str) -> str:
     """What a manifest records of a prompt template beside it."""
@@ -265,6 +295,7 @@ def _later(entry: BudgetEntry) -> set[str]:
     """Fields of a budget that format 1 does not have, of those that hold something."""
     found = {name for choice in entry.choices.values() for name in SINCE_2 if getattr(choice, name) is not None}
     found |= {"decision"} if entry.decision else set()
+    found |= {"token_range"} if entry.token_range else set()
     found |= {"seeding"} if any(_seedings(entry)) else set()
     return found | ({"measured.checkpoint"} if entry.measured and entry.measured.checkpoint else set())
 

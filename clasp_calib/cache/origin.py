@@ -67,6 +67,17 @@ class Origin:
         visual = adapter.project(model, maps_BTC, self.modality, **self.tower_sizes(adapter, mixtures))
         return [visual[at : at + self.pictures] for at in range(0, len(visual), self.pictures)]
 
+    def visual_tokens(self, adapter: Adapter, model: Any, patches: int) -> int:
+        """Visual tokens that the file becomes in a prompt.
+
+        Args:
+            adapter: of the model.
+            model: whose projector packs them.
+            patches: T.
+        """
+        sizes = self.tower_sizes(adapter)
+        return sum(adapter.tokens_of(model, self.pictures, patches, self.modality, **sizes))
+
     def tower_sizes(self, adapter: Adapter, copies: int = 1) -> dict[str, Tensor]:
         """The sizes that `Adapter.capture` and `Adapter.project` take, of ``copies`` of this file."""
         return {

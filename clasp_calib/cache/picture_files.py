@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from clasp_calib.cache.prepare import is_video, large_pictures_allowed
+from clasp_calib.cache.prepare import large_pictures_allowed
 from clasp_calib.common.contents import identified, refuse
 from clasp_calib.common.errors import PictureError
-from clasp_calib.common.media import Media
+from clasp_calib.common.media import Media, is_video
 from clasp_calib.runtime.pictures import header
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +17,12 @@ from PIL import Image
 
 from clasp_calib.cache import decoding_memory
 from clasp_calib.common.errors import PictureError
-from clasp_calib.common.media import Media
+from clasp_calib.common.media import Media, is_video
 from clasp_calib.runtime.pictures import decoded, readable
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
-VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
-"""What a video's name ends in; anything else is opened as an image."""
 _OF_THE_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 
 
@@ -57,11 +54,6 @@ def large_pictures_allowed() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
-
-
-def is_video(path: Media) -> bool:
-    """Whether a file is taken for a video, by its name."""
-    return isinstance(path, Path) and path.suffix.lower() in VIDEOS
 
 
 @dataclass(frozen=True)

@@ -65,10 +65,21 @@ def states_of(model: Any, batch: Sequence[Prepared], layers: Sequence[int]) -> l
     return [(part.transpose(0, 1).flatten(1, 2), origin) for part, origin in zip(parts, origins, strict=True)]
 
 
-def _origin(adapter: Adapter, prepared: Prepared) -> Origin:
+def visual_tokens(model: Any, prepared: Prepared) -> int:
+    """Visual tokens that a file becomes in a prompt; the tower does not run for it."""
+    adapter = adapter_for(model)
+    return sum(adapter.tokens(model, _inputs(adapter, prepared), prepared.modality))
+
+
+def _inputs(adapter: Adapter, prepared: Prepared) -> dict[str, Any]:
+    """What `Adapter.rows` and `Adapter.tokens` look at."""
     sizes = {name: torch.tensor(value) for name, value in prepared.sizes.items()}
-    inputs = {adapter.pixel_names[prepared.modality]: prepared.pixels, **sizes}
-    return Origin(prepared.modality, len(adapter.rows(inputs, prepared.modality)), prepared.sizes, prepared.note)
+    return {adapter.pixel_names[prepared.modality]: prepared.pixels, **sizes}
+
+
+def _origin(adapter: Adapter, prepared: Prepared) -> Origin:
+    rows = adapter.rows(_inputs(adapter, prepared), prepared.modality)
+    return Origin(prepared.modality, len(rows), prepared.sizes, prepared.note)
 
 
 def _shape(prepared: Prepared) -> tuple[Any, ...]:

@@ -75,8 +75,8 @@ def show_artifact(
     for entry in manifest.budgets:
         calibrated = entry.results.get("calibrated", {})
         show(
-            f"budget {entry.name}: {' / '.join(map(str, entry.counts))} entering layers "
-            f"{' / '.join(map(str, manifest.starts))}, {entry.mean_tokens:.1f} a layer on average",
+            f"budget {entry.name}: {entry.stages} tokens entering layers "
+            f"{' / '.join(map(str, manifest.starts))}, {entry.a_layer} a layer on average",
             ["class", "mixture of vision layers", "rho", *MEASURED_COLUMNS, "test"],
             [
                 [
@@ -314,10 +314,7 @@ def _told(found: "Difference") -> list[str]:
         *([f"router: {found.router[0]} -> {found.router[1]}"] if found.router else []),
         *(f"budget {name}: only in the first" for name in found.removed),
         *(f"budget {name}: only in the second" for name in found.added),
-        *(
-            f"budget {name}: {' / '.join(map(str, before))} -> {' / '.join(map(str, after))} tokens"
-            for name, (before, after) in found.counts.items()
-        ),
+        *(f"budget {name}: {before} -> {after} tokens" for name, (before, after) in found.counts.items()),
     ]
 
 

@@ -17,6 +17,8 @@ from clasp_calib.commands.options import (
     StrictOption,
 )
 from clasp_calib.commands.output import emit, say
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.media import VIDEOS, is_video
 from clasp_calib.common.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -24,8 +26,11 @@ if TYPE_CHECKING:
 
 
 def generate(
-    image: Annotated[Path, typer.Option(help="The picture.")],
     prompt: Annotated[str, typer.Option(help="The question.")],
+    image: Annotated[Path | None, typer.Option(help="The picture.")] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="A video instead; its frames are those that the processor chooses.")
+    ] = None,
     artifact: Annotated[
         Path | None,
         typer.Option(
@@ -57,17 +62,22 @@ def generate(
     checkpoint: CheckpointOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer one question about one picture with pruned visual tokens.
+    """Answer one question about one picture or video with pruned visual tokens.
 
     Example: clasp-calib generate --run my-run --image examples/images/30000000.png --prompt "What is this place?"
     """
     from clasp_calib.api.generating import GenerationOptions, generate as answer
     from clasp_calib.artifacts.artifact import Artifact
 
+    if (image is None) == (video is None):
+        raise InputError("generate takes a picture (--image) or a video (--video); give one of the two")
+    if video is not None and not is_video(video):
+        raise InputError(f"{video} is not named as a video; expected a name that ends in {', '.join(VIDEOS)}")
     place = artifact or RunDirectory(run).artifact
     known = None if artifact is None and budget and not place.exists() else Artifact.load(place)
     options = GenerationOptions(label, max_new_tokens, compare, strict, checkpoint, template)
-    found = answer(*load(model, device, dtype, run), image, prompt, artifact=known, budget=budget, options=options)
+    loaded, media = load(model, device, dtype, run), image or video
+    found = answer(*loaded, media, prompt, artifact=known, budget=budget, options=options)
     pruned, full = found.answer, found.unpruned
     if overlay:
         found.draw(overlay)

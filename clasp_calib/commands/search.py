@@ -282,7 +282,7 @@ def _show_budget(artifact: "Artifact", budget: str) -> None:
 
     entry = artifact.entry(parse_budget(budget).name)
     show(
-        f"budget {entry.name}: {' / '.join(map(str, entry.counts))} tokens, {entry.mean_tokens:.1f} a layer on average",
+        f"budget {entry.name}: {entry.stages} tokens, {entry.a_layer} a layer on average",
         ["class", "mixture", "rho", *MEASURED_COLUMNS],
         [
             [

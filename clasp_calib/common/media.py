@@ -100,6 +100,14 @@ class MemoryPicture:
 Media: TypeAlias = Path | MemoryPicture
 """One picture or video."""
 
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
+"""What a video's name ends in; anything else is opened as an image."""
+
+
+def is_video(media: object) -> bool:
+    """Whether a file is taken for a video, by its name."""
+    return isinstance(media, str | Path) and Path(media).suffix.lower() in VIDEOS
+
 
 def as_media(value: Any) -> Media:
     """A path, a PIL picture or the bytes of one as samples hold it.

@@ -7,7 +7,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.media import Media, as_media
+from clasp_calib.common.media import VIDEOS, Media, as_media, is_video
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -74,20 +74,30 @@ class Sample:
 
     @property
     def picture(self) -> Media:
-        """The one picture of the sample.
+        """The one picture or video of the sample.
 
         Raises:
-            InputError: there is none, or more than one, or a video, which nothing that is calibrated takes yet.
+            InputError: there is none, or more than one; a video has a name that is no video's.
         """
-        if len(self.media) == 1 and self.video is None:
-            return self.media[0]
-        has = f"{len(self.media)} pictures" if self.media else "no picture"
-        if self.video is not None:
-            has = "a video and pictures" if len(self.media) > 1 else "a video"
-        raise InputError(
-            f"sample {self.id!r} has {has}; expected one picture: questions about several, and about videos, cannot "
-            "be calibrated yet, leave them out"
-        )
+        if len(self.media) != 1:
+            has = f"{len(self.media)} pictures" if self.media else "no picture"
+            if self.video is not None:
+                has = "a video and pictures"
+            raise InputError(
+                f"sample {self.id!r} has {has}; expected one picture or video: questions about several cannot be "
+                "calibrated yet, leave them out"
+            )
+        (media,) = self.media
+        if self.video is not None and not is_video(media):
+            raise InputError(
+                f"sample {self.id!r} has the video {media}; expected a name that ends in {', '.join(VIDEOS)}"
+            )
+        return media
+
+    @property
+    def modality(self) -> str:
+        """``video`` or ``image``, as the name of the one file says."""
+        return "video" if is_video(self.picture) else "image"
 
     def _media(self, field: str, given: Any) -> Any:
         try:

@@ -31,7 +31,6 @@ def contest_rows(contest: Contest, budget: str, costs: Costs, digits: int = 1) -
     scores = {name: of[MACRO] for name, of in compared.table().items()}
     body = []
     for entrant in sorted(contest.at(budget), key=lambda e: (e.method != UNPRUNED, -scores[e.method].mean)):
-        mean, least, most = contest.tokens(entrant)
         macro = scores[entrant.method]
         same = entrant.method == CALIBRATED
         row = [
@@ -40,7 +39,7 @@ def contest_rows(contest: Contest, budget: str, costs: Costs, digits: int = 1) -
             score(macro, digits),
             f"{100 * macro.mean / scores[UNPRUNED].mean:.1f} %" if scores[UNPRUNED].mean else "",
             "" if same else points(compared.difference(entrant.method, CALIBRATED)[MACRO], digits),
-            f"{mean:.1f}" if most - least < 0.5 else f"{mean:.1f} ({least:.0f} to {most:.0f})",
+            str(contest.tokens(entrant)),
             f"{contest.flops(entrant) / 1e9:.3g}",
             "" if entrant.vision_flops is None else f"{entrant.vision_flops / 1e9:.3g}",
         ]
@@ -118,7 +117,6 @@ def contest_json(contest: Contest, costs: Costs, refusals: Sequence[Refusal]) ->
 
 def _entrant(contest: Contest, entrant: Entrant, costs: Costs) -> dict[str, Any]:
     compared = contest.comparison(entrant.budget if entrant.method != UNPRUNED else contest.budgets[0])
-    mean, least, most = contest.tokens(entrant)
     cost = costs.get((entrant.method, entrant.budget))
     return {
         "method": entrant.method,
@@ -126,7 +124,7 @@ def _entrant(contest: Contest, entrant: Entrant, costs: Costs) -> dict[str, Any]
         "seeds": len(entrant.seeds),
         "scores": {c: vars(i) for c, i in compared.table()[entrant.method].items()},
         "difference": {c: vars(i) for c, i in compared.difference(entrant.method, CALIBRATED).items()},
-        "tokens": {"mean": mean, "least": least, "most": most},
+        "tokens": vars(contest.tokens(entrant)),
         "decoder_flops": contest.flops(entrant),
         "vision_flops": entrant.vision_flops,
         "prefill": None if cost is None else vars(cost),

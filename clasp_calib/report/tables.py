@@ -30,7 +30,7 @@ def rows(result: BudgetResult, settings: Sequence[str], digits: int = 1) -> tupl
         [name, str(of.samples), *(score(result.corpus[setting][name], digits) for setting in settings), ""]
         for name, of in corpus.items()
     ]
-    body.append(["tokens a layer", "", *(f"{result.tokens(s):.1f}" for s in settings), ""])
+    body.append(["tokens a layer", "", *(str(result.tokens(s)) for s in settings), ""])
     if result.seconds:
         body.append(
             [

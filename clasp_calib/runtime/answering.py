@@ -1,4 +1,4 @@
-"""One question about one picture, answered and timed."""
+"""One question about one picture or video, answered and timed."""
 
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from PIL import Image
 
-from clasp_calib.runtime.checks import check_length
+from clasp_calib.common.samples import Given
 from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.finite import finite_logits
 from clasp_calib.runtime.hooks import Pruner
+from clasp_calib.runtime.model_inputs import model_inputs
 from clasp_calib.runtime.stats import PruningStats
 
 
@@ -34,7 +35,7 @@ class Answer:
 def answer(
     model: Any,
     processor: Any,
-    picture: Image.Image,
+    media: Given,
     prompt: str,
     max_new_tokens: int,
     pruning: AbstractContextManager[Pruner] | None = None,
@@ -44,8 +45,7 @@ def answer(
     The first answer of a process pays for warming up, so one token is generated before the clock starts.
     """
     greedy = Greedy(model, processor.tokenizer)
-    inputs = processor(images=picture, text=prompt, return_tensors="pt").to(model.device, model.dtype)
-    check_length(model.config, inputs["input_ids"].shape[1])
+    inputs = model_inputs(model, processor, media, prompt)
     with finite_logits(model, "this question"), pruning or nullcontext() as pruner:
         model.generate(**inputs, **greedy.arguments(1))
         begun = time.perf_counter()
@@ -59,8 +59,8 @@ def answer(
 
 def seen_picture(answered: Answer, processor: Any, picture: Image.Image) -> Image.Image:
     """The picture as the tower saw it, cropped and all; the picture itself where its patches keep no such order."""
-    pixels = answered.inputs["pixel_values"]
-    if pixels.ndim != 4:
+    pixels = answered.inputs.get("pixel_values")
+    if pixels is None or pixels.ndim != 4 or len(pixels) > 1:
         return picture
     images = getattr(processor, "image_processor", processor)
     mean, spread = (torch.tensor(getattr(images, name)).view(3, 1, 1) for name in ("image_mean", "image_std"))

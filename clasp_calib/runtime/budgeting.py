@@ -49,7 +49,9 @@ def schedule_for(
     if adapter.ragged:
         return RelativeSchedule(wanted, adapter.decoder_layers, starts)
     if artifact is not None:
-        return Schedule(adapter.tokens_per_image, adapter.decoder_layers, starts, artifact.counts(wanted.name))
+        counts = artifact.counts(wanted.name)
+        assert counts is not None  # an artifact of this shape has them
+        return Schedule(adapter.tokens_per_image, adapter.decoder_layers, starts, counts)
     return solve_schedule(wanted, adapter.tokens_per_image, adapter.decoder_layers, starts)
 
 

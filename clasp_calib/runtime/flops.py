@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-from clasp_calib.runtime.schedule import Schedule
 
-
-def decoder_flops(schedule: Schedule, hidden: int, mlp: int, text_tokens: int = 0) -> float:
+def decoder_flops(visual_tokens: Sequence[int], hidden: int, mlp: int, text_tokens: int = 0) -> float:
     """FLOPs of the decoder layers for one prefill, each as `layer_flops` counts them.
 
     Args:
-        schedule: visual tokens that each layer works on.
+        visual_tokens: that each layer works on.
         hidden: width ``d`` of the decoder.
         mlp: width ``m`` of its MLP.
         text_tokens: tokens that stand beside the visual ones in every layer.
     """
-    return sum(layer_flops(n + text_tokens, hidden, mlp) for n in schedule.per_layer)
+    return sum(layer_flops(n + text_tokens, hidden, mlp) for n in visual_tokens)
 
 
 def layer_flops(tokens: int, hidden: int, mlp: int) -> float:

@@ -14,7 +14,7 @@ from clasp_calib.artifacts.manifest import BudgetEntry, Manifest, Provenance
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import ArtifactError
 from clasp_calib.common.fields import describe
-from clasp_calib.runtime.schedule import Schedule
+from clasp_calib.search.allotment import Allotment
 from clasp_calib.search.engine import Choice, Found
 from clasp_calib.search.space import OWN
 
@@ -26,8 +26,7 @@ LEAST = 0.001
 
 def assembled(
     frame: Mapping[str, Any],
-    budget: str,
-    schedule: Schedule,
+    allotment: Allotment,
     provenance: Provenance,
     default: Candidate,
     found: Found,
@@ -38,8 +37,7 @@ def assembled(
 
     Args:
         frame: fields of the manifest that do not depend on the budget.
-        budget: name.
-        schedule: the budget's stages.
+        allotment: what the budget comes to on the samples.
         provenance: what the search was made from.
         default: what classes without a choice get.
         found: what was chosen for the others.
@@ -47,6 +45,7 @@ def assembled(
         alternatives: other ways to choose, to compare with: name -> class -> candidate.
     """
     classes: Sequence[str] = frame["classes"]
+    budget = allotment.budget.name
     choices = {label: _recorded(choice) for label, choice in found.choices.items()}
     unsearched = ClassChoice(prototype=OWN, candidates=1, evaluations=0, calibration=None)
     rule = ChoiceRule(
@@ -54,8 +53,9 @@ def assembled(
     )
     entry = BudgetEntry(
         name=budget,
-        counts=schedule.counts,
-        mean_tokens=schedule.mean_tokens,
+        counts=allotment.counts,
+        mean_tokens=allotment.a_layer.mean,
+        token_range=None if allotment.counts else (allotment.a_layer.least, allotment.a_layer.most),
         choices={label: choices.get(label, unsearched) for label in classes},
         decision=rule if choices else None,
         alternatives={
@@ -66,7 +66,7 @@ def assembled(
     chosen = [found.choices[label].candidate if label in choices else default for label in classes]
     try:
         manifest = Manifest(
-            **frame, starts=schedule.starts, budgets=(entry,), provenance={budget: provenance}, files={}
+            **frame, starts=allotment.schedule.starts, budgets=(entry,), provenance={budget: provenance}, files={}
         )
     except ValidationError as error:
         raise ArtifactError(f"what an artifact records cannot be {describe(error)}; give another") from error

@@ -21,15 +21,15 @@ from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.metrics import EXACT
 from clasp_calib.calib.scoring.objective import METRIC
 from clasp_calib.calib.scoring.prompting import Prompter
-from clasp_calib.common.errors import ModelError
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.places import Places
+from clasp_calib.common.progress import track
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.decoding import Greedy
-from clasp_calib.runtime.flops import decoder_flops
-from clasp_calib.runtime.schedule import Budget, Schedule, parse_budget
+from clasp_calib.runtime.schedule import Budget, parse_budget
+from clasp_calib.search.allotment import Allotment, allotted
 from clasp_calib.search.assemble import assembled, versions
 from clasp_calib.search.calibration_options import CalibrationOptions
 from clasp_calib.search.crew import Crew, crew_for
@@ -135,31 +135,30 @@ class Calibration:
         """What the artifact calls the model."""
         return self._options.model_name or self._model.config._name_or_path or type(self._model).__name__
 
-    def schedule(self, budget: Budget) -> Schedule:
-        """The stages of a budget for this model.
+    @cached_property
+    def _tokens(self) -> list[int]:
+        """Visual tokens of every sample's picture."""
+        counted = track(self._searched_on, "counting tokens", len(self._searched_on))
+        return [self._evaluator.tokens(sample) for sample in counted]
+
+    def allotment(self, budget: Budget) -> Allotment:
+        """What a budget comes to on this model and these samples.
 
         Raises:
             BudgetError: it cannot be met.
         """
         schedule = schedule_for(self._model, budget, self._options.pruning)
-        if not isinstance(schedule, Schedule):
-            raise ModelError(
-                "a search counts tokens, and pictures of this model differ in their number of visual tokens; "
-                "search for a model whose pictures all become as many"
-            )
-        return schedule
+        return allotted(budget, schedule, self._searched_on, self._tokens)
 
     def plan(self, budget: Budget) -> dict[str, object]:
         """What a search of this budget will do and at most cost; a few evaluations are made to tell the time."""
-        schedule = self.schedule(budget)
-        text = self._model.config.get_text_config()
+        allotment = self.allotment(budget)
         evaluations = sum(self._most(len(pool)) for pool in self._pools.values())
-        flops = decoder_flops(schedule, text.hidden_size, text.intermediate_size)
-        seconds = evaluations * self._seconds(Pruning(schedule, self._options.pruning)) / self._crew.workers
+        flops = allotment.flops(self._model.config.get_text_config())
+        seconds = evaluations * self._seconds(Pruning(allotment.schedule, self._options.pruning)) / self._crew.workers
         return {
             "budget": budget.name,
-            "stage counts": list(schedule.counts),
-            "mean tokens": round(schedule.mean_tokens, 2),
+            **allotment.told,
             "prototypes": _listed([p.name for p in self._space.prototypes]),
             "rho": list(self._space.rhos),
             "candidates a class": len(self._candidates),
@@ -182,14 +181,14 @@ class Calibration:
             InputError: the unpruned model answers nothing right, see `clasp_calib.search.first_look`.
             StudyError: the scores in the study are of other settings, or the storage or all workers fail.
         """
-        schedules = {budget.name: self.schedule(budget) for budget in budgets}
+        allotments = {budget.name: self.allotment(budget) for budget in budgets}
         # Refuses now what it would have to refuse after hours.
-        for name, schedule in schedules.items():
+        for allotment in allotments.values():
             nothing = Found({}, self._candidates[0], {}, "pooled", ())
-            self._assemble(name, schedule, nothing, {}).joined(self._previous)
+            self._assemble(allotment, nothing, {}).joined(self._previous)
         options, watcher, shown = self._options, watcher or Watcher(), self._shown()
         with closing(ScoreJournal(self.places.study)) as journal:
-            desks = {name: self._desk(name, schedule, journal) for name, schedule in schedules.items()}
+            desks = {name: self._desk(allotment, journal) for name, allotment in allotments.items()}
             for name, desk in desks.items():
                 journal.settle(name, desk.identity.setting, record=False)
             begun = [label for label in self._pools if any(desk.has_begun(label) for desk in desks.values())]
@@ -199,28 +198,29 @@ class Calibration:
                 journal.settle(name, desk.identity.setting)
             with closing(crew_for(self._crew, self._evaluator, self._recipe())) as workers:
                 # What is known of fewer tokens tells of more; the other way tells less.
-                for name in sorted(desks, key=lambda name: schedules[name].mean_tokens):
+                for name in sorted(desks, key=lambda name: allotments[name].a_layer.mean):
                     session = Session(
                         desks[name], self._strategy, options.seed, options.cautious, options.refine, shown, watcher
                     )
-                    found = session.search(workers, self._fed(schedules[name], journal))
-                    yield self._joined(name, schedules[name], found)
+                    found = session.search(workers, self._fed(allotments[name], journal))
+                    yield self._joined(allotments[name], found)
 
     @cached_property
     def _contents(self) -> tuple[dict[str, str], dict[str, str]]:
-        return contents_of(self._pools, self._prompter, self._features)
+        return contents_of(self._pools, self._prompter, self._features, self._evaluator.prompt)
 
-    def _desk(self, name: str, schedule: Schedule, journal: ScoreJournal) -> Desk:
-        identity = Identity(self._setting(schedule), *self._contents, self._space.digest, self._options.objective)
-        return Desk(name, Pruning(schedule, self._options.pruning), self._candidates, self._pools, identity, journal)
+    def _desk(self, allotment: Allotment, journal: ScoreJournal) -> Desk:
+        identity = Identity(self._setting(allotment), *self._contents, self._space.digest, self._options.objective)
+        pruning = Pruning(allotment.schedule, self._options.pruning)
+        return Desk(allotment.budget.name, pruning, self._candidates, self._pools, identity, journal)
 
-    def _fed(self, schedule: Schedule, journal: ScoreJournal) -> list[Fed]:
+    def _fed(self, allotment: Allotment, journal: ScoreJournal) -> list[Fed]:
         """What the journal knows of the artifact's budgets of fewer tokens, the nearest first."""
         known = self._previous.budgets if self._previous else ()
-        smaller = {name: self.schedule(parse_budget(name)) for name in known}
-        smaller = {name: one for name, one in smaller.items() if one.mean_tokens < schedule.mean_tokens}
-        order = sorted(smaller, key=lambda name: smaller[name].mean_tokens, reverse=True)
-        fed = [self._desk(name, smaller[name], journal).evidence() for name in order]
+        others = [self.allotment(parse_budget(name)) for name in known]
+        smaller = [one for one in others if one.a_layer.mean < allotment.a_layer.mean]
+        smaller.sort(key=lambda one: one.a_layer.mean, reverse=True)
+        fed = [self._desk(one, journal).evidence() for one in smaller]
         return [one for one in fed if one.tables]
 
     def _shown(self) -> Callable[[str], Trials]:
@@ -233,13 +233,13 @@ class Calibration:
         storage = open_storage(place or f"{FILE}{study}/{STORAGE}")
         return lambda name: Study(storage, name, self._features.layers)
 
-    def _joined(self, budget: str, schedule: Schedule, found: Found) -> Artifact:
+    def _joined(self, allotment: Allotment, found: Found) -> Artifact:
         """The artifact with what was found for a budget."""
         classes = self._classes.names
         alternatives = {GLOBAL: dict.fromkeys(classes, found.everywhere)}
         if found.exhaustive and not isinstance(self._strategy, Grid):
             alternatives[EXHAUSTIVE] = dict.fromkeys(classes, self._candidates[0]) | found.exhaustive
-        new = self._assemble(budget, schedule, found, alternatives)
+        new = self._assemble(allotment, found, alternatives)
         self._previous = joined(new.joined(self._previous), self._previous)
         if self._options.router is not None:
             self._previous = self._previous.with_router(self._options.router)
@@ -273,7 +273,7 @@ class Calibration:
             objective=self._options.objective,
         )
 
-    def _setting(self, schedule: Schedule) -> dict[str, Any]:
+    def _setting(self, allotment: Allotment) -> dict[str, Any]:
         """Everything that a recorded score depends on but for its sample and its candidate, by name."""
         options = self._options.pruning
         return {
@@ -288,13 +288,12 @@ class Calibration:
             "prompt": self._prompt,
             "generation": self._generation,
             "pruning": {name: getattr(options, name) for name in ("raters", "positions", "features", "iterations")},
-            "schedule": {name: getattr(schedule, name) for name in ("tokens", "layers", "starts", "counts")},
+            "schedule": allotment.setting,
         }
 
     def _assemble(
         self,
-        budget: str,
-        schedule: Schedule,
+        allotment: Allotment,
         found: Found,
         alternatives: Mapping[str, Mapping[str, Candidate]],
     ) -> Artifact:
@@ -331,9 +330,8 @@ class Calibration:
             "prompt_hash": hashed(self._prompt),
             "decoding": Decoding(do_sample=False, max_new_tokens=self._longest, generation=self._generation),
         }
-        return assembled(
-            frame, budget, schedule, provenance, self._candidates[0], found, options.cautious, alternatives
-        )
+        default = self._candidates[0]
+        return assembled(frame, allotment, provenance, default, found, options.cautious, alternatives)
 
 
 def _there(place: Path | None) -> Artifact | None:

@@ -1,6 +1,6 @@
 """What recorded scores depend on: the model, by digests that are cheap enough for every start, and the samples."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -56,8 +56,13 @@ class Identity:
         )
 
 
-def contents_of(pools: Pools, prompter: Prompter, features: Features) -> tuple[dict[str, str], dict[str, str]]:
-    """Digests of all of the samples that their scores depend on: by id, and by class."""
+def contents_of(
+    pools: Pools, prompter: Prompter, features: Features, prompt: Callable[[Sample], list[int]]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Digests of all of the samples that their scores depend on: by id, and by class.
+
+    ``prompt`` gives the ids of a sample's prompt.
+    """
     samples: dict[str, str] = {}
     whole: dict[str, str] = {}
     for label, pool in pools.items():
@@ -65,7 +70,7 @@ def contents_of(pools: Pools, prompter: Prompter, features: Features) -> tuple[d
         for s in pool:
             with contained(f"preparing the sample {s.id!r}"):
                 answers = [prompter.answer(s.question, answer) for answer in s.answers]
-                content = [features.key(s), s.metric, list(s.answers), prompter.prompt(s.question), answers]
+                content = [features.key(s), s.metric, list(s.answers), prompt(s), answers]
             samples[s.id] = sha256_json(content)[:32]
             rows.append([s.split, s.id, *content])
         whole[label] = sha256_json(rows)

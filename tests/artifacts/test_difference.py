@@ -50,7 +50,7 @@ def test_what_differs_is_named():
     manifest = second.manifest.model_copy(update={"budgets": (entry, second.manifest.budgets[1])})
     found = difference(first, with_numbers(second.with_manifest(manifest), alphas=alphas, rhos=rhos))
     assert found.settings == {"version": ("0.1.0", "0.2.0"), "positions": ("keep", "compact")}
-    assert (found.removed, found.added, found.counts) == (("6",), ("4",), {"8": ((10, 6, 5), (9, 6, 5))})
+    assert (found.removed, found.added, found.counts) == (("6",), ("4",), {"8": ("10 / 6 / 5", "9 / 6 / 5")})
     (change,) = [c for c in found.changes if c.changed]
     assert (change.label, change.prototype, change.rho[1]) == ("text", ("deep", "hybrid"), pytest.approx(0.8))
     assert change.alpha_distance == pytest.approx(1 - float(first.alphas[0, 1, 2]), abs=1e-6)

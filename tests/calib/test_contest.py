@@ -12,6 +12,7 @@ from clasp_calib.calib.studies.answers import Answered, AnswerJournal, Asked, So
 from clasp_calib.calib.studies.contest import UNPRUNED, Entrant, hold_contest
 from clasp_calib.calib.studies.costs import prefill_costs
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.token_range import TokenRange
 from clasp_calib.runtime.flops import layer_flops
 
 IDENTITY = {"model": "tiny"}
@@ -59,8 +60,8 @@ def test_the_unpruned_model_scores_what_it_says_and_costs_all_tokens(bench, aske
     contest = hold(bench, entrants, tmp_path, asked_samples)
     table = contest.comparison("6").table()
     assert table[UNPRUNED]["macro"].mean == 1.0
-    assert contest.tokens(entrants[0]) == (16.0, 16.0, 16.0)
-    mean, least, most = contest.tokens(entrants[1])
+    assert contest.tokens(entrants[0]) == TokenRange(16, 16, 16)
+    mean, least, most = vars(contest.tokens(entrants[1])).values()
     assert least == most == mean
     assert abs(mean - 6) < 0.5
     config = bench.model.config.get_text_config()

@@ -190,7 +190,7 @@ def test_evaluating_again_gives_the_same_artifact(finished, copied, command):
 def test_artifact_show_prints_what_is_there(finished, command):
     said = finished.said["artifact show"]
     assert "for " + str(finished.model) in said
-    assert "budget 50%: 10 / 6 / 5 entering layers 2 / 6 / 15, 8.0 a layer on average" in said
+    assert "budget 50%: 10 / 6 / 5 tokens entering layers 2 / 6 / 15, 8.0 a layer on average" in said
     assert "1.00 x 3" in said
     for words in (["--run", finished.run], [finished.run / "artifact"]):
         result = command("artifact", "show", *words, "--json").json

@@ -45,13 +45,21 @@ def test_a_sample_brings_what_it_is_given_into_one_form():
     [
         ({}, "no picture"),
         ({"image": ["a.png", RED]}, "2 pictures"),
-        ({"video": "film.mp4"}, "a video"),
         ({"image": "a.png", "video": "film.mp4"}, "a video and pictures"),
     ],
 )
 def test_what_is_not_one_picture_is_refused_by_name(given, has):
-    with pytest.raises(InputError, match=f"sample '1' has {has}; expected one picture: questions about several"):
+    with pytest.raises(InputError, match=f"sample '1' has {has}; expected one picture or video: questions about"):
         _ = Sample("1", "What?", **given).picture
+
+
+def test_a_video_is_known_by_its_name():
+    film = Sample("1", "What?", video="film.MP4")
+    assert (film.picture, film.modality) == (Path("film.MP4"), "video")
+    assert Sample("1", "What?", "film.webm").modality == "video"
+    assert Sample("1", "What?", RED).modality == Sample("1", "What?", "a.png").modality == "image"
+    with pytest.raises(InputError, match=r"sample '1' has the video film\.gif; expected a name that ends in \.mp4"):
+        _ = Sample("1", "What?", video="film.gif").picture
 
 
 def test_a_sample_of_paths_imports_no_pillow():

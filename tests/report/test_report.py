@@ -9,9 +9,10 @@ from PIL import Image
 from clasp_calib.artifacts.manifest import Measured
 from clasp_calib.calib.studies.evaluation import SETTINGS, BudgetResult, Evaluation
 from clasp_calib.calib.studies.intervals import Interval
+from clasp_calib.common.token_range import TokenRange
 from clasp_calib.report.plots import plot_evaluation, plot_search
 from clasp_calib.report.tables import markdown, points, rows, score
-from clasp_calib.runtime.schedule import Schedule
+from clasp_calib.runtime.schedule import RelativeSchedule, Schedule, parse_budget
 
 SCHEDULE = Schedule(16, 17, (2, 6, 15), (10, 6, 5))
 
@@ -22,7 +23,8 @@ def result(budget="50%", seconds=True):
         for number, setting in enumerate(SETTINGS)
     }
     gain = {label: Interval(-0.1, -0.25, 0.05, 12) for label in ("object", "text", "macro")}
-    return BudgetResult(budget, SCHEDULE, scores, gain, dict.fromkeys(SETTINGS, 0.25) if seconds else {})
+    sizes = TokenRange(16, 16, 16), TokenRange(8, 8, 8)
+    return BudgetResult(budget, SCHEDULE, *sizes, scores, gain, dict.fromkeys(SETTINGS, 0.25) if seconds else {})
 
 
 def test_numbers_are_in_percent_and_points():
@@ -41,6 +43,17 @@ def test_rows_are_classes_tokens_and_seconds():
     assert body[3][1:] == ["", "16.0", "8.0", "8.0", "8.0", ""]
     assert body[4][2] == "0.250"
     assert [line[0] for line in rows(result(seconds=False), SETTINGS)[1]][-1] == "tokens a layer"
+
+
+def test_tokens_that_differ_are_told_as_mean_and_range():
+    schedule = RelativeSchedule(parse_budget("33%"), 17, SCHEDULE.starts)
+    ragged = replace(result("33%"), schedule=schedule, pictures=TokenRange(575.5, 196, 1225))
+    ragged = replace(ragged, a_layer=TokenRange(190.25, 64.4, 405))
+    assert ragged.title == (
+        "budget 33%: shares of 575.5 (196 to 1225) visual tokens, 190.2 (64 to 405) a layer on average"
+    )
+    tokens = rows(ragged, SETTINGS)[1][3]
+    assert tokens[2:4] == ["575.5 (196 to 1225)", "190.2 (64 to 405)"]
 
 
 def test_metrics_of_all_samples_have_rows_of_their_own():

@@ -128,7 +128,7 @@ def test_solved_shape_lies_between_its_neighbours(layers, share):
 def test_flops_are_twice_the_multiply_adds_of_every_layer():
     schedule = Schedule(16, 4, (1, 2, 3), (8, 4, 2))
     by_hand = sum(2 * (4 * n * 6 * 6 + 2 * n * n * 6 + 3 * n * 6 * 10) for n in (19, 11, 7, 5))
-    assert decoder_flops(schedule, hidden=6, mlp=10, text_tokens=3) == by_hand
+    assert decoder_flops(schedule.per_layer, hidden=6, mlp=10, text_tokens=3) == by_hand
 
 
 def test_a_relative_schedule_solves_for_every_number_of_tokens():

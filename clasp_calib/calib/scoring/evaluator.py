@@ -34,6 +34,7 @@ from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, REDUNDANCY, PruningOptions
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.budgeting import picture_tokens
 from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.finite import finite_logits
 from clasp_calib.runtime.hooks import Pruner
@@ -120,6 +121,8 @@ class Evaluator:
         self._max_new_tokens = max_new_tokens
         self._objective = objective
         self._prefixes = Prefixes(model, self._adapter)
+        self._tokens: dict[str, int] = {}
+        """Key of a picture -> its visual tokens."""
         self._expected: dict[str, tuple[list[int], Tensor]] = {}
         own = self._adapter.own_layer
         if objective == KL and own not in features.layers:
@@ -172,6 +175,31 @@ class Evaluator:
         with self._prompted(sample, candidates, pruning) as (prompted, row_B):
             ids = self._decoded(prompted, sample)[row_B].tolist()
             return self._prompter.decode([self._greedy.ended(answer) for answer in ids])
+
+    @torch.inference_mode()
+    def tokens(self, sample: Sample) -> int:
+        """Visual tokens that the sample's picture becomes in its prompt.
+
+        Raises:
+            CacheError: its picture is not cached.
+            InputError: its picture cannot be read.
+        """
+        if (fixed := picture_tokens(self._adapter)) is not None:
+            return fixed
+        key = self._features.key(sample)
+        if key not in self._tokens:
+            origin, patches = self._features.origin(sample), self._features.patches(sample)
+            self._tokens[key] = origin.visual_tokens(self._adapter, self._model, patches)
+        return self._tokens[key]
+
+    def prompt(self, sample: Sample) -> list[int]:
+        """Ids of the sample's prompt, visual tokens in place.
+
+        Raises:
+            CacheError: its picture is not cached.
+            InputError: the question or the picture cannot be used.
+        """
+        return self._prompter.prompt(sample.question, self.tokens(sample), sample.modality)
 
     def _one_pass(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
         paths = GreedyPaths(self._greedy, self._prompter, sample, len(candidates))
@@ -251,4 +279,5 @@ class Evaluator:
         place = next(self._adapter.vision_tower(self._model, origin.modality).parameters())
         visual = origin.project(self._adapter, self._model, fused_MTC.to(place.device, place.dtype))
         picture = Picture(visual, origin.modality, origin.forward_arguments())
+        self._tokens[self._features.key(sample)] = picture.tokens
         return picture, [mixtures.index(c.alpha) for c in candidates]

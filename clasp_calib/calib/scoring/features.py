@@ -53,6 +53,15 @@ class Features(Protocol):
         """
         ...
 
+    def patches(self, sample: Sample) -> int:
+        """T of the sample's picture.
+
+        Raises:
+            CacheError: the picture is not cached.
+            InputError: the picture cannot be read.
+        """
+        ...
+
     def key(self, sample: Sample) -> str:
         """The content of the sample's picture, in short: samples of the same picture have the same."""
         ...
@@ -111,6 +120,10 @@ class CachedFeatures:
     def origin(self, sample: Sample) -> Origin:
         """See `Features`."""
         return self._store.origin(self.key(sample))
+
+    def patches(self, sample: Sample) -> int:
+        """See `Features`."""
+        return self._store.tokens(self.key(sample))
 
     def key(self, sample: Sample) -> str:
         """What the sample's picture is cached under: its content."""

@@ -75,6 +75,10 @@ class LiveFeatures:
         """See `clasp_calib.calib.scoring.features.Features`."""
         return self._encoded(self.key(sample), sample.picture)[1]
 
+    def patches(self, sample: Sample) -> int:
+        """See `clasp_calib.calib.scoring.features.Features`; the tower runs for it."""
+        return int(self._encoded(self.key(sample), sample.picture)[0].data_LTC.shape[1])
+
     def key(self, sample: Sample) -> str:
         """What the sample's picture would be cached under: its content."""
         return self._key(sample.picture)

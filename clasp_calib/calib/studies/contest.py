@@ -17,12 +17,12 @@ from clasp_calib.common.containing import contained
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.progress import progress
 from clasp_calib.common.samples import Sample
+from clasp_calib.common.token_range import TokenRange
 from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.checks import check_length
 from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.finite import finite_logits
 from clasp_calib.runtime.flops import layer_flops
-from clasp_calib.runtime.pictures import load_picture
+from clasp_calib.runtime.model_inputs import model_inputs
 
 UNPRUNED = "unpruned"
 SEEDS = (0, 1, 2, 3, 4)
@@ -83,10 +83,9 @@ class Contest:
             self.seed,
         )
 
-    def tokens(self, entrant: Entrant) -> tuple[float, float, float]:
-        """Mean, smallest and largest number of visual tokens that a decoder layer worked on."""
-        values = [value for sample in self.samples for value in self._values(entrant, sample, "tokens")]
-        return float(np.mean(values)), min(values), max(values)
+    def tokens(self, entrant: Entrant) -> TokenRange:
+        """Visual tokens that a decoder layer worked on."""
+        return TokenRange.of([n for sample in self.samples for n in self._values(entrant, sample, "tokens")])
 
     def flops(self, entrant: Entrant) -> float:
         """Mean FLOPs of the decoder layers in a prefill."""
@@ -148,10 +147,8 @@ def hold_contest(
 def encoded(model: Any, processor: Any, prompter: Prompter, sample: Sample) -> Any:
     """Arguments of ``generate`` for a sample."""
     with contained(f"preparing the sample {sample.id!r}"):
-        picture = load_picture(sample.picture, processor)
-        inputs = processor(images=picture, text=prompter.text(sample.question), return_tensors="pt")
-        check_length(model.config, inputs["input_ids"].shape[1])
-        return inputs.to(model.device, model.dtype)
+        text = prompter.text(sample.question, modality=sample.modality)
+        return model_inputs(model, processor, sample.picture, text)
 
 
 def _answer(model: Any, prompter: Prompter, sample: Sample, inputs: Any, run: Any, max_new_tokens: int) -> Answered:

@@ -80,10 +80,11 @@ def _own(model: Any) -> Candidate:
 
 def _ours(model: Any, setting: Setting, budget: str) -> Entrant:
     pruning = setting.pruning
-    assert isinstance(pruning.schedule, Schedule)
+    assert pruning.schedule is not None
+    counts = {"counts": pruning.schedule.counts} if isinstance(pruning.schedule, Schedule) else {}
     knobs: dict[str, Any] = {
         "starts": pruning.schedule.starts,
-        "counts": pruning.schedule.counts,
+        **counts,
         **{name: getattr(pruning.options, name) for name in ("raters", "positions", "features", "iterations")},
         "rho": {label: candidate.rho for label, candidate in setting.candidates.items()},
         "seeding": {label: candidate.seeding for label, candidate in setting.candidates.items()},

@@ -20,9 +20,11 @@ from clasp_calib.calib.studies.intervals import Interval
 from clasp_calib.calib.studies.timing import seconds_per_answer
 from clasp_calib.common.errors import ArtifactError
 from clasp_calib.common.samples import CLASSES, Sample
+from clasp_calib.common.token_range import TokenRange
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
-from clasp_calib.runtime.schedule import Schedule
+from clasp_calib.runtime.layer_tokens import tokens_a_layer
+from clasp_calib.runtime.schedule import AnySchedule, Schedule
 
 UNPRUNED, DEFAULT, RANDOM, PAPER = "unpruned", "default", "random", "paper rho"
 SETTINGS = (UNPRUNED, DEFAULT, RANDOM, CALIBRATED)
@@ -38,7 +40,11 @@ class BudgetResult:
     """What was measured at one budget."""
 
     budget: str
-    schedule: Schedule
+    schedule: AnySchedule
+    pictures: TokenRange
+    """Visual tokens of a picture."""
+    a_layer: TokenRange
+    """Those that a decoder layer works on, with pruning."""
     scores: Mapping[str, Mapping[str, Interval]]
     """Setting -> class or ``macro`` -> mean score."""
     gain: Mapping[str, Interval]
@@ -53,14 +59,18 @@ class BudgetResult:
     @property
     def title(self) -> str:
         """One line that says what the budget means."""
-        counts, of = " / ".join(map(str, self.schedule.counts)), self.schedule.tokens
-        return (
-            f"budget {self.budget}: {counts} of {of} visual tokens, {self.schedule.mean_tokens:.1f} a layer on average"
-        )
+        kept = " / ".join(map(str, self.counts)) if self.counts else "shares"
+        of = f"{self.pictures.mean:.0f}" if self.counts else self.pictures
+        return f"budget {self.budget}: {kept} of {of} visual tokens, {self.a_layer} a layer on average"
 
-    def tokens(self, setting: str) -> float:
-        """Mean visual tokens that a decoder layer works on."""
-        return float(self.schedule.tokens) if setting == UNPRUNED else self.schedule.mean_tokens
+    @property
+    def counts(self) -> tuple[int, ...] | None:
+        """Tokens kept at the stages; ``None`` where pictures differ in their number, and each has its own."""
+        return self.schedule.counts if isinstance(self.schedule, Schedule) else None
+
+    def tokens(self, setting: str) -> TokenRange:
+        """Visual tokens that a decoder layer works on."""
+        return self.pictures if setting == UNPRUNED else self.a_layer
 
 
 @dataclass(frozen=True)
@@ -100,8 +110,9 @@ class Evaluation:
             "budgets": [
                 {
                     "budget": result.budget,
-                    "counts": result.schedule.counts,
-                    "mean_tokens": result.schedule.mean_tokens,
+                    "counts": result.counts,
+                    "mean_tokens": result.a_layer.mean,
+                    "tokens": vars(result.a_layer),
                     "scores": {s: {c: vars(i) for c, i in of.items()} for s, of in result.scores.items()},
                     "gain": {c: vars(i) for c, i in result.gain.items()},
                     "seconds": dict(result.seconds),
@@ -146,11 +157,13 @@ def evaluate_artifact(
     own = tuple(float(layer == adapter.own_layer) for layer in range(adapter.vision_layers + 1))
     default = dict.fromkeys(artifact.classes, Candidate(DEFAULT, own, 1.0))
     unpruned = compare(evaluator, [Setting(UNPRUNED, Pruning(None), default)], samples, seed)
+    flat = [sample for of in samples.values() for sample in of]
+    tokens = [evaluator.tokens(sample) for sample in flat]
     results = []
     for name in budgets:
         calibrated = calibrated_setting(model, artifact, name)
         pruning, schedule = calibrated.pruning, calibrated.pruning.schedule
-        assert isinstance(schedule, Schedule)
+        assert schedule is not None
         served = {DEFAULT: Setting(DEFAULT, pruning, default), **_drawn(pruning, default, seed), CALIBRATED: calibrated}
         others = [Setting(kind, pruning, of) for kind, of in _others(artifact, name, own).items()]
         every = _beside(unpruned, compare(evaluator, [*served.values(), *others], samples, seed))
@@ -161,10 +174,10 @@ def evaluate_artifact(
         seconds = seconds_per_answer(model, processor, prompter, *timed_ones) if timed else {}
         gain = compared.difference(CALIBRATED, DEFAULT)
         answers = tuple(_answers(name, compared))
-        flat = [sample for of in samples.values() for sample in of]
         runs = {s: every.rows(draws if s == RANDOM else [s]) for s in compared.settings}
         corpus = {s: corpus_intervals(of, flat, seed) for s, of in runs.items()}
-        results.append(BudgetResult(name, schedule, compared.table(), gain, seconds, answers, corpus))
+        sizes = TokenRange.of(tokens), tokens_a_layer(schedule, tokens)
+        results.append(BudgetResult(name, schedule, *sizes, compared.table(), gain, seconds, answers, corpus))
     return Evaluation(tuple(results))
 
 

@@ -151,6 +151,14 @@ class Adapter:
         """N of every picture, from the arguments of ``forward``."""
         return [self.tokens_per_image] * len(self.rows(inputs, modality))
 
+    def tokens_of(
+        self, model: nn.Module, pictures: int, patches: int, modality: str = "image", **sizes: Tensor
+    ) -> list[int]:
+        """N of every picture, of which together ``patches`` patch tokens were captured; ``sizes`` as in `capture`."""
+        rows = patches // (pictures * self._row_tokens(modality))
+        pixels = torch.empty(pictures, rows, device="meta")
+        return self.tokens(model, {self.pixel_names[modality]: pixels, **sizes}, modality)
+
     def grid(self, inputs: Mapping[str, Any]) -> tuple[int, int]:
         """Rows and columns of the visual tokens over the one image in the arguments of ``forward``.
 

@@ -1,0 +1,50 @@
+"""A prompt about a picture or a video, as the model takes it."""
+
+from typing import Any
+
+from clasp_calib.common.errors import InputError, PictureError
+from clasp_calib.common.media import is_video
+from clasp_calib.common.samples import Given
+from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.checks import check_length
+from clasp_calib.runtime.pictures import load_picture
+
+
+def modality_of(model: Any, processor: Any, media: Given) -> str:
+    """``video`` of a file that is named as one, ``image`` of everything else.
+
+    Raises:
+        InputError: it is a video, and the model takes none.
+    """
+    if not is_video(media):
+        return "image"
+    if "video" not in adapter_for(model).pixel_names or getattr(processor, "video_processor", None) is None:
+        raise InputError(
+            f"{media!r:.200} is a video, and this {model.config.model_type} model takes images only; give a picture, or a "
+            "model of videos"
+        )
+    return "video"
+
+
+def model_inputs(model: Any, processor: Any, media: Given, text: str) -> Any:
+    """Arguments of ``forward`` and ``generate`` on the model's device, floats in its dtype.
+
+    Args:
+        model: whose processor it is.
+        processor: chooses the frames of a video.
+        media: path of a picture, a picture in memory, or path of a video.
+        text: the prompt, with one token where the picture or video stands.
+
+    Raises:
+        InputError: it cannot be read; it is a video, and the model takes none; the prompt is longer than the model's
+            context.
+    """
+    if modality_of(model, processor, media) == "video":
+        try:
+            made = processor(videos=[str(media)], text=text, return_tensors="pt")
+        except (OSError, ValueError, ImportError, RuntimeError) as error:  # Decoders raise these for damaged files.
+            raise PictureError(media, f"the processor cannot read it as a video: {error}") from error
+    else:
+        made = processor(images=load_picture(media, processor), text=text, return_tensors="pt")
+    check_length(model.config, made["input_ids"].shape[1])
+    return made.to(model.device, model.dtype)

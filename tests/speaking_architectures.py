@@ -1,0 +1,89 @@
+"""Tiny models of every architecture that answer in words, each in a directory, with transformers' own processors.
+
+Processors that insist on a video processor need torchvision, which is not there when the tests run. So `AutoProcessor`
+is replaced where a command loads a model; everything else is loaded as it was saved.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from image_processors import IMAGE_PROCESSORS
+from speaking_models import ANSWERS, QUESTIONS, THINGS, WORDS, write_picture
+from tiny_models import BOS, EOS, PAD
+from transformers import AddedToken, AutoProcessor
+
+sys.path.insert(0, str(Path(__file__).parent / "runtime"))
+from architectures import CASES, _randomise
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}USER: {% for part in message.content %}{% if part.type == 'image' %}<image>\n"
+    "{% elif part.type == 'video' %}<video>\n{% else %}{{ part.text }} {% endif %}{% endfor %}{% endfor %}ASSISTANT:"
+)
+SIZES: Mapping[str, tuple[tuple[int, int], ...]] = {"llava": ((56, 56),), "video_llava": ((56, 56),)}
+"""Width and height of pictures by architecture."""
+RAGGED_SIZES = ((130, 60), (60, 130), (112, 112), (84, 112), (300, 100))
+
+
+def speaking_processor(name: str) -> Any:
+    """The processor of an architecture, whose tokenizer has a token for each of `WORDS` with its space."""
+    processor = IMAGE_PROCESSORS[name]()
+    tokens = {"<image>": processor.image_token, "<video>": getattr(processor, "video_token", None)}
+    processor.chat_template = CHAT_TEMPLATE
+    for placeholder, token in tokens.items():
+        processor.chat_template = processor.chat_template.replace(placeholder, token or placeholder)
+    processor.tokenizer.add_tokens([AddedToken(f" {word}", normalized=False) for word in WORDS])
+    return processor
+
+
+def speaking_directory(path: Path, name: str, seed: int = 0) -> Path:
+    """Save a model whose greedy answers are `WORDS`, each a token, then the end; see `speaking_models`."""
+    processor = speaking_processor(name)
+    model_class, config = CASES[name].build()
+    config.text_config.vocab_size = len(processor.tokenizer)
+    config.image_token_id = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    if hasattr(config, "video_token_id"):
+        config.video_token_id = processor.tokenizer.convert_tokens_to_ids("<video>")
+    model = model_class._from_config(config, attn_implementation="sdpa")
+    _randomise(model)
+    words = processor.tokenizer.convert_tokens_to_ids([f" {word}" for word in WORDS])
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(0.2)
+        head = model.lm_head.weight.zero_()
+        head[words] = torch.randn(len(words), head.shape[1], generator=generator)
+        head[EOS] = -head[words].sum(0)
+    model.generation_config.update(pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS, do_sample=False)
+    model.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def own_processors(monkeypatch):
+    """`AutoProcessor` gives a directory of `speaking_directory` its processor."""
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", _processor)
+
+
+def _processor(source: str, **_: Any) -> Any:
+    return speaking_processor(json.loads((Path(source) / "config.json").read_text())["model_type"])
+
+
+def write_questions(folder: Path, name: str, pictures: Mapping[str, int]) -> Path:
+    """``samples.jsonl`` of labelled questions, one of each of two classes about every picture of several sizes."""
+    sizes, rows = SIZES.get(name, RAGGED_SIZES), []
+    for split, count in pictures.items():
+        for number in range(count):
+            image = f"pictures/{split}-{number}.png"
+            write_picture(folder / image, len(rows), *sizes[len(rows) // 2 % len(sizes)])
+            for label in ("attribute", "counting"):
+                question = QUESTIONS[label].format(THINGS[number % len(THINGS)])
+                answers = [ANSWERS[(len(rows) + shift) % len(ANSWERS)] for shift in range(2)]
+                row = {"id": f"{split}-{number}-{label}", "image": image, "question": question, "answers": answers}
+                rows.append({**row, "split": split, "class": label})
+    path = folder / "samples.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
