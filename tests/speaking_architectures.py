@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,12 +27,36 @@ CHAT_TEMPLATE = (
 )
 SIZES: Mapping[str, tuple[tuple[int, int], ...]] = {"llava": ((56, 56),), "video_llava": ((56, 56),)}
 """Width and height of pictures by architecture."""
+WALKED = ("internvl", "llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "video_llava")
+"""Architectures that the whole path is walked with."""
+FILMED = ("llava_onevision", "qwen2_5_vl", "qwen2_vl", "video_llava")
+"""Architectures that take videos too."""
 RAGGED_SIZES = ((130, 60), (60, 130), (112, 112), (84, 112), (300, 100))
+
+
+class MadeVideos:
+    """Stands for a video processor: the number in a file says which of the made-up videos of a case it is."""
+
+    merge_size = temporal_patch_size = 2
+
+    def __init__(self, name: str) -> None:
+        self._case = CASES[f"{name} video"]
+
+    def to_json_string(self) -> str:
+        return json.dumps({"name": self._case.name})
+
+    def __call__(self, videos: list[str], **_: Any) -> dict[str, Any]:
+        (path,) = videos
+        number = int(Path(path).read_text())
+        made, _ = self._case.picture(None, torch.Generator().manual_seed(number), number)
+        return {**made, "video_metadata": [SimpleNamespace(sampled_fps=2.0)]}
 
 
 def speaking_processor(name: str) -> Any:
     """The processor of an architecture, whose tokenizer has a token for each of `WORDS` with its space."""
     processor = IMAGE_PROCESSORS[name]()
+    if name in FILMED:
+        processor.video_processor = MadeVideos(name)
     tokens = {"<image>": processor.image_token, "<video>": getattr(processor, "video_token", None)}
     processor.chat_template = CHAT_TEMPLATE
     for placeholder, token in tokens.items():
@@ -73,16 +98,22 @@ def _processor(source: str, **_: Any) -> Any:
 
 
 def write_questions(folder: Path, name: str, pictures: Mapping[str, int]) -> Path:
-    """``samples.jsonl`` of labelled questions, one of each of two classes about every picture of several sizes."""
+    """``samples.jsonl`` of labelled questions, one of each of two classes about every picture of several sizes.
+
+    Where the architecture takes videos, the last one of each split is one.
+    """
     sizes, rows = SIZES.get(name, RAGGED_SIZES), []
     for split, count in pictures.items():
         for number in range(count):
-            image = f"pictures/{split}-{number}.png"
-            write_picture(folder / image, len(rows), *sizes[len(rows) // 2 % len(sizes)])
+            kind, media = "image", f"pictures/{split}-{number}.png"
+            write_picture(folder / media, len(rows), *sizes[len(rows) // 2 % len(sizes)])
+            if name in FILMED and number == count - 1:
+                kind, media = "video", f"pictures/{split}-{number}.mp4"
+                (folder / media).write_text(str(len(rows)))
             for label in ("attribute", "counting"):
                 question = QUESTIONS[label].format(THINGS[number % len(THINGS)])
                 answers = [ANSWERS[(len(rows) + shift) % len(ANSWERS)] for shift in range(2)]
-                row = {"id": f"{split}-{number}-{label}", "image": image, "question": question, "answers": answers}
+                row = {"id": f"{split}-{number}-{label}", kind: media, "question": question, "answers": answers}
                 rows.append({**row, "split": split, "class": label})
     path = folder / "samples.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

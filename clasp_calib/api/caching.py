@@ -43,7 +43,7 @@ def cache_features(
     Raises:
         BudgetError: the decoder has too few layers for any stages of pruning.
         CacheError: the tower lacks a layer; the cache is of another encoder, or damaged, or written by somebody else.
-        InputError: no picture can be read, a question has several or a video, or there is no place for the cache.
+        InputError: no picture can be read, a question has several, or there is no place for the cache.
         ModelError: the model's architecture is not known, or cannot be pruned; the processor is not the model's.
     """
     from clasp_calib.api.undisturbed import undisturbed

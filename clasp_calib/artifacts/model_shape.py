@@ -43,7 +43,7 @@ class ModelShape(Strict):
 
 
 # model_type of models whose pictures differ in their number of visual tokens.
-_RAGGED = {"llava_next", "llava_onevision", "video_llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
+_RAGGED = {"internvl", "llava_next", "llava_onevision", "video_llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
 
 
 def model_shape(config: Any) -> ModelShape:
@@ -83,8 +83,7 @@ def _tokens(config: Any, image_size: int | None, patch_size: int) -> int | None:
     class_token: bool = config.vision_feature_select_strategy == "full" and config.vision_config.model_type.startswith(
         "clip"
     )
-    patches = (image_size // patch_size) ** 2 * getattr(config, "downsample_ratio", 1) ** 2
-    return int(patches) + int(class_token)
+    return (image_size // patch_size) ** 2 + int(class_token)
 
 
 def _side(size: Any) -> int | None:

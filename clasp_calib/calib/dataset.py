@@ -44,7 +44,7 @@ def calibration_samples(
         The samples with their splits and groups.
 
     Raises:
-        InputError: a value is missing or unknown, a question is about several pictures or a video, a picture cannot be
+        InputError: a value is missing or unknown, a question is about several pictures, a picture cannot be
             read or is in two splits, or a metric is unknown.
     """
     check_classes(samples, classes)

@@ -114,7 +114,7 @@ def pictures_of(samples: Iterable[Sample]) -> list[tuple[str, Media]]:
     """(id, picture) of the samples that are about one; those about none are passed over.
 
     Raises:
-        InputError: no sample has a picture, or one has several or a video; see `Sample.picture`.
+        InputError: no sample has a picture, or one has several; see `Sample.picture`.
     """
     every = list(samples)
     found = [(sample.id, sample.picture) for sample in every if sample.media]

@@ -20,8 +20,8 @@ def modality_of(model: Any, processor: Any, media: Given) -> str:
         return "image"
     if "video" not in adapter_for(model).pixel_names or getattr(processor, "video_processor", None) is None:
         raise InputError(
-            f"{media!r:.200} is a video, and this {model.config.model_type} model takes images only; give a picture, or "
-            "a model of videos"
+            f"{media!r:.200} is a video, and this {model.config.model_type} model takes images only; give a picture, "
+            "or a model of videos"
         )
     return "video"
 

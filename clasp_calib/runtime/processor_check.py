@@ -108,7 +108,6 @@ def _check_tokenizer(tokenizer: Any, token: str, image: int, embeddings: int) ->
 def _differences(adapter: Adapter, processor: Any) -> list[str]:
     """The settings in which both sides differ."""
     config, vision, images = adapter.config, adapter.config.vision_config, getattr(processor, "image_processor", None)
-    seen = None if adapter.ragged else adapter.tokens_per_image
     sides = (
         ("patch_size", processor, getattr(vision, "patch_size", None)),
         ("patch_size", images, getattr(vision, "patch_size", None)),
@@ -117,7 +116,7 @@ def _differences(adapter: Adapter, processor: Any) -> list[str]:
         ("image_grid_pinpoints", images, getattr(config, "image_grid_pinpoints", None)),
         ("num_additional_image_tokens", processor, adapter.class_tokens),
         ("vision_feature_select_strategy", processor, getattr(config, "vision_feature_select_strategy", None)),
-        ("image_seq_length", processor, seen),
+        ("image_seq_length", processor, adapter.tile_tokens),
     )
     return [
         f"{name} is {ours} in the processor and should be {theirs}"

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from speaking_architectures import own_processors, speaking_directory, write_questions  # noqa: F401
+from speaking_architectures import WALKED, own_processors, speaking_directory, write_questions  # noqa: F401
 
 from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.artifacts.evidence import sample_scores
 
-NAMES = ("qwen2_5_vl",)
 PARTS = {"calibration": 4, "selection": 2, "test": 3}
 
 
@@ -45,17 +44,19 @@ def walk(tmp_path, own_processors):  # noqa: F811
     return made
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WALKED)
 def test_from_the_cache_to_the_very_answers_that_evaluate_counted(walk, command, name):
     here = walk(name)
     budget = "40%"
     path = (
         ["cache-features", *here.words],
         ["search", *here.words, "--starts", "1,2,4", "--budget", budget],
-        ["evaluate", *here.words, "--timed", "1"],
+        ["evaluate", *here.words, "--timed", "0"],
+        ["compare", *here.words, "--timed", "0", "--methods", "random,pyramiddrop"],
+        ["ablate", "parts", *here.words],
     )
     ended = [command(*words) for words in path]
-    assert [one.code for one in ended] == [0, 0, 0], [one.err for one in ended]
+    assert [one.code for one in ended] == [0] * 5, [one.err for one in ended]
     artifact = read_artifact(here.run / "artifact")
     entry = artifact.entry(budget)
     assert (

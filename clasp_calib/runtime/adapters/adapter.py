@@ -107,6 +107,11 @@ class Adapter:
         )
 
     @property
+    def tile_tokens(self) -> int | None:
+        """Visual tokens of one row of pixels, where all have as many; ``None`` where they differ."""
+        return None if self.ragged else self.tokens_per_image
+
+    @property
     def patch_tokens(self) -> int | None:
         """R x T of what one file becomes to the tower; ``None`` where files differ in it."""
         return None
@@ -166,8 +171,9 @@ class Adapter:
             ModelError: they are not such a grid, or there are several images.
         """
         images = len(self.rows(inputs))
-        side = 0 if self.ragged else math.isqrt(self.tokens_per_image)
-        if images != 1 or side == 0 or side**2 != self.tokens_per_image:
+        tokens = self.tile_tokens or 0
+        side = math.isqrt(tokens)
+        if images != 1 or side == 0 or side**2 != tokens:
             raise ModelError(
                 f"the visual tokens of {images} picture(s) of this {self.config.model_type} model are not one grid "
                 "over a picture; drop --overlay, or use one picture of a model without tiles"

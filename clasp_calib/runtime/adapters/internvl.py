@@ -12,8 +12,11 @@ from clasp_calib.runtime.adapters.adapter import Adapter
 class InternVLAdapter(Adapter):
     """See `clasp_calib.runtime.adapters.adapter.Adapter`; each tile counts as one picture.
 
-    Frames of a video stand for tiles too. Pixel shuffle only moves numbers, so patches are fused before it.
+    A file becomes as many tiles as its processor cuts, so files differ in their number of tokens. Frames of a video
+    stand for tiles too. Pixel shuffle only moves numbers, so patches are fused before it.
     """
+
+    ragged = True
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -22,9 +25,13 @@ class InternVLAdapter(Adapter):
         self.own_layer = self.projected(config.vision_feature_layer)
 
     @property
-    def tokens_per_image(self) -> int:
+    def tile_tokens(self) -> int:
         """The patches of a tile after pixel shuffle."""
         return int(self._patches * self.config.downsample_ratio**2)
+
+    def tokens(self, model: nn.Module, inputs: Mapping[str, Any], modality: str = "image") -> list[int]:
+        """The same of every tile."""
+        return [self.tile_tokens] * len(self.rows(inputs, modality))
 
     def vision_blocks(self, model: nn.Module, modality: str = "image") -> Sequence[nn.Module]:
         """The layers of the tower's encoder."""
