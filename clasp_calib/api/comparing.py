@@ -179,7 +179,9 @@ def _compared(
         "dtype": str(model.dtype).removeprefix("torch."),
     }
     solved = SolvedKnobs(places.comparison, {**identity, "samples a class": options.solve_on, "seed": seed})
-    entrants, refusals = entrants_for(model, of.artifact, of.budgets, list(methods or METHODS), images, solved)
+    filmed = any(sample.modality == "video" for sample in of.samples)
+    names = list(methods or METHODS)
+    entrants, refusals = entrants_for(model, of.artifact, of.budgets, names, images, solved, filmed)
     with AnswerJournal(places.comparison, identity) as journal:
         if resumed := len(journal):
             note(f"going on with {resumed} answers in {journal.path}")

@@ -23,6 +23,7 @@ from clasp_calib.runtime.stages import PromptLengths
 class InputMethod(Method):
     """A method that decides before the decoder which tokens enter it, so that all layers work on as many."""
 
+    images_only: ClassVar[bool] = True
     by_tile: ClassVar[bool] = True
     """Whether the tiles of an image are pruned each by itself, as authors do, or all together."""
     attends: ClassVar[bool] = False

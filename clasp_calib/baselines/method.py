@@ -75,6 +75,8 @@ class Method(ABC):
     """Where it was published."""
     semantics: ClassVar[str]
     """What the paper's own number of tokens counts."""
+    images_only: ClassVar[bool] = False
+    """Whether the method cannot run on videos."""
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Native settings by the paper's name for them, as knobs; `DEFAULT` is always there."""
 

@@ -40,6 +40,7 @@ def entrants_for(
     names: Sequence[str],
     images: Sequence[Mapping[str, Any]],
     solved: SolvedKnobs,
+    filmed: bool = False,
 ) -> tuple[list[Entrant], list[Refusal]]:
     """All entrants, ours first.
 
@@ -51,6 +52,7 @@ def entrants_for(
         images: arguments of ``generate``, of another split than that of the contest, on which knobs are solved whose
             number of tokens depends on the image.
         solved: where those are kept.
+        filmed: some samples have videos, so that methods for images do not take part.
 
     Raises:
         ArtifactError: the artifact lacks a budget.
@@ -62,8 +64,14 @@ def entrants_for(
         default = replace(calibrated, name=DEFAULT, candidates=dict.fromkeys(artifact.classes, _own(model)))
         entrants += [_ours(model, setting, budget) for setting in (calibrated, default)]
         for name in track(names, f"solving knobs for {budget}", len(names)):
+            plain = method(name)
+            if filmed and plain.images_only:
+                refusals.append(
+                    Refusal(name, budget, "it is defined for images, and some of these samples have videos")
+                )
+                continue
             try:
-                entrants.append(peer(model, method(name), budget, images, solved))
+                entrants.append(peer(model, plain, budget, images, solved))
             except (BudgetError, ModelError) as error:
                 refusals.append(Refusal(name, budget, str(error)))
     return entrants, refusals
