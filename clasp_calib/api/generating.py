@@ -132,7 +132,10 @@ def generate(
     """
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.calib.percentages import check_percentages
     from clasp_calib.common.media import is_video
+    from clasp_calib.common.pruning_options import DEFAULT_STARTS
+    from clasp_calib.common.samples import Sample
     from clasp_calib.runtime.answering import answer, seen_picture
     from clasp_calib.runtime.decoding import Greedy
     from clasp_calib.runtime.model_inputs import modality_of
@@ -158,6 +161,9 @@ def generate(
         )
     if class_ == AUTO:
         (class_,) = classes_of([question], known)
+    if known is None:
+        asked = Sample("the question", question, image)
+        check_percentages(model, processor, [asked], [parse_budget(str(budget))], DEFAULT_STARTS)
     modality = modality_of(model, processor, media)
     text = _prompt(model, processor, question, known, options.template, modality)
     Greedy(model).say(known.manifest.decoding.generation if known else None)

@@ -44,8 +44,9 @@ def check_percentages(
         return  # Whoever needs the pictures says what is wrong with them.
     told = "; ".join(_nearest(budget, counts, 100 * starts[0] / adapter.decoder_layers) for budget in wanted)
     raise BudgetError(
-        f"pictures of a {adapter.config.model_type} model differ in their number of visual tokens: {len(counts)} of "
-        f"these have {TokenRange.of(counts)}. So a budget is a percentage of each picture's own: {told}"
+        f"pictures of a {adapter.config.model_type} model differ in their number of visual tokens: "
+        f"{TokenRange.of(counts)} in the {len(counts)} counted here. So a budget is a percentage of each picture's "
+        f"own: {told}"
     )
 
 
