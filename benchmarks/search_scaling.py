@@ -15,19 +15,18 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from clasp_calib.artifacts.checkpoint_digest import weights_digest
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.calib.scoring.evaluator import Pruning
+from clasp_calib.calib.scoring.score_tasks import EvaluatorRecipe, ModelRecipe, ScoreTask
 from clasp_calib.common.sample_sources import load_samples
+from clasp_calib.crew.local_workers import Processes
 from clasp_calib.reference.benchmark import write_benchmark
 from clasp_calib.reference.model import MODEL, PROMPT
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.loading import load_model
-from clasp_calib.search.local_workers import Processes
 from clasp_calib.search.space import default_space
-from clasp_calib.search.tasks import EvaluatorRecipe, Task
 
 LAYERS = (1, 2, 4, 5)
 
@@ -57,19 +56,17 @@ def measured(folder: Path, budget: str, count: int, turns: int) -> dict[int, lis
     space = default_space(LAYERS, adapter.own_layer)
     schedule = schedule_for(model, budget)
     candidates = tuple(space.candidates(adapter.vision_layers, adapter.own_layer))
-    tasks = [Task(sample, candidates, Pruning(schedule)) for sample in samples]
-    recipe = EvaluatorRecipe(
-        str(MODEL), "cpu", "float32", PROMPT, folder / "cache", LAYERS, 1, weights_digest(model), "metric"
-    )
+    tasks = [ScoreTask(sample, candidates, Pruning(schedule)) for sample in samples]
+    recipe = EvaluatorRecipe(ModelRecipe.of(model, 1), PROMPT, folder / "cache", LAYERS)
     print(f"{len(tasks)} samples of {len(candidates)} candidates at budget {budget}, {turns} turns")
     seconds: dict[int, list[float]] = {1: [], 2: []}
     with closing(Processes(recipe, 1)) as one, closing(Processes(recipe, 2)) as two:
         for workers in (one, two):
-            list(workers.score(tasks[:4]))
+            list(workers.do(tasks[:4]))
         for turn in range(turns):
             for workers in (one, two) if turn % 2 else (two, one):
                 begun = time.perf_counter()
-                found = list(workers.score(tasks))
+                found = list(workers.do(tasks))
                 seconds[workers.count].append(time.perf_counter() - begun)
                 assert len(found) == len(tasks)
     return seconds

@@ -41,11 +41,11 @@ from clasp_calib.common.pruning_options import PruningOptions as PruningOptions
 from clasp_calib.common.sample_set import Samples as Samples
 from clasp_calib.common.sample_sources import load_samples as load_samples
 from clasp_calib.common.samples import Sample as Sample
+from clasp_calib.crew.crew import Crew as Crew
 from clasp_calib.runtime.budgeting import schedule_for as schedule_for
 from clasp_calib.runtime.pictures import load_picture as load_picture
 from clasp_calib.runtime.pruner import clasp as clasp, prune as prune
 from clasp_calib.search.calibration_options import CalibrationOptions as CalibrationOptions
-from clasp_calib.search.crew import Crew as Crew
 from clasp_calib.search.space import Prototype as Prototype, SearchSpace as SearchSpace
 from clasp_calib.search.strategies.grid import Grid as Grid
 from clasp_calib.search.strategies.halving import Halving as Halving

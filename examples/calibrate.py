@@ -30,18 +30,19 @@ model, processor = cc.load_model("reference")
 # data frame, a `datasets.Dataset`, or a list of `cc.Sample`. Here the benchmark draws a few.
 
 # %%
-table = write_benchmark(folder / "benchmark", {"calibration": 6, "selection": 4, "test": 4})
+table = write_benchmark(folder / "benchmark", {"calibration": 3, "selection": 2, "test": 2})
 samples = cc.label(cc.load_samples(table))
 samples
 
 # %% [markdown]
 # ## The calibration
 #
-# Everything is kept in the run directory: interrupt this cell, run it again, and it goes on.
+# Everything is kept in the run directory: interrupt this cell, run it again, and it goes on. There may be several
+# budgets, such as `[128, "33%"]`.
 
 # %%
 options = cc.CalibrationOptions(strategy=cc.Pooled(spend=0.25))
-artifact = cc.calibrate(model, processor, samples, [128, "33%"], run=folder / "run", options=options)
+artifact = cc.calibrate(model, processor, samples, [128], run=folder / "run", options=options)
 for label in artifact.classes:
     print(f"{label:10} rho {artifact.rho('128', label):g}")
 

@@ -12,6 +12,7 @@ from clasp_calib.common.places import Places, hints_of
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.calib.studies.comparison import Comparison
+    from clasp_calib.crew.crew import Crew
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class AblationReport:
         return "\n".join(html_table(*self.rows(b), f"{self.name} at budget {b}") for b in self.found)
 
 
-def ablate(
+def ablate(  # noqa: PLR0913 - named as in the other studies
     name: str,
     model: Any,
     processor: Any,
@@ -61,8 +62,11 @@ def ablate(
     budgets: Sequence[str | int] | str | int | None = None,
     run: str | Path | Places | None = None,
     options: StudyOptions | None = None,
+    crew: "Crew | None" = None,
 ) -> AblationReport:
     """Measure what one part of a calibration is worth.
+
+    With a run directory an interrupted call goes on with the scores that it has.
 
     Args:
         name: one of `clasp_calib.calib.studies.ablations.ABLATIONS`, such as ``parts``, ``rho`` or ``layers``.
@@ -73,30 +77,35 @@ def ablate(
         budgets: one or some of the artifact's; by default all.
         run: run directory. Features are cached there first, as far as they are not, and tables go there.
         options: what to measure on.
+        crew: who scores; by default this process.
 
     Raises:
         ArtifactError: the artifact cannot be read, is of another model, or lacks a budget.
         InputError: the samples cannot be used, or there is no such ablation.
         CacheError: a picture or a layer is not cached.
         ModelError: the processor is not the model's, or numbers are not finite.
+        StudyError: workers died, or scores cannot be recorded.
     """
     from clasp_calib.api.featured import filled
+    from clasp_calib.api.scored import scoring
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.calib.studies.ablations import Subject, check_ablation, measure_ablation
-    from clasp_calib.calib.studies.evaluation import evaluator_for, layers_used
+    from clasp_calib.calib.studies.evaluation import layers_used
+    from clasp_calib.crew.crew import Crew
     from clasp_calib.runtime.adapters import adapter_for
 
     check_ablation(name)
-    options = options or StudyOptions()
+    options, crew = options or StudyOptions(), crew or Crew()
+    crew.check_reaches(model)
     of = studied(model, processor, artifact, samples, budgets, options, hints_of(run))
     with undisturbed(model):
         places = filled(model, processor, of.questions, run, layers_used(model, of.artifact))
         adapter = adapter_for(model)
-        evaluator = evaluator_for(model, processor, of.artifact, of.questions, places.features)
-        found = {
-            budget: measure_ablation(name, evaluator, Subject(adapter, of.artifact, budget), of.chosen, options.seed)
-            for budget in of.budgets
-        }
+        with scoring(model, processor, of, places, crew) as (scorer, _):
+            found = {
+                budget: measure_ablation(name, scorer, Subject(adapter, of.artifact, budget), of.chosen, options.seed)
+                for budget in of.budgets
+            }
     report = AblationReport(name, found, len(of.questions))
     return report if places.report is None else _filed(report, places.report / f"ablation-{name}-{options.split}.md")
 

@@ -11,10 +11,10 @@ from clasp_calib.common.places import Places, hints_of
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.crew.crew import Crew
     from clasp_calib.runtime.schedule import Budget
     from clasp_calib.search.calibrate import Calibration
     from clasp_calib.search.calibration_options import CalibrationOptions
-    from clasp_calib.search.crew import Crew
     from clasp_calib.search.space import SearchSpace
     from clasp_calib.search.watchers import Watcher
 
@@ -137,11 +137,11 @@ def _prepared(
     from clasp_calib.calib.scoring.templates import say_odd_template
     from clasp_calib.common.progress import note
     from clasp_calib.common.sample_sources import load_samples
+    from clasp_calib.crew.crew import Crew
     from clasp_calib.runtime.decoding import Greedy
     from clasp_calib.runtime.processor_check import check_processor
     from clasp_calib.search.calibrate import Calibration
     from clasp_calib.search.calibration_options import CalibrationOptions
-    from clasp_calib.search.crew import Crew
     from clasp_calib.search.space import SearchSpace
 
     options, crew = options or CalibrationOptions(), crew or Crew()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from clasp_calib.calib.studies.contest import Contest
     from clasp_calib.calib.studies.entrants import Refusal
     from clasp_calib.calib.studies.intervals import Interval
+    from clasp_calib.crew.crew import Crew
     from clasp_calib.report.contest_tables import Costs
 
 
@@ -104,7 +106,7 @@ class ComparisonReport:
         return "\n".join(tables)
 
 
-def compare(
+def compare(  # noqa: PLR0913 - named as in the other studies
     model: Any,
     processor: Any,
     artifact: "Artifact | Path | str",
@@ -114,6 +116,7 @@ def compare(
     budgets: Sequence[str | int] | str | int | None = None,
     run: str | Path | Places | None = None,
     options: ComparisonOptions | None = None,
+    crew: "Crew | None" = None,
 ) -> ComparisonReport:
     """Compare an artifact with published pruning methods, all at equal cost.
 
@@ -130,64 +133,77 @@ def compare(
         budgets: one or some of the artifact's; by default all.
         run: run directory, where answers, tables and plots are kept; without one nothing is written.
         options: what to compare on, and how.
+        crew: who answers; by default this process. Knobs are always solved and prefills timed in this process, and
+            when nobody answers.
 
     Raises:
         ArtifactError: the artifact cannot be read, is of another model, or lacks a budget.
         InputError: the samples cannot be used, or there is no such method.
         ModelError: the processor is not the model's, or numbers are not finite.
+        StudyError: workers died.
     """
     from clasp_calib.api.undisturbed import undisturbed
+    from clasp_calib.crew.crew import Crew
     from clasp_calib.report.plots import plot_path
 
-    options = options or ComparisonOptions()
+    options, crew = options or ComparisonOptions(), crew or Crew()
+    crew.check_reaches(model)
     places = Places.of(run)
     of = studied(model, processor, artifact, samples, budgets, options, hints_of(run))
     table = None if places.report is None else places.report / f"comparison-{options.split}.md"
     picture = None if table is None else plot_path(table.with_suffix(".png"))
     with undisturbed(model):
         methods = [methods] if isinstance(methods, str) else methods
-        report = _compared(model, processor, of, methods, places, options)
-    places.record("compare", **vars(options), **of.summary, methods=methods)
+        report = _compared(model, processor, of, methods, places, options, crew)
+    places.record("compare", **vars(options), **of.summary, methods=methods, crew=vars(crew))
     return report if table is None else _filed(report, table, picture)
 
 
 def _compared(
-    model: Any, processor: Any, of: Studied, methods: Sequence[str] | None, places: Places, options: ComparisonOptions
+    model: Any,
+    processor: Any,
+    of: Studied,
+    methods: Sequence[str] | None,
+    places: Places,
+    options: ComparisonOptions,
+    crew: "Crew",
 ) -> ComparisonReport:
-    from clasp_calib.artifacts.checkpoint_digest import weights_digest
     from clasp_calib.baselines.registry import METHODS
+    from clasp_calib.cache.picture_files import check_headers
     from clasp_calib.calib.dataset import by_class
     from clasp_calib.calib.scoring.prompting import Prompter
+    from clasp_calib.calib.scoring.score_tasks import ModelRecipe
     from clasp_calib.calib.studies.answers import AnswerJournal, SolvedKnobs
-    from clasp_calib.calib.studies.contest import encoded, hold_contest
+    from clasp_calib.calib.studies.contest import Answerer, AnswererRecipe, encoded, hold_contest
     from clasp_calib.calib.studies.costs import prefill_costs
     from clasp_calib.calib.studies.entrants import entrants_for
     from clasp_calib.common.progress import note
-    from clasp_calib.runtime.decoding import Greedy
+    from clasp_calib.crew.crew import crew_for
 
     manifest, questions, seed = of.artifact.manifest, of.questions, options.seed
     prompter = Prompter(processor, model, manifest.prompt)
     others = [sample for sample in of.samples if sample.split == "calibration"]
     solving = by_class(others, of.artifact.classes, options.solve_on, seed)
     images = [encoded(model, processor, prompter, sample) for group in solving.values() for sample in group]
-    identity = {
-        "weights": weights_digest(model),
-        "samples": of.digest,
-        "prompt": manifest.prompt,
-        "decoding": manifest.decoding.model_dump(),
-        "generation": Greedy(model, prompter.tokenizer).settings,
-        "dtype": str(model.dtype).removeprefix("torch."),
-    }
+    identity = of.identity(model, crew.threads)
     solved = SolvedKnobs(places.comparison, {**identity, "samples a class": options.solve_on, "seed": seed})
     filmed = any(sample.modality == "video" for sample in of.samples)
     names = list(methods or METHODS)
     entrants, refusals = entrants_for(model, of.artifact, of.budgets, names, images, solved, filmed)
+    check_headers((sample.picture for sample in questions), processor)
+    longest = manifest.decoding.max_new_tokens
+    answerer = Answerer(model, processor, prompter, longest)
+
+    def recipe() -> AnswererRecipe:
+        return AnswererRecipe(ModelRecipe.of(model, crew.threads), manifest.prompt, longest)
+
     with AnswerJournal(places.comparison, identity) as journal:
         if resumed := len(journal):
             note(f"going on with {resumed} answers in {journal.path}")
-        at = (model, processor, prompter, entrants)
-        contest = hold_contest(*at, questions, journal, max_new_tokens=manifest.decoding.max_new_tokens, seed=seed)
-    measured = prefill_costs(*at, questions[: options.timed]) if options.timed else []
+        with closing(crew_for(crew, answerer, recipe)) as workers:
+            contest = hold_contest(workers, entrants, questions, journal, seed)
+    timed = questions[: options.timed]
+    measured = prefill_costs(model, processor, prompter, entrants, timed) if timed else []
     costs = {(e.method, e.budget): cost for e, cost in zip(entrants, measured, strict=False)}
     return ComparisonReport(contest, costs, tuple(refusals), resumed)
 

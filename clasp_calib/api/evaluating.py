@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.calib.studies.evaluation import BudgetResult, Evaluation
     from clasp_calib.calib.studies.intervals import Interval
+    from clasp_calib.crew.crew import Crew
 
 TEST = "test"
 
@@ -116,12 +117,13 @@ def evaluate(
     budgets: Sequence[str | int] | str | int | None = None,
     run: str | Path | Places | None = None,
     options: EvaluationOptions | None = None,
+    crew: "Crew | None" = None,
 ) -> EvaluationReport:
     """Compare the calibrated settings with no pruning, default pruning and random pruning.
 
     Default pruning is the model's own layer with rho = 1, random pruning the mean of three draws. The report also has
-    the paper's rho, one setting for all classes, and exhaustive search where it was run. Model and random state are
-    left as they were.
+    the paper's rho, one setting for all classes, and exhaustive search where it was run. With a run directory an
+    interrupted call goes on with the scores that it has. Model and random state are left as they were.
 
     Args:
         model: the model that the artifact was calibrated for.
@@ -133,6 +135,7 @@ def evaluate(
         run: run directory. Features are cached there first, as far as they are not, and tables and plots go there.
             Without one the vision tower runs for every picture, and nothing is written.
         options: what to evaluate on, and how.
+        crew: who scores; by default this process. Answers are always timed in this process, and when nobody scores.
 
     Returns:
         The report.
@@ -142,23 +145,29 @@ def evaluate(
         InputError: the samples cannot be used, or the split has none.
         CacheError: a picture or a layer is not cached.
         ModelError: the processor is not the model's, or numbers are not finite.
+        StudyError: workers died, or scores cannot be recorded.
     """
     from clasp_calib.api.featured import filled
+    from clasp_calib.api.scored import scoring
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.artifacts.checkpoint_digest import checkpoint_of
     from clasp_calib.artifacts.files import write_artifact
     from clasp_calib.artifacts.manifest import Measured
-    from clasp_calib.calib.studies.evaluation import evaluate_artifact, layers_used
+    from clasp_calib.calib.studies.evaluation import evaluate_artifact, layers_used, with_seconds
+    from clasp_calib.crew.crew import Crew
     from clasp_calib.report.plots import plot_path
 
-    options = options or EvaluationOptions()
+    options, crew = options or EvaluationOptions(), crew or Crew()
+    crew.check_reaches(model)
     of = studied(model, processor, artifact, samples, budgets, options, hints_of(run))
     directory = Places.of(run).report
     picture = None if directory is None else plot_path(directory / f"evaluation-{options.split}.png")
     with undisturbed(model):
         places = filled(model, processor, of.questions, run, layers_used(model, of.artifact))
-        at = (model, processor, of.artifact, of.budgets, of.chosen, places.features)
-        evaluation = evaluate_artifact(*at, options.seed, options.timed)
+        with scoring(model, processor, of, places, crew) as (scorer, evaluator):
+            evaluation = evaluate_artifact(scorer, evaluator, model, of.artifact, of.budgets, of.chosen, options.seed)
+        if options.timed:
+            evaluation = with_seconds(evaluation, model, processor, of.artifact, of.chosen, options.timed)
     seen = checkpoint_of(model)
     measured = Measured(samples=of.digest, split=options.split, seed=options.seed, checkpoint=seen)
     known = [of.artifact.entry(name).measured for name in of.budgets]
@@ -172,7 +181,7 @@ def evaluate(
         result = write_artifact(result, of.home)
     written = of.home is not None or artifact is of.artifact
     report = EvaluationReport(evaluation, result, options.split, record and written, as_recorded)
-    places.record("evaluate", **vars(options), **of.summary)
+    places.record("evaluate", **vars(options), **of.summary, crew=vars(crew))
     return report if directory is None else _filed(report, directory, picture)
 
 

@@ -65,6 +65,22 @@ class Studied:
         place = self.home or self.artifact.manifest.id
         return {"artifact": place, "samples": self.digest, "budgets": self.budgets}
 
+    def identity(self, model: Any, threads: int) -> dict[str, Any]:
+        """All that decides answers but for sample and method: model, table, prompt, decoding, a processor's threads."""
+        from clasp_calib.artifacts.checkpoint_digest import weights_digest
+        from clasp_calib.runtime.decoding import Greedy
+
+        return {
+            "weights": weights_digest(model),
+            "samples": self.digest,
+            "prompt": self.artifact.manifest.prompt,
+            "decoding": self.artifact.manifest.decoding.model_dump(),
+            "generation": Greedy(model).settings,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            # What computes on a GPU does not count on them.
+            "threads": threads if model.device.type == "cpu" else None,
+        }
+
     @property
     def questions(self) -> "list[Sample]":
         """The chosen samples of all classes."""

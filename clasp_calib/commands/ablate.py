@@ -12,14 +12,18 @@ from clasp_calib.commands.options import (
     CacheOption,
     DeviceOption,
     DtypeOption,
+    EngineOption,
     ImageRootOption,
     JsonOption,
     LimitOption,
     ModelOption,
     PerClassOption,
+    RayAddressOption,
     RunOption,
     SamplesOption,
     SeedOption,
+    ThreadsOption,
+    WorkersOption,
 )
 from clasp_calib.commands.output import emit, say, show
 from clasp_calib.common.run_directory import RunDirectory
@@ -41,6 +45,10 @@ def ablate(
     image_root: ImageRootOption = None,
     cache: CacheOption = None,
     per_class: PerClassOption = None,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = 1,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
     seed: SeedOption = 0,
@@ -56,6 +64,7 @@ def ablate(
     """
     from clasp_calib.api.ablating import ablate as measure
     from clasp_calib.api.studied import StudyOptions
+    from clasp_calib.commands.hiring import Wanted
     from clasp_calib.common.places import Places
     from clasp_calib.common.sample_sources import load_samples
 
@@ -63,9 +72,11 @@ def ablate(
     places = Places.of(run, features=cache or directory.cache)
     table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
     options = StudyOptions(split, per_class, seed)
+    wanted = Wanted(workers, threads, engine, ray_address)
     loaded = load(model, device, dtype, run)
+    crew = wanted.crew(loaded[0])
     place = artifact or directory.artifact
-    report = measure(name, *loaded, place, table, budgets=budget, run=places, options=options)
+    report = measure(name, *loaded, place, table, budgets=budget, run=places, options=options, crew=crew)
     target, _ = report.files
     if as_json:
         emit({"report": target, "samples": report.samples, "budgets": report.as_dict()})

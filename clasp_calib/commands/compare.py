@@ -11,14 +11,18 @@ from clasp_calib.commands.options import (
     BudgetsOption,
     DeviceOption,
     DtypeOption,
+    EngineOption,
     ImageRootOption,
     JsonOption,
     LimitOption,
     ModelOption,
     PerClassOption,
+    RayAddressOption,
     RunOption,
     SamplesOption,
     SeedOption,
+    ThreadsOption,
+    WorkersOption,
 )
 from clasp_calib.commands.output import emit, say, show
 from clasp_calib.common.run_directory import RunDirectory
@@ -40,7 +44,11 @@ def compare(
         int,
         typer.Option(min=1, help="Calibration samples of a class for solving parameters that depend on the picture."),
     ] = 8,
-    timed: Annotated[int, typer.Option(min=0, help="Prefills to time for each method; 0 times none.")] = 5,
+    timed: Annotated[int, typer.Option(min=0, help="Prefills that one process times for each method.")] = 5,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = 1,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
     seed: SeedOption = 0,
@@ -55,6 +63,7 @@ def compare(
     Example: clasp-calib compare --run my-run --methods fastv,dart --per-class 2
     """
     from clasp_calib.api.comparing import ComparisonOptions, compare as contest
+    from clasp_calib.commands.hiring import Wanted
     from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.report.contest_tables import contest_rows
 
@@ -62,9 +71,11 @@ def compare(
     chosen = [name.strip() for name in methods.split(",")] if methods else None
     table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
     options = ComparisonOptions(split, per_class, seed, solve_on, timed)
+    wanted = Wanted(workers, threads, engine, ray_address)
     loaded = load(model, device, dtype, run)
+    crew = wanted.crew(loaded[0])
     place = artifact or directory.artifact
-    report = contest(*loaded, place, table, chosen, budgets=budget, run=run, options=options)
+    report = contest(*loaded, place, table, chosen, budgets=budget, run=run, options=options, crew=crew)
     target, _, *pictures = report.files
     if as_json:
         emit({"report": target, **report.as_dict()})

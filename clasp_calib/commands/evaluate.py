@@ -13,16 +13,20 @@ from clasp_calib.commands.options import (
     CheckpointOption,
     DeviceOption,
     DtypeOption,
+    EngineOption,
     ImageRootOption,
     JsonOption,
     LimitOption,
     ModelOption,
     PerClassOption,
+    RayAddressOption,
     RecomputeOption,
     RunOption,
     SamplesOption,
     SeedOption,
     StrictOption,
+    ThreadsOption,
+    WorkersOption,
 )
 from clasp_calib.commands.output import emit, say, show
 from clasp_calib.commands.used_by import UnusedWith
@@ -40,7 +44,13 @@ def evaluate(
     cache: Annotated[CacheOption, UnusedWith("recompute")] = None,
     recompute: RecomputeOption = False,
     per_class: PerClassOption = None,
-    timed: Annotated[int, typer.Option(min=0, help="Answers to time for each setting; 0 times none.")] = 5,
+    timed: Annotated[
+        int, typer.Option(min=0, help="Answers to time for each setting, in one process; 0 times none.")
+    ] = 5,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = 1,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
     seed: SeedOption = 0,
@@ -53,13 +63,14 @@ def evaluate(
 
     Default pruning is the model's own layer with rho = 1, random pruning the mean of three draws. The report also has
     the paper's rho, one setting for all classes, and exhaustive search where it was run. Intervals are 95 % intervals
-    by picture.
+    by picture. A killed evaluation goes on where it stopped.
 
     Example: clasp-calib evaluate --run my-run --split test
     """
     from clasp_calib.api.evaluating import EvaluationOptions, evaluate as measure
     from clasp_calib.artifacts.manifest import MACRO
     from clasp_calib.calib.studies.evaluation import SETTINGS
+    from clasp_calib.commands.hiring import Wanted
     from clasp_calib.common.places import Places
     from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.report.tables import rows, score
@@ -68,8 +79,12 @@ def evaluate(
     places = Places.of(run, features=None if recompute else cache or directory.cache)
     table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
     options = EvaluationOptions(split, per_class, seed, timed, limit is None, strict=strict, checkpoint=checkpoint)
+    wanted = Wanted(workers, threads, engine, ray_address)
     loaded = load(model, device, dtype, run)
-    report = measure(*loaded, artifact or directory.artifact, table, budgets=budget, run=places, options=options)
+    crew = wanted.crew(loaded[0])
+    report = measure(
+        *loaded, artifact or directory.artifact, table, budgets=budget, run=places, options=options, crew=crew
+    )
     target, *pictures = report.files
     if as_json:
         emit({"report": target, **report.as_dict()})

@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -69,6 +69,20 @@ BudgetsOption = Annotated[
 ]
 PerClassOption = Annotated[
     int | None, typer.Option("--per-class", min=1, help="Samples of a class, at most; default: all.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=1, help="Processes on this machine that score; default: one a core, as memory allows."
+    ),
+    UsedBy("engine", "local"),
+]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads that each of them computes with.")]
+EngineOption = Annotated[Literal["local", "ray"], typer.Option("--engine", help="Where to score.")]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option("--ray-address", help="Ray cluster to join; default: start one here."),
+    UsedBy("engine", "ray"),
 ]
 DEFAULT_BUDGETS = ["192"]
 __all__ = ["DEFAULT_RUN"]

@@ -18,14 +18,18 @@ from clasp_calib.commands.options import (
     DefaultClassOption,
     DeviceOption,
     DtypeOption,
+    EngineOption,
     ImageRootOption,
     LimitOption,
     ModelOption,
+    RayAddressOption,
     RecomputeOption,
     RunOption,
     SamplesOption,
     SeedOption,
     TaxonomyOption,
+    ThreadsOption,
+    WorkersOption,
 )
 from clasp_calib.commands.output import emit, say, show
 from clasp_calib.commands.used_by import UnusedWith, UsedBy
@@ -115,16 +119,10 @@ def search(
     refine: Annotated[
         Literal["none", "coordinate"], typer.Option(help="Tune the winner's weights and rho further, one at a time.")
     ] = "none",
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes on this machine that score; default: one a core, as memory allows."),
-        UsedBy("engine", "local"),
-    ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads that each of them computes with.")] = 1,
-    engine: Annotated[Literal["local", "ray"], typer.Option(help="Where candidates are scored.")] = "local",
-    ray_address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join; default: start one here."), UsedBy("engine", "ray")
-    ] = None,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = 1,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = None,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -162,13 +160,13 @@ def search(
     Example: clasp-calib search --budget 192 --run my-run
     """
     from clasp_calib.api.calibrating import calibrate, plan_calibration
+    from clasp_calib.commands.hiring import Wanted
     from clasp_calib.commands.sureness_tables import say_legend
     from clasp_calib.common.places import Places
     from clasp_calib.common.pruning_options import PruningOptions
     from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.router_labeling.router_file import load_router
     from clasp_calib.search.calibration_options import CalibrationOptions
-    from clasp_calib.search.crew import Crew, workers_for
     from clasp_calib.search.space import read_space
     from clasp_calib.search.strategies.registry import strategy_of
     from clasp_calib.search.watchers import EventLines, LiveTable
@@ -206,9 +204,9 @@ def search(
         prompt=prompt,
     )
     table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
-    Crew(workers or 1, threads, engine, ray_address)  # Refuses what does not go together before the model is loaded.
+    wanted = Wanted(workers, threads, engine, ray_address)
     loaded, processor = load(model, device, dtype, run)
-    crew = Crew(workers or (workers_for(loaded) if engine == "local" else 1), threads, engine, ray_address)
+    crew = wanted.crew(loaded)
     what = (loaded, processor, table, budget)
     if plan:
         planned = plan_calibration(*what, run=places, options=options, crew=crew)

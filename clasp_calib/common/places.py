@@ -18,6 +18,7 @@ class Places:
         study: directory of a search's scores.
         artifact: directory of the artifact.
         comparison: directory of the answers of a comparison.
+        evaluation: directory of the scores of an evaluation or an ablation, until it ends.
         report: directory of tables and plots.
         storage: Optuna's storage, such as ``sqlite:///FILE``; by default a file in the study's directory.
     """
@@ -27,6 +28,7 @@ class Places:
     study: Path | None = None
     artifact: Path | None = None
     comparison: Path | None = None
+    evaluation: Path | None = None
     report: Path | None = None
     storage: str | None = None
 
@@ -55,7 +57,7 @@ class Places:
         directory = RunDirectory(Path(run))
         directory.prepare()
         directory.report.mkdir(exist_ok=True)
-        own = {name: getattr(directory, name) for name in ("study", "artifact", "comparison", "report")}
+        own = {name: getattr(directory, name) for name in ("study", "artifact", "comparison", "evaluation", "report")}
         return cls(**{"root": directory.root, "features": directory.cache, **own, **others})
 
     def record(self, command: str, **configuration: Any) -> None:

@@ -54,6 +54,7 @@ class RunDirectory:
     artifact = _Place("artifact")
     """The calibrated artifact."""
     comparison = _Place("comparison")
+    evaluation = _Place("evaluation")
     """Answers of pruning methods that were compared."""
     report = _Place("report")
     """Tables and plots."""

@@ -21,10 +21,13 @@ from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.metrics import EXACT
 from clasp_calib.calib.scoring.objective import METRIC
 from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.calib.scoring.score_tasks import EvaluatorRecipe, ModelRecipe
+from clasp_calib.calib.scoring.scores import SCORING
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.places import Places
 from clasp_calib.common.progress import track
 from clasp_calib.common.samples import Sample
+from clasp_calib.crew.crew import Crew, crew_for
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.decoding import Greedy
@@ -32,7 +35,6 @@ from clasp_calib.runtime.schedule import Budget, parse_budget
 from clasp_calib.search.allotment import Allotment, allotted
 from clasp_calib.search.assemble import assembled, versions
 from clasp_calib.search.calibration_options import CalibrationOptions
-from clasp_calib.search.crew import Crew, crew_for
 from clasp_calib.search.engine import Found
 from clasp_calib.search.first_look import look_first
 from clasp_calib.search.identity import Identity, contents_of, text_settings
@@ -45,11 +47,8 @@ from clasp_calib.search.shown import Trials
 from clasp_calib.search.space import SearchSpace, default_space
 from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.registry import describe, fitting
-from clasp_calib.search.tasks import EvaluatorRecipe
 from clasp_calib.search.watchers import Watcher
 
-SCORING = 3
-"""Raised when the same candidate scores otherwise than before, so that old journals are not taken up."""
 STORAGE = "journal.log"
 """Optuna's file in the study directory, where no other storage is named."""
 TAU = 1.0
@@ -196,7 +195,7 @@ class Calibration:
             look_first(self._evaluator, self._candidates[0], new, options.anyway)
             for name, desk in desks.items():
                 journal.settle(name, desk.identity.setting)
-            with closing(crew_for(self._crew, self._evaluator, self._recipe())) as workers:
+            with closing(crew_for(self._crew, self._evaluator, self._recipe)) as workers:
                 # What is known of fewer tokens tells of more; the other way tells less.
                 for name in sorted(desks, key=lambda name: allotments[name].a_layer.mean):
                     session = Session(
@@ -260,16 +259,11 @@ class Calibration:
         return min(took)
 
     def _recipe(self) -> EvaluatorRecipe:
-        model, crew = self._model, self._crew
         return EvaluatorRecipe(
-            model=model.config._name_or_path,
-            device=str(model.device),
-            dtype=str(model.dtype).removeprefix("torch."),
+            model=ModelRecipe.of(self._model, self._crew.threads),
             prompt=self._prompt,
             cache=self.places.features,
             layers=self._features.layers,
-            threads=crew.threads,
-            weights=self._weights,
             objective=self._options.objective,
         )
 

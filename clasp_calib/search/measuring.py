@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Pruning
+from clasp_calib.calib.scoring.score_tasks import ScoreTask
 from clasp_calib.common.samples import Sample
+from clasp_calib.crew.tasks import Workers
 from clasp_calib.search.belief import Belief, Groups, believe, kernels, signal
 from clasp_calib.search.identity import Identity
 from clasp_calib.search.parts import Pools
 from clasp_calib.search.score_journal import ScoreJournal
 from clasp_calib.search.shown import Trials
 from clasp_calib.search.strategies.strategy import DEFAULT, Ask, Observations
-from clasp_calib.search.tasks import Task, Workers
 from clasp_calib.search.verdict import Verdict, decide
 from clasp_calib.search.watchers import Outline, Progress, Watcher
 
@@ -141,7 +142,7 @@ class Measuring:
 
     def measure(self, asks: Sequence[Ask]) -> list[Observations]:
         """What a strategy asks: see `clasp_calib.search.strategies.strategy`; no sample twice in one call."""
-        desk, tasks, places = self._desk, list[Task](), list[tuple[str, str]]()
+        desk, tasks, places = self._desk, list[ScoreTask](), list[tuple[str, str]]()
         for ask in asks:
             of, answered = self.classes[ask.label], 0
             asked = [of.candidates[c] for c in ask.live]
@@ -149,13 +150,13 @@ class Measuring:
                 key = desk.identity.key(sample)
                 known = set(desk.journal.known(key, asked))
                 if unknown := tuple(candidate for candidate in asked if candidate not in known):
-                    tasks.append(Task(sample, unknown, desk.pruning))
+                    tasks.append(ScoreTask(sample, unknown, desk.pruning))
                     places.append((ask.label, key))
                 answered += len(known)
             # What was answered before, to the same question, is no new evaluation.
             again = int(of.asked[np.ix_(ask.samples, ask.live)].sum())
             self._watcher.advance(self.outlines[ask.label], answered - again)
-        for number, scores in self._workers.score(tasks):
+        for number, scores in self._workers.do(tasks):
             label, key = places[number]
             desk.journal.record(key, tasks[number].candidates, scores)
             self._watcher.advance(self.outlines[label], len(scores.score), measured=True)

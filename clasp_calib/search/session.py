@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clasp_calib.crew.tasks import Workers
 from clasp_calib.search.engine import Choice, Course, Found
 from clasp_calib.search.measuring import Desk, Fed, Measuring
 from clasp_calib.search.refine import refined_from
 from clasp_calib.search.shown import Trials
 from clasp_calib.search.strategies.registry import name_of
 from clasp_calib.search.strategies.strategy import Problem, Strategy
-from clasp_calib.search.tasks import Workers
 from clasp_calib.search.verdict import decide
 from clasp_calib.search.watchers import Watcher
 

@@ -1,8 +1,12 @@
 """`evaluate`, `compare`, `ablate`, `recheck` and `generate`: what they return, and what they write where."""
 
+import multiprocessing
+import time
 import warnings
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
+from threading import Thread
 
 import pytest
 import torch
@@ -94,6 +98,43 @@ def test_scores_of_a_directory_are_written_there(bench, artifact, report, tmp_pa
     assert cc.evaluate(*given, options=cc.EvaluationOptions(timed=0)).as_recorded is True
     some = cc.evaluate(*given, options=cc.EvaluationOptions(per_class=1, timed=0))
     assert (some.recorded, some.as_recorded) == (False, None)
+
+
+def kill_one_worker():
+    """As soon as there is one."""
+    limit = time.monotonic() + 60
+    while not (living := multiprocessing.active_children()) and time.monotonic() < limit:
+        time.sleep(0.01)
+    living[0].kill()
+
+
+@pytest.mark.slow
+def test_two_processes_score_the_same_even_if_one_is_killed(bench, artifact, report, tmp_path):
+    killer = Thread(target=kill_one_worker)
+    killer.start()
+    options = cc.EvaluationOptions(timed=0)
+    crew = cc.Crew(workers=2)
+    found = cc.evaluate(*call(bench, artifact), run=tmp_path, options=options, crew=crew)
+    killer.join()
+    assert found.evaluation == report.evaluation
+    assert not list((tmp_path / "evaluation").iterdir())
+
+
+def test_a_model_in_memory_is_answered_by_this_process_alone(bench, artifact):
+    model, processor = load_speaking(bench.directory)
+    model.config._name_or_path = ""
+    given = (model, processor, artifact, bench.samples)
+    for study in (cc.evaluate, cc.compare, partial(cc.ablate, "parts")):
+        with pytest.raises(cc.errors.InputError, match="save_pretrained"):
+            study(*given, crew=cc.Crew(workers=2))
+
+
+def test_pictures_are_looked_at_before_anything_is_answered(bench, artifact, tmp_path):
+    Image.new("RGB", (1, 900)).save(tmp_path / "narrow.png")
+    odd = replace(next(s for s in bench.samples if s.split == "test"), id="odd", image=tmp_path / "narrow.png")
+    with pytest.raises(cc.errors.InputError, match=r"narrow\.png: it has 1 x 900 pixels"):
+        cc.compare(bench.model, bench.processor, artifact, [*bench.samples, odd], "fastv", run=tmp_path / "run")
+    assert not list((tmp_path / "run" / "comparison").glob("answers-*"))
 
 
 def test_scores_of_other_weights_are_reported_and_not_recorded(bench, artifact, tmp_path):

@@ -6,8 +6,10 @@ from made_artifacts import CONFIG, made
 
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.calib.studies.ablations import ABLATIONS, MISROUTED, VARIANTS, Subject, measure_ablation
+from clasp_calib.calib.studies.scorer import Scorer
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import Sample
+from clasp_calib.crew.local_workers import InProcess
 
 SAMPLES = {
     label: [Sample(f"{label}{n}", "?", image=f"{n}.png", label=label) for n in range(3)] for label in ("object", "text")
@@ -59,7 +61,8 @@ def test_a_router_that_errs_scores_the_mean_of_the_other_classes(subject):
     def score(sample, candidate):
         return right if candidate == candidates[sample.label] else 0.25
 
-    compared, base = measure_ablation("routing", Told(score), subject, SAMPLES, seed=0)
+    scorer = Scorer(InProcess(Told(score)))
+    compared, base = measure_ablation("routing", scorer, subject, SAMPLES, seed=0)
     assert base == "calibrated"
     table = compared.table()
     assert table["calibrated"]["macro"].mean == right
@@ -78,4 +81,4 @@ def test_a_router_that_errs_scores_the_mean_of_the_other_classes(subject):
 
 def test_an_unknown_ablation_is_refused(subject):
     with pytest.raises(InputError, match=", ".join(ABLATIONS)):
-        measure_ablation("luck", Told(lambda *_: 1.0), subject, SAMPLES, seed=0)
+        measure_ablation("luck", Scorer(InProcess(Told(lambda *_: 1.0))), subject, SAMPLES, seed=0)

@@ -10,8 +10,10 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.calib.studies.comparison import MACRO, Comparison, Setting, compare
+from clasp_calib.calib.studies.scorer import Scorer
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.common.samples import Sample
+from clasp_calib.crew.local_workers import InProcess
 
 GOOD, BAD = Candidate("good", (1.0,), 1.0), Candidate("bad", (1.0,), 0.5)
 
@@ -43,7 +45,7 @@ def comparison():
         Setting("worse", Pruning(None), {"object": BAD, "text": BAD}),
         Setting("mixed", Pruning(None), {"object": BAD, "text": GOOD}),
     ]
-    return compare(Fake(), settings, table, seed=0)
+    return compare(Scorer(InProcess(Fake())), settings, table, seed=0)
 
 
 def test_settings_that_prune_alike_share_a_forward_and_equal_candidates_a_row():
@@ -54,7 +56,7 @@ def test_settings_that_prune_alike_share_a_forward_and_equal_candidates_a_row():
         Setting("three", Pruning(None), {"object": GOOD}),
         Setting("apart", Pruning(None, PruningOptions(raters="all")), {"object": GOOD}),
     ]
-    found = compare(fake, settings, {"object": samples("object", GOOD.name)}, seed=0)
+    found = compare(Scorer(InProcess(fake)), settings, {"object": samples("object", GOOD.name)}, seed=0)
     assert fake.calls == [(GOOD.name, 2), (GOOD.name, 1)]
     assert found.scores[:, 0].tolist() == [1.0, 0.0, 1.0, 1.0]
 
@@ -85,7 +87,7 @@ def test_differences_are_paired(comparison):
 
 def test_copies_under_other_names_are_one_cluster():
     table = {"object": [replace(s, group="the same") for s in samples("object", "0", "1", "2", "3")]}
-    compared = compare(Fake(), [Setting("any", Pruning(None), {"object": GOOD})], table, seed=0)
+    compared = compare(Scorer(InProcess(Fake())), [Setting("any", Pruning(None), {"object": GOOD})], table, seed=0)
     assert set(compared.pictures) == {"the same"}
 
 
@@ -105,7 +107,9 @@ def test_a_constant_gain_is_certain_however_much_samples_differ():
 def test_samples_of_a_picture_are_scored_one_after_the_other_and_come_back_in_their_order():
     table = {label: samples("same", f"0 {label}", f"1 {label}", f"2 {label}") for label in ("object", "text")}
     fake = Fake()
-    compared = compare(fake, [Setting("any", Pruning(None), dict.fromkeys(table, GOOD))], table, seed=0)
+    compared = compare(
+        Scorer(InProcess(fake)), [Setting("any", Pruning(None), dict.fromkeys(table, GOOD))], table, seed=0
+    )
     in_order = ["0 object", "1 object", "2 object", "0 text", "1 text", "2 text"]
     assert [asked for asked, _ in fake.calls] == [in_order[place] for place in (0, 1, 3, 4, 2, 5)]
     assert list(compared.samples) == in_order

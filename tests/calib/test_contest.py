@@ -5,44 +5,48 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from clasp_calib.baselines.registry import method
 from clasp_calib.calib.studies.answers import Answered, AnswerJournal, Asked, SolvedKnobs
-from clasp_calib.calib.studies.contest import UNPRUNED, Entrant, hold_contest
+from clasp_calib.calib.studies.contest import TURNS, UNPRUNED, Answerer, Entrant, hold_contest
 from clasp_calib.calib.studies.costs import prefill_costs
+from clasp_calib.calib.studies.entrants import nothing
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.token_range import TokenRange
+from clasp_calib.crew.local_workers import InProcess
 from clasp_calib.runtime.flops import layer_flops
 
 IDENTITY = {"model": "tiny"}
 ASKED = Asked("fastv", "6", "abc", 0, "one")
 
 
-def nothing(sample, seed):
-    return nullcontext()
-
-
-def fastv(model, budget):
+def fastv(budget):
     solved = method("fastv").with_native("default")
-    return Entrant("fastv", budget, lambda sample, seed: solved(model, budget=budget), {"budget": budget})
+    return Entrant("fastv", budget, lambda model, sample, seed: solved(model, budget=budget), {"budget": budget})
 
 
 def hold(bench, entrants, folder, samples=None):
     with AnswerJournal(folder, IDENTITY) as journal:
         given = bench.samples[:6] if samples is None else samples
-        return hold_contest(
-            bench.model, bench.processor, bench.prompter, entrants, given, journal, max_new_tokens=4, seed=0
-        )
+        return hold_contest(alone(bench), entrants, given, journal, seed=0)
 
 
-def test_pictures_are_looked_at_before_anything_is_answered(bench, tmp_path):
-    Image.new("RGB", (1, 900)).save(tmp_path / "narrow.png")
-    given = [*bench.samples[:2], replace(bench.samples[0], id="odd", image=tmp_path / "narrow.png")]
-    with pytest.raises(InputError, match=r"narrow\.png: it has 1 x 900 pixels"):
-        hold(bench, [Entrant(UNPRUNED, "100%", nothing)], tmp_path / "kept", given)
-    with AnswerJournal(tmp_path / "kept", IDENTITY) as journal:
-        assert len(journal) == 0
+def alone(bench):
+    return InProcess(Answerer(bench.model, bench.processor, bench.prompter, 4))
+
+
+def test_many_answers_about_a_sample_are_asked_for_in_parts(bench):
+    class Counting(InProcess):
+        def do(self, tasks):
+            self.turns = [len(task.turns) for task in tasks]
+            return super().do(tasks)
+
+    many = [Entrant(UNPRUNED, "100%", nothing), Entrant("random", "6", nothing, seeds=tuple(range(TURNS + 1)))]
+    workers = Counting(Answerer(bench.model, bench.processor, bench.prompter, 1))
+    with AnswerJournal(None, IDENTITY) as journal:
+        contest = hold_contest(workers, many, bench.samples[:2], journal, seed=0)
+    assert workers.turns == [TURNS, 2, TURNS, 2]
+    assert len(contest.answers) == 2 * (TURNS + 2)
 
 
 @pytest.fixture
@@ -56,7 +60,7 @@ def asked_samples(bench, tmp_path):
 
 
 def test_the_unpruned_model_scores_what_it_says_and_costs_all_tokens(bench, asked_samples, tmp_path):
-    entrants = [Entrant(UNPRUNED, "100%", nothing), fastv(bench.model, "6")]
+    entrants = [Entrant(UNPRUNED, "100%", nothing), fastv("6")]
     contest = hold(bench, entrants, tmp_path, asked_samples)
     table = contest.comparison("6").table()
     assert table[UNPRUNED]["macro"].mean == 1.0
@@ -76,7 +80,7 @@ def test_known_answers_are_not_asked_again(bench, asked_samples, tmp_path):
     entrants = [Entrant(UNPRUNED, "100%", nothing)]
     first = hold(bench, entrants, tmp_path, asked_samples[:4])
 
-    def never(sample, seed):
+    def never(model, sample, seed):
         assert sample.id not in {s.id for s in asked_samples[:4]}
         return nullcontext()
 
@@ -93,21 +97,12 @@ def test_seeds_are_averaged(bench, asked_samples, tmp_path):
         for number in entrant.seeds:
             journal.add(entrant.asked(asked_samples[0], number), Answered("x", float(number == 2), 6.0, 1.0))
         journal.add(plain.asked(asked_samples[0], 0), Answered("x", 1.0, 16.0, 2.0))
-        contest = hold_contest(
-            bench.model,
-            bench.processor,
-            bench.prompter,
-            [plain, entrant],
-            asked_samples[:1],
-            journal,
-            max_new_tokens=4,
-            seed=0,
-        )
+        contest = hold_contest(alone(bench), [plain, entrant], asked_samples[:1], journal, seed=0)
     assert np.array_equal(contest.comparison("6").scores, [[1.0], [0.25]])
 
 
 def test_costs_grow_with_tokens(bench):
-    entrants = [Entrant(UNPRUNED, "100%", nothing), fastv(bench.model, "6")]
+    entrants = [Entrant(UNPRUNED, "100%", nothing), fastv("6")]
     plain, pruned = prefill_costs(bench.model, bench.processor, bench.prompter, entrants, bench.samples[:2])
     assert plain.seconds > 0
     assert plain.peak_bytes > pruned.peak_bytes > 0

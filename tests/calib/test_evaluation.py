@@ -10,6 +10,8 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.features import CachedFeatures
 from clasp_calib.calib.studies.comparison import Setting, compare
+from clasp_calib.calib.studies.scorer import Scorer
+from clasp_calib.crew.local_workers import InProcess
 from clasp_calib.runtime.schedule import Schedule
 
 OWN = Candidate("own", (0.0, 0.0, 0.0, 1.0, 0.0), 1.0)
@@ -76,7 +78,7 @@ def test_the_unpruned_model_reads_a_picture_once_for_all_questions(bench, evalua
     settings = [Setting("unpruned", Pruning(None), {"any": OWN})]
     shuffled = torch.randperm(len(bench.samples), generator=torch.Generator().manual_seed(0)).tolist()
     asked = [replace(bench.samples[place], answers=WORDS[:3]) for place in shuffled]
-    compared = compare(evaluator, settings, {"any": asked}, seed=0)
+    compared = compare(Scorer(InProcess(evaluator)), settings, {"any": asked}, seed=0)
     assert sum(reads) == len({sample.picture for sample in asked})
     assert compared.samples == tuple(sample.id for sample in asked)
     for sample, expected in zip(bench.samples, fresh, strict=True):

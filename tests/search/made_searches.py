@@ -4,8 +4,8 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.samples import Sample
+from clasp_calib.crew.local_workers import InProcess
 from clasp_calib.search.identity import Identity
-from clasp_calib.search.local_workers import InProcess
 from clasp_calib.search.measuring import Desk, Measuring
 from clasp_calib.search.score_journal import ScoreJournal
 from clasp_calib.search.session import Session

@@ -23,10 +23,10 @@ from clasp_calib.common.errors import ArtifactError, CacheError, InputError, Stu
 from clasp_calib.common.places import Places
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.common.samples import CLASSES, Sample
+from clasp_calib.crew.crew import Crew
 from clasp_calib.runtime.schedule import parse_budget
 from clasp_calib.search.calibrate import Calibration
 from clasp_calib.search.calibration_options import CalibrationOptions
-from clasp_calib.search.crew import Crew
 from clasp_calib.search.session import Session
 from clasp_calib.search.space import Prototype, SearchSpace, write_space
 from clasp_calib.search.strategies.grid import Grid
@@ -441,7 +441,7 @@ def test_a_model_that_other_processes_cannot_load_is_refused_before_anything_is_
 def test_workers_with_other_weights_than_those_in_memory_are_refused(bench, request_):
     model, processor = load_speaking(Path(bench.model.config._name_or_path))
     tuned(model)
-    with pytest.raises(StudyError, match=r"other weights than the search began with; .*save_pretrained"):
+    with pytest.raises(StudyError, match=r"other weights than the process that began has; .*save_pretrained"):
         last(calibration(replace(bench, model=model, processor=processor), request_, crew=Crew(workers=2)), BUDGET)
 
 

@@ -9,7 +9,7 @@ from made_searches import Fake, candidates, session
 from optuna.trial import TrialState
 
 from clasp_calib.common.errors import StudyError
-from clasp_calib.search.local_workers import InProcess
+from clasp_calib.crew.local_workers import InProcess
 from clasp_calib.search.optuna_study import Study, open_storage
 from clasp_calib.search.strategies.halving import Halving
 

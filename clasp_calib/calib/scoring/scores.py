@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+SCORING = 3
+"""Raised when the same candidate scores otherwise than before, so that old journals are not taken up."""
+
 
 @dataclass(frozen=True)
 class Scores:

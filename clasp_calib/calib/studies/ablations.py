@@ -8,8 +8,9 @@ import numpy as np
 
 from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.calib.scoring.candidate import Candidate
-from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
+from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.studies.comparison import Comparison, Setting, compare
+from clasp_calib.calib.studies.scorer import Scorer
 from clasp_calib.common.errors import BudgetError, InputError
 from clasp_calib.common.pruning_options import FEATURES, POSITIONS, RATERS
 from clasp_calib.common.samples import Sample
@@ -183,7 +184,7 @@ def check_ablation(name: str) -> None:
 
 def measure_ablation(
     name: str,
-    evaluator: Evaluator,
+    scorer: Scorer,
     subject: Subject,
     samples: Mapping[str, Sequence[Sample]],
     seed: int,
@@ -192,7 +193,7 @@ def measure_ablation(
 
     Args:
         name: one of `ABLATIONS`.
-        evaluator: with all of the subject's layers.
+        scorer: of a model's evaluator with all of the subject's layers.
         subject: what is taken apart.
         samples: by class.
         seed: of the bootstrap.
@@ -204,14 +205,14 @@ def measure_ablation(
     if name == ROUTING:
         if len(subject.artifact.classes) == 1:
             raise InputError("the artifact has one class, so no router can err; choose another ablation")
-        return _routing(evaluator, subject, samples, seed)
+        return _routing(scorer, subject, samples, seed)
     settings = VARIANTS[name](subject)
     base = next(s.name for s in settings if s.name.startswith(FULL))
-    return compare(evaluator, settings, samples, seed), base
+    return compare(scorer, settings, samples, seed), base
 
 
 def _routing(
-    evaluator: Evaluator,
+    scorer: Scorer,
     subject: Subject,
     samples: Mapping[str, Sequence[Sample]],
     seed: int,
@@ -223,7 +224,7 @@ def _routing(
     labels = subject.artifact.classes
     candidates = subject.candidates()
     settings = [Setting(label, subject.pruning, dict.fromkeys(labels, candidates[label])) for label in labels]
-    treated = compare(evaluator, settings, samples, seed)
+    treated = compare(scorer, settings, samples, seed)
     own = np.array([labels.index(label) for label in treated.labels])
     right = treated.scores[own, np.arange(len(own))]
     wrong = (treated.scores.sum(0) - right) / max(len(labels) - 1, 1)

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from clasp_calib.artifacts.manifest import MACRO
 from clasp_calib.calib.scoring.candidate import Candidate
-from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
+from clasp_calib.calib.scoring.evaluator import Pruning
+from clasp_calib.calib.scoring.score_tasks import ScoreTask
 from clasp_calib.calib.studies.intervals import Clusters, Interval, Kind, interval, macro_interval
-from clasp_calib.common.progress import track
+from clasp_calib.calib.studies.scorer import Scorer
 from clasp_calib.common.samples import Sample
 
 
@@ -43,6 +44,10 @@ class Comparison:
     def counts(self) -> tuple[int, ...]:
         """How many samples each class has."""
         return tuple(map(self.labels.count, self.classes))
+
+    def part(self, settings: Sequence[int], names: Sequence[str]) -> "Comparison":
+        """Some of the settings, by their places, under other names."""
+        return replace(self, settings=tuple(names), scores=self.scores[list(settings)])
 
     def rows(self, settings: Sequence[str]) -> NDArray[np.float64]:
         """Scores ``[settings, samples]`` of some settings."""
@@ -81,32 +86,31 @@ class Comparison:
         return {**found, MACRO: macro_interval(scores, groups, clusters, kind)}
 
 
-def _scores(evaluator: Evaluator, sample: Sample, label: str, settings: Sequence[Setting]) -> list[float]:
-    """Score of each setting; settings that prune alike share a forward, and equal candidates a row of it."""
-    found: dict[tuple[Pruning, Candidate], float] = {}
-    for pruning in dict.fromkeys(setting.pruning for setting in settings):
-        candidates = list(dict.fromkeys(s.candidates[label] for s in settings if s.pruning == pruning))
-        scores = evaluator.scores(sample, candidates, pruning).score
-        found |= {(pruning, candidate): score for candidate, score in zip(candidates, scores, strict=True)}
-    return [found[setting.pruning, setting.candidates[label]] for setting in settings]
+def _tasks(label: str, sample: Sample, settings: Sequence[Setting]) -> list[ScoreTask]:
+    """What is scored of a sample: settings that prune alike share a forward, and equal candidates a row of it."""
+    asked: dict[Pruning, dict[Candidate, None]] = {}
+    for setting in settings:
+        asked.setdefault(setting.pruning, {})[setting.candidates[label]] = None
+    return [ScoreTask(sample, tuple(candidates), pruning) for pruning, candidates in asked.items()]
 
 
 def compare(
-    evaluator: Evaluator, settings: Sequence[Setting], samples: Mapping[str, Sequence[Sample]], seed: int
+    scorer: Scorer, settings: Sequence[Setting], samples: Mapping[str, Sequence[Sample]], seed: int
 ) -> Comparison:
     """Score every setting on every sample; those of a picture one after the other, for they share a read of it.
 
     Args:
-        evaluator: of the model.
+        scorer: of the model.
         settings: what to compare.
         samples: by class.
         seed: of the bootstrap.
     """
     flat = [(label, sample) for label, of in samples.items() for sample in of]
-    columns: list[list[float]] = [[]] * len(flat)
-    for place in track(by_picture([sample for _, sample in flat]), "answering", len(flat)):
-        label, sample = flat[place]
-        columns[place] = _scores(evaluator, sample, label, settings)
+    tasks = [(place, task) for place in by_picture([s for _, s in flat]) for task in _tasks(*flat[place], settings)]
+    found: dict[tuple[int, Pruning, Candidate], float] = {}
+    for (place, task), scores in zip(tasks, scorer.scores([task for _, task in tasks]), strict=True):
+        found |= {(place, task.pruning, of): score for of, score in zip(task.candidates, scores, strict=True)}
+    columns = [[found[n, s.pruning, s.candidates[label]] for s in settings] for n, (label, _) in enumerate(flat)]
     return Comparison(
         tuple(s.name for s in settings),
         np.array(columns, dtype=np.float64).T,

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from clasp_calib.cache.picture_files import check_headers
 from clasp_calib.calib.scoring.metrics import EXACT, metric
 from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.calib.scoring.score_tasks import ModelRecipe
 from clasp_calib.calib.studies.answers import Answered, AnswerJournal, Asked
 from clasp_calib.calib.studies.comparison import Comparison
 from clasp_calib.common.containing import contained
@@ -18,6 +18,7 @@ from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.progress import progress
 from clasp_calib.common.samples import Sample
 from clasp_calib.common.token_range import TokenRange
+from clasp_calib.crew.tasks import Workers
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.finite import finite_logits
@@ -27,19 +28,23 @@ from clasp_calib.runtime.model_inputs import model_inputs
 UNPRUNED = "unpruned"
 SEEDS = (0, 1, 2, 3, 4)
 """Of methods with random parts."""
+TURNS = 16
+"""Answers about a sample that a worker is asked for at a time. Our choice: many enough that preparing the picture is
+little beside them, few enough that a killed worker loses little."""
 
 
 @dataclass(frozen=True)
 class Entrant:
     """One method at one budget.
 
-    ``apply(sample, seed)`` prunes within its context and yields something with ``stats`` (a
-    `clasp_calib.runtime.stats.PruningStats`, or ``None`` where nothing is pruned).
+    ``apply(model, sample, seed)`` prunes the model within its context and yields something with ``stats`` (a
+    `clasp_calib.runtime.stats.PruningStats`), or ``None`` where nothing is pruned. Other processes answer only where it
+    can be pickled.
     """
 
     method: str
     budget: str
-    apply: Callable[[Sample, int], AbstractContextManager[Any]] = field(compare=False, repr=False)
+    apply: Callable[[Any, Sample, int], AbstractContextManager[Any]] = field(compare=False, repr=False)
     knobs: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Its own settings as the budget solved them."""
     seeds: tuple[int, ...] = (0,)
@@ -95,52 +100,110 @@ class Contest:
         return [getattr(self.answers[entrant.asked(sample, seed)], what) for seed in entrant.seeds]
 
 
-@torch.inference_mode()
-def hold_contest(
-    model: Any,
-    processor: Any,
-    prompter: Prompter,
-    entrants: Sequence[Entrant],
-    samples: Sequence[Sample],
-    journal: AnswerJournal,
-    *,
-    max_new_tokens: int,
-    seed: int,
-) -> Contest:
-    """Let all entrants answer all samples greedily; what the journal holds is not answered again.
+@dataclass(frozen=True)
+class Answerer:
+    """What answers are made with.
 
-    Args:
+    Attributes:
         model: in evaluation mode.
         processor: of the model.
         prompter: makes prompts of questions.
+        max_new_tokens: longest answer, unless an accepted one is longer.
+    """
+
+    model: Any
+    processor: Any
+    prompter: Prompter
+    max_new_tokens: int
+
+    @torch.inference_mode()
+    def answers(self, sample: Sample, turns: Sequence[tuple[Entrant, int]]) -> list[Answered]:
+        """What each entrant answers greedily with its seed.
+
+        Raises:
+            InputError: the picture cannot be read.
+            ComputationError: the model fails, or its memory is too small.
+        """
+        inputs, found = encoded(self.model, self.processor, self.prompter, sample), []
+        for entrant, seed in turns:
+            named = contained(f"answering the sample {sample.id!r} with {entrant.method}")
+            with named, entrant.apply(self.model, sample, seed) as run:
+                found.append(_answer(self.model, self.prompter, sample, inputs, run, self.max_new_tokens))
+        return found
+
+
+@dataclass(frozen=True)
+class AnswerTask:
+    """Entrants, each with a seed, to answer one sample."""
+
+    sample: Sample
+    turns: tuple[tuple[Entrant, int], ...]
+
+    def done_with(self, answerer: Answerer) -> list[Answered]:
+        """Their answers."""
+        return answerer.answers(self.sample, self.turns)
+
+
+@dataclass(frozen=True)
+class AnswererRecipe:
+    """What another process needs to make the answerer of this one."""
+
+    model: ModelRecipe
+    prompt: str
+    max_new_tokens: int
+
+    @property
+    def device(self) -> str:
+        """Of the model."""
+        return self.model.device
+
+    @property
+    def threads(self) -> int:
+        """That torch computes with."""
+        return self.model.threads
+
+    def made(self) -> Answerer:
+        """Load the model and make the answerer.
+
+        Raises:
+            StudyError: the model here is not that of the recipe.
+        """
+        model, processor = self.model.loaded()
+        return Answerer(model, processor, Prompter(processor, model, self.prompt), self.max_new_tokens)
+
+
+def hold_contest(
+    workers: Workers, entrants: Sequence[Entrant], samples: Sequence[Sample], journal: AnswerJournal, seed: int
+) -> Contest:
+    """Let all entrants answer all samples; what the journal holds is not answered again.
+
+    Args:
+        workers: whose tool is an `Answerer`.
         entrants: in the order of the tables; an unpruned one among them.
         samples: each with a picture, references and a class.
         journal: where answers are kept.
-        max_new_tokens: longest answer, unless an accepted one is longer.
         seed: of the bootstrap.
 
     Raises:
-        InputError: pictures cannot be read.
+        InputError: a picture cannot be read.
         ComputationError: the model fails on a sample, or its memory is too small.
+        StudyError: workers died too often.
     """
-    answers: dict[Asked, Answered] = {}
     turns = [(sample, entrant, number) for sample in samples for entrant in entrants for number in entrant.seeds]
-    known = {asked: found for s, e, n in turns if (found := journal.get(asked := e.asked(s, n))) is not None}
-    check_headers((sample.picture for sample in samples), processor)
+    tasks = []
+    for sample in samples:
+        left = [(e, n) for e in entrants for n in e.seeds if journal.get(e.asked(sample, n)) is None]
+        tasks += [AnswerTask(sample, tuple(left[at : at + TURNS])) for at in range(0, len(left), TURNS)]
     with progress() as bar:
-        task = bar.add_task("answering", total=len(turns), completed=len(known))
-        inputs: tuple[str, Any] = ("", None)
-        for sample, entrant, number in turns:
-            asked = entrant.asked(sample, number)
-            if asked not in known:
-                with contained(f"answering the sample {sample.id!r} with {entrant.method}"):
-                    if inputs[0] != sample.id:
-                        inputs = (sample.id, encoded(model, processor, prompter, sample))
-                    with entrant.apply(sample, number) as run:
-                        known[asked] = _answer(model, prompter, sample, inputs[1], run, max_new_tokens)
-                journal.add(asked, known[asked])
-                bar.advance(task)
-            answers[asked] = known[asked]
+        known = len(turns) - sum(len(task.turns) for task in tasks)
+        shown = bar.add_task("answering", total=len(turns), completed=known)
+        for number, found in workers.do(tasks):
+            task = tasks[number]
+            for (entrant, own), answered in zip(task.turns, found, strict=True):
+                journal.add(entrant.asked(task.sample, own), answered)
+            bar.advance(shown, len(found))
+    asked = [entrant.asked(sample, number) for sample, entrant, number in turns]
+    answers = {one: kept for one in asked if (kept := journal.get(one)) is not None}
     return Contest(tuple(entrants), tuple(samples), answers, seed)
 
 

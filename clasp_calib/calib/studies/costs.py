@@ -42,7 +42,7 @@ def prefill_costs(
     for number, sample in enumerate(track([*samples[:1], *samples], "timing", len(samples) + 1)):
         inputs = encoded(model, processor, prompter, sample)
         for entrant, spent in zip(entrants, seconds, strict=True):
-            with contained(f"timing the sample {sample.id!r}"), entrant.apply(sample, entrant.seeds[0]):
+            with contained(f"timing the sample {sample.id!r}"), entrant.apply(model, sample, entrant.seeds[0]):
                 _wait(model)
                 begun = time.perf_counter()
                 model.generate(**inputs, **how)

@@ -1,6 +1,6 @@
 """Who takes part in a contest: the unpruned model, our default and calibrated settings, and the peers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -58,11 +58,11 @@ def entrants_for(
         ArtifactError: the artifact lacks a budget.
         InputError: there is no such peer.
     """
-    entrants, refusals = [Entrant(UNPRUNED, "100%", _nothing)], []
+    entrants, refusals = [Entrant(UNPRUNED, "100%", nothing)], []
     for budget in budgets:
         calibrated = calibrated_setting(model, artifact, budget)
         default = replace(calibrated, name=DEFAULT, candidates=dict.fromkeys(artifact.classes, _own(model)))
-        entrants += [_ours(model, setting, budget) for setting in (calibrated, default)]
+        entrants += [_ours(setting, budget) for setting in (calibrated, default)]
         for name in track(names, f"solving knobs for {budget}", len(names)):
             plain = method(name)
             if filmed and plain.images_only:
@@ -77,8 +77,36 @@ def entrants_for(
     return entrants, refusals
 
 
-def _nothing(sample: Sample, seed: int) -> AbstractContextManager[None]:
+def nothing(model: Any, sample: Sample, seed: int) -> AbstractContextManager[None]:
+    """Prune nothing."""
     return nullcontext()
+
+
+@dataclass(frozen=True)
+class AsSet:
+    """Prune as a setting says for a sample's class."""
+
+    setting: Setting
+
+    def __call__(self, model: Any, sample: Sample, seed: int) -> AbstractContextManager[Any]:
+        """See `Entrant.apply`."""
+        return applied(model, self.setting, sample)
+
+
+@dataclass(frozen=True)
+class ByMethod:
+    """Prune as a method does whose knobs are solved."""
+
+    solved: Method
+
+    def __call__(self, model: Any, sample: Sample, seed: int) -> AbstractContextManager[Any]:
+        """See `Entrant.apply`."""
+        seeded = "seed" in {f.name for f in fields(self.solved)}
+        # Each sample its own: the same tokens of every picture would be one draw rather than many.
+        own = int(sha256_json([seed, sample.id])[:15], 16)
+        one: Any = replace(self.solved, **{"seed": own}) if seeded else self.solved
+        context: AbstractContextManager[Any] = one(model, native=AS_IT_IS)
+        return context
 
 
 def _own(model: Any) -> Candidate:
@@ -86,7 +114,7 @@ def _own(model: Any) -> Candidate:
     return Candidate(DEFAULT, tuple(float(i == adapter.own_layer) for i in range(adapter.vision_layers + 1)), 1.0)
 
 
-def _ours(model: Any, setting: Setting, budget: str) -> Entrant:
+def _ours(setting: Setting, budget: str) -> Entrant:
     pruning = setting.pruning
     assert pruning.schedule is not None
     counts = {"counts": pruning.schedule.counts} if isinstance(pruning.schedule, Schedule) else {}
@@ -101,7 +129,7 @@ def _ours(model: Any, setting: Setting, budget: str) -> Entrant:
     return Entrant(
         setting.name,
         budget,
-        lambda sample, seed: applied(model, setting, sample),
+        AsSet(setting),
         knobs,
         published="mean over layers",
     )
@@ -133,7 +161,7 @@ def peer(model: Any, plain: Method, budget: str, images: Sequence[Mapping[str, A
     return Entrant(
         plain.name,
         budget,
-        _applying(model, solved),
+        ByMethod(solved),
         {name: value for name, value in knobs.items() if name != "seed"},
         SEEDS if "seed" in knobs else SEEDS[:1],
         vision,
@@ -149,16 +177,3 @@ def _solved_on(plain: ImageDependent, model: Any, images: Sequence[Mapping[str, 
         return {"refused": str(error)}
     changed = {f.name for f in fields(found) if getattr(found, f.name) != getattr(plain, f.name)}
     return {"on": str(spread), "knobs": {name: getattr(found, name) for name in sorted(changed)}}
-
-
-def _applying(model: Any, solved: Method) -> Callable[[Sample, int], AbstractContextManager[Any]]:
-    seeded = "seed" in {f.name for f in fields(solved)}
-
-    def apply(sample: Sample, seed: int) -> AbstractContextManager[Any]:
-        # Each sample its own: the same tokens of every picture would be one draw rather than many.
-        own = int(sha256_json([seed, sample.id])[:15], 16)
-        one: Any = replace(solved, **{"seed": own}) if seeded else solved
-        context: AbstractContextManager[Any] = one(model, native=AS_IT_IS)
-        return context
-
-    return apply

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 from clasp_calib.artifacts.artifact import Artifact
@@ -12,11 +11,12 @@ from clasp_calib.artifacts.fits import check_shape
 from clasp_calib.artifacts.manifest import CALIBRATED, Measured, Score
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
-from clasp_calib.calib.scoring.feature_sources import open_source
+from clasp_calib.calib.scoring.feature_sources import Source
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.studies.comparison import Comparison, Setting, compare
 from clasp_calib.calib.studies.corpus import corpus_intervals
 from clasp_calib.calib.studies.intervals import Interval
+from clasp_calib.calib.studies.scorer import Scorer
 from clasp_calib.calib.studies.timing import seconds_per_answer
 from clasp_calib.common.errors import ArtifactError
 from clasp_calib.common.samples import CLASSES, Sample
@@ -31,6 +31,7 @@ SETTINGS = (UNPRUNED, DEFAULT, RANDOM, CALIBRATED)
 """Compared and timed always."""
 DRAWS = 3
 """Of random pruning for each sample; its score is their mean."""
+DRAWN = tuple(f"{RANDOM} {draw}" for draw in range(DRAWS))
 PAPER_RHO = dict(zip(CLASSES, (0.8, 0.4, 0.7, 0.7, 0.7, 0.6, 0.8, 0.2, 0.9), strict=True))
 """The paper's ratios, its Table 6; the mixtures that go with them are not known, so the model's own layer stands in."""
 
@@ -124,61 +125,93 @@ class Evaluation:
 
 
 def evaluate_artifact(
+    scorer: Scorer,
+    evaluator: Evaluator,
     model: Any,
-    processor: Any,
     artifact: Artifact,
     budgets: Sequence[str],
     samples: Mapping[str, Sequence[Sample]],
-    cache: Path | None,
     seed: int,
-    timed: int,
 ) -> Evaluation:
-    """Score and time all settings.
+    """Score all settings; `with_seconds` times them.
 
     Args:
+        scorer: of evaluators as of `evaluator_for`.
+        evaluator: counts tokens in this process.
         model: the model that the artifact was made for.
-        processor: its processor.
         artifact: what to evaluate.
         budgets: which of its budgets.
         samples: by class.
-        cache: feature cache that holds the samples' pictures; None runs the vision tower instead.
         seed: of random pruning, `DRAWS` times, and of the bootstrap.
-        timed: how many answers to time for each setting, of all classes in turn.
 
     Raises:
         ArtifactError: the artifact is of another model.
-        CacheError: a picture or a layer is not cached.
+        StudyError: workers died too often.
     """
     check_shape(artifact, model.config)
-    adapter = adapter_for(model)
-    in_turns = [sample for row in zip_longest(*samples.values()) for sample in row if sample is not None]
-    prompter = Prompter(processor, model, artifact.manifest.prompt)
-    evaluator = evaluator_for(model, processor, artifact, in_turns, cache)
-    own = tuple(float(layer == adapter.own_layer) for layer in range(adapter.vision_layers + 1))
-    default = dict.fromkeys(artifact.classes, Candidate(DEFAULT, own, 1.0))
-    unpruned = compare(evaluator, [Setting(UNPRUNED, Pruning(None), default)], samples, seed)
+    settings = {name: _settings(model, artifact, name, seed) for name in budgets}
+    every = compare(scorer, [one for of in settings.values() for one in of], samples, seed)
     flat = [sample for of in samples.values() for sample in of]
     tokens = [evaluator.tokens(sample) for sample in flat]
-    results = []
-    for name in budgets:
-        calibrated = calibrated_setting(model, artifact, name)
-        pruning, schedule = calibrated.pruning, calibrated.pruning.schedule
+    results, first = [], 0
+    for name, of in settings.items():
+        found = every.part(range(first, first + len(of)), [setting.name for setting in of])
+        first += len(of)
+        compared = found.averaged(RANDOM, DRAWN)
+        runs = {s: found.rows(DRAWN if s == RANDOM else [s]) for s in compared.settings}
+        corpus = {s: corpus_intervals(rows, flat, seed) for s, rows in runs.items()}
+        gain, answers = compared.difference(CALIBRATED, DEFAULT), tuple(_answers(name, compared))
+        schedule = of[-1].pruning.schedule
         assert schedule is not None
-        served = {DEFAULT: Setting(DEFAULT, pruning, default), **_drawn(pruning, default, seed), CALIBRATED: calibrated}
-        others = [Setting(kind, pruning, of) for kind, of in _others(artifact, name, own).items()]
-        every = _beside(unpruned, compare(evaluator, [*served.values(), *others], samples, seed))
-        draws = tuple(served)[1:-1]
-        compared = every.averaged(RANDOM, draws)
-        once = [Setting(UNPRUNED, Pruning(None), default), served[DEFAULT], replace(served[draws[0]], name=RANDOM)]
-        timed_ones = [*once, calibrated], in_turns[:timed]
-        seconds = seconds_per_answer(model, processor, prompter, *timed_ones) if timed else {}
-        gain = compared.difference(CALIBRATED, DEFAULT)
-        answers = tuple(_answers(name, compared))
-        runs = {s: every.rows(draws if s == RANDOM else [s]) for s in compared.settings}
-        corpus = {s: corpus_intervals(of, flat, seed) for s, of in runs.items()}
         sizes = TokenRange.of(tokens), tokens_a_layer(schedule, tokens)
-        results.append(BudgetResult(name, schedule, *sizes, compared.table(), gain, seconds, answers, corpus))
+        results.append(BudgetResult(name, schedule, *sizes, compared.table(), gain, {}, answers, corpus))
     return Evaluation(tuple(results))
+
+
+def with_seconds(
+    evaluation: Evaluation,
+    model: Any,
+    processor: Any,
+    artifact: Artifact,
+    samples: Mapping[str, Sequence[Sample]],
+    timed: int,
+) -> Evaluation:
+    """An evaluation with the seconds of an answer under each of `SETTINGS`, measured in this process and one by one.
+
+    Args:
+        evaluation: of the artifact.
+        model: the model that the artifact was made for.
+        processor: its processor.
+        artifact: what was evaluated.
+        samples: by class.
+        timed: how many answers to time for each setting, of all classes in turn.
+    """
+    in_turns = [sample for row in zip_longest(*samples.values()) for sample in row if sample is not None]
+    prompter = Prompter(processor, model, artifact.manifest.prompt)
+    results = []
+    for result in evaluation.budgets:
+        # Whatever is drawn takes as long.
+        of = {setting.name: setting for setting in _settings(model, artifact, result.budget, seed=0)}
+        ones = [of[UNPRUNED], of[DEFAULT], replace(of[DRAWN[0]], name=RANDOM), of[CALIBRATED]]
+        seconds = seconds_per_answer(model, processor, prompter, ones, in_turns[:timed])
+        results.append(replace(result, seconds=seconds))
+    return Evaluation(tuple(results))
+
+
+def _settings(model: Any, artifact: Artifact, budget: str, seed: int) -> list[Setting]:
+    """All that are compared at a budget: no pruning, default, random pruning from several seeds, ours, and others."""
+    adapter = adapter_for(model)
+    own = tuple(float(layer == adapter.own_layer) for layer in range(adapter.vision_layers + 1))
+    default = dict.fromkeys(artifact.classes, Candidate(DEFAULT, own, 1.0))
+    calibrated = calibrated_setting(model, artifact, budget)
+    pruning = calibrated.pruning
+    drawn = [
+        Setting(name, pruning, {c: replace(one, drawn=seed * DRAWS + draw) for c, one in default.items()})
+        for draw, name in enumerate(DRAWN)
+    ]
+    others = [Setting(name, pruning, of) for name, of in _others(artifact, budget, own).items()]
+    unpruned = Setting(UNPRUNED, Pruning(None), default)
+    return [unpruned, Setting(DEFAULT, pruning, default), *drawn, calibrated, *others]
 
 
 def _others(artifact: Artifact, budget: str, own: tuple[float, ...]) -> dict[str, dict[str, Candidate]]:
@@ -196,14 +229,14 @@ def _others(artifact: Artifact, budget: str, own: tuple[float, ...]) -> dict[str
 
 
 def evaluator_for(
-    model: Any, processor: Any, artifact: Artifact, samples: Sequence[Sample], cache: Path | None
+    model: Any, processor: Any, artifact: Artifact, samples: Sequence[Sample], source: Source
 ) -> Evaluator:
     """An evaluator with everything that the artifact's settings need for these samples.
 
     Raises:
         CacheError: a picture or a layer is not cached.
     """
-    features = open_source(cache, model, processor).at(layers_used(model, artifact))
+    features = source.at(layers_used(model, artifact))
     features.check(list(samples))
     prompter = Prompter(processor, model, artifact.manifest.prompt)
     return Evaluator(model, prompter, features, artifact.manifest.decoding.max_new_tokens)
@@ -231,22 +264,6 @@ def calibrated_setting(model: Any, artifact: Artifact, budget: str) -> Setting:
     }
     pruning = Pruning(schedule_for(model, budget, artifact=artifact), artifact.pruning)
     return Setting(CALIBRATED, pruning, candidates)
-
-
-def _drawn(pruning: Pruning, default: Mapping[str, Candidate], seed: int) -> dict[str, Setting]:
-    """Random pruning several times over, each time from other seeds, whatever else is scored beside it."""
-    found = {}
-    for draw in range(DRAWS):
-        of = {label: replace(one, drawn=seed * DRAWS + draw) for label, one in default.items()}
-        found[f"{RANDOM} {draw}"] = Setting(f"{RANDOM} {draw}", pruning, of)
-    return found
-
-
-def _beside(first: Comparison, second: Comparison) -> Comparison:
-    import numpy as np
-
-    scores = np.concatenate([first.scores, second.scores])
-    return replace(first, settings=first.settings + second.settings, scores=scores)
 
 
 def _scores(result: BudgetResult) -> dict[str, dict[str, Score]]:

@@ -9,6 +9,7 @@ from typing import Any
 from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.evidence import SampleScore, sample_scores
 from clasp_calib.artifacts.manifest import CALIBRATED
+from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.studies.evaluation import calibrated_setting, evaluator_for
 from clasp_calib.common.errors import ArtifactError, InputError
 from clasp_calib.common.progress import track
@@ -72,7 +73,8 @@ def measure_again(
     Raises:
         CacheError: a picture or a layer is not cached.
     """
-    evaluator = evaluator_for(model, processor, artifact, [sample for _, sample in chosen], cache)
+    source = open_source(cache, model, processor)
+    evaluator = evaluator_for(model, processor, artifact, [sample for _, sample in chosen], source)
     settings = {budget: calibrated_setting(model, artifact, budget) for budget in artifact.budgets}
     found = []
     for row, sample in track(chosen, "answering", len(chosen)):

@@ -3,15 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from clasp_calib.baselines.registry import METHODS, method
 from clasp_calib.calib.dataset import by_class
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.studies.answers import AnswerJournal, SolvedKnobs
-from clasp_calib.calib.studies.contest import Entrant, encoded, hold_contest
+from clasp_calib.calib.studies.contest import Answerer, Entrant, encoded, hold_contest
 from clasp_calib.calib.studies.entrants import peer
 from clasp_calib.common.errors import BudgetError, ModelError
 from clasp_calib.common.progress import note
 from clasp_calib.common.samples import CLASSES
+from clasp_calib.crew.local_workers import InProcess
 from tools.reference.measuring.bench import Bench
 from tools.reference.measuring.evidence import RESAMPLES, Paired
 from tools.reference.measuring.requirements import Requirement, Row
@@ -101,7 +104,8 @@ def ask_peers(
         except (BudgetError, ModelError) as error:
             note(f"{name} takes no part: {error}")
     with AnswerJournal(place, {"longest": LONGEST}) as journal:
-        contest = hold_contest(model, processor, prompter, entrants, samples, journal, max_new_tokens=LONGEST, seed=0)
+        workers = InProcess(Answerer(model, processor, prompter, LONGEST), torch.get_num_threads())
+        contest = hold_contest(workers, entrants, samples, journal, seed=0)
     scores = contest.comparison(BUDGET).scores
     names = [entrant.method for entrant in entrants]
     by_sample = {s.id: dict(zip(names, map(float, of), strict=True)) for s, of in zip(samples, scores.T, strict=True)}

@@ -6,12 +6,11 @@ import sys
 
 import pytest
 import torch
-from made_searches import Fake
 from tiny_models import tiny_llava
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.search.crew import PROCESS, Crew, crew_for, workers_for
-from clasp_calib.search.local_workers import InProcess
+from clasp_calib.crew.crew import PROCESS, Crew, crew_for, workers_for
+from clasp_calib.crew.local_workers import InProcess
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_a_model_in_memory_stays_with_one_worker(tmp_path):
 
 def test_threads_are_given_back():
     before = torch.get_num_threads()
-    workers = crew_for(Crew(threads=before + 1), Fake(None), None)
+    workers = crew_for(Crew(threads=before + 1), None, None)
     assert isinstance(workers, InProcess)
     assert torch.get_num_threads() == before + 1
     workers.close()
@@ -66,5 +65,5 @@ def test_threads_are_given_back():
 
 
 def test_it_is_there_without_torch():
-    code = "import sys; from clasp_calib.search.crew import Crew; Crew(workers=2); assert 'torch' not in sys.modules"
+    code = "import sys; from clasp_calib.crew.crew import Crew; Crew(workers=2); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,6 +1,7 @@
-"""Who is asked to score: this process, others on this machine, or a Ray cluster. The answers are the same."""
+"""Who is asked: this process, others on this machine, or a Ray cluster. The answers are the same."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -9,8 +10,7 @@ from clasp_calib.common.errors import InputError
 from clasp_calib.common.settings import check_count
 
 if TYPE_CHECKING:
-    from clasp_calib.calib.scoring.evaluator import Evaluator
-    from clasp_calib.search.tasks import EvaluatorRecipe, Workers
+    from clasp_calib.crew.tasks import ToolRecipe, Workers
 
 Engine = Literal["local", "ray"]
 PROCESS = 2**29
@@ -19,7 +19,7 @@ PROCESS = 2**29
 
 @dataclass(frozen=True)
 class Crew:
-    """Who scores candidates in a search.
+    """Who scores, in a search and wherever else an artifact is measured.
 
     Attributes:
         workers: processes on this machine; one is this process itself. On a processor give one a core; where memory is
@@ -29,7 +29,7 @@ class Crew:
         engine: ``"local"``, or ``"ray"`` for the machines of a Ray cluster, which takes as many workers as it has
             room for.
         ray_address: of a running cluster (``auto``, ``HOST:PORT``, ``ray://HOST:PORT``); ``None`` starts one on this
-            machine that ends with the search.
+            machine that ends with the call.
 
     Raises:
         InputError: an unknown engine, a number below one, or an option that the engine does not use.
@@ -97,21 +97,21 @@ def _loads_again(model: Any) -> bool:
     return Path(source or "/dev/null").is_dir() or bool(getattr(model.config, "_commit_hash", None))
 
 
-def crew_for(crew: Crew, evaluator: "Evaluator", recipe: "EvaluatorRecipe") -> "Workers":
-    """The workers of a search.
+def crew_for(crew: Crew, tool: Any, recipe: "Callable[[], ToolRecipe]") -> "Workers":
+    """The workers of a long call.
 
     Args:
         crew: what was asked for.
-        evaluator: of this process.
-        recipe: to make the same elsewhere.
+        tool: what tasks are done with in this process.
+        recipe: tells how to make the same elsewhere; asked only if others work.
 
     Raises:
         InputError: Ray is not installed, or there is no cluster at the address.
     """
     if crew.engine == "ray":
-        from clasp_calib.search.ray_workers import RayWorkers
+        from clasp_calib.crew.ray_workers import RayWorkers
 
-        return RayWorkers(recipe, crew.ray_address)
-    from clasp_calib.search.local_workers import InProcess, Processes
+        return RayWorkers(recipe(), crew.ray_address)
+    from clasp_calib.crew.local_workers import InProcess, Processes
 
-    return InProcess(evaluator, crew.threads) if crew.alone else Processes(recipe, crew.workers)
+    return InProcess(tool, crew.threads) if crew.alone else Processes(recipe(), crew.workers)

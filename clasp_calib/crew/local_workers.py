@@ -1,4 +1,4 @@
-"""Who scores: this process, or others on this machine. When one of them dies, its tasks go to a new one."""
+"""Who works: this process, or others on this machine. When one of them dies, its tasks go to a new one."""
 
 import multiprocessing
 import os
@@ -7,34 +7,33 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
+from typing import Any
 
 import torch
 
-from clasp_calib.calib.scoring.evaluator import Evaluator
-from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.errors import StudyError
 from clasp_calib.common.interrupts import interrupts_put_off
-from clasp_calib.search.tasks import ATTEMPTS, EvaluatorRecipe, Task, score_by_recipe, score_task
+from clasp_calib.crew.tasks import ATTEMPTS, Result, Task, ToolRecipe, do_by_recipe
 
 
 class InProcess:
-    """Scores here, one task after the other.
+    """Works here, one task after the other.
 
     Args:
-        evaluator: what is asked.
+        tool: what tasks are done with.
         threads: that torch computes with until `close`.
     """
 
     count = 1
 
-    def __init__(self, evaluator: Evaluator, threads: int = 1):
-        self._evaluator, self._before = evaluator, torch.get_num_threads()
+    def __init__(self, tool: Any, threads: int = 1):
+        self._tool, self._before = tool, torch.get_num_threads()
         torch.set_num_threads(threads)
 
-    def score(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Scores]]:
-        """Each task's number with its scores, in order."""
+    def do(self, tasks: Sequence[Task[Any, Result]]) -> Iterator[tuple[int, Result]]:
+        """Each task's number with its result, in order."""
         for number, task in enumerate(tasks):
-            yield number, score_task(self._evaluator, task)
+            yield number, task.done_with(self._tool)
 
     def close(self) -> None:
         """Give torch its threads back."""
@@ -42,35 +41,35 @@ class InProcess:
 
 
 class Processes:
-    """Scores in other processes of this machine; when one of them dies, its tasks go to new ones.
+    """Works in other processes of this machine; when one of them dies, its tasks go to new ones.
 
     Args:
-        recipe: of the evaluator.
+        recipe: of the tool.
         count: how many.
     """
 
-    def __init__(self, recipe: EvaluatorRecipe, count: int):
+    def __init__(self, recipe: ToolRecipe, count: int):
         self._recipe, self.count = recipe, count
         self._turn, self._closed = threading.Lock(), False
         self._pool = self._new_pool()
 
-    def score(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Scores]]:
-        """Each task's number with its scores, as they come.
+    def do(self, tasks: Sequence[Task[Any, Result]]) -> Iterator[tuple[int, Result]]:
+        """Each task's number with its result, as they come.
 
         Raises:
             StudyError: workers died too often.
         """
         left = list(range(len(tasks)))
         for _ in range(ATTEMPTS):
-            pool, futures = self._pool, dict[Future[Scores], int]()
+            pool, futures = self._pool, dict[Future[Result], int]()
             try:
                 with interrupts_put_off():
                     for number in left:
-                        futures[pool.submit(score_by_recipe, self._recipe, tasks[number])] = number
+                        futures[pool.submit(do_by_recipe, self._recipe, tasks[number])] = number
                 for future in as_completed(futures):
-                    scores = future.result()
+                    result = future.result()
                     left.remove(futures[future])
-                    yield futures[future], scores
+                    yield futures[future], result
                 return
             except BrokenProcessPool:
                 # All futures of a broken pool fail, those that had ended do not.
@@ -80,8 +79,8 @@ class Processes:
                         yield number, future.result()
                 self._replace(pool)
         raise StudyError(
-            f"workers died {ATTEMPTS} times (killed for their memory?); what was scored is kept: search again with "
-            'fewer --workers, and in a script below `if __name__ == "__main__":`, since each worker imports the script'
+            f"workers died {ATTEMPTS} times (killed for their memory?); what was done is kept: go on with fewer "
+            '--workers, and in a script below `if __name__ == "__main__":`, since each worker imports the script'
         )
 
     def close(self) -> None:
@@ -96,7 +95,7 @@ class Processes:
     def _replace(self, broken: ProcessPoolExecutor) -> None:
         with self._turn:
             if self._closed:
-                raise StudyError("the search was ended; what was scored is kept")
+                raise StudyError("the workers were ended; what was done is kept")
             if self._pool is broken:
                 self._pool = self._new_pool()
 
@@ -107,7 +106,7 @@ class Processes:
 
 
 def _end_with_parent() -> None:
-    """A killed search leaves no workers behind: they wait for tasks on a pipe that they hold open themselves."""
+    """A killed process leaves no workers behind: they wait for tasks on a pipe that they hold open themselves."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

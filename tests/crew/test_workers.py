@@ -1,24 +1,39 @@
-"""Who scores does not change what is found: this process, two others, one that dies, a Ray cluster."""
+"""Who works does not change what is found: this process, two others, one that dies, a Ray cluster."""
 
 import os
 import signal
 import time
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from made_searches import PRUNING, Fake, candidates, samples
 
 from clasp_calib.common.errors import ComputationError, StudyError
-from clasp_calib.search.local_workers import InProcess, Processes
-from clasp_calib.search.tasks import ATTEMPTS, Task
+from clasp_calib.crew.local_workers import InProcess, Processes
+from clasp_calib.crew.tasks import ATTEMPTS, Together
 
-TASKS = [Task(sample, tuple(candidates(3)), PRUNING) for sample in samples("object", 8)]
+
+@dataclass(frozen=True)
+class Asked:
+    """A number that the tool is called with."""
+
+    number: int
+
+    def done_with(self, tool):
+        return tool(self.number)
+
+
+TASKS = [Asked(number) for number in range(8)]
+
+
+def tenfold(number):
+    return 10 * number
 
 
 class Recipe:
-    """Makes an evaluator that scores by the sample's number; pickled by the test's own name."""
+    """Makes a tool that multiplies by ten; pickled by the test's own name."""
 
     device, threads = "cpu", 1
 
@@ -31,33 +46,37 @@ class Recipe:
     def __eq__(self, other):
         return self.folder == other.folder
 
-    def evaluator(self):
+    def made(self):
         return Deadly(self.folder, self.deaths)
 
 
-class Deadly(Fake):
-    """Its process is killed while it scores sample 5, as often as it is told to."""
+class Deadly:
+    """Its process is killed while it is given 5, as often as it is told to."""
 
     def __init__(self, folder, deaths):
-        super().__init__(lambda label, number, sample: sample * 10 + number)
         self.folder, self.deaths = folder, deaths
 
-    def scores(self, sample, live, pruning):
+    def __call__(self, number):
         (self.folder / f"{os.getpid()}").touch()
-        if sample.id == "object 5" and len(list(self.folder.glob("death-*"))) < self.deaths:
+        if number == 5 and len(list(self.folder.glob("death-*"))) < self.deaths:
             (self.folder / f"death-{os.getpid()}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().scores(sample, live, pruning)
+        return tenfold(number)
 
 
 def expected():
-    return dict(InProcess(Fake(lambda label, number, sample: sample * 10 + number)).score(TASKS))
+    return dict(InProcess(tenfold).do(TASKS))
+
+
+def test_tasks_that_belong_together_are_done_in_order():
+    together = Together(tuple(TASKS[5:2:-1]))
+    assert list(InProcess(tenfold).do([together, Together(())])) == [(0, [50, 40, 30]), (1, [])]
 
 
 def test_two_processes_say_the_same_even_if_one_is_killed(tmp_path):
     workers = Processes(Recipe(tmp_path, deaths=1), 2)
     try:
-        found = list(workers.score(TASKS))
+        found = list(workers.do(TASKS))
         assert dict(found) == expected()
         assert len(found) == len(TASKS), "a task was told twice"
         assert len(list(tmp_path.glob("death-*"))) == 1
@@ -70,39 +89,39 @@ def test_workers_that_always_die_are_given_up(tmp_path):
     workers = Processes(Recipe(tmp_path, 99), 1)
     found = []
     with pytest.raises(StudyError, match=rf"workers died {ATTEMPTS} times .*fewer --workers"):
-        found.extend(workers.score(TASKS))
+        found.extend(workers.do(TASKS))
     workers.close()
     assert len(list(tmp_path.glob("death-*"))) == ATTEMPTS
-    assert dict(found) == {number: scores for number, scores in expected().items() if number < 5}
+    assert dict(found) == {number: result for number, result in expected().items() if number < 5}
 
 
 @pytest.mark.slow
 def test_an_error_of_a_worker_comes_through(tmp_path):
     workers = Processes(Recipe(tmp_path / "none"), 1)
     with pytest.raises(FileNotFoundError):
-        list(workers.score(TASKS))
+        list(workers.do(TASKS))
     workers.close()
 
 
 class Failing(Recipe):
-    """Cannot make its evaluator."""
+    """Cannot make its tool."""
 
-    def evaluator(self):
+    def made(self):
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
 def test_a_failure_in_a_worker_is_named_with_its_traceback(tmp_path):
     workers = Processes(Failing(tmp_path), 1)
     with pytest.raises(ComputationError, match=r"of a worker failed \(RuntimeError: CUDA .*fewer --workers") as caught:
-        list(workers.score(TASKS))
+        list(workers.do(TASKS))
     workers.close()
-    assert "in evaluator" in "".join(traceback.format_exception(caught.value))
+    assert "in made" in "".join(traceback.format_exception(caught.value))
 
 
 class Sleeping(Recipe):
     """Takes an hour for each task."""
 
-    def evaluator(self):
+    def made(self):
         (self.folder / "began").touch()
         time.sleep(3600)
 
@@ -111,8 +130,8 @@ def test_workers_are_ended_in_the_middle_of_a_task(tmp_path):
     workers, ended = Processes(Sleeping(tmp_path), 1), []
 
     def ask():
-        with pytest.raises(StudyError, match="the search was ended"):
-            list(workers.score(TASKS))
+        with pytest.raises(StudyError, match="the workers were ended"):
+            list(workers.do(TASKS))
         ended.append(True)
 
     thread = Thread(target=ask)
@@ -132,7 +151,7 @@ def test_workers_do_not_hear_an_interrupt(tmp_path):
     workers = Processes(Recipe(tmp_path), 2)
     try:
         pool = workers._pool
-        asked = workers.score(TASKS)
+        asked = workers.do(TASKS)
         thread = Thread(target=lambda: next(asked))
         thread.start()
         while not pool._processes:
@@ -150,7 +169,7 @@ def test_workers_do_not_hear_an_interrupt(tmp_path):
 def test_threads_may_ask_at_once(tmp_path):
     workers = Processes(Recipe(tmp_path, 1), 2)
     found = [None] * 3
-    threads = [Thread(target=lambda n=n: found.__setitem__(n, dict(workers.score(TASKS)))) for n in range(3)]
+    threads = [Thread(target=lambda n=n: found.__setitem__(n, dict(workers.do(TASKS)))) for n in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -161,18 +180,19 @@ def test_threads_may_ask_at_once(tmp_path):
 
 ORPHAN = """
 import sys, time
+from dataclasses import dataclass
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from test_workers import Processes, Recipe, TASKS
 if __name__ == "__main__":
     workers = Processes(Recipe(Path(sys.argv[1])), 2)
-    list(workers.score(TASKS))
-    print("scored", flush=True)
+    list(workers.do(TASKS))
+    print("done", flush=True)
     time.sleep(120)
 """
 
 
-def test_a_killed_search_leaves_no_workers_behind(tmp_path):
+def test_a_killed_process_leaves_no_workers_behind(tmp_path):
     import subprocess
     import sys
 
@@ -183,7 +203,7 @@ def test_a_killed_search_leaves_no_workers_behind(tmp_path):
     here = Path(__file__).parent
     words = [sys.executable, str(script), str(pids), str(here), str(here.parent)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout.readline() == "scored\n"
+        assert parent.stdout.readline() == "done\n"
         parent.kill()
     left = [int(path.name) for path in pids.iterdir()]
     assert left

@@ -1,4 +1,4 @@
-"""Who scores: the machines of a Ray cluster. Every sample is a Ray task; one whose machine dies is given to another.
+"""Who works: the machines of a Ray cluster. Every task is a Ray task; one whose machine dies is given to another.
 
 All machines must see the model, the cache and the pictures under the same paths.
 """
@@ -10,27 +10,26 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.errors import InputError, StudyError
-from clasp_calib.search.tasks import ATTEMPTS, EvaluatorRecipe, Task, score_by_recipe
+from clasp_calib.crew.tasks import ATTEMPTS, Result, Task, ToolRecipe, do_by_recipe
 
 KNOCK = 10.0
 """Seconds after which a cluster that does not answer is not there."""
 
 
 class RayWorkers:
-    """Scores on a Ray cluster.
+    """Works on a Ray cluster.
 
     Args:
-        recipe: of the evaluator.
+        recipe: of the tool.
         address: of a running cluster (``auto``, ``HOST:PORT``, ``ray://HOST:PORT``); ``None`` starts one on this
-            machine that ends with the search.
+            machine that ends with the call.
 
     Raises:
         InputError: Ray is not installed, or there is no cluster at the address.
     """
 
-    def __init__(self, recipe: EvaluatorRecipe, address: str | None):
+    def __init__(self, recipe: ToolRecipe, address: str | None):
         try:
             import ray
         except ImportError as error:
@@ -49,29 +48,31 @@ class RayWorkers:
                 signal.signal(signal.SIGTERM, ended or signal.SIG_DFL)
         gpus = 1 if recipe.device.startswith("cuda") else 0
         remote = ray.remote(num_cpus=recipe.threads, num_gpus=gpus, max_retries=ATTEMPTS)
-        self._score: Any = remote(score_by_recipe)
+        self._do: Any = remote(do_by_recipe)
         self._recipe = ray.put(recipe)
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         room = resources.get("GPU", 0) if gpus else resources.get("CPU", 1) / recipe.threads
         self.count = max(1, int(room))
 
-    def score(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Scores]]:
-        """Each task's number with its scores, as they come.
+    def do(self, tasks: Sequence[Task[Any, Result]]) -> Iterator[tuple[int, Result]]:
+        """Each task's number with its result, as they come.
 
         Raises:
             StudyError: a task's workers died too often.
         """
-        pending = {self._score.remote(self._recipe, task): number for number, task in enumerate(tasks)}
+        pending = {self._do.remote(self._recipe, task): number for number, task in enumerate(tasks)}
         while pending:
             (done,), _ = self._ray.wait(list(pending), num_returns=1)
             number = pending.pop(done)
             try:
-                scores: Scores = self._ray.get(done)
+                result: Result = self._ray.get(done)
             except self._ray.exceptions.RayTaskError as error:
                 raise error.cause from error
             except self._ray.exceptions.RayError as error:
-                raise StudyError(f"the cluster lost a task ({error}); what was scored is kept: search again") from error
-            yield number, scores
+                raise StudyError(
+                    f"the cluster lost a task ({error}); what was done is kept: give the command again"
+                ) from error
+            yield number, result
 
     def close(self) -> None:
         """Leave the cluster."""

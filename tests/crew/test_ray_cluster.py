@@ -1,4 +1,4 @@
-"""A search on a Ray cluster of two nodes, with a worker killed in the middle, finds what this process finds alone."""
+"""A Ray cluster of two nodes, with a worker killed in the middle, finds what this process finds alone."""
 
 import os
 from pathlib import Path
@@ -32,13 +32,13 @@ def cluster():
 
 @pytest.mark.slow
 def test_two_nodes_say_the_same_even_if_a_worker_is_killed(cluster, tmp_path):
-    from clasp_calib.search.ray_workers import RayWorkers
+    from clasp_calib.crew.ray_workers import RayWorkers
 
     recipe = Recipe(tmp_path, deaths=1)
     workers = RayWorkers(recipe, cluster.address)
     try:
         assert workers.count == 2
-        found = list(workers.score(TASKS))
+        found = list(workers.do(TASKS))
         assert dict(found) == expected()
         assert len(found) == len(TASKS)
         assert len(list(tmp_path.glob("death-*"))) == 1
@@ -50,19 +50,19 @@ def test_two_nodes_say_the_same_even_if_a_worker_is_killed(cluster, tmp_path):
 
 @pytest.mark.slow
 def test_an_error_of_a_task_comes_through(cluster, tmp_path):
-    from clasp_calib.search.ray_workers import RayWorkers
+    from clasp_calib.crew.ray_workers import RayWorkers
 
     workers = RayWorkers(Recipe(tmp_path / "none"), cluster.address)
     try:
         with pytest.raises(FileNotFoundError):
-            list(workers.score(TASKS))
+            list(workers.do(TASKS))
     finally:
         workers.close()
 
 
 @pytest.mark.slow
 def test_an_address_without_a_cluster_is_refused(tmp_path):
-    from clasp_calib.search.ray_workers import RayWorkers
+    from clasp_calib.crew.ray_workers import RayWorkers
 
     with pytest.raises(InputError, match=r"no Ray cluster at 'localhost:1' .*--ray-address"):
         RayWorkers(Recipe(tmp_path), "localhost:1")
