@@ -11,6 +11,7 @@ from clasp_calib.commands.options import (
     BudgetsOption,
     CacheOption,
     DeviceOption,
+    DevicesOption,
     DtypeOption,
     EngineOption,
     ImageRootOption,
@@ -49,6 +50,7 @@ def ablate(
     threads: ThreadsOption = 1,
     engine: EngineOption = "local",
     ray_address: RayAddressOption = None,
+    devices: DevicesOption = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
     seed: SeedOption = 0,
@@ -72,7 +74,7 @@ def ablate(
     places = Places.of(run, features=cache or directory.cache)
     table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
     options = StudyOptions(split, per_class, seed)
-    wanted = Wanted(workers, threads, engine, ray_address)
+    wanted = Wanted(workers, threads, engine, ray_address, devices)
     loaded = load(model, device, dtype, run)
     crew = wanted.crew(loaded[0])
     place = artifact or directory.artifact

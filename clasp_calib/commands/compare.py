@@ -10,6 +10,7 @@ from clasp_calib.commands.options import (
     ArtifactOption,
     BudgetsOption,
     DeviceOption,
+    DevicesOption,
     DtypeOption,
     EngineOption,
     ImageRootOption,
@@ -49,6 +50,7 @@ def compare(
     threads: ThreadsOption = 1,
     engine: EngineOption = "local",
     ray_address: RayAddressOption = None,
+    devices: DevicesOption = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
     seed: SeedOption = 0,
@@ -71,7 +73,7 @@ def compare(
     chosen = [name.strip() for name in methods.split(",")] if methods else None
     table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
     options = ComparisonOptions(split, per_class, seed, solve_on, timed)
-    wanted = Wanted(workers, threads, engine, ray_address)
+    wanted = Wanted(workers, threads, engine, ray_address, devices)
     loaded = load(model, device, dtype, run)
     crew = wanted.crew(loaded[0])
     place = artifact or directory.artifact

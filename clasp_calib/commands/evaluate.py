@@ -12,6 +12,7 @@ from clasp_calib.commands.options import (
     CacheOption,
     CheckpointOption,
     DeviceOption,
+    DevicesOption,
     DtypeOption,
     EngineOption,
     ImageRootOption,
@@ -51,6 +52,7 @@ def evaluate(
     threads: ThreadsOption = 1,
     engine: EngineOption = "local",
     ray_address: RayAddressOption = None,
+    devices: DevicesOption = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
     seed: SeedOption = 0,
@@ -79,7 +81,7 @@ def evaluate(
     places = Places.of(run, features=None if recompute else cache or directory.cache)
     table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
     options = EvaluationOptions(split, per_class, seed, timed, limit is None, strict=strict, checkpoint=checkpoint)
-    wanted = Wanted(workers, threads, engine, ray_address)
+    wanted = Wanted(workers, threads, engine, ray_address, devices)
     loaded = load(model, device, dtype, run)
     crew = wanted.crew(loaded[0])
     report = measure(

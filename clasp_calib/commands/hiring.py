@@ -12,11 +12,15 @@ class Wanted:
         InputError: it does not go together.
     """
 
-    def __init__(self, workers: int | None, threads: int, engine: Engine, ray_address: str | None) -> None:
-        self._workers, self._others = workers, (threads, engine, ray_address)
+    def __init__(
+        self, workers: int | None, threads: int, engine: Engine, ray_address: str | None, devices: str | None
+    ) -> None:
+        several = tuple(name.strip() for name in devices.split(",")) if devices else ()
+        self._workers, self._others = workers, (threads, engine, ray_address, several)
         Crew(workers or 1, *self._others)
 
     def crew(self, model: Any) -> Crew:
         """The crew for a model: on this machine as many processes as fit, unless their number was given."""
-        fitting = workers_for(model) if self._workers is None and self._others[1] == "local" else 1
+        _, engine, _, devices = self._others
+        fitting = workers_for(model) if self._workers is None and engine == "local" and not devices else 1
         return Crew(self._workers or fitting, *self._others)

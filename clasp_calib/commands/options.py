@@ -84,5 +84,12 @@ RayAddressOption = Annotated[
     typer.Option("--ray-address", help="Ray cluster to join; default: start one here."),
     UsedBy("engine", "ray"),
 ]
+DevicesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--devices", help="Devices that processes take in turn, such as cuda:0,cuda:1, one each; default: --device."
+    ),
+    UsedBy("engine", "local"),
+]
 DEFAULT_BUDGETS = ["192"]
 __all__ = ["DEFAULT_RUN"]

@@ -17,6 +17,7 @@ from clasp_calib.commands.options import (
     ClassFromOption,
     DefaultClassOption,
     DeviceOption,
+    DevicesOption,
     DtypeOption,
     EngineOption,
     ImageRootOption,
@@ -123,6 +124,7 @@ def search(
     threads: ThreadsOption = 1,
     engine: EngineOption = "local",
     ray_address: RayAddressOption = None,
+    devices: DevicesOption = None,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -204,7 +206,7 @@ def search(
         prompt=prompt,
     )
     table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
-    wanted = Wanted(workers, threads, engine, ray_address)
+    wanted = Wanted(workers, threads, engine, ray_address, devices)
     loaded, processor = load(model, device, dtype, run)
     crew = wanted.crew(loaded)
     what = (loaded, processor, table, budget)

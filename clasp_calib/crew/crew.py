@@ -28,6 +28,8 @@ class Crew:
             every crew, and on a processor scores of another number are not taken up.
         engine: ``"local"``, or ``"ray"`` for the machines of a Ray cluster, which takes as many workers as it has
             room for.
+        devices: of torch, such as ``("cuda:0", "cuda:1")``, which workers on this machine take in turn, at least one
+            each; none is that of the model. Scores are the same only on devices of one kind.
         ray_address: of a running cluster (``auto``, ``HOST:PORT``, ``ray://HOST:PORT``); ``None`` starts one on this
             machine that ends with the call.
 
@@ -39,6 +41,7 @@ class Crew:
     threads: int = 1
     engine: Engine = "local"
     ray_address: str | None = None
+    devices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.engine not in get_args(Engine):
@@ -55,11 +58,18 @@ class Crew:
                 f"--ray-address {self.ray_address} is for --engine ray; add it, or leave the address out "
                 "(ray_address and engine of Crew)"
             )
+        if self.engine == "ray" and self.devices:
+            raise InputError(
+                f"--devices {','.join(self.devices)} is for --engine local; Ray gives each task a device of its own: "
+                "leave it out (devices of Crew)"
+            )
+        object.__setattr__(self, "devices", tuple(self.devices))
+        object.__setattr__(self, "workers", max(self.workers, len(self.devices)))
 
     @property
     def alone(self) -> bool:
         """Whether this process does all the scoring."""
-        return self.engine == "local" and self.workers == 1
+        return self.engine == "local" and self.workers == 1 and not self.devices
 
     def check_reaches(self, model: Any) -> None:
         """Make sure that other processes can load the model, before hours of work.
@@ -114,4 +124,4 @@ def crew_for(crew: Crew, tool: Any, recipe: "Callable[[], ToolRecipe]") -> "Work
         return RayWorkers(recipe(), crew.ray_address)
     from clasp_calib.crew.local_workers import InProcess, Processes
 
-    return InProcess(tool, crew.threads) if crew.alone else Processes(recipe(), crew.workers)
+    return InProcess(tool, crew.threads) if crew.alone else Processes(recipe(), crew.workers, crew.devices)

@@ -46,10 +46,12 @@ class Processes:
     Args:
         recipe: of the tool.
         count: how many.
+        devices: that they take in turn; none is the recipe's own.
     """
 
-    def __init__(self, recipe: ToolRecipe, count: int):
-        self._recipe, self.count = recipe, count
+    def __init__(self, recipe: ToolRecipe, count: int, devices: Sequence[str] = ()):
+        self.count = count
+        self._recipes = [recipe.on(device) for device in devices] or [recipe]
         self._turn, self._closed = threading.Lock(), False
         self._pool = self._new_pool()
 
@@ -65,7 +67,7 @@ class Processes:
             try:
                 with interrupts_put_off():
                     for number in left:
-                        futures[pool.submit(do_by_recipe, self._recipe, tasks[number])] = number
+                        futures[pool.submit(_do_own, tasks[number])] = number
                 for future in as_completed(futures):
                     result = future.result()
                     left.remove(futures[future])
@@ -102,7 +104,23 @@ class Processes:
     def _new_pool(self) -> ProcessPoolExecutor:
         # Not fork: torch's threads and a GPU's context do not survive it.
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.count, context, initializer=_end_with_parent)
+        turn = context.Value("i", 0)
+        return ProcessPoolExecutor(self.count, context, initializer=_begin, initargs=(self._recipes, turn))
+
+
+_OWN: list[ToolRecipe] = []
+"""In a worker, of the one tool that it works with."""
+
+
+def _begin(recipes: Sequence[ToolRecipe], turn: Any) -> None:
+    with turn.get_lock():
+        _OWN.append(recipes[turn.value % len(recipes)])
+        turn.value += 1
+    _end_with_parent()
+
+
+def _do_own(task: Task[Any, Result]) -> Result:
+    return do_by_recipe(_OWN[0], task)
 
 
 def _end_with_parent() -> None:

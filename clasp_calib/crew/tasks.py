@@ -7,7 +7,7 @@ bits, on how many threads each of them computes with.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from clasp_calib.common.containing import contained
 
@@ -44,6 +44,10 @@ class ToolRecipe(Protocol):
     @property
     def threads(self) -> int:
         """That torch computes with."""
+        ...
+
+    def on(self, device: str) -> Self:
+        """The same for another device."""
         ...
 
     def made(self) -> Any:

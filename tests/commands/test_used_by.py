@@ -125,6 +125,7 @@ def test_what_only_an_engine_has_is_marked_so():
     assert {name for name, markers in markers_of(search).items() if markers[0].option == "engine"} == {
         "workers",
         "ray_address",
+        "devices",
     }
 
 

@@ -20,12 +20,20 @@ from clasp_calib.crew.local_workers import InProcess
         ({"workers": 0}, r"workers \(--workers\) is 0; expected at least 1"),
         ({"threads": 0}, r"threads \(--threads\) is 0; expected at least 1"),
         ({"ray_address": "auto"}, r"--ray-address auto is for --engine ray; add it.*ray_address and engine of Crew"),
+        ({"engine": "ray", "devices": ("cuda:0",)}, r"--devices cuda:0 is for --engine local; Ray gives each task"),
         ({"engine": "ray", "workers": 2}, r"--workers 2 is for --engine local; a Ray cluster takes as many"),
     ],
 )
 def test_what_does_not_go_together_is_refused(given, message):
     with pytest.raises(InputError, match=message):
         Crew(**given)
+
+
+def test_a_device_has_at_least_one_worker():
+    two = Crew(devices=["cuda:0", "cuda:1"])
+    assert (two.workers, two.devices, two.alone) == (2, ("cuda:0", "cuda:1"), False)
+    assert not Crew(devices=("cuda:1",)).alone, "it may be another than the model's"
+    assert Crew(workers=3, devices=("cuda:0",)).workers == 3
 
 
 def test_a_core_each_as_far_as_memory_allows(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from threading import Thread
 import pytest
 
 from clasp_calib.common.errors import ComputationError, StudyError
+from clasp_calib.crew.crew import Crew, crew_for
 from clasp_calib.crew.local_workers import InProcess, Processes
 from clasp_calib.crew.tasks import ATTEMPTS, Together
 
@@ -66,6 +67,35 @@ class Deadly:
 
 def expected():
     return dict(InProcess(tenfold).do(TASKS))
+
+
+class Meeting(Recipe):
+    """A tool that tells its device, once there are two."""
+
+    device = "none"
+
+    def on(self, device):
+        other = Meeting(self.folder)
+        other.device = device
+        return other
+
+    def made(self):
+        def tell(number):
+            (self.folder / f"{os.getpid()}").touch()
+            limit = time.monotonic() + 60
+            while len(list(self.folder.iterdir())) < 2 and time.monotonic() < limit:
+                time.sleep(0.01)
+            return self.device
+
+        return tell
+
+
+def test_devices_are_taken_in_turn(tmp_path):
+    workers = crew_for(Crew(devices=("one", "two")), None, lambda: Meeting(tmp_path))
+    try:
+        assert sorted(dict(workers.do(TASKS[:2])).values()) == ["one", "two"]
+    finally:
+        workers.close()
 
 
 def test_tasks_that_belong_together_are_done_in_order():

@@ -1,8 +1,8 @@
 """What a crew scores at a time, one sample with all the candidates that are asked about it; and what it scores with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -98,6 +98,10 @@ class EvaluatorRecipe:
     def threads(self) -> int:
         """That torch computes with."""
         return self.model.threads
+
+    def on(self, device: str) -> Self:
+        """The same for another device."""
+        return replace(self, model=replace(self.model, device=device))
 
     def made(self) -> Evaluator:
         """Load the model and make the evaluator.

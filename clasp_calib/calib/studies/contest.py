@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -161,6 +161,10 @@ class AnswererRecipe:
     def threads(self) -> int:
         """That torch computes with."""
         return self.model.threads
+
+    def on(self, device: str) -> Self:
+        """The same for another device."""
+        return replace(self, model=replace(self.model, device=device))
 
     def made(self) -> Answerer:
         """Load the model and make the answerer.
