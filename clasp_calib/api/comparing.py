@@ -186,7 +186,9 @@ def _compared(
     solving = by_class(others, of.artifact.classes, options.solve_on, seed)
     images = [encoded(model, processor, prompter, sample) for group in solving.values() for sample in group]
     identity = of.identity(model, crew.threads)
-    solved = SolvedKnobs(places.comparison, {**identity, "samples a class": options.solve_on, "seed": seed})
+    # Solved in this process, with all of its threads.
+    solving_by = {name: value for name, value in identity.items() if name != "threads"}
+    solved = SolvedKnobs(places.comparison, {**solving_by, "samples a class": options.solve_on, "seed": seed})
     filmed = any(sample.modality == "video" for sample in of.samples)
     names = list(methods or METHODS)
     entrants, refusals = entrants_for(model, of.artifact, of.budgets, names, images, solved, filmed)
