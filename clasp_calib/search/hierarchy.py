@@ -24,7 +24,7 @@ import numpy as np
 from clasp_calib.search.information import Information
 from clasp_calib.search.noise import Floats
 
-SHARED, OWN = np.geomspace(1e-3, 1.0, 4), np.geomspace(1e-3, 10.0, 6)
+SHARED, OWN = np.geomspace(1e-3, 1.0, 3), np.geomspace(1e-3, 10.0, 5)
 """Variances of the shared effect, in units of the classes' mean noise variance, and of a class's own, in units of its
 noise variance. None is zero, so that neither neighbours nor other classes are ever believed blindly. Our choice."""
 SLOPES = np.array([0.4, 1.0, 2.5])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from clasp_calib.search.noise import PRIOR_FREEDOM, Floats, pooled_variance
+from clasp_calib.search.noise import Floats, variances_of
 
 SWEEPS = 30
 """Of alternating between levels and means; one is enough where all candidates were measured on all samples."""
@@ -35,8 +35,7 @@ class JamesStein:
         found = np.array([mean for mean, _, _, _ in fits])
         count = np.array([seen for _, seen, _, _ in fits])
         squares, freedom = np.array([(s, f) for _, _, s, f in fits]).T
-        common = pooled_variance(squares, freedom, tables)
-        self.noise: Floats = (squares + PRIOR_FREEDOM * common) / (freedom + PRIOR_FREEDOM)
+        self.noise: Floats = variances_of(squares, freedom, tables)[1]
         precision = count / self.noise[:, None]
         self._mean, self._variance = _shrunk(found, precision, LEAST_VARIANCE * float(self.noise.mean()))
 

@@ -1,7 +1,7 @@
 """How scores scatter about the candidates' means: by class and budget, between candidates, and between budgets.
 
-Shapes: K classes, B budgets, n samples of a class, C candidates, P kernels. A table is [B, n, C], with NaN where a
-candidate was not measured on a sample.
+Shapes: K classes, B budgets, T = K * B, n samples of a class, C candidates, P kernels. A table is [B, n, C], with NaN
+where a candidate was not measured on a sample.
 
 Candidates that are alike are right and wrong by luck on the same samples. A model that takes such luck for independent
 believes neighbours that tell it the same thing twice. So the noise of one sample has the covariance ``variance * (t_0 I
@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+PRIOR_SAMPLES = 10.0
+"""What a table's samples show of rates and of their variance is shrunk as by so many samples more. Our choice."""
 PRIOR_FREEDOM = 10.0
-"""A table's variance is shrunk towards that of all tables, and likenesses towards none, as by so many degrees of
-freedom. Our choice: where all candidates are right on all samples the variance would be zero, and nothing surer."""
+"""Likenesses are shrunk towards none, as by so many degrees of freedom, and so many are enough to know the variance of
+all tables. Our choice."""
 LEAST_SQUARES = 1e-4
 """Of one made-up disagreement, so that tables without any are not taken for certainty. Our choice."""
 UNKNOWN_VARIANCE = 0.1
@@ -61,13 +63,13 @@ def estimate(tables: Sequence[Floats], kernels: Floats) -> Noise:
         kernels: [P, C, C], how alike candidates are.
     """
     fits = [[_fit(at_budget) for at_budget in table] for table in tables]
-    squares = np.array([[np.nansum(fit.residuals**2) for fit in of] for of in fits])
-    freedom = np.array([[fit.freedom for fit in of] for of in fits])
-    common = pooled_variance(squares, freedom, [at_budget for table in tables for at_budget in table])
-    variances: Floats = (squares + PRIOR_FREEDOM * common) / (freedom + PRIOR_FREEDOM)
-    budgets = len(tables[0])
-    correlation = _between_budgets([[fit.residuals for fit in of] for of in fits], common)
     flat = [fit for of in fits for fit in of]
+    squares = np.array([np.nansum(fit.residuals**2) for fit in flat])
+    freedom = np.array([fit.freedom for fit in flat], float)
+    common, of_table = variances_of(squares, freedom, [at_budget for table in tables for at_budget in table])
+    budgets = len(tables[0])
+    variances = of_table.reshape(-1, budgets)
+    correlation = _between_budgets([[fit.residuals for fit in of] for of in fits], common)
     return Noise(
         variances=variances,
         between_budgets=(1 - correlation) * np.eye(budgets) + correlation,
@@ -75,16 +77,46 @@ def estimate(tables: Sequence[Floats], kernels: Floats) -> Noise:
     )
 
 
-def pooled_variance(squares: Floats, freedom: Floats, tables: Sequence[Floats]) -> float:
+def variances_of(squares: Floats, freedom: Floats, tables: Sequence[Floats]) -> tuple[float, Floats]:
+    """Of a score in all tables together, and in each [T].
+
+    A table's own variance is shrunk towards what its rates of right answers lead to expect. It counts by samples, since
+    candidates fail together: a table in which all are right shows nothing of the failures that are rarer.
+
+    Args:
+        squares: [T], residual sums of squares.
+        freedom: [T], their degrees of freedom.
+        tables: [n, C] each, which they are of; none with a sample that has one candidate.
+    """
+    common = _pooled_variance(squares, freedom, tables)
+    binomial = _binomial_variances(tables)
+    dispersion = common * (freedom.sum() + 1) / (freedom @ binomial + binomial.mean())
+    own = squares / np.maximum(1, freedom)
+    samples = np.minimum(freedom, [len(_begun(table)) for table in tables])
+    return common, (samples * own + PRIOR_SAMPLES * dispersion * binomial) / (samples + PRIOR_SAMPLES)
+
+
+def _binomial_variances(tables: Sequence[Floats]) -> Floats:
+    """[T] of right and wrong answers, averaged over candidates; 1 where scores are not in [0, 1].
+
+    A candidate's rate in a table has a Beta prior about its rate in all of them, which is that of Laplace's rule of
+    succession.
+    """
+    if any((table < 0).any() or (table > 1).any() for table in tables):
+        return np.ones(len(tables))
+    right = np.array([np.nansum(table, 0) for table in tables])
+    count = np.array([(~np.isnan(table)).sum(0) for table in tables])
+    prior = (right.sum(0) + 1) / (count.sum(0) + 2)
+    rate = (right + PRIOR_SAMPLES * prior) / (count + PRIOR_SAMPLES)
+    variance: Floats = (rate * (1 - rate)).mean(1)
+    return variance
+
+
+def _pooled_variance(squares: Floats, freedom: Floats, tables: Sequence[Floats]) -> float:
     """Of a score in all tables: of what is left over, and one made-up degree of freedom as if candidates were equal.
 
     Where each candidate was measured once nothing is left over, and what differs may all be luck. So may what does not,
     where there is little of it.
-
-    Args:
-        squares: residual sums of squares, of any shape.
-        freedom: their degrees of freedom.
-        tables: [n, C] each, which they are of; none with a sample that has one candidate.
     """
     deviations = [table - np.nanmean(table, 1, keepdims=True) for table in map(_begun, tables)]
     pairs = sum(int((~np.isnan(d)).sum()) - len(d) for d in deviations)

@@ -65,20 +65,49 @@ def as_if_equal(tables):
     return squares / max(1, freedom)
 
 
+def paired(table):
+    """[..., n, C] without the samples that have one candidate."""
+    return np.where((~np.isnan(table)).sum(-1, keepdims=True) > 1, table, np.nan)
+
+
+def shrunk_variances(squares, freedoms, tables):
+    """Of all [n, C] tables and of each, from sums of squares about levels and means, by loops."""
+    made_up = 1e-4 + as_if_equal(tables) + 0.1 * max(0, 9 - sum(freedoms))
+    common = (sum(squares) + made_up) / max(10, sum(freedoms) + 1)
+    scores = [score for table in tables for score in table.ravel() if not np.isnan(score)]
+    expected = [1.0] * len(tables)
+    if all(0 <= score <= 1 for score in scores):
+        for number, table in enumerate(tables):
+            found = []
+            for c in range(table.shape[1]):
+                everywhere = [score for other in tables for score in other[:, c] if not np.isnan(score)]
+                here = [score for score in table[:, c] if not np.isnan(score)]
+                likely = (sum(everywhere) + 1) / (len(everywhere) + 2)
+                rate = (sum(here) + 10 * likely) / (len(here) + 10)
+                found.append(rate * (1 - rate))
+            expected[number] = np.mean(found)
+    ratio = common * (sum(freedoms) + 1)
+    ratio /= sum(f * e for f, e in zip(freedoms, expected, strict=True)) + np.mean(expected)
+    variances = []
+    for square, freedom, table, likely in zip(squares, freedoms, tables, expected, strict=True):
+        n = min(freedom, sum(not np.isnan(row).all() for row in table))
+        variances.append((n * square / max(1, freedom) + 10 * ratio * likely) / (n + 10))
+    return common, variances
+
+
 def noise_by_regression(tables):
     """Variances [K, B] and the correlation between budgets from [B, n, C] tables, cell by cell."""
     fits = [[residuals_by_regression(at_budget) for at_budget in table] for table in tables]
-    squares = np.array([[np.nansum(left**2) for left, _ in of] for of in fits])
-    freedom = np.array([[free for _, free in of] for of in fits])
-    made_up = 1e-4 + as_if_equal([at for table in tables for at in table]) + 0.1 * max(0, 9 - freedom.sum())
-    common = (squares.sum() + made_up) / max(10, freedom.sum() + 1)
+    squares = [np.nansum(left**2) for of in fits for left, _ in of]
+    freedoms = [freedom for of in fits for _, freedom in of]
+    common, variances = shrunk_variances(squares, freedoms, [paired(at) for table in tables for at in table])
     together, alike = 6 * common, 10 * common
     for of in fits:
         for (first, _), (second, _) in combinations(of, 2):
             pairs = [(a, b) for a, b in zip(first.flat, second.flat, strict=True) if not np.isnan(a + b)]
             together += sum(a * b for a, b in pairs)
             alike += (sum(a * a for a, _ in pairs) * sum(b * b for _, b in pairs)) ** 0.5
-    return (squares + 10 * common) / (freedom + 10), min(max(together / alike, 0), 0.95)
+    return np.reshape(variances, (len(tables), -1)), min(max(together / alike, 0), 0.95)
 
 
 def likeness_by_regression(tables, similarities):
@@ -166,8 +195,8 @@ def block_diagonal(blocks):
         ((12, 5, 3), 1, [0.1], [0.5], 1e-7),
         ((10,), 1, [0.01, 0.1, 1.0], [0.5, 2.0], 1e-7),
         ((6, 4), 2, [0.1], [1.0], 1e-7),
-        ((12, 5), 1, [0.01, 1], [1.0], 0.02),
-        ((12, 5), 1, [0.1], [0.5, 2.0], 0.03),
+        ((12, 5), 1, [0.01, 1], [1.0], 0.03),
+        ((12, 5), 1, [0.1], [0.5, 2.0], 0.04),
     ],
 )
 def test_the_belief_is_that_of_the_model_written_out(monkeypatch, sizes, budgets, own, slopes, near, measured):
@@ -192,12 +221,12 @@ def test_the_belief_is_that_of_the_model_written_out(monkeypatch, sizes, budgets
         assert np.cov(draws.T) == pytest.approx(expected, abs=(0.05 if near < 0.01 else 0.2) * expected.max())
 
 
-@given(st.lists(st.integers(0, 6), min_size=1, max_size=3), st.integers(1, 3), MEASURED, SEEDS)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=3), st.integers(1, 3), MEASURED, st.booleans(), SEEDS)
 @settings(deadline=None, max_examples=20)
-def test_noise_is_that_of_regressions(sizes, budgets, measured, seed):
+def test_noise_is_that_of_regressions(sizes, budgets, measured, bounded, seed):
     tables = [np.array(made([size] * budgets, 4, seed, measured)) for size in sizes]
-    paired = [np.where((~np.isnan(t)).sum(2, keepdims=True) > 1, t, np.nan) for t in tables]
-    found = estimate(paired, kernels(grid_of(4)))
+    tables = [np.clip(table, 0, 1) for table in tables] if bounded else tables
+    found = estimate([paired(table) for table in tables], kernels(grid_of(4)))
     variances, correlation = noise_by_regression(tables)
     assert found.variances == pytest.approx(variances)
     assert found.between_budgets == pytest.approx(correlation + (1 - correlation) * np.eye(budgets), abs=1e-9)
@@ -232,8 +261,8 @@ def test_orders_do_not_matter(sizes, measured, seed):
 
 @given(MEASURED, SEEDS)
 @settings(deadline=None, max_examples=25)
-def test_levels_of_samples_do_not_matter(measured, seed):
-    tables = made([6, 4], 4, seed, measured)
+def test_levels_of_samples_do_not_matter_where_scores_have_no_bounds(measured, seed):
+    tables = [table + 9 for table in made([6, 4], 4, seed, measured)]
     shifted = [table + np.random.default_rng(seed).normal(size=(len(table), 1)) for table in tables]
     assert believe(shifted, kernels(grid_of(4))).mean == pytest.approx(
         believe(tables, kernels(grid_of(4))).mean, abs=1e-7
@@ -305,9 +334,7 @@ def made_up_moments(tables):
         means.append(centred.mean(0))
         squares.append(((centred - centred.mean(0)) ** 2).sum())
         freedoms.append((len(table) - 1) * (count - 1))
-    made_up = 1e-4 + as_if_equal(tables) + 0.1 * max(0, 9 - sum(freedoms))
-    common = (sum(squares) + made_up) / max(10, sum(freedoms) + 1)
-    noises = [(square + 10 * common) / (freedom + 10) for square, freedom in zip(squares, freedoms, strict=True)]
+    _, noises = shrunk_variances(squares, freedoms, tables)
     error = [noise / (len(table) * (1 - 1 / count)) for noise, table in zip(noises, tables, strict=True)]
     least = 1e-3 * np.mean(noises)
     K = len(tables)
@@ -343,7 +370,7 @@ def test_above_the_bound_additive_james_stein_takes_over_and_says_so(sizes, seed
 @given(SEEDS)
 @settings(deadline=None, max_examples=20)
 def test_james_stein_levels_of_samples_do_not_matter_in_incomplete_tables(seed):
-    tables = made([30, 20], 6, seed, 0.6)
+    tables = [table + 9 for table in made([30, 20], 6, seed, 0.6)]
     shifted = [table + np.random.default_rng(seed).normal(size=(len(table), 1)) for table in tables]
     mean, moved = (np.array([JamesStein(t).mean(k, slice(0, 6)) for k in range(2)]) for t in (tables, shifted))
     assert moved == pytest.approx(mean, abs=1e-3)

@@ -67,6 +67,19 @@ def test_classes_that_are_always_right_are_not_certain_and_harm_nobody():
     assert np.mean(lost) < 0.02
 
 
+def test_a_class_that_was_right_everywhere_on_few_samples_may_yet_fail_as_others_do():
+    """Eight right answers of each candidate leave room for failures as rare as those of the other classes."""
+    said, true = [], []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        means = np.clip(0.9 + SMOOTH, 0, 0.99)
+        tables = [flips(means, 8, rng) for _ in range(5)] + [np.ones((8, len(CANDIDATES)))]
+        verdict = decide(believe(tables, KERNELS), tables)[-1]
+        said.append(verdict.regret)
+        true.append(means.max() - means[verdict.candidate])
+    assert np.mean(said) > max(0.005, 0.5 * np.mean(true))
+
+
 def test_mixtures_that_do_not_help_are_not_believed_for_their_luck():
     """All rhos of a mixture fail on the same samples; the model must not do worse than the plain best mean."""
     by_rho = {rho: 0.75 - 0.3 * (rho - 0.5) ** 2 for rho in RHOS}
