@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from made_artifacts import CLASSES, CONFIG, PROVENANCE, SHAPE, made, with_numbers
+from pydantic import ValidationError
 from tiny_models import tiny_llava
 
+from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.fits import check_shape
+from clasp_calib.artifacts.manifest import Manifest
 from clasp_calib.artifacts.model_shape import model_shape
 from clasp_calib.common.errors import ArtifactError, ModelError
 
@@ -123,3 +126,38 @@ def test_a_configuration_without_a_tower_is_refused():
         ModelError, match=r"cannot read the shape of a LlamaConfig .*expected the configuration of a multimodal model"
     ):
         model_shape(CONFIG.text_config)
+
+
+RAGGED = SHAPE.model_copy(update={"tokens_per_image": None})
+
+
+def ragged(*budgets, **changes):
+    """An artifact of a model whose pictures differ in their number of tokens; ``changes`` are of its budgets."""
+    known = made(*budgets)
+    of = {"counts": None, "token_range": (4.0, 12.5), **changes}
+    entries = [entry.model_dump() | of for entry in known.manifest.budgets]
+    content = known.manifest.model_dump() | {"budgets": entries, "shape": RAGGED, "fingerprint": RAGGED.fingerprint}
+    return known.with_manifest(Manifest.model_validate(content))
+
+
+def test_budgets_of_models_whose_pictures_differ(tmp_path):
+    artifact = ragged("50%").save(tmp_path)
+    read = Artifact.load(tmp_path)
+    assert read.manifest == artifact.manifest
+    entry = read.entry("50%")
+    assert (read.counts("50%"), entry.stages, str(entry.a_layer)) == (None, "shares of each picture's", "8.0 (4 to 12)")
+    assert "50%: shares of each picture's tokens, 8.0 (4 to 12) a decoder layer" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("budget", "changes", "told"),
+    [
+        ("8", {}, "name: is a number of tokens"),
+        ("50%", {"token_range": None}, "token_range: is there where pictures differ"),
+        ("50%", {"counts": (10, 6, 5), "token_range": None}, r"counts: \(10, 6, 5\) do not fit pictures of any number"),
+        ("50%", {"token_range": (9.0, 12.0)}, "does not hold the mean 8"),
+    ],
+)
+def test_budgets_that_do_not_fit_pictures_that_differ(budget, changes, told):
+    with pytest.raises(ValidationError, match=told):
+        ragged(budget, **changes)

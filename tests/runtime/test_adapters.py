@@ -126,3 +126,16 @@ def test_tokens_that_are_a_grid_say_which():
         case = CASES[name]
         with pytest.raises(ModelError, match="one"):
             adapter_for(case.model()).grid(case.row(0, 1, pictures, 1))
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=lambda case: case.name)
+def test_tokens_are_counted_without_pixels(case):
+    """From the number of patch tokens that a cache holds of a picture, as from its pixels."""
+    model, adapter = case.model(), adapter_for(case.model())
+    for number in range(3):
+        inputs, ids = case.picture(model, torch.Generator().manual_seed(number), number)
+        pixels = inputs.pop(adapter.pixel_names[case.modality])
+        with torch.no_grad():
+            patches = adapter.capture(model, pixels, case.modality, [adapter.own_layer], **inputs).shape[2]
+        counted = adapter.tokens_of(model, 1, patches, case.modality, **inputs)
+        assert sum(counted) == sum(token in adapter.visual_token_ids.values() for token in ids)
