@@ -50,7 +50,7 @@ def test_a_search_goes_on_where_it_stopped(ragged, tmp_path, monkeypatch):
 def test_a_plan_tells_tokens_as_mean_and_range(ragged):
     model, processor, samples, options = ragged
     (plan,) = cc.plan_calibration(model, processor, samples, "40%", options=options).budgets
-    assert plan["visual tokens"] == "11.6 (8 to 16)"
-    assert plan["mean tokens"].endswith(" (3 to 6)")
-    with pytest.raises(cc.errors.BudgetError, match=r"--budget 43% is 5\.0"):
+    assert plan["visual tokens"] == "12.8 (10 to 16)"
+    assert plan["mean tokens"].endswith(" (4 to 6)")
+    with pytest.raises(cc.errors.BudgetError, match=r"for 5 tokens in the mean --budget \d\d% is 4\.\d"):
         cc.plan_calibration(model, processor, samples, 5, options=options)
