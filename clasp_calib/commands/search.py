@@ -135,6 +135,12 @@ def search(
     prompt: Annotated[
         str | None, typer.Option(help="Template with <image> and {question}; default: the model's own chat template.")
     ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Longest answer that a metric has generated, unless an accepted one is longer; default: 16."
+        ),
+    ] = None,
     starts: Annotated[str, typer.Option(help="Decoder layers that the pruned sequences enter.")] = "2,6,15",
     router: Annotated[
         Path | None,
@@ -204,6 +210,7 @@ def search(
         model_name=named(model, directory)[0],
         seed=seed,
         prompt=prompt,
+        max_new_tokens=max_new_tokens,
     )
     table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
     wanted = Wanted(workers, threads, engine, ray_address, devices)

@@ -16,7 +16,7 @@ from clasp_calib.artifacts.fits import check_shape
 from clasp_calib.artifacts.manifest import Decoding, Provenance, hashed
 from clasp_calib.artifacts.model_shape import model_shape
 from clasp_calib.calib.scoring.candidate import Candidate
-from clasp_calib.calib.scoring.evaluator import MAX_NEW_TOKENS, Evaluator, Pruning
+from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.metrics import EXACT
 from clasp_calib.calib.scoring.objective import METRIC
@@ -107,8 +107,7 @@ class Calibration:
         self._strategy = options.strategy or fitting([len(pool) for pool in self._pools.values()])
         self._features.check(self._searched_on)
         self._prompter = Prompter(processor, model, options.prompt)
-        self._prompt = self._prompter.template
-        self._evaluator = Evaluator(model, self._prompter, self._features, objective=options.objective)
+        self._evaluator = Evaluator(model, self._prompter, self._features, options.longest, options.objective)
         self._weights = weights_digest(model)
         self._generation = Greedy(model).settings
         if options.router:
@@ -119,9 +118,10 @@ class Calibration:
 
     @property
     def _longest(self) -> int:
-        """New tokens that the longest accepted answer needs, here or in the artifact that is there."""
-        before = self._previous.manifest.decoding.max_new_tokens if self._previous else MAX_NEW_TOKENS
-        return max(self._prompter.limit(sample, max(before, MAX_NEW_TOKENS)) for sample in self._searched_on)
+        """New tokens that the longest accepted answer needs; where no number is given, in the artifact there too."""
+        before = self._previous.manifest.decoding if self._previous and not self._options.max_new_tokens else None
+        least = max(self._options.longest, before.max_new_tokens if before else 0)
+        return max(self._prompter.limit(sample, least) for sample in self._searched_on)
 
     def summary(self) -> dict[str, Any]:
         """Options, model and samples for a log."""
@@ -261,16 +261,18 @@ class Calibration:
     def _recipe(self) -> EvaluatorRecipe:
         return EvaluatorRecipe(
             model=ModelRecipe.of(self._model, self._crew.threads),
-            prompt=self._prompt,
+            prompt=self._prompter.template,
             cache=self.places.features,
             layers=self._features.layers,
             objective=self._options.objective,
+            max_new_tokens=self._options.longest,
         )
 
     def _setting(self, allotment: Allotment) -> dict[str, Any]:
         """Everything that a recorded score depends on but for its sample and its candidate, by name."""
         options = self._options.pruning
         return {
+            **self._options.recorded,
             "scoring": SCORING,
             "fingerprint": model_shape(self._model.config).fingerprint,
             "text": text_settings(self._model.config),
@@ -279,7 +281,7 @@ class Calibration:
             "weights": self._weights,
             # What computes on a GPU does not count on them.
             "threads": self._crew.threads if self._model.device.type == "cpu" else None,
-            "prompt": self._prompt,
+            "prompt": self._prompter.template,
             "generation": self._generation,
             "pruning": {name: getattr(options, name) for name in ("raters", "positions", "features", "iterations")},
             "schedule": allotment.setting,
@@ -320,8 +322,8 @@ class Calibration:
             "positions": pruning.positions,
             "features": pruning.features,
             "iterations": pruning.iterations,
-            "prompt": self._prompt,
-            "prompt_hash": hashed(self._prompt),
+            "prompt": self._prompter.template,
+            "prompt_hash": hashed(self._prompter.template),
             "decoding": Decoding(do_sample=False, max_new_tokens=self._longest, generation=self._generation),
         }
         default = self._candidates[0]

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clasp_calib.calib.scoring.evaluator import MAX_NEW_TOKENS
 from clasp_calib.calib.scoring.objective import METRIC, check_objective
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, REDUNDANCY, PruningOptions
@@ -31,6 +32,8 @@ class CalibrationOptions:
         lattice: also search all mixtures of the space's layers in steps of ``1 / lattice``.
         refine: tune the leader's weights and rho further, by coordinate search.
         prompt: template with ``<image>`` and ``{question}``; by default the model's own chat template.
+        max_new_tokens: longest answer where a metric generates one, unless an accepted answer is longer; goes into the
+            artifact. By default 16.
         pruning: what is pruned where, and by what; goes into the artifact.
         router: what names the class of a question later; goes into the artifact.
         taxonomy: of the samples' classes, or a YAML file of it; by default the packaged one.
@@ -54,6 +57,7 @@ class CalibrationOptions:
     lattice: int | None = None
     refine: bool = False
     prompt: str | None = None
+    max_new_tokens: int | None = None
     pruning: PruningOptions = DEFAULT_OPTIONS
     router: Router | None = None
     taxonomy: Taxonomy | str | Path | None = None
@@ -71,9 +75,10 @@ class CalibrationOptions:
         for name, value, least in (
             ("per_class", self.per_class, 2),
             ("lattice", self.lattice, 1),
+            ("max_new_tokens", self.max_new_tokens, 1),
             ("seed", self.seed, 0),
         ):
-            if value is not None or name != "lattice":
+            if value is not None or name not in ("lattice", "max_new_tokens"):
                 check_count(name, value, least)
         if self.cautious is not None:
             expected = "a probability above 0 and up to 1, such as 0.3"
@@ -93,6 +98,16 @@ class CalibrationOptions:
             )
         source = ClassSource(self.taxonomy, self.class_from, self.default_class, self.one_class)
         object.__setattr__(self, "source", source)
+
+    @property
+    def longest(self) -> int:
+        """``max_new_tokens``, or its default."""
+        return self.max_new_tokens or MAX_NEW_TOKENS
+
+    @property
+    def recorded(self) -> dict[str, int]:
+        """``max_new_tokens`` for a journal: not the default, of which journals were begun before there was another."""
+        return {} if self.longest == MAX_NEW_TOKENS else {"max_new_tokens": self.longest}
 
     def summary(self) -> dict[str, Any]:
         """The options for a log, each as a short text or number."""

@@ -1,7 +1,8 @@
 """Candidates that share all that can be shared answer as each would alone, in every architecture with features."""
 
 import sys
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.calib.scoring.answer_metrics import anls
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.features import CachedFeatures
+from clasp_calib.calib.scoring.objective import KL, NLL
 from clasp_calib.calib.scoring.prompted import Picture, Prefixes, Prompted
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.common.samples import Sample
@@ -55,6 +58,8 @@ class Alone:
         return {**made, "mm_encoder_outputs": adapter.encoder_outputs([self.visual_ND], self.modality)}
 
     def pruned(self):
+        if self.schedule is None:
+            return nullcontext()
         return prune(self.model, schedule=self.schedule, rho=self.rho, prompt_lengths=len(self.prompt))
 
     def logits(self, answer):
@@ -130,6 +135,13 @@ class CasePrompter:
         return [" ".join(map(str, torch.as_tensor(row).tolist())) for row in ids]
 
 
+class Choosing(CasePrompter):
+    """Its answers name one of three options."""
+
+    def decode(self, ids):
+        return [f"The answer is {'ABC'[int(row[0]) % 3]}." for row in ids]
+
+
 @pytest.mark.parametrize("case", [case for case in CASES.values() if case.fusion], ids=lambda case: case.name)
 @torch.inference_mode()
 def test_cached_pictures_score_as_answered_alone(case, tmp_path):
@@ -163,3 +175,20 @@ def test_cached_pictures_score_as_answered_alone(case, tmp_path):
                 for log, answer in logs
             ]
             assert nll == pytest.approx(float(min(each)), abs=1e-3)
+        likely = Evaluator(model, prompter, features, LONGEST, NLL).scores(asked, candidates, Pruning(schedule))
+        assert likely.score == pytest.approx([-nll for nll in scores.nll], abs=1e-3)
+
+        unpruned = replace(alone[0], schedule=None)
+        words = unpruned.said()
+        expected_TV = unpruned.logits(words).log_softmax(-1)
+        alike = Evaluator(model, prompter, features, LONGEST, KL).scores(asked, candidates, Pruning(schedule))
+        for one, score in zip(alone, alike.score, strict=True):
+            terms_TV = expected_TV.exp() * (expected_TV - one.logits(words).log_softmax(-1))
+            assert -score == pytest.approx(float(terms_TV.sum()), abs=1e-3)
+
+        free = replace(asked, metric="anls")
+        generated = evaluator.scores(free, candidates, Pruning(schedule)).score
+        assert generated == tuple(anls(prompter.decode([answer])[0], asked.answers) for answer in said)
+        choice = replace(asked, metric="multiple_choice", answers=("B",))
+        chosen = Evaluator(model, Choosing(case, number), features, 1).scores(choice, candidates, Pruning(schedule))
+        assert chosen.score == tuple(float(answer[0] % 3 == 1) for answer in said)

@@ -46,19 +46,6 @@ def test_a_prompt_is_what_the_processor_makes_of_it_with_a_picture(bench, templa
         assert prompter.prompt(question) == processed(bench, text)
 
 
-@pytest.mark.parametrize("name", IMAGE_PROCESSORS)
-def test_pictures_of_any_size_in_any_architecture(name):
-    """The number of their tokens is all that has to be known of them."""
-    processor = IMAGE_PROCESSORS[name]()
-    prompter = Prompter(processor, RAGGED, EXAMPLE)
-    for size in ((60, 60), (60, 130), (100, 70)):
-        picture = Image.new("RGB", size, (200, 10, 10))
-        for question in QUESTIONS[:2]:
-            expected = processor(images=[picture], text=prompter.text(question))["input_ids"][0]
-            visual = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
-            assert prompter.prompt(question, list(expected).count(visual)) == list(expected)
-
-
 def test_a_video_is_its_tokens():
     processor = IMAGE_PROCESSORS["qwen2_vl"]()
     image, video = (processor.tokenizer.convert_tokens_to_ids(f"<{kind}>") for kind in ("image", "video"))

@@ -198,6 +198,20 @@ def test_as_many_tokens_are_recorded_as_the_longest_accepted_answer_needs(bench,
     assert last(calibration(bench, request_), BUDGET).manifest.decoding.max_new_tokens == 16
 
 
+def test_a_length_of_answers_is_recorded_and_part_of_the_settings(bench, request_):
+    said = tuple(replace(sample, metric="anls") for sample in bench.samples)
+    asked = {"samples": said, "max_new_tokens": 1, "anyway": True}
+    short = last(calibration(bench, request_, **asked), BUDGET)
+    needed = short.manifest.decoding.max_new_tokens
+    assert 1 < needed < 16, "as long as the longest accepted answer"
+    with pytest.raises(StudyError, match="max_new_tokens was 1, is now None"):
+        last(calibration(bench, request_, samples=said, anyway=True), BUDGET)
+    write_artifact(short, request_.artifact)
+    elsewhere = request_.changed(study=None)
+    with pytest.raises(ArtifactError, match=r"made with other settings \(decoding\)"):
+        last(calibration(bench, elsewhere, **{**asked, "max_new_tokens": 24}), parse_budget("60%"))
+
+
 def test_a_search_that_is_given_again_measures_nothing_and_finds_the_same(bench, request_, asked, tmp_path):
     first = write_artifact(last(calibration(bench, request_), BUDGET), tmp_path / "a")
     count = len(asked)

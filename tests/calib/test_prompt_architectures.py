@@ -1,0 +1,112 @@
+"""In every architecture a prompt has the ids that the model's processor makes of a conversation and its pictures."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import Qwen2VLConfig, Qwen3VLProcessor
+from transformers.video_utils import VideoMetadata
+
+from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.reference.model import MODEL
+
+sys.path.append(str(Path(__file__).parents[1] / "cache"))
+from image_processors import IMAGE_PROCESSORS, qwen
+
+RAGGED = Qwen2VLConfig()
+QUESTIONS = ["What is this?", "Is {this} or {} or {question} a brace?", "¿Qué es?", " padded ", "a\nb"]
+SIZES = [(60, 60), (60, 130), (100, 70)]
+
+
+def turns(picture, text, end):
+    """A chat template of a user's turn; ``picture`` and ``text`` are Jinja, in the order that they are given in."""
+    return (
+        "{% for m in messages %}<|user|>{% for part in m.content %}{% if part.type != 'text' %}"
+        f"{picture}{{% else %}}{text}{{% endif %}}{{% endfor %}}{{% endfor %}}{end}"
+    )
+
+
+LLAVA = MODEL.joinpath("chat_template.jinja").read_text()
+TEMPLATES = {
+    "llava": LLAVA,
+    "llava_next": turns("<{{ part.type }}>\n", "{{ part.text }}", " [/INST]"),
+    "llava_onevision": turns("<{{ part.type }}>\n", "{{ part.text }}", "<|im_end|><|im_start|>assistant\n"),
+    "video_llava": LLAVA.replace("<image>", "<{{ part.type }}>").replace("== 'image'", "!= 'text'"),
+    "qwen2_vl": turns("[<{{ part.type }}>]", "{{ part.text }}", "<|im_end|>\n<|im_start|>assistant\n"),
+    "qwen2_5_vl": turns("[<{{ part.type }}>]", "{{ part.text }}", "<|im_end|>\n<|im_start|>assistant\n"),
+    "qwen3_vl": turns("[<{{ part.type }}>]", "{{ part.text | trim }}", "<|im_end|>\n<|im_start|>assistant\n"),
+    "internvl": turns("<{{ part.type }}>\n", "{{ part.text }}", "<|im_end|>\n<|im_start|>assistant\n"),
+}
+"""As the published ones of these models lay a turn out; each model has its own marks."""
+
+
+def processor_of(name):
+    processor = qwen(Qwen3VLProcessor) if name == "qwen3_vl" else IMAGE_PROCESSORS[name]()
+    processor.chat_template = TEMPLATES[name]
+    return processor
+
+
+def asked(processor, parts, modality="image"):
+    content = [{"type": "text", "text": part} if part else {"type": modality} for part in parts]
+    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+
+def counts(processor, ids, text):
+    """Visual tokens of each picture: those of the whole prompt, by the prompts of one picture each."""
+    return list(ids).count(processor.tokenizer.convert_tokens_to_ids(text))
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_one_picture_of_any_size(name):
+    processor = processor_of(name)
+    prompter = Prompter(processor, RAGGED)
+    for size in SIZES:
+        picture = Image.new("RGB", size, (200, 10, 10))
+        for question in QUESTIONS[:3]:
+            (expected,) = processor(images=[picture], text=asked(processor, [None, question]))["input_ids"]
+            tokens = counts(processor, expected, processor.image_token)
+            assert prompter.prompt(question, tokens) == list(expected)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("parts", [[None, None, None, "Same?"], ["A: ", None, " B: ", None, None, " Which?"]])
+def test_several_pictures_before_a_question_and_in_it(name, parts):
+    processor = processor_of(name)
+    prompter = Prompter(processor, RAGGED)
+    pictures = [Image.new("RGB", size, (200, 10, 10)) for size in SIZES]
+    alone = [processor(images=[one], text=processor.image_token)["input_ids"][0] for one in pictures]
+    tokens = [counts(processor, ids, processor.image_token) for ids in alone]
+    (expected,) = processor(images=[pictures], text=[asked(processor, parts)])["input_ids"]
+    question = parts[-1] if parts[0] is None else "".join(part or "<image>" for part in parts)
+    assert prompter.prompt(question, tokens) == list(expected)
+
+
+class Frames:
+    """Stands for a video processor, each of which needs torchvision: says of two frames what the model's would."""
+
+    merge_size, temporal_patch_size = 2, 2
+
+    def __call__(self, videos, **_):
+        return {
+            "pixel_values_videos": torch.zeros(1, 2, 3, 56, 56),
+            "video_grid_thw": torch.tensor([[2, 4, 6]]),
+            "video_metadata": [VideoMetadata(total_num_frames=4, fps=2.0, frames_indices=[0, 1, 2, 3])],
+        }
+
+
+@pytest.mark.parametrize("name", ["llava_onevision", "video_llava", "qwen2_vl", "qwen2_5_vl"])
+def test_a_video(name):
+    processor = processor_of(name)
+    processor.video_processor = Frames()
+    prompter = Prompter(processor, RAGGED)
+    video = np.zeros((4, 56, 84, 3), dtype=np.uint8)
+    for question in QUESTIONS:
+        text = asked(processor, [None, question], "video")
+        (expected,) = processor(videos=[video], text=[text])["input_ids"]
+        tokens = counts(processor, expected, processor.video_token)
+        assert tokens > 4
+        assert prompter.text(question, 1, "video") == text
+        assert prompter.prompt(question, tokens, "video") == list(expected)
