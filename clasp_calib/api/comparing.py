@@ -192,7 +192,7 @@ def _compared(
     filmed = any(sample.modality == "video" for sample in of.samples)
     names = list(methods or METHODS)
     entrants, refusals = entrants_for(model, of.artifact, of.budgets, names, images, solved, filmed)
-    check_headers((sample.picture for sample in questions), processor)
+    check_headers((one.picture for sample in questions for one in sample.alone), processor)
     longest = manifest.decoding.max_new_tokens
     answerer = Answerer(model, processor, prompter, longest)
 

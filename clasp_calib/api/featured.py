@@ -12,6 +12,7 @@ from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.places import Places, hints_of
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.processor_check import check_together
 
 
 def filled(
@@ -29,7 +30,10 @@ def filled(
     Raises:
         CacheError: the cache is of another encoder, or cannot be written to; the tower lacks a layer.
         InputError: a picture cannot be read.
+        ModelError: samples have several pictures, of which the processor makes others together than alone.
     """
+    if any(len(sample.alone) > 1 for sample in samples):
+        check_together(processor)
     places = Places.of(run)
     if places is run or places.features is None:
         return places

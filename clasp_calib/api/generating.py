@@ -10,6 +10,7 @@ from clasp_calib.common.settings import check_count
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.calib.scoring.prompting import Prompter
     from clasp_calib.runtime.answering import Answer
     from clasp_calib.runtime.hooks import Pruner
 
@@ -60,7 +61,7 @@ class Generated:
     budget: str
     """Budget that it was answered at."""
     picture: Any = field(repr=False)
-    """As the tower saw it, cropped and all; ``None`` of a video."""
+    """As the tower saw it, cropped and all; ``None`` of a video or several pictures."""
     grid: tuple[int, int] | None = field(repr=False)
     """Rows and columns of visual tokens; ``None`` where they are no grid over one picture, as those of tiles."""
 
@@ -81,8 +82,8 @@ class Generated:
             raise InputError("a budget of 100% prunes nothing, so there is nothing to draw; give a smaller budget")
         if self.grid is None:
             raise InputError(
-                "the visual tokens of tiles or of a video are not one grid over a picture, so the kept ones cannot be "
-                "drawn; drop --overlay"
+                "the visual tokens of tiles, several pictures or a video are no grid over a picture, so the kept ones "
+                "cannot be drawn; drop --overlay"
             )
         panels = [
             Panel(
@@ -116,8 +117,8 @@ def generate(
     Args:
         model: the model that the artifact was calibrated for.
         processor: the model's.
-        image: path of a picture or of a video, or a PIL picture.
-        question: without template.
+        image: path of a picture or of a video, or a PIL picture, or a list of pictures.
+        question: without template; ``<image>`` is the place of a picture, see `load_samples`.
         artifact: an artifact, its directory, or ``org/name@version``; without one the model's own layer is used, and
             every token is kept for its relevance.
         budget: of an artifact one of its own, by default its largest; without an artifact it must be given.
@@ -138,7 +139,7 @@ def generate(
     from clasp_calib.common.samples import Sample
     from clasp_calib.runtime.answering import answer, seen_picture
     from clasp_calib.runtime.decoding import Greedy
-    from clasp_calib.runtime.model_inputs import modality_of
+    from clasp_calib.runtime.model_inputs import modality_of, several
     from clasp_calib.runtime.pictures import load_picture
     from clasp_calib.runtime.processor_check import check_processor
     from clasp_calib.runtime.routing import classes_of
@@ -149,7 +150,7 @@ def generate(
     known = artifact if artifact is None or isinstance(artifact, Artifact) else Artifact.load(artifact)
     if known is None and budget is None:
         raise InputError("there is neither an artifact nor a budget; give one of them")
-    media = image if is_video(image) else load_picture(image, processor)
+    media = image if is_video(image) else [load_picture(one, processor) for one in several(image)]
     if known is not None and budget is None:
         budget = max(known.manifest.budgets, key=lambda entry: entry.mean_tokens).name
     name = parse_budget(str(budget)).name
@@ -165,13 +166,13 @@ def generate(
         asked = Sample("the question", question, image)
         check_percentages(model, processor, [asked], [parse_budget(str(budget))], DEFAULT_STARTS)
     modality = modality_of(model, processor, media)
-    text = _prompt(model, processor, question, known, options.template, modality)
+    text = _prompter(model, processor, known, options.template).text(question, len(several(media)), modality)
     Greedy(model).say(known.manifest.decoding.generation if known else None)
     with undisturbed(model):
         pruning = _pruning(model, known, name, class_, options)
         pruned = answer(model, processor, media, text, options.max_new_tokens, pruning)
         full = answer(model, processor, media, text, options.max_new_tokens) if options.compare else None
-    seen = None if is_video(image) else seen_picture(pruned, processor, media)
+    seen = seen_picture(pruned, processor, media[0]) if not is_video(image) and len(media) == 1 else None
     return Generated(pruned, full, class_, name, seen, _grid(model, pruned))
 
 
@@ -199,10 +200,7 @@ def _pruning(
     return clasp(model, artifact, budget=budget, classes=class_, strict=options.strict, checkpoint=accepted)
 
 
-def _prompt(
-    model: Any, processor: Any, question: str, artifact: "Artifact | None", template: str | None, modality: str
-) -> str:
-    """The prompt with one token for the picture or video, which the processor repeats."""
+def _prompter(model: Any, processor: Any, artifact: "Artifact | None", template: str | None) -> "Prompter":
     from clasp_calib.calib.scoring.prompting import Prompter
 
     own = artifact.manifest.prompt if artifact else template
@@ -211,4 +209,4 @@ def _prompt(
             f"the template {template!r} (--template) is not the one that the artifact was calibrated with, {own!r}; "
             "leave it out"
         )
-    return Prompter(processor, model, own).text(question, 1, modality)
+    return Prompter(processor, model, own)

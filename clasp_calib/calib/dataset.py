@@ -11,7 +11,6 @@ from pathlib import Path
 
 from clasp_calib.calib.lookalikes import warn_of_lookalikes
 from clasp_calib.calib.scoring.metrics import EXACT, check_references, metric
-from clasp_calib.calib.scoring.templates import parts_of
 from clasp_calib.common.contents import grouped, identified
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.sample_set import Samples
@@ -44,7 +43,7 @@ def calibration_samples(
         The samples with their splits and groups.
 
     Raises:
-        InputError: a value is missing or unknown, a question is about several pictures, a picture cannot be
+        InputError: a value is missing or unknown, a picture cannot be
             read or is in two splits, or a metric is unknown.
     """
     check_classes(samples, classes)
@@ -62,7 +61,6 @@ def calibration_samples(
             metric(sample.metric or EXACT)
             if sample.answers:
                 check_references(sample)
-            parts_of(sample.question, len(sample.media))
         except InputError as error:
             raise InputError(f"sample {sample.id!r}: {error}") from error
     _check_readable(samples, hints)
@@ -74,21 +72,22 @@ def calibration_samples(
 
 
 def _check_readable(samples: Sequence[Sample], hints: Path | None) -> None:
-    _, broken = identified((sample.picture for sample in samples), hints)
+    shown = [(sample, one.picture) for sample in samples for one in sample.alone]
+    _, broken = identified((picture for _, picture in shown), hints)
     if not broken:
         return
-    first = next(sample for sample in samples if sample.picture in broken)
+    first, picture = next((sample, picture) for sample, picture in shown if picture in broken)
     home = samples.home if isinstance(samples, Samples) else "the working directory"
-    reason = broken[first.picture]
+    reason = broken[picture]
     what = "does not exist" if reason == os.strerror(errno.ENOENT) else f"cannot be read ({reason})"
     more = f" ({len(broken)} pictures are such)" if len(broken) > 1 else ""
     where = f"paths are relative to {home}; mend the path"
-    if ":/" in str(first.picture):
+    if ":/" in str(picture):
         where = "addresses are not followed; fetch the pictures and give their paths"
-    elif "\\" in str(first.picture):
+    elif "\\" in str(picture):
         where = "here directories are divided by /, not by \\; mend the path"
     raise InputError(
-        f"sample {first.id!r} names the picture {first.picture}, which {what}{more}; {where}, or leave the sample out"
+        f"sample {first.id!r} names the picture {picture}, which {what}{more}; {where}, or leave the sample out"
     )
 
 

@@ -36,7 +36,7 @@ def check_percentages(
     wanted = [budget for budget in budgets if budget.tokens is not None]
     if not wanted or picture_tokens(adapter) is not None:
         return
-    pictures = list(dict.fromkeys(sample.picture for sample in samples))
+    pictures = list(dict.fromkeys(one.picture for sample in samples for one in sample.alone))
     prepare = Preparer(processor, adapter.pixel_names)
     prepared = map(prepare, pictures[:: -(-len(pictures) // COUNTED)])
     counts = [visual_tokens(model, one) for one in prepared if not isinstance(one, Broken)]

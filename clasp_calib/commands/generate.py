@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 def generate(
     prompt: Annotated[str, typer.Option(help="The question.")],
-    image: Annotated[Path | None, typer.Option(help="The picture.")] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="The picture; repeatable for a question about several.")
+    ] = None,
     video: Annotated[
         Path | None, typer.Option(help="A video instead; its frames are those that the processor chooses.")
     ] = None,
@@ -62,21 +64,21 @@ def generate(
     checkpoint: CheckpointOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer one question about one picture or video with pruned visual tokens.
+    """Answer one question about pictures or a video with pruned visual tokens.
 
     Example: clasp-calib generate --run my-run --image examples/images/30000000.png --prompt "What is this place?"
     """
     from clasp_calib.api.generating import GenerationOptions, generate as answer
     from clasp_calib.artifacts.artifact import Artifact
 
-    if (image is None) == (video is None):
+    if bool(image) == (video is not None):
         raise InputError("generate takes a picture (--image) or a video (--video); give one of the two")
     if video is not None and not is_video(video):
         raise InputError(f"{video} is not named as a video; expected a name that ends in {', '.join(VIDEOS)}")
     place = artifact or RunDirectory(run).artifact
     known = None if artifact is None and budget and not place.exists() else Artifact.load(place)
     options = GenerationOptions(label, max_new_tokens, compare, strict, checkpoint, template)
-    loaded, media = load(model, device, dtype, run), image or video
+    loaded, media = load(model, device, dtype, run), video or image
     found = answer(*loaded, media, prompt, artifact=known, budget=budget, options=options)
     pruned, full = found.answer, found.unpruned
     if overlay:

@@ -182,8 +182,12 @@ def dataset_table(loaded: Any, name: str, split: str | None, limit: int | None) 
         raise InputError(f"{name} is a {type(loaded).__name__}; expected a Dataset, whose rows are all there")
     if limit is not None:
         loaded = loaded.select(range(min(limit, len(loaded))))
-    images = [name for name, feature in loaded.features.items() if isinstance(feature, datasets.Image)]
-    for column in images:
-        loaded = loaded.cast_column(column, datasets.Image(decode=False))
+    kept = datasets.Image(decode=False)
+    images = {name: kept for name, feature in loaded.features.items() if isinstance(feature, datasets.Image)}
+    for column, feature in loaded.features.items():
+        if isinstance(getattr(feature, "feature", None), datasets.Image):
+            images[column] = type(feature)(kept)
+    for column, feature in images.items():
+        loaded = loaded.cast_column(column, feature)
     table = loaded.with_format("arrow")[:]
-    return named_classes(table.replace_schema_metadata(loaded.features.arrow_schema.metadata)), images
+    return named_classes(table.replace_schema_metadata(loaded.features.arrow_schema.metadata)), list(images)

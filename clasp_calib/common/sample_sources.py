@@ -12,11 +12,12 @@ from clasp_calib.common.errors import InputError
 from clasp_calib.common.hub_datasets import dataset_table, is_dataset, named_classes, places_of, read_dataset
 from clasp_calib.common.picture_cells import PictureCells
 from clasp_calib.common.sample_set import Samples
-from clasp_calib.common.sample_table import sample_table
+from clasp_calib.common.sample_table import sample_table, with_one_image_column
 from clasp_calib.common.samples import Sample
 from clasp_calib.common.table_readers import read_file, table_of, texts_of
 
 _OURS = ("answers", "id")
+_PICTURED = ("image", "images")
 
 
 def load_samples(
@@ -30,7 +31,9 @@ def load_samples(
 ) -> Samples:
     """Questions about pictures, from a file, a dataset or whatever a notebook holds.
 
-    Every row needs a ``question``. ``image`` holds the path of a picture or the picture itself; all else is optional.
+    Every row needs a ``question``. ``image`` holds the path of a picture or the picture itself, ``images`` a list of
+    them; all else is optional. ``<image>`` in a question is the place of a picture, once for each, or pictures stand
+    before the text.
     Columns without a meaning here pass through. Answers become texts: what can be none is refused with its row, see
     `clasp_calib.common.answer_cells`.
 
@@ -49,9 +52,9 @@ def load_samples(
         image_root: directory that paths are relative to, instead.
 
     Raises:
-        InputError: the source cannot be read, or is nothing of the above; there are no rows; a row has no question or
-            a picture that is none; an answer is none; ids are not unique; a split is unknown; a dataset names a picture
-            that did not come with it.
+        InputError: the source cannot be read, or is nothing of the above; there are no rows; a row has no question, a
+            picture that is none, or places for another number of pictures; an answer is none; ids are not unique; a
+            split is unknown; a dataset names a picture that did not come with it.
     """
     if limit is not None and limit < 1:
         raise InputError(f"the limit is {limit}; expected a number of rows from 1, or None for all")
@@ -88,7 +91,8 @@ def load_samples(
     else:
         table, name = _in_memory(source, columns or {}, limit, cells)
     table = sample_table(table, name, columns)
-    return Samples(cells.settled(table, ["image"], root or home, name), root or home, name, cells.held, file)
+    table = with_one_image_column(cells.settled(table, _PICTURED, root or home, name), name)
+    return Samples(table, root or home, name, cells.held, file)
 
 
 def _directory(root: Path) -> Path:
@@ -128,27 +132,28 @@ def _of_frame(frame: Any, columns: Mapping[str, str], cells: PictureCells, name:
     if not frame.columns.is_unique:
         raise ValueError("a column stands twice")
     # Arrow knows no objects: pictures are taken out before, and what pandas keeps in columns of mixed kinds.
-    image = columns.get("image", "image")
-    ours = [column for column in (columns.get(one, one) for one in ("image", *_OURS)) if column in frame]
+    images = [columns.get(one, one) for one in _PICTURED]
+    ours = [column for column in (*images, *(columns.get(one, one) for one in _OURS)) if column in frame]
     table = pa.Table.from_pandas(frame.drop(columns=ours), preserve_index=False)
     # Of numpy, since pandas hands out a float32 as a double, with digits that it never had.
     cells_of = zip(*(frame[column].to_numpy() for column in ours), strict=True)
     rows = _texts([dict(zip(ours, row, strict=True)) for row in cells_of], columns)
     for column in ours:
         held = [row[column] for row in rows]
-        array = cells.texts(held, Path(), name) if column == image else table_of([{column: c} for c in held])[column]
+        array = cells.texts(held, Path(), name) if column in images else table_of([{column: c} for c in held])[column]
         table = table.append_column(column, array)
     return table
 
 
 def _of_rows(rows: Sequence[Any], columns: Mapping[str, str], cells: PictureCells, name: str) -> pa.Table:
-    image, taken = columns.get("image", "image"), {}
+    taken = {}
     for number, row in enumerate(rows):
         if not isinstance(row, Sample | Mapping):
             raise InputError(f"row {number} of {name} is a {type(row).__name__}; expected a Sample or a dict")
     dicts = _texts([_row(row) if isinstance(row, Sample) else dict(row) for row in rows], columns)
-    if any(image in row for row in dicts):
-        taken[image] = cells.texts([row.pop(image, None) for row in dicts], Path(), name)
+    for image in (columns.get(one, one) for one in _PICTURED):
+        if any(image in row for row in dicts):
+            taken[image] = cells.texts([row.pop(image, None) for row in dicts], Path(), name)
     table = table_of(dicts)
     for column, texts in taken.items():
         table = table.append_column(column, texts)

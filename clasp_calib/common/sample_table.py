@@ -1,6 +1,7 @@
 """The sample table, in files and in memory: what all commands hand on.
 
-Columns: ``id`` (string), ``image`` (path relative to the file, a list of them, or null), ``video`` (the same, one),
+Columns: ``id`` (string), ``image`` (path relative to the file, a list of them, or null; a list may also be in a column
+``images``, which `with_one_image_column` takes into this one), ``video`` (a path),
 ``question``, ``answers`` (list of strings), ``metric`` (name, optional), ``split`` (calibration | selection | test,
 optional), and after labelling ``intent`` and ``class`` (slugs). Other columns pass through untouched.
 """
@@ -19,11 +20,12 @@ import pyarrow.parquet as pq
 from clasp_calib.common.answer_cells import answers_of, id_of, is_nothing, read_column
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.media import Media
+from clasp_calib.common.question_parts import parts_of
 from clasp_calib.common.replacing import replaced
 from clasp_calib.common.samples import SPLITS, Sample
 from clasp_calib.common.table_readers import check_once
 
-_READ = ("id", "question", "image", "video", "answers", "metric", "split", "intent", "class")
+_READ = ("id", "question", "image", "images", "video", "answers", "metric", "split", "intent", "class")
 """Columns that a sample is made of."""
 _LONGEST_PATH = 4096
 
@@ -58,6 +60,33 @@ def sample_table(table: pa.Table, name: object, columns: Mapping[str, str] | Non
     if blank:
         raise InputError(f"{name}: {len(blank)} rows have no question (first id {blank[0]!r}); remove or fill them")
     return table
+
+
+def with_one_image_column(table: pa.Table, name: object) -> pa.Table:
+    """The table with the pictures of a column ``images`` in the column ``image``.
+
+    Args:
+        table: its pictures are texts.
+        name: what it is called in messages.
+
+    Raises:
+        InputError: a row has pictures in both, or something else than a list in ``images``.
+    """
+    if "images" not in table.column_names:
+        return table
+    lists = table["images"].to_pylist()
+    singles = table["image"].to_pylist() if "image" in table.column_names else [None] * len(lists)
+    found = []
+    for number, single, several in zip(table["id"].to_pylist(), singles, lists, strict=True):
+        if not isinstance(several, list | None):
+            raise InputError(
+                f"{name}: the row {number!r} has the images {reprlib.repr(several)}; expected a list of paths"
+            )
+        if single and several:
+            raise InputError(f"{name}: the row {number!r} has both an image and images; give all of them in images")
+        found.append(several or (single if isinstance(single, list) else [single] if single else []))
+    table = table.drop_columns([column for column in ("image", "images") if column in table.column_names])
+    return table.append_column("image", pa.array(found, pa.list_(pa.string())))
 
 
 def rebased(table: pa.Table, old: Path, new: Path) -> pa.Table:
@@ -149,13 +178,17 @@ def samples_of(table: pa.Table, directory: Path, held: Mapping[str, Media]) -> l
         held: pictures in memory, by what stands for them in the table.
 
     Raises:
-        InputError: a split that is not known, or a picture that is none.
+        InputError: a split that is not known, a picture that is none, or places for another number of pictures.
     """
     there = [column for column in _READ if column in table.column_names]
     samples = [_sample(row, directory, held) for row in table.select(there).to_pylist()]
     for sample in samples:
         if sample.split is not None and sample.split not in SPLITS:
             raise InputError(f"sample {sample.id!r} has split {sample.split!r}; expected one of {', '.join(SPLITS)}")
+        try:
+            parts_of(sample.question, len(sample.media) or None)
+        except InputError as error:
+            raise InputError(f"sample {sample.id!r}: {error}") from error
     return samples
 
 

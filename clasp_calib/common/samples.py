@@ -2,7 +2,7 @@
 
 import reprlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -83,10 +83,7 @@ class Sample:
             has = f"{len(self.media)} pictures" if self.media else "no picture"
             if self.video is not None:
                 has = "a video and pictures"
-            raise InputError(
-                f"sample {self.id!r} has {has}; expected one picture or video: questions about several cannot be "
-                "calibrated yet, leave them out"
-            )
+            raise InputError(f"sample {self.id!r} has {has}; expected one picture or one video")
         (media,) = self.media
         if self.video is not None and not is_video(media):
             raise InputError(
@@ -96,8 +93,24 @@ class Sample:
 
     @property
     def modality(self) -> str:
-        """``video`` or ``image``, as the name of the one file says."""
-        return "video" if is_video(self.picture) else "image"
+        """``video`` or ``image``, as the name of the one file says; several are images."""
+        return "video" if is_video(self.alone[0].picture) else "image"
+
+    @property
+    def alone(self) -> tuple["Sample", ...]:
+        """The sample with each of its pictures alone, in their order; only itself where it has one or a video.
+
+        Raises:
+            InputError: one of several is a video.
+        """
+        if self.video is not None or not isinstance(self.image, tuple):
+            return (self,)
+        if videos := [one for one in self.image if is_video(one)]:
+            raise InputError(
+                f"sample {self.id!r} has the video {videos[0]} beside other pictures; expected several pictures or one "
+                "video"
+            )
+        return tuple(replace(self, image=one) for one in self.image)
 
     def _media(self, field: str, given: Any) -> Any:
         try:
@@ -111,13 +124,13 @@ class Sample:
 
 
 def pictures_of(samples: Iterable[Sample]) -> list[tuple[str, Media]]:
-    """(id, picture) of the samples that are about one; those about none are passed over.
+    """(id, picture) of all pictures that samples are about; those about none are passed over.
 
     Raises:
-        InputError: no sample has a picture, or one has several; see `Sample.picture`.
+        InputError: no sample has a picture, or what one has is none; see `Sample.picture`.
     """
     every = list(samples)
-    found = [(sample.id, sample.picture) for sample in every if sample.media]
+    found = [(sample.id, one.picture) for sample in every if sample.media for one in sample.alone]
     if not found:
         raise InputError(f"none of the {len(every)} samples has a picture; expected a column 'image' with paths")
     return found

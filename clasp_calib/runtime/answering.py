@@ -1,6 +1,7 @@
 """One question about one picture or video, answered and timed."""
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +36,7 @@ class Answer:
 def answer(
     model: Any,
     processor: Any,
-    media: Given,
+    media: "Given | Sequence[Given]",
     prompt: str,
     max_new_tokens: int,
     pruning: AbstractContextManager[Pruner] | None = None,

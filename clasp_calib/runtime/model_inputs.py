@@ -1,5 +1,6 @@
 """A prompt about a picture or a video, as the model takes it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from clasp_calib.common.errors import InputError, PictureError
@@ -10,8 +11,13 @@ from clasp_calib.runtime.checks import check_length
 from clasp_calib.runtime.pictures import load_picture
 
 
-def modality_of(model: Any, processor: Any, media: Given) -> str:
-    """``video`` of a file that is named as one, ``image`` of everything else.
+def several(media: "Given | Sequence[Given]") -> "list[Given]":
+    """One picture or more as a list."""
+    return list(media) if isinstance(media, list | tuple) else [media]  # type: ignore[list-item]
+
+
+def modality_of(model: Any, processor: Any, media: "Given | Sequence[Given]") -> str:
+    """``video`` of a file that is named as one, ``image`` of everything else, such as several pictures.
 
     Raises:
         InputError: it is a video, and the model takes none.
@@ -26,14 +32,14 @@ def modality_of(model: Any, processor: Any, media: Given) -> str:
     return "video"
 
 
-def model_inputs(model: Any, processor: Any, media: Given, text: str) -> Any:
+def model_inputs(model: Any, processor: Any, media: "Given | Sequence[Given]", text: str) -> Any:
     """Arguments of ``forward`` and ``generate`` on the model's device, floats in its dtype.
 
     Args:
         model: whose processor it is.
         processor: chooses the frames of a video.
-        media: path of a picture, a picture in memory, or path of a video.
-        text: the prompt, with one token where the picture or video stands.
+        media: path of a picture, a picture in memory, several of these, or path of a video.
+        text: the prompt, with one token where each picture or the video stands.
 
     Raises:
         InputError: it cannot be read; it is a video, and the model takes none; the prompt is longer than the model's
@@ -45,6 +51,7 @@ def model_inputs(model: Any, processor: Any, media: Given, text: str) -> Any:
         except (OSError, ValueError, ImportError, RuntimeError) as error:  # Decoders raise these for damaged files.
             raise PictureError(media, f"the processor cannot read it as a video: {error}") from error
     else:
-        made = processor(images=load_picture(media, processor), text=text, return_tensors="pt")
+        pictures = [load_picture(one, processor) for one in several(media)]
+        made = processor(images=pictures, text=text, return_tensors="pt")
     check_length(model.config, made["input_ids"].shape[1])
     return made.to(model.device, model.dtype)

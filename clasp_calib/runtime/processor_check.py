@@ -83,6 +83,29 @@ def check_processor(model: Any, processor: Any) -> None:
         )
 
 
+def check_together(processor: Any) -> None:
+    """Refuse a processor that makes other tokens of pictures that stand in one prompt than of each alone.
+
+    Features are cached by the picture. LLaVA-OneVision's cuts a picture into tiles only where it is the only one.
+
+    Raises:
+        ModelError: with the tokens that it makes.
+    """
+    pictures, token = [Image.new("RGB", size) for size in ((640, 320), (96, 512))], processor.image_token
+    alone = [_expanded(processor, [picture], token) for picture in pictures]
+    together = _expanded(processor, pictures, token * len(pictures))
+    if together != sum(alone):
+        raise ModelError(
+            f"the {type(processor).__name__} makes {together} tokens of two pictures in one prompt, and "
+            f"{' and '.join(map(str, alone))} of each alone, as features are cached; leave out samples with several"
+        )
+
+
+def _expanded(processor: Any, pictures: list[Image.Image], text: str) -> int:
+    (ids,) = processor(images=[pictures], text=[text])["input_ids"]
+    return list(ids).count(processor.tokenizer.convert_tokens_to_ids(processor.image_token))
+
+
 def _check_tokenizer(tokenizer: Any, token: str, image: int, embeddings: int) -> None:
     ids = list(tokenizer(token, add_special_tokens=False).input_ids)
     known = tokenizer.get_vocab()

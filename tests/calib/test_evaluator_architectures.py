@@ -3,6 +3,7 @@
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Alone:
 
     model: Any
     prompt: list[int]
-    visual_ND: torch.Tensor
+    visual: list[torch.Tensor]
     modality: str
     sizes: dict[str, torch.Tensor]
     rho: float
@@ -55,7 +56,7 @@ class Alone:
         if hasattr(self.model.config, "vision_start_token_id"):
             kinds = [ids == token for token in adapter.visual_token_ids.values()]
             made["mm_token_type_ids"] = sum((number + 1) * kind.int() for number, kind in enumerate(kinds))
-        return {**made, "mm_encoder_outputs": adapter.encoder_outputs([self.visual_ND], self.modality)}
+        return {**made, "mm_encoder_outputs": adapter.encoder_outputs(self.visual, self.modality)}
 
     def pruned(self):
         if self.schedule is None:
@@ -94,15 +95,15 @@ def test_candidates_together_are_candidates_alone(case):
         ids, sizes, visual = mixed(case, number)
         prompt, fan = [*BEFORE, *ids, *AFTER], [row for row in range(MIXTURES) for _ in RHOS]
         alone = [
-            Alone(model, prompt, visual[row], case.modality, sizes, share, schedule)
+            Alone(model, prompt, [visual[row]], case.modality, sizes, share, schedule)
             for row, share in zip(fan, rho, strict=True)
         ]
         said = [one.said() for one in alone]
         assert len({tuple(words) for words in said}) > 1, "all candidates say the same"
         answers = [said[-1], said[0][:1] + said[-1][1:], said[0][1:3], said[0][:1]]
 
-        picture = Picture([[tokens_ND] for tokens_ND in visual], case.modality, sizes)
-        assert prompt.count(adapter.visual_token_ids[case.modality]) == picture.tokens
+        picture = Picture([[tokens_ND] for tokens_ND in visual], [1], case.modality, sizes)
+        assert [prompt.count(adapter.visual_token_ids[case.modality])] == picture.tokens
         prompted = Prompted(model, adapter, prompt, picture, Prefixes(model, adapter))
         with prune(model, schedule=schedule, rho=rho, fan=fan, prompt_lengths=len(prompt)):
             together = [prompted.logits(answer) for answer in answers]
@@ -112,18 +113,22 @@ def test_candidates_together_are_candidates_alone(case):
             assert (logits_BTV - expected_BTV).abs().max() < 1e-4
 
 
+def ids_of(case, number):
+    return case.picture(case.model(), torch.Generator().manual_seed(number), number)[1]
+
+
 @dataclass(frozen=True)
 class CasePrompter:
     """Prompts for a tiny model without words; answers are ids, given as text."""
 
     case: Any
-    number: int
+    numbers: tuple[int, ...]
     tokenizer: Any = None
 
     def prompt(self, question, tokens, modality):
-        _, ids = self.case.picture(self.case.model(), torch.Generator().manual_seed(self.number), self.number)
-        assert ids.count(adapter_for(self.case.model()).visual_token_ids[modality]) == tokens
-        return [*BEFORE, *ids, *AFTER]
+        every = [ids_of(self.case, number) for number in self.numbers]
+        assert [ids.count(adapter_for(self.case.model()).visual_token_ids[modality]) for ids in every] == tokens
+        return [*BEFORE, *chain(*every), *AFTER]
 
     def answer(self, question, reference):
         return [int(word) for word in reference.split()]
@@ -153,14 +158,14 @@ def test_cached_pictures_score_as_answered_alone(case, tmp_path):
     sample = Sample("1", "?", write_file(tmp_path, case, number))
     cache_features(model, CaseProcessor(case), [sample], tmp_path / "cache", FeatureOptions(layers=range(len(own))))
     with FeatureStore.open(tmp_path / "cache") as store:
-        features, prompter = CachedFeatures(store, store.layers), CasePrompter(case, number)
+        features, prompter = CachedFeatures(store, store.layers), CasePrompter(case, (number,))
         origin, alone = features.origin(sample), []
         for candidate in candidates:
             fused_1TC = features.fused(sample, torch.tensor([candidate.alpha]))
             ((visual_ND,),) = origin.project(adapter, model, fused_1TC)
-            prompt = prompter.prompt("?", len(visual_ND), origin.modality)
+            prompt = prompter.prompt("?", [len(visual_ND)], origin.modality)
             sizes = origin.forward_arguments()
-            alone.append(Alone(model, prompt, visual_ND, origin.modality, sizes, candidate.rho, schedule))
+            alone.append(Alone(model, prompt, [visual_ND], origin.modality, sizes, candidate.rho, schedule))
         said = [one.said() for one in alone]
         accepted = [said[-1], said[0][:1] + said[-1][1:]]
         asked = Sample("1", "?", sample.image, tuple(" ".join(map(str, answer)) for answer in accepted))
@@ -190,5 +195,37 @@ def test_cached_pictures_score_as_answered_alone(case, tmp_path):
         generated = evaluator.scores(free, candidates, Pruning(schedule)).score
         assert generated == tuple(anls(prompter.decode([answer])[0], asked.answers) for answer in said)
         choice = replace(asked, metric="multiple_choice", answers=("B",))
-        chosen = Evaluator(model, Choosing(case, number), features, 1).scores(choice, candidates, Pruning(schedule))
+        chosen = Evaluator(model, Choosing(case, (number,)), features, 1).scores(choice, candidates, Pruning(schedule))
         assert chosen.score == tuple(float(answer[0] % 3 == 1) for answer in said)
+
+
+IMAGES = [case for case in CASES.values() if case.fusion and case.modality == "image"]
+
+
+@pytest.mark.parametrize("case", IMAGES, ids=lambda case: case.name)
+@torch.inference_mode()
+def test_several_pictures_are_one_prompt_and_pruned_together(case, tmp_path):
+    model, adapter, numbers = case.model(), adapter_for(case.model()), (1, 2)
+    schedule = schedule_for(model, "40%", PruningOptions(starts=(1, 2, 4)))
+    alpha = tuple(1 / (adapter.vision_layers + 1) for _ in range(adapter.vision_layers + 1))
+    candidates = [Candidate(str(rho), alpha, rho) for rho in RHOS]
+    files = tuple(write_file(tmp_path, case, number) for number in numbers)
+    both, first = Sample("1", "?", files), Sample("2", "?", files[0])
+    options = FeatureOptions(layers=range(len(alpha)), batch_size=1)
+    report = cache_features(model, CaseProcessor(case), [both, first], tmp_path / "cache", options)
+    assert report.unique == 2, "each picture once"
+    with FeatureStore.open(tmp_path / "cache") as store:
+        features, prompter = CachedFeatures(store, store.layers), CasePrompter(case, numbers)
+        features.check([both, first])
+        visual, sizes = [], []
+        for one in both.alone:
+            origin, fused_1TC = features.origin(one), features.fused(one, torch.tensor([alpha]))
+            visual += origin.project(adapter, model, fused_1TC)[0]
+            sizes.append(origin.forward_arguments())
+        together = {name: torch.cat([size[name] for size in sizes]) for name in sizes[0]}
+        prompt = [*BEFORE, *ids_of(case, 1), *ids_of(case, 2), *AFTER]
+        said = [
+            Alone(model, prompt, visual, "image", together, candidate.rho, schedule).said() for candidate in candidates
+        ]
+        found = Evaluator(model, prompter, features, LONGEST).answers(both, candidates, Pruning(schedule))
+        assert found == prompter.decode(said)

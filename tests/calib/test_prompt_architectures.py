@@ -11,7 +11,9 @@ from transformers import Qwen2VLConfig, Qwen3VLProcessor
 from transformers.video_utils import VideoMetadata
 
 from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.common.errors import ModelError
 from clasp_calib.reference.model import MODEL
+from clasp_calib.runtime.processor_check import check_together
 
 sys.path.append(str(Path(__file__).parents[1] / "cache"))
 from image_processors import IMAGE_PROCESSORS, qwen
@@ -71,7 +73,15 @@ def test_one_picture_of_any_size(name):
             assert prompter.prompt(question, tokens) == list(expected)
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+def test_which_processors_make_others_of_pictures_together_than_alone():
+    for name in TEMPLATES:
+        if name != "llava_onevision":
+            check_together(processor_of(name))
+    with pytest.raises(ModelError, match=r"makes 34 tokens of two pictures in one prompt, and .* of each alone"):
+        check_together(processor_of("llava_onevision"))
+
+
+@pytest.mark.parametrize("name", [name for name in TEMPLATES if name != "llava_onevision"])
 @pytest.mark.parametrize("parts", [[None, None, None, "Same?"], ["A: ", None, " B: ", None, None, " Which?"]])
 def test_several_pictures_before_a_question_and_in_it(name, parts):
     processor = processor_of(name)

@@ -262,3 +262,13 @@ def test_what_is_a_dataset_and_what_a_file(tmp_path):
 def test_a_path_that_is_not_there_is_no_name_on_the_hub():
     with pytest.raises(InputError, match=r"no sample file at data/questions; .* its revision, such as data/questions@"):
         load_samples("data/questions")
+
+
+def test_lists_of_pictures_come_out_of_a_dataset(tmp_path):
+    pictures = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    rows = {"question": ["Same?", "What?"], "images": [pictures, pictures[1:]]}
+    features = {"question": datasets.Value("string"), "images": datasets.Sequence(datasets.Image())}
+    source = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+    one, other = load_samples(source, pictures=tmp_path)
+    assert len(one.media) == 2
+    assert other.media == one.media[1:]

@@ -1,6 +1,7 @@
 """Samples out of whatever a notebook holds: the same from all of it, pictures in memory included."""
 
 import io
+import json
 import pickle
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def test_a_sample_brings_what_it_is_given_into_one_form():
     ],
 )
 def test_what_is_not_one_picture_is_refused_by_name(given, has):
-    with pytest.raises(InputError, match=f"sample '1' has {has}; expected one picture or video: questions about"):
+    with pytest.raises(InputError, match=f"sample '1' has {has}; expected one picture or one video"):
         _ = Sample("1", "What?", **given).picture
 
 
@@ -277,3 +278,50 @@ def test_a_damaged_picture_is_refused_where_it_stands(tmp_path):
     for odd in (swollen.getvalue(), b"P6 30000 30000 255 "):
         with pytest.raises(InputError, match=r"holds a picture that cannot be read .* in row 0; remove it"):
             load_samples([{"question": "?", "image": odd}], pictures=tmp_path)
+
+
+SEVERAL = [
+    {"id": "a", "question": "Same: <image> and <image>?", "images": ["cat.jpg", "dog.jpg"]},
+    {"id": "b", "question": "<image>\nWhere?", "image": "cat.jpg"},
+    {"id": "c", "question": "Why?", "images": ["cat.jpg"]},
+    {"id": "d", "question": "What is <image>?"},
+]
+
+
+def test_a_column_of_lists_of_pictures(tmp_path):
+    file = tmp_path / "s.jsonl"
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in SEVERAL))
+    samples = load_samples(file)
+    cat, dog = tmp_path / "cat.jpg", tmp_path / "dog.jpg"
+    assert [sample.media for sample in samples] == [(cat, dog), (cat,), (cat,), ()]
+    assert [one.picture for one in samples[0].alone] == [cat, dog]
+    assert [one.id for one in samples[1].alone] == ["b"]
+    samples.save(tmp_path / "deep" / "s.parquet")
+    assert [s.media for s in load_samples(tmp_path / "deep" / "s.parquet")] == [
+        tuple(tmp_path / "deep" / ".." / path.name for path in sample.media) for sample in samples
+    ]
+    renamed = [{"pictures" if name == "images" else name: cell for name, cell in row.items()} for row in SEVERAL]
+    mapped = load_samples(renamed, columns={"images": "pictures"}, image_root=tmp_path)
+    assert list(mapped) == list(samples)
+
+
+def test_lists_of_pictures_in_memory():
+    rows = [{"question": "Same?", "images": [RED, BLUE]}, {"question": "What?", "image": BLUE}]
+    for source in (rows, pytest.importorskip("pandas").DataFrame(rows)):
+        one, other = load_samples(source)
+        assert [image_key(picture) for picture in one.media] == [image_key(one.image[0]), image_key(other.picture)]
+        assert one.image[0] != one.image[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"image": "cat.jpg"}, "the row 'a' has both an image and images; give all of them in images"),
+        ({"images": "cat.jpg"}, "the row 'a' has the images 'cat.jpg'; expected a list of paths"),
+        ({"images": ["cat.jpg"]}, r"sample 'a': the question .* holds <image> 2 times and comes with 1 picture\(s\)"),
+        ({"question": "<image>, <image>, <image>"}, r"'a': .* holds <image> 3 times and comes with 2 picture\(s\)"),
+    ],
+)
+def test_lists_of_pictures_that_do_not_fit(change, expected):
+    with pytest.raises(InputError, match=expected):
+        load_samples([{**SEVERAL[0], **change}])

@@ -178,20 +178,15 @@ class Evaluator:
 
     @torch.inference_mode()
     def tokens(self, sample: Sample) -> int:
-        """Visual tokens that the sample's picture becomes in its prompt.
+        """Visual tokens that the sample's pictures become in its prompt.
 
         Raises:
-            CacheError: its picture is not cached.
-            InputError: its picture cannot be read.
+            CacheError: a picture is not cached.
+            InputError: a picture cannot be read.
         """
-        if (fixed := picture_tokens(self._adapter)) is not None:
-            return fixed
-        key = self._features.key(sample)
-        if key not in self._tokens:
-            origin, patches = self._features.origin(sample), self._features.patches(sample)
-            self._tokens[key] = origin.visual_tokens(self._adapter, self._model, patches)
-        return self._tokens[key]
+        return sum(map(self._picture_tokens, sample.alone))
 
+    @torch.inference_mode()
     def prompt(self, sample: Sample) -> list[int]:
         """Ids of the sample's prompt, visual tokens in place.
 
@@ -199,7 +194,17 @@ class Evaluator:
             CacheError: its picture is not cached.
             InputError: the question or the picture cannot be used.
         """
-        return self._prompter.prompt(sample.question, self.tokens(sample), sample.modality)
+        tokens = list(map(self._picture_tokens, sample.alone))
+        return self._prompter.prompt(sample.question, tokens, sample.modality)
+
+    def _picture_tokens(self, sample: Sample) -> int:
+        if (fixed := picture_tokens(self._adapter)) is not None:
+            return fixed
+        key = self._features.key(sample)
+        if key not in self._tokens:
+            origin, patches = self._features.origin(sample), self._features.patches(sample)
+            self._tokens[key] = origin.visual_tokens(self._adapter, self._model, patches)
+        return self._tokens[key]
 
     def _one_pass(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
         paths = GreedyPaths(self._greedy, self._prompter, sample, len(candidates))
@@ -272,12 +277,17 @@ class Evaluator:
             yield prompted, fan if pruning.schedule is None else list(range(len(candidates)))
 
     def _project(self, sample: Sample, candidates: Sequence[Candidate]) -> tuple[Picture, list[int]]:
-        """The sample's picture in each different mixture, and which of them each candidate uses."""
+        """The sample's pictures in each different mixture, and which of them each candidate uses."""
         mixtures = list(dict.fromkeys(c.alpha for c in candidates))
         alpha_Ml = torch.tensor(mixtures)[:, list(self._features.layers)]
-        fused_MTC, origin = self._features.fused(sample, alpha_Ml), self._features.origin(sample)
-        place = next(self._adapter.vision_tower(self._model, origin.modality).parameters())
-        visual = origin.project(self._adapter, self._model, fused_MTC.to(place.device, place.dtype))
-        picture = Picture(visual, origin.modality, origin.forward_arguments())
-        self._tokens[self._features.key(sample)] = picture.tokens
+        made, origins = [], [self._features.origin(one) for one in sample.alone]
+        for one, origin in zip(sample.alone, origins, strict=True):
+            fused_MTC = self._features.fused(one, alpha_Ml)
+            place = next(self._adapter.vision_tower(self._model, origin.modality).parameters())
+            made.append(origin.project(self._adapter, self._model, fused_MTC.to(place.device, place.dtype)))
+        visual = [[part for parts in files for part in parts] for files in zip(*made, strict=True)]
+        each = [origin.forward_arguments() for origin in origins]
+        sizes = {name: torch.cat([one[name] for one in each]) for name in each[0]}
+        picture = Picture(visual, [len(parts[0]) for parts in made], origins[0].modality, sizes)
+        self._tokens |= {self._features.key(one): n for one, n in zip(sample.alone, picture.tokens, strict=True)}
         return picture, [mixtures.index(c.alpha) for c in candidates]

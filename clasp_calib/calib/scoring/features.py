@@ -22,6 +22,8 @@ from clasp_calib.common.samples import Sample
 class Features(Protocol):
     """Mixtures of samples' vision layers. All kinds give the same bits for the same layers, kept in the same precision.
 
+    Of a sample with several pictures each is asked for by itself, see `clasp_calib.common.samples.Sample.alone`.
+
     The kinds are `CachedFeatures` and `clasp_calib.calib.scoring.live_features.LiveFeatures`;
     `clasp_calib.calib.scoring.feature_sources` chooses.
     """
@@ -63,7 +65,7 @@ class Features(Protocol):
         ...
 
     def key(self, sample: Sample) -> str:
-        """The content of the sample's picture, in short: samples of the same picture have the same."""
+        """The content of the sample's pictures, in short: samples of the same pictures have the same."""
         ...
 
     def check(self, samples: Sequence[Sample]) -> None:
@@ -126,12 +128,12 @@ class CachedFeatures:
         return self._store.tokens(self.key(sample))
 
     def key(self, sample: Sample) -> str:
-        """What the sample's picture is cached under: its content."""
-        return self._key(sample.picture)
+        """What the sample's pictures are cached under: their content."""
+        return " ".join(self._key(one.picture) for one in sample.alone)
 
     def check(self, samples: Sequence[Sample]) -> None:
         """See `Features`."""
-        pictures = {self.key(s): s for s in samples}
+        pictures = {self.key(one): one for sample in samples for one in sample.alone}
         missing = [pictures[key].picture for key in self._store.missing(pictures, self.layers)]
         if missing:
             left_out = named_with_reasons(reasons_left_out(self._store.root, missing))

@@ -80,12 +80,12 @@ class LiveFeatures:
         return int(self._encoded(self.key(sample), sample.picture)[0].data_LTC.shape[1])
 
     def key(self, sample: Sample) -> str:
-        """What the sample's picture would be cached under: its content."""
-        return self._key(sample.picture)
+        """What the sample's pictures would be cached under: their content."""
+        return " ".join(self._key(one.picture) for one in sample.alone)
 
     def check(self, samples: Sequence[Sample]) -> None:
         """See `clasp_calib.calib.scoring.features.Features`."""
-        self._check({self.key(sample): sample.picture for sample in samples})
+        self._check({self.key(one): one.picture for sample in samples for one in sample.alone})
 
     def _encode(self, key: str, picture: Media) -> tuple[Stored, Origin]:
         [(layers_LTC, origin)] = states_of(self._model, [self._prepare(key, picture)], self.layers)

@@ -9,6 +9,7 @@ width of the decoder.
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -23,19 +24,25 @@ _Layers = list[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Picture:
-    """One file as the decoder sees it: for each of M mixtures the visual tokens [N, D] of every picture that it is."""
+    """A sample's files as the decoder sees them: for each of M mixtures the visual tokens [N, D] of every picture.
+
+    A file is one picture as a rule, and several where a model cuts it into tiles.
+    """
 
     visual: Sequence[Sequence[Tensor]]
+    files: Sequence[int]
+    """How many of these pictures each file is."""
     modality: str = "image"
     sizes: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the processor says of it besides its pixels."""
+    """What the processor says of them besides their pixels."""
     known_as: Hashable = None
-    """What the decoder's keys and values of it are kept under for other questions about it; None: they are not kept."""
+    """What the decoder's keys and values of them are kept under for other questions; None: they are not kept."""
 
     @property
-    def tokens(self) -> int:
-        """Visual tokens in the prompt."""
-        return sum(len(part) for part in self.visual[0])
+    def tokens(self) -> list[int]:
+        """Visual tokens of every file in the prompt."""
+        parts = iter(self.visual[0])
+        return [sum(len(part) for part in islice(parts, pictures)) for pictures in self.files]
 
 
 class Prefixes:

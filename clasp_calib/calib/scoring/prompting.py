@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from clasp_calib.calib.scoring.templates import check_unicode, parts_of, template_for
+from clasp_calib.calib.scoring.templates import check_unicode, template_for
 from clasp_calib.common.errors import InputError, ModelError
+from clasp_calib.common.question_parts import parts_of
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import picture_tokens
 from clasp_calib.runtime.checks import check_length
+from clasp_calib.runtime.model_inputs import model_inputs
 
 
 class Prompter:
@@ -88,6 +90,16 @@ class Prompter:
             made += [*before, *[visual] * next(following), *after] if token == visual else [token]
         check_length(self._config, len(made))
         return made
+
+    def inputs(self, model: Any, sample: Sample) -> Any:
+        """Arguments of ``generate`` for a sample, as the processor makes them of its pictures or video.
+
+        Raises:
+            InputError: a picture cannot be read, or see `text` and `prompt`.
+        """
+        media = [one.picture for one in sample.alone]
+        text = self.text(sample.question, len(media), sample.modality)
+        return model_inputs(model, self._processor, media if len(media) > 1 else media[0], text)
 
     def answer(self, question: str, answer: str) -> list[int]:
         """Ids that follow the prompt where the answer is given: after a space, unless the prompt ends in white space.

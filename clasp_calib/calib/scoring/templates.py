@@ -1,19 +1,15 @@
 """What stands around a question: the model's own chat template, or a text that was given instead of it."""
 
 import re
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from clasp_calib.common.errors import InputError, ModelError
 from clasp_calib.common.progress import note_once
+from clasp_calib.common.question_parts import IMAGE, Parts
 
-IMAGE = "<image>"
-"""Stands for a picture in templates and in questions."""
 QUESTION = "{question}"
 EXAMPLE = f"USER: {IMAGE}\n{QUESTION} ASSISTANT:"
 """LLaVA-1.5's template."""
-Parts = Sequence[str | None]
-"""A question in its order: texts, and ``None`` for each picture (or video)."""
 _LITERAL = re.compile(r"\\n|\{+\w+\}+")
 """What other programs fill or turn into white space."""
 
@@ -130,31 +126,6 @@ def template_for(processor: Any, text: str | None) -> Template:
     except ModelError:
         return given
     return own if own.text == text else given
-
-
-def parts_of(question: str, pictures: int | None = None) -> Parts:
-    """A question divided where it has its pictures: before it, unless it holds a placeholder for each.
-
-    Args:
-        question: may hold `IMAGE`.
-        pictures: how many there are; by default as many as placeholders, and at least one.
-
-    Raises:
-        InputError: there are placeholders, but not as many as pictures.
-    """
-    texts = question.split(IMAGE)
-    held = len(texts) - 1
-    if held == 0:
-        return [*[None] * (1 if pictures is None else pictures), question]
-    if pictures not in (None, held):
-        raise InputError(
-            f"the question {question!r} holds {IMAGE} {held} times and comes with {pictures} picture(s); give one for "
-            "each, or none, and the pictures stand before the text"
-        )
-    parts = [part for text in texts for part in (None, text)][1:]
-    if not any(texts[:-1]):
-        parts[-1] = texts[-1].removeprefix("\n")  # The template has a line break of its own there, or wants none.
-    return [part for part in parts if part != ""]
 
 
 def say_odd_template(processor: Any, template: str) -> None:

@@ -23,7 +23,6 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.finite import finite_logits
 from clasp_calib.runtime.flops import layer_flops
-from clasp_calib.runtime.model_inputs import model_inputs
 
 UNPRUNED = "unpruned"
 SEEDS = (0, 1, 2, 3, 4)
@@ -214,8 +213,7 @@ def hold_contest(
 def encoded(model: Any, processor: Any, prompter: Prompter, sample: Sample) -> Any:
     """Arguments of ``generate`` for a sample."""
     with contained(f"preparing the sample {sample.id!r}"):
-        text = prompter.text(sample.question, modality=sample.modality)
-        return model_inputs(model, processor, sample.picture, text)
+        return prompter.inputs(model, sample)
 
 
 def _answer(model: Any, prompter: Prompter, sample: Sample, inputs: Any, run: Any, max_new_tokens: int) -> Answered:

@@ -49,10 +49,10 @@ class ScoreLedger:
         return self._known[key]
 
     def key(self, task: ScoreTask) -> str:
-        """What the scores of a task are recorded under: its sample with the picture's content, pruning, candidates."""
+        """What the scores of a task are recorded under: its sample with its pictures' content, pruning, candidates."""
         sample = task.sample
         # In memory no file can change between one call and the next.
-        content = self._content(sample.picture) if self.path else ""
+        content = " ".join(self._content(one.picture) for one in sample.alone) if self.path else ""
         asked = [sample.id, content, sample.question, sample.answers, sample.metric]
         return sha256_json([asked, _told(task.pruning), [candidate.key for candidate in task.candidates]])[:32]
 

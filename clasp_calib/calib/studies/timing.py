@@ -13,7 +13,6 @@ from clasp_calib.calib.studies.comparison import Setting
 from clasp_calib.common.containing import contained
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.decoding import Greedy
-from clasp_calib.runtime.model_inputs import model_inputs
 
 
 @torch.inference_mode()
@@ -29,8 +28,7 @@ def seconds_per_answer(
     times: Mapping[str, list[float]] = {setting.name: [] for setting in settings}
     for number, sample in enumerate([*samples[:1], *samples]):
         with contained(f"timing the sample {sample.id!r}"):
-            text = prompter.text(sample.question, modality=sample.modality)
-            inputs = model_inputs(model, processor, sample.picture, text)
+            inputs = prompter.inputs(model, sample)
             for setting in settings:
                 begun = time.perf_counter()
                 with applied(model, setting, sample):
