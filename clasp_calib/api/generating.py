@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clasp_calib.common.errors import InputError, ModelError
-from clasp_calib.common.settings import check_count
+from clasp_calib.common.settings import check_count, check_kind
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
@@ -45,6 +45,7 @@ class GenerationOptions:
 
     def __post_init__(self) -> None:
         """Refuse an answer of nothing."""
+        check_kind("class_", self.class_, str, "the name of one class, or 'auto'")
         check_count("max_new_tokens", self.max_new_tokens, 1)
 
 

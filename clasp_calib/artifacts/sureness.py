@@ -49,9 +49,10 @@ def advice(entry: BudgetEntry, labels: Sequence[str]) -> list[str]:
     verdicts, lines = _verdicts(entry, labels), []
     if decision := entry.decision:
         fed = f", with what was measured at {', '.join(decision.budgets)}" if decision.budgets else ""
+        shared = ", all classes together" if len(verdicts) > 1 else ""
         lines.append(
-            f"each class has the candidate of the highest posterior mean ({decision.method}, all classes together"
-            f"{fed}); {100 * decision.regret:.1f} points of regret are expected, on average"
+            f"each class has the candidate of the highest posterior mean ({decision.method}{shared}{fed}); "
+            f"{100 * decision.regret:.1f} points of regret are expected, on average"
         )
         if kept := [f"{label} (not {of.leader})" for label, of in verdicts.items() if of.leader]:
             lines.append(

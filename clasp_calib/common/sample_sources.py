@@ -14,6 +14,7 @@ from clasp_calib.common.picture_cells import PictureCells
 from clasp_calib.common.sample_set import Samples
 from clasp_calib.common.sample_table import sample_table, with_one_image_column
 from clasp_calib.common.samples import Sample
+from clasp_calib.common.settings import check_count, check_kind
 from clasp_calib.common.table_readers import read_file, table_of, texts_of
 
 _OURS = ("answers", "id")
@@ -56,8 +57,9 @@ def load_samples(
             picture that is none, or places for another number of pictures; an answer is none; ids are not unique; a
             split is unknown; a dataset names a picture that did not come with it.
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"the limit is {limit}; expected a number of rows from 1, or None for all")
+    if limit is not None:
+        check_count("limit", limit, 1)
+    check_kind("columns", columns, Mapping, "our name -> the source's name, such as {'question': 'prompt'}")
     options = (columns, limit, dataset_split, pictures, image_root)
     if isinstance(source, Samples) and all(option is None for option in options):
         return source

@@ -20,6 +20,22 @@ def one_of(what: str, name: str, among: Mapping[str, _T]) -> _T:
     return among[name]
 
 
+def check_kind(name: str, value: object, kind: type, expected: str) -> None:
+    """Refuse what is there and of another type.
+
+    Args:
+        name: of the setting.
+        value: that was given; ``None`` passes.
+        kind: its type.
+        expected: in words.
+
+    Raises:
+        InputError: with the name and the value.
+    """
+    if value is not None and not isinstance(value, kind):
+        raise InputError(f"{name} is {value!r:.100}; expected {expected}")
+
+
 def check_count(name: str, value: object, least: int) -> None:
     """Refuse what is no whole number, or too small.
 

@@ -13,6 +13,7 @@ from clasp_calib.common.errors import InputError
 from clasp_calib.common.fields import ClassName, describe
 from clasp_calib.common.progress import note
 from clasp_calib.common.sample_set import Samples
+from clasp_calib.common.settings import check_kind
 from clasp_calib.router_labeling.classes import LABELS, Classes
 from clasp_calib.router_labeling.taxonomy import Taxonomy, load_taxonomy
 
@@ -44,6 +45,11 @@ class ClassSource:
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
+        check_kind("class_from (--class-from)", self.class_from, str, "the name of a column")
+        check_kind("default_class (--default-class)", self.default_class, str, "the name of a class")
+        check_kind("one_class", self.one_class, bool, "True or False")
+        if not isinstance(self.taxonomy, Taxonomy | str | Path | None):
+            raise InputError(f"taxonomy is {self.taxonomy!r:.100}; expected a Taxonomy, or a YAML file of one")
         told = {"taxonomy": self.taxonomy, "class_from": self.class_from, "one_class": self.one_class or None}
         if len(given := [name for name, value in told.items() if value is not None]) > 1:
             raise InputError(f"{' and '.join(given)} are given; classes come from one of them, leave the others out")

@@ -6,7 +6,7 @@ layers ``starts = (s0, s1, s2)``, 0-based, which the shortened sequence enters; 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -72,7 +72,9 @@ def parse_budgets(budgets: Sequence[str | int] | str | int) -> list[Budget]:
         BudgetError: anything else.
     """
     # A text is a sequence as well, of its characters.
-    return [parse_budget(budget) for budget in ([budgets] if isinstance(budgets, str | int) else budgets)]
+    if isinstance(budgets, str) or not isinstance(budgets, Iterable):
+        return [parse_budget(budgets)]
+    return [parse_budget(budget) for budget in budgets]
 
 
 @dataclass(frozen=True)

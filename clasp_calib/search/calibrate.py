@@ -235,7 +235,7 @@ class Calibration:
     def _joined(self, allotment: Allotment, found: Found) -> Artifact:
         """The artifact with what was found for a budget."""
         classes = self._classes.names
-        alternatives = {GLOBAL: dict.fromkeys(classes, found.everywhere)}
+        alternatives = {GLOBAL: dict.fromkeys(classes, found.everywhere)} if len(classes) > 1 else {}
         if found.exhaustive and not isinstance(self._strategy, Grid):
             alternatives[EXHAUSTIVE] = dict.fromkeys(classes, self._candidates[0]) | found.exhaustive
         new = self._assemble(allotment, found, alternatives)

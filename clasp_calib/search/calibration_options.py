@@ -8,7 +8,7 @@ from clasp_calib.calib.scoring.evaluator import MAX_NEW_TOKENS
 from clasp_calib.calib.scoring.objective import METRIC, check_objective
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, REDUNDANCY, PruningOptions
-from clasp_calib.common.settings import check_count, check_number
+from clasp_calib.common.settings import check_count, check_kind, check_number
 from clasp_calib.router_labeling.class_source import ClassSource
 from clasp_calib.router_labeling.router import Router
 from clasp_calib.router_labeling.taxonomy import Taxonomy
@@ -72,6 +72,13 @@ class CalibrationOptions:
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
+        for name, kind, expected in (
+            ("pruning", PruningOptions, "PruningOptions(...)"),
+            ("router", Router, "a Router, as load_router reads it"),
+            ("refine", bool, "True or False"),
+            ("anyway", bool, "True or False"),
+        ):
+            check_kind(name, getattr(self, name), kind, expected)
         for name, value, least in (
             ("per_class", self.per_class, 2),
             ("lattice", self.lattice, 1),

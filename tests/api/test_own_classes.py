@@ -101,6 +101,7 @@ def test_one_class_is_one_setting_for_everything(bench, everything, rows, tmp_pa
     scores = [cc.evaluate(*at, one, options=few).table() for one in (bare, labelled)]
     assert scores[0] == scores[1]
     assert {row["class"] for row in scores[0]} == {"all", "macro"}
+    assert everything.entry(BUDGET).alternatives == {}
     ask = (bench.model, bench.processor, rows[0]["image"], "How many cups are there?")
     answered = cc.generate(*ask, artifact=everything, options=cc.GenerationOptions(max_new_tokens=2))
     assert answered.class_ == "all"

@@ -94,6 +94,21 @@ def test_without_a_router_the_rules_answer(command, tmp_path):
     assert "there is no router in" in command("route", "How many dogs are there?", "--run", tmp_path).out
 
 
+def test_a_column_may_give_the_classes(command, labels, tmp_path):
+    rows = pq.read_table(labels).to_pylist()[:30]
+    kinds = {"counting": "How many?", "attribute": "Looks", "default": None}
+    table = [{"question": row["question"], "kind": kinds[row["class"]]} for row in rows]
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "own.parquet")
+    words = ["train-router", tmp_path / "own.parquet", "--run", tmp_path / "run", "--class-from", "kind"]
+    assert "10 of 30 samples have no 'kind'" in command(*words).err
+    assert command(*words, "--default-class", "Looks").code == 0
+    router = load_router(tmp_path / "run" / "router.safetensors")
+    assert (router.classes, router.default) == (("How many?", "Looks"), "Looks")
+    pq.write_table(pa.Table.from_pylist(table[:20]), tmp_path / "own.parquet")
+    assert "never abstains, as there is no default class" in command(*words).out
+    assert "class How many?, confidence" in command("route", "how many of the cup?", "--run", tmp_path / "run").out
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

@@ -62,6 +62,19 @@ def test_pictures_that_are_not_there_are_named(command, labels, tmp_path):
     assert "3.png: No such file" in ended.err
 
 
+def test_a_column_may_give_the_classes(command, labels, tmp_path):
+    table = pq.read_table(labels).rename_columns({"class": "kind"})
+    pq.write_table(table, labels)
+    found = command(
+        "sample", labels, "--run", tmp_path / "run", "--per-class", 8, "--class-from", "kind", "--json"
+    ).json
+    assert found["counts"]["counting"] == {"calibration": 8, "selection": 4, "test": 4}
+    drawn = pq.read_table(tmp_path / "run" / "sample.parquet")
+    assert drawn.column_names == [*table.column_names, "split"]
+    ended = command("sample", labels, "--run", tmp_path / "run", "--default-class", "rest")
+    assert "--default-class is used with --class-from only" in ended.err
+
+
 def test_unlabelled_tables_are_refused(command, tmp_path):
     (tmp_path / "q.jsonl").write_text('{"question": "?"}\n')
     ended = command("sample", tmp_path / "q.jsonl", "--run", tmp_path / "run")

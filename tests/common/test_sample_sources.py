@@ -255,7 +255,7 @@ def test_columns_are_mapped_at_once_and_each_to_one_that_means_something():
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_leaves_something(limit):
-    with pytest.raises(InputError, match=f"the limit is {limit}; expected a number of rows from 1"):
+    with pytest.raises(InputError, match=f"limit is {limit}; expected at least 1"):
         load_samples(ROWS, limit=limit)
 
 

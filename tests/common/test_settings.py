@@ -41,6 +41,27 @@ def test_what_is_no_number_is_refused_by_its_name(value):
         *((cc.PruningOptions, name) for name in ("iterations", "starts")),
     ],
 )
+@pytest.mark.parametrize(
+    ("kind", "given", "told"),
+    [
+        (cc.CalibrationOptions, {"pruning": "layers"}, "pruning is 'layers'; expected PruningOptions"),
+        (cc.CalibrationOptions, {"router": "router.safetensors"}, "router is 'router.safetensors'; expected a Router"),
+        (cc.CalibrationOptions, {"refine": "none"}, "refine is 'none'; expected True or False"),
+        (
+            cc.CalibrationOptions,
+            {"class_from": ["task"]},
+            r"class_from .* is \['task'\]; expected the name of a column",
+        ),
+        (cc.CalibrationOptions, {"one_class": "yes"}, "one_class is 'yes'; expected True or False"),
+        (cc.CalibrationOptions, {"taxonomy": 3}, "taxonomy is 3; expected a Taxonomy, or a YAML file"),
+        (cc.GenerationOptions, {"class_": ["text"]}, r"class_ is \['text'\]; expected the name of one class"),
+    ],
+)
+def test_settings_of_another_type_are_refused(kind, given, told):
+    with pytest.raises(InputError, match=told):
+        kind(**given)
+
+
 @pytest.mark.parametrize("value", ["15%", -1])
 def test_no_setting_takes_a_wrong_type_or_a_number_out_of_range(kind, name, value):
     with pytest.raises(ClaspError, match=r"expected"):
