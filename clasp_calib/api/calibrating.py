@@ -151,8 +151,8 @@ def _prepared(
         say_odd_template(processor, options.prompt)
     crew.check_reaches(model)
     table = load_samples(samples)
-    labelled = options.source.labelled(table)
-    classes = options.source.classes(sample.label for sample in labelled).names
+    labelled = options.class_source.labelled(table)
+    classes = options.class_source.classes(sample.label for sample in labelled).names
     chosen = calibration_samples(labelled, classes, options.objective != KL, hints_of(run))
     if options.objective == KL:
         check_likeness(chosen, options.anyway)

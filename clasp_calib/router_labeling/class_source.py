@@ -136,8 +136,9 @@ def labelled(samples: Samples, column: str | None, classes: Sequence[str], defau
 
 
 def _check_labels(samples: Samples, taxonomy: Taxonomy) -> None:
+    known = {None, *taxonomy.classes}
     for sample in samples:
-        if sample.label not in (None, *taxonomy.classes):
+        if sample.label not in known:
             raise InputError(
                 f"sample {sample.id!r} has class {sample.label!r}; expected one of {', '.join(taxonomy.classes)}; give "
                 "the taxonomy that it was labelled by (--taxonomy, taxonomy=), or take the classes as they are "

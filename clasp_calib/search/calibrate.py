@@ -101,7 +101,7 @@ class Calibration:
         self._space = base.with_lattice(options.lattice) if options.lattice else base
         self._candidates = self._space.candidates(self._adapter.vision_layers, own)
         self._features = source.at(tuple(sorted({*self._space.layers, own})))
-        self._classes = options.source.classes(sample.label for sample in samples)
+        self._classes = options.class_source.classes(sample.label for sample in samples)
         self._pools = pools_of(samples, self._classes.names, options.per_class, options.seed)
         self._searched_on = [sample for pool in self._pools.values() for sample in pool]
         self._strategy = options.strategy or fitting([len(pool) for pool in self._pools.values()])

@@ -67,7 +67,7 @@ class CalibrationOptions:
     model_name: str | None = None
     anyway: bool = False
     seed: int = 0
-    source: ClassSource = field(init=False, repr=False, compare=False)
+    class_source: ClassSource = field(init=False, repr=False, compare=False)
     """What says the class of a sample."""
 
     def __post_init__(self) -> None:
@@ -103,8 +103,8 @@ class CalibrationOptions:
                 f"the options seed k-means by {seeding!r}, which the space does not try (it tries "
                 f"{', '.join(self.space.seedings)}); add it to the space's seedings, or leave it out of the options"
             )
-        source = ClassSource(self.taxonomy, self.class_from, self.default_class, self.one_class)
-        object.__setattr__(self, "source", source)
+        class_source = ClassSource(self.taxonomy, self.class_from, self.default_class, self.one_class)
+        object.__setattr__(self, "class_source", class_source)
 
     @property
     def longest(self) -> int:
@@ -118,7 +118,7 @@ class CalibrationOptions:
 
     def summary(self) -> dict[str, Any]:
         """The options for a log, each as a short text or number."""
-        others = ("router", "taxonomy", "space", "source")
+        others = ("router", "taxonomy", "space", "class_source")
         told = {name: value for name, value in vars(self).items() if name not in others}
         told |= {
             "pruning": vars(self.pruning),
