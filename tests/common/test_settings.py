@@ -26,22 +26,6 @@ def test_what_is_no_number_is_refused_by_its_name(value):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"),
-    [
-        *((cc.Pooled, name) for name in ("spend", "until")),
-        *((cc.Race, name) for name in ("indifference", "confidence", "first", "growth")),
-        *((cc.Halving, name) for name in ("first", "eta")),
-        *((cc.TPE, name) for name in ("trials", "samples", "keep")),
-        (cc.TwoStep, "rho"),
-        *((cc.CalibrationOptions, name) for name in ("cautious", "per_class", "lattice", "seed")),
-        *((cc.EvaluationOptions, name) for name in ("per_class", "timed")),
-        *((cc.ComparisonOptions, name) for name in ("per_class", "solve_on", "timed")),
-        (cc.GenerationOptions, "max_new_tokens"),
-        *((cc.Crew, name) for name in ("workers", "threads")),
-        *((cc.PruningOptions, name) for name in ("iterations", "starts")),
-    ],
-)
-@pytest.mark.parametrize(
     ("kind", "given", "told"),
     [
         (cc.CalibrationOptions, {"pruning": "layers"}, "pruning is 'layers'; expected PruningOptions"),
@@ -62,6 +46,22 @@ def test_settings_of_another_type_are_refused(kind, given, told):
         kind(**given)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((cc.Pooled, name) for name in ("spend", "until")),
+        *((cc.Race, name) for name in ("indifference", "confidence", "first", "growth")),
+        *((cc.Halving, name) for name in ("first", "eta")),
+        *((cc.TPE, name) for name in ("trials", "samples", "keep")),
+        (cc.TwoStep, "rho"),
+        *((cc.CalibrationOptions, name) for name in ("cautious", "per_class", "lattice", "seed")),
+        *((cc.EvaluationOptions, name) for name in ("per_class", "timed")),
+        *((cc.ComparisonOptions, name) for name in ("per_class", "solve_on", "timed")),
+        (cc.GenerationOptions, "max_new_tokens"),
+        *((cc.Crew, name) for name in ("workers", "threads")),
+        *((cc.PruningOptions, name) for name in ("iterations", "starts")),
+    ],
+)
 @pytest.mark.parametrize("value", ["15%", -1])
 def test_no_setting_takes_a_wrong_type_or_a_number_out_of_range(kind, name, value):
     with pytest.raises(ClaspError, match=r"expected"):
