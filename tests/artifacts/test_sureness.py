@@ -108,8 +108,7 @@ def test_a_default_that_caution_kept_is_named_with_what_it_was_kept_from():
 
 def test_budgets_that_were_evidence_are_named():
     assert (
-        "all classes together, with what was measured at 64, 128"
-        in told(advice, entry(budgets=("64", "128"), object=choice()))[0]
+        "(pooled, with what was measured at 64, 128)" in told(advice, entry(budgets=("64", "128"), object=choice()))[0]
     )
 
 
