@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.calib.scoring.prompting import Prompter
     from clasp_calib.runtime.answering import Answer
-    from clasp_calib.runtime.hooks import Pruner
+    from clasp_calib.runtime.stats import Pruned
 
 AUTO = "auto"
 
@@ -31,6 +31,8 @@ class GenerationOptions:
         checkpoint: accept a model with other weights by their digest, as the warning names it.
         template: of the prompt, with ``<image>`` and ``{question}``; by default the artifact's, or without an artifact
             the model's own chat template.
+        profile: where tokens are dropped without an artifact, see
+            `clasp_calib.common.pruning_options.PruningOptions`; an artifact brings its own.
 
     Raises:
         InputError: ``max_new_tokens`` below 1.
@@ -42,6 +44,7 @@ class GenerationOptions:
     strict: bool = False
     checkpoint: str | None = None
     template: str | None = None
+    profile: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse an answer of nothing."""
@@ -190,12 +193,19 @@ def _grid(model: Any, answered: "Answer") -> tuple[int, int] | None:
 
 def _pruning(
     model: Any, artifact: "Artifact | None", budget: str, class_: str, options: GenerationOptions
-) -> "AbstractContextManager[Pruner]":
+) -> "AbstractContextManager[Pruned]":
+    from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, PruningOptions
     from clasp_calib.runtime.budgeting import schedule_for
     from clasp_calib.runtime.pruner import clasp, prune
 
     if artifact is None:
-        return prune(model, schedule=schedule_for(model, budget), rho=1.0)
+        how = DEFAULT_OPTIONS if options.profile is None else PruningOptions(profile=options.profile)
+        return prune(model, schedule=schedule_for(model, budget, how), rho=1.0, options=how)
+    if options.profile is not None:
+        raise InputError(
+            f"the profile {options.profile!r} (--profile) is for pruning without an artifact, and this one has "
+            f"its own, {artifact.manifest.profile!r}; leave the profile out"
+        )
     artifact.rho(budget, class_)
     accepted = options.checkpoint
     return clasp(model, artifact, budget=budget, classes=class_, strict=options.strict, checkpoint=accepted)

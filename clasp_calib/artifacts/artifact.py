@@ -59,6 +59,7 @@ class Artifact:
         of = self.manifest
         return PruningOptions(
             profile=of.profile,
+            relevance=of.relevance,
             raters=of.raters,
             positions=of.positions,
             features=of.features,

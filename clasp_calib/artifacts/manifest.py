@@ -8,7 +8,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -23,9 +23,9 @@ from clasp_calib.artifacts.choices import (
     mean_regret,
     unique,
 )
-from clasp_calib.artifacts.model_shape import Layers, ModelShape, Tokens
+from clasp_calib.artifacts.model_shape import ModelShape, Tokens
 from clasp_calib.common.fields import ClassName, Hash, Line, Name, Seed, Share, Slug, Strict
-from clasp_calib.common.pruning_options import REDUNDANCY, SEEDINGS
+from clasp_calib.common.pruning_options import AT_INPUT, INPUT, LAYERED, PROFILES, REDUNDANCY, RELEVANCES, SEEDINGS
 from clasp_calib.common.token_range import TokenRange
 from clasp_calib.router_labeling.classes import LABELS
 
@@ -33,13 +33,16 @@ FORMAT = 2
 """What is written; earlier formats are read too."""
 SETTINGS = (
     *("model", "revision", "checkpoint", "fingerprint", "classes", "class_from", "default_class", "taxonomy"),
-    *("starts", "tau"),
-    *("method", "knobs", "profile", "seeding", "raters", "positions", "features", "iterations", "prompt", "decoding"),
+    *("starts", "tau", "method", "knobs", "profile", "relevance", "seeding", "raters", "positions", "features"),
+    *("iterations", "prompt", "decoding"),
 )
 """What all budgets of one artifact share."""
 CALIBRATED, MACRO = "calibrated", "macro"
 """The setting that an artifact's own numbers stand for in results, and the mean over classes."""
-HONOURED = {"method": ("clasp",), "profile": ("layers",), "seeding": SEEDINGS, "knobs": ({},)}
+HONOURED: dict[str, tuple[Any, ...]] = {
+    **{"method": ("clasp",), "knobs": ({},)},
+    **{"profile": PROFILES, "relevance": (*RELEVANCES, None), "seeding": SEEDINGS},
+}
 """What this version can run of the fields that later ones will have more values of."""
 MOST_NUMBERS = 1 << 26
 """Weights of all mixtures together. Our choice: 256 MiB in float32."""
@@ -182,14 +185,16 @@ class Manifest(Strict):
     """Of samples that have no class and questions that a router cannot place, where there is one."""
     taxonomy: dict[Name, ClassName] = Field(max_length=10_000)
     """Intent -> class; empty if no intents were told apart."""
-    starts: tuple[Layers, ...] = Field(min_length=1, max_length=16)
+    starts: tuple[Annotated[int, Field(ge=0, le=1000)], ...] = Field(min_length=1, max_length=16)
     tau: float = Field(gt=0, le=1e6)
     method: Slug = "clasp"
     """Which method prunes. The only value so far is ``clasp``."""
     knobs: dict[Slug, Line | float | bool | None] = Field(default={}, max_length=100)
     """The method's own parameters; ``clasp`` has none beside those that stand here by name."""
-    profile: Slug = "layers"
-    """Where tokens are dropped: in stages between decoder ``layers``, the only value so far."""
+    profile: Slug = LAYERED
+    """Where tokens are dropped: ``layered``, in stages between decoder layers, or ``input``, once before them."""
+    relevance: Line | None = None
+    """In the profile ``input``, what rates the tokens; ``None`` in the other, where the instruction does."""
     seeding: Line = REDUNDANCY
     """What k-means starts from where the choice of a class does not say it, see
     `clasp_calib.common.pruning_options.PruningOptions`."""
@@ -227,8 +232,7 @@ class Manifest(Strict):
         numbers = len(names) * len(self.classes) * (shape.vision_layers + 1)
         if numbers > MOST_NUMBERS:
             raise ValueError(f"budgets: with the classes and layers they have {numbers} weights, over {MOST_NUMBERS}")
-        if any(b <= a for a, b in pairwise((0, *self.starts, shape.text_layers))):
-            raise ValueError(f"starts: {self.starts} do not ascend between layers 1 and {shape.text_layers - 1}")
+        self._check_profile()
         if self.prompt_hash not in (None, hashed(self.prompt)):
             raise ValueError("prompt_hash: is not the sha256 of the prompt")
         if set(self.provenance) != set(names):
@@ -244,6 +248,15 @@ class Manifest(Strict):
         _known("default_class", {self.default_class} - {None}, {*self.classes})
         if self.class_from is None and len(self.classes) > 1:
             raise ValueError(f"class_from: says that there is one class, and there are {len(self.classes)}")
+
+    def _check_profile(self) -> None:
+        if (self.profile == INPUT) != (self.relevance is not None):
+            raise ValueError(f"relevance: {self.relevance!r} does not go with the profile {self.profile!r}")
+        if self.profile == INPUT:
+            if self.starts != AT_INPUT:
+                raise ValueError(f"starts: {self.starts} in the profile 'input', whose one stage is at layer 0")
+        elif any(b <= a for a, b in pairwise((0, *self.starts, self.shape.text_layers))):
+            raise ValueError(f"starts: {self.starts} do not ascend between layers 1 and {self.shape.text_layers - 1}")
 
     def _problems(self, entry: BudgetEntry) -> Iterator[str]:
         """What is wrong with a budget, its field first."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.baselines.choosing import proportional
-from clasp_calib.baselines.method import Method, Reader, positions_on
+from clasp_calib.baselines.method import Method, Reader
 from clasp_calib.runtime.adapters.adapter import Adapter
-from clasp_calib.runtime.checks import check_decoder
+from clasp_calib.runtime.checks import check_decoder, positions_on
 from clasp_calib.runtime.encoding import Encoded, Kept, chosen_tokens
 from clasp_calib.runtime.entry import Entry
 from clasp_calib.runtime.schedule import Budget, parse_budget

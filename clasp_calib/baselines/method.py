@@ -16,7 +16,6 @@ from clasp_calib.common.errors import BudgetError, ModelError
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.budgeting import pruning_budget
-from clasp_calib.runtime.checks import position_axes
 from clasp_calib.runtime.flops import layer_flops
 from clasp_calib.runtime.guard import guarded
 from clasp_calib.runtime.schedule import Budget
@@ -163,8 +162,3 @@ class Method(ABC):
     def vision_flops(self, model: nn.Module, adapter: Adapter) -> float | None:
         """FLOPs of the tower's blocks for one tile under the method, ``None`` if it leaves them as they are."""
         return None
-
-
-def positions_on(model: Any, wanted: str) -> str:
-    """``wanted``, or ``keep`` where positions have several axes, which cannot be numbered anew."""
-    return "keep" if position_axes(model) else wanted

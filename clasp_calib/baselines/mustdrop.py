@@ -130,7 +130,7 @@ class MustDrop(ImageDependent):
 
     def lacks(self, model: nn.Module, adapter: Adapter) -> str | None:
         """See `Method`."""
-        if not adapter.class_tokens:
+        if not (adapter.class_tokens and adapter.laid_out):
             return "its vision tower has no class token, whose attention says what is never dropped"
         if adapter.ragged:
             return "tiles are cut to the picture's shape after the tower, where merged tokens have no place any more"

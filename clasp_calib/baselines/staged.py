@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row, RowPlan
-from clasp_calib.baselines.method import Method, Reader, positions_on
+from clasp_calib.baselines.method import Method, Reader
 from clasp_calib.common.errors import BudgetError
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.budgeting import picture_tokens
-from clasp_calib.runtime.checks import check_decoder
+from clasp_calib.runtime.checks import check_decoder, positions_on
 from clasp_calib.runtime.hooks import Pruner
 from clasp_calib.runtime.schedule import Budget
 from clasp_calib.runtime.stages import PromptLengths

@@ -41,7 +41,7 @@ class TowerMethod(Method):
 
     def lacks(self, model: nn.Module, adapter: Adapter) -> str | None:
         """See `Method`."""
-        if not adapter.class_tokens:
+        if not (adapter.class_tokens and adapter.laid_out):
             return "its vision tower is not a CLIP, whose blocks are the ones that can merge here"
         if adapter.ragged:
             return "tiles are cut to the picture's shape after the tower, where merged tokens have no place any more"

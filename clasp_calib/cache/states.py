@@ -50,7 +50,7 @@ def states_of(model: Any, batch: Sequence[Prepared], layers: Sequence[int]) -> l
     """
     adapter, modality = adapter_for(model), batch[0].modality
     place = next(adapter.vision_tower(model, modality).parameters())
-    origins = [_origin(adapter, prepared) for prepared in batch]
+    origins = [origin_of(adapter, prepared) for prepared in batch]
     pixels = torch.from_numpy(np.concatenate([prepared.pixels for prepared in batch]))
     each = [origin.tower_sizes(adapter) for origin in origins]
     sizes = {name: torch.cat([sizes[name] for sizes in each]) for name in each[0]}
@@ -77,7 +77,8 @@ def _inputs(adapter: Adapter, prepared: Prepared) -> dict[str, Any]:
     return {adapter.pixel_names[prepared.modality]: prepared.pixels, **sizes}
 
 
-def _origin(adapter: Adapter, prepared: Prepared) -> Origin:
+def origin_of(adapter: Adapter, prepared: Prepared) -> Origin:
+    """How the tokens of a prepared picture will be arranged."""
     rows = adapter.rows(_inputs(adapter, prepared), prepared.modality)
     return Origin(prepared.modality, len(rows), prepared.sizes, prepared.note)
 

@@ -70,7 +70,7 @@ def show_artifact(
         f"{visual} visual tokens, fingerprint {manifest.fingerprint[:16]}"
     )
     say(f"checkpoint {manifest.checkpoint or 'not recorded'}, prompt {hashed(manifest.prompt)[:16]}")
-    say(f"method {manifest.method} between decoder {manifest.profile}, k-means seeded by {manifest.seeding}")
+    say(f"method {manifest.method}, profile {manifest.profile}, k-means seeded by {manifest.seeding}")
     say(f"router: {told_router(known.router)}")
     for entry in manifest.budgets:
         calibrated = entry.results.get("calibrated", {})
@@ -299,9 +299,10 @@ def _numbers(known: "Artifact") -> dict[str, dict[str, dict[str, Any]]]:
 
 def _plain(known: "Artifact") -> dict[str, Any]:
     manifest = known.manifest
-    kept = ("name", "version", "model", "fingerprint", "starts", "raters", "positions", "features", "iterations")
+    named = ("name", "version", "model", "fingerprint", "prompt", "decoding")
+    pruned = ("profile", "relevance", "starts", "raters", "positions", "features", "iterations")
     return {
-        **manifest.model_dump(mode="json", include={*kept, "prompt", "decoding"}),
+        **manifest.model_dump(mode="json", include={*named, *pruned}),
         "budgets": {
             name: {"counts": known.counts(name), "classes": numbers} for name, numbers in _numbers(known).items()
         },

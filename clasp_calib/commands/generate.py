@@ -13,6 +13,7 @@ from clasp_calib.commands.options import (
     DtypeOption,
     JsonOption,
     ModelOption,
+    Profile,
     RunOption,
     StrictOption,
 )
@@ -42,6 +43,10 @@ def generate(
     ] = None,
     budget: Annotated[
         str | None, typer.Option(help="Tokens or percent; with an artifact one of its budgets, by default the largest.")
+    ] = None,
+    profile: Annotated[
+        Profile | None,
+        typer.Option(help="Without an artifact: drop tokens between decoder layers (the default), or before them."),
     ] = None,
     label: Annotated[
         str,
@@ -77,7 +82,7 @@ def generate(
         raise InputError(f"{video} is not named as a video; expected a name that ends in {', '.join(VIDEOS)}")
     place = artifact or RunDirectory(run).artifact
     known = None if artifact is None and budget and not place.exists() else Artifact.load(place)
-    options = GenerationOptions(label, max_new_tokens, compare, strict, checkpoint, template)
+    options = GenerationOptions(label, max_new_tokens, compare, strict, checkpoint, template, profile)
     loaded, media = load(model, device, dtype, run), video or image
     found = answer(*loaded, media, prompt, artifact=known, budget=budget, options=options)
     pruned, full = found.answer, found.unpruned

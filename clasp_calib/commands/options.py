@@ -91,5 +91,7 @@ DevicesOption = Annotated[
     ),
     UsedBy("engine", "local"),
 ]
+Profile = Literal["layered", "input"]
+Relevance = Literal["class-token", "mean-attention", "none"]
 DEFAULT_BUDGETS = ["192"]
 __all__ = ["DEFAULT_RUN"]

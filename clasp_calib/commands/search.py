@@ -23,8 +23,10 @@ from clasp_calib.commands.options import (
     ImageRootOption,
     LimitOption,
     ModelOption,
+    Profile,
     RayAddressOption,
     RecomputeOption,
+    Relevance,
     RunOption,
     SamplesOption,
     SeedOption,
@@ -141,7 +143,17 @@ def search(
             min=1, help="Longest answer that a metric has generated, unless an accepted one is longer; default: 16."
         ),
     ] = None,
-    starts: Annotated[str, typer.Option(help="Decoder layers that the pruned sequences enter.")] = "2,6,15",
+    profile: Annotated[
+        Profile, typer.Option(help="Where tokens are dropped: in stages between decoder layers, or once before them.")
+    ] = "layered",
+    relevance: Annotated[
+        Relevance | None,
+        typer.Option(help="What of the vision tower rates tokens; default: the first of these that it has."),
+        UsedBy("profile", "input"),
+    ] = None,
+    starts: Annotated[
+        str, typer.Option(help="Decoder layers that the pruned sequences enter."), UsedBy("profile", "layered")
+    ] = "2,6,15",
     router: Annotated[
         Path | None,
         typer.Option(help="Router to put into the artifact; default: router.safetensors of the run, if it is there."),
@@ -200,7 +212,7 @@ def search(
         space=read_space(space) if space else None,
         lattice=lattice,
         refine=refine == "coordinate",
-        pruning=PruningOptions(starts=_starts(starts)),
+        pruning=PruningOptions(profile=profile, relevance=relevance, starts=_starts(starts)),
         router=load_router(routing) if routing else None,
         taxonomy=taxonomy,
         class_from=class_from,

@@ -12,9 +12,8 @@ from PIL import Image
 from clasp_calib.common.samples import Given
 from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.finite import finite_logits
-from clasp_calib.runtime.hooks import Pruner
 from clasp_calib.runtime.model_inputs import model_inputs
-from clasp_calib.runtime.stats import PruningStats
+from clasp_calib.runtime.stats import Pruned, PruningStats
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def answer(
     media: "Given | Sequence[Given]",
     prompt: str,
     max_new_tokens: int,
-    pruning: AbstractContextManager[Pruner] | None = None,
+    pruning: AbstractContextManager[Pruned] | None = None,
 ) -> Answer:
     """Answer greedily, within ``pruning`` (a `clasp` or `prune`) if it is given.
 

@@ -1,4 +1,7 @@
-"""Watching the queries and keys of one attention module, without an attention matrix and without a trace."""
+"""Watching the queries and keys of one attention module, without an attention matrix and without a trace.
+
+H heads of t tokens of a tile, class tokens first, P of them patches, d width of a head.
+"""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +13,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from clasp_calib.common.errors import ModelError
 
+AT_ONCE = 1 << 24
+"""Logits that are in memory together. Our choice: 64 MB in float32."""
 Watcher = Callable[[Tensor, Tensor, float], None]
 
 
@@ -71,3 +76,23 @@ def watched_attention(attention: Any, watcher: Watcher) -> Iterator[None]:
     finally:
         attention.config = config
         del ALL_ATTENTION_FUNCTIONS[name]
+
+
+def received_attention(query_Htd: Tensor, key_Htd: Tensor, scaling: float, class_tokens: int, by_class: bool) -> Tensor:
+    """Softmax attention [H, P] that the patches of a tile receive.
+
+    Args:
+        query_Htd: queries of one block, floating.
+        key_Htd: its keys.
+        scaling: factor of the logits.
+        class_tokens: tokens before the patches.
+        by_class: from the first class token; else the mean of what all patches give.
+    """
+    givers_Htd = query_Htd[:, :1] if by_class else query_Htd[:, class_tokens:]
+    heads, givers, _ = givers_Htd.shape
+    step = max(AT_ONCE // (heads * key_Htd.shape[1]), 1)
+    given_Ht = sum(
+        (givers_Htd[:, at : at + step] @ key_Htd.mT * scaling).softmax(-1).sum(1) for at in range(0, givers, step)
+    )
+    assert isinstance(given_Ht, Tensor)
+    return given_Ht[:, class_tokens:] / givers

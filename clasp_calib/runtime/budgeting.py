@@ -3,13 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 from clasp_calib.common.errors import BudgetError, InputError
-from clasp_calib.common.pruning_options import PruningOptions
+from clasp_calib.common.pruning_options import AT_INPUT, INPUT, PruningOptions
 from clasp_calib.runtime.schedule import (
     AnySchedule,
     Budget,
     RelativeSchedule,
     Schedule,
+    ShareSchedule,
     parse_budget,
+    prunes_nothing,
     solve_schedule,
 )
 
@@ -45,13 +47,18 @@ def schedule_for(
         raise InputError("schedule_for was given options and an artifact, which brings its own; give one of the two")
     adapter = adapter_for(model)
     wanted = budget if isinstance(budget, Budget) else parse_budget(budget)
-    starts = (artifact.pruning if artifact else options or PruningOptions()).starts
+    options = artifact.pruning if artifact else options or PruningOptions()
+    starts = options.starts
+    if adapter.ragged and options.profile == INPUT:
+        return ShareSchedule(adapter.decoder_layers, starts, (pruning_share(wanted),))
     if adapter.ragged:
         return RelativeSchedule(wanted, adapter.decoder_layers, starts)
     if artifact is not None:
         counts = artifact.counts(wanted.name)
         assert counts is not None  # an artifact of this shape has them
         return Schedule(adapter.tokens_per_image, adapter.decoder_layers, starts, counts)
+    if options.profile == INPUT:
+        return _at_input(wanted, adapter.tokens_per_image, adapter.decoder_layers)
     return solve_schedule(wanted, adapter.tokens_per_image, adapter.decoder_layers, starts)
 
 
@@ -67,14 +74,29 @@ def pruning_budget(adapter: "Adapter", budget: str | int) -> Budget:
         BudgetError: tokens where pictures differ in number of them, or as many as a picture has.
     """
     wanted, tokens = parse_budget(budget), picture_tokens(adapter)
-    if tokens is None and wanted.percent is None:
+    if tokens is None:
+        pruning_share(wanted)
+    if tokens is not None and not wanted.full and wanted.of(tokens) >= tokens:
+        raise BudgetError(prunes_nothing(wanted, tokens))
+    return wanted
+
+
+def pruning_share(budget: Budget) -> float:
+    """A budget as a share of each picture's own tokens.
+
+    Raises:
+        BudgetError: it counts tokens.
+    """
+    if budget.percent is None:
         raise BudgetError(
-            f"a budget of {wanted.name} tokens means something else for every picture of a model whose pictures "
+            f"a budget of {budget.name} tokens means something else for every picture of a model whose pictures "
             "differ in their number of visual tokens; give a percentage, such as 33%"
         )
-    if tokens is not None and not wanted.full and wanted.of(tokens) >= tokens:
-        raise BudgetError(
-            f"a budget of {wanted.name} tokens prunes nothing: the encoder gives {tokens}; "
-            f"give a budget under {tokens}, or 100% for the unpruned model"
-        )
-    return wanted
+    return budget.percent / 100
+
+
+def _at_input(budget: Budget, tokens: int, layers: int) -> Schedule:
+    """One stage before the decoder: the budget is what enters, halves up, for all layers work on as many."""
+    if not budget.full and budget.of(tokens) >= tokens:
+        raise BudgetError(prunes_nothing(budget, tokens))
+    return Schedule(tokens, layers, AT_INPUT, (max(int(budget.of(tokens) + 0.5 + 1e-9), 1),))

@@ -1,12 +1,13 @@
 """What cannot be pruned is refused here, before any work."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from transformers.cache_utils import DynamicCache
 
 from clasp_calib.common.errors import BudgetError, InputError, ModelError
-from clasp_calib.common.pruning_options import DEFAULT_STARTS, PruningOptions
+from clasp_calib.common.pruning_options import AT_INPUT, COMPACT, DEFAULT_STARTS, INPUT, KEEP, PruningOptions
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.schedule import AnySchedule, Schedule
 
@@ -17,7 +18,8 @@ def check_schedule(adapter: Adapter, schedule: AnySchedule, options: PruningOpti
     Raises:
         BudgetError: with what the model has, or with both stages.
     """
-    if options.starts not in (DEFAULT_STARTS, schedule.starts):
+    default = DEFAULT_STARTS if options.profile != INPUT else None
+    if options.starts not in (default, schedule.starts) or (options.profile == INPUT) != (schedule.starts == AT_INPUT):
         raise BudgetError(
             f"the options ask for stages at layers {options.starts}, and the schedule has them at {schedule.starts}; "
             "make the schedule with the same options: schedule_for(model, budget, options)"
@@ -61,8 +63,36 @@ def position_axes(model: Any) -> int:
     return len(rope.get("mrope_section") or ())
 
 
-def check_decoder(model: Any, positions: str) -> None:
-    """Refuse decoders whose attention or positions pruning would break.
+def settled(model: Any, adapter: Adapter, options: PruningOptions) -> PruningOptions:
+    """Options with what they leave to the model.
+
+    Raises:
+        ModelError: the model has not the profile or the relevance.
+    """
+    kind = model.config.model_type
+    if options.profile not in adapter.profiles:
+        raise ModelError(
+            f"a {kind} model cannot be pruned with profile={options.profile!r}; give profile "
+            f"{' or '.join(map(repr, adapter.profiles))}"
+        )
+    if options.profile != INPUT:
+        return options
+    relevance = options.relevance or adapter.relevances[0]
+    if relevance not in adapter.relevances:
+        raise ModelError(
+            f"relevance={relevance!r} is not to be had of the vision tower of this {kind} model; give "
+            f"{' or '.join(map(repr, adapter.relevances))}"
+        )
+    return replace(options, relevance=relevance, positions=options.positions or positions_on(model, COMPACT))
+
+
+def positions_on(model: Any, wanted: str) -> str:
+    """``wanted``, or ``keep`` where positions have several axes, which cannot be numbered anew."""
+    return KEEP if position_axes(model) else wanted
+
+
+def check_decoder(model: Any, positions: str | None) -> None:
+    """Refuse decoders whose attention or positions pruning inside them would break.
 
     Raises:
         ModelError: sliding windows, or compact positions where they have several axes.
@@ -75,7 +105,16 @@ def check_decoder(model: Any, positions: str) -> None:
             f"the language model attends with a sliding window ({window or ', '.join(sorted(kinds))}), which "
             "counts positions that pruning removes; expected full attention in every layer"
         )
-    if positions == "compact" and (axes := position_axes(model)):
+    check_positions(model, positions)
+
+
+def check_positions(model: Any, positions: str | None) -> None:
+    """Refuse positions that cannot be numbered anew.
+
+    Raises:
+        ModelError: compact positions where they have several axes.
+    """
+    if positions == COMPACT and (axes := position_axes(model)):
         raise ModelError(
             f"positions='compact' numbers tokens along one axis, and those of a {model.config.model_type} model have "
             f"{axes} (time, height, width); use positions='keep'"

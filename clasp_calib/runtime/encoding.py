@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.adapter import Adapter, Layout
 from clasp_calib.runtime.adapters.towers import recorded_states
-from clasp_calib.runtime.attention import PRUNED_ALREADY, watched_attention
+from clasp_calib.runtime.attention import PRUNED_ALREADY, received_attention, watched_attention
 from clasp_calib.runtime.finite import ADVICE, NonFiniteError, all_finite
 
 DROPPED = -torch.inf
-"""A token that is not to enter the decoder, see `clasp_calib.runtime.entry`. No projector gives it: see `marked`."""
+"""A token that is not to enter the decoder, see `clasp_calib.runtime.gates`. No projector gives it: see `marked`. The
+mark is in the features themselves, so that it survives what ``generate`` does with them before the first forward:
+repeating them for beams, and handing them over."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,13 @@ class TowerAttention:
 
         Where the tower has none: the mean of what all patches of the tile give, over the patches of a cell.
         """
-        if self.class_tokens:
-            logits_RHt = (self.query_RHtd[:, :, :1] @ self.key_RHtd.mT)[:, :, 0] * self.scaling
-            attention_RHt = logits_RHt.softmax(-1)[:, :, self.class_tokens :]
-        else:
-            tiles = zip(self.query_RHtd, self.key_RHtd, strict=True)  # one at a time: t x t logits are large
-            given = [(query_Htd @ key_Htd.mT * self.scaling).softmax(-1).mean(1) for query_Htd, key_Htd in tiles]
-            attention_RHt = torch.stack(given)
-        return self._cells(attention_RHt.movedim(1, 2)[..., None])[..., 0].mT
+        attention_RHP = torch.stack(
+            [
+                received_attention(query_Htd, key_Htd, self.scaling, self.class_tokens, by_class=self.class_tokens > 0)
+                for query_Htd, key_Htd in zip(self.query_RHtd, self.key_RHtd, strict=True)
+            ]
+        )
+        return self._cells(attention_RHP.movedim(1, 2)[..., None])[..., 0].mT
 
     def keys(self) -> Tensor:
         """Keys of the cells, [U, H, d], the mean over their patches."""

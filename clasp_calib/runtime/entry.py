@@ -1,16 +1,15 @@
-"""Pruning at the decoder's input: visual tokens that never enter it, marked by what encodes the pictures.
+"""Pruning at the decoder's input: visual tokens that never enter it, as a `clasp_calib.runtime.gates.Gate` says.
 
-A token that is not to enter is marked `DROPPED` by `chosen_tokens`. The mark is in the features themselves, so that it
-survives what ``generate`` does with them before the first forward: repeating them for beams, and handing them over.
 All layers then hold the same, shorter sequence, which nothing outside of the decoder knows of; so every later call
 is given its mask and positions here.
 
-B rows, S tokens of a call, T keys, N visual tokens of a row, D width.
+M rows as they come and B rows once candidates have fanned out, S tokens of a call, T keys, D width, V visual tokens of
+all rows.
 """
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from inspect import signature
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,31 +19,50 @@ from torch import Tensor, nn
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.attention import PRUNED_ALREADY, is_watched
-from clasp_calib.runtime.checks import check_call, check_generate
-from clasp_calib.runtime.encoding import DROPPED, Choose, Encoded, Kept
+from clasp_calib.runtime.checks import check_call, check_generate, position_axes
+from clasp_calib.runtime.encoding import Choose, Encoded, Kept
+from clasp_calib.runtime.gates import Gate, Marked
 from clasp_calib.runtime.generation import modalities, watched_generate
 from clasp_calib.runtime.scoring import gather_index, take
 from clasp_calib.runtime.stages import check_left_padded
-from clasp_calib.runtime.stats import PruningStats, StageStats, Stopwatch
+from clasp_calib.runtime.stats import PruningStats, Stopwatch
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is known of a cache that holds fewer tokens than the prompt.
+
+    Attributes:
+        valid_BT: which of its keys are valid. All beams of a prompt have the same, so that reordering leaves them true.
+        length: tokens that it held after the prompt.
+        next_B: position id of the token behind them.
+        kept: visual tokens of every row that it holds.
+    """
+
+    valid_BT: Tensor
+    length: int
+    next_B: Tensor
+    kept: list[int]
 
 
 class Entry:
-    """A decoder that takes in only what is not `DROPPED`; ``stats`` describe the last forward that brought pictures.
+    """A decoder that takes in only what a gate admits; ``stats`` describe the last forward that brought pictures.
 
     Args:
         model: what ``adapter`` is for.
         adapter: of the model.
         positions: ``compact`` numbers what is left 0, 1, 2...; ``keep`` leaves every token its position ids.
+        gate: says what enters; by default what is not marked as dropped.
     """
 
-    def __init__(self, model: nn.Module, adapter: Adapter, positions: str) -> None:
+    def __init__(self, model: nn.Module, adapter: Adapter, positions: str, gate: Gate | None = None) -> None:
         self._model, self._adapter, self._compact = model, adapter, positions == "compact"
+        self._gate = Marked(adapter) if gate is None else gate
         self._decoder: Any = adapter.language_model(model)
-        self._visual_BS: Tensor | None = None
-        self._valid_BT: Tensor | None = None
+        self._visual_MS: Tensor | None = None
+        self._record: _Record | None = None
         self._index_BS: Tensor | None = None
-        # Which keys of a cache are valid. All beams of a prompt have the same, so that reordering leaves them true.
-        self._records: WeakKeyDictionary[Any, Tensor] = WeakKeyDictionary()
+        self._records: WeakKeyDictionary[Any, _Record] = WeakKeyDictionary()
         self._generating = False
         self._watch: Stopwatch | None = None
         self.stats: PruningStats | None = None
@@ -54,14 +72,10 @@ class Entry:
         """Put the hooks on; on leaving nothing of them is left on the model.
 
         Raises:
-            ModelError: the decoder adds visual features on its way, or is being pruned already.
+            ModelError: the decoder is being pruned already.
         """
-        if "deepstack_visual_embeds" in signature(self._decoder.forward).parameters:
-            raise ModelError(
-                "a decoder with deepstack adds visual features after its first layers too, where tokens that never "
-                "entered are missing; prune this model inside its decoder (prune or clasp)"
-            )
-        if any(is_watched(layer.self_attn) for layer in self._decoder.layers):
+        attentions = [getattr(layer, "self_attn", None) for layer in self._decoder.layers]
+        if any(attention is not None and is_watched(attention) for attention in attentions):
             raise ModelError(PRUNED_ALREADY)
         with ExitStack() as undo:
             undo.enter_context(watched_generate(self._model, self._see_generate, self._generated))
@@ -91,98 +105,129 @@ class Entry:
 
     def _see_generate(self, ids_BS: Tensor | None, kwargs: dict[str, Any]) -> None:
         check_generate(self._model, ids_BS, kwargs)
-        cache = kwargs.get("past_key_values")
-        if cache is not None and cache in self._records:
+        assert ids_BS is not None
+        record = self._records.get(kwargs["past_key_values"]) if kwargs.get("past_key_values") is not None else None
+        if record is not None and self._visual(ids_BS).sum(1).tolist() != record.kept:
             raise ModelError(
                 "this cache holds fewer tokens than the prompt, so generate would misread where to go on; "
-                "begin anew without past_key_values"
+                "begin anew without past_key_values, or leave as many visual tokens out of input_ids"
             )
-        self._refuse_features(kwargs)
+        self._gate.see(ids_BS, kwargs, generating=False)
         self._generating = True
 
     def _generated(self) -> None:
         self._generating = False
 
-    def _refuse_features(self, kwargs: dict[str, Any]) -> None:
-        if kwargs.get("mm_encoder_outputs"):
-            raise ModelError(
-                "this method chooses tokens while the picture is encoded, and was given features instead; "
-                "give pixel_values"
-            )
-
     def _see_inputs(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        ids_BS = args[0] if args else kwargs.get("input_ids")
-        check_call(ids_BS, kwargs.get("past_key_values"))
-        assert ids_BS is not None
-        if not self._generating:
-            self._refuse_features(kwargs)
+        ids_MS = args[0] if args else kwargs.get("input_ids")
+        check_call(ids_MS, kwargs.get("past_key_values"))
+        assert ids_MS is not None
+        self._gate.see(ids_MS, kwargs, self._generating)
         brought = modalities(self._adapter, kwargs)
-        if "video" in brought:
-            raise ModelError("this method is defined for images, and was given a video; give images")
-        self._visual_BS = ids_BS == self._adapter.visual_token_ids["image"] if brought else None
+        self._visual_MS = self._visual(ids_MS, *brought) if brought else None
+
+    def _visual(self, ids_MS: Tensor, *kinds: str) -> Tensor:
+        tokens = [self._adapter.visual_token_ids[kind] for kind in kinds or self._adapter.visual_token_ids]
+        return torch.isin(ids_MS, torch.tensor(tokens, device=ids_MS.device))
 
     def _enter(
         self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        visual_BS, self._visual_BS, self._valid_BT = self._visual_BS, None, None
-        cache, mask_BT = kwargs.get("past_key_values"), kwargs.get("attention_mask")
-        record_BT = None if cache is None else self._records.get(cache)
-        if visual_BS is None and record_BT is None:
+        visual_MS, self._visual_MS, self._record = self._visual_MS, None, None
+        cache, mask_MT = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        record = None if cache is None else self._records.get(cache)
+        if visual_MS is None and record is None:
             return None
-        if mask_BT is not None and mask_BT.ndim != 2:
-            raise ModelError(f"attention_mask has {mask_BT.ndim} dimensions; pruning needs [rows, tokens]")
+        if mask_MT is not None and mask_MT.ndim != 2:
+            raise ModelError(f"attention_mask has {mask_MT.ndim} dimensions; pruning needs [rows, tokens]")
         embeddings_BSD, cached = kwargs["inputs_embeds"], 0 if cache is None else int(cache.get_seq_length())
         rows, width = embeddings_BSD.shape[:2]
         ones_BS = torch.ones(rows, width, dtype=torch.bool, device=embeddings_BSD.device)
-        keep_BS = ones_BS if mask_BT is None else mask_BT[:, -width:].bool()
-        places = kwargs.get("position_ids")
-        if visual_BS is not None:
-            index_BS, keep_BS = self._survivors(embeddings_BSD, visual_BS & keep_BS, keep_BS)
-            self._index_BS = index_BS
-            # What is dropped may stand where a shorter row is padded, and nothing times infinity is NaN.
-            embeddings_BSD = take(embeddings_BSD, index_BS).masked_fill(~keep_BS[:, :, None], 0)
-            if places is not None:
-                places = places.expand(*places.shape[:-2], rows, -1)
-                places = places.gather(-1, index_BS.expand(*places.shape[:-1], -1))
-            elif not self._compact:
-                raise ModelError("positions are kept only where there are some; call this model with position_ids")
-        before_BT = record_BT if record_BT is not None or mask_BT is None else mask_BT[:, :-width].bool()
+        keep_BS = ones_BS if mask_MT is None else mask_MT[:, -width:].bool()
+        before_BT = None if mask_MT is None else mask_MT[:, :-width].bool()
+        before_BT = record.valid_BT if record is not None else before_BT
         before_BT = ones_BS[:, :1].expand(-1, cached) if before_BT is None else before_BT[:, :cached]
-        self._valid_BT = valid_BT = torch.cat([before_BT, keep_BS], dim=1)
+        changed: dict[str, Any] = {}
+        if visual_MS is None:
+            assert record is not None
+            step_S = torch.arange(cached - record.length, cached - record.length + width, device=ones_BS.device)
+            places = record.next_B[:, None] + step_S
+            places = places.expand(3, -1, -1) if self._axes else places
+            next_B, length, kept = record.next_B, record.length, record.kept
+        else:
+            if record is not None and not self._compact:
+                raise ModelError(
+                    "this cache holds fewer tokens than the prompt, so the positions of another picture are not known; "
+                    "begin anew without past_key_values"
+                )
+            places = self._places(kwargs.get("position_ids"), keep_BS, cached)
+            next_M = torch.where(keep_BS, places.reshape(-1, *places.shape[-2:]).amax(0), -1).amax(1) + 1
+            source_B, kept = self._admit(embeddings_BSD, visual_MS & keep_BS, keep_BS)
+            index_BS = self._index_BS
+            assert index_BS is not None
+            entered_BS = take(self._keep_BS, index_BS)
+            changed = self._deepstack(kwargs, visual_MS, source_B)
+            # What is dropped may stand where a shorter row is padded, and nothing times infinity is NaN.
+            embeddings_BSD = take(embeddings_BSD[source_B], index_BS).masked_fill(~entered_BS[:, :, None], 0)
+            places, before_BT = places[..., source_B, :], before_BT[source_B]
+            places = places.gather(-1, index_BS.expand(*places.shape[:-1], -1))
+            keep_BS, next_B, length = entered_BS, next_M[source_B], cached + index_BS.shape[1]
+            if record is not None:
+                kept = [record.kept[row] + count for row, count in zip(source_B.tolist(), kept, strict=True)]
+            if cache is not None and cached and source_B.tolist() != list(range(rows)):
+                cache.batch_select_indices(source_B)
+        valid_BT = torch.cat([before_BT, keep_BS], dim=1)
         if self._compact:
             places = (valid_BT.long().cumsum(1) - 1).clamp(min=0)[:, -embeddings_BSD.shape[1] :]
-        elif places is not None and len(places) == 4:
-            places = places[1:]  # the first axis is there to find packed sequences, for which gaps would be taken
-        changed = {"inputs_embeds": embeddings_BSD, "attention_mask": valid_BT.long(), "position_ids": places}
+        self._record = _Record(valid_BT, length, next_B, kept)
+        changed |= {"inputs_embeds": embeddings_BSD, "attention_mask": valid_BT.long(), "position_ids": places}
         return args, {**kwargs, **changed}
 
-    def _survivors(self, embeddings_BSD: Tensor, visual_BS: Tensor, valid_BS: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions [B, S'] of what enters the decoder, padded on the left, and which of them are no padding."""
-        dropped_BS = visual_BS & (embeddings_BSD[:, :, 0] == DROPPED)
-        keep_BS, kept_BS = valid_BS & ~dropped_BS, visual_BS & ~dropped_BS
-        numbers = torch.stack([visual_BS.sum(1), kept_BS.sum(1), keep_BS.sum(1), valid_BS[:, -1].long()])
-        offered, kept, lengths, filled = numbers.tolist()
+    @property
+    def _axes(self) -> int:
+        return position_axes(self._model)
+
+    def _places(self, given: Tensor | None, valid_MS: Tensor, cached: int) -> Tensor:
+        """Position ids as they were given, for every row; the first of four axes, by which transformers finds packed
+        sequences, is left out, since gaps would be taken for them."""
+        rows, width = valid_MS.shape
+        if given is None:
+            if not self._compact and not bool(valid_MS.all()):
+                raise ModelError("positions of padded rows are kept only where there are some; give position_ids")
+            given = torch.arange(cached, cached + width, device=valid_MS.device).expand(self._axes or 1, 1, -1)
+            given = given if self._axes else given[0]
+        given = given[1:] if given.ndim == 3 and len(given) == 4 else given
+        return given.expand(*given.shape[:-2], rows, -1)
+
+    def _admit(self, embeddings_MSD: Tensor, visual_MS: Tensor, valid_MS: Tensor) -> tuple[Tensor, list[int]]:
+        """Note which positions of which row enter, padded on the left; their rows and visual tokens."""
+        watch, self._watch = self._watch or Stopwatch(visual_MS.device), None
+        admitted = self._gate.admit(embeddings_MSD, visual_MS, watch)
+        source_B = admitted.source_B
+        self._keep_BS = (valid_MS & ~visual_MS)[source_B] | admitted.keep_BS
+        lengths, filled = torch.stack([self._keep_BS.sum(1), valid_MS[source_B, -1].long()]).tolist()
         check_left_padded(filled)
         layers = len(self._decoder.layers)
-        stage = _stage(gather_index(visual_BS, max(offered)), kept_BS, offered, kept)
-        watch, self._watch = self._watch or Stopwatch(visual_BS.device), None
-        self.stats = PruningStats(tuple((count,) * layers for count in kept), (stage,), watch)
-        index_BS = gather_index(keep_BS, max(lengths))
-        return index_BS, take(keep_BS, index_BS)
+        self.stats = PruningStats(tuple((count,) * layers for count in admitted.kept), (admitted.stage,), watch)
+        self._index_BS = gather_index(self._keep_BS, max(lengths))
+        return source_B, admitted.kept
+
+    def _deepstack(self, kwargs: dict[str, Any], visual_MS: Tensor, source_B: Tensor) -> dict[str, Any]:
+        """Features that the decoder adds after its first layers, of the tokens that entered."""
+        features = kwargs.get("deepstack_visual_embeds")
+        if features is None:
+            return {}
+        assert self._index_BS is not None
+        mask_BS = visual_MS[source_B] & self._keep_BS
+        number_MS = visual_MS.flatten().long().cumsum(0).view(visual_MS.shape) - 1
+        kept_V = number_MS[source_B][mask_BS]
+        return {
+            "visual_pos_masks": take(mask_BS, self._index_BS),
+            "deepstack_visual_embeds": [feature_VD[kept_V.to(feature_VD.device)] for feature_VD in features],
+        }
 
     def _leave(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        valid_BT, self._valid_BT = self._valid_BT, None
+        record, self._record = self._record, None
         cache = getattr(output, "past_key_values", None)
-        if valid_BT is not None and cache is not None:
-            self._records[cache] = valid_BT
-
-
-def _stage(visual_BN: Tensor, kept_BS: Tensor, offered: list[int], kept: list[int]) -> StageStats:
-    """What is left as a stage at layer 0; there are no relevances, and all count as pivots."""
-    spare_B1 = visual_BN.shape[1] - torch.tensor(offered, device=visual_BN.device)[:, None]
-    patch_BN = torch.arange(visual_BN.shape[1], device=visual_BN.device) - spare_B1
-    keep_BN = take(kept_BS, visual_BN) & (patch_BN >= 0)
-    kept_BK = gather_index(keep_BN, max(kept))
-    pivots_BK = take(keep_BN, kept_BK)
-    patches_BK = take(patch_BN, kept_BK).masked_fill(~pivots_BK, -1)
-    return StageStats(0, patches_BK, pivots_BK, patch_BN.clamp(min=-1), torch.zeros_like(patch_BN, dtype=torch.float))
+        if record is not None and cache is not None:
+            self._records[cache] = record

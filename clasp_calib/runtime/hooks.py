@@ -25,7 +25,7 @@ from clasp_calib.runtime.checks import check_call, check_generate
 from clasp_calib.runtime.deepstack import Deepstack
 from clasp_calib.runtime.entry import Entry
 from clasp_calib.runtime.generation import modalities, watched_generate
-from clasp_calib.runtime.stages import Rope, StagePlan, StagePrefill
+from clasp_calib.runtime.stages import FANNED, Rope, StagePlan, StagePrefill
 from clasp_calib.runtime.stats import PruningStats
 
 
@@ -136,10 +136,7 @@ class Pruner:
     def _see_generate(self, ids_BS: Tensor | None, kwargs: dict[str, Any]) -> None:
         check_generate(self._model, ids_BS, kwargs)
         if self.plan.fan is not None and kwargs.get("past_key_values") is None:
-            raise ModelError(
-                "candidates fan out in one forward, which generate does not expect; call the model on the prompts "
-                "first, and let generate go on from the cache, with a row a candidate"
-            )
+            raise ModelError(FANNED)
 
     def _see_inputs(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids_BS = args[0] if args else kwargs.get("input_ids")

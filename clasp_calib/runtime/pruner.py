@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clasp_calib.common.errors import InputError, ModelError
-from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, PruningOptions
+from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, INPUT, PruningOptions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from clasp_calib.runtime.schedule import AnySchedule
     from clasp_calib.runtime.selection import Selector
     from clasp_calib.runtime.stages import PromptLengths
+    from clasp_calib.runtime.stats import Pruned
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def prune(
     options: PruningOptions = DEFAULT_OPTIONS,
     prompt_lengths: "PromptLengths" = None,
     fan: Sequence[int] | None = None,
-) -> "Iterator[Pruner]":
+) -> "Iterator[Pruned]":
     """Prune visual tokens in every ``forward`` and ``generate`` of ``model`` within the ``with`` block.
 
     Rows must be padded on the left. Pruned rows come back padded on the left, so that the last ``k`` tokens of a row
@@ -44,18 +45,19 @@ def prune(
         rho: share of the kept tokens that are pivots, in [0, 1]: one for all rows, or one a row. Do not repeat it for
             the rows that ``generate`` adds for beams or for several returned sequences.
         alpha_BL: mixture of the vision tower's layers, one for all rows or one a row. ``None`` leaves the tower alone,
-            and it has no effect on features that are given as ``mm_encoder_outputs``.
+            and it has no effect on features that are given as ``mm_encoder_outputs``. In the profile ``input`` such
+            features must bring their relevance (`clasp_calib.runtime.tower_relevance.with_relevance`).
         selector: what chooses the tokens; the dual-stage selection by default.
         options: how tokens are scored, renumbered and clustered. The schedule decides where the stages begin;
             ``starts`` that contradict it are refused.
         prompt_lengths: for teacher forcing, the number of positions of a row before the first token of the answer,
             padding included: one for all rows, or one a row. Only tokens of the prompt score visual tokens.
-        fan: computes the layers before the first stage once for several candidates that share prompt and features but
-            not rho: output row ``b`` continues input row ``fan[b]`` with ``rho[b]``. The cache comes back with the rows
-            of the output, and later calls, ``generate`` too, continue with as many rows.
+        fan: computes the layers before the first stage, if there are any, once for several candidates that share
+            prompt and features but not rho: output row ``b`` continues input row ``fan[b]`` with ``rho[b]``. The cache
+            comes back with the rows of the output, and later calls, ``generate`` too, continue with as many rows.
 
     Yields:
-        The `Pruner`; its ``stats`` describe the last prefill.
+        An object whose ``stats`` describe the last prefill.
 
     Raises:
         ModelError: the model, or what it is called with, cannot be pruned; in the block also a call from a second
@@ -66,15 +68,18 @@ def prune(
     import torch
 
     from clasp_calib.runtime.adapters import adapter_for
-    from clasp_calib.runtime.checks import check_decoder, check_schedule
+    from clasp_calib.runtime.checks import check_decoder, check_positions, check_schedule, settled
     from clasp_calib.runtime.guard import guarded
     from clasp_calib.runtime.hooks import Pruner
+    from clasp_calib.runtime.input_stage import pruned_at_input
     from clasp_calib.runtime.selection import DualStage
     from clasp_calib.runtime.stages import Plan
     from clasp_calib.runtime.tower import fused_tower
 
     adapter = adapter_for(model)
-    check_decoder(model, options.positions)
+    options = settled(model, adapter, options)
+    at_input = options.profile == INPUT
+    (check_positions if at_input else check_decoder)(model, options.positions)
     check_schedule(adapter, schedule, options)
     rho_B = torch.as_tensor(rho, dtype=torch.float64, device="cpu").reshape(-1)
     if not len(rho_B) or not bool(((rho_B >= 0) & (rho_B <= 1)).all()):
@@ -91,11 +96,11 @@ def prune(
         prompt_lengths=prompt_lengths,
         fan=None if fan is None else tuple(map(int, fan)),
     )
-    pruner = Pruner(model, adapter, plan)
+    attached = pruned_at_input(model, adapter, plan) if at_input else _in_stages(Pruner(model, adapter, plan))
     fusion = nullcontext() if alpha_BL is None else fused_tower(model, adapter, alpha_BL)
     changed = alpha_BL is not None or bool(plan.stages)
-    with fusion, pruner.attached(), guarded(model, adapter) if changed else nullcontext():
-        yield pruner
+    with fusion, attached as pruned, guarded(model, adapter) if changed else nullcontext():
+        yield pruned
 
 
 @contextmanager
@@ -109,7 +114,7 @@ def clasp(
     prompt_lengths: "PromptLengths" = None,
     strict: bool = False,
     checkpoint: str | None = None,
-) -> "Iterator[Pruner]":
+) -> "Iterator[Pruned]":
     """Run ``model`` under an artifact within the ``with`` block: the tower's layers are fused, then tokens pruned.
 
     Args:
@@ -125,7 +130,7 @@ def clasp(
         checkpoint: accept a model with other weights by their digest, as the warning names it.
 
     Yields:
-        The `Pruner`; its ``stats`` describe the last prefill.
+        An object whose ``stats`` describe the last prefill.
 
     Raises:
         ArtifactError: the artifact is for another model, or has no such budget or class.
@@ -178,3 +183,9 @@ def _required(questions: str | Sequence[str] | None) -> list[str]:
             "or name the classes"
         )
     return [questions] if isinstance(questions, str) else list(questions)
+
+
+@contextmanager
+def _in_stages(pruner: "Pruner") -> "Iterator[Pruner]":
+    with pruner.attached():
+        yield pruner

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clasp_calib.common.errors import BudgetError
-from clasp_calib.common.pruning_options import DEFAULT_STARTS
+from clasp_calib.common.pruning_options import AT_INPUT, DEFAULT_STARTS
 
 STAGES = 3
 SAY_STARTS = "--starts, or PruningOptions(starts=...)"
@@ -231,10 +231,7 @@ def solve_schedule(budget: Budget, tokens: int, layers: int, starts: tuple[int, 
         return Schedule(tokens, layers, starts, (tokens,) * STAGES)
     target = budget.of(tokens)
     if target >= tokens:
-        raise BudgetError(
-            f"a budget of {budget.name} tokens prunes nothing: the encoder gives {tokens}; "
-            f"give a budget under {tokens}, or 100% for the unpruned model"
-        )
+        raise BudgetError(prunes_nothing(budget, tokens))
     if target < _floor(tokens, layers, starts):
         raise BudgetError(_under_floor(budget, tokens, layers, starts))
     if (tokens, layers, starts) == (
@@ -249,11 +246,15 @@ def solve_schedule(budget: Budget, tokens: int, layers: int, starts: tuple[int, 
 def check_starts(starts: tuple[int, ...], layers: int, stages: int = STAGES) -> None:
     """Refuse starts that are not so many rising layers between 1 and ``layers - 1``.
 
+    One stage may also begin at layer 0, before which all layers shrink alike.
+
     Raises:
         BudgetError: with the rule, and with starts as deep as the default ones where the three stages of a budget do
             not fit.
     """
-    # Layer 0 never shrinks: cache lengths, masks and positions are taken from it.
+    # In stages layer 0 never shrinks: cache lengths, masks and positions are taken from it.
+    if stages == 1 and starts == AT_INPUT:
+        return
     edges = (0, *starts, layers)
     if len(starts) != stages or any(a >= b for a, b in pairwise(edges)):
         way_out = ""
@@ -268,6 +269,14 @@ def check_starts(starts: tuple[int, ...], layers: int, stages: int = STAGES) -> 
 def fitting_starts(layers: int) -> tuple[int, ...]:
     """Starts as deep in a decoder of more than three layers as the default ones are in that of the paper."""
     return tuple(max(round(start * layers / PUBLISHED_LAYERS), n) for n, start in enumerate(DEFAULT_STARTS, start=1))
+
+
+def prunes_nothing(budget: Budget, tokens: int) -> str:
+    """What is wrong with a budget that is as large as the ``tokens`` of a picture."""
+    return (
+        f"a budget of {budget.name} tokens prunes nothing: the encoder gives {tokens}; "
+        f"give a budget under {tokens}, or 100% for the unpruned model"
+    )
 
 
 def _listed(values: tuple[float, ...]) -> str:

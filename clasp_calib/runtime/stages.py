@@ -23,6 +23,10 @@ from clasp_calib.runtime.stats import PruningStats, StageStats, Stopwatch
 Rope = tuple[Tensor, Tensor]
 PromptLengths = int | Sequence[int] | None
 """Where answers follow the prompt, see `clasp_calib.runtime.pruner.prune`."""
+FANNED = (
+    "candidates fan out in one forward, which generate does not expect; call the model on the prompts first, and let "
+    "generate go on from the cache, with a row a candidate"
+)
 
 
 class StagePlan(Protocol):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -95,3 +95,13 @@ class PruningStats:
     def mean_tokens(self) -> tuple[float, ...]:
         """Of every row the mean number of visual tokens that a layer worked on."""
         return tuple(sum(layers) / len(layers) for layers in self.tokens)
+
+
+class Pruned(Protocol):
+    """A model under pruning.
+
+    ``stats`` tells what the last forward that brought pictures kept; it is ``None`` before there was one, and where
+    nothing is pruned.
+    """
+
+    stats: PruningStats | None

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from clasp_calib.common.samples import Sample
 from clasp_calib.crew.crew import Crew, crew_for
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
+from clasp_calib.runtime.checks import settled
 from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.schedule import Budget, parse_budget
 from clasp_calib.search.allotment import Allotment, allotted
@@ -90,16 +92,17 @@ class Calibration:
         places: Places,
         crew: Crew,
     ):
+        self._adapter = adapter_for(model)
+        options = replace(options, pruning=settled(model, self._adapter, options.pruning))
         self._model, self._samples, self._samples_digest = model, samples, samples_digest
         self._options, self.places, self._crew = options, places, crew
         crew.check_reaches(model)
-        self._adapter = adapter_for(model)
         own = self._adapter.own_layer
         self._source = source = open_source(places.features, model, processor)
         given = options.space if isinstance(options.space, SearchSpace) else None
         self.base_space = base = given or default_space(source.layers, own, options.pruning.seeding)
         self._space = base.with_lattice(options.lattice) if options.lattice else base
-        self._candidates = self._space.candidates(self._adapter.vision_layers, own)
+        self._candidates = self._space.candidates(self._adapter.vision_layers, own, options.pruning.rated)
         self._features = source.at(tuple(sorted({*self._space.layers, own})))
         self._classes = options.class_source.classes(sample.label for sample in samples)
         self._pools = pools_of(samples, self._classes.names, options.per_class, options.seed)
@@ -270,7 +273,6 @@ class Calibration:
 
     def _setting(self, allotment: Allotment) -> dict[str, Any]:
         """Everything that a recorded score depends on but for its sample and its candidate, by name."""
-        options = self._options.pruning
         return {
             **self._options.recorded,
             "scoring": SCORING,
@@ -283,7 +285,7 @@ class Calibration:
             "threads": self._crew.threads if self._model.device.type == "cpu" else None,
             "prompt": self._prompter.template,
             "generation": self._generation,
-            "pruning": {name: getattr(options, name) for name in ("raters", "positions", "features", "iterations")},
+            "pruning": self._options.pruning.scored_under,
             "schedule": allotment.setting,
         }
 
@@ -316,12 +318,7 @@ class Calibration:
             "fingerprint": shape.fingerprint,
             **self._classes.recorded,
             "tau": TAU,
-            "profile": pruning.profile,
-            "seeding": pruning.seeding,
-            "raters": pruning.raters,
-            "positions": pruning.positions,
-            "features": pruning.features,
-            "iterations": pruning.iterations,
+            **{name: value for name, value in vars(pruning).items() if name != "starts"},
             "prompt": self._prompter.template,
             "prompt_hash": hashed(self._prompter.template),
             "decoding": Decoding(do_sample=False, max_new_tokens=self._longest, generation=self._generation),

@@ -88,12 +88,13 @@ class SearchSpace(BaseModel):
         ]
         return SearchSpace(prototypes=(*self.prototypes, *more), rhos=self.rhos, seedings=self.seedings)
 
-    def candidates(self, vision_layers: int, own_layer: int) -> list[Candidate]:
+    def candidates(self, vision_layers: int, own_layer: int, rated: bool = True) -> list[Candidate]:
         """All candidates; the first is the model's own layer with rho = 1, so that doing nothing can win.
 
         Args:
             vision_layers: L_v; mixtures are over ``hidden_states`` 0..L_v.
             own_layer: the layer that the model's projector was trained on.
+            rated: whether tokens have a relevance; rho is 0 in all candidates otherwise.
 
         Raises:
             InputError: a prototype names a layer that the tower does not have, or two candidates have one name.
@@ -104,10 +105,11 @@ class SearchSpace(BaseModel):
                 f"the space names vision layers {unknown}; this tower has hidden states 0 to {vision_layers}: "
                 "give some of these"
             )
-        made = [Candidate(OWN, _dense({own_layer: 1.0}, vision_layers), 1.0)]
+        pairs = list(product(self.rhos, self.seedings)) if rated else [(0.0, REDUNDANCY)]
+        made = [Candidate(OWN, _dense({own_layer: 1.0}, vision_layers), float(rated))]
         for prototype in self.prototypes:
             alpha = _dense(prototype.weights, vision_layers)
-            made += [Candidate(prototype.name, alpha, *pair) for pair in product(self.rhos, self.seedings)]
+            made += [Candidate(prototype.name, alpha, *pair) for pair in pairs]
         found = list(dict.fromkeys(made))
         # A search records scores by name.
         for name, times in Counter(candidate.name for candidate in found).items():

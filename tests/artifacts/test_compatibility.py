@@ -50,7 +50,7 @@ def test_the_golden_artifact_of_format_2_loads_for_ever():
     assert (manifest.method, manifest.knobs, manifest.profile, manifest.seeding) == (
         "clasp",
         {},
-        "layers",
+        "layered",
         "redundancy",
     )
     assert [artifact.seeding("8", label) for label in artifact.classes] == ["k-center", "redundancy", "redundancy"]
@@ -118,8 +118,12 @@ MEASURED = {
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(profile="input"), "profile: 'input' is for a newer version"),
-        (lambda c: c.update(profile="input", needs="0.3.0"), "profile: 'input' is for 0.3.0"),
+        (lambda c: c.update(profile="tower"), "profile: 'tower' is for a newer version"),
+        (lambda c: c.update(profile="tower", needs="0.3.0"), "profile: 'tower' is for 0.3.0"),
+        (lambda c: c.update(profile="input"), "relevance: None does not go with the profile 'input'"),
+        (lambda c: c.update(relevance="none"), "relevance: 'none' does not go with the profile 'layered'"),
+        (lambda c: c.update(profile="input", relevance="cls"), "relevance: 'cls' is for a newer version"),
+        (lambda c: c.update(profile="input", relevance="none"), "starts: .* whose one stage is at layer 0"),
         (lambda c: c.update(seeding="relevance"), "seeding: 'relevance' is for a newer version"),
         (lambda c: c["budgets"][0]["choices"]["text"].update(seeding="x"), "budgets.8.seeding: 'x' is for a newer"),
         (

@@ -2,7 +2,7 @@
 
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
+from clasp_calib.cache.prepare import Preparer
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.calib.scoring.answer_metrics import anls
 from clasp_calib.calib.scoring.candidate import Candidate
@@ -19,6 +20,7 @@ from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.features import CachedFeatures
 from clasp_calib.calib.scoring.objective import KL, NLL
 from clasp_calib.calib.scoring.prompted import Picture, Prefixes, Prompted
+from clasp_calib.calib.scoring.relevances import Relevances
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
@@ -26,6 +28,7 @@ from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.fusion import fuse
 from clasp_calib.runtime.pruner import prune
+from clasp_calib.runtime.tower_relevance import with_relevance
 
 sys.path += [str(Path(__file__).parents[1] / room) for room in ("runtime", "cache")]
 from architectures import BOS, CASES
@@ -35,6 +38,7 @@ LONGEST = 4
 BEFORE, AFTER = [BOS, 9, 11, 40], [13, 8, 21, 50, 17]
 RHOS = (0.0, 0.4, 0.7, 1.0)
 MIXTURES = 3
+LAYERED, INPUT = PruningOptions(starts=(1, 2, 4)), PruningOptions(profile="input")
 
 
 @dataclass
@@ -48,6 +52,8 @@ class Alone:
     sizes: dict[str, torch.Tensor]
     rho: float
     schedule: Any
+    options: Any = LAYERED
+    relevance: list = field(default_factory=list)
 
     def arguments(self, answer=()):
         adapter = adapter_for(self.model)
@@ -56,12 +62,15 @@ class Alone:
         if hasattr(self.model.config, "vision_start_token_id"):
             kinds = [ids == token for token in adapter.visual_token_ids.values()]
             made["mm_token_type_ids"] = sum((number + 1) * kind.int() for number, kind in enumerate(kinds))
-        return {**made, "mm_encoder_outputs": adapter.encoder_outputs(self.visual, self.modality)}
+        outputs = adapter.encoder_outputs(self.visual, self.modality)
+        outputs = with_relevance(outputs, self.relevance) if self.relevance else outputs
+        return {**made, "mm_encoder_outputs": outputs}
 
     def pruned(self):
         if self.schedule is None:
             return nullcontext()
-        return prune(self.model, schedule=self.schedule, rho=self.rho, prompt_lengths=len(self.prompt))
+        of = {"schedule": self.schedule, "rho": self.rho, "options": self.options}
+        return prune(self.model, **of, prompt_lengths=len(self.prompt))
 
     def logits(self, answer):
         with self.pruned():
@@ -90,7 +99,7 @@ def mixed(case, number):
 @torch.inference_mode()
 def test_candidates_together_are_candidates_alone(case):
     model, adapter = case.model(), adapter_for(case.model())
-    schedule, rho = schedule_for(model, "40%", PruningOptions(starts=(1, 2, 4))), list(RHOS) * MIXTURES
+    schedule, rho = schedule_for(model, "40%", LAYERED), list(RHOS) * MIXTURES
     for number in range(2):
         ids, sizes, visual = mixed(case, number)
         prompt, fan = [*BEFORE, *ids, *AFTER], [row for row in range(MIXTURES) for _ in RHOS]
@@ -147,32 +156,36 @@ class Choosing(CasePrompter):
         return [f"The answer is {'ABC'[int(row[0]) % 3]}." for row in ids]
 
 
+@pytest.mark.parametrize("options", [LAYERED, INPUT], ids=["layered", "input"])
 @pytest.mark.parametrize("case", [case for case in CASES.values() if case.fusion], ids=lambda case: case.name)
 @torch.inference_mode()
-def test_cached_pictures_score_as_answered_alone(case, tmp_path):
+def test_cached_pictures_score_as_answered_alone(case, options, tmp_path):
     model, adapter = case.model(), adapter_for(case.model())
-    schedule, number = schedule_for(model, "40%", PruningOptions(starts=(1, 2, 4))), 1
+    schedule, number = schedule_for(model, "40%", options), 1
     own = [float(layer == adapter.own_layer) for layer in range(adapter.vision_layers + 1)]
     alphas = [tuple(own), tuple(1 / len(own) for _ in own)]
     candidates = [Candidate(str(row), alpha, rho) for row, alpha in enumerate(alphas) for rho in RHOS[:3]]
     sample = Sample("1", "?", write_file(tmp_path, case, number))
     cache_features(model, CaseProcessor(case), [sample], tmp_path / "cache", FeatureOptions(layers=range(len(own))))
     with FeatureStore.open(tmp_path / "cache") as store:
-        features, prompter = CachedFeatures(store, store.layers), CasePrompter(case, (number,))
+        relevances = Relevances(model, lambda _, picture: Preparer(CaseProcessor(case), adapter.pixel_names)(picture))
+        features, prompter = CachedFeatures(store, store.layers, relevances), CasePrompter(case, (number,))
+        given = features.relevance(sample, adapter.relevances[0]) if options is INPUT else []
         origin, alone = features.origin(sample), []
         for candidate in candidates:
             fused_1TC = features.fused(sample, torch.tensor([candidate.alpha]))
             ((visual_ND,),) = origin.project(adapter, model, fused_1TC)
             prompt = prompter.prompt("?", [len(visual_ND)], origin.modality)
             sizes = origin.forward_arguments()
-            alone.append(Alone(model, prompt, [visual_ND], origin.modality, sizes, candidate.rho, schedule))
+            seen = (prompt, [visual_ND], origin.modality, sizes)
+            alone.append(Alone(model, *seen, candidate.rho, schedule, options, given))
         said = [one.said() for one in alone]
         accepted = [said[-1], said[0][:1] + said[-1][1:]]
         asked = Sample("1", "?", sample.image, tuple(" ".join(map(str, answer)) for answer in accepted))
         evaluator, ends = Evaluator(model, prompter, features, LONGEST), list(Greedy(model).ends)
-        scores = evaluator.scores(asked, candidates, Pruning(schedule))
+        scores = evaluator.scores(asked, candidates, Pruning(schedule, options))
         assert scores.score == tuple(float(words in accepted) for words in said)
-        assert scores.score == evaluator.scores(asked, candidates, Pruning(schedule), generate=True).score
+        assert scores.score == evaluator.scores(asked, candidates, Pruning(schedule, options), generate=True).score
         for one, nll in zip(alone, scores.nll, strict=True):
             logs = [(one.logits([*answer, BOS]).log_softmax(-1), answer) for answer in accepted]
             each = [
@@ -180,22 +193,26 @@ def test_cached_pictures_score_as_answered_alone(case, tmp_path):
                 for log, answer in logs
             ]
             assert nll == pytest.approx(float(min(each)), abs=1e-3)
-        likely = Evaluator(model, prompter, features, LONGEST, NLL).scores(asked, candidates, Pruning(schedule))
+        likely = Evaluator(model, prompter, features, LONGEST, NLL).scores(
+            asked, candidates, Pruning(schedule, options)
+        )
         assert likely.score == pytest.approx([-nll for nll in scores.nll], abs=1e-3)
 
         unpruned = replace(alone[0], schedule=None)
         words = unpruned.said()
         expected_TV = unpruned.logits(words).log_softmax(-1)
-        alike = Evaluator(model, prompter, features, LONGEST, KL).scores(asked, candidates, Pruning(schedule))
+        alike = Evaluator(model, prompter, features, LONGEST, KL).scores(asked, candidates, Pruning(schedule, options))
         for one, score in zip(alone, alike.score, strict=True):
             terms_TV = expected_TV.exp() * (expected_TV - one.logits(words).log_softmax(-1))
             assert -score == pytest.approx(float(terms_TV.sum()), abs=1e-3)
 
         free = replace(asked, metric="anls")
-        generated = evaluator.scores(free, candidates, Pruning(schedule)).score
+        generated = evaluator.scores(free, candidates, Pruning(schedule, options)).score
         assert generated == tuple(anls(prompter.decode([answer])[0], asked.answers) for answer in said)
         choice = replace(asked, metric="multiple_choice", answers=("B",))
-        chosen = Evaluator(model, Choosing(case, (number,)), features, 1).scores(choice, candidates, Pruning(schedule))
+        chosen = Evaluator(model, Choosing(case, (number,)), features, 1).scores(
+            choice, candidates, Pruning(schedule, options)
+        )
         assert chosen.score == tuple(float(answer[0] % 3 == 1) for answer in said)
 
 

@@ -38,7 +38,8 @@ MARKED = [
 def hints(command: CheckedCommand, name: str) -> list[Any]:
     """The type of a parameter, or the values that it may have, and what else its annotation holds."""
     kind, *more = get_args(get_type_hints(command.callback.__wrapped__, include_extras=True)[name])
-    kind = next((one for one in get_args(kind) if one is not type(None)), kind) if "None" in str(kind) else kind
+    if type(None) in get_args(kind):
+        kind = next(one for one in get_args(kind) if one is not type(None))
     return [get_args(kind) if get_origin(kind) is Literal else kind, *more]
 
 

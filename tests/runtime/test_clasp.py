@@ -30,7 +30,7 @@ SHARES = {"object": 0.8, "text": 0.2}
 SEEDS = {"object": "k-center", "text": "farthest"}
 
 
-OPTIONS = PruningOptions("layers", "all", "compact", "projected", 3, SCHEDULE.starts)
+OPTIONS = PruningOptions("layered", "all", "compact", "projected", 3, SCHEDULE.starts)
 
 
 @dataclass

@@ -93,7 +93,7 @@ def test_schedules_of_another_model(schedule):
         ({"positions": "shuffle"}, "positions is 'shuffle'; expected one of keep, compact"),
         ({"features": "raw"}, "features is 'raw'; expected one of projected, hidden"),
         ({"seeding": "random"}, "seeding is 'random'; expected one of redundancy, farthest, k-center"),
-        ({"profile": "input"}, "profile is 'input'; expected one of layers"),
+        ({"profile": "tower"}, "profile is 'tower'; expected one of layered, input"),
         ({"iterations": -1}, "iterations is -1; expected 0 or more"),
     ],
 )

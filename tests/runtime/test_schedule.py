@@ -173,7 +173,8 @@ def test_stages_that_keep_every_share_change_nothing():
 
 
 @pytest.mark.parametrize(
-    ("starts", "shares"), [((1, 2), (0.5,)), ((1, 2), (0.4, 0.5)), ((1,), (1.1,)), ((1,), (-0.1,)), ((0,), (0.5,))]
+    ("starts", "shares"),
+    [((1, 2), (0.5,)), ((1, 2), (0.4, 0.5)), ((1,), (1.1,)), ((1,), (-0.1,)), ((0, 2), (1, 1))],
 )
 def test_impossible_shares_are_refused(starts, shares):
     with pytest.raises(BudgetError, match="expected"):

@@ -31,16 +31,17 @@ from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common.containing import contained
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
-from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, REDUNDANCY, PruningOptions
+from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, NONE, REDUNDANCY, PruningOptions
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import picture_tokens
+from clasp_calib.runtime.checks import settled
 from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.finite import finite_logits
-from clasp_calib.runtime.hooks import Pruner
 from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import AnySchedule
 from clasp_calib.runtime.selection import DualStage, Selector
+from clasp_calib.runtime.stats import Pruned
 
 MAX_NEW_TOKENS = 16
 """Longest answer where a metric has to generate, unless an accepted one is longer."""
@@ -64,7 +65,7 @@ class Pruning:
 
     def applied(
         self, model: Any, sample: Sample, candidates: Sequence[Candidate], **more: Any
-    ) -> AbstractContextManager[Pruner | None]:
+    ) -> AbstractContextManager[Pruned | None]:
         """Prune a model for a sample.
 
         Args:
@@ -267,6 +268,10 @@ class Evaluator:
     ) -> Iterator[tuple[Prompted, list[int]]]:
         """The sample's prompt under the candidates, and the row of each: unpruned, those of a mixture are the same."""
         picture, fan = self._project(sample, candidates)
+        relevance = settled(self._model, self._adapter, pruning.options).relevance
+        if pruning.schedule is not None and relevance not in (None, NONE):
+            rated = [part for one in sample.alone for part in self._features.relevance(one, relevance)]
+            picture = replace(picture, relevance=rated)
         if pruning.schedule is None and len(picture.visual) == 1:
             # Our choice: one mixture, for the keys and values of more would be gigabytes.
             picture = replace(picture, known_as=(self._features.key(sample), candidates[0].alpha))

@@ -16,6 +16,7 @@ from clasp_calib.cache.prepare import Broken, Prepared, Preparer
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.calib.scoring.features import CachedFeatures, Features
 from clasp_calib.calib.scoring.live_features import LiveFeatures
+from clasp_calib.calib.scoring.relevances import Relevances
 from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.common.media import Media
 from clasp_calib.runtime.adapters import adapter_for
@@ -59,7 +60,8 @@ def open_source(cache: Path | None, model: Any, processor: Any) -> Source:
         store = FeatureStore.open(cache, encoder=pictures_fingerprint(processor))
         return _live(model, encoder, lambda key, _: _from_pixels(read_pixels(store, processor, key)), _cached_in(store))
     store = FeatureStore.open(cache, encoder=encoder)
-    return Source(store.layers, encoder, store.precision.name, lambda layers: CachedFeatures(store, layers))
+    relevances = Relevances(model, _from_files(model, processor))
+    return Source(store.layers, encoder, store.precision.name, lambda layers: CachedFeatures(store, layers, relevances))
 
 
 def _live(

@@ -14,6 +14,7 @@ from torch import Tensor
 from clasp_calib.cache.odd import reasons_left_out
 from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.calib.scoring.relevances import Relevances
 from clasp_calib.common.contents import image_key, named_with_reasons
 from clasp_calib.common.errors import CacheError
 from clasp_calib.common.samples import Sample
@@ -64,6 +65,14 @@ class Features(Protocol):
         """
         ...
 
+    def relevance(self, sample: Sample, kind: str) -> list[Tensor]:
+        """Attention of the vision tower, see `clasp_calib.calib.scoring.relevances.Relevances`.
+
+        Raises:
+            InputError: the picture cannot be read.
+        """
+        ...
+
     def key(self, sample: Sample) -> str:
         """The content of the sample's pictures, in short: samples of the same pictures have the same."""
         ...
@@ -84,19 +93,20 @@ class CachedFeatures:
     Args:
         store: an open feature store.
         layers: the layers to read, as ``hidden_states`` counts them.
+        relevances: of the encoder that made them, which a cache does not hold.
 
     Raises:
         CacheError: the store does not hold them.
     """
 
-    def __init__(self, store: FeatureStore, layers: tuple[int, ...]):
+    def __init__(self, store: FeatureStore, layers: tuple[int, ...], relevances: Relevances | None = None):
         lacking = sorted(set(layers) - set(store.layers))
         if lacking:
             raise CacheError(
                 f"the cache holds the layers {store.layers}, not {lacking}; "
                 f"add them: clasp-calib cache-features --layers {','.join(map(str, layers))}"
             )
-        self._store = store
+        self._store, self._relevances = store, relevances
         self.layers = layers
         self._key = cache(image_key)
         self._last = ""
@@ -126,6 +136,11 @@ class CachedFeatures:
     def patches(self, sample: Sample) -> int:
         """See `Features`."""
         return self._store.tokens(self.key(sample))
+
+    def relevance(self, sample: Sample, kind: str) -> list[Tensor]:
+        """See `Features`."""
+        assert self._relevances is not None, "features for the input profile need them"
+        return self._relevances.of(self.key(sample), sample.picture, kind)
 
     def key(self, sample: Sample) -> str:
         """What the sample's pictures are cached under: their content."""

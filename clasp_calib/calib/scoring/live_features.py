@@ -15,6 +15,7 @@ from clasp_calib.cache.origin import Origin
 from clasp_calib.cache.precision import PrecisionError, Stored, precision_of
 from clasp_calib.cache.prepare import Prepared
 from clasp_calib.cache.states import states_of
+from clasp_calib.calib.scoring.relevances import Relevances
 from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import CacheError
 from clasp_calib.common.media import Media
@@ -61,6 +62,7 @@ class LiveFeatures:
         self._prepare = prepare
         self._check = check
         self._precision = precision_of(precision)
+        self._relevances = Relevances(model, prepare)
         self._key = cache(image_key)
         self._encoded = lru_cache(KEPT)(self._encode)
 
@@ -78,6 +80,10 @@ class LiveFeatures:
     def patches(self, sample: Sample) -> int:
         """See `clasp_calib.calib.scoring.features.Features`; the tower runs for it."""
         return int(self._encoded(self.key(sample), sample.picture)[0].data_LTC.shape[1])
+
+    def relevance(self, sample: Sample, kind: str) -> list[Tensor]:
+        """See `clasp_calib.calib.scoring.features.Features`."""
+        return self._relevances.of(self.key(sample), sample.picture, kind)
 
     def key(self, sample: Sample) -> str:
         """What the sample's pictures would be cached under: their content."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.tower_relevance import with_relevance
 
 _Layers = list[tuple[Tensor, Tensor]]
 """Keys and values of every decoder layer."""
@@ -35,6 +36,8 @@ class Picture:
     modality: str = "image"
     sizes: Mapping[str, Tensor] = field(default_factory=dict)
     """What the processor says of them besides their pixels."""
+    relevance: Sequence[Tensor] = ()
+    """Of every picture that it is, [N], float32; empty where nothing is chosen by it."""
     known_as: Hashable = None
     """What the decoder's keys and values of them are kept under for other questions; None: they are not kept."""
 
@@ -121,6 +124,8 @@ def forward(
     if not set(ids[held:]).isdisjoint(adapter.visual_token_ids.values()):
         visual = [part for mixture in picture.visual for part in mixture]
         seen["mm_encoder_outputs"] = adapter.encoder_outputs(visual, picture.modality)
+        if picture.relevance:
+            with_relevance(seen["mm_encoder_outputs"], [*picture.relevance] * mixtures)
     logits_BTV: Tensor = model(
         input_ids=new_1S.expand(mixtures, -1),
         position_ids=None if position_A1S is None else position_A1S[:, :, held:].expand(-1, mixtures, -1),
@@ -173,7 +178,7 @@ class Prompted:
         rows = len(self._begin([0]) if self._first_B1V is None else self._first_B1V)
         # generate wants to see a token that is not cached.
         self._crop(self._behind + 1)
-        ids_BS = self._ids(self.prompt, rows)
+        ids_BS = self._ids(self._as_cached(), rows)
         output_BS = self._model.generate(
             input_ids=ids_BS,
             attention_mask=torch.ones_like(ids_BS),
@@ -188,6 +193,14 @@ class Prompted:
         logits_BTV = forward(self._model, self._adapter, ids, self._picture, self._cache, self._held, len(answer))
         self._first_B1V, self._behind = logits_BTV[:, :1], len(answer) - 1
         return logits_BTV
+
+    def _as_cached(self) -> list[int]:
+        """The prompt without as many visual tokens as never entered the decoder."""
+        dropped = len(self.prompt) - 1 - int(self._cache.get_seq_length())
+        visual = set(self._adapter.visual_token_ids.values())
+        left_out = {place for place, token in enumerate(self.prompt) if token in visual}
+        left_out = set(sorted(left_out)[:dropped])
+        return [token for place, token in enumerate(self.prompt) if place not in left_out]
 
     def _crop(self, tokens: int) -> None:
         if tokens:

@@ -11,7 +11,7 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.studies.comparison import Comparison, Setting, compare
 from clasp_calib.calib.studies.scorer import Scorer
-from clasp_calib.common.errors import BudgetError, InputError
+from clasp_calib.common.errors import BudgetError, InputError, ModelError
 from clasp_calib.common.pruning_options import FEATURES, POSITIONS, RATERS
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
@@ -132,7 +132,10 @@ def _varied(subject: Subject, name: str, values: Sequence[int | str]) -> list[Se
     for value in values:
         if value != own:
             change: dict[str, Any] = {name: value}
-            options = replace(pruning.options, **change)
+            try:
+                options = replace(pruning.options, **change)
+            except ModelError:
+                continue  # An option of the other profile.
             found.append(Setting(f"{name} {value}", replace(pruning, options=options), candidates))
     return found
 
@@ -142,11 +145,11 @@ def _starts(subject: Subject) -> list[Setting]:
     assert pruning.schedule is not None
     found = [Setting(f"{FULL} (starts {_joined(pruning.schedule.starts)})", pruning, candidates)]
     for starts in STARTS:
-        options = replace(pruning.options, starts=starts)
         try:
+            options = replace(pruning.options, starts=starts)
             schedule = schedule_for(subject.model, subject.budget, options)
         except BudgetError:
-            continue  # These layers cannot meet the budget, or are not there.
+            continue  # These layers cannot meet the budget, or are not there, or the one stage is before them.
         if starts != pruning.schedule.starts:
             counts = f": {_joined(schedule.counts)}" if isinstance(schedule, Schedule) else ""
             name = f"starts {_joined(starts)}{counts}"

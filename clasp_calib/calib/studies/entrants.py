@@ -121,7 +121,7 @@ def _ours(setting: Setting, budget: str) -> Entrant:
     knobs: dict[str, Any] = {
         "starts": pruning.schedule.starts,
         **counts,
-        **{name: getattr(pruning.options, name) for name in ("raters", "positions", "features", "iterations")},
+        **pruning.options.scored_under,
         "rho": {label: candidate.rho for label, candidate in setting.candidates.items()},
         "seeding": {label: candidate.seeding for label, candidate in setting.candidates.items()},
         "alpha": {label: candidate.alpha for label, candidate in setting.candidates.items()},

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from clasp_calib.common.errors import ModelError
+from clasp_calib.common.pruning_options import CLASS_TOKEN, MEAN_ATTENTION, NONE, PROFILES
 from clasp_calib.runtime.adapters.towers import EncodedError, Recorded, Recorder, recorded_states
 
 
@@ -59,7 +60,9 @@ class Adapter:
     ragged = False
     """Whether pictures differ in their number of visual tokens."""
     laid_out = False
-    """Whether `tower_attention` and `layouts` are known, without which nothing is pruned before the decoder."""
+    """Whether `layouts` is known, without which no peer prunes before the decoder."""
+    profiles: Sequence[str] = PROFILES
+    """Where tokens may be dropped, see `clasp_calib.common.pruning_options.PruningOptions`."""
     class_tokens = 0
     """Tokens at the head of a tower's state that stand for no patch: 1, or 0 if the tower has none."""
     taps: Sequence[int] = ()
@@ -122,6 +125,11 @@ class Adapter:
         return int(self.config.vision_config.hidden_size)
 
     @property
+    def relevances(self) -> Sequence[str]:
+        """What relevance in the profile ``input`` may come from, the default first."""
+        return (CLASS_TOKEN, MEAN_ATTENTION, NONE) if self.class_tokens else (MEAN_ATTENTION, NONE)
+
+    @property
     def attention_block(self) -> int:
         """The last block before the projector in which every patch of a tile attends to every other."""
         return self.own_layer - 1
@@ -146,6 +154,31 @@ class Adapter:
 
     def tower_attention(self, block: nn.Module) -> nn.Module:
         """The attention module of a block of the tower."""
+        raise NotImplementedError
+
+    def by_picture(self, parts: Sequence[Tensor], inputs: Mapping[str, Any], modality: str) -> list[Tensor]:
+        """Queries or keys of a block of the tower, picture by picture: [tiles or frames, heads, tokens, width].
+
+        Args:
+            parts: as the calls of the block's attention had them.
+            inputs: arguments of ``forward``.
+            modality: ``image`` or ``video``.
+        """
+        return list(torch.split(torch.cat(list(parts)), self.rows(inputs, modality)))
+
+    def token_values(
+        self, model: nn.Module, values: Sequence[Tensor], inputs: Mapping[str, Any], modality: str
+    ) -> list[Tensor]:
+        """A number for every visual token [N] of each picture, from one for every patch of its tiles or frames.
+
+        Tokens that stand for no patch get 0, those of several patches the mean.
+
+        Args:
+            model: what the adapter is for.
+            values: of each picture, float32 [tiles or frames, patches].
+            inputs: arguments of ``forward``.
+            modality: ``image`` or ``video``.
+        """
         raise NotImplementedError
 
     def rows(self, inputs: Mapping[str, Any], modality: str = "image") -> list[int]:
@@ -242,7 +275,7 @@ class Adapter:
             self._tower_replaced(model, modality, Recorder(self.vision_tower(model, modality))),
             suppress(EncodedError),
         ):
-            self._features(model, pixels, modality, sizes)
+            self.features(model, pixels, modality, sizes)
         cut = self._cut(modality)
         maps = [states[layer] for layer in wanted]
         maps = [map_RTC.reshape(len(map_RTC), -1, map_RTC.shape[-1])[:, cut:] for map_RTC in maps]
@@ -267,7 +300,7 @@ class Adapter:
 
         with self._tower_replaced(model, modality, Recorded(tower, made)):
             pixels = self._blank_pixels(fused_BTC, map_RTC, modality)
-            pooled = self._features(model, pixels, modality, sizes).pooler_output
+            pooled = self.features(model, pixels, modality, sizes).pooler_output
         return self._pictures(pooled, len(fused_BTC))
 
     def encoder_outputs(self, features: Sequence[Tensor], modality: str = "image") -> dict[str, Any]:
@@ -299,7 +332,8 @@ class Adapter:
         """Projected tokens, picture by picture."""
         return list(pooled)
 
-    def _features(self, model: nn.Module, pixels: Tensor, modality: str, sizes: Mapping[str, Tensor]) -> Any:
+    def features(self, model: nn.Module, pixels: Tensor, modality: str, sizes: Mapping[str, Tensor]) -> Any:
+        """What transformers' own ``get_<modality>_features`` returns; ``sizes`` as in `capture`."""
         getter = getattr(self.multimodal_model(model), f"get_{modality}_features")
         placed = {name: size.to(pixels.device) for name, size in sizes.items()}
         return getter(**{self.pixel_names[modality]: pixels}, **placed, return_dict=True)

@@ -1,5 +1,6 @@
 """InternVL (the port in transformers): a tile's patches are shuffled to a quarter of the tokens and projected."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ class InternVLAdapter(Adapter):
     """
 
     ragged = True
+    class_tokens = 1
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -37,6 +39,20 @@ class InternVLAdapter(Adapter):
         """The layers of the tower's encoder."""
         layers: Any = self.vision_tower(model, modality).get_submodule("encoder.layer")
         return list(layers)
+
+    def tower_attention(self, block: nn.Module) -> nn.Module:
+        """Of a layer of the encoder."""
+        return block.get_submodule("attention")
+
+    def token_values(
+        self, model: nn.Module, values: Sequence[Tensor], inputs: Mapping[str, Any], modality: str
+    ) -> list[Tensor]:
+        """The patches of a token, as the model itself shuffles them."""
+        multimodal: Any = self.multimodal_model(model)
+        side = math.isqrt(self._patches)
+        maps = [tile_1P.view(1, side, side, 1) for tile_1P in values]
+        shuffled = [multimodal.pixel_shuffle(map_1hw1, self.config.downsample_ratio) for map_1hw1 in maps]
+        return [tokens.mean(-1).flatten() for tokens in shuffled]
 
     def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
         """The model reads the last state through the tower's norm, or any other as it is."""

@@ -32,6 +32,17 @@ class LayerAdapter(Adapter):
         """Of a layer of the encoder."""
         return block.get_submodule("self_attn")
 
+    def token_values(
+        self, model: nn.Module, values: Sequence[Tensor], inputs: Mapping[str, Any], modality: str
+    ) -> list[Tensor]:
+        """Every token is a patch, or the class token of a tile."""
+        return [tiles_RT.flatten() for tiles_RT in self._with_class_tokens(values, modality)]
+
+    def _with_class_tokens(self, values: Sequence[Tensor], modality: str) -> list[Tensor]:
+        """The same with a 0 before every tile whose class token is projected too."""
+        heads = self.class_tokens - self._cut(modality)
+        return [torch.nn.functional.pad(tiles_RP, (heads, 0)) for tiles_RP in values]
+
     def vision_blocks(self, model: nn.Module, modality: str = "image") -> Sequence[nn.Module]:
         """The layers of the tower's encoder."""
         layers: Any = self.vision_tower(model, modality).get_submodule("encoder.layers")

@@ -34,6 +34,14 @@ class LlavaNextAdapter(LayerAdapter):
         tiles = [torch.zeros(rows, self._row_tokens(modality), 1) for rows in self.rows(inputs, modality)]
         return [len(packed_N1) for packed_N1 in self._pack(model, tiles, inputs["image_sizes"])]
 
+    def token_values(
+        self, model: nn.Module, values: Sequence[Tensor], inputs: Mapping[str, Any], modality: str
+    ) -> list[Tensor]:
+        """Packed by the model itself."""
+        tiles = [tiles_RT[:, :, None] for tiles_RT in self._with_class_tokens(values, modality)]
+        packed = self._pack(model, tiles, inputs["image_sizes"])
+        return [packed_N1[:, 0].clamp(min=0) for packed_N1 in packed]
+
     def layouts(self, model: nn.Module, inputs: Mapping[str, Any]) -> list[Layout]:
         """Packed by the model itself, from tokens that are the indices of their patches."""
         grid, rows = self._tile_grid, self.rows(inputs)
@@ -51,7 +59,8 @@ class LlavaNextAdapter(LayerAdapter):
         """Tokens of width 1, with -1 at line ends."""
         multimodal: Any = self.multimodal_model(model)
         strategy = self.config.vision_feature_select_strategy
-        packed, _ = multimodal.pack_image_features(tiles, image_sizes, strategy, image_newline=-torch.ones(1))
+        newline = -tiles[0].new_ones(1)
+        packed, _ = multimodal.pack_image_features(tiles, image_sizes, strategy, image_newline=newline)
         return list(packed)
 
 
@@ -82,6 +91,16 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
         side = -(-(vision.image_size // vision.patch_size) // 2)
         return [frames * side**2 + 1 for frames in self.rows(inputs, modality)]
 
+    def token_values(
+        self, model: nn.Module, values: Sequence[Tensor], inputs: Mapping[str, Any], modality: str
+    ) -> list[Tensor]:
+        """Packed, or pooled, by the model itself; the token at the end of a video is none of its frames."""
+        if modality == "image":
+            return super().token_values(model, values, inputs, modality)
+        multimodal: Any = self.multimodal_model(model)
+        pooled = [multimodal.apply_pooling(frames_RP[:, :, None]).flatten() for frames_RP in values]
+        return [torch.nn.functional.pad(values_N, (0, 1)) for values_N in pooled]
+
     def encoder_outputs(self, features: Sequence[Tensor], modality: str = "image") -> dict[str, Any]:
         """A fresh ``mm_encoder_outputs``; videos come as one tensor."""
         outputs = super().encoder_outputs(features, modality)
@@ -93,6 +112,6 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
         multimodal: Any = self.multimodal_model(model)
         ratio = self.config.vision_aspect_ratio
         packed, _ = multimodal.pack_image_features(
-            tiles, image_sizes, image_newline=-torch.ones(1), vision_aspect_ratio=ratio
+            tiles, image_sizes, image_newline=-tiles[0].new_ones(1), vision_aspect_ratio=ratio
         )
         return list(packed)

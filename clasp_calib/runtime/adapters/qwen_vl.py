@@ -60,6 +60,27 @@ class Qwen2VLAdapter(Adapter):
         """Of a block."""
         return block.get_submodule("attn")
 
+    def by_picture(self, parts: Sequence[Tensor], inputs: Mapping[str, Any], modality: str) -> list[Tensor]:
+        """Of the one sequence that all pictures are, whose frames attend among themselves."""
+        whole_HSd = torch.cat([part[0] for part in parts], dim=1)
+        pictures = torch.split(whole_HSd, self.rows(inputs, modality), dim=1)
+        times = inputs[f"{modality}_grid_thw"][:, 0].tolist()
+        heads, width = len(whole_HSd), whole_HSd.shape[2]
+        frames = [part.reshape(heads, time, -1, width) for part, time in zip(pictures, times, strict=True)]
+        return [part.transpose(0, 1) for part in frames]
+
+    def token_values(
+        self, model: nn.Module, values: Sequence[Tensor], inputs: Mapping[str, Any], modality: str
+    ) -> list[Tensor]:
+        """Of the patches that the merger makes one, which follow each other, put where it puts them."""
+        merged = self.config.vision_config.spatial_merge_size**2
+        found = []
+        for frames_RP, grid in zip(values, inputs[f"{modality}_grid_thw"], strict=True):
+            tokens_N = frames_RP.view(-1, merged).mean(1)
+            place_N = self._places(grid[None])
+            found.append(tokens_N if place_N is None else tokens_N[place_N.to(tokens_N.device)])
+        return found
+
     def layouts(self, model: nn.Module, inputs: Mapping[str, Any]) -> list[Layout]:
         """Every token is a group of patches that the merger made one."""
         merge = self.config.vision_config.spatial_merge_size
@@ -130,7 +151,7 @@ class Qwen3VLAdapter(Qwen2VLAdapter):
     Our choice: these stay the model's own, and only the last state becomes a mixture.
     """
 
-    laid_out = False  # deepstack adds features of tokens that never entered the decoder
+    laid_out = False  # its merger is not the only thing that reads the states
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)

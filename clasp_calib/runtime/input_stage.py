@@ -1,0 +1,133 @@
+"""The input profile: one stage before the decoder, of the same selection, rated by the vision tower.
+
+M rows as they come and B rows once candidates have fanned out, S tokens of a call, N visual tokens of a row, D width.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clasp_calib.common.errors import ModelError
+from clasp_calib.common.pruning_options import KEEP, NONE
+from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.checks import position_axes
+from clasp_calib.runtime.entry import Entry
+from clasp_calib.runtime.finite import ADVICE, NonFiniteError, all_finite
+from clasp_calib.runtime.gates import Admitted, entering
+from clasp_calib.runtime.generation import modalities
+from clasp_calib.runtime.scoring import gather_index, take
+from clasp_calib.runtime.selection import gram_matrix
+from clasp_calib.runtime.stages import FANNED, Plan, expand_rows
+from clasp_calib.runtime.stats import Stopwatch
+from clasp_calib.runtime.tower_relevance import TowerRelevance, noted_relevance
+
+
+@contextmanager
+def pruned_at_input(model: nn.Module, adapter: Adapter, plan: Plan) -> Iterator[Entry]:
+    """Let only what the plan selects enter the decoder, within the ``with`` block.
+
+    Args:
+        model: what ``adapter`` is for.
+        adapter: of the model.
+        plan: its options settled, its schedule with one stage at layer 0.
+
+    Raises:
+        ModelError: the model is being pruned already.
+    """
+    relevance, positions = plan.options.relevance, plan.options.positions
+    assert positions is not None
+    assert relevance is not None
+    kernel = str(getattr(adapter.language_model(model).config, "_attn_implementation", ""))
+    if positions == KEEP and not position_axes(model) and "flash" in kernel:
+        raise ModelError(
+            f"positions='keep' leaves gaps between position ids, which {kernel} takes for several sequences; "
+            "give positions='compact'"
+        )
+    if not plan.stages:
+        yield Entry(model, adapter, positions)
+        return
+    if relevance == NONE:
+        entry = Entry(model, adapter, positions, InputGate(adapter, plan, None))
+        with entry.attached():
+            yield entry
+        return
+    with noted_relevance(model, adapter, relevance) as noted:
+        entry = Entry(model, adapter, positions, InputGate(adapter, plan, noted))
+        with entry.attached():
+            yield entry
+
+
+class InputGate:
+    """A `clasp_calib.runtime.gates.Gate` that keeps as many tokens as the schedule says, pivots and medoids.
+
+    Args:
+        adapter: of the model.
+        plan: what to keep.
+        relevance: what rates the tokens; ``None`` keeps all for coverage.
+    """
+
+    def __init__(self, adapter: Adapter, plan: Plan, relevance: TowerRelevance | None) -> None:
+        self._adapter, self._plan, self._relevance = adapter, plan, relevance
+
+    def see(self, ids_MS: Tensor, inputs: Mapping[str, Any], generating: bool) -> None:
+        """Note where which pictures stand."""
+        if not modalities(self._adapter, dict(inputs)):
+            return
+        if self._plan.fan is not None and generating:
+            raise ModelError(FANNED)
+        if self._relevance is not None:
+            self._relevance.see(ids_MS, inputs)
+
+    def admit(self, embeddings_MSD: Tensor, visual_MS: Tensor, watch: Stopwatch) -> Admitted:
+        """See `clasp_calib.runtime.gates.Gate`.
+
+        Raises:
+            ModelError: the relevance is not known, or the selector kept another number than it was told.
+            NonFiniteError: relevance or features are not finite.
+        """
+        plan, device = self._plan, visual_MS.device
+        offered: list[int] = visual_MS.sum(1).tolist()
+        visual_MN = gather_index(visual_MS, max(offered))
+        is_patch_MN = take(visual_MS, visual_MN)
+        features_MND = take(embeddings_MSD, visual_MN)
+        with watch.part("scoring"):
+            relevance_MN = is_patch_MN.float() if self._relevance is None else self._rated(visual_MS, visual_MN)
+        with watch.part("cosines"):
+            gram_MNN = gram_matrix(features_MND) if plan.selector.needs_gram or self._relevance is None else None
+        source = list(range(len(offered))) if plan.fan is None else list(plan.fan)
+        if max(source) >= len(offered):
+            raise ModelError(f"fan continues row {max(source)} of a batch of {len(offered)} rows")
+        source_B = torch.tensor(source, device=device)
+        offered = [offered[row] for row in source]
+        kept = [plan.schedule.counts_for(tokens)[0] for tokens in offered]
+        is_patch_BN, relevance_BN = is_patch_MN[source_B], relevance_MN[source_B]
+        rho_B = expand_rows(plan.rho, len(source), "rho")
+        rho_B = torch.zeros_like(rho_B) if self._relevance is None else rho_B
+        with watch.part("selection"):
+            gram_BNN = None if gram_MNN is None else gram_MNN[source_B]
+            selection = plan.selector(relevance_BN, gram_BNN, torch.tensor(kept), rho_B, is_patch_BN)
+            keep_BN = selection.keep_BN & is_patch_BN
+        self._check(relevance_MN, features_MND.masked_fill(~is_patch_MN[:, :, None], 0), keep_BN, kept)
+        visual_BN = visual_MN[source_B]
+        keep_BS = torch.zeros_like(visual_MS[source_B]).scatter(1, visual_BN, keep_BN)
+        stage = entering(visual_BN, keep_BN, selection.pivots_BN, relevance_BN, offered)
+        return Admitted(keep_BS, source_B, offered, kept, stage)
+
+    def _rated(self, visual_MS: Tensor, visual_MN: Tensor) -> Tensor:
+        assert self._relevance is not None
+        return take(self._relevance.placed(visual_MS), visual_MN)
+
+    def _check(self, relevance_MN: Tensor, features_MND: Tensor, keep_BN: Tensor, kept: list[int]) -> None:
+        """Refuse numbers that are not finite, and selectors that miscount; one wait for a GPU in all."""
+        finite = all_finite(relevance_MN) & all_finite(features_MND)
+        whole, *counts = torch.cat([finite.reshape(1).long(), keep_BN.sum(1)]).tolist()
+        if not whole:
+            raise NonFiniteError(f"the features of a picture, or the tower's attention, are not finite; {ADVICE}")
+        if counts != kept:
+            raise ModelError(
+                f"{type(self._plan.selector).__name__} kept {counts} tokens of the rows; "
+                f"a selector must keep as many as it is told, here {kept}"
+            )

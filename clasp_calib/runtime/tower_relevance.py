@@ -1,0 +1,154 @@
+"""Relevance from the vision tower: how much attention its class token, or all of its patches, give to every token.
+
+R tiles of a picture (or its frames), H heads of t tokens, class tokens first, d width of a head, P patches of a tile, N
+visual tokens of a picture, T of all pictures together, M rows of a batch, S tokens of a row.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial, wraps
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clasp_calib.common.errors import ModelError
+from clasp_calib.common.pruning_options import CLASS_TOKEN
+from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.attention import PRUNED_ALREADY, is_watched, received_attention, watched_attention
+
+_Seen = list[tuple[Tensor, Tensor, float]]
+
+
+class TowerRelevance:
+    """What the tower said of the pictures that it encoded last; see `noted_relevance`."""
+
+    def __init__(self, model: nn.Module, adapter: Adapter, kind: str) -> None:
+        self._model, self._adapter, self._kind = model, adapter, kind
+        self._ids_MS: Tensor | None = None
+        self._known: dict[str, Sequence[Tensor]] = {}
+
+    def see(self, ids_MS: Tensor, inputs: Mapping[str, Any]) -> None:
+        """Note where the pictures of a forward stand, and what is known of those that come as features."""
+        self._ids_MS, given = ids_MS, inputs.get("mm_encoder_outputs") or {}
+        self._known = {modality: output.relevance for modality, output in given.items() if hasattr(output, "relevance")}
+
+    def placed(self, visual_MS: Tensor) -> Tensor:
+        """Relevance of every visual token, float32 [M, S]; 0 elsewhere.
+
+        Raises:
+            ModelError: pictures came as features without their relevance.
+        """
+        assert self._ids_MS is not None
+        relevance_MS = torch.zeros(visual_MS.shape, device=visual_MS.device)
+        for modality, token in self._adapter.visual_token_ids.items():
+            mine_MS = visual_MS & (self._ids_MS == token)
+            wanted = int(mine_MS.sum())
+            if not wanted:
+                continue
+            known_T = torch.cat([*self._known.get(modality, ()), relevance_MS.new_zeros(0)])
+            # generate repeats every row for its beams, and the features with them.
+            beams = wanted // max(len(known_T), 1)
+            if len(known_T) * beams != wanted or int(mine_MS[::beams].sum()) != len(known_T):
+                raise ModelError(
+                    f"the prompts hold {wanted} visual tokens of a kind ({modality}) of which the tower's attention is "
+                    f"known for {len(known_T)}; give pixels rather than features, features with their relevance "
+                    "(with_relevance), or relevance='none'"
+                )
+            rows_MS = torch.zeros_like(relevance_MS[::beams]).masked_scatter(mine_MS[::beams], known_T)
+            relevance_MS = relevance_MS + rows_MS.repeat_interleave(beams, dim=0)
+        return relevance_MS
+
+    def encoded(self, modality: str, output: Any, inputs: Mapping[str, Any], seen: _Seen) -> None:
+        """Note what the tower attended to, and let the features that it gave carry it."""
+        queries = self._adapter.by_picture([query for query, _, _ in seen], inputs, modality)
+        keys = self._adapter.by_picture([key for _, key, _ in seen], inputs, modality)
+        leading, by_class = self._adapter.class_tokens, self._kind == CLASS_TOKEN
+        values = [
+            torch.stack(
+                [
+                    received_attention(query_Htd.float(), key_Htd.float(), seen[0][2], leading, by_class).mean(0)
+                    for query_Htd, key_Htd in zip(query_RHtd, key_RHtd, strict=True)
+                ]
+            )
+            for query_RHtd, key_RHtd in zip(queries, keys, strict=True)
+        ]
+        self._known[modality] = self._adapter.token_values(self._model, values, inputs, modality)
+        output.relevance = self._known[modality]
+
+
+def with_relevance(outputs: dict[str, Any], relevance: Sequence[Tensor]) -> dict[str, Any]:
+    """``mm_encoder_outputs`` of one modality whose features carry the relevance of their tokens.
+
+    Args:
+        outputs: as `clasp_calib.runtime.adapters.adapter.Adapter.encoder_outputs` gives them.
+        relevance: [N] of every picture, float32, as `relevance_of` gives it.
+    """
+    (output,) = outputs.values()
+    output.relevance = list(relevance)
+    return outputs
+
+
+@contextmanager
+def noted_relevance(model: Any, adapter: Adapter, kind: str) -> Iterator[TowerRelevance]:
+    """Watch the tower's attention whenever pictures are encoded.
+
+    Args:
+        model: what ``adapter`` is for.
+        adapter: of the model.
+        kind: ``class-token`` or ``mean-attention``, one that the adapter can give.
+
+    Raises:
+        ModelError: another method is at work on this model.
+    """
+    noted, multimodal = TowerRelevance(model, adapter, kind), adapter.multimodal_model(model)
+    with ExitStack() as undo:
+        for modality in adapter.towers:
+            name = f"get_{modality}_features"
+            if name in vars(multimodal):
+                raise ModelError(PRUNED_ALREADY)
+            encode = _watched(getattr(multimodal, name), model, adapter, noted, modality)
+            setattr(multimodal, name, encode)
+            undo.callback(delattr, multimodal, name)
+        yield noted
+
+
+def relevance_of(
+    model: Any, adapter: Adapter, kind: str, pixels: Tensor, modality: str, **sizes: Tensor
+) -> list[Tensor]:
+    """Relevance [N], float32, of the tokens of every picture, as `noted_relevance` would see it.
+
+    Args:
+        model: what ``adapter`` is for.
+        adapter: of the model.
+        kind: see `noted_relevance`.
+        pixels: as the processor makes them.
+        modality: ``image`` or ``video``.
+        sizes: as `clasp_calib.runtime.adapters.adapter.Adapter.capture` takes them.
+    """
+    with noted_relevance(model, adapter, kind):
+        return list(adapter.features(model, pixels, modality, sizes).relevance)
+
+
+def _watched(plain: Any, model: Any, adapter: Adapter, noted: TowerRelevance, modality: str) -> Any:
+    block = adapter.vision_blocks(model, modality)[adapter.attention_block]
+    attention = adapter.tower_attention(block)
+
+    @wraps(plain)
+    def encode(*args: Any, **kwargs: Any) -> Any:
+        if is_watched(attention):  # videos are encoded as images by some models
+            return plain(*args, **kwargs)
+        inputs = dict(zip(signature(plain).parameters, args, strict=False)) | kwargs
+        seen: _Seen = []
+        with watched_attention(attention, partial(_note, seen)):
+            output = plain(*args, **kwargs)
+        if seen:  # What `Adapter.project` makes of given states, no tower has seen.
+            noted.encoded(modality, output, inputs, seen)
+        return output
+
+    return encode
+
+
+def _note(seen: _Seen, query: Tensor, key: Tensor, scaling: float) -> None:
+    seen.append((query, key, scaling))
