@@ -57,7 +57,7 @@ def measured(folder: Path, budget: str, count: int, turns: int) -> dict[int, lis
     schedule = schedule_for(model, budget)
     candidates = tuple(space.candidates(adapter.vision_layers, adapter.own_layer))
     tasks = [ScoreTask(sample, candidates, Pruning(schedule)) for sample in samples]
-    recipe = EvaluatorRecipe(ModelRecipe.of(model, 1), PROMPT, folder / "cache", LAYERS)
+    recipe = EvaluatorRecipe(ModelRecipe.of(model, processor, 1), PROMPT, folder / "cache", LAYERS)
     print(f"{len(tasks)} samples of {len(candidates)} candidates at budget {budget}, {turns} turns")
     seconds: dict[int, list[float]] = {1: [], 2: []}
     with closing(Processes(recipe, 1)) as one, closing(Processes(recipe, 2)) as two:

@@ -197,7 +197,7 @@ def _compared(
     answerer = Answerer(model, processor, prompter, longest)
 
     def recipe() -> AnswererRecipe:
-        return AnswererRecipe(ModelRecipe.of(model, crew.threads), manifest.prompt, longest)
+        return AnswererRecipe(ModelRecipe.of(model, processor, crew.threads), manifest.prompt, longest)
 
     with AnswerJournal(places.comparison, identity) as journal:
         if resumed := len(journal):

@@ -46,7 +46,7 @@ def scoring(
 
     def recipe() -> EvaluatorRecipe:
         return EvaluatorRecipe(
-            model=ModelRecipe.of(model, crew.threads),
+            model=ModelRecipe.of(model, processor, crew.threads),
             prompt=manifest.prompt,
             cache=places.features,
             layers=layers_used(model, of.artifact),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clasp_calib.common.settings import check_count
+from clasp_calib.common.settings import check_count, check_kind
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
@@ -26,7 +26,7 @@ class StudyOptions:
         checkpoint: accept a model with other weights by their digest, as the warning names it.
 
     Raises:
-        InputError: a number that is too small.
+        InputError: a value that cannot be used.
     """
 
     split: str = "test"
@@ -36,8 +36,15 @@ class StudyOptions:
     checkpoint: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Refuse numbers that would choose something else than they say."""
-        for name, least in (("per_class", 1), ("solve_on", 1), ("timed", 0)):
+        """Refuse what would choose something else than it says."""
+        for name, kind, expected in (
+            ("split", str, "a name such as 'test'"),
+            ("strict", bool, "True or False"),
+            ("record", bool, "True or False"),
+            ("checkpoint", str, "a digest, as the warning names it"),
+        ):
+            check_kind(name, getattr(self, name, None), kind, expected)
+        for name, least in (("per_class", 1), ("seed", 0), ("solve_on", 1), ("timed", 0)):
             if (value := getattr(self, name, None)) is not None:
                 check_count(name, value, least)
 

@@ -21,6 +21,6 @@ class Wanted:
 
     def crew(self, model: Any) -> Crew:
         """The crew for a model: on this machine as many processes as fit, unless their number was given."""
-        _, engine, _, devices = self._others
-        fitting = workers_for(model) if self._workers is None and engine == "local" and not devices else 1
+        threads, engine, _, devices = self._others
+        fitting = workers_for(model, threads) if self._workers is None and engine == "local" and not devices else 1
         return Crew(self._workers or fitting, *self._others)

@@ -1,7 +1,7 @@
 """Who is asked: this process, others on this machine, or a Ray cluster. The answers are the same."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -29,12 +29,14 @@ class Crew:
         engine: ``"local"``, or ``"ray"`` for the machines of a Ray cluster, which takes as many workers as it has
             room for.
         devices: of torch, such as ``("cuda:0", "cuda:1")``, which workers on this machine take in turn, at least one
-            each; none is that of the model. Scores are the same only on devices of one kind.
+            each; none is that of the model. They are of the model's kind, since only on devices of one kind scores are
+            the same. A text is one device.
         ray_address: of a running cluster (``auto``, ``HOST:PORT``, ``ray://HOST:PORT``); ``None`` starts one on this
             machine that ends with the call.
 
     Raises:
-        InputError: an unknown engine, a number below one, or an option that the engine does not use.
+        InputError: an unknown engine, a number below one, devices that are no names, or an option that the engine does
+            not use.
     """
 
     workers: int = 1
@@ -48,6 +50,7 @@ class Crew:
             raise InputError(f"unknown engine {self.engine!r}; expected local or ray (--engine, or engine of Crew)")
         for name, value in (("workers", self.workers), ("threads", self.threads)):
             check_count(f"{name} (--{name})", value, 1)
+        object.__setattr__(self, "devices", _names(self.devices))
         if self.engine == "ray" and self.workers > 1:
             raise InputError(
                 f"--workers {self.workers} is for --engine local; a Ray cluster takes as many as it has room for: "
@@ -63,7 +66,6 @@ class Crew:
                 f"--devices {','.join(self.devices)} is for --engine local; Ray gives each task a device of its own: "
                 "leave it out (devices of Crew)"
             )
-        object.__setattr__(self, "devices", tuple(self.devices))
         object.__setattr__(self, "workers", max(self.workers, len(self.devices)))
 
     @property
@@ -72,11 +74,17 @@ class Crew:
         return self.engine == "local" and self.workers == 1 and not self.devices
 
     def check_reaches(self, model: Any) -> None:
-        """Make sure that other processes can load the model, before hours of work.
+        """Make sure that other processes can load the model, and score as it does, before hours of work.
 
         Raises:
-            InputError: the model exists in memory only.
+            InputError: the model exists in memory only, or the devices are of another kind than its own.
         """
+        kind = model.device.type
+        if any(name.partition(":")[0] != kind for name in self.devices):
+            raise InputError(
+                f"the devices {', '.join(self.devices)} (--devices) are not all of the kind of the model's own, {kind},"
+                " and scores of two kinds differ; load the model on one of them (such as --device cuda), or give others"
+            )
         if self.alone or _loads_again(model):
             return
         source = model.config._name_or_path or "memory"
@@ -87,10 +95,30 @@ class Crew:
         )
 
 
-def workers_for(model: Any) -> int:
-    """How many processes of this machine should score: one a core, as far as memory allows; one on a GPU.
+def _names(devices: Any) -> tuple[str, ...]:
+    """Devices, each by its name.
+
+    Raises:
+        InputError: they are none.
+    """
+    names = (devices,) if isinstance(devices, str) else tuple(devices) if isinstance(devices, Sequence) else None
+    # A comma parts names on the command line, and stands in none.
+    if names is None or not all(isinstance(name, str) and name.strip() and "," not in name for name in names):
+        raise InputError(
+            f"devices (--devices) is {devices!r:.100}; expected names such as ('cuda:0', 'cuda:1') "
+            "(--devices cuda:0,cuda:1)"
+        )
+    return names
+
+
+def workers_for(model: Any, threads: int = 1) -> int:
+    """How many processes of this machine should score: as many as have cores and memory; one on a GPU.
 
     Our choice: they share out a quarter of the memory that is free, so that a search is no burden to what else runs.
+
+    Args:
+        model: that each of them loads.
+        threads: that each of them computes with.
     """
     if model.device.type != "cpu" or not _loads_again(model):
         return 1
@@ -98,7 +126,7 @@ def workers_for(model: Any) -> int:
 
     size: int = PROCESS + sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(int(torch.get_num_threads()), free // 4 // size))
+    return max(1, min(int(torch.get_num_threads()) // threads, free // 4 // size))
 
 
 def _loads_again(model: Any) -> bool:

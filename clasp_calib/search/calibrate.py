@@ -94,7 +94,8 @@ class Calibration:
     ):
         self._adapter = adapter_for(model)
         options = replace(options, pruning=settled(model, self._adapter, options.pruning))
-        self._model, self._samples, self._samples_digest = model, samples, samples_digest
+        self._model, self._processor = model, processor
+        self._samples, self._samples_digest = samples, samples_digest
         self._options, self.places, self._crew = options, places, crew
         crew.check_reaches(model)
         own = self._adapter.own_layer
@@ -263,7 +264,7 @@ class Calibration:
 
     def _recipe(self) -> EvaluatorRecipe:
         return EvaluatorRecipe(
-            model=ModelRecipe.of(self._model, self._crew.threads),
+            model=ModelRecipe.of(self._model, self._processor, self._crew.threads),
             prompt=self._prompter.template,
             cache=self.places.features,
             layers=self._features.layers,

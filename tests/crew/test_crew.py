@@ -21,6 +21,10 @@ from clasp_calib.crew.local_workers import InProcess
         ({"threads": 0}, r"threads \(--threads\) is 0; expected at least 1"),
         ({"ray_address": "auto"}, r"--ray-address auto is for --engine ray; add it.*ray_address and engine of Crew"),
         ({"engine": "ray", "devices": ("cuda:0",)}, r"--devices cuda:0 is for --engine local; Ray gives each task"),
+        ({"devices": 5}, r"devices \(--devices\) is 5; expected names such as \('cuda:0', 'cuda:1'\)"),
+        ({"devices": "cuda:0,"}, r"devices \(--devices\) is 'cuda:0,'"),
+        ({"devices": ("cuda:0", "")}, r"devices \(--devices\) is \('cuda:0', ''\)"),
+        ({"devices": (0, 1)}, r"devices \(--devices\) is \(0, 1\)"),
         ({"engine": "ray", "workers": 2}, r"--workers 2 is for --engine local; a Ray cluster takes as many"),
     ],
 )
@@ -34,6 +38,17 @@ def test_a_device_has_at_least_one_worker():
     assert (two.workers, two.devices, two.alone) == (2, ("cuda:0", "cuda:1"), False)
     assert not Crew(devices=("cuda:1",)).alone, "it may be another than the model's"
     assert Crew(workers=3, devices=("cuda:0",)).workers == 3
+    one = Crew(devices="cuda:0")
+    assert (one.workers, one.devices) == (1, ("cuda:0",))
+
+
+@pytest.mark.parametrize("devices", [("cuda:0", "cuda:1"), ("cpu", "cuda")])
+def test_devices_are_of_the_kind_of_the_models_own(devices, tmp_path):
+    model = tiny_llava()
+    model.config._name_or_path = str(tmp_path)
+    with pytest.raises(InputError, match=r"devices .*cuda.* the model's own, cpu, .*--device cuda"):
+        Crew(devices=devices).check_reaches(model)
+    Crew(devices=("cpu", "cpu:0")).check_reaches(model)
 
 
 def test_a_core_each_as_far_as_memory_allows(tmp_path, monkeypatch):
@@ -46,6 +61,7 @@ def test_a_core_each_as_far_as_memory_allows(tmp_path, monkeypatch):
         free = {"SC_AVPHYS_PAGES": int(copies * 4 * size), "SC_PAGE_SIZE": 1}
         monkeypatch.setattr(os, "sysconf", free.get)
         assert workers_for(model) == expected
+    assert [workers_for(model, threads) for threads in (2, 4, 6, 12)] == [3, 1, 1, 1], "a core for each thread"
 
 
 def test_a_model_in_memory_stays_with_one_worker(tmp_path):

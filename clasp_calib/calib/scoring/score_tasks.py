@@ -10,6 +10,7 @@ from clasp_calib.artifacts.checkpoint_digest import weights_digest
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import MAX_NEW_TOKENS, Evaluator, Pruning
 from clasp_calib.calib.scoring.feature_sources import open_source
+from clasp_calib.calib.scoring.model_settings import model_settings
 from clasp_calib.calib.scoring.objective import METRIC
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.scoring.scores import Scores
@@ -17,6 +18,14 @@ from clasp_calib.common.errors import StudyError
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.loading import load_model
+
+_SETTINGS = {
+    "config": "model configuration",
+    "attention": "attention implementation",
+    "pictures": "picture settings of the processor",
+    "texts": "tokenizer or chat template",
+}
+"""What settings are called where they differ."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +53,21 @@ class ModelRecipe:
     """Digest of the weights."""
     generation: tuple[tuple[str, str], ...]
     """What answers depend on in the generation config."""
+    settings: tuple[tuple[str, str], ...]
+    """What `model_settings` says of the model and its processor."""
     threads: int
     """That torch computes with."""
 
     @classmethod
-    def of(cls, model: Any, threads: int) -> "ModelRecipe":
-        """To load a model that was loaded here."""
+    def of(cls, model: Any, processor: Any, threads: int) -> "ModelRecipe":
+        """To load a model and a processor that were loaded here."""
         return cls(
             name=model.config._name_or_path,
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
             weights=weights_digest(model),
             generation=tuple(Greedy(model).settings.items()),
+            settings=tuple(model_settings(model, processor).items()),
             threads=threads,
         )
 
@@ -63,18 +75,20 @@ class ModelRecipe:
         """The model and its processor.
 
         Raises:
-            StudyError: the model here has other weights, or another generation config, than the one of the recipe.
+            StudyError: the model or the processor here has other weights, or other settings, than that of the recipe.
         """
         torch.set_num_threads(self.threads)
         model, processor = load_model(self.name, self.device, self.dtype)
-        here = ModelRecipe.of(model, self.threads)
-        for what, said in (("weights", "weights"), ("generation", "generation config")):
-            if getattr(here, what) != getattr(self, what):
-                raise StudyError(
-                    f"a worker loaded the model {self.name} with other {said} than the "
-                    "process that began has; give all machines the same model, and save one that was changed in memory "
-                    "with save_pretrained and load it from there, or use one worker"
-                )
+        here = ModelRecipe.of(model, processor, self.threads)
+        found = {"weights": (here.weights, self.weights), "generation config": (here.generation, self.generation)}
+        expected = dict(self.settings)
+        found |= {_SETTINGS[name]: (value, expected[name]) for name, value in here.settings}
+        if other := [said for said, (value, wanted) in found.items() if value != wanted]:
+            raise StudyError(
+                f"a worker loaded {self.name} with other {', '.join(other)} than the process that began has; give all "
+                "machines the same model and processor, and save what was changed in memory with save_pretrained and "
+                "load it from there, or use one worker"
+            )
         return model, processor
 
 
