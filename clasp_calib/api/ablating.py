@@ -87,12 +87,11 @@ def ablate(  # noqa: PLR0913 - named as in the other studies
         StudyError: workers died, or scores cannot be recorded.
     """
     from clasp_calib.api.featured import filled
-    from clasp_calib.api.scored import scoring
+    from clasp_calib.api.scored import scores_kept
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.calib.studies.ablations import Subject, check_ablation, measure_ablation
     from clasp_calib.calib.studies.evaluation import layers_used
     from clasp_calib.crew.crew import Crew
-    from clasp_calib.runtime.adapters import adapter_for
 
     check_ablation(name)
     options, crew = options or StudyOptions(), crew or Crew()
@@ -100,14 +99,18 @@ def ablate(  # noqa: PLR0913 - named as in the other studies
     of = studied(model, processor, artifact, samples, budgets, options, hints_of(run))
     with undisturbed(model):
         places = filled(model, processor, of.questions, run, layers_used(model, of.artifact))
-        adapter = adapter_for(model)
-        with scoring(model, processor, of, places, crew) as (scorer, _):
-            found = {
-                budget: measure_ablation(name, scorer, Subject(adapter, of.artifact, budget), of.chosen, options.seed)
-                for budget in of.budgets
-            }
-    report = AblationReport(name, found, len(of.questions))
-    return report if places.report is None else _filed(report, places.report / f"ablation-{name}-{options.split}.md")
+        asked = {"command": f"ablate {name}", "split": options.split}
+        with scores_kept(model, processor, of, places, crew, **asked) as scoring:
+            with scoring.scorer() as scorer:
+                found = {
+                    budget: measure_ablation(name, scorer, Subject(model, of.artifact, budget), of.chosen, options.seed)
+                    for budget in of.budgets
+                }
+            report = AblationReport(name, found, len(of.questions))
+            places.record("ablate", name=name, **vars(options), **of.summary, crew=vars(crew))
+            if places.report is None:
+                return report
+            return _filed(report, places.report / f"ablation-{name}-{options.split}.md")
 
 
 def _filed(report: AblationReport, place: Path) -> AblationReport:

@@ -177,6 +177,8 @@ def _compared(
     from clasp_calib.calib.studies.contest import Answerer, AnswererRecipe, encoded, hold_contest
     from clasp_calib.calib.studies.costs import prefill_costs
     from clasp_calib.calib.studies.entrants import entrants_for
+    from clasp_calib.common.contents import image_key
+    from clasp_calib.common.hashing import sha256_json
     from clasp_calib.common.progress import note
     from clasp_calib.crew.crew import crew_for
 
@@ -185,10 +187,12 @@ def _compared(
     others = [sample for sample in of.samples if sample.split == "calibration"]
     solving = by_class(others, of.artifact.classes, options.solve_on, seed)
     images = [encoded(model, processor, prompter, sample) for group in solving.values() for sample in group]
-    identity = of.identity(model, crew.threads)
+    contents = [[sample.id, [image_key(one.picture) for one in sample.alone]] for sample in of.samples]
+    identity = {**of.identity(model, processor, crew.threads), "contents": sha256_json(contents)}
     # Solved in this process, with all of its threads.
     solving_by = {name: value for name, value in identity.items() if name != "threads"}
-    solved = SolvedKnobs(places.comparison, {**solving_by, "samples a class": options.solve_on, "seed": seed})
+    solving_on = [sample.id for group in solving.values() for sample in group]
+    solved = SolvedKnobs(places.comparison, {**solving_by, "solved on": solving_on})
     filmed = any(sample.modality == "video" for sample in of.samples)
     names = list(methods or METHODS)
     entrants, refusals = entrants_for(model, of.artifact, of.budgets, names, images, solved, filmed)

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clasp_calib.api.studied import StudyOptions, studied
+from clasp_calib.api.studied import Studied, StudyOptions, studied
 from clasp_calib.common.places import Places, hints_of
 from clasp_calib.common.settings import one_of
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.artifacts.checkpoint_digest import Checkpoint
     from clasp_calib.calib.studies.evaluation import BudgetResult, Evaluation
     from clasp_calib.calib.studies.intervals import Interval
     from clasp_calib.crew.crew import Crew
@@ -148,11 +149,9 @@ def evaluate(
         StudyError: workers died, or scores cannot be recorded.
     """
     from clasp_calib.api.featured import filled
-    from clasp_calib.api.scored import scoring
+    from clasp_calib.api.scored import scores_kept
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.artifacts.checkpoint_digest import checkpoint_of
-    from clasp_calib.artifacts.files import write_artifact
-    from clasp_calib.artifacts.manifest import Measured
     from clasp_calib.calib.studies.evaluation import evaluate_artifact, layers_used, with_seconds
     from clasp_calib.crew.crew import Crew
     from clasp_calib.report.plots import plot_path
@@ -164,12 +163,27 @@ def evaluate(
     picture = None if directory is None else plot_path(directory / f"evaluation-{options.split}.png")
     with undisturbed(model):
         places = filled(model, processor, of.questions, run, layers_used(model, of.artifact))
-        with scoring(model, processor, of, places, crew) as (scorer, evaluator):
-            evaluation = evaluate_artifact(scorer, evaluator, model, of.artifact, of.budgets, of.chosen, options.seed)
-        if options.timed:
-            evaluation = with_seconds(evaluation, model, processor, of.artifact, of.chosen, options.timed)
-    seen = checkpoint_of(model)
-    measured = Measured(samples=of.digest, split=options.split, seed=options.seed, checkpoint=seen)
+        asked = {"command": "evaluate", "split": options.split}
+        with scores_kept(model, processor, of, places, crew, **asked) as scoring:
+            with scoring.scorer() as scorer:
+                evaluation = evaluate_artifact(
+                    scorer, scoring.evaluator, model, of.artifact, of.budgets, of.chosen, options.seed
+                )
+            if options.timed:
+                evaluation = with_seconds(evaluation, model, processor, of.artifact, of.chosen, options.timed)
+            report = _recorded(evaluation, of, options, checkpoint_of(model), artifact is of.artifact)
+            places.record("evaluate", **vars(options), **of.summary, crew=vars(crew))
+            return report if directory is None else _filed(report, directory, picture)
+
+
+def _recorded(
+    evaluation: "Evaluation", of: Studied, options: EvaluationOptions, checkpoint: "Checkpoint", in_memory: bool
+) -> EvaluationReport:
+    """The report, and the scores in the artifact and in its directory, where they belong there."""
+    from clasp_calib.artifacts.files import write_artifact
+    from clasp_calib.artifacts.manifest import Measured
+
+    measured = Measured(samples=of.digest, split=options.split, seed=options.seed, checkpoint=checkpoint)
     known = [of.artifact.entry(name).measured for name in of.budgets]
     # Scores of other weights are not the artifact's.
     whole = options.split == TEST and options.per_class is None and of.weights in ("same", "unrecorded")
@@ -179,10 +193,8 @@ def evaluate(
     result = evaluation.recorded_in(of.artifact, measured) if record else of.artifact
     if record and of.home is not None:
         result = write_artifact(result, of.home)
-    written = of.home is not None or artifact is of.artifact
-    report = EvaluationReport(evaluation, result, options.split, record and written, as_recorded)
-    places.record("evaluate", **vars(options), **of.summary, crew=vars(crew))
-    return report if directory is None else _filed(report, directory, picture)
+    written = of.home is not None or in_memory
+    return EvaluationReport(evaluation, result, options.split, record and written, as_recorded)
 
 
 def _filed(report: EvaluationReport, directory: Path, picture: Path | None) -> EvaluationReport:

@@ -1,7 +1,8 @@
 """Who scores for a study, and where scores are kept until it ends."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clasp_calib.api.studied import Studied
@@ -9,36 +10,62 @@ from clasp_calib.common.places import Places
 
 if TYPE_CHECKING:
     from clasp_calib.calib.scoring.evaluator import Evaluator
-    from clasp_calib.calib.studies.scorer import Scorer
+    from clasp_calib.calib.scoring.score_tasks import EvaluatorRecipe
+    from clasp_calib.calib.studies.scorer import ScoreLedger, Scorer
     from clasp_calib.crew.crew import Crew
 
 
-@contextmanager
-def scoring(
-    model: Any, processor: Any, of: Studied, places: Places, crew: "Crew"
-) -> "Iterator[tuple[Scorer, Evaluator]]":
-    """A scorer of a study's artifact on its samples, and the evaluator of this process.
+@dataclass(frozen=True)
+class Scoring:
+    """What a study scores with."""
 
-    What was scored is kept where the block fails.
+    evaluator: "Evaluator"
+    """Of this process."""
+    ledger: "ScoreLedger"
+    """What is scored."""
+    crew: "Crew"
+    recipe: "Callable[[], EvaluatorRecipe]"
+    """Of the same evaluator elsewhere."""
+
+    @contextmanager
+    def scorer(self) -> "Iterator[Scorer]":
+        """A scorer whose workers end with the block.
+
+        Raises:
+            InputError: Ray is not installed, or there is no cluster at the address.
+        """
+        from clasp_calib.calib.studies.scorer import Scorer
+        from clasp_calib.crew.crew import crew_for
+
+        with closing(crew_for(self.crew, self.evaluator, self.recipe)) as workers:
+            yield Scorer(workers, self.ledger)
+
+
+@contextmanager
+def scores_kept(
+    model: Any, processor: Any, of: Studied, places: Places, crew: "Crew", **asked: str
+) -> "Iterator[Scoring]":
+    """What to score a study's artifact with on its samples; ``asked`` tells one study's scores from another's.
+
+    Scores are kept until the block, which writes what comes of them, has ended well.
 
     Raises:
         CacheError: a picture or a layer is not cached.
-        InputError: Ray is not installed, or there is no cluster at the address.
         StudyError: the scores that there are cannot be used, or another process is writing to them.
     """
     from clasp_calib.calib.scoring.feature_sources import open_source
     from clasp_calib.calib.scoring.score_tasks import EvaluatorRecipe, ModelRecipe
     from clasp_calib.calib.scoring.scores import SCORING
     from clasp_calib.calib.studies.evaluation import evaluator_for, layers_used
-    from clasp_calib.calib.studies.scorer import ScoreLedger, Scorer
+    from clasp_calib.calib.studies.scorer import ScoreLedger
     from clasp_calib.common.progress import note
-    from clasp_calib.crew.crew import crew_for
 
     manifest = of.artifact.manifest
     source = open_source(places.features, model, processor)
     evaluator = evaluator_for(model, processor, of.artifact, of.questions, source)
     identity = {
-        **of.identity(model, crew.threads),
+        **of.identity(model, processor, crew.threads),
+        **asked,
         "scoring": SCORING,
         "encoder": source.encoder,
         "precision": source.precision,
@@ -56,6 +83,5 @@ def scoring(
     with ScoreLedger(places.evaluation, identity) as ledger:
         if known := len(ledger):
             note(f"going on with the scores of {known} tasks in {ledger.path}")
-        with closing(crew_for(crew, evaluator, recipe)) as workers:
-            yield Scorer(workers, ledger), evaluator
+        yield Scoring(evaluator, ledger, crew, recipe)
         ledger.discard()

@@ -72,13 +72,15 @@ class Studied:
         place = self.home or self.artifact.manifest.id
         return {"artifact": place, "samples": self.digest, "budgets": self.budgets}
 
-    def identity(self, model: Any, threads: int) -> dict[str, Any]:
-        """All that decides answers but for sample and method: model, table, prompt, decoding, a processor's threads."""
+    def identity(self, model: Any, processor: Any, threads: int) -> dict[str, Any]:
+        """What decides answers but for pictures and method: model, processor, table, prompt, decoding, CPU threads."""
         from clasp_calib.artifacts.checkpoint_digest import weights_digest
+        from clasp_calib.calib.scoring.model_settings import model_settings
         from clasp_calib.runtime.decoding import Greedy
 
         return {
             "weights": weights_digest(model),
+            **model_settings(model, processor),
             "samples": self.digest,
             "prompt": self.artifact.manifest.prompt,
             "decoding": self.artifact.manifest.decoding.model_dump(),

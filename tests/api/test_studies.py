@@ -1,6 +1,7 @@
 """`evaluate`, `compare`, `ablate`, `recheck` and `generate`: what they return, and what they write where."""
 
 import multiprocessing
+import shutil
 import time
 import warnings
 from copy import deepcopy
@@ -14,10 +15,12 @@ from PIL import Image
 from speaking_models import load_speaking
 
 import clasp_calib as cc
+from clasp_calib.api import ablating, evaluating
 from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.artifacts.checkpoint_digest import files_digest
 from clasp_calib.artifacts.files import write_artifact
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.calib.scoring.evaluator import Evaluator
 from clasp_calib.common.errors import ClaspWarning
 from clasp_calib.common.run_directory import RunDirectory
 from clasp_calib.runtime.decoding import Greedy
@@ -197,6 +200,65 @@ def test_peers_are_compared_and_an_interrupted_comparison_goes_on(bench, artifac
     again = cc.compare(*call(bench, artifact), ["fastv"], **words)
     assert (found.resumed, again.resumed) == (0, 12)
     assert again.as_dict() == found.as_dict()
+
+
+def test_answers_of_another_processor_model_or_picture_are_not_taken_up(bench, artifact, tmp_path):
+    model, processor = load_speaking(bench.directory)
+    samples = [replace(s, image=shutil.copy(s.image, tmp_path / f"{s.id}.png")) for s in bench.samples]
+    options = cc.ComparisonOptions(per_class=1, timed=0, solve_on=1)
+    words = {"budgets": [6], "run": tmp_path / "run", "options": options}
+
+    def resumed():
+        return cc.compare(model, processor, artifact, samples, "random", **words).resumed
+
+    assert (resumed(), resumed() > 0) == (0, True)
+    processor.image_processor.image_mean = [0.4, 0.4, 0.4]
+    assert resumed() == 0
+    model.config.get_text_config().rms_norm_eps = 0.5
+    assert resumed() == 0
+    with Image.open(samples[-1].image) as picture:
+        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(samples[-1].image)
+    assert (resumed(), resumed() > 0) == (0, True)
+
+
+def test_knobs_that_were_solved_on_other_samples_are_not_taken_up(bench, artifact, options, tmp_path):
+    """The first samples of each class are others where classes are."""
+    of_one = cc.calibrate(*call(bench, None)[:2], bench.samples, [6], options=replace(options, one_class=True))
+    few = cc.ComparisonOptions(per_class=1, timed=0, solve_on=1)
+    words = {"budgets": [6], "run": tmp_path, "options": few}
+    for found in (artifact, artifact, of_one):
+        cc.compare(*call(bench, found), "prumerge", **words)
+    knobs = sorted((tmp_path / "comparison").glob("knobs-*"))
+    assert len(knobs) == 2
+    assert all(len(path.read_text().splitlines()) == 1 for path in knobs)
+
+
+@pytest.mark.parametrize("study", ["evaluate", "ablate"])
+def test_a_study_that_is_killed_while_it_writes_scores_nothing_again(study, bench, artifact, tmp_path, monkeypatch):
+    def called():
+        words = {"budgets": [6], "run": tmp_path}
+        if study == "ablate":
+            return cc.ablate("parts", *call(bench, artifact), options=cc.StudyOptions(per_class=1), **words)
+        return cc.evaluate(*call(bench, artifact), options=cc.EvaluationOptions(per_class=1, timed=0), **words)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    module = {"evaluate": evaluating, "ablate": ablating}[study]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_filed", killed)
+        with pytest.raises(KeyboardInterrupt):
+            called()
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "scores", killed)
+        other = cc.StudyOptions(per_class=1)
+        with pytest.raises(KeyboardInterrupt):
+            cc.ablate("rho", *call(bench, artifact), budgets=[6], run=tmp_path, options=other)
+        report = called()
+    assert all(path.is_file() for path in report.files)
+    assert len(list((tmp_path / "evaluation").iterdir())) == 1, "what the other study began with"
+    recorded = RunDirectory(tmp_path).configuration()[study]
+    assert (recorded["split"], recorded["budgets"]) == ("test", ["6"])
 
 
 def test_a_comparison_without_a_run_writes_nothing(bench, artifact, tmp_path, monkeypatch):

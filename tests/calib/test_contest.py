@@ -128,27 +128,6 @@ def test_a_torn_last_line_is_dropped_and_damage_refused(tmp_path):
         AnswerJournal(tmp_path, IDENTITY)
 
 
-def test_answers_and_knobs_of_earlier_versions_are_taken_up(tmp_path):
-    """Those had no checksums, and knobs were one JSON object."""
-    answered = Answered("two", 1.0, 6.0, 10.0)
-    with AnswerJournal(tmp_path, IDENTITY) as journal:
-        journal.add(ASKED, answered)
-    lines = journal.path.read_text().splitlines()
-    journal.path.write_text("".join(line.split(" ", 1)[1] + "\n" for line in lines))
-    with AnswerJournal(tmp_path, IDENTITY) as journal:
-        journal.add(replace(ASKED, seed=1), answered)
-    with AnswerJournal(tmp_path, IDENTITY) as journal:
-        assert journal.get(ASKED) == journal.get(replace(ASKED, seed=1)) == answered
-    old = SolvedKnobs(tmp_path, IDENTITY).path.with_suffix(".json")
-    old.write_text('{"fastv@6": {"on": "x", "knobs": {"k": 2}}}')
-    solved = SolvedKnobs(tmp_path, IDENTITY)
-    assert solved.get("fastv", "6") == {"on": "x", "knobs": {"k": 2}}
-    assert solved.get("fastv", "8") is None
-    old.write_text("{")
-    with pytest.raises(InputError, match=r"knobs-.*\.json is damaged"):
-        SolvedKnobs(tmp_path, IDENTITY)
-
-
 @pytest.mark.parametrize("kept", [True, False])
 def test_knobs_are_solved_once(tmp_path, kept):
     place = tmp_path / "new" if kept else None

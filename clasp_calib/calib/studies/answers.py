@@ -5,14 +5,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.given_files import read_given
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.journal import Journal, JournalKind, number
-from clasp_calib.common.strict_json import strict_json
 
-KIND = JournalKind(InputError, elsewhere="give another --run", plain=True)
-MOST_KNOBS = 64 << 20
-"""Bytes of the file that earlier versions kept knobs in."""
+KIND = JournalKind(InputError, elsewhere="give another --run")
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class AnswerJournal:
 
     Args:
         directory: made if it is missing; ``None`` keeps answers in memory only.
-        identity: all that decides answers but for what `Asked` says: model, samples, prompt, decoding.
+        identity: all that decides answers but for what `Asked` says: model, samples, pictures, prompt, decoding.
 
     Raises:
         InputError: the file is damaged, cannot be written to, or another process is writing to it.
@@ -94,14 +90,6 @@ class SolvedKnobs:
     def __init__(self, directory: Path | None, identity: dict[str, Any]) -> None:
         self._known: dict[tuple[str, str], dict[str, Any]] = {}
         self.path = directory and directory / f"knobs-{sha256_json(identity)[:16]}.jsonl"
-        # Earlier versions wrote all of them at once, by "method@budget".
-        if self.path and (old := self.path.with_suffix(".json")).exists():
-            try:
-                for name, knobs in strict_json(read_given(old, MOST_KNOBS)).items():
-                    method, _, budget = name.partition("@")
-                    self._known[method, budget] = dict(knobs)
-            except (ValueError, TypeError, AttributeError) as error:
-                raise InputError(f"{old} is damaged ({error}); remove it") from error
         if self.path and self.path.exists():
             Journal(self.path, self._take, KIND, writable=False)
 
