@@ -159,6 +159,8 @@ def _prepared(
     if slow := generated(chosen):
         told = ", ".join(f"{name}: {count}" for name, count in slow.items())
         note(f"these metrics need generated answers, which take longer than the one forward of exact: {told} samples")
+    if isinstance(options.space, SearchSpace) and not options.pruning.rated:
+        note("tokens have no relevance here (--relevance none), so the space's ratios and seedings are not tried")
     check_percentages(model, processor, chosen, budgets, options.pruning.starts)
     with undisturbed(model):
         layers = options.space.layers if isinstance(options.space, SearchSpace) else ()

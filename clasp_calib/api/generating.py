@@ -11,6 +11,7 @@ from clasp_calib.common.settings import check_count, check_kind
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.calib.scoring.prompting import Prompter
+    from clasp_calib.common.pruning_options import PruningOptions
     from clasp_calib.runtime.answering import Answer
     from clasp_calib.runtime.stats import Pruned
 
@@ -139,7 +140,6 @@ def generate(
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.calib.percentages import check_percentages
     from clasp_calib.common.media import is_video
-    from clasp_calib.common.pruning_options import DEFAULT_STARTS
     from clasp_calib.common.samples import Sample
     from clasp_calib.runtime.answering import answer, seen_picture
     from clasp_calib.runtime.decoding import Greedy
@@ -168,7 +168,7 @@ def generate(
         (class_,) = classes_of([question], known)
     if known is None:
         asked = Sample("the question", question, image)
-        check_percentages(model, processor, [asked], [parse_budget(str(budget))], DEFAULT_STARTS)
+        check_percentages(model, processor, [asked], [parse_budget(str(budget))], _options(options).starts)
     modality = modality_of(model, processor, media)
     text = _prompter(model, processor, known, options.template).text(question, len(several(media)), modality)
     Greedy(model).say(known.manifest.decoding.generation if known else None)
@@ -191,15 +191,21 @@ def _grid(model: Any, answered: "Answer") -> tuple[int, int] | None:
     return None
 
 
+def _options(options: GenerationOptions) -> "PruningOptions":
+    """What is pruned where, without an artifact."""
+    from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, PruningOptions
+
+    return DEFAULT_OPTIONS if options.profile is None else PruningOptions(profile=options.profile)
+
+
 def _pruning(
     model: Any, artifact: "Artifact | None", budget: str, class_: str, options: GenerationOptions
 ) -> "AbstractContextManager[Pruned]":
-    from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, PruningOptions
     from clasp_calib.runtime.budgeting import schedule_for
     from clasp_calib.runtime.pruner import clasp, prune
 
     if artifact is None:
-        how = DEFAULT_OPTIONS if options.profile is None else PruningOptions(profile=options.profile)
+        how = _options(options)
         return prune(model, schedule=schedule_for(model, budget, how), rho=1.0, options=how)
     if options.profile is not None:
         raise InputError(

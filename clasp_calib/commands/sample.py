@@ -62,9 +62,9 @@ def sample(
         run=run,
     )
     chosen.save(target)
-    directory.record(
-        "sample", {"labels": path, "out": target, "per_class": per_class, "balanced": balanced, "seed": seed}
-    )
+    told = {"labels": path, "out": target, "per_class": per_class, "balanced": balanced, "seed": seed}
+    classes = {"taxonomy": taxonomy, "class_from": class_from, "default_class": default_class}
+    directory.record("sample", told | classes)
     if as_json:
         counts = {"counts": drawn.counts, "wanted": drawn.wanted, "short": drawn.short}
         emit({"out": target, "rows": len(chosen), **counts})
@@ -76,6 +76,6 @@ def sample(
         [[label, *(str(counts[split]) for split in drawn.wanted)] for label, counts in drawn.counts.items()],
     )
     for kind, missing in drawn.short.items():
-        told = ", ".join(f"{number} of {drawn.wanted[split]} for {split}" for split, number in missing.items())
-        say(f"short: {kind} lacks {told}")
+        lacking = ", ".join(f"{number} of {drawn.wanted[split]} for {split}" for split, number in missing.items())
+        say(f"short: {kind} lacks {lacking}")
     say(f"written to {target}; next: clasp-calib cache-features --run {run} --samples {target}")

@@ -68,9 +68,9 @@ def train_router(
     )
     target = out or directory.router
     write_router(trained.router, target)
-    directory.record(
-        "train-router", {"labels": path, "gold": gold, "out": target, "wrong_cost": wrong_cost, "seed": seed}
-    )
+    told = {"labels": path, "gold": gold, "out": target, "wrong_cost": wrong_cost, "seed": seed}
+    classes = {"taxonomy": taxonomy, "class_from": class_from, "default_class": default_class}
+    directory.record("train-router", told | classes)
     costs, questions = trained.trade_off, trained.router.training.rows
     curves = {"right": costs.right, "abstained": costs.abstained, "wrong class": costs.wrong, "mean cost": costs.cost}
     if plot:

@@ -163,7 +163,7 @@ class Calibration:
             "budget": budget.name,
             **allotment.told,
             "prototypes": _listed([p.name for p in self._space.prototypes]),
-            "rho": list(self._space.rhos),
+            **({"rho": list(self._space.rhos)} if self._options.pruning.rated else {}),
             "candidates a class": len(self._candidates),
             "classes": len(self._pools),
             "samples": counts(self._pools, self._samples),
@@ -250,8 +250,8 @@ class Calibration:
 
     def _most(self, samples: int) -> int:
         """The most evaluations of a class with so many samples."""
-        refining = most(len(self._features.layers)) * samples if self._options.refine else 0
-        return self._strategy.most(len(self._candidates), samples) + refining
+        refining = most(len(self._features.layers), self._options.pruning.rated) if self._options.refine else 0
+        return self._strategy.most(len(self._candidates), samples) + refining * samples
 
     def _seconds(self, pruning: Pruning) -> float:
         """Of one evaluation: the best of a few samples, all candidates at once, as a search begins."""

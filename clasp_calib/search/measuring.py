@@ -140,6 +140,11 @@ class Measuring:
         for label, outline in self.outlines.items():
             watcher.begin(outline, desk.journal.count(desk.keys(label)))
 
+    @property
+    def rated(self) -> bool:
+        """Whether tokens have a relevance, so that rho means something."""
+        return self._desk.pruning.options.rated
+
     def measure(self, asks: Sequence[Ask]) -> list[Observations]:
         """What a strategy asks: see `clasp_calib.search.strategies.strategy`; no sample twice in one call."""
         desk, tasks, places = self._desk, list[ScoreTask](), list[tuple[str, str]]()

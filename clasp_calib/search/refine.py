@@ -21,8 +21,8 @@ REFINED = "refined"
 def refined_from(measuring: Measuring, label: str, start: int) -> bool:
     """Coordinate search from a candidate of a class; whether there was anything to try.
 
-    In each round every layer's weight and rho are moved up and down, one at a time; the best neighbour is the next
-    start if its mean is higher. All are measured on the samples that the start was measured on.
+    In each round every layer's weight, and rho where it means something, are moved up and down, one at a time; the best
+    neighbour is the next start if its mean is higher. All are measured on the samples that the start was measured on.
 
     Args:
         measuring: of the budget; the candidates tried are added to the class.
@@ -35,7 +35,8 @@ def refined_from(measuring: Measuring, label: str, start: int) -> bool:
     best, total, space = start, float(of.values[samples, start, 0].sum()), len(of.candidates)
     if not len(samples):
         return False
-    for round_, (weight, rho) in enumerate(STEPS, start=1):
+    for round_, (weight, step) in enumerate(STEPS, start=1):
+        rho = step if measuring.rated else None
         known = set(of.candidates)
         tried = []
         for n, candidate in enumerate(_neighbours(of.candidates[best], layers, weight, rho)):
@@ -50,13 +51,13 @@ def refined_from(measuring: Measuring, label: str, start: int) -> bool:
     return len(of.candidates) > space
 
 
-def most(layers: int) -> int:
-    """The most candidates that are tried."""
-    return len(STEPS) * 2 * (layers + 1)
+def most(layers: int, rated: bool = True) -> int:
+    """The most candidates that are tried; without a relevance, by which tokens are ``rated``, rho stays as it is."""
+    return len(STEPS) * 2 * (layers + rated)
 
 
-def _neighbours(candidate: Candidate, layers: Sequence[int], weight: float, rho: float) -> Iterator[Candidate]:
-    """Two for each coordinate, as far as the simplex and [0, 1] go."""
+def _neighbours(candidate: Candidate, layers: Sequence[int], weight: float, rho: float | None) -> Iterator[Candidate]:
+    """Two for each coordinate, as far as the simplex and [0, 1] go; ``None`` leaves rho alone."""
     for layer in layers:
         for step in (weight, -weight):
             new = round(min(1.0, max(0.0, candidate.alpha[layer] + step)), 6)
@@ -66,5 +67,5 @@ def _neighbours(candidate: Candidate, layers: Sequence[int], weight: float, rho:
                 scale = (1 - new) / rest
                 alpha = tuple(new if at == layer else round(a * scale, 6) for at, a in enumerate(candidate.alpha))
                 yield replace(candidate, prototype=REFINED, alpha=tuple(a / sum(alpha) for a in alpha))
-    for step in (rho, -rho):
+    for step in () if rho is None else (rho, -rho):
         yield replace(candidate, prototype=REFINED, rho=round(min(1.0, max(0.0, candidate.rho + step)), 6))

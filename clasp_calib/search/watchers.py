@@ -173,7 +173,7 @@ class LiveTable(Watcher):
         )
         with self._lock:
             for row in self._rows.values():
-                table.add_row(row.of.budget, escape(row.of.label), *_cells(row))
+                table.add_row(*map(escape, (row.of.budget, row.of.label, *_cells(row))))
         return table
 
     def _say(self, row: "_Row") -> None:

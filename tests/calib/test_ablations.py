@@ -1,5 +1,7 @@
 """What ablations compare, on scores that are known beforehand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_artifacts import CONFIG, made
@@ -77,6 +79,15 @@ def test_a_router_that_errs_scores_the_mean_of_the_other_classes(subject):
         expected = (1 - share) * right + share * wrong
         assert table[f"{share:.0%} at random wrong"]["macro"].mean == pytest.approx(expected)
     assert "always default" in table
+
+
+def test_where_rho_means_nothing_it_is_not_ablated(subject):
+    manifest = subject.artifact.manifest.model_copy(
+        update={"profile": "input", "relevance": "none", "starts": (0,), "positions": "compact"}
+    )
+    covering = replace(subject, artifact=subject.artifact.with_manifest(manifest))
+    with pytest.raises(InputError, match=r"calibrated without a relevance .*choose another ablation"):
+        VARIANTS["rho"](covering)
 
 
 def test_an_unknown_ablation_is_refused(subject):

@@ -111,6 +111,9 @@ def test_a_budget_in_tokens_is_refused_with_percentages_that_come_near(walk, com
     asked = ["--image", here.samples.parent / row["image"], "--prompt", row["question"]]
     ended = command("generate", "--run", here.run, "--model", here.model, *asked, "--budget", "5")
     assert (ended.code, "10.0 in the 1 counted here" in " ".join(ended.err.split())) == (2, True)
+    for profile, told in (("layered", "is the smallest"), ("input", "in the mean --budget 10% is 1.0 a layer")):
+        words = ["generate", "--run", here.run, "--model", here.model, *asked, "--budget", "1", "--profile", profile]
+        assert told in " ".join(command(*words).err.split())
 
 
 def test_a_picture_too_small_for_the_budget_is_named(walk, command):

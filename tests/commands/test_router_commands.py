@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clasp_calib.common.run_directory import RunDirectory
 from clasp_calib.router_labeling.abstention import WRONG_COST
 from clasp_calib.router_labeling.router_file import load_router, write_router
 
@@ -102,6 +103,8 @@ def test_a_column_may_give_the_classes(command, labels, tmp_path):
     words = ["train-router", tmp_path / "own.parquet", "--run", tmp_path / "run", "--class-from", "kind"]
     assert "10 of 30 samples have no 'kind'" in command(*words).err
     assert command(*words, "--default-class", "Looks").code == 0
+    recorded = RunDirectory(tmp_path / "run").configuration()["train-router"]
+    assert (recorded["class_from"], recorded["default_class"]) == ("kind", "Looks")
     router = load_router(tmp_path / "run" / "router.safetensors")
     assert (router.classes, router.default) == (("How many?", "Looks"), "Looks")
     pq.write_table(pa.Table.from_pylist(table[:20]), tmp_path / "own.parquet")

@@ -6,6 +6,7 @@ import pytest
 from speaking_models import write_picture
 
 from clasp_calib.calib.dataset import calibration_samples
+from clasp_calib.common.run_directory import RunDirectory
 from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.common.samples import CLASSES
 
@@ -69,6 +70,7 @@ def test_a_column_may_give_the_classes(command, labels, tmp_path):
         "sample", labels, "--run", tmp_path / "run", "--per-class", 8, "--class-from", "kind", "--json"
     ).json
     assert found["counts"]["counting"] == {"calibration": 8, "selection": 4, "test": 4}
+    assert RunDirectory(tmp_path / "run").configuration()["sample"]["class_from"] == "kind"
     drawn = pq.read_table(tmp_path / "run" / "sample.parquet")
     assert drawn.column_names == [*table.column_names, "split"]
     ended = command("sample", labels, "--run", tmp_path / "run", "--default-class", "rest")

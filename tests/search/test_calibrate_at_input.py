@@ -27,6 +27,7 @@ from clasp_calib.runtime.pictures import load_picture
 from clasp_calib.runtime.schedule import parse_budget
 from clasp_calib.search.calibrate import Calibration
 from clasp_calib.search.calibration_options import CalibrationOptions
+from clasp_calib.search.refine import STEPS
 from clasp_calib.search.space import Prototype, SearchSpace
 from clasp_calib.search.strategies.grid import Grid
 
@@ -115,11 +116,18 @@ def test_the_planted_setting_of_every_class_is_found_and_answers_as_it_scored(be
 
 def test_without_a_relevance_all_candidates_cover(bench, tmp_path):
     covering = PruningOptions(profile="input", relevance="none")
-    made = calibration(bench, tmp_path, pruning=covering)
-    assert made.plan(parse_budget(BUDGET))["candidates a class"] == 2
+    made = calibration(bench, tmp_path, pruning=covering, refine=True)
+    plan = made.plan(parse_budget(BUDGET))
+    assert (plan["candidates a class"], "rho" in plan) == (2, False)
+    tries = len(STEPS) * 2 * 2
+    assert plan["evaluations at most"] == (2 + tries) * sum(s.split == "calibration" for s in bench[2])
     (artifact,) = made.run([parse_budget(BUDGET)])
     assert artifact.manifest.relevance == "none"
     assert (artifact.rhos == 0).all()
+    scored = [json.loads(line[line.index("{") :]) for line in (tmp_path / "study" / "scores.jsonl").open()]
+    keys = {key for entry in scored for key in entry.get("candidates", [])}
+    assert len(keys) > 2, "refining tried other mixtures"
+    assert {key.rpartition(" rho=")[2] for key in keys} == {"0.0"}
 
 
 def test_the_tower_runs_once_for_every_picture(bench):

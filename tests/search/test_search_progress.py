@@ -142,6 +142,15 @@ def test_a_notebook_gets_the_table_if_it_can_draw_one_else_lines(monkeypatch, cl
     assert (len(drawn), len(said)) == (int(widgets), int(not widgets))
 
 
+def test_names_are_shown_as_they_are(clock):
+    live, of = LiveTable(), Outline("8", "[red]", candidates=10, samples=100, most=400)
+    live.begin(of, 0)
+    live.stands(of, Progress(5, 10, "[/bold]a/rho=1", 0.05, -0.1, 0.2, 0.25, 50))
+    text = drawn(live.table())
+    assert "[red]" in text
+    assert "[/bold]a/rho=1" in text
+
+
 def test_the_time_left_is_told_from_what_was_measured_and_not_from_what_was_resumed(clock):
     live, of = LiveTable(), Outline("8", "object", candidates=10, samples=100, most=400)
     live.begin(of, 50)

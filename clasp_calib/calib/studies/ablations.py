@@ -87,6 +87,11 @@ def _parts(subject: Subject) -> list[Setting]:
 
 
 def _rhos(subject: Subject) -> list[Setting]:
+    if not subject.artifact.pruning.rated:
+        raise InputError(
+            "the artifact was calibrated without a relevance (relevance none), so rho means nothing; choose another "
+            "ablation"
+        )
     classes = subject.artifact.classes
     made = [
         Setting(f"rho {rho:g} for all", subject.pruning, subject.candidates(rho=dict.fromkeys(classes, rho)))
