@@ -1,5 +1,8 @@
 """Relevance from the vision tower: how much attention its class token, or all of its patches, give to every token.
 
+Attention is shared among the patches of a tile, so that each gets less where there are more. Relevance is its multiple
+of an equal share, so that tokens of pictures of different sizes compare.
+
 R tiles of a picture (or its frames), H heads of t tokens, class tokens first, d width of a head, P patches of a tile, N
 visual tokens of a picture, T of all pictures together, M rows of a batch, S tokens of a row.
 """
@@ -68,7 +71,7 @@ class TowerRelevance:
         values = [
             torch.stack(
                 [
-                    received_attention(query_Htd.float(), key_Htd.float(), seen[0][2], leading, by_class).mean(0)
+                    _multiple(received_attention(query_Htd.float(), key_Htd.float(), seen[0][2], leading, by_class))
                     for query_Htd, key_Htd in zip(query_RHtd, key_RHtd, strict=True)
                 ]
             )
@@ -148,6 +151,11 @@ def _watched(plain: Any, model: Any, adapter: Adapter, noted: TowerRelevance, mo
         return output
 
     return encode
+
+
+def _multiple(given_HP: Tensor) -> Tensor:
+    """The mean over the heads, as a multiple of an equal share [P]."""
+    return given_HP.mean(0) * given_HP.shape[1]
 
 
 def _note(seen: _Seen, query: Tensor, key: Tensor, scaling: float) -> None:
