@@ -139,17 +139,21 @@ def compare(  # noqa: PLR0913 - named as in the other studies
     Raises:
         ArtifactError: the artifact cannot be read, is of another model, or lacks a budget.
         InputError: the samples cannot be used, or there is no such method.
-        ModelError: the processor is not the model's, or numbers are not finite.
+        ModelError: the processor is not the model's, or makes other tokens of several pictures than of each alone; or
+            numbers are not finite.
         StudyError: workers died.
     """
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.crew.crew import Crew
     from clasp_calib.report.plots import plot_path
+    from clasp_calib.runtime.processor_check import check_together
 
     options, crew = options or ComparisonOptions(), crew or Crew()
     crew.check_reaches(model)
     places = Places.of(run)
     of = studied(model, processor, artifact, samples, budgets, options, hints_of(run))
+    if any(len(sample.alone) > 1 for sample in of.samples):
+        check_together(processor)
     table = None if places.report is None else places.report / f"comparison-{options.split}.md"
     picture = None if table is None else plot_path(table.with_suffix(".png"))
     with undisturbed(model):

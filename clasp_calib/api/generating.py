@@ -10,6 +10,7 @@ from clasp_calib.common.settings import check_count, check_kind
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.artifacts.manifest import BudgetEntry
     from clasp_calib.calib.scoring.prompting import Prompter
     from clasp_calib.common.pruning_options import PruningOptions
     from clasp_calib.runtime.answering import Answer
@@ -134,7 +135,8 @@ def generate(
         BudgetError: the budget cannot be met.
         InputError: the picture cannot be read, there is neither artifact nor budget, the template is not the
             artifact's, or the class is ``auto`` and the artifact has classes of its own and no router.
-        ModelError: the model cannot be pruned, the processor is not its own, or there is no template.
+        ModelError: the model cannot be pruned, the processor is not its own or makes other tokens of several pictures
+            than of each alone, or there is no template that shows all pictures.
     """
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.artifacts.artifact import Artifact
@@ -145,7 +147,7 @@ def generate(
     from clasp_calib.runtime.decoding import Greedy
     from clasp_calib.runtime.model_inputs import modality_of, several
     from clasp_calib.runtime.pictures import load_picture
-    from clasp_calib.runtime.processor_check import check_processor
+    from clasp_calib.runtime.processor_check import check_processor, check_together
     from clasp_calib.runtime.routing import classes_of
     from clasp_calib.runtime.schedule import parse_budget
 
@@ -155,8 +157,10 @@ def generate(
     if known is None and budget is None:
         raise InputError("there is neither an artifact nor a budget; give one of them")
     media = image if is_video(image) else [load_picture(one, processor) for one in several(image)]
+    if len(several(media)) > 1:
+        check_together(processor)
     if known is not None and budget is None:
-        budget = max(known.manifest.budgets, key=lambda entry: entry.mean_tokens).name
+        budget = max(known.manifest.budgets, key=_size).name
     name = parse_budget(str(budget)).name
     class_ = options.class_
     if known is None and class_ != AUTO:
@@ -178,6 +182,13 @@ def generate(
         full = answer(model, processor, media, text, options.max_new_tokens) if options.compare else None
     seen = seen_picture(pruned, processor, media[0]) if not is_video(image) and len(media) == 1 else None
     return Generated(pruned, full, class_, name, seen, _grid(model, pruned))
+
+
+def _size(entry: "BudgetEntry") -> float:
+    """Of a budget among an artifact's; where pictures differ, means are of the samples that each was searched on."""
+    from clasp_calib.runtime.schedule import parse_budget
+
+    return entry.mean_tokens if entry.counts else parse_budget(entry.name).of(100)
 
 
 def _grid(model: Any, answered: "Answer") -> tuple[int, int] | None:

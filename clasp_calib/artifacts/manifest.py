@@ -85,7 +85,7 @@ class BudgetEntry(Strict):
     """Visual tokens kept at each stage; ``None`` where pictures differ in their number, and each picture's are solved
     from the percentage."""
     mean_tokens: _Mean
-    """That a decoder layer works on; where pictures differ, the mean over those of the calibration."""
+    """Of a picture that a decoder layer works on; where pictures differ, the mean over the calibration's questions."""
     token_range: tuple[_Mean, _Mean] | None = None
     """Where pictures differ, the smallest and the largest of these means."""
     choices: dict[ClassName, ClassChoice]

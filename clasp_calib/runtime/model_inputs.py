@@ -48,10 +48,12 @@ def model_inputs(model: Any, processor: Any, media: "Given | Sequence[Given]", t
     if modality_of(model, processor, media) == "video":
         try:
             made = processor(videos=[str(media)], text=text, return_tensors="pt")
-        except (OSError, ValueError, ImportError, RuntimeError) as error:  # Decoders raise these for damaged files.
-            raise PictureError(media, f"the processor cannot read it as a video: {error}") from error
+        except Exception as error:  # The processors raise whatever odd data makes them raise.
+            reason = f"{error}" or type(error).__name__
+            raise PictureError(media, f"the processor cannot read it as a video: {reason}") from error
     else:
         pictures = [load_picture(one, processor) for one in several(media)]
-        made = processor(images=pictures, text=text, return_tensors="pt")
+        # Those of one prompt in a list of their own, as in a conversation: some processors cut tiles by their number.
+        made = processor(images=[pictures], text=[text], return_tensors="pt")
     check_length(model.config, made["input_ids"].shape[1])
     return made.to(model.device, model.dtype)

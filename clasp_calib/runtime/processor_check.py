@@ -97,7 +97,8 @@ def check_together(processor: Any) -> None:
     if together != sum(alone):
         raise ModelError(
             f"the {type(processor).__name__} makes {together} tokens of two pictures in one prompt, and "
-            f"{' and '.join(map(str, alone))} of each alone, as features are cached; leave out samples with several"
+            f"{' and '.join(map(str, alone))} of each alone, as calibrations know pictures; ask about one at a time, "
+            "and leave out samples with several"
         )
 
 

@@ -39,6 +39,11 @@ class Allotment:
         return self.schedule.counts if isinstance(self.schedule, Schedule) else None
 
     @property
+    def mean_tokens(self) -> float:
+        """That a layer works on: of one picture where all have as many, else of a sample in the mean."""
+        return self.schedule.mean_tokens if isinstance(self.schedule, Schedule) else self.a_layer.mean
+
+    @property
     def setting(self) -> Mapping[str, Any]:
         """All that scores depend on."""
         if isinstance(self.schedule, Schedule):
@@ -50,7 +55,7 @@ class Allotment:
     def told(self) -> Mapping[str, Any]:
         """What a plan says of it."""
         if self.counts is not None:
-            return {"stage counts": list(self.counts), "mean tokens": round(self.a_layer.mean, 2)}
+            return {"stage counts": list(self.counts), "mean tokens": round(self.mean_tokens, 2)}
         return {"visual tokens": str(TokenRange.of(self.tokens)), "mean tokens": str(self.a_layer)}
 
     def flops(self, config: Any) -> float:

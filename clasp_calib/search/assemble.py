@@ -54,7 +54,7 @@ def assembled(
     entry = BudgetEntry(
         name=budget,
         counts=allotment.counts,
-        mean_tokens=allotment.a_layer.mean,
+        mean_tokens=allotment.mean_tokens,
         token_range=None if allotment.counts else (allotment.a_layer.least, allotment.a_layer.most),
         choices={label: choices.get(label, unsearched) for label in classes},
         decision=rule if choices else None,

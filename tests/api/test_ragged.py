@@ -32,6 +32,16 @@ def test_without_a_run_directory_the_same_is_found(ragged, tmp_path):
     assert "visual tokens" in reports[0].to_markdown()
 
 
+def test_the_largest_budget_is_the_largest_share_whatever_samples_it_was_searched_on(ragged):
+    model, processor, samples, options = ragged
+    artifact = cc.calibrate(model, processor, samples, ["40%", "60%"], options=options)
+    less, more = artifact.manifest.budgets
+    more = more.model_copy(update={"mean_tokens": 1.0, "token_range": (1.0, 1.0)})
+    artifact = artifact.with_manifest(artifact.manifest.model_copy(update={"budgets": (less, more)}))
+    asked = samples[0]
+    assert cc.generate(model, processor, asked.image, asked.question, artifact=artifact).budget == "60%"
+
+
 def test_a_search_goes_on_where_it_stopped(ragged, tmp_path, monkeypatch):
     model, processor, samples, options = ragged
     whole = cc.calibrate(model, processor, samples, "40%", run=tmp_path / "whole", options=options)

@@ -1,12 +1,15 @@
 """Questions about several pictures, from the table to the answer."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 from PIL import Image
+from speaking_architectures import speaking_directory, speaking_processor
 from speaking_models import ANSWERS, write_picture
+from transformers import LlavaOnevisionForConditionalGeneration
 
 import clasp_calib as cc
 from clasp_calib.cache.store import FeatureStore
@@ -47,6 +50,8 @@ def test_a_calibration_on_pairs_answers_as_it_was_scored(bench, options, table, 
     samples = cc.load_samples(table)
     given = (bench.model, bench.processor)
     artifact = cc.calibrate(*given, samples, ["50%"], run=tmp_path, options=options)
+    entry = artifact.entry("50%")
+    assert entry.mean_tokens == pytest.approx(8, abs=0.5), "of a picture, as the counts are"
     with FeatureStore.open(tmp_path / "cache") as store:
         pictures = {picture for sample in samples for picture in sample.media}
         assert len(store.pictures()) == len(pictures), "each picture once"
@@ -87,3 +92,19 @@ def test_pairs_are_compared_with_other_methods(bench, options, table, tmp_path):
         options=cc.ComparisonOptions(timed=1),
     )
     assert {row["method"] for row in report.table()} >= {"unpruned", "calibrated"}
+
+
+def test_a_model_that_sees_pictures_otherwise_together_is_asked_about_one(table, tmp_path):
+    place, processor = speaking_directory(tmp_path, "llava_onevision"), speaking_processor("llava_onevision")
+    given = (LlavaOnevisionForConditionalGeneration.from_pretrained(place).eval(), processor)
+    pairs = cc.load_samples(table)
+    ones = [replace(sample, image=sample.media[0], question="Which?") for sample in pairs]
+    pruning = cc.PruningOptions(starts=(1, 2, 4))
+    options = cc.CalibrationOptions(strategy=cc.Halving(first=2), pruning=pruning, anyway=True)
+    artifact = cc.calibrate(*given, ones, ["60%"], options=options)
+    several = r"of two pictures in one prompt, and .*; ask about one at a time"
+    with pytest.raises(cc.errors.ModelError, match=several):
+        cc.generate(*given, pairs[0].image, pairs[0].question, artifact=artifact)
+    with pytest.raises(cc.errors.ModelError, match=several):
+        cc.compare(*given, artifact, pairs, ["random"])
+    assert cc.generate(*given, pairs[0].image[:1], "Which?", artifact=artifact).text

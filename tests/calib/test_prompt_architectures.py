@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +12,14 @@ from transformers import Qwen2VLConfig, Qwen3VLProcessor
 from transformers.video_utils import VideoMetadata
 
 from clasp_calib.calib.scoring.prompting import Prompter
-from clasp_calib.common.errors import ModelError
+from clasp_calib.common.errors import ModelError, PictureError
 from clasp_calib.reference.model import MODEL
+from clasp_calib.runtime.model_inputs import model_inputs
 from clasp_calib.runtime.processor_check import check_together
 
 sys.path.append(str(Path(__file__).parents[1] / "cache"))
+sys.path.append(str(Path(__file__).parents[1] / "runtime"))
+from architectures import CASES
 from image_processors import IMAGE_PROCESSORS, qwen
 
 RAGGED = Qwen2VLConfig()
@@ -73,6 +77,46 @@ def test_one_picture_of_any_size(name):
             assert prompter.prompt(question, tokens) == list(expected)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_model_is_given_what_its_processor_makes_of_the_conversation(name, count):
+    processor, model = processor_of(name), SimpleNamespace(config=RAGGED, device="cpu", dtype=torch.float32)
+    noise = np.random.default_rng(0)
+    pictures = [Image.fromarray(noise.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in SIZES[:count]]
+    content = [*({"type": "image", "image": one} for one in pictures), {"type": "text", "text": "Same?"}]
+    how = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True}
+    expected = processor.apply_chat_template([{"role": "user", "content": content}], **how)
+    made = model_inputs(model, processor, pictures, Prompter(processor, RAGGED).text("Same?", count))
+    assert made.keys() == expected.keys()
+    for key in made:
+        torch.testing.assert_close(made[key], expected[key])
+
+
+@pytest.mark.parametrize("name", ["llava_onevision", "qwen2_vl"])
+def test_a_chat_template_that_leaves_pictures_out_is_refused(name):
+    processor = processor_of(name)
+    processor.chat_template = turns("<image>", "{{ part.text }}", "").replace("!= 'text'", "== 'image'")
+    with pytest.raises(ModelError, match=r"about 1 video\(s\), which holds <video> 0 times; .* with --prompt"):
+        Prompter(processor, RAGGED).prompt("What?", 4, "video")
+    first = turns("{% if loop.first %}<image>{% endif %}", "{{ part.text }}", "")
+    processor.chat_template = first
+    prompter = Prompter(processor, RAGGED)
+    assert prompter.text("What?", 1).count("<image>") == 1
+    for ask in (lambda: prompter.text("What?", 2), lambda: prompter.prompt("What?", [4, 4])):
+        with pytest.raises(ModelError, match=r"about 2 image\(s\), which holds <image> 1 times; .* with --prompt"):
+            ask()
+    assert Prompter(processor, RAGGED, "<image>{question}").text("What?", 2) == "<image><image>What?"
+
+
+def test_a_tokenizer_that_does_not_know_the_token_of_a_picture_is_refused():
+    processor = processor_of("qwen2_vl")
+    prompter = Prompter(processor, RAGGED)
+    processor.image_token = "<picture>"
+    processor.chat_template = processor.chat_template.replace("<{{ part.type }}>", "<picture>")
+    with pytest.raises(ModelError, match="makes 0 tokens <picture> of a prompt with 1"):
+        prompter.prompt("What?", 4)
+
+
 def test_which_processors_make_others_of_pictures_together_than_alone():
     for name in TEMPLATES:
         if name != "llava_onevision":
@@ -92,6 +136,15 @@ def test_several_pictures_before_a_question_and_in_it(name, parts):
     (expected,) = processor(images=[pictures], text=[asked(processor, parts)])["input_ids"]
     question = parts[-1] if parts[0] is None else "".join(part or "<image>" for part in parts)
     assert prompter.prompt(question, tokens) == list(expected)
+
+
+def test_a_video_that_its_processor_stumbles_over_is_refused(monkeypatch):
+    processor = processor_of("qwen2_vl")
+    processor.video_processor = Frames()
+    monkeypatch.setattr(Frames, "__call__", lambda *_, **__: {}["fps"])
+    model = CASES["qwen2_vl video"].model()
+    with pytest.raises(PictureError, match=r"film\.mp4.*cannot read it as a video: 'fps'"):
+        model_inputs(model, processor, "film.mp4", "<video>")
 
 
 class Frames:

@@ -129,6 +129,10 @@ def test_a_question_brings_no_token_of_a_picture():
     for token in ("<video>",):
         with pytest.raises(InputError, match=f"holds {token}; remove it"):
             prompter.text(f"What is {token}?")
+        with pytest.raises(InputError, match=f"the answer 'a {token}' holds {token}; remove it"):
+            prompter.answer("What?", f"a {token}")
+        with pytest.raises(InputError, match=f"the prompt template '.*' holds {token} besides <image>; remove it"):
+            Prompter(processor, RAGGED, f"{token}{EXAMPLE}")
 
 
 def test_an_answer_brings_no_picture_either(bench):

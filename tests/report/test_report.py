@@ -56,6 +56,14 @@ def test_tokens_that_differ_are_told_as_mean_and_range():
     assert tokens[2:4] == ["575.5 (196 to 1225)", "190.2 (64 to 405)"]
 
 
+def test_a_budget_of_several_pictures_is_told_by_the_picture():
+    pairs = replace(result(), pictures=TokenRange(24, 16, 32), a_layer=TokenRange(12, 8, 16))
+    told = f"{SCHEDULE.mean_tokens:.1f} a layer on average; 1.5 (1 to 2) pictures a question"
+    assert pairs.title == f"budget 50%: 10 / 6 / 5 of 16 visual tokens a picture, {told}"
+    alike = replace(result(), pictures=TokenRange(32, 32, 32), a_layer=TokenRange(16, 16, 16))
+    assert alike.title.endswith("on average; 2.0 pictures a question")
+
+
 def test_metrics_of_all_samples_have_rows_of_their_own():
     corpus = {setting: {"mme accuracy_plus": Interval(0.5, 0.25, 0.75, 12)} for setting in SETTINGS}
     _, body = rows(replace(result(), corpus=corpus), SETTINGS)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from clasp_calib.calib.scoring.templates import check_unicode, template_for
+from clasp_calib.calib.scoring.templates import check_unicode, template_for, visual_tokens
 from clasp_calib.common.errors import InputError, ModelError
 from clasp_calib.common.question_parts import parts_of
 from clasp_calib.common.samples import Sample
@@ -53,13 +53,14 @@ class Prompter:
             modality: ``image`` or ``video``.
 
         Raises:
-            InputError: the question holds an image token of its own, places for another number of pictures, or is no
+            InputError: the question holds a visual token of its own, places for another number of pictures, or is no
                 Unicode.
+            ModelError: the chat template shows another number of pictures.
         """
         check_unicode("question", question)
         parts = parts_of(question, pictures)
-        for token in (self._processor.image_token, getattr(self._processor, "video_token", None)):
-            if token and any(token in part for part in parts if part):
+        for token in visual_tokens(self._processor):
+            if any(token in part for part in parts if part):
                 raise InputError(f"the question {question!r} holds {token}; remove it")
         return self._template.filled(parts, modality)
 
@@ -75,13 +76,20 @@ class Prompter:
         Raises:
             InputError: see `text`; the prompt is longer than the model's context, or it is not known how many tokens
                 the picture becomes.
+            ModelError: see `text`; the tokenizer does not know the pictures' token.
         """
         tokens = self._tokens if tokens is None else tokens
         if tokens is None:
             raise InputError("pictures of this model differ in their number of visual tokens; give that of this one")
         every = [tokens] if isinstance(tokens, int) else list(tokens)
         ids = self._ids(self.text(question, len(every), modality))
-        visual = self._id(getattr(self._processor, f"{modality}_token"))
+        name: str = getattr(self._processor, f"{modality}_token")
+        visual = self._id(name)
+        if (places := ids.count(visual)) != len(every):
+            raise ModelError(
+                f"the tokenizer makes {places} tokens {name} of a prompt with {len(every)}; give the one that was "
+                "saved with the model"
+            )
         # What a processor puts around a picture, it is shown an image for; around a video none puts anything.
         before, after = self._around if modality == "image" else ([], [])
         following = iter(every)
@@ -96,6 +104,7 @@ class Prompter:
 
         Raises:
             InputError: a picture cannot be read, or see `text` and `prompt`.
+            ModelError: see `text`.
         """
         media = [one.picture for one in sample.alone]
         text = self.text(sample.question, len(media), sample.modality)
@@ -108,10 +117,12 @@ class Prompter:
         are.
 
         Raises:
-            InputError: the question or the answer holds an image token.
+            InputError: the question or the answer holds a visual token.
+            ModelError: see `text`.
         """
-        if self._processor.image_token in answer:
-            raise InputError(f"the answer {answer!r} holds {self._processor.image_token}; remove it")
+        for token in visual_tokens(self._processor):
+            if token in answer:
+                raise InputError(f"the answer {answer!r} holds {token}; remove it")
         text = self.text(question)
         before, both = self._ids(text), self._ids(f"{text}{answer}" if text[-1].isspace() else f"{text} {answer}")
         if both[: len(before)] == before:

@@ -10,6 +10,7 @@ from clasp_calib.common.question_parts import IMAGE, Parts
 QUESTION = "{question}"
 EXAMPLE = f"USER: {IMAGE}\n{QUESTION} ASSISTANT:"
 """LLaVA-1.5's template."""
+ADVICE = f"give the model's prompt with --prompt (of generate: --template), such as {EXAMPLE!r}"
 _LITERAL = re.compile(r"\\n|\{+\w+\}+")
 """What other programs fill or turn into white space."""
 
@@ -37,33 +38,43 @@ class ChatTemplate:
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
-        advice = f"give the model's prompt with --prompt (of generate: --template), such as {EXAMPLE!r}"
         if not getattr(processor, "chat_template", None):
-            raise ModelError(f"the {type(processor).__name__} has no chat template; {advice}")
+            raise ModelError(f"the {type(processor).__name__} has no chat template; {ADVICE}")
         try:
             text = self._rendered([None, QUESTION], "image")
         except Exception as error:  # A template is a program, and may fail in any way.
             raise ModelError(
                 f"the model's chat template fails on a picture and a question ({type(error).__name__}: {error}); "
-                f"{advice}"
+                f"{ADVICE}"
             ) from error
         if text.count(processor.image_token) != 1 or text.count(QUESTION) != 1:
             raise ModelError(
                 f"the model's chat template makes {text!r} of a picture and the question {QUESTION}, and both should "
-                f"be there once; {advice}"
+                f"be there once; {ADVICE}"
             )
         self.text = text.replace(processor.image_token, IMAGE)
         after = self._rendered([QUESTION, None], "image")
         self._moves = after.find(processor.image_token) < after.find(QUESTION)
 
     def filled(self, parts: Parts, modality: str) -> str:
-        """See `Template`; where pictures stand among the texts is the chat template's affair."""
+        """See `Template`; where pictures stand among the texts is the chat template's affair.
+
+        Raises:
+            ModelError: it shows another number of pictures than there are.
+        """
         if self._moves and None in parts[parts.count(None) :]:
             note_once(
                 f"the model's chat template puts pictures before the text, wherever questions have {IMAGE}, "
                 "and the model sees them so"
             )
-        return self._rendered(parts, modality)
+        text = self._rendered(parts, modality)
+        token: str = getattr(self._processor, f"{modality}_token")
+        if (shown := text.count(token)) != (asked := parts.count(None)):
+            raise ModelError(
+                f"the model's chat template makes {text!r} of a question about {asked} {modality}(s), which holds "
+                f"{token} {shown} times; {ADVICE}"
+            )
+        return text
 
     def _rendered(self, parts: Parts, modality: str) -> str:
         content = [{"type": modality} if part is None else {"type": "text", "text": part} for part in parts]
@@ -84,7 +95,7 @@ class TextTemplate:
         text: holds `IMAGE` and `QUESTION`, once each.
 
     Raises:
-        InputError: it lacks one of the two, or holds it twice.
+        InputError: it lacks one of the two, or holds it twice; or it holds a visual token besides `IMAGE`.
     """
 
     def __init__(self, processor: Any, text: str) -> None:
@@ -92,6 +103,9 @@ class TextTemplate:
             raise InputError(
                 f"the prompt template {text!r} must hold {IMAGE} and {QUESTION}, once each; for instance {EXAMPLE!r}"
             )
+        for token in visual_tokens(processor):
+            if token in text.replace(IMAGE, ""):
+                raise InputError(f"the prompt template {text!r} holds {token} besides {IMAGE}; remove it")
         self._processor, self.text = processor, text
         # Tokens on both sides of the picture are its own, such as <|vision_start|> and <|vision_end|>.
         special = "|".join(map(re.escape, processor.tokenizer.all_special_tokens))
@@ -153,6 +167,12 @@ def in_shell(template: str) -> str:
     """A template as a shell reads it."""
     # With a double quote in it repr puts single ones around, and a shell reads $'...' as Python does.
     return "$" + repr(f'{template}"')[:-2] + "'"
+
+
+def visual_tokens(processor: Any) -> tuple[str, ...]:
+    """What stands for an image and for a video in a text."""
+    tokens = processor.image_token, getattr(processor, "video_token", None)
+    return tuple(dict.fromkeys(token for token in tokens if token))
 
 
 def check_unicode(what: str, text: str) -> None:

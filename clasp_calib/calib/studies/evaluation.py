@@ -43,7 +43,7 @@ class BudgetResult:
     budget: str
     schedule: AnySchedule
     pictures: TokenRange
-    """Visual tokens of a picture."""
+    """Visual tokens of a question, of all its pictures."""
     a_layer: TokenRange
     """Those that a decoder layer works on, with pruning."""
     scores: Mapping[str, Mapping[str, Interval]]
@@ -60,9 +60,16 @@ class BudgetResult:
     @property
     def title(self) -> str:
         """One line that says what the budget means."""
-        kept = " / ".join(map(str, self.counts)) if self.counts else "shares"
-        of = f"{self.pictures.mean:.0f}" if self.counts else self.pictures
-        return f"budget {self.budget}: {kept} of {of} visual tokens, {self.a_layer} a layer on average"
+        if not isinstance(self.schedule, Schedule):
+            return f"budget {self.budget}: shares of {self.pictures} visual tokens, {self.a_layer} a layer on average"
+        kept, each = " / ".join(map(str, self.schedule.counts)), self.schedule.tokens
+        if self.pictures.most == each:
+            return f"budget {self.budget}: {kept} of {each} visual tokens, {self.a_layer} a layer on average"
+        number = TokenRange(*(tokens / each for tokens in vars(self.pictures).values()))
+        return (
+            f"budget {self.budget}: {kept} of {each} visual tokens a picture, {self.schedule.mean_tokens:.1f} a layer "
+            f"on average; {number} pictures a question"
+        )
 
     @property
     def counts(self) -> tuple[int, ...] | None:
