@@ -140,7 +140,9 @@ def search(
     max_new_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Longest answer that a metric has generated, unless an accepted one is longer; default: 16."
+            min=1,
+            help="Longest answer that a metric has generated, unless an accepted one is longer; default: that of the "
+            "run's artifact, or 16.",
         ),
     ] = None,
     profile: Annotated[

@@ -26,7 +26,7 @@ from clasp_calib.calib.scoring.score_tasks import EvaluatorRecipe, ModelRecipe
 from clasp_calib.calib.scoring.scores import SCORING
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.places import Places
-from clasp_calib.common.progress import track
+from clasp_calib.common.progress import note, track
 from clasp_calib.common.samples import Sample
 from clasp_calib.crew.crew import Crew, crew_for
 from clasp_calib.runtime.adapters import adapter_for
@@ -111,21 +111,29 @@ class Calibration:
         self._strategy = options.strategy or fitting([len(pool) for pool in self._pools.values()])
         self._features.check(self._searched_on)
         self._prompter = Prompter(processor, model, options.prompt)
+        self._previous = _there(places.artifact)
+        if self._previous:
+            check_shape(self._previous, model.config)
+        self._options = options = self._as_before(options)
         self._evaluator = Evaluator(model, self._prompter, self._features, options.longest, options.objective)
         self._weights = weights_digest(model)
         self._generation = Greedy(model).settings
         if options.router:
             check_router(options.router, self._classes.names, [self._classes.digest])
-        self._previous = _there(places.artifact)
-        if self._previous:
-            check_shape(self._previous, model.config)
 
-    @property
-    def _longest(self) -> int:
-        """New tokens that the longest accepted answer needs; where no number is given, in the artifact there too."""
-        before = self._previous.manifest.decoding if self._previous and not self._options.max_new_tokens else None
-        least = max(self._options.longest, before.max_new_tokens if before else 0)
-        return max(self._prompter.limit(sample, least) for sample in self._searched_on)
+    def _as_before(self, options: CalibrationOptions) -> CalibrationOptions:
+        """The options, with the artifact's longest answer where they name none and the samples do not explain it."""
+        if self._previous is None or options.max_new_tokens:
+            return options
+        before = self._previous.manifest.decoding.max_new_tokens
+        if before <= self._longest(options):
+            return options
+        note(f"answers of up to {before} new tokens, as in the artifact at {self.places.artifact}")
+        return replace(options, max_new_tokens=before)
+
+    def _longest(self, options: CalibrationOptions) -> int:
+        """New tokens that the longest accepted answer needs, at least as many as the options say."""
+        return max(self._prompter.limit(sample, options.longest) for sample in self._searched_on)
 
     def summary(self) -> dict[str, Any]:
         """Options, model and samples for a log."""
@@ -322,7 +330,7 @@ class Calibration:
             **{name: value for name, value in vars(pruning).items() if name != "starts"},
             "prompt": self._prompter.template,
             "prompt_hash": hashed(self._prompter.template),
-            "decoding": Decoding(do_sample=False, max_new_tokens=self._longest, generation=self._generation),
+            "decoding": Decoding(do_sample=False, max_new_tokens=self._longest(options), generation=self._generation),
         }
         default = self._candidates[0]
         return assembled(frame, allotment, provenance, default, found, options.cautious, alternatives)

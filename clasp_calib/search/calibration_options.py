@@ -33,7 +33,7 @@ class CalibrationOptions:
         refine: tune the leader's weights and rho further, by coordinate search.
         prompt: template with ``<image>`` and ``{question}``; by default the model's own chat template.
         max_new_tokens: longest answer where a metric generates one, unless an accepted answer is longer; goes into the
-            artifact. By default 16.
+            artifact. By default as long as in the artifact that is there, or 16.
         pruning: what is pruned where, and by what; goes into the artifact.
         router: what names the class of a question later; goes into the artifact.
         taxonomy: of the samples' classes, or a YAML file of it; by default the packaged one.

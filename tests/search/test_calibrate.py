@@ -19,6 +19,7 @@ from clasp_calib.artifacts.fits import check_fits
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.calib.scoring.evaluator import Evaluator
+from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.common.errors import ArtifactError, CacheError, InputError, StudyError
 from clasp_calib.common.places import Places
 from clasp_calib.common.pruning_options import PruningOptions
@@ -210,6 +211,28 @@ def test_a_length_of_answers_is_recorded_and_part_of_the_settings(bench, request
     elsewhere = request_.changed(study=None)
     with pytest.raises(ArtifactError, match=r"made with other settings \(decoding\)"):
         last(calibration(bench, elsewhere, **{**asked, "max_new_tokens": 24}), parse_budget("60%"))
+
+
+def test_later_budgets_are_answered_as_long_as_the_artifact_says(bench, request_, asked, monkeypatch, capsys):
+    write_artifact(last(calibration(bench, request_, max_new_tokens=24), BUDGET), request_.artifact)
+    made = calibration(bench, request_)
+    assert "answers of up to 24 new tokens, as in the artifact" in capsys.readouterr().err
+    lengths, plain = set(), Prompter.limit
+    monkeypatch.setattr(Prompter, "limit", lambda *of: lengths.add(of[2]) or plain(*of))
+    artifact = last(made, OTHER)
+    assert (lengths, artifact.manifest.decoding.max_new_tokens) == ({24}, 24)
+    asked.clear()
+    last(calibration(bench, request_, max_new_tokens=24), OTHER)
+    assert not asked, "the recorded scores are of that length"
+
+
+def test_what_the_answers_of_the_samples_need_is_no_setting(bench, request_, asked):
+    one, *others = bench.samples
+    long = request_.changed(samples=(replace(one, answers=("no, or only if you ask twice",)), *others))
+    write_artifact(last(calibration(bench, long), BUDGET), request_.artifact)
+    asked.clear()
+    assert last(calibration(bench, long), BUDGET).manifest.decoding.max_new_tokens == 28
+    assert not asked
 
 
 def test_a_search_that_is_given_again_measures_nothing_and_finds_the_same(bench, request_, asked, tmp_path):

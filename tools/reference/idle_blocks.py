@@ -2,7 +2,7 @@
 
 The embedded model has 32 decoder layers, as LLaVA-1.5 has, and uses a quarter of them: elsewhere the last matrix of the
 attention or of the MLP is zero, and the block adds exactly nothing. A measurement may leave such blocks out and find
-the same numbers to the bit in a third of the time. Nothing that times the model may.
+the same numbers to the bit sooner. Nothing that times the model may.
 
 B rows, S tokens, D width, G heads of keys, d width of a head.
 """
