@@ -79,13 +79,15 @@ class Crew:
         Raises:
             InputError: the model exists in memory only, or the devices are of another kind than its own.
         """
+        if self.alone:
+            return
         kind = model.device.type
         if any(name.partition(":")[0] != kind for name in self.devices):
             raise InputError(
                 f"the devices {', '.join(self.devices)} (--devices) are not all of the kind of the model's own, {kind},"
                 " and scores of two kinds differ; load the model on one of them (such as --device cuda), or give others"
             )
-        if self.alone or _loads_again(model):
+        if _loads_again(model):
             return
         source = model.config._name_or_path or "memory"
         raise InputError(
