@@ -32,9 +32,9 @@ from clasp_calib.cache.encode import auto_layers, cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.store import FeatureStore
 from clasp_calib.calib.scoring.candidate import Candidate
-from clasp_calib.calib.scoring.evaluator import MAX_NEW_TOKENS, Evaluator, Pruning
+from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.features import CachedFeatures
-from clasp_calib.calib.scoring.metrics import EXACT, metric
+from clasp_calib.calib.scoring.metrics import EXACT, MAX_NEW_TOKENS, metric
 from clasp_calib.calib.scoring.prompted import Picture, Prefixes
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.common.sample_sources import load_samples

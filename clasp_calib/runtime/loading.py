@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from clasp_calib.common.errors import ClaspError, InputError, ModelError
-from clasp_calib.common.progress import note
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.checkpoint import check_files, check_weights
 from clasp_calib.runtime.processor_check import check_processor
@@ -90,6 +89,9 @@ def _ask_the_hub(source: str) -> None:
     Raises:
         ModelError: it is no id of the form ``org/name``; names what lies near.
     """
+    # A server need not have what it is printed with.
+    from clasp_calib.common.progress import note
+
     near = _near(Path(source))
     told = f"; did you mean {' or '.join(near)}?" if near else ""
     if not _HUB_ID.fullmatch(source):

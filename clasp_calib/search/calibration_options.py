@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clasp_calib.calib.scoring.evaluator import MAX_NEW_TOKENS
+from clasp_calib.calib.scoring.metrics import MAX_NEW_TOKENS
 from clasp_calib.calib.scoring.objective import METRIC, check_objective
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, REDUNDANCY, PruningOptions

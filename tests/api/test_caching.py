@@ -70,9 +70,3 @@ def test_a_model_that_cannot_be_pruned_is_refused_before_pictures_are_encoded(sa
     with pytest.raises(ModelError, match="sliding"):
         cache_features(model, processor, samples, run=Places(features=tmp_path / "cache"))
     assert not (tmp_path / "cache").exists()
-
-
-def test_questions_about_several_pictures_are_refused_by_name(speaking, tmp_path):
-    red = Image.new("RGB", (9, 9), "red")
-    with pytest.raises(InputError, match="sample 'two' has 2 pictures; expected one picture"):
-        cache_features(*speaking, [Sample("two", "?", [red, red])], run=Places(features=tmp_path / "cache"))

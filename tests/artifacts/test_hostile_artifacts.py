@@ -37,7 +37,7 @@ def place(tmp_path):
         (lambda c: c.update(name="\x1b[2J"), "name: "),
         (lambda c: c.update(name="two\nlines"), "name: "),
         (lambda c: c["shape"].update(vision_layers=10**12), r"shape\.vision_layers: .*1000 \(given 1000000000000\)"),
-        (lambda c: c.update(starts=[0, 2, 3]), r"starts\.0: "),
+        (lambda c: c.update(starts=[0, 2, 3]), r"starts: \(0, 2, 3\) do not ascend between layers 1 and 16"),
         (lambda c: c.update(starts=[6, 2, 15]), "starts: "),
         (lambda c: c["budgets"][0].update(counts=[1, 2, 3]), r"budgets\.8\.counts"),
         (lambda c: c["budgets"][0].update(counts=[3]), r"budgets\.8\.counts: 1 counts for 3 stages"),

@@ -8,8 +8,8 @@ from ready_runs import copy_of
 
 from clasp_calib.cache import recipe
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.calib.scoring import prompting
 from clasp_calib.calib.scoring.evaluator import Pruning
-from clasp_calib.calib.studies import contest
 from clasp_calib.search.score_journal import JOURNAL
 
 
@@ -64,8 +64,8 @@ def test_a_search_names_the_sample_and_goes_on_later(finished, tmp_path, command
 @pytest.mark.parametrize("times", [0, 5, 17])
 def test_studies_name_the_sample(copied, command, failing, words, times):
     failing(Pruning, "applied", times, MemoryError())
-    failing(contest, "load_picture", times, MemoryError())
-    told(command(*words, *copied.words), copied.run, "the sample '", "MemoryError", "--dtype")
+    failing(prompting, "model_inputs", times, MemoryError())
+    told(command(*words, "--workers", "1", *copied.words), copied.run, "the sample '", "MemoryError", "--dtype")
 
 
 def test_caching_names_the_pictures_and_goes_on_later(begun, tmp_path, command, failing):

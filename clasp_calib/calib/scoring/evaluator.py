@@ -23,7 +23,7 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.features import Features
 from clasp_calib.calib.scoring.greedy_paths import GreedyPaths
 from clasp_calib.calib.scoring.likelihood import answer_nll, divergence
-from clasp_calib.calib.scoring.metrics import EXACT, metric
+from clasp_calib.calib.scoring.metrics import EXACT, MAX_NEW_TOKENS, metric
 from clasp_calib.calib.scoring.objective import KL, METRIC, NLL, check_objective
 from clasp_calib.calib.scoring.prompted import Picture, Prefixes, Prompted
 from clasp_calib.calib.scoring.prompting import Prompter
@@ -43,8 +43,6 @@ from clasp_calib.runtime.schedule import AnySchedule
 from clasp_calib.runtime.selection import DualStage, Selector
 from clasp_calib.runtime.stats import Pruned
 
-MAX_NEW_TOKENS = 16
-"""Longest answer where a metric has to generate, unless an accepted one is longer."""
 ROWS = 32
 """Candidates of one forward. Our choice: enough to fill a processor, little enough memory for a 7B, whose keys and
 values for so many prompts at 192 tokens are 4 GB in float16 (half a megabyte a token)."""

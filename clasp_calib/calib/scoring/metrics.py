@@ -20,6 +20,8 @@ GROUP = "clasp_calib.metrics"
 """Entry points of this group are metrics, under their names."""
 EXACT = "exact"
 """The answer is a reference, to the letter, and then ends. Scored in one forward where its tokens tell."""
+MAX_NEW_TOKENS = 16
+"""Longest answer where a metric has to generate, unless an accepted one is longer."""
 METRICS: Mapping[str, Metric] = {
     EXACT: answer_metrics.exact,
     "exact_match": answer_metrics.exact_match,

@@ -8,8 +8,9 @@ import torch
 
 from clasp_calib.artifacts.checkpoint_digest import weights_digest
 from clasp_calib.calib.scoring.candidate import Candidate
-from clasp_calib.calib.scoring.evaluator import MAX_NEW_TOKENS, Evaluator, Pruning
+from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.feature_sources import open_source
+from clasp_calib.calib.scoring.metrics import MAX_NEW_TOKENS
 from clasp_calib.calib.scoring.model_settings import model_settings
 from clasp_calib.calib.scoring.objective import METRIC
 from clasp_calib.calib.scoring.prompting import Prompter
