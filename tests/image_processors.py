@@ -4,6 +4,8 @@ from tiny_models import tiny_tokenizer
 from transformers import (
     CLIPImageProcessorPil,
     GotOcr2ImageProcessorPil,
+    Idefics3ImageProcessorPil,
+    Idefics3Processor,
     InternVLProcessor,
     LlavaNextImageProcessorPil,
     LlavaNextProcessor,
@@ -13,19 +15,35 @@ from transformers import (
     Qwen2_5_VLProcessor,
     Qwen2VLImageProcessorPil,
     Qwen2VLProcessor,
+    SmolVLMImageProcessorPil,
+    SmolVLMProcessor,
     VideoLlavaImageProcessor,
     VideoLlavaProcessor,
 )
+from transformers.models.smolvlm import processing_smolvlm
+
+processing_smolvlm.num2words = str  # A package that says the number of a video's frames in words.
 
 PINPOINTS = [[56, 112], [112, 56], [112, 112]]
 _CROPPED = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
 _SQUARE = {"height": 56, "width": 56}
+_TILES = {"size": {"longest_edge": 112}, "max_image_size": {"longest_edge": 56}}
+_MARKS = {"fake_image_token": "<fake_token_around_image>", "global_image_token": "<global-img>"}
 _CLIP = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
 
 
 def without_videos(processor_class):
     """The processor, which does not insist on a video processor: each of these needs torchvision."""
     return type(processor_class.__name__, (processor_class,), {"check_argument_for_proper_class": lambda *_: None})
+
+
+class NoVideos:
+    """Stands for a video processor where one is asked how it chooses frames."""
+
+    num_frames, fps = 8, 1
+
+    def to_json_string(self):
+        return "{}"
 
 
 def tokenizer(**tokens):
@@ -60,6 +78,10 @@ IMAGE_PROCESSORS = {
     ),
     "qwen2_vl": lambda: qwen(Qwen2VLProcessor),
     "qwen2_5_vl": lambda: qwen(Qwen2_5_VLProcessor),
+    "idefics3": lambda: Idefics3Processor(Idefics3ImageProcessorPil(**_TILES), tokenizer(**_MARKS), image_seq_len=4),
+    "smolvlm": lambda: without_videos(SmolVLMProcessor)(
+        SmolVLMImageProcessorPil(**_TILES), tokenizer(**_MARKS), NoVideos(), image_seq_len=4
+    ),
     "internvl": lambda: without_videos(InternVLProcessor)(
         GotOcr2ImageProcessorPil(size={"height": 112, "width": 112}),
         tokenizer(

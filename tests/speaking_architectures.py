@@ -27,9 +27,12 @@ CHAT_TEMPLATE = (
 )
 SIZES: Mapping[str, tuple[tuple[int, int], ...]] = {"llava": ((56, 56),), "video_llava": ((56, 56),)}
 """Width and height of pictures by architecture."""
-WALKED = ("internvl", "llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "video_llava")
+WALKED = (
+    *("idefics3", "internvl", "llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "smolvlm"),
+    "video_llava",
+)
 """Architectures that the whole path is walked with."""
-SEEDS = {"internvl": 3, "llava_onevision": 2}
+SEEDS = {"idefics3": 1, "internvl": 3, "llava_onevision": 2}
 """Of the words, where others say nearly the same to everything."""
 FILMED = ("llava_onevision", "qwen2_5_vl", "qwen2_vl", "video_llava")
 """Architectures that take videos too."""

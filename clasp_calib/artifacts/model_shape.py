@@ -43,7 +43,10 @@ class ModelShape(Strict):
 
 
 # model_type of models whose pictures differ in their number of visual tokens.
-_RAGGED = {"internvl", "llava_next", "llava_onevision", "video_llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
+_RAGGED = {
+    *("idefics3", "internvl", "llava_next", "llava_onevision", "smolvlm", "video_llava"),
+    *("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
+}
 
 
 def model_shape(config: Any) -> ModelShape:

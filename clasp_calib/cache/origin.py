@@ -8,7 +8,7 @@ the tower, N visual tokens, D width of the decoder.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -31,6 +31,9 @@ class Origin:
     """What the processor says of the file besides its pixels, such as ``image_grid_thw``, as lists."""
     note: str = ""
     """What of the file the model does not see; empty as a rule."""
+    marks: Sequence[str | int] = ()
+    """What the processor writes for the file in a prompt, where text stands among its visual tokens: tokens of the
+    text, and numbers of visual ones; empty as a rule."""
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -39,7 +42,8 @@ class Origin:
 
     def to_json(self) -> str:
         """One line."""
-        return json.dumps(asdict(self))
+        written = asdict(self)
+        return json.dumps(written if self.marks else {name: written[name] for name in written if name != "marks"})
 
     def forward_arguments(self) -> dict[str, Tensor]:
         """The sizes as ``forward`` and ``generate`` take them, for one file."""

@@ -6,9 +6,10 @@ container has little.
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,8 @@ from clasp_calib.runtime.pictures import decoded, readable
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
-_OF_THE_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+_NO_SIZES = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "pixel_attention_mask")
+"""What of a processor's output is of the text, or as large as the pixels."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Prepared:
     """What of the file the model does not see; empty as a rule."""
     decode_seconds: float
     preprocess_seconds: float
+    marks: Sequence[str | int] = ()
+    """What it writes for the file, where text stands among its visual tokens; see the same."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,33 @@ class Preparer:
         self, modality: str, made: Mapping[str, Any], note: str, decode_seconds: float, preprocess_seconds: float
     ) -> Prepared:
         pixels = self.pixel_names[modality]
-        sizes = {name: _as_list(value) for name, value in made.items() if name not in (pixels, *_OF_THE_TEXT)}
-        return Prepared(modality, np.asarray(made[pixels]), sizes, note, decode_seconds, preprocess_seconds)
+        sizes = {name: _as_list(value) for name, value in made.items() if name not in (pixels, *_NO_SIZES)}
+        marks = marks_among(self.processor, made) if modality == "image" else []
+        return Prepared(modality, np.asarray(made[pixels]), sizes, note, decode_seconds, preprocess_seconds, marks)
+
+
+def marks_among(processor: Any, made: Mapping[str, Any]) -> list[str | int]:
+    """What a processor wrote for one picture: tokens, and how many visual ones stand between them.
+
+    Empty where the visual tokens follow each other, as with most.
+
+    Args:
+        processor: has made something of an image token.
+        made: what that is.
+    """
+    tokenizer, token = getattr(processor, "tokenizer", None), processor.image_token
+    if tokenizer is None or "input_ids" not in made:
+        return []
+    visual = tokenizer.convert_tokens_to_ids(token)
+    (ids,) = np.asarray(made["input_ids"]).tolist()
+    first, last = ids.index(visual), len(ids) - ids[::-1].index(visual)
+    if last - first == ids.count(visual):
+        return []
+    plain = list(tokenizer(token).input_ids)
+    written = ids[plain.index(visual) : len(ids) - plain[::-1].index(visual)]
+    runs = ((of_visual, list(run)) for of_visual, run in groupby(written, visual.__eq__))
+    marks = ([len(run)] if of_visual else tokenizer.convert_ids_to_tokens(run) for of_visual, run in runs)
+    return list(chain.from_iterable(marks))
 
 
 def unseen(image: Image.Image) -> str:

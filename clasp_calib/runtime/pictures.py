@@ -101,7 +101,7 @@ def resized(processor: Any, width: int, height: int) -> tuple[int, int]:
     """
     images = getattr(processor, "image_processor", processor)
     size = dict(getattr(images, "size", None) or {})
-    if getattr(images, "image_grid_pinpoints", None):
+    if getattr(images, "image_grid_pinpoints", None) or getattr(images, "max_image_size", None):
         return 0, 0
     made = [(0, 0)]
     if getattr(images, "do_pad", False):

@@ -141,6 +141,7 @@ def _differences(adapter: Adapter, processor: Any) -> list[str]:
         ("num_additional_image_tokens", processor, adapter.class_tokens),
         ("vision_feature_select_strategy", processor, getattr(config, "vision_feature_select_strategy", None)),
         ("image_seq_length", processor, adapter.tile_tokens),
+        ("image_seq_len", processor, adapter.tile_tokens),
     )
     return [
         f"{name} is {ours} in the processor and should be {theirs}"

@@ -84,15 +84,14 @@ class Alone:
 def mixed(case, number):
     """The ids of a picture, its sizes, and its visual tokens in the model's own layer and in two mixtures."""
     adapter, model = adapter_for(case.model()), case.model()
-    sizes, ids = case.picture(model, torch.Generator().manual_seed(number), number)
-    pixels = sizes.pop(adapter.pixel_names[case.modality])
-    states_1LTC = adapter.capture(model, pixels, case.modality, **sizes)
+    made, ids = case.picture(model, torch.Generator().manual_seed(number), number)
+    sizes = {name: made[name] for name in adapter.size_names[case.modality] if name in made}
+    states_BLTC = adapter.capture(model, made[adapter.pixel_names[case.modality]], case.modality, **sizes)
     alpha_ML = torch.zeros(MIXTURES, adapter.vision_layers + 1)
     alpha_ML[0, adapter.own_layer] = 1
     alpha_ML[1:] = torch.rand(alpha_ML[1:].shape, generator=torch.Generator().manual_seed(2)).mul(4).softmax(-1)
-    fused_MTC = fuse(states_1LTC.expand(MIXTURES, -1, -1, -1), alpha_ML)
-    repeated = {name: torch.cat([size] * MIXTURES) for name, size in sizes.items()}
-    return ids, sizes, adapter.project(model, fused_MTC, case.modality, **repeated)
+    mixtures = [fuse(states_BLTC, alpha_L.expand(len(states_BLTC), -1)) for alpha_L in alpha_ML]
+    return ids, sizes, [adapter.project(model, fused_BTC, case.modality, **sizes) for fused_BTC in mixtures]
 
 
 @pytest.mark.parametrize("case", [case for case in CASES.values() if case.fusion], ids=lambda case: case.name)
@@ -104,14 +103,14 @@ def test_candidates_together_are_candidates_alone(case):
         ids, sizes, visual = mixed(case, number)
         prompt, fan = [*BEFORE, *ids, *AFTER], [row for row in range(MIXTURES) for _ in RHOS]
         alone = [
-            Alone(model, prompt, [visual[row]], case.modality, sizes, share, schedule)
+            Alone(model, prompt, visual[row], case.modality, sizes, share, schedule)
             for row, share in zip(fan, rho, strict=True)
         ]
         said = [one.said() for one in alone]
         assert len({tuple(words) for words in said}) > 1, "all candidates say the same"
         answers = [said[-1], said[0][:1] + said[-1][1:], said[0][1:3], said[0][:1]]
 
-        picture = Picture([[tokens_ND] for tokens_ND in visual], [1], case.modality, sizes)
+        picture = Picture(visual, [len(visual[0])], case.modality, sizes)
         assert [prompt.count(adapter.visual_token_ids[case.modality])] == picture.tokens
         prompted = Prompted(model, adapter, prompt, picture, Prefixes(model, adapter))
         with prune(model, schedule=schedule, rho=rho, fan=fan, prompt_lengths=len(prompt)):
@@ -174,10 +173,10 @@ def test_cached_pictures_score_as_answered_alone(case, options, tmp_path):
         origin, alone = features.origin(sample), []
         for candidate in candidates:
             fused_1TC = features.fused(sample, torch.tensor([candidate.alpha]))
-            ((visual_ND,),) = origin.project(adapter, model, fused_1TC)
-            prompt = prompter.prompt("?", [len(visual_ND)], origin.modality)
+            (visual,) = origin.project(adapter, model, fused_1TC)
+            prompt = prompter.prompt("?", [sum(map(len, visual))], origin.modality)
             sizes = origin.forward_arguments()
-            seen = (prompt, [visual_ND], origin.modality, sizes)
+            seen = (prompt, visual, origin.modality, sizes)
             alone.append(Alone(model, *seen, candidate.rho, schedule, options, given))
         said = [one.said() for one in alone]
         accepted = [said[-1], said[0][:1] + said[-1][1:]]

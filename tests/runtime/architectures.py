@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import (
     CLIPVisionConfig,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLVisionConfig,
@@ -28,6 +30,8 @@ from transformers import (
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     SiglipVisionConfig,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
     VideoLlavaConfig,
     VideoLlavaForConditionalGeneration,
 )
@@ -93,8 +97,9 @@ class Case:
         for number in range(pictures):
             picture, tokens = self.picture(self._any, generator, seed + number)
             ids += tokens
+            of_a_row = int("pixel_attention_mask" in picture)  # tiles stand row by row, not picture by picture
             for name, value in picture.items():
-                inputs[name] = torch.cat([inputs[name], value]) if name in inputs else value
+                inputs[name] = torch.cat([inputs[name], value], of_a_row) if name in inputs else value
         inputs["input_ids"] = torch.tensor([[*ids, *_words(generator, after)]])
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         if hasattr(self._any.config, "vision_start_token_id"):
@@ -116,6 +121,9 @@ def together(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         parts = [row[name] for row in rows if name in row]
         if name in ("input_ids", "attention_mask", "mm_token_type_ids"):
             parts = [torch.nn.functional.pad(part, (width - part.shape[1], 0), value=PAD) for part in parts]
+        elif "pixel_attention_mask" in rows[0]:
+            tiles = max(part.shape[1] for part in parts)
+            parts = [torch.cat([part, part.new_zeros(1, tiles - part.shape[1], *part.shape[2:])], 1) for part in parts]
         batch[name] = torch.cat(parts)
     return batch
 
@@ -227,6 +235,20 @@ def _internvl() -> tuple[type, Any]:
     return InternVLForConditionalGeneration, config
 
 
+def _idefics3(config: type = Idefics3Config, model: type = Idefics3ForConditionalGeneration) -> tuple[type, Any]:
+    return model, config(
+        vision_config={**_TOWER, "image_size": 56, "patch_size": 14},
+        text_config={"model_type": "llama", **_WIDTHS},
+        image_token_id=IMAGE,
+        pad_token_id=PAD,
+        scale_factor=2,
+    )
+
+
+def _smolvlm() -> tuple[type, Any]:
+    return _idefics3(SmolVLMConfig, SmolVLMForConditionalGeneration)
+
+
 def _qwen2_vl() -> tuple[type, Any]:
     vision = {"embed_dim": 16, "hidden_size": 32, "mlp_ratio": 2}
     return _qwen(Qwen2VLConfig, Qwen2VLForConditionalGeneration, vision)
@@ -266,6 +288,16 @@ def _tiles(model: Any, generator: torch.Generator, number: int) -> Any:
     return inputs, [IMAGE] * len(features[0])
 
 
+def _marked_tiles(model: Any, generator: torch.Generator, number: int) -> Any:
+    """The tiles of a picture, with text between them, and the whole of it."""
+    rows, columns = [(1, 2), (2, 1), (2, 2), (0, 0)][number % 4]
+    pixels = torch.randn(1, rows * columns + 1, 3, 56, 56, generator=generator)
+    ids = [START, IMAGE, IMAGE, IMAGE, IMAGE]
+    line = [*(token for column in range(columns) for token in (*ids, END + 1 + column)), END]
+    inputs = {"pixel_values": pixels, "pixel_attention_mask": torch.ones((*pixels.shape[:2], 56, 56)).long()}
+    return inputs, [*line * rows, *ids, END]
+
+
 def _patches(model: Any, generator: torch.Generator, number: int) -> Any:
     time, height, width = grid = GRIDS[number % len(GRIDS)]
     pixels = torch.randn(math.prod(grid), 3 * 2 * 14 * 14, generator=generator)
@@ -297,6 +329,8 @@ CASES = {
         Case("qwen2_5_vl video", _qwen2_5_vl, _film, "video"),
         Case("qwen3_vl", _qwen3_vl, _patches, fusion=False),
         Case("internvl", _internvl, _square(112, 16)),
+        Case("idefics3", _idefics3, _marked_tiles),
+        Case("smolvlm", _smolvlm, _marked_tiles),
         Case("llava_onevision", _llava_onevision, _tiles),
         Case("llava_onevision video", _llava_onevision, _frames(4, 1), "video"),
     )

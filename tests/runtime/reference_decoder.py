@@ -4,6 +4,7 @@ import torch
 from reference_selection import reference_select
 from torch import Tensor
 
+from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.schedule import Schedule, solve_schedule
 
 
@@ -59,7 +60,7 @@ class ReferenceRow:
     @torch.no_grad()
     def logits(self, answer: list[int]) -> Tensor:
         """Logits after the prompt and the given answer tokens."""
-        text = self.model.model.language_model
+        text = adapter_for(self.model).language_model(self.model)
         hidden = torch.cat([self.prompt_SD, text.embed_tokens(torch.tensor(answer, dtype=torch.long))])
         beyond = torch.arange(len(self.visual_S), len(hidden)) + self.shift
         all_ids = torch.cat([self.place_AS, beyond.expand(len(self.place_AS), -1)], 1)
@@ -94,7 +95,7 @@ class ReferenceRow:
     def layer(self, layer, hidden: Tensor, ids_AS: Tensor) -> tuple[Tensor, Tensor]:
         own, size = layer.self_attn, len(hidden)
         ids = ids_AS if len(ids_AS) == 1 else ids_AS[:, None]
-        cos, sin = self.model.model.language_model.rotary_emb(hidden[None], ids)
+        cos, sin = adapter_for(self.model).language_model(self.model).rotary_emb(hidden[None], ids)
 
         def heads(projection, norm, rotate):
             x = projection(layer.input_layernorm(hidden)).view(size, -1, own.head_dim)

@@ -7,6 +7,7 @@ from tiny_models import tiny_llava
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from clasp_calib.common.pruning_options import PruningOptions
+from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import Schedule
 
@@ -43,7 +44,7 @@ def fingerprint(model):
         (name, id(module), sorted(vars(module)), [len(getattr(module, hook)) for hook in hooks])
         for name, module in model.named_modules()
     ]
-    configs = [id(layer.self_attn.config) for layer in model.model.language_model.layers]
+    configs = [id(layer.self_attn.config) for layer in adapter_for(model).language_model(model).layers]
     return modules, configs, sorted(ALL_ATTENTION_FUNCTIONS)
 
 

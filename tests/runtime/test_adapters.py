@@ -13,6 +13,10 @@ from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.pruner import prune
 
 
+def sizes_of(adapter, case, inputs):
+    return {name: inputs[name] for name in adapter.size_names[case.modality] if name in inputs}
+
+
 def test_reads_the_configuration():
     adapter = adapter_for(model().config)
     assert (adapter.vision_layers, adapter.own_layer, adapter.decoder_layers) == (4, 3, 8)
@@ -103,7 +107,7 @@ def test_siglip_has_no_class_token():
 
 
 def test_what_cannot_be_served_is_refused():
-    with pytest.raises(ModelError, match=r"'llama'; use a model of a known one \(internvl, .*docs/guide/adapters\.md"):
+    with pytest.raises(ModelError, match=r"'llama'; use a model of a known one \(idefics3, .*docs/guide/adapters\.md"):
         adapter_for(LlamaConfig())
     with pytest.raises(ModelError, match="concatenated layers"):
         adapter_for(LlavaConfig(vision_feature_layer=[1, 3]))
@@ -134,8 +138,25 @@ def test_tokens_are_counted_without_pixels(case):
     model, adapter = case.model(), adapter_for(case.model())
     for number in range(3):
         inputs, ids = case.picture(model, torch.Generator().manual_seed(number), number)
-        pixels = inputs.pop(adapter.pixel_names[case.modality])
+        pixels, sizes = inputs[adapter.pixel_names[case.modality]], sizes_of(adapter, case, inputs)
         with torch.no_grad():
-            patches = adapter.capture(model, pixels, case.modality, [adapter.own_layer], **inputs).shape[2]
-        counted = adapter.tokens_of(model, 1, patches, case.modality, **inputs)
+            states_B1TC = adapter.capture(model, pixels, case.modality, [adapter.own_layer], **sizes)
+        patches = states_B1TC[..., 0].numel()
+        counted = adapter.tokens_of(model, len(states_B1TC), patches, case.modality, **sizes)
         assert sum(counted) == sum(token in adapter.visual_token_ids.values() for token in ids)
+
+
+def test_a_tile_that_is_padded_is_refused():
+    case = CASES["idefics3"]
+    row, adapter = case.rows((1,))[0], adapter_for(case.model())
+    tiles = len(adapter.rows(row))
+    row["pixel_values"] = torch.nn.functional.pad(row["pixel_values"], (0, 0, 0, 0, 0, 0, 0, 2))
+    row["pixel_attention_mask"] = torch.nn.functional.pad(row["pixel_attention_mask"], (0, 0, 0, 0, 0, 2))
+    assert adapter.rows(row) == [1] * tiles, "tiles of zeros are none"
+    row["pixel_attention_mask"][0, 0, 40:] = 0
+    schedule = schedule_for(case.model(), "40%", PruningOptions(profile="input"))
+    with (
+        prune(case.model(), schedule=schedule, rho=0.5, options=PruningOptions(profile="input")),
+        pytest.raises(ModelError, match="a part of a tile"),
+    ):
+        case.model()(**row)

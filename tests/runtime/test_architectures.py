@@ -113,7 +113,7 @@ def test_precomputed_features_equal_the_live_tower(case):
         sizes = {key: row[key] for key in ("image_sizes", f"{case.modality}_grid_thw") if key in row}
         with torch.no_grad():
             layers_BLTC = adapter.capture(model, row[name], case.modality, **sizes)
-            assert layers_BLTC.shape[:2] == (1, adapter.vision_layers + 1)
+            assert layers_BLTC.shape[1] == adapter.vision_layers + 1
             if not case.fusion:
                 with pytest.raises(ModelError, match="live tower"):
                     adapter.project(model, layers_BLTC[:, 0], case.modality, **sizes)
@@ -121,8 +121,9 @@ def test_precomputed_features_equal_the_live_tower(case):
             own = adapter.project(model, layers_BLTC[:, adapter.own_layer], case.modality, **sizes)
             pooled = encoded(model, row, case.modality).pooler_output
             pooled = pooled if isinstance(pooled, torch.Tensor) else torch.cat(list(pooled))
-            assert torch.equal(own[0], pooled.reshape(-1, pooled.shape[-1]))
-            features += adapter.project(model, fuse(layers_BLTC, alpha_L[None]), case.modality, **sizes)
+            assert torch.equal(torch.cat(own), pooled.reshape(-1, pooled.shape[-1]))
+            fused_BTC = fuse(layers_BLTC, alpha_L.expand(len(layers_BLTC), -1))
+            features += adapter.project(model, fused_BTC, case.modality, **sizes)
     if case.fusion:
         inputs = together(rows)
         prompts = {key: value for key, value in inputs.items() if key != name}

@@ -96,13 +96,17 @@ class Slow:
         if self.deepstack:
             pad = torch.zeros(1, len(answer), dtype=torch.bool)
             self.deepstack["visual_pos_masks"] = torch.cat([self.is_visual, pad], 1)
-        hidden = self.model.model.language_model(
-            inputs_embeds=embeddings,
-            position_ids=places if len(places) == 3 else places[0],
-            attention_mask=torch.ones(embeddings.shape[:2]),  # gaps between positions would be taken for ends
-            use_cache=False,
-            **self.deepstack,
-        ).last_hidden_state
+        hidden = (
+            adapter_for(self.model)
+            .language_model(self.model)(
+                inputs_embeds=embeddings,
+                position_ids=places if len(places) == 3 else places[0],
+                attention_mask=torch.ones(embeddings.shape[:2]),  # gaps between positions would be taken for ends
+                use_cache=False,
+                **self.deepstack,
+            )
+            .last_hidden_state
+        )
         return self.model.lm_head(hidden)[0, -1]
 
     def generate(self, tokens):
@@ -224,7 +228,8 @@ def test_mixtures_and_features_that_were_computed_before(case):
         pixels = sizes.pop(case_pixels(case))
         with torch.no_grad():
             layers_BLTC = adapter.capture(model, pixels, case.modality, **sizes)
-            features += adapter.project(model, fuse(layers_BLTC, alpha_L[None]), case.modality, **sizes)
+            fused_BTC = fuse(layers_BLTC, alpha_L.expand(len(layers_BLTC), -1))
+            features += adapter.project(model, fused_BTC, case.modality, **sizes)
         rated += relevances(case, row, kind)
     prompts = {key: value for key, value in together(rows).items() if key != case_pixels(case)}
     with pruned(case, RHO):
@@ -305,23 +310,25 @@ class TestRelevance:
         expected = 16 * (own_Rtt[:, 0, 1:] if by_class else own_Rtt[:, 1:, 1:].mean(1))
         torch.testing.assert_close(torch.stack(relevances(case, row, kind)), expected)
 
-    def test_of_patches_that_are_shuffled_to_one_token(self):
-        case = CASES["internvl"]
-        row = case.rows((2,))[0]
-        given = 64 * self.eager(case, row)[:, 0, 1:].view(2, 8, 8)
-        expected = given.unflatten(1, (4, 2)).unflatten(3, (4, 2)).mean((2, 4)).flatten(1)
-        got = torch.stack(relevances(case, row, "class-token"))
+    @pytest.mark.parametrize(("name", "side"), [("internvl", 8), ("idefics3", 4), ("smolvlm", 4)])
+    def test_of_patches_that_are_shuffled_to_one_token(self, name, side):
+        case = CASES[name]
+        row, adapter = case.rows((2,))[0], adapter_for(case.model())
+        own_Rtt = self.eager(case, row)
+        given = side**2 * (own_Rtt[:, 0, 1:] if adapter.class_tokens else own_Rtt.mean(1)).view(-1, side, side)
+        expected = given.unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).mean((2, 4)).flatten(1)
+        got = torch.stack(relevances(case, row, adapter.relevances[0]))
         torch.testing.assert_close(got.sort().values, expected.sort().values)
         # Which token is where the projector put it: a patch that alone differs changes its own token alone.
-        model, adapter = case.model(), adapter_for(case.model())
-        state = torch.randn(1, 64, 16)
+        model, patch = case.model(), side * 2 + side // 2 + 1
+        state = torch.randn(1, side**2, 16)
         other = state.clone()
-        other[0, 8 * 2 + 5] += 1
+        other[0, patch] += torch.arange(16)
         with torch.no_grad():
             a, b = (adapter.project(model, one)[0] for one in (state, other))
         (token,) = (a != b).any(1).nonzero().flatten().tolist()
-        values = torch.zeros(1, 64)
-        values[0, 8 * 2 + 5] = 1
+        values = torch.zeros(1, side**2)
+        values[0, patch] = 1
         (placed,) = adapter.token_values(model, [values], {}, "image")
         assert placed.nonzero().flatten().tolist() == [token]
         assert placed[token] == 0.25

@@ -193,8 +193,8 @@ class Evaluator:
             CacheError: its picture is not cached.
             InputError: the question or the picture cannot be used.
         """
-        tokens = list(map(self._picture_tokens, sample.alone))
-        return self._prompter.prompt(sample.question, tokens, sample.modality)
+        places = [self._features.origin(one).marks or self._picture_tokens(one) for one in sample.alone]
+        return self._prompter.prompt(sample.question, places, sample.modality)
 
     def _picture_tokens(self, sample: Sample) -> int:
         if (fixed := picture_tokens(self._adapter)) is not None:
@@ -273,7 +273,7 @@ class Evaluator:
         if pruning.schedule is None and len(picture.visual) == 1:
             # Our choice: one mixture, for the keys and values of more would be gigabytes.
             picture = replace(picture, known_as=(self._features.key(sample), candidates[0].alpha))
-        prompt = self._prompter.prompt(sample.question, picture.tokens, picture.modality)
+        prompt = self.prompt(sample)
         prompted = Prompted(self._model, self._adapter, prompt, picture, self._prefixes)
         named = finite_logits(self._model, f"sample {sample.id!r}")
         with named, pruning.applied(self._model, sample, candidates, prompt_lengths=len(prompt), fan=fan):

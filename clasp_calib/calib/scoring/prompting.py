@@ -13,6 +13,9 @@ from clasp_calib.runtime.budgeting import picture_tokens
 from clasp_calib.runtime.checks import check_length
 from clasp_calib.runtime.model_inputs import model_inputs
 
+Marks = Sequence[str | int]
+"""What a processor writes for a picture: tokens of text, and numbers of visual ones."""
+
 
 class Prompter:
     """Token ids of prompts and of answers that follow them.
@@ -64,19 +67,22 @@ class Prompter:
                 raise InputError(f"the question {question!r} holds {token}; remove it")
         return self._template.filled(parts, modality)
 
-    def prompt(self, question: str, tokens: int | Sequence[int] | None = None, modality: str = "image") -> list[int]:
+    def prompt(
+        self, question: str, tokens: int | Sequence[int | Marks] | None = None, modality: str = "image"
+    ) -> list[int]:
         """Ids of the prompt, the pictures' tokens in place.
 
         Args:
             question: what is asked.
-            tokens: how many visual tokens the picture becomes, or each of several in their order; may be ``None`` for
-                one picture where all become as many.
+            tokens: how many visual tokens the picture becomes, or each of several in their order, or what the processor
+                writes for it (`clasp_calib.cache.origin.Origin.marks`); may be ``None`` for one picture where all
+                become as many.
             modality: ``image``, or ``video`` for a file that is one.
 
         Raises:
             InputError: see `text`; the prompt is longer than the model's context, or it is not known how many tokens
                 the picture becomes.
-            ModelError: see `text`; the tokenizer does not know the pictures' token.
+            ModelError: see `text`; the tokenizer does not know the pictures' token, or what is written for them.
         """
         tokens = self._tokens if tokens is None else tokens
         if tokens is None:
@@ -92,11 +98,24 @@ class Prompter:
             )
         # What a processor puts around a picture, it is shown an image for; around a video none puts anything.
         before, after = self._around if modality == "image" else ([], [])
-        following = iter(every)
+        written = iter(
+            [*before, *[visual] * one, *after] if isinstance(one, int) else self._marked(one, visual) for one in every
+        )
         made: list[int] = []
         for token in ids:
-            made += [*before, *[visual] * next(following), *after] if token == visual else [token]
+            made += next(written) if token == visual else [token]
         check_length(self._config, len(made))
+        return made
+
+    def _marked(self, marks: Marks, visual: int) -> list[int]:
+        made: list[int] = []
+        for mark in marks:
+            made += [visual] * mark if isinstance(mark, int) else [self._id(mark)]
+        if (unknown := self.tokenizer.unk_token_id) is not None and unknown in made:
+            raise ModelError(
+                "the tokenizer does not know the tokens that stand among those of a cached picture; give the tokenizer "
+                "that was saved with the model, or cache the features anew"
+            )
         return made
 
     def inputs(self, model: Any, sample: Sample) -> Any:

@@ -9,6 +9,7 @@ from clasp_calib.runtime.adapters.wrapped import check_bare
 
 # model_type of the configuration -> module and class, imported when wanted.
 ADAPTERS = {
+    "idefics3": ("idefics3", "Idefics3Adapter"),
     "internvl": ("internvl", "InternVLAdapter"),
     "llava": ("llava", "LlavaAdapter"),
     "llava_next": ("llava_next", "LlavaNextAdapter"),
@@ -16,6 +17,7 @@ ADAPTERS = {
     "qwen2_5_vl": ("qwen_vl", "Qwen25VLAdapter"),
     "qwen2_vl": ("qwen_vl", "Qwen2VLAdapter"),
     "qwen3_vl": ("qwen_vl", "Qwen3VLAdapter"),
+    "smolvlm": ("idefics3", "Idefics3Adapter"),
     "video_llava": ("video_llava", "VideoLlavaAdapter"),
 }
 
