@@ -22,6 +22,7 @@ from clasp_calib.cli import run
 from clasp_calib.common.text_tables import markdown_table
 from clasp_calib.reference.model import VERSION
 from tools.reference.by_design import BY_DESIGN
+from tools.reference.idle_blocks import without_idle_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 BUDGET, GLOBAL = "192", "global"
@@ -63,7 +64,7 @@ def scores(place: Path, seed: int, pictures: Sequence[int]) -> dict[str, dict[st
     if not kept.is_file():
         printed = io.StringIO()
         at = ["--run", str(place / f"seed-{seed}"), "--pictures", *map(str, pictures)]
-        with redirect_stdout(printed):
+        with redirect_stdout(printed), without_idle_blocks():
             code = run(["quickstart", "--budget", BUDGET, "--seed", str(seed), *at, "--json"])
         if code:
             raise SystemExit(code)

@@ -29,8 +29,6 @@ from numpy.typing import NDArray
 
 BUDGETS = "192,128,64"
 PICTURES, SAMPLES, PART = 264, 256, 64
-RATED = frozenset({1, 5, 14})
-"""Decoder layers before the stages of pruning."""
 DIVERGENCES, OF_BUDGETS = 32, ("192", "64")
 """Questions on which the likeness to the unpruned model is measured, and at which budgets."""
 OUT = Path(__file__).parent / "data" / "recorded_scores.npz"
@@ -71,7 +69,7 @@ def opened(work: Path) -> tuple[Any, ...]:
 
     torch.set_num_threads(1)
     model, processor = load_model(str(MODEL))
-    leave_out_idle_blocks(model, RATED)
+    leave_out_idle_blocks(model)
     adapter = adapter_for(model)
     layers = auto_layers(adapter.vision_layers, adapter.own_layer)
     candidates = default_space(layers, adapter.own_layer).candidates(adapter.vision_layers, adapter.own_layer)

@@ -6,13 +6,17 @@ from copy import deepcopy
 import pytest
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
+import clasp_calib as api
+from clasp_calib.artifacts.checkpoint_digest import weights_digest
 from clasp_calib.reference.benchmark import write_benchmark
 from clasp_calib.reference.model import MODEL, PROMPT
+from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.loading import load_model
 from clasp_calib.runtime.pruner import prune
-from tools.reference.idle_blocks import leave_out_idle_blocks
+from tools.reference.idle_blocks import leave_out_idle_blocks, without_idle_blocks
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +24,7 @@ def models():
     """The embedded model, the same without its idle blocks, and the processor."""
     model, processor = load_model(str(MODEL), "cpu", "float32")
     less = deepcopy(model)
-    leave_out_idle_blocks(less, frozenset({1, 5, 14}))
+    leave_out_idle_blocks(less)
     return model, less, processor
 
 
@@ -32,8 +36,24 @@ def inputs(models, tmp_path_factory):
     return models[2](images=Image.open(table.parent / row["image"]), text=text, return_tensors="pt")
 
 
-def test_less_is_computed(models):
-    assert sum(p.numel() for p in models[1].parameters()) < 0.6 * sum(p.numel() for p in models[0].parameters())
+def test_less_is_computed_of_the_same_weights(models, inputs):
+    def flops(model):
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            adapter_for(model).language_model(model)(inputs["input_ids"])
+        return counter.get_total_flops()
+
+    assert flops(models[1]) < 0.6 * flops(models[0])
+    assert weights_digest(models[1]) == weights_digest(models[0])
+
+
+def test_commands_load_it_so_only_within():
+    def left_out():
+        model, _ = api.load_model("reference")
+        return sum(layer.mlp.forward is torch.zeros_like for layer in adapter_for(model).language_model(model).layers)
+
+    with without_idle_blocks():
+        assert left_out() > 16
+    assert left_out() == 0
 
 
 @pytest.mark.parametrize("budget", [None, "192", "64"])
