@@ -155,6 +155,7 @@ class Choosing(CasePrompter):
         return [f"The answer is {'ABC'[int(row[0]) % 3]}." for row in ids]
 
 
+@pytest.mark.shows("images", videos="videos")
 @pytest.mark.parametrize("options", [LAYERED, INPUT], ids=["layered", "input"])
 @pytest.mark.parametrize("case", [case for case in CASES.values() if case.fusion], ids=lambda case: case.name)
 @torch.inference_mode()

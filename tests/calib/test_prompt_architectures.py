@@ -133,6 +133,7 @@ def test_which_processors_make_others_of_pictures_together_than_alone():
         check_together(processor_of("llava_onevision"))
 
 
+@pytest.mark.shows("several")
 @pytest.mark.parametrize("name", [name for name in TEMPLATES if name != "llava_onevision"])
 @pytest.mark.parametrize("parts", [[None, None, None, "Same?"], ["A: ", None, " B: ", None, None, " Which?"]])
 def test_several_pictures_before_a_question_and_in_it(name, parts):

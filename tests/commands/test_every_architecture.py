@@ -9,6 +9,7 @@ from speaking_architectures import WALKED, own_processors, speaking_directory, w
 
 from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.artifacts.evidence import sample_scores
+from tools.docs.architectures import COMMANDS
 
 LONGEST = 16
 """Tokens of an answer, each of which is a word."""
@@ -55,6 +56,7 @@ def walk(tmp_path, own_processors):  # noqa: F811
     return made
 
 
+@pytest.mark.shows(*(f"`{name}`" for name in COMMANDS))
 @pytest.mark.parametrize("name", WALKED)
 def test_from_the_cache_to_the_very_answers_that_evaluate_counted(walk, command, name):
     here = walk(name)
@@ -90,6 +92,8 @@ def test_from_the_cache_to_the_very_answers_that_evaluate_counted(walk, command,
     scores = sample_scores(read_artifact(here.run / "artifact"))
     counted = {score.sample: score.score for score in scores if score.setting == "calibrated"}
     assert counted == expected
+    again = command("evaluate", *here.words, "--timed", "0", "--recompute")
+    assert (again.code, "the same numbers as the artifact recorded before" in again.out) == (0, True), again.err
     (compared,) = ended[1].json["budgets"]
     (ours,) = [method for method in compared["methods"] if method["method"] == "calibrated"]
     assert ours["scores"]["macro"]["mean"] == sum(counted.values()) / len(counted)

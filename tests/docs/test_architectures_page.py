@@ -1,29 +1,31 @@
 """The table of docs/reference/architectures.md says what is tested, and nothing else."""
 
-import sys
+import pytest
 
-from pages import ROOT
-from speaking_architectures import FILMED, WALKED
+from clasp_calib.runtime.adapters import ADAPTERS
+from tools.docs.architectures import COLUMNS, PAGE, WHY, page, shown, table
 
-from clasp_calib.runtime.adapters import ADAPTERS, adapter_for
-
-sys.path.insert(0, str(ROOT / "tests" / "runtime"))
-from architectures import CASES
-
-PAGE = ROOT / "docs" / "reference" / "architectures.md"
-COMMANDS = ("cache-features", "search", "evaluate", "generate", "compare", "ablate")
-"""What `tests/commands/test_every_architecture.py` gives for each of `WALKED`."""
+EVERYTHING = {name: {column: True for column in COLUMNS if (name, column) not in WHY} for name in ADAPTERS}
 
 
-def test_a_mark_stands_for_a_command_that_was_given():
-    header, _, *body = [
-        [cell.strip().strip("`") for cell in line.strip("|").split("|")]
-        for line in PAGE.read_text(encoding="utf-8").splitlines()
-        if line.startswith("|")
-    ]
-    assert header == ["model_type", "budgets", "media", *COMMANDS]
-    assert sorted(row[0] for row in body) == sorted(ADAPTERS)
-    for name, budgets, media, *marks in body:
-        assert budgets == ("percent" if adapter_for(CASES[name].build()[1]).ragged else "tokens, percent"), name
-        assert (set(marks) == {"✓"}) == (name in WALKED), name
-        assert ("videos" in media) == (name in FILMED), name
+def test_a_mark_stands_for_a_test_that_there_is():
+    assert page(shown("--collect-only")) == PAGE.read_text(encoding="utf-8"), "run `python -m tools.docs.architectures`"
+
+
+def test_a_test_that_fails_is_said_to():
+    failing = EVERYTHING | {"qwen2_vl": {**EVERYTHING["qwen2_vl"], "beams": False}}
+    assert table(EVERYTHING).count("failed") == 0
+    assert next(line for line in table(failing).splitlines() if "failed" in line).startswith("| `qwen2_vl` |")
+
+
+@pytest.mark.parametrize(
+    ("column", "tested", "told"),
+    [("beams", None, "qwen2_vl, beams: no test and no reason"), ("videos", True, "llava, videos: a test and a reason")],
+)
+def test_an_empty_cell_needs_a_reason_and_a_mark_none(column, tested, told):
+    name = told.split(",")[0]
+    changed = {**EVERYTHING[name], column: tested}
+    if tested is None:
+        del changed[column]
+    with pytest.raises(SystemExit, match=told):
+        table(EVERYTHING | {name: changed})

@@ -66,6 +66,7 @@ def test_hooks_that_keep_every_token_change_nothing(case):
     assert [stage.start for stage in pruner.stats.stages] == [STARTS[0]]
 
 
+@pytest.mark.shows("layered", "batch")
 @pytest.mark.parametrize("batch", BATCHES)
 def test_pruned_ids_and_caches_equal_the_slow_reference(case, batch):
     model, rows, adapter = case.model(), case.rows(BATCHES[batch]), adapter_for(case.model())
@@ -134,6 +135,7 @@ def test_precomputed_features_equal_the_live_tower(case):
             assert generated(model, {**prompts, "mm_encoder_outputs": given}, TOKENS) == live
 
 
+@pytest.mark.shows("beams")
 @pytest.mark.parametrize(
     "how", [{"num_beams": 3, "num_return_sequences": 2}, {"do_sample": True}], ids=["beams", "sampling"]
 )

@@ -120,6 +120,7 @@ def pruned(case, rho, options=OPTIONS, budget="40%", **more):
     return prune(case.model(), schedule=schedule_for(case.model(), budget, options), rho=rho, options=options, **more)
 
 
+@pytest.mark.shows("input")
 @pytest.mark.parametrize("pictures", [(1,), (1, 0, 2)], ids=["one", "mixed"])
 def test_ids_and_logits_are_those_of_the_shorter_sequence(case, pictures):
     model, rows = case.model(), case.rows(pictures)
