@@ -20,7 +20,7 @@ from clasp_calib.baselines.mechanisms.merging import TowerTokens
 from clasp_calib.baselines.prumerge import PruMerge
 from clasp_calib.baselines.registry import METHODS
 from clasp_calib.baselines.tome import ToMe
-from clasp_calib.runtime.adapters.adapter import Layout
+from clasp_calib.runtime.adapters.layout import Layout
 from clasp_calib.runtime.encoding import Encoded, TowerAttention
 
 SIDE, WIDTH, STATE, HEADS, HEAD = 24, 4096, 1024, 16, 64

@@ -15,6 +15,7 @@ from transformers import (
     Qwen2_5_VLProcessor,
     Qwen2VLImageProcessorPil,
     Qwen2VLProcessor,
+    Qwen3VLProcessor,
     SmolVLMImageProcessorPil,
     SmolVLMProcessor,
     VideoLlavaImageProcessor,
@@ -78,6 +79,7 @@ IMAGE_PROCESSORS = {
     ),
     "qwen2_vl": lambda: qwen(Qwen2VLProcessor),
     "qwen2_5_vl": lambda: qwen(Qwen2_5_VLProcessor),
+    "qwen3_vl": lambda: qwen(Qwen3VLProcessor),
     "idefics3": lambda: Idefics3Processor(Idefics3ImageProcessorPil(**_TILES), tokenizer(**_MARKS), image_seq_len=4),
     "smolvlm": lambda: without_videos(SmolVLMProcessor)(
         SmolVLMImageProcessorPil(**_TILES), tokenizer(**_MARKS), NoVideos(), image_seq_len=4

@@ -28,8 +28,8 @@ CHAT_TEMPLATE = (
 SIZES: Mapping[str, tuple[tuple[int, int], ...]] = {"llava": ((56, 56),), "video_llava": ((56, 56),)}
 """Width and height of pictures by architecture."""
 WALKED = (
-    *("idefics3", "internvl", "llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "smolvlm"),
-    "video_llava",
+    *("idefics3", "internvl", "llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "qwen3_vl"),
+    *("smolvlm", "video_llava"),
 )
 """Architectures that the whole path is walked with."""
 SEEDS = {"idefics3": 1, "internvl": 3, "llava_onevision": 2}

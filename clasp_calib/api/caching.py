@@ -52,7 +52,8 @@ def cache_features(
 
     places, target, given = _prepared(model, processor, samples, run)
     adapter = adapter_for(model)
-    layers = "pixels" if options.pixels else options.layers_of(adapter.vision_layers, adapter.own_layer)
+    kept = options.layers_of(adapter.vision_layers, adapter.own_layer, adapter.taps)
+    layers = "pixels" if options.pixels else kept
     places.record("cache-features", model=model.config._name_or_path, samples=given.name, layers=layers, out=target)
     with undisturbed(model):
         return encode(model, processor, given, target, options, hints_of(places))

@@ -38,7 +38,7 @@ def filled(
     if places is run or places.features is None:
         return places
     adapter = adapter_for(model)
-    held, options = auto_layers(adapter.vision_layers, adapter.own_layer), FeatureOptions()
+    held, options = auto_layers(adapter.vision_layers, adapter.own_layer, adapter.taps), FeatureOptions()
     if places.features.is_dir() and any(places.features.iterdir()):
         store = FeatureStore.open(places.features)
         if store.precision is PIXELS:

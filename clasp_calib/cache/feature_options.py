@@ -70,34 +70,37 @@ class FeatureOptions:
                 "(--precision) do not apply; leave them out, or leave pixels out"
             )
 
-    def layers_of(self, vision_layers: int, own_layer: int) -> tuple[int, ...]:
-        """The layers that are meant for a tower; arguments as of `auto_layers`.
+    def layers_of(self, vision_layers: int, own_layer: int, taps: Sequence[int] = ()) -> tuple[int, ...]:
+        """The layers that are kept of a tower, always with its ``taps``; arguments as of `auto_layers`.
 
         Raises:
             CacheError: the tower does not have one of them.
         """
         if isinstance(self.layers, str):
-            return auto_layers(vision_layers, own_layer)
+            return auto_layers(vision_layers, own_layer, taps)
         if self.layers[-1] > vision_layers:
             raise CacheError(
                 f"layers (--layers) is {list(self.layers)}; expected some of 0 (the embeddings) to {vision_layers} "
                 "(the last block of this tower)"
             )
-        return tuple(self.layers)
+        return tuple(sorted({*self.layers, *taps}))
 
 
 DEFAULTS = FeatureOptions()
 
 
-def auto_layers(vision_layers: int, own_layer: int) -> tuple[int, ...]:
+def auto_layers(vision_layers: int, own_layer: int, taps: Sequence[int] = ()) -> tuple[int, ...]:
     """Candidate layers from shallow to deep, always with the model's own: (3, 9, 15, 20, 23) for CLIP-L.
+
+    With Qwen3-VL's deepstack they are (3, 9, 17, 25, 27).
 
     Args:
         vision_layers: blocks of the vision tower, L_v.
         own_layer: the model's ``vision_feature_layer`` as an index into ``hidden_states``, 0..L_v.
+        taps: layers that the model projects by themselves too (a deepstack), so that they are kept in any case.
 
     Returns:
-        Ascending indices into ``hidden_states``; at most five, fewer for a tower too small for them.
+        Ascending indices into ``hidden_states``; at most five with up to four taps, fewer for a tower too small.
 
     Raises:
         CacheError: the model's own layer is not one of its layers.
@@ -107,7 +110,13 @@ def auto_layers(vision_layers: int, own_layer: int) -> tuple[int, ...]:
     # Our choice: the middles of the first three quarters, and five sixths; nothing at the embeddings.
     depths = (1 / 8, 3 / 8, 5 / 8, 5 / 6)
     spread = {max(1, math.floor(depth * vision_layers + 0.5)) for depth in depths}
-    return tuple(sorted(spread | {own_layer}))
+    # Our choice: a tap takes the place of the nearest, the deeper of two, so that it takes no room of its own.
+    spread -= {own_layer}
+    for tap in taps:
+        if spread and tap != own_layer:
+            _, nearest = min((abs(layer - tap), -layer) for layer in spread)
+            spread.remove(-nearest)
+    return tuple(sorted({*spread, *taps, own_layer}))
 
 
 def _wrong(name: str, value: object, expected: str) -> InputError:

@@ -3,8 +3,8 @@
 Our choice: the sizes are stored with the picture rather than worked out anew from it, so that a reader needs neither
 the file nor the processor, and a file that changed its place or its bytes cannot give others.
 
-M mixtures, B pictures that the file is to the adapter (tiles of InternVL, else one), T tokens of the file, C width of
-the tower, N visual tokens, D width of the decoder.
+M mixtures, K states of a deepstack, B pictures that the file is to the adapter (tiles of InternVL, else one), T tokens
+of the file, C width of the tower, N visual tokens, D width of the decoder.
 """
 
 import json
@@ -62,14 +62,26 @@ class Origin:
 
         Returns:
             M lists of B tensors [N, D].
-
-        Raises:
-            ModelError: see `Adapter.project`.
         """
         mixtures, tokens, channels = fused_MTC.shape
         maps_BTC = fused_MTC.reshape(mixtures * self.pictures, tokens // self.pictures, channels)
         visual = adapter.project(model, maps_BTC, self.modality, **self.tower_sizes(adapter, mixtures))
         return [visual[at : at + self.pictures] for at in range(0, len(visual), self.pictures)]
+
+    def deepstack(self, adapter: Adapter, model: Any, states_KTC: Tensor) -> list[list[Tensor]]:
+        """What the file brings to the decoder's first layers, whatever the mixture.
+
+        Args:
+            adapter: of the model.
+            model: whose mergers are used.
+            states_KTC: the file's states ``adapter.taps``, of any floating dtype.
+
+        Returns:
+            K lists of B tensors [N, D], see `Adapter.deepstack`.
+        """
+        taps, tokens, channels = states_KTC.shape
+        states_KBTC = states_KTC.reshape(taps, self.pictures, tokens // self.pictures, channels)
+        return adapter.deepstack(model, states_KBTC, self.modality)
 
     def visual_tokens(self, adapter: Adapter, model: Any, patches: int) -> int:
         """Visual tokens that the file becomes in a prompt.

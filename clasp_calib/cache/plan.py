@@ -29,6 +29,7 @@ from clasp_calib.cache.store import FeatureStore
 from clasp_calib.common.contents import identified, refuse
 from clasp_calib.common.media import Media
 from clasp_calib.common.samples import Sample, pictures_of
+from clasp_calib.runtime.adapters import adapter_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -96,6 +97,13 @@ class CachePlan:
     ways: tuple[Way, ...]
     looks: int
     """In all."""
+    taps: tuple[int, ...] = ()
+    """Those of ``layers`` that are kept in any case, since the model projects them beside a mixture."""
+
+    @property
+    def tapped(self) -> int:
+        """Bytes of them, of all pictures."""
+        return self.way("layers").bytes // len(self.layers) * len(self.taps)
 
     @property
     def missing(self) -> int:
@@ -156,7 +164,6 @@ def plan_cache(
 
     Raises:
         InputError: there is no picture, or none of those tried can be read.
-        ModelError: the model's layers could not be used.
         CacheError: the disk cannot be written to, or the cache that is there is of another encoder.
     """
     recipe = recipe_for(model, processor, replace(options, pixels=False))
@@ -204,6 +211,7 @@ def plan_cache(
         encoder=speed,
         ways=tuple(ways),
         looks=looks * len(paths),
+        taps=tuple(adapter_for(model).taps),
     )
 
 

@@ -15,7 +15,6 @@ from clasp_calib.cache.pixels import LAYER, PLANES, PixelPreparer, size_of_all
 from clasp_calib.cache.precision import PIXELS, precision_of
 from clasp_calib.cache.prepare import Prepared, Preparer
 from clasp_calib.cache.states import states_of
-from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters import adapter_for
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ def recipe_for(model: "PreTrainedModel", processor: "ProcessorMixin", options: F
         options: what is to be kept.
 
     Raises:
-        ModelError: the model projects more than one state, so that its layers could not be used.
         CacheError: the tower lacks a layer, or the processor's pixels cannot be kept.
     """
     if options.pixels:
@@ -54,12 +52,7 @@ def recipe_for(model: "PreTrainedModel", processor: "ProcessorMixin", options: F
             pictures_fingerprint(processor), (LAYER,), Form(columns, PIXELS, PLANES * rows), prepare, _as_they_are
         )
     adapter = adapter_for(model)
-    layers = options.layers_of(adapter.vision_layers, adapter.own_layer)
-    if adapter.taps:
-        raise ModelError(
-            f"a {model.config.model_type} model projects the states {list(adapter.taps)} too (its deepstack), and what "
-            "is cached could not be projected; use pruning and fusion in the live tower instead"
-        )
+    layers = options.layers_of(adapter.vision_layers, adapter.own_layer, adapter.taps)
     return Recipe(
         encoder_fingerprint(model, processor),
         layers,

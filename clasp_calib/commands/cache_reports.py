@@ -46,6 +46,11 @@ def say_plan(plan: "CachePlan", as_json: bool) -> None:
         f"layers {', '.join(map(str, plan.layers))} of {encoder.tokens} tokens x {encoder.channels} channels "
         f"in {plan.precision}"
     )
+    if plan.taps:
+        say(
+            f"of these the decoder gets {', '.join(map(str, plan.taps))} beside any mixture (deepstack), so they are "
+            f"always kept: {_size(plan.tapped)} of {_size(plan.way('layers').bytes)}"
+        )
     say(f"to write: {_size(plan.missing)}; free: {_size(plan.free)}")
     say(f"disk: writes {_size(disk.write)}/s, reads {_size(disk.read)}/s, from memory {_size(disk.memory)}/s")
     say(

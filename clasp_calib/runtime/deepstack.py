@@ -3,9 +3,10 @@
 Qwen3-VL hands its decoder a mask and features for the whole sequence. Once tokens are gone neither fits, so
 under pruning they are taken out of the call, and hooks on the layers add what belongs to the tokens that are left.
 
-B rows, S tokens, V visual tokens of all rows, D width of the decoder.
+B rows, S tokens, V visual tokens of all rows, N of a picture, D width of the decoder.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -40,3 +41,17 @@ class Deepstack:
         hidden_BSD = hidden_BSD.clone()
         hidden_BSD[visual_BS] = hidden_BSD[visual_BS] + features_VD[self._prefill.visual_indices(self._first_B)]
         return hidden_BSD
+
+
+def with_deepstack(outputs: dict[str, Any], deepstack: Sequence[Sequence[Tensor]]) -> dict[str, Any]:
+    """``mm_encoder_outputs`` of one modality together with what its pictures bring to the first layers.
+
+    Args:
+        outputs: as `clasp_calib.runtime.adapters.adapter.Adapter.encoder_outputs` gives them.
+        deepstack: of every such layer the features [N, D] of all pictures, as
+            `clasp_calib.runtime.adapters.adapter.Adapter.deepstack` gives them; nothing is changed without any.
+    """
+    (output,) = outputs.values()
+    if deepstack:
+        output.deepstack_features = [list(features) for features in deepstack]
+    return outputs

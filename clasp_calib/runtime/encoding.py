@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.runtime.adapters.adapter import Adapter, Layout
+from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.adapters.layout import Layout
 from clasp_calib.runtime.adapters.towers import recorded_states
 from clasp_calib.runtime.attention import PRUNED_ALREADY, received_attention, watched_attention
 from clasp_calib.runtime.finite import ADVICE, NonFiniteError, all_finite

@@ -14,12 +14,13 @@ from PIL import Image
 from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.store import FeatureStore
+from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.common.contents import image_key
-from clasp_calib.common.errors import ModelError
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
+from clasp_calib.runtime.deepstack import with_deepstack
 from clasp_calib.runtime.pruner import prune
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
@@ -28,7 +29,7 @@ from architectures import BOS, CASES
 PICTURES = 3
 
 
-@pytest.fixture(params=[case for case in CASES.values() if case.fusion], ids=lambda case: case.name)
+@pytest.fixture(params=CASES.values(), ids=lambda case: case.name)
 def case(request):
     return request.param
 
@@ -87,6 +88,7 @@ def test_logits_equal_those_of_the_live_tower(case, precision, tmp_path):
             origin = store.origin(key)
             # One by one: a matrix product of more rows may be rounded otherwise.
             visual = [origin.project(adapter, model, fused_TC[None])[0] for fused_TC in fused_MTC]
+            deepstack = origin.deepstack(adapter, model, store.read(key, adapter.taps)) if adapter.taps else []
             seen = CaseProcessor(case)(**as_given(case, file), return_tensors="pt")
             words = prompt(case, seen["input_ids"][0].tolist())
             other = (pixels, "pixel_attention_mask", *words)
@@ -95,12 +97,12 @@ def test_logits_equal_those_of_the_live_tower(case, precision, tmp_path):
             for alpha_L, features in zip(alpha_ML, visual, strict=True):
                 with prune(model, **mix, alpha_BL=alpha_L[None]):
                     live = model(**words, **{pixels: seen[pixels].to(model.dtype)}, **sizes).logits
-                given = adapter.encoder_outputs(features, case.modality)
+                given = with_deepstack(adapter.encoder_outputs(features, case.modality), deepstack)
                 cached = model(**words, **origin.forward_arguments(), mm_encoder_outputs=given).logits
                 assert torch.equal(cached, live)
             with contiguous_states(adapter.vision_tower(model, case.modality)):
                 unpruned = model(**words, **{pixels: seen[pixels].to(model.dtype)}, **sizes).logits
-            given = adapter.encoder_outputs(visual[0], case.modality)
+            given = with_deepstack(adapter.encoder_outputs(visual[0], case.modality), deepstack)
             assert torch.equal(model(**words, **sizes, mm_encoder_outputs=given).logits, unpruned)
 
 
@@ -155,9 +157,15 @@ def test_transformers_own_processors_of_images(name, tmp_path):
                 torch.testing.assert_close(got, expected, rtol=0.02, atol=0.02)
 
 
-def test_an_architecture_that_projects_several_layers_is_refused(tmp_path):
+def test_a_deepstack_is_kept_beside_whatever_layers_are_asked_for(tmp_path):
     case = CASES["qwen3_vl"]
-    samples = [Sample("1", "?", write_file(tmp_path, case, 1))]
-    with pytest.raises(ModelError, match="deepstack"):
-        cache_features(case.model(), CaseProcessor(case), samples, tmp_path / "cache", FeatureOptions(layers=[1]))
-    assert not (tmp_path / "cache").exists()
+    model, processor, options = case.model(), CaseProcessor(case), FeatureOptions(layers=[0], batch_size=1)
+    sample = Sample("1", "?", write_file(tmp_path, case, 1))
+    report = cache_features(model, processor, [sample], tmp_path / "cache", options)
+    assert report.layers == (0, 1, 2, 3)
+    alpha_Ml = torch.ones(1, 1)
+    cached, live = (open_source(place, model, processor).at((0,)) for place in (tmp_path / "cache", None))
+    assert cached.layers == live.layers == (0,)
+    assert torch.equal(cached.fused(sample, alpha_Ml), live.fused(sample, alpha_Ml))
+    assert cached.tapped(sample).shape[0] == 3
+    assert torch.equal(cached.tapped(sample), live.tapped(sample))

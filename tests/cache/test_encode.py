@@ -174,17 +174,21 @@ def test_another_dtype_is_another_encoder(model, processor, samples, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("vision_layers", "own", "expected"),
+    ("vision_layers", "own", "taps", "expected"),
     [
-        (24, 23, (3, 9, 15, 20, 23)),
-        (8, 7, (1, 3, 5, 7)),
-        (12, 12, (2, 5, 8, 10, 12)),
-        (4, 3, (1, 2, 3)),
-        (1, 0, (0, 1)),
+        (24, 23, (), (3, 9, 15, 20, 23)),
+        (8, 7, (), (1, 3, 5, 7)),
+        (12, 12, (), (2, 5, 8, 10, 12)),
+        (4, 3, (), (1, 2, 3)),
+        (1, 0, (), (0, 1)),
+        (27, 27, (9, 17, 25), (3, 9, 17, 25, 27)),
+        (24, 24, (6, 12, 18), (3, 6, 12, 18, 24)),
+        (24, 24, (24,), (3, 9, 15, 20, 24)),
+        (3, 3, (1, 2, 3), (1, 2, 3)),
     ],
 )
-def test_auto_layers(vision_layers, own, expected):
-    assert auto_layers(vision_layers, own) == expected
+def test_auto_layers(vision_layers, own, taps, expected):
+    assert auto_layers(vision_layers, own, taps) == expected
 
 
 def test_auto_layers_span_the_tower_and_hold_the_own_layer():

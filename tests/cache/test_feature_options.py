@@ -14,6 +14,7 @@ from clasp_calib.common.errors import CacheError, InputError
 def test_layers_are_kept_once_and_ascending():
     assert FeatureOptions(layers=[9, 3, 9]).layers == (3, 9)
     assert FeatureOptions(layers=range(3)).layers_of(4, 3) == (0, 1, 2)
+    assert FeatureOptions(layers=[0, 9]).layers_of(27, 27, (9, 17, 25)) == (0, 9, 17, 25)
     assert FeatureOptions().layers_of(24, 23) == (3, 9, 15, 20, 23)
     assert FeatureOptions(layers=[3, 9]) == FeatureOptions(layers=(9, 3))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from case_processor import CaseProcessor, write_file
 from hypothesis import given, strategies as st
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -15,10 +16,12 @@ from clasp_calib.cache.encode import cache_features
 from clasp_calib.cache.feature_options import FeatureOptions
 from clasp_calib.cache.plan import CachePlan, EncoderSpeed, Way, plan_cache
 from clasp_calib.cache.probe import DiskSpeed, probe_disk
+from clasp_calib.commands.cache_reports import say_plan
 from clasp_calib.common.errors import CacheError, InputError
 from clasp_calib.common.samples import Sample
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "runtime")]
+from architectures import CASES
 from tiny_models import tiny_llava_directory
 
 
@@ -66,6 +69,19 @@ def test_the_planned_bytes_are_those_of_the_cache(loaded, samples, tmp_path, qui
     assert plan.missing == report.bytes // 4
     done = plan_cache(*loaded, samples, tmp_path / "cache", FeatureOptions(layers=(1, 3)))
     assert (done.cached, done.missing, done.way("layers").make) == (4, 0, 0)
+
+
+def test_what_a_deepstack_takes_is_said(tmp_path, quick, capsys):
+    case = CASES["qwen3_vl"]
+    sample = Sample("1", "?", write_file(tmp_path, case, 1))
+    plan = plan_cache(case.model(), CaseProcessor(case), [sample], tmp_path / "cache", FeatureOptions(layers=[0]))
+    assert (plan.layers, plan.taps) == ((0, 1, 2, 3), (1, 2, 3))
+    assert (plan.way("layers").bytes, plan.tapped) == (4 * 48 * 16 * 2, 3 * 48 * 16 * 2)
+    say_plan(plan, as_json=False)
+    said = (
+        "of these the decoder gets 1, 2, 3 beside any mixture (deepstack), so they are always kept: 4.61 kB of 6.14 kB"
+    )
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 def test_pictures_that_cannot_be_read_are_counted_or_named(loaded, samples, tmp_path, quick):

@@ -26,6 +26,7 @@ from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.decoding import Greedy
+from clasp_calib.runtime.deepstack import with_deepstack
 from clasp_calib.runtime.fusion import fuse
 from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.tower_relevance import with_relevance
@@ -33,6 +34,7 @@ from clasp_calib.runtime.tower_relevance import with_relevance
 sys.path += [str(Path(__file__).parents[1] / room) for room in ("runtime", "cache")]
 from architectures import BOS, CASES
 from case_processor import CaseProcessor, write_file
+from reference_decoder import stacked
 
 LONGEST = 4
 BEFORE, AFTER = [BOS, 9, 11, 40], [13, 8, 21, 50, 17]
@@ -54,6 +56,7 @@ class Alone:
     schedule: Any
     options: Any = LAYERED
     relevance: list = field(default_factory=list)
+    deepstack: list = field(default_factory=list)
 
     def arguments(self, answer=()):
         adapter = adapter_for(self.model)
@@ -62,7 +65,7 @@ class Alone:
         if hasattr(self.model.config, "vision_start_token_id"):
             kinds = [ids == token for token in adapter.visual_token_ids.values()]
             made["mm_token_type_ids"] = sum((number + 1) * kind.int() for number, kind in enumerate(kinds))
-        outputs = adapter.encoder_outputs(self.visual, self.modality)
+        outputs = with_deepstack(adapter.encoder_outputs(self.visual, self.modality), self.deepstack)
         outputs = with_relevance(outputs, self.relevance) if self.relevance else outputs
         return {**made, "mm_encoder_outputs": outputs}
 
@@ -82,7 +85,7 @@ class Alone:
 
 
 def mixed(case, number):
-    """The ids of a picture, its sizes, and its visual tokens in the model's own layer and in two mixtures."""
+    """Ids of a picture, its sizes, its visual tokens in the model's own layer and two mixtures, and its deepstack."""
     adapter, model = adapter_for(case.model()), case.model()
     made, ids = case.picture(model, torch.Generator().manual_seed(number), number)
     sizes = {name: made[name] for name in adapter.size_names[case.modality] if name in made}
@@ -91,26 +94,27 @@ def mixed(case, number):
     alpha_ML[0, adapter.own_layer] = 1
     alpha_ML[1:] = torch.rand(alpha_ML[1:].shape, generator=torch.Generator().manual_seed(2)).mul(4).softmax(-1)
     mixtures = [fuse(states_BLTC, alpha_L.expand(len(states_BLTC), -1)) for alpha_L in alpha_ML]
-    return ids, sizes, [adapter.project(model, fused_BTC, case.modality, **sizes) for fused_BTC in mixtures]
+    visual = [adapter.project(model, fused_BTC, case.modality, **sizes) for fused_BTC in mixtures]
+    return ids, sizes, visual, stacked([[] for _ in adapter.taps], adapter, model, states_BLTC, case.modality)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES.values() if case.fusion], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES.values(), ids=lambda case: case.name)
 @torch.inference_mode()
 def test_candidates_together_are_candidates_alone(case):
     model, adapter = case.model(), adapter_for(case.model())
     schedule, rho = schedule_for(model, "40%", LAYERED), list(RHOS) * MIXTURES
     for number in range(2):
-        ids, sizes, visual = mixed(case, number)
+        ids, sizes, visual, deepstack = mixed(case, number)
         prompt, fan = [*BEFORE, *ids, *AFTER], [row for row in range(MIXTURES) for _ in RHOS]
         alone = [
-            Alone(model, prompt, visual[row], case.modality, sizes, share, schedule)
+            Alone(model, prompt, visual[row], case.modality, sizes, share, schedule, deepstack=deepstack)
             for row, share in zip(fan, rho, strict=True)
         ]
         said = [one.said() for one in alone]
         assert len({tuple(words) for words in said}) > 1, "all candidates say the same"
         answers = [said[-1], said[0][:1] + said[-1][1:], said[0][1:3], said[0][:1]]
 
-        picture = Picture(visual, [len(visual[0])], case.modality, sizes)
+        picture = Picture(visual, [len(visual[0])], case.modality, sizes, deepstack)
         assert [prompt.count(adapter.visual_token_ids[case.modality])] == picture.tokens
         prompted = Prompted(model, adapter, prompt, picture, Prefixes(model, adapter))
         with prune(model, schedule=schedule, rho=rho, fan=fan, prompt_lengths=len(prompt)):
@@ -157,7 +161,7 @@ class Choosing(CasePrompter):
 
 @pytest.mark.shows("images", videos="videos")
 @pytest.mark.parametrize("options", [LAYERED, INPUT], ids=["layered", "input"])
-@pytest.mark.parametrize("case", [case for case in CASES.values() if case.fusion], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES.values(), ids=lambda case: case.name)
 @torch.inference_mode()
 def test_cached_pictures_score_as_answered_alone(case, options, tmp_path):
     model, adapter = case.model(), adapter_for(case.model())
@@ -169,7 +173,8 @@ def test_cached_pictures_score_as_answered_alone(case, options, tmp_path):
     cache_features(model, CaseProcessor(case), [sample], tmp_path / "cache", FeatureOptions(layers=range(len(own))))
     with FeatureStore.open(tmp_path / "cache") as store:
         relevances = Relevances(model, lambda _, picture: Preparer(CaseProcessor(case), adapter.pixel_names)(picture))
-        features, prompter = CachedFeatures(store, store.layers, relevances), CasePrompter(case, (number,))
+        features = CachedFeatures(store, store.layers, relevances, adapter.taps)
+        prompter = CasePrompter(case, (number,))
         given = features.relevance(sample, adapter.relevances[0]) if options is INPUT else []
         origin, alone = features.origin(sample), []
         for candidate in candidates:
@@ -178,7 +183,8 @@ def test_cached_pictures_score_as_answered_alone(case, options, tmp_path):
             prompt = prompter.prompt("?", [sum(map(len, visual))], origin.modality)
             sizes = origin.forward_arguments()
             seen = (prompt, visual, origin.modality, sizes)
-            alone.append(Alone(model, *seen, candidate.rho, schedule, options, given))
+            deepstack = origin.deepstack(adapter, model, features.tapped(sample)) if adapter.taps else []
+            alone.append(Alone(model, *seen, candidate.rho, schedule, options, given, deepstack))
         said = [one.said() for one in alone]
         accepted = [said[-1], said[0][:1] + said[-1][1:]]
         asked = Sample("1", "?", sample.image, tuple(" ".join(map(str, answer)) for answer in accepted))
@@ -216,7 +222,7 @@ def test_cached_pictures_score_as_answered_alone(case, options, tmp_path):
         assert chosen.score == tuple(float(answer[0] % 3 == 1) for answer in said)
 
 
-IMAGES = [case for case in CASES.values() if case.fusion and case.modality == "image"]
+IMAGES = [case for case in CASES.values() if case.modality == "image"]
 
 
 @pytest.mark.parametrize("case", IMAGES, ids=lambda case: case.name)
@@ -232,17 +238,22 @@ def test_several_pictures_are_one_prompt_and_pruned_together(case, tmp_path):
     report = cache_features(model, CaseProcessor(case), [both, first], tmp_path / "cache", options)
     assert report.unique == 2, "each picture once"
     with FeatureStore.open(tmp_path / "cache") as store:
-        features, prompter = CachedFeatures(store, store.layers), CasePrompter(case, numbers)
+        features = CachedFeatures(store, store.layers, taps=adapter.taps)
+        prompter = CasePrompter(case, numbers)
         features.check([both, first])
-        visual, sizes = [], []
+        visual, sizes, deepstack = [], [], [[] for _ in adapter.taps]
         for one in both.alone:
             origin, fused_1TC = features.origin(one), features.fused(one, torch.tensor([alpha]))
             visual += origin.project(adapter, model, fused_1TC)[0]
             sizes.append(origin.forward_arguments())
+            if adapter.taps:
+                states_1LTC = store.read(features.key(one), store.layers)[None]
+                deepstack = stacked(deepstack, adapter, model, states_1LTC, "image")
         together = {name: torch.cat([size[name] for size in sizes]) for name in sizes[0]}
         prompt = [*BEFORE, *ids_of(case, 1), *ids_of(case, 2), *AFTER]
         said = [
-            Alone(model, prompt, visual, "image", together, candidate.rho, schedule).said() for candidate in candidates
+            Alone(model, prompt, visual, "image", together, candidate.rho, schedule, deepstack=deepstack).said()
+            for candidate in candidates
         ]
         found = Evaluator(model, prompter, features, LONGEST).answers(both, candidates, Pruning(schedule))
         assert found == prompter.decode(said)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import Qwen2VLConfig, Qwen3VLProcessor
+from transformers import Qwen2VLConfig
 from transformers.video_utils import VideoMetadata
 
 from clasp_calib.cache.prepare import marks_among
@@ -21,7 +21,7 @@ from clasp_calib.runtime.processor_check import check_together
 sys.path.append(str(Path(__file__).parents[1] / "cache"))
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 from architectures import CASES
-from image_processors import IMAGE_PROCESSORS, qwen
+from image_processors import IMAGE_PROCESSORS
 
 RAGGED = Qwen2VLConfig()
 QUESTIONS = ["What is this?", "Is {this} or {} or {question} a brace?", "¿Qué es?", " padded ", "a\nb"]
@@ -53,7 +53,7 @@ TEMPLATES = {
 
 
 def processor_of(name):
-    processor = qwen(Qwen3VLProcessor) if name == "qwen3_vl" else IMAGE_PROCESSORS[name]()
+    processor = IMAGE_PROCESSORS[name]()
     processor.chat_template = TEMPLATES[name]
     return processor
 

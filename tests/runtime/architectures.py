@@ -68,8 +68,6 @@ class Case:
     build: Callable[[], tuple[type, Any]]
     picture: Callable[[Any, torch.Generator, int], tuple[dict[str, Tensor], list[int]]]
     modality: str = "image"
-    fusion: bool = True
-    """Whether features can be computed beforehand."""
     made: dict[str, Any] = field(default_factory=dict)
 
     def model(self, attention: str = "sdpa") -> Any:
@@ -327,7 +325,7 @@ CASES = {
         Case("qwen2_vl video", _qwen2_vl, _film, "video"),
         Case("qwen2_5_vl", _qwen2_5_vl, _patches),
         Case("qwen2_5_vl video", _qwen2_5_vl, _film, "video"),
-        Case("qwen3_vl", _qwen3_vl, _patches, fusion=False),
+        Case("qwen3_vl", _qwen3_vl, _patches),
         Case("internvl", _internvl, _square(112, 16)),
         Case("idefics3", _idefics3, _marked_tiles),
         Case("smolvlm", _smolvlm, _marked_tiles),

@@ -150,6 +150,12 @@ def encoded(model, row: dict[str, Tensor], modality: str):
     return getattr(model.model, f"get_{modality}_features")(**pictures, return_dict=True)
 
 
+def stacked(deepstack, adapter, model, layers_BLTC, modality):
+    """``deepstack`` with what pictures bring to it, of all of whose layers this is the capture."""
+    more = adapter.deepstack(model, layers_BLTC[:, list(adapter.taps)].transpose(0, 1), modality)
+    return [[*before, *of] for before, of in zip(deepstack, more, strict=True)]
+
+
 @torch.no_grad()
 def reference_rows(
     model, batch: dict[str, Tensor], schedule, rho, features: list[Tensor] | None = None, seeding=None, **settings

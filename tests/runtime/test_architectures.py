@@ -3,13 +3,14 @@
 import pytest
 import torch
 from architectures import CASES, LAYERS, together
-from reference_decoder import encoded, reference_row
+from reference_decoder import encoded, reference_row, stacked
 from runtime_cases import fingerprint, generated
 
 from clasp_calib.common.errors import BudgetError, ModelError
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.runtime.adapters import ADAPTERS, adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
+from clasp_calib.runtime.deepstack import with_deepstack
 from clasp_calib.runtime.fusion import fuse
 from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import RelativeSchedule, parse_budget
@@ -109,30 +110,30 @@ def test_precomputed_features_equal_the_live_tower(case):
     model, rows, adapter = case.model(), case.rows((1, 1, 1)), adapter_for(case.model())
     alpha_BL, schedule = mixtures(adapter, 3), schedule_for(model, "40%", OPTIONS)
     name = adapter.pixel_names[case.modality]
-    features = []
+    features, deepstack = [], [[] for _ in adapter.taps]
     for alpha_L, row in zip(alpha_BL, rows, strict=True):
         sizes = {key: row[key] for key in ("image_sizes", f"{case.modality}_grid_thw") if key in row}
         with torch.no_grad():
             layers_BLTC = adapter.capture(model, row[name], case.modality, **sizes)
             assert layers_BLTC.shape[1] == adapter.vision_layers + 1
-            if not case.fusion:
-                with pytest.raises(ModelError, match="live tower"):
-                    adapter.project(model, layers_BLTC[:, 0], case.modality, **sizes)
-                continue
             own = adapter.project(model, layers_BLTC[:, adapter.own_layer], case.modality, **sizes)
-            pooled = encoded(model, row, case.modality).pooler_output
+            live = encoded(model, row, case.modality)
+            pooled = live.pooler_output
             pooled = pooled if isinstance(pooled, torch.Tensor) else torch.cat(list(pooled))
             assert torch.equal(torch.cat(own), pooled.reshape(-1, pooled.shape[-1]))
             fused_BTC = fuse(layers_BLTC, alpha_L.expand(len(layers_BLTC), -1))
             features += adapter.project(model, fused_BTC, case.modality, **sizes)
-    if case.fusion:
-        inputs = together(rows)
-        prompts = {key: value for key, value in inputs.items() if key != name}
-        with prune(model, schedule=schedule, rho=0.5, alpha_BL=alpha_BL):
-            live = generated(model, inputs, TOKENS)
-        with prune(model, schedule=schedule, rho=0.5):
-            given = adapter.encoder_outputs(features, case.modality)
-            assert generated(model, {**prompts, "mm_encoder_outputs": given}, TOKENS) == live
+            of_row = stacked([[] for _ in adapter.taps], adapter, model, layers_BLTC, case.modality)
+            for (found_ND,), (expected_ND,) in zip(of_row, getattr(live, "deepstack_features", ()), strict=True):
+                assert torch.equal(found_ND, expected_ND)
+            deepstack = [[*before, *more] for before, more in zip(deepstack, of_row, strict=True)]
+    inputs = together(rows)
+    prompts = {key: value for key, value in inputs.items() if key != name}
+    with prune(model, schedule=schedule, rho=0.5, alpha_BL=alpha_BL):
+        expected = generated(model, inputs, TOKENS)
+    with prune(model, schedule=schedule, rho=0.5):
+        given = with_deepstack(adapter.encoder_outputs(features, case.modality), deepstack)
+        assert generated(model, {**prompts, "mm_encoder_outputs": given}, TOKENS) == expected
 
 
 @pytest.mark.shows("beams")

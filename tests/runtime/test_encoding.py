@@ -7,7 +7,7 @@ from runtime_cases import fingerprint
 
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.adapters.adapter import Layout
+from clasp_calib.runtime.adapters.layout import Layout
 from clasp_calib.runtime.encoding import Encoded, Kept, chosen_tokens, marked
 
 KNOWN = ("llava", "llava_next", "qwen2_vl", "qwen2_5_vl")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from architectures import CASES, LAYERS, together
-from reference_decoder import encoded
+from reference_decoder import encoded, stacked
 from reference_selection import reference_select
 from runtime_cases import fingerprint, generated
 from transformers import LlavaConfig, LlavaForConditionalGeneration, MistralConfig, Qwen3NextConfig
@@ -13,6 +13,7 @@ from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.checks import settled
+from clasp_calib.runtime.deepstack import with_deepstack
 from clasp_calib.runtime.finite import NonFiniteError
 from clasp_calib.runtime.fusion import fuse
 from clasp_calib.runtime.pruner import prune
@@ -221,9 +222,7 @@ def test_mixtures_and_features_that_were_computed_before(case):
     for index, row in enumerate(rows):
         with pruned(case, RHO[index], alpha_BL=alpha_BL[index : index + 1]):
             assert generated(model, row, TOKENS)[0] == live[index]
-    if not case.fusion:
-        return
-    features, rated = [], []
+    features, rated, deepstack = [], [], [[] for _ in adapter.taps]
     for alpha_L, row in zip(alpha_BL, rows, strict=True):
         sizes = pictures_of(case, row)
         pixels = sizes.pop(case_pixels(case))
@@ -231,17 +230,20 @@ def test_mixtures_and_features_that_were_computed_before(case):
             layers_BLTC = adapter.capture(model, pixels, case.modality, **sizes)
             fused_BTC = fuse(layers_BLTC, alpha_L.expand(len(layers_BLTC), -1))
             features += adapter.project(model, fused_BTC, case.modality, **sizes)
+            deepstack = stacked(deepstack, adapter, model, layers_BLTC, case.modality)
         rated += relevances(case, row, kind)
     prompts = {key: value for key, value in together(rows).items() if key != case_pixels(case)}
+
+    def given():
+        return with_deepstack(adapter.encoder_outputs(features, case.modality), deepstack)
+
     with pruned(case, RHO):
-        given = with_relevance(adapter.encoder_outputs(features, case.modality), rated)
-        assert generated(model, {**prompts, "mm_encoder_outputs": given}, TOKENS) == live
-        given = with_relevance(adapter.encoder_outputs(features, case.modality), rated)
-        beams = generated(model, {**prompts, "mm_encoder_outputs": given}, TOKENS, num_beams=2)
+        rating = with_relevance(given(), rated)
+        assert generated(model, {**prompts, "mm_encoder_outputs": rating}, TOKENS) == live
+        rating = with_relevance(given(), rated)
+        beams = generated(model, {**prompts, "mm_encoder_outputs": rating}, TOKENS, num_beams=2)
         with pytest.raises(ModelError, match="give pixels rather than features"):
-            model.generate(
-                **prompts, mm_encoder_outputs=adapter.encoder_outputs(features, case.modality), max_new_tokens=1
-            )
+            model.generate(**prompts, mm_encoder_outputs=given(), max_new_tokens=1)
     with pruned(case, RHO, alpha_BL=alpha_BL):
         assert generated(model, together(rows), TOKENS, num_beams=2) == beams
 

@@ -25,22 +25,18 @@ MARKED = re.compile(r"(<!-- shown:begin -->\n).*(<!-- shown:end -->)", re.DOTALL
 Shown = Mapping[str, Mapping[str, bool]]
 
 NO_VIDEOS = "The model takes no videos."
-FRAMES = "Its processor writes a video as frames between lines of text, which are several pictures in a prompt."
-UNCACHED = (
-    "Its decoder adds features of other vision layers to its first layers (deepstack). These are not in the cache, so "
-    "that a candidate cannot be scored. `prune` works on the live model, `generate --budget 33%` without an artifact."
-)
+FRAMES = "Its processor writes a video as frames between pieces of text, which are several pictures in a prompt."
 WHY: Mapping[tuple[str, str], str] = {
     ("llava", "videos"): NO_VIDEOS,
     ("llava_next", "videos"): NO_VIDEOS,
     ("idefics3", "videos"): NO_VIDEOS,
     ("internvl", "videos"): FRAMES,
+    ("qwen3_vl", "videos"): FRAMES,
     ("smolvlm", "videos"): FRAMES,
     ("llava_onevision", "several"): (
         "Its processor cuts a picture into tiles only where it is the only one of a prompt, and features are cached by "
         "the picture."
     ),
-    **{("qwen3_vl", name): UNCACHED for name in ("images", "videos", *COLUMNS[7:])},
 }
 """Why a cell is empty."""
 

@@ -284,13 +284,17 @@ class Evaluator:
         mixtures = list(dict.fromkeys(c.alpha for c in candidates))
         alpha_Ml = torch.tensor(mixtures)[:, list(self._features.layers)]
         made, origins = [], [self._features.origin(one) for one in sample.alone]
+        deepstack: list[list[Tensor]] = [[] for _ in self._adapter.taps]
         for one, origin in zip(sample.alone, origins, strict=True):
             fused_MTC = self._features.fused(one, alpha_Ml)
             place = next(self._adapter.vision_tower(self._model, origin.modality).parameters())
             made.append(origin.project(self._adapter, self._model, fused_MTC.to(place.device, place.dtype)))
+            if deepstack:
+                parts = origin.deepstack(self._adapter, self._model, self._features.tapped(one))
+                deepstack = [[*before, *more] for before, more in zip(deepstack, parts, strict=True)]
         visual = [[part for parts in files for part in parts] for files in zip(*made, strict=True)]
         each = [origin.forward_arguments() for origin in origins]
         sizes = {name: torch.cat([one[name] for one in each]) for name in each[0]}
-        picture = Picture(visual, [len(parts[0]) for parts in made], origins[0].modality, sizes)
+        picture = Picture(visual, [len(parts[0]) for parts in made], origins[0].modality, sizes, deepstack)
         self._tokens |= {self._features.key(one): n for one, n in zip(sample.alone, picture.tokens, strict=True)}
         return picture, [mixtures.index(c.alpha) for c in candidates]

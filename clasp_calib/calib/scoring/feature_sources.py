@@ -60,15 +60,20 @@ def open_source(cache: Path | None, model: Any, processor: Any) -> Source:
         store = FeatureStore.open(cache, encoder=pictures_fingerprint(processor))
         return _live(model, encoder, lambda key, _: _from_pixels(read_pixels(store, processor, key)), _cached_in(store))
     store = FeatureStore.open(cache, encoder=encoder)
-    relevances = Relevances(model, _from_files(model, processor))
-    return Source(store.layers, encoder, store.precision.name, lambda layers: CachedFeatures(store, layers, relevances))
+    relevances, taps = Relevances(model, _from_files(model, processor)), adapter_for(model).taps
+    return Source(
+        store.layers,
+        encoder,
+        store.precision.name,
+        lambda layers: CachedFeatures(store, layers, relevances, taps),
+    )
 
 
 def _live(
     model: Any, encoder: str, prepare: Callable[[str, Media], Prepared], check: Callable[[Mapping[str, Media]], None]
 ) -> Source:
     adapter = adapter_for(model)
-    offered = auto_layers(adapter.vision_layers, adapter.own_layer)
+    offered = auto_layers(adapter.vision_layers, adapter.own_layer, adapter.taps)
     return Source(offered, encoder, PRECISION, lambda layers: LiveFeatures(model, layers, prepare, check, PRECISION))
 
 

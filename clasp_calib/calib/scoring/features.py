@@ -1,6 +1,7 @@
 """Where the evaluator gets a picture's vision layers from, and the first of such places: the cache.
 
-Shape suffixes: M mixtures, l layers that may be mixed, T patch tokens, C width of the tower.
+Shape suffixes: M mixtures, l layers that may be mixed, K those that a deepstack projects, T patch tokens, C width of
+the tower.
 """
 
 from collections.abc import Sequence
@@ -40,6 +41,15 @@ class Features(Protocol):
         Args:
             sample: has a picture.
             alpha_Ml: weights, one row a mixture, one column each of ``layers``.
+
+        Raises:
+            CacheError: the picture is not cached, or damaged.
+            InputError: the picture cannot be read.
+        """
+        ...
+
+    def tapped(self, sample: Sample) -> Tensor:
+        """The layers that the model projects beside the mixture, ``[K, T, C]`` float32; see `Origin.deepstack`.
 
         Raises:
             CacheError: the picture is not cached, or damaged.
@@ -94,20 +104,28 @@ class CachedFeatures:
         store: an open feature store.
         layers: the layers to read, as ``hidden_states`` counts them.
         relevances: of the encoder that made them, which a cache does not hold.
+        taps: the layers that the model projects beside a mixture.
 
     Raises:
         CacheError: the store does not hold them.
     """
 
-    def __init__(self, store: FeatureStore, layers: tuple[int, ...], relevances: Relevances | None = None):
-        lacking = sorted(set(layers) - set(store.layers))
+    def __init__(
+        self,
+        store: FeatureStore,
+        layers: tuple[int, ...],
+        relevances: Relevances | None = None,
+        taps: Sequence[int] = (),
+    ):
+        lacking = sorted({*layers, *taps} - set(store.layers))
         if lacking:
             raise CacheError(
                 f"the cache holds the layers {store.layers}, not {lacking}; "
                 f"add them: clasp-calib cache-features --layers {','.join(map(str, layers))}"
             )
         self._store, self._relevances = store, relevances
-        self.layers = layers
+        self.layers, self._taps = layers, tuple(taps)
+        self._needed = tuple(sorted({*layers, *taps}))
         self._key = cache(image_key)
         self._last = ""
         self._following: dict[str, str] = {}
@@ -129,6 +147,10 @@ class CachedFeatures:
         self._prefetch_after(key)
         return fused_MTC
 
+    def tapped(self, sample: Sample) -> Tensor:
+        """See `Features`."""
+        return self._store.read(self.key(sample), self._taps).float()
+
     def origin(self, sample: Sample) -> Origin:
         """See `Features`."""
         return self._store.origin(self.key(sample))
@@ -149,7 +171,7 @@ class CachedFeatures:
     def check(self, samples: Sequence[Sample]) -> None:
         """See `Features`."""
         pictures = {self.key(one): one for sample in samples for one in sample.alone}
-        missing = [pictures[key].picture for key in self._store.missing(pictures, self.layers)]
+        missing = [pictures[key].picture for key in self._store.missing(pictures, self._needed)]
         if missing:
             left_out = named_with_reasons(reasons_left_out(self._store.root, missing))
             mend = f"cache-features left out {left_out}; mend these files or remove their rows, and "
@@ -169,4 +191,4 @@ class CachedFeatures:
         if key != self._last:
             self._following[self._last], self._last = key, key
             if following := self._following.get(key):
-                self._store.prefetch([following], self.layers)
+                self._store.prefetch([following], self._needed)

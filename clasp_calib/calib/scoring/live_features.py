@@ -1,6 +1,7 @@
 """Vision layers without a cache of them: the tower runs again whenever a picture is asked for.
 
-Shape suffixes: M mixtures, l layers that may be mixed, L all layers, T patch tokens, C width of the tower.
+Shape suffixes: M mixtures, l layers that may be mixed, L all layers, K those that a deepstack
+projects, T patch tokens, C width of the tower.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,12 +54,15 @@ class LiveFeatures:
         precision: str,
     ):
         self._model = model
-        last = adapter_for(model).vision_layers
+        adapter = adapter_for(model)
+        last = adapter.vision_layers
         if wrong := [layer for layer in layers if not 0 <= layer <= last]:
             raise CacheError(
                 f"the tower has no layers {wrong}; expected some of 0 (the embeddings) to {last} (the last block)"
             )
-        self.layers = layers
+        self.layers, self._taps = layers, adapter.taps
+        self._run = tuple(sorted({*layers, *adapter.taps}))
+        """Layers that are noted when the tower runs."""
         self._prepare = prepare
         self._check = check
         self._precision = precision_of(precision)
@@ -71,7 +75,14 @@ class LiveFeatures:
         stored, _ = self._encoded(self.key(sample), sample.picture)
         weights_Ml = alpha_Ml.to(torch.float32).cpu().numpy()
         shape = stored.data_LTC.shape[1:]
-        return torch.from_numpy(mixtures(lambda at: stored.at(slice(at, at + 1)), weights_Ml, self._precision, shape))
+        places = [self._run.index(layer) for layer in self.layers]
+        slabs = [stored.at(slice(place, place + 1)) for place in places]
+        return torch.from_numpy(mixtures(slabs.__getitem__, weights_Ml, self._precision, shape))
+
+    def tapped(self, sample: Sample) -> Tensor:
+        """See `clasp_calib.calib.scoring.features.Features`."""
+        stored, _ = self._encoded(self.key(sample), sample.picture)
+        return self._precision.decode(stored.at([self._run.index(tap) for tap in self._taps])).float()
 
     def origin(self, sample: Sample) -> Origin:
         """See `clasp_calib.calib.scoring.features.Features`."""
@@ -94,8 +105,8 @@ class LiveFeatures:
         self._check({self.key(one): one.picture for sample in samples for one in sample.alone})
 
     def _encode(self, key: str, picture: Media) -> tuple[Stored, Origin]:
-        [(layers_LTC, origin)] = states_of(self._model, [self._prepare(key, picture)], self.layers)
+        [(layers_LTC, origin)] = states_of(self._model, [self._prepare(key, picture)], self._run)
         try:
             return self._precision.encode(layers_LTC), origin
         except PrecisionError as error:
-            raise CacheError(f"layer {self.layers[error.layer]} of {picture} has {error}") from error
+            raise CacheError(f"layer {self._run[error.layer]} of {picture} has {error}") from error

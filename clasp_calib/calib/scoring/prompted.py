@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.deepstack import with_deepstack
 from clasp_calib.runtime.tower_relevance import with_relevance
 
 _Layers = list[tuple[Tensor, Tensor]]
@@ -36,6 +37,8 @@ class Picture:
     modality: str = "image"
     sizes: Mapping[str, Tensor] = field(default_factory=dict)
     """What the processor says of them besides their pixels."""
+    deepstack: Sequence[Sequence[Tensor]] = ()
+    """For each decoder layer that adds visual features to what it gives, those [N, D] of every picture."""
     relevance: Sequence[Tensor] = ()
     """Of every picture that it is, [N], float32; empty where nothing is chosen by it."""
     known_as: Hashable = None
@@ -123,7 +126,8 @@ def forward(
     new_1S, seen = ids_1S[:, held:], {}
     if not set(ids[held:]).isdisjoint(adapter.visual_token_ids.values()):
         visual = [part for mixture in picture.visual for part in mixture]
-        seen["mm_encoder_outputs"] = adapter.encoder_outputs(visual, picture.modality)
+        deepstack = [[*features] * mixtures for features in picture.deepstack]
+        seen["mm_encoder_outputs"] = with_deepstack(adapter.encoder_outputs(visual, picture.modality), deepstack)
         if picture.relevance:
             with_relevance(seen["mm_encoder_outputs"], [*picture.relevance] * mixtures)
     logits_BTV: Tensor = model(

@@ -8,7 +8,6 @@ decoder. A *modality* is ``image`` or ``video``; a video is one picture here.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,29 +16,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from clasp_calib.common.errors import ModelError
 from clasp_calib.common.pruning_options import CLASS_TOKEN, MEAN_ATTENTION, NONE, PROFILES
+from clasp_calib.runtime.adapters.layout import Layout
 from clasp_calib.runtime.adapters.towers import EncodedError, Recorded, Recorder, recorded_states
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the visual tokens of one image come from. A *cell* is what the projector makes one token of.
-
-    ``cell_N`` is long: of every visual token the index of its cell, -1 for one that ends a line. Cells are counted
-    tile by tile, each of ``grid`` rows and columns, line by line. ``place_U`` is where a tower that takes
-    patches in an order of its own has each cell, ``None`` if it has none. Where the first tile shows the whole picture,
-    the others cut it into ``cut`` rows and columns.
-    """
-
-    cell_N: Tensor
-    tiles: int
-    grid: tuple[int, int]
-    place_U: Tensor | None = None
-    cut: tuple[int, int] = (1, 1)
-
-    @property
-    def cells(self) -> int:
-        """U, the cells of all tiles."""
-        return self.tiles * self.grid[0] * self.grid[1]
 
 
 class Adapter:
@@ -66,7 +44,7 @@ class Adapter:
     class_tokens = 0
     """Tokens at the head of a tower's state that stand for no patch: 1, or 0 if the tower has none."""
     taps: Sequence[int] = ()
-    """States that the model projects beside its own layer's; `project` refuses where there are any."""
+    """States that the model projects beside its own layer's, see `deepstack`."""
     vision_layers: int
     """L_v, the blocks of the tower; its states are 0..L_v, 0 being what enters the first block."""
     own_layer: int
@@ -285,9 +263,6 @@ class Adapter:
         """Visual tokens [N, D] of every picture from its fused patch tokens; ``sizes`` as in `capture`.
 
         Through transformers' own ``get_<modality>_features``, its tower replaced meanwhile.
-
-        Raises:
-            ModelError: the projector needs more than one map.
         """
         tower: Any = self.vision_tower(model, modality)
         weight = next(tower.parameters())
@@ -303,10 +278,24 @@ class Adapter:
             pooled = self.features(model, pixels, modality, sizes).pooler_output
         return self._pictures(pooled, len(fused_BTC))
 
+    def deepstack(self, model: nn.Module, states_KBTC: Tensor, modality: str = "image") -> list[list[Tensor]]:
+        """What the decoder adds to its first layers, one layer after the other: [N, D] of every picture.
+
+        Args:
+            model: what the adapter is for.
+            states_KBTC: the states ``taps`` of every picture, as `capture` gives them.
+            modality: ``image`` or ``video``.
+
+        Returns:
+            K lists of B tensors, as `clasp_calib.runtime.deepstack.with_deepstack` takes them; none without ``taps``.
+        """
+        return []
+
     def encoder_outputs(self, features: Sequence[Tensor], modality: str = "image") -> dict[str, Any]:
         """A fresh ``mm_encoder_outputs`` for ``forward`` or ``generate``; the pictures in order of rows.
 
-        Fresh, because ``generate`` with beams writes into what it is given: make one for every call.
+        Fresh, because ``generate`` with beams writes into what it is given: make one for every call. A model with
+        ``taps`` takes it with `clasp_calib.runtime.deepstack.with_deepstack`.
         """
         return {modality: BaseModelOutputWithPooling(pooler_output=list(features))}
 

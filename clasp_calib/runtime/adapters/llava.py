@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.runtime.adapters.adapter import Adapter, Layout
+from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.adapters.layout import Layout
 
 # model_type of the tower -> tokens that it puts before the patches.
 TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, image_size_to_num_patches
 
-from clasp_calib.runtime.adapters.adapter import Layout
+from clasp_calib.runtime.adapters.layout import Layout
 from clasp_calib.runtime.adapters.llava import LayerAdapter
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.runtime.adapters.adapter import Adapter, Layout
+from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.adapters.layout import Layout
 
 
 class Qwen2VLAdapter(Adapter):
@@ -157,9 +158,18 @@ class Qwen3VLAdapter(Qwen2VLAdapter):
         super().__init__(config)
         self.taps: Sequence[int] = tuple(block + 1 for block in config.vision_config.deepstack_visual_indexes)
 
-    def project(self, model: nn.Module, fused_BTC: Tensor, modality: str = "image", **sizes: Tensor) -> list[Tensor]:
-        """Refused: one fused map has not the states that deepstack projects."""
-        raise ModelError(
-            "features of a Qwen3-VL picture cannot be computed beforehand from one fused map: its deepstack projects "
-            "other layers too; fuse in the live tower (prune or clasp with pixel_values) instead"
-        )
+    def deepstack(self, model: nn.Module, states_KBTC: Tensor, modality: str = "image") -> list[list[Tensor]]:
+        """Each state goes through a merger of its own."""
+        mergers: Any = self.vision_tower(model, modality).get_submodule("deepstack_merger_list")
+        place = next(mergers.parameters())
+        states_KBTC = states_KBTC.to(place.device, place.dtype)
+        return [
+            [merger(state_TC) for state_TC in states_BTC]
+            for merger, states_BTC in zip(mergers, states_KBTC, strict=True)
+        ]
+
+    def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
+        """The live tower has run its deepstack already, and a fused map has none."""
+        output = super().replace_own(tower, output, fused, call)
+        output.deepstack_features = getattr(output, "deepstack_features", [])
+        return output
