@@ -70,8 +70,15 @@ def speaking_processor(name: str) -> Any:
     return processor
 
 
-def speaking_directory(path: Path, name: str) -> Path:
-    """Save a model whose greedy answers are `WORDS`, each a token, then the end; see `speaking_models`."""
+def speaking_directory(path: Path, name: str, seed: int | None = None, end: float = 1.0) -> Path:
+    """Save a model whose greedy answers are `WORDS`, each a token, then the end; see `speaking_models`.
+
+    Args:
+        path: of the new directory.
+        name: of the architecture.
+        seed: of the words; by default one of `SEEDS`.
+        end: how readily an answer ends.
+    """
     processor = speaking_processor(name)
     model_class, config = CASES[name].build()
     config.text_config.vocab_size = len(processor.tokenizer)
@@ -81,12 +88,12 @@ def speaking_directory(path: Path, name: str) -> Path:
     model = model_class._from_config(config, attn_implementation="sdpa")
     _randomise(model)
     words = processor.tokenizer.convert_tokens_to_ids([f" {word}" for word in WORDS])
-    generator = torch.Generator().manual_seed(SEEDS.get(name, 0))
+    generator = torch.Generator().manual_seed(SEEDS.get(name, 0) if seed is None else seed)
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(0.2)
         head = model.lm_head.weight.zero_()
         head[words] = torch.randn(len(words), head.shape[1], generator=generator)
-        head[EOS] = -head[words].sum(0)
+        head[EOS] = -end * head[words].sum(0)
     model.generation_config.update(pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS, do_sample=False)
     model.save_pretrained(path)
     return path
