@@ -70,7 +70,7 @@ def speaking_processor(name: str) -> Any:
     return processor
 
 
-def speaking_directory(path: Path, name: str, seed: int | None = None, end: float = 1.0) -> Path:
+def speaking_directory(path: Path, name: str, seed: int | None = None, end: float = 1.0, layers: int = 8) -> Path:
     """Save a model whose greedy answers are `WORDS`, each a token, then the end; see `speaking_models`.
 
     Args:
@@ -78,9 +78,14 @@ def speaking_directory(path: Path, name: str, seed: int | None = None, end: floa
         name: of the architecture.
         seed: of the words; by default one of `SEEDS`.
         end: how readily an answer ends.
+        layers: of the decoder.
     """
     processor = speaking_processor(name)
     model_class, config = CASES[name].build()
+    text = config.text_config
+    text.num_hidden_layers = layers
+    if getattr(text, "layer_types", None):
+        text.layer_types = (text.layer_types * layers)[:layers]
     config.text_config.vocab_size = len(processor.tokenizer)
     config.image_token_id = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
     if hasattr(config, "video_token_id"):
