@@ -109,6 +109,14 @@ class Artifact:
         """
         return self.entry(budget).choices[self.classes[self._class(label)]].seeding or self.manifest.seeding
 
+    def relevance(self, budget: str | int, label: str) -> str | None:
+        """What rates the tokens in the profile ``input``; ``None`` in the other.
+
+        Raises:
+            ArtifactError: unknown budget or class.
+        """
+        return self.entry(budget).choices[self.classes[self._class(label)]].relevance or self.manifest.relevance
+
     @staticmethod
     def load(place: str | Path) -> "Artifact":
         """Read and verify an artifact.

@@ -57,9 +57,11 @@ def mixture(alpha: Sequence[float]) -> str:
     return " + ".join(f"{weight:.2f} x {layer}" for layer, weight in enumerate(alpha) if weight)
 
 
-def ratio(rho: float, seeding: str) -> str:
-    """A ratio as text, with what k-means starts from where that is not the paper's: ``0.25, farthest``."""
-    return f"{rho:g}" if seeding == REDUNDANCY else f"{rho:g}, {seeding}"
+def ratio(artifact: "Artifact", budget: str, label: str) -> str:
+    """A class's ratio as text, and what it says otherwise than the paper or the whole artifact: ``0.25, farthest``."""
+    seeding, relevance = artifact.seeding(budget, label), artifact.entry(budget).choices[label].relevance
+    told = [f"{artifact.rho(budget, label):g}", "" if seeding == REDUNDANCY else seeding, relevance]
+    return ", ".join(filter(None, told))
 
 
 def told_router(router: Router | None) -> str:
@@ -73,8 +75,8 @@ def told_router(router: Router | None) -> str:
 
 def _choice(artifact: "Artifact", budget: str, label: str) -> list[str]:
     choice = artifact.entry(budget).choices[label]
-    alpha, rho = artifact.alpha(budget, label), artifact.rho(budget, label)
-    told = [markdown_cell(choice.prototype), mixture(alpha), ratio(rho, artifact.seeding(budget, label))]
+    alpha = artifact.alpha(budget, label)
+    told = [markdown_cell(choice.prototype), mixture(alpha), ratio(artifact, budget, label)]
     return [markdown_cell(label), *told, *measured_cells(choice)]
 
 

@@ -4,7 +4,7 @@ Gains and regrets are in units of what the search maximised; with the objective 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
@@ -42,6 +42,12 @@ class Alternative(Strict):
     rho: Share
     seeding: Line | None = None
     """``None``: the manifest's."""
+    relevance: Line | None = None
+    """``None``: the manifest's."""
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_empty(fields(self), ("relevance",))
 
 
 class Posterior(Strict):
@@ -92,11 +98,13 @@ class Sureness(Strict):
 
 
 class ClassChoice(Strict):
-    """How one class's mixture, ratio and seeding were chosen."""
+    """How one class's mixture, ratio, seeding and relevance were chosen."""
 
     prototype: Line
     seeding: Line | None = None
     """What k-means starts from; ``None``: the manifest's."""
+    relevance: Line | None = None
+    """In the profile ``input``, what rates the tokens; ``None``: the manifest's."""
     candidates: Positive
     evaluations: Count
     samples: Count | None = None
@@ -121,7 +129,7 @@ class ClassChoice(Strict):
     @model_serializer(mode="wrap")
     def _as_written(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what belongs to format 1, where there is nothing of it."""
-        return {name: value for name, value in fields(self).items() if value is not None or name not in _ONLY_1}
+        return _without_empty(fields(self), ("relevance", *_ONLY_1))
 
 
 class ChoiceRule(Strict):
@@ -135,6 +143,11 @@ class ChoiceRule(Strict):
     """The default was kept unless the probability of being worse was under this; ``None``: the best mean was chosen."""
     budgets: tuple[BudgetName, ...] = Field(default=(), max_length=1000)
     """Other budgets whose scores were evidence too."""
+
+
+def _without_empty(fields: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """So that artifacts that have no such field keep their bytes."""
+    return {name: value for name, value in fields.items() if value is not None or name not in names}
 
 
 def mean_regret(choices: Iterable[ClassChoice]) -> float:

@@ -41,6 +41,7 @@ class ClassChange:
     prototype: tuple[str, str]
     rho: tuple[float, float]
     seeding: tuple[str, str]
+    relevance: tuple[str | None, str | None]
     alpha_distance: float
     """Total variation distance of the mixtures, in [0, 1]."""
     gain: ScoreChange | None
@@ -50,7 +51,8 @@ class ClassChange:
     def changed(self) -> bool:
         """Whether the runtime would act differently."""
         reseeded = min(self.rho) < 1 and self.seeding[0] != self.seeding[1]
-        return self.alpha_distance > 0 or self.rho[0] != self.rho[1] or reseeded
+        rerated = max(self.rho) > 0 and self.relevance[0] != self.relevance[1]
+        return self.alpha_distance > 0 or self.rho[0] != self.rho[1] or reseeded or rerated
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def _changes(first: Artifact, second: Artifact, budgets: list[str]) -> list[Clas
                     (one.choices[label].prototype, two.choices[label].prototype),
                     (first.rho(budget, label), second.rho(budget, label)),
                     (first.seeding(budget, label), second.seeding(budget, label)),
+                    (first.relevance(budget, label), second.relevance(budget, label)),
                     apart,
                     _gain([s.get((budget, label), {}) for s in scores], results),
                 )

@@ -25,7 +25,16 @@ from clasp_calib.artifacts.choices import (
 )
 from clasp_calib.artifacts.model_shape import ModelShape, Tokens
 from clasp_calib.common.fields import ClassName, Hash, Line, Name, Seed, Share, Slug, Strict
-from clasp_calib.common.pruning_options import AT_INPUT, INPUT, LAYERED, PROFILES, REDUNDANCY, RELEVANCES, SEEDINGS
+from clasp_calib.common.pruning_options import (
+    AT_INPUT,
+    INPUT,
+    LAYERED,
+    NONE,
+    PROFILES,
+    REDUNDANCY,
+    RELEVANCES,
+    SEEDINGS,
+)
 from clasp_calib.common.token_range import TokenRange
 from clasp_calib.router_labeling.classes import LABELS
 
@@ -194,7 +203,8 @@ class Manifest(Strict):
     profile: Slug = LAYERED
     """Where tokens are dropped: ``layered``, in stages between decoder layers, or ``input``, once before them."""
     relevance: Line | None = None
-    """In the profile ``input``, what rates the tokens; ``None`` in the other, where the instruction does."""
+    """In the profile ``input``, what rates the tokens where the choice of a class does not say it; ``None`` in the
+    other, where the instruction does."""
     seeding: Line = REDUNDANCY
     """What k-means starts from where the choice of a class does not say it, see
     `clasp_calib.common.pruning_options.PruningOptions`."""
@@ -274,9 +284,11 @@ class Manifest(Strict):
                     yield f"alternatives.{name}: the weights sum to {sum(one.weights):g}, expected 1"
         for setting, scores in entry.results.items():
             _known(f"budgets.{entry.name}.results.{setting}", scores, {*self.classes, MACRO})
-        for seeding in _seedings(entry):
-            if seeding not in (None, *SEEDINGS):
-                yield f"seeding: {seeding!r:.100} is for {self.needs or 'a newer version'}"
+        for field, known in (("seeding", SEEDINGS), ("relevance", RELEVANCES)):
+            if unknown := [value for value in _said(field, entry) if value not in (None, *known)]:
+                yield f"{field}: {unknown[0]!r:.100} is for {self.needs or 'a newer version'}"
+        if (rated := [*filter(None, _said("relevance", entry))]) and NONE in (*rated, self.relevance or NONE):
+            yield f"relevance: {rated[0]!r} of a class does not go with {self.relevance!r} of the others"
         if self.format == 1 and (later := _later(entry)):
             yield f"{min(later)}: is not of format 1"
 
@@ -299,9 +311,10 @@ def hashed(prompt: str) -> str:
     return hashlib.sha256(prompt.encode()).hexdigest()
 
 
-def _seedings(entry: BudgetEntry) -> list[str | None]:
-    others = [one.seeding for of in entry.alternatives.values() for one in of.values()]
-    return [*(choice.seeding for choice in entry.choices.values()), *others]
+def _said(field: str, entry: BudgetEntry) -> list[str | None]:
+    """What the choices of a budget and their alternatives say of ``seeding`` or ``relevance``."""
+    others = [one for of in entry.alternatives.values() for one in of.values()]
+    return [getattr(one, field) for one in (*entry.choices.values(), *others)]
 
 
 def _later(entry: BudgetEntry) -> set[str]:
@@ -309,7 +322,7 @@ def _later(entry: BudgetEntry) -> set[str]:
     found = {name for choice in entry.choices.values() for name in SINCE_2 if getattr(choice, name) is not None}
     found |= {"decision"} if entry.decision else set()
     found |= {"token_range"} if entry.token_range else set()
-    found |= {"seeding"} if any(_seedings(entry)) else set()
+    found |= {"seeding"} if any(_said("seeding", entry)) else set()
     return found | ({"measured.checkpoint"} if entry.measured and entry.measured.checkpoint else set())
 
 

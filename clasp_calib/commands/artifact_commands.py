@@ -82,7 +82,7 @@ def show_artifact(
                 [
                     label,
                     mixture(known.alpha(entry.name, label)),
-                    ratio(known.rho(entry.name, label), known.seeding(entry.name, label)),
+                    ratio(known, entry.name, label),
                     *measured_cells(entry.choices[label]),
                     f"{calibrated[label].mean:.1%}" if label in calibrated else "-",
                 ]
@@ -290,6 +290,7 @@ def _numbers(known: "Artifact") -> dict[str, dict[str, dict[str, Any]]]:
                 "alpha": known.alpha(name, label),
                 "rho": known.rho(name, label),
                 "seeding": known.seeding(name, label),
+                **({"relevance": of} if (of := known.relevance(name, label)) else {}),
             }
             for label in known.classes
         }
@@ -330,6 +331,8 @@ def _change(change: "ClassChange") -> str:
         parts.append(f"rho {change.rho[0]:g} -> {change.rho[1]:g}")
     if change.seeding[0] != change.seeding[1]:
         parts.append(f"seeding {change.seeding[0]} -> {change.seeding[1]}")
+    if change.relevance[0] != change.relevance[1]:
+        parts.append(f"relevance {change.relevance[0]} -> {change.relevance[1]}")
     if change.gain:
         parts.append(_points(change.gain))
     return f"budget {change.budget}, {change.label}: {', '.join(parts)}"

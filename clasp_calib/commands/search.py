@@ -309,7 +309,7 @@ def _show_budget(artifact: "Artifact", budget: str) -> None:
             [
                 label,
                 choice.prototype,
-                ratio(artifact.rho(entry.name, label), artifact.seeding(entry.name, label)),
+                ratio(artifact, entry.name, label),
                 *measured_cells(choice),
             ]
             for label in artifact.classes

@@ -52,7 +52,8 @@ class PruningOptions:
     relevance: str | None = None
     """In the profile ``input``, what rates the tokens: the attention of the tower's ``class-token``, the
     ``mean-attention`` of all its patches, or ``none``: every token is kept for coverage then, whatever rho is. By
-    default the first of these that the model has."""
+    default the first of these that the model has. Of a search this is the default's, and its space says which are
+    tried."""
 
     def __post_init__(self) -> None:
         legal: dict[str, tuple[str | None, ...]] = {

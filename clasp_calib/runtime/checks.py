@@ -1,6 +1,6 @@
 """What cannot be pruned is refused here, before any work."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -78,12 +78,21 @@ def settled(model: Any, adapter: Adapter, options: PruningOptions) -> PruningOpt
     if options.profile != INPUT:
         return options
     relevance = options.relevance or adapter.relevances[0]
-    if relevance not in adapter.relevances:
-        raise ModelError(
-            f"relevance={relevance!r} is not to be had of the vision tower of this {kind} model; give "
-            f"{' or '.join(map(repr, adapter.relevances))}"
-        )
+    check_relevances(model, adapter, [relevance])
     return replace(options, relevance=relevance, positions=options.positions or positions_on(model, COMPACT))
+
+
+def check_relevances(model: Any, adapter: Adapter, relevances: Iterable[str]) -> None:
+    """Refuse what the vision tower cannot rate tokens by.
+
+    Raises:
+        ModelError: with the first of such.
+    """
+    if lacking := [relevance for relevance in relevances if relevance not in adapter.relevances]:
+        raise ModelError(
+            f"relevance={lacking[0]!r} is not to be had of the vision tower of this {model.config.model_type} model; "
+            f"give {' or '.join(map(repr, adapter.relevances))}"
+        )
 
 
 def positions_on(model: Any, wanted: str) -> str:

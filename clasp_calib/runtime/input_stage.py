@@ -1,6 +1,7 @@
 """The input profile: one stage before the decoder, of the same selection, rated by the vision tower.
 
-M rows as they come and B rows once candidates have fanned out, S tokens of a call, N visual tokens of a row, D width.
+M rows as they come and B rows once candidates have fanned out, S tokens of a call, N visual tokens of a row, D width, K
+kinds of relevance.
 """
 
 from collections.abc import Iterator, Mapping
@@ -37,9 +38,10 @@ def pruned_at_input(model: nn.Module, adapter: Adapter, plan: Plan) -> Iterator[
     Raises:
         ModelError: the model is being pruned already.
     """
-    relevance, positions = plan.options.relevance, plan.options.positions
+    positions = plan.options.positions
     assert positions is not None
-    assert relevance is not None
+    assert plan.options.relevance is not None
+    relevances = plan.relevances or (plan.options.relevance,)
     kernel = str(getattr(adapter.language_model(model).config, "_attn_implementation", ""))
     if positions == KEEP and not position_axes(model) and "flash" in kernel:
         raise ModelError(
@@ -49,13 +51,15 @@ def pruned_at_input(model: nn.Module, adapter: Adapter, plan: Plan) -> Iterator[
     if not plan.stages:
         yield Entry(model, adapter, positions)
         return
-    if relevance == NONE:
+    kinds = list(dict.fromkeys(relevances))
+    if kinds == [NONE]:
         entry = Entry(model, adapter, positions, InputGate(adapter, plan, None))
         with entry.attached():
             yield entry
         return
-    with noted_relevance(model, adapter, relevance) as noted:
-        entry = Entry(model, adapter, positions, InputGate(adapter, plan, noted))
+    with noted_relevance(model, adapter, kinds) as noted:
+        kind_R = torch.tensor([kinds.index(kind) for kind in relevances])
+        entry = Entry(model, adapter, positions, InputGate(adapter, plan, noted, kind_R))
         with entry.attached():
             yield entry
 
@@ -67,10 +71,14 @@ class InputGate:
         adapter: of the model.
         plan: what to keep.
         relevance: what rates the tokens; ``None`` keeps all for coverage.
+        kind_R: long, which of its kinds does so: one for all rows, or one a row.
     """
 
-    def __init__(self, adapter: Adapter, plan: Plan, relevance: TowerRelevance | None) -> None:
+    def __init__(
+        self, adapter: Adapter, plan: Plan, relevance: TowerRelevance | None, kind_R: Tensor | None = None
+    ) -> None:
         self._adapter, self._plan, self._relevance = adapter, plan, relevance
+        self._kind_R = torch.zeros(1, dtype=torch.long) if kind_R is None else kind_R
 
     def see(self, ids_MS: Tensor, inputs: Mapping[str, Any], generating: bool) -> None:
         """Note where which pictures stand."""
@@ -94,7 +102,7 @@ class InputGate:
         is_patch_MN = take(visual_MS, visual_MN)
         features_MND = take(embeddings_MSD, visual_MN)
         with watch.part("scoring"):
-            relevance_MN = is_patch_MN.float() if self._relevance is None else self._rated(visual_MS, visual_MN)
+            relevance_MNK = self._rated(visual_MS, visual_MN, is_patch_MN)
         with watch.part("cosines"):
             gram_MNN = gram_matrix(features_MND) if plan.selector.needs_gram or self._relevance is None else None
         source = list(range(len(offered))) if plan.fan is None else list(plan.fan)
@@ -103,26 +111,29 @@ class InputGate:
         source_B = torch.tensor(source, device=device)
         offered = [offered[row] for row in source]
         kept = [plan.schedule.counts_for(tokens)[0] for tokens in offered]
-        is_patch_BN, relevance_BN = is_patch_MN[source_B], relevance_MN[source_B]
+        kind_B = expand_rows(self._kind_R, len(source), "relevances").to(device)
+        is_patch_BN, relevance_BN = is_patch_MN[source_B], relevance_MNK[source_B, :, kind_B]
         rho_B = expand_rows(plan.rho, len(source), "rho")
         rho_B = torch.zeros_like(rho_B) if self._relevance is None else rho_B
         with watch.part("selection"):
             gram_BNN = None if gram_MNN is None else gram_MNN[source_B]
             selection = plan.selector(relevance_BN, gram_BNN, torch.tensor(kept), rho_B, is_patch_BN)
             keep_BN = selection.keep_BN & is_patch_BN
-        self._check(relevance_MN, features_MND.masked_fill(~is_patch_MN[:, :, None], 0), keep_BN, kept)
+        self._check(relevance_MNK, features_MND.masked_fill(~is_patch_MN[:, :, None], 0), keep_BN, kept)
         visual_BN = visual_MN[source_B]
         keep_BS = torch.zeros_like(visual_MS[source_B]).scatter(1, visual_BN, keep_BN)
         stage = entering(visual_BN, keep_BN, selection.pivots_BN, relevance_BN, offered)
         return Admitted(keep_BS, source_B, offered, kept, stage)
 
-    def _rated(self, visual_MS: Tensor, visual_MN: Tensor) -> Tensor:
-        assert self._relevance is not None
+    def _rated(self, visual_MS: Tensor, visual_MN: Tensor, is_patch_MN: Tensor) -> Tensor:
+        """[M, N, K]; of all tokens the same where nothing rates them."""
+        if self._relevance is None:
+            return is_patch_MN.float()[:, :, None]
         return take(self._relevance.placed(visual_MS), visual_MN)
 
-    def _check(self, relevance_MN: Tensor, features_MND: Tensor, keep_BN: Tensor, kept: list[int]) -> None:
+    def _check(self, relevance_MNK: Tensor, features_MND: Tensor, keep_BN: Tensor, kept: list[int]) -> None:
         """Refuse numbers that are not finite, and selectors that miscount; one wait for a GPU in all."""
-        finite = all_finite(relevance_MN) & all_finite(features_MND)
+        finite = all_finite(relevance_MNK) & all_finite(features_MND)
         whole, *counts = torch.cat([finite.reshape(1).long(), keep_BN.sum(1)]).tolist()
         if not whole:
             raise NonFiniteError(f"the features of a picture, or the tower's attention, are not finite; {ADVICE}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from clasp_calib.runtime.hooks import Pruner
     from clasp_calib.runtime.schedule import AnySchedule
     from clasp_calib.runtime.selection import Selector
-    from clasp_calib.runtime.stages import PromptLengths
+    from clasp_calib.runtime.stages import Plan, PromptLengths
     from clasp_calib.runtime.stats import Pruned
 
 
@@ -67,20 +68,9 @@ def prune(
     """
     import torch
 
-    from clasp_calib.runtime.adapters import adapter_for
-    from clasp_calib.runtime.checks import check_decoder, check_positions, check_schedule, settled
-    from clasp_calib.runtime.guard import guarded
-    from clasp_calib.runtime.hooks import Pruner
-    from clasp_calib.runtime.input_stage import pruned_at_input
     from clasp_calib.runtime.selection import DualStage
     from clasp_calib.runtime.stages import Plan
-    from clasp_calib.runtime.tower import fused_tower
 
-    adapter = adapter_for(model)
-    options = settled(model, adapter, options)
-    at_input = options.profile == INPUT
-    (check_positions if at_input else check_decoder)(model, options.positions)
-    check_schedule(adapter, schedule, options)
     rho_B = torch.as_tensor(rho, dtype=torch.float64, device="cpu").reshape(-1)
     if not len(rho_B) or not bool(((rho_B >= 0) & (rho_B <= 1)).all()):
         raise ModelError(f"rho is {rho_B.tolist()}; expected shares between 0 and 1")
@@ -96,6 +86,31 @@ def prune(
         prompt_lengths=prompt_lengths,
         fan=None if fan is None else tuple(map(int, fan)),
     )
+    with _applied(model, plan, alpha_BL) as pruned:
+        yield pruned
+
+
+@contextmanager
+def _applied(model: "nn.Module", plan: "Plan", alpha_BL: "Tensor | None") -> "Iterator[Pruned]":
+    from clasp_calib.runtime.adapters import adapter_for
+    from clasp_calib.runtime.checks import (
+        check_decoder,
+        check_positions,
+        check_relevances,
+        check_schedule,
+        settled,
+    )
+    from clasp_calib.runtime.guard import guarded
+    from clasp_calib.runtime.hooks import Pruner
+    from clasp_calib.runtime.input_stage import pruned_at_input
+    from clasp_calib.runtime.tower import fused_tower
+
+    adapter = adapter_for(model)
+    plan = replace(plan, options=settled(model, adapter, plan.options))
+    at_input = plan.options.profile == INPUT
+    (check_positions if at_input else check_decoder)(model, plan.options.positions)
+    check_schedule(adapter, plan.schedule, plan.options)
+    check_relevances(model, adapter, plan.relevances)
     attached = pruned_at_input(model, adapter, plan) if at_input else _in_stages(Pruner(model, adapter, plan))
     fusion = nullcontext() if alpha_BL is None else fused_tower(model, adapter, alpha_BL)
     changed = alpha_BL is not None or bool(plan.stages)
@@ -148,6 +163,7 @@ def clasp(
     from clasp_calib.runtime.routing import AUTO, classes_of
     from clasp_calib.runtime.schedule import parse_budget
     from clasp_calib.runtime.selection import DualStage
+    from clasp_calib.runtime.stages import Plan
 
     adapter = adapter_for(model)
     chosen = Artifact.load(artifact) if isinstance(artifact, Path | str) else artifact
@@ -163,16 +179,16 @@ def clasp(
         raise InputError("questions are read only with classes='auto'; leave them out, or give classes='auto'")
     rho = [chosen.rho(name, row) for row in rows]
     seedings = tuple(chosen.seeding(name, row) for row in rows)
-    pruned = prune(
-        model,
+    plan = Plan(
         schedule=schedule_for(model, name, artifact=chosen),
-        rho=rho,
+        rho=torch.tensor(rho, dtype=torch.float64),
         selector=DualStage(chosen.pruning.iterations, seedings, needs_gram=any(share < 1 for share in rho)),
-        alpha_BL=torch.tensor([chosen.alpha(name, row) for row in rows], dtype=torch.float64),
         options=chosen.pruning,
         prompt_lengths=prompt_lengths,
+        relevances=tuple(filter(None, (chosen.relevance(name, row) for row in rows))),
     )
-    with pruned as pruner, counted:
+    alpha_BL = torch.tensor([chosen.alpha(name, row) for row in rows], dtype=torch.float64)
+    with _applied(model, plan, alpha_BL) as pruner, counted:
         yield pruner
 
 

@@ -147,6 +147,9 @@ class Plan:
     options: PruningOptions
     prompt_lengths: PromptLengths = None
     fan: tuple[int, ...] | None = None
+    relevances: tuple[str, ...] = ()
+    """In the profile ``input``: what rates the tokens, one for all rows or one a row, instead of what the options say.
+    """
 
     @property
     def stages(self) -> dict[int, int]:

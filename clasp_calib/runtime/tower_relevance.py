@@ -4,7 +4,7 @@ Attention is shared among the patches of a tile, so that each gets less where th
 of an equal share, so that tokens of pictures of different sizes compare.
 
 R tiles of a picture (or its frames), H heads of t tokens, class tokens first, d width of a head, P patches of a tile, N
-visual tokens of a picture, T of all pictures together, M rows of a batch, S tokens of a row.
+visual tokens of a picture, T of all pictures together, M rows of a batch, S tokens of a row, K kinds of relevance.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,10 +27,11 @@ _Seen = list[tuple[Tensor, Tensor, float]]
 class TowerRelevance:
     """What the tower said of the pictures that it encoded last; see `noted_relevance`."""
 
-    def __init__(self, model: nn.Module, adapter: Adapter, kind: str) -> None:
-        self._model, self._adapter, self._kind = model, adapter, kind
+    def __init__(self, model: nn.Module, adapter: Adapter, kinds: Sequence[str]) -> None:
+        self._model, self._adapter, self._kinds = model, adapter, kinds
         self._ids_MS: Tensor | None = None
         self._known: dict[str, Sequence[Tensor]] = {}
+        """Modality -> [N, K] of every picture."""
 
     def see(self, ids_MS: Tensor, inputs: Mapping[str, Any]) -> None:
         """Note where the pictures of a forward stand, and what is known of those that come as features."""
@@ -38,46 +39,55 @@ class TowerRelevance:
         self._known = {modality: output.relevance for modality, output in given.items() if hasattr(output, "relevance")}
 
     def placed(self, visual_MS: Tensor) -> Tensor:
-        """Relevance of every visual token, float32 [M, S]; 0 elsewhere.
+        """Relevance of every visual token by every kind, float32 [M, S, K]; 0 elsewhere.
 
         Raises:
             ModelError: pictures came as features without their relevance.
         """
         assert self._ids_MS is not None
-        relevance_MS = torch.zeros(visual_MS.shape, device=visual_MS.device)
+        relevance_MSK = torch.zeros(*visual_MS.shape, len(self._kinds), device=visual_MS.device)
         for modality, token in self._adapter.visual_token_ids.items():
             mine_MS = visual_MS & (self._ids_MS == token)
             wanted = int(mine_MS.sum())
             if not wanted:
                 continue
-            known_T = torch.cat([*self._known.get(modality, ()), relevance_MS.new_zeros(0)])
+            none = relevance_MSK.new_zeros(0, len(self._kinds))
+            known_TK = torch.cat(
+                [known.expand(-1, len(self._kinds)) for known in self._known.get(modality, ())] or [none]
+            )
             # generate repeats every row for its beams, and the features with them.
-            beams = wanted // max(len(known_T), 1)
-            if len(known_T) * beams != wanted or int(mine_MS[::beams].sum()) != len(known_T):
+            beams = wanted // max(len(known_TK), 1)
+            if len(known_TK) * beams != wanted or int(mine_MS[::beams].sum()) != len(known_TK):
                 raise ModelError(
                     f"the prompts hold {wanted} visual tokens of a kind ({modality}) of which the tower's attention is "
-                    f"known for {len(known_T)}; give pixels rather than features, features with their relevance "
+                    f"known for {len(known_TK)}; give pixels rather than features, features with their relevance "
                     "(with_relevance), or relevance='none'"
                 )
-            rows_MS = torch.zeros_like(relevance_MS[::beams]).masked_scatter(mine_MS[::beams], known_T)
-            relevance_MS = relevance_MS + rows_MS.repeat_interleave(beams, dim=0)
-        return relevance_MS
+            rows_MSK = torch.zeros_like(relevance_MSK[::beams]).masked_scatter(mine_MS[::beams, :, None], known_TK)
+            relevance_MSK = relevance_MSK + rows_MSK.repeat_interleave(beams, dim=0)
+        return relevance_MSK
 
     def encoded(self, modality: str, output: Any, inputs: Mapping[str, Any], seen: _Seen) -> None:
         """Note what the tower attended to, and let the features that it gave carry it."""
         queries = self._adapter.by_picture([query for query, _, _ in seen], inputs, modality)
         keys = self._adapter.by_picture([key for _, key, _ in seen], inputs, modality)
-        leading, by_class = self._adapter.class_tokens, self._kind == CLASS_TOKEN
-        values = [
-            torch.stack(
-                [
-                    _multiple(received_attention(query_Htd.float(), key_Htd.float(), seen[0][2], leading, by_class))
-                    for query_Htd, key_Htd in zip(query_RHtd, key_RHtd, strict=True)
-                ]
-            )
-            for query_RHtd, key_RHtd in zip(queries, keys, strict=True)
-        ]
-        self._known[modality] = self._adapter.token_values(self._model, values, inputs, modality)
+        leading, by_kind = self._adapter.class_tokens, []
+        for kind in self._kinds:
+            values = [
+                torch.stack(
+                    [
+                        _multiple(
+                            received_attention(
+                                query_Htd.float(), key_Htd.float(), seen[0][2], leading, by_class=kind == CLASS_TOKEN
+                            )
+                        )
+                        for query_Htd, key_Htd in zip(query_RHtd, key_RHtd, strict=True)
+                    ]
+                )
+                for query_RHtd, key_RHtd in zip(queries, keys, strict=True)
+            ]
+            by_kind.append(self._adapter.token_values(self._model, values, inputs, modality))
+        self._known[modality] = [torch.stack(one, dim=-1) for one in zip(*by_kind, strict=True)]
         output.relevance = self._known[modality]
 
 
@@ -86,26 +96,26 @@ def with_relevance(outputs: dict[str, Any], relevance: Sequence[Tensor]) -> dict
 
     Args:
         outputs: as `clasp_calib.runtime.adapters.adapter.Adapter.encoder_outputs` gives them.
-        relevance: [N] of every picture, float32, as `relevance_of` gives it.
+        relevance: [N] of every picture, float32, as `relevances_of` gives it; of whatever kind is wanted in its row.
     """
     (output,) = outputs.values()
-    output.relevance = list(relevance)
+    output.relevance = [of_N[:, None] for of_N in relevance]
     return outputs
 
 
 @contextmanager
-def noted_relevance(model: Any, adapter: Adapter, kind: str) -> Iterator[TowerRelevance]:
+def noted_relevance(model: Any, adapter: Adapter, kinds: Sequence[str]) -> Iterator[TowerRelevance]:
     """Watch the tower's attention whenever pictures are encoded.
 
     Args:
         model: what ``adapter`` is for.
         adapter: of the model.
-        kind: ``class-token`` or ``mean-attention``, one that the adapter can give.
+        kinds: ``class-token`` and ``mean-attention``, or one of them; those that the adapter can give.
 
     Raises:
         ModelError: another method is at work on this model.
     """
-    noted, multimodal = TowerRelevance(model, adapter, kind), adapter.multimodal_model(model)
+    noted, multimodal = TowerRelevance(model, adapter, kinds), adapter.multimodal_model(model)
     with ExitStack() as undo:
         for modality in adapter.towers:
             name = f"get_{modality}_features"
@@ -117,21 +127,22 @@ def noted_relevance(model: Any, adapter: Adapter, kind: str) -> Iterator[TowerRe
         yield noted
 
 
-def relevance_of(
-    model: Any, adapter: Adapter, kind: str, pixels: Tensor, modality: str, **sizes: Tensor
-) -> list[Tensor]:
-    """Relevance [N], float32, of the tokens of every picture, as `noted_relevance` would see it.
+def relevances_of(
+    model: Any, adapter: Adapter, kinds: Sequence[str], pixels: Tensor, modality: str, **sizes: Tensor
+) -> dict[str, list[Tensor]]:
+    """Relevance [N] of every kind, float32, of the tokens of every picture, as `noted_relevance` would see it.
 
     Args:
         model: what ``adapter`` is for.
         adapter: of the model.
-        kind: see `noted_relevance`.
+        kinds: see `noted_relevance`; the tower runs once for all.
         pixels: as the processor makes them.
         modality: ``image`` or ``video``.
         sizes: as `clasp_calib.runtime.adapters.adapter.Adapter.capture` takes them.
     """
-    with noted_relevance(model, adapter, kind):
-        return list(adapter.features(model, pixels, modality, sizes).relevance)
+    with noted_relevance(model, adapter, kinds):
+        by_picture = adapter.features(model, pixels, modality, sizes).relevance
+    return {kind: [of_NK[:, column] for of_NK in by_picture] for column, kind in enumerate(kinds)}
 
 
 def _watched(plain: Any, model: Any, adapter: Adapter, noted: TowerRelevance, modality: str) -> Any:

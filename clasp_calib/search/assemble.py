@@ -90,6 +90,7 @@ def _recorded(choice: Choice) -> ClassChoice:
     return ClassChoice(
         prototype=choice.candidate.prototype,
         seeding=choice.candidate.seeding,
+        relevance=choice.candidate.relevance,
         candidates=choice.space,
         evaluations=choice.evaluations,
         samples=choice.samples,
@@ -115,6 +116,7 @@ def _alternative(candidate: Candidate) -> Alternative:
         weights=tuple(candidate.alpha[layer] for layer in layers),
         rho=candidate.rho,
         seeding=candidate.seeding,
+        relevance=candidate.relevance,
     )
 
 

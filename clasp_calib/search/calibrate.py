@@ -31,7 +31,7 @@ from clasp_calib.common.samples import Sample
 from clasp_calib.crew.crew import Crew, crew_for
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
-from clasp_calib.runtime.checks import settled
+from clasp_calib.runtime.checks import check_relevances, settled
 from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.schedule import Budget, parse_budget
 from clasp_calib.search.allotment import Allotment, allotted
@@ -103,7 +103,8 @@ class Calibration:
         given = options.space if isinstance(options.space, SearchSpace) else None
         self.base_space = base = given or default_space(source.layers, own, options.pruning.seeding)
         self._space = base.with_lattice(options.lattice) if options.lattice else base
-        self._candidates = self._space.candidates(self._adapter.vision_layers, own, options.pruning.rated)
+        self._candidates = self._space.candidates(self._adapter.vision_layers, own, options.pruning.relevance)
+        check_relevances(model, self._adapter, self._space.relevances)
         self._features = source.at(tuple(sorted({*self._space.layers, own})))
         self._classes = options.class_source.classes(sample.label for sample in samples)
         self._pools = pools_of(samples, self._classes.names, options.per_class, options.seed)
@@ -172,6 +173,7 @@ class Calibration:
             **allotment.told,
             "prototypes": _listed([p.name for p in self._space.prototypes]),
             **({"rho": list(self._space.rhos)} if self._options.pruning.rated else {}),
+            **({"relevances": list(self._space.relevances)} if self._space.relevances else {}),
             "candidates a class": len(self._candidates),
             "classes": len(self._pools),
             "samples": counts(self._pools, self._samples),

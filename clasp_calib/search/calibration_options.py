@@ -7,7 +7,7 @@ from typing import Any
 from clasp_calib.calib.scoring.metrics import MAX_NEW_TOKENS
 from clasp_calib.calib.scoring.objective import METRIC, check_objective
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, REDUNDANCY, PruningOptions
+from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, INPUT, NONE, REDUNDANCY, PruningOptions
 from clasp_calib.common.settings import check_count, check_kind, check_number
 from clasp_calib.router_labeling.class_source import ClassSource
 from clasp_calib.router_labeling.router import Router
@@ -103,8 +103,27 @@ class CalibrationOptions:
                 f"the options seed k-means by {seeding!r}, which the space does not try (it tries "
                 f"{', '.join(self.space.seedings)}); add it to the space's seedings, or leave it out of the options"
             )
+        self._check_relevances()
         class_source = ClassSource(self.taxonomy, self.class_from, self.default_class, self.one_class)
         object.__setattr__(self, "class_source", class_source)
+
+    def _check_relevances(self) -> None:
+        tried = self.space.relevances if isinstance(self.space, SearchSpace) else ()
+        if tried and self.pruning.profile != INPUT:
+            raise InputError(
+                f"the space tries the relevances {', '.join(tried)}, which rate tokens before the decoder; give "
+                "profile='input' (--profile input), or take them out of the space"
+            )
+        if tried and self.pruning.relevance not in (None, *tried):
+            raise InputError(
+                f"the options rate tokens by relevance {self.pruning.relevance!r}, which the space does not try (it "
+                f"tries {', '.join(tried)}); add it to the space's relevances, or leave it out of the options"
+            )
+        if self.pruning.relevance == NONE and len(tried) > 1:
+            raise InputError(
+                f"the options rate no tokens (relevance 'none'), and the space tries {', '.join(tried)}; leave it out "
+                "of the options"
+            )
 
     @property
     def longest(self) -> int:

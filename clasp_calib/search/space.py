@@ -1,4 +1,4 @@
-"""The search space: layer prototypes times rhos times seedings, with the model's own setting always among them."""
+"""The search space: layer prototypes times rhos, seedings and relevances; the model's own setting is always in it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
-from clasp_calib.common.pruning_options import REDUNDANCY, SEEDINGS
+from clasp_calib.common.pruning_options import NONE, REDUNDANCY, RELEVANCES, SEEDINGS
 from clasp_calib.common.yaml_files import read_yaml
 from clasp_calib.search.lattice import lattice
 
@@ -40,7 +40,7 @@ class Prototype(BaseModel):
 
 
 class SearchSpace(BaseModel):
-    """Prototypes, the rho grid and the seedings of one search."""
+    """Prototypes, the rho grid, the seedings and the relevances of one search."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,6 +50,9 @@ class SearchSpace(BaseModel):
     """Ratios to try with each of them, in [0, 1]."""
     seedings: tuple[str, ...] = Field(default=(REDUNDANCY,), min_length=1)
     """What k-means may start from, to try with each of these; see `PruningOptions`."""
+    relevances: tuple[str, ...] = ()
+    """In the profile ``input``: what may rate the tokens, to try with each of these; see `PruningOptions`. If there are
+    none, only what the options say is tried."""
 
     @model_validator(mode="after")
     def _sane(self) -> "SearchSpace":
@@ -61,6 +64,10 @@ class SearchSpace(BaseModel):
         if not {*self.seedings} <= {*SEEDINGS} or len({*self.seedings}) != len(self.seedings):
             raise ValueError(
                 f"seedings must be different ones of {', '.join(SEEDINGS)}, got {', '.join(self.seedings)}"
+            )
+        if not {*self.relevances} <= {*RELEVANCES} or len({*self.relevances}) != len(self.relevances):
+            raise ValueError(
+                f"relevances must be different ones of {', '.join(RELEVANCES)}, got {', '.join(self.relevances)}"
             )
         return self
 
@@ -86,15 +93,15 @@ class SearchSpace(BaseModel):
             for weights in lattice(self.layers, steps)
             if tuple(sorted(weights.items())) not in known
         ]
-        return SearchSpace(prototypes=(*self.prototypes, *more), rhos=self.rhos, seedings=self.seedings)
+        return self.model_copy(update={"prototypes": (*self.prototypes, *more)})
 
-    def candidates(self, vision_layers: int, own_layer: int, rated: bool = True) -> list[Candidate]:
+    def candidates(self, vision_layers: int, own_layer: int, relevance: str | None = None) -> list[Candidate]:
         """All candidates; the first is the model's own layer with rho = 1, so that doing nothing can win.
 
         Args:
             vision_layers: L_v; mixtures are over ``hidden_states`` 0..L_v.
             own_layer: the layer that the model's projector was trained on.
-            rated: whether tokens have a relevance; rho is 0 in all candidates otherwise.
+            relevance: what rates the tokens of candidates that say nothing else; if ``none``, rho is 0 in all.
 
         Raises:
             InputError: a prototype names a layer that the tower does not have, or two candidates have one name.
@@ -105,11 +112,13 @@ class SearchSpace(BaseModel):
                 f"the space names vision layers {unknown}; this tower has hidden states 0 to {vision_layers}: "
                 "give some of these"
             )
-        pairs = list(product(self.rhos, self.seedings)) if rated else [(0.0, REDUNDANCY)]
-        made = [Candidate(OWN, _dense({own_layer: 1.0}, vision_layers), float(rated))]
+        made = [Candidate(OWN, _dense({own_layer: 1.0}, vision_layers), float(relevance != NONE))]
+        further = list(
+            dict.fromkeys(ways for kind in self.relevances or (relevance,) for ways in self._ways(kind, relevance))
+        )
         for prototype in self.prototypes:
             alpha = _dense(prototype.weights, vision_layers)
-            made += [Candidate(prototype.name, alpha, *pair) for pair in pairs]
+            made += [Candidate(prototype.name, alpha, *ways) for ways in further]
         found = list(dict.fromkeys(made))
         # A search records scores by name.
         for name, times in Counter(candidate.name for candidate in found).items():
@@ -119,6 +128,12 @@ class SearchSpace(BaseModel):
                     f"({OWN!r} stands for the model's own layer, {own_layer}), or take rhos that differ more"
                 )
         return found
+
+    def _ways(self, kind: str | None, relevance: str | None) -> list[tuple[float, str, str | None]]:
+        """Ratios, seedings and what candidates say of relevance, where it is of a kind."""
+        if kind == NONE:
+            return [(0.0, REDUNDANCY, None)]
+        return list(product(self.rhos, self.seedings, [None if kind == relevance else kind]))
 
 
 def default_space(layers: Sequence[int], own_layer: int, seeding: str = REDUNDANCY) -> SearchSpace:
@@ -160,11 +175,12 @@ def write_space(space: SearchSpace, path: Path) -> None:
     content: dict[str, Any] = {
         "rhos": list(space.rhos),
         "seedings": list(space.seedings),
+        **({"relevances": list(space.relevances)} if space.relevances else {}),
         "prototypes": [{"name": p.name, "weights": dict(p.weights)} for p in space.prototypes],
     }
     header = (
         "# Layer prototypes (vision hidden_states index: weight, summing to 1), the rho grid, and what k-means starts\n"
-        f"# from: {', '.join(SEEDINGS)}.\n"
+        f"# from: {', '.join(SEEDINGS)}. With --profile input also relevances: {', '.join(RELEVANCES)}.\n"
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -115,6 +115,14 @@ MEASURED = {
 }
 
 
+def rated(content, every, one):
+    """The same in the profile ``input``, all classes rated by ``every`` but ``text``."""
+    content.update(profile="input", relevance=every, starts=[0])
+    for entry in content["budgets"]:
+        entry["counts"] = entry["counts"][:1]
+    content["budgets"][0]["choices"]["text"].update(relevance=one)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -126,6 +134,19 @@ MEASURED = {
         (lambda c: c.update(profile="input", relevance="none"), "starts: .* whose one stage is at layer 0"),
         (lambda c: c.update(seeding="relevance"), "seeding: 'relevance' is for a newer version"),
         (lambda c: c["budgets"][0]["choices"]["text"].update(seeding="x"), "budgets.8.seeding: 'x' is for a newer"),
+        (lambda c: c["budgets"][0]["choices"]["text"].update(relevance="x"), "budgets.8.relevance: 'x' is for a newer"),
+        (
+            lambda c: c["budgets"][0]["choices"]["text"].update(relevance="class-token"),
+            "budgets.8.relevance: 'class-token' of a class does not go with None of the others",
+        ),
+        (
+            lambda c: rated(c, "none", "class-token"),
+            "relevance: 'class-token' of a class does not go with 'none' of the others",
+        ),
+        (
+            lambda c: rated(c, "class-token", "none"),
+            "relevance: 'none' of a class does not go with 'class-token' of the others",
+        ),
         (
             lambda c: c["budgets"][0]["alternatives"]["global"]["text"].update(seeding="x", rho=0.5),
             "budgets.8.seeding: 'x' is for a newer",

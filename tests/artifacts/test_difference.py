@@ -6,6 +6,7 @@ from hypothesis import given, strategies as st
 from made_artifacts import CHOICE, CLASSES, made, with_numbers
 from made_routers import made_router
 
+from clasp_calib.artifacts.card import ratio
 from clasp_calib.artifacts.difference import difference
 from clasp_calib.artifacts.evidence import SampleScore, with_scores
 from clasp_calib.artifacts.manifest import Score
@@ -67,6 +68,25 @@ def test_another_seeding_changes_what_is_kept_where_there_are_medoids():
     changes = difference(first, second).changes
     assert [change.changed for change in changes] == [False, True, False]
     assert changes[1].seeding == ("redundancy", "farthest")
+
+
+def test_another_relevance_changes_what_is_kept_where_there_are_pivots():
+    plain, rhos = made("8"), made("8").rhos.copy()
+    rhos[0] = 0.0, 0.5, 0.5
+    (entry,) = plain.manifest.budgets
+    found = []
+    for one in (None, "mean-attention"):
+        choice = CHOICE.model_copy(update={"relevance": one})
+        choices = {**dict.fromkeys(CLASSES, CHOICE), "object": choice, "text": choice}
+        at_input = {"profile": "input", "relevance": "class-token", "starts": (0,)}
+        of = {"budgets": (entry.model_copy(update={"choices": choices, "counts": (8,)}),)}
+        manifest = plain.manifest.model_copy(update={**at_input, **of})
+        found.append(with_numbers(plain.with_manifest(manifest), alphas=plain.alphas, rhos=rhos))
+    changes = difference(*found).changes
+    assert [change.changed for change in changes] == [False, True, False]
+    assert changes[1].relevance == ("class-token", "mean-attention")
+    assert ratio(found[1], "8", "text") == "0.5, mean-attention"
+    assert (ratio(found[0], "8", "text"), ratio(found[1], "8", "default")) == ("0.5", "0.5")
 
 
 def test_scores_of_the_same_samples_are_paired():

@@ -1,5 +1,7 @@
 """The input profile against a plain model that is given the shorter sequence, whose tokens were chosen by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from architectures import CASES, LAYERS, together
@@ -16,9 +18,12 @@ from clasp_calib.runtime.checks import settled
 from clasp_calib.runtime.deepstack import with_deepstack
 from clasp_calib.runtime.finite import NonFiniteError
 from clasp_calib.runtime.fusion import fuse
+from clasp_calib.runtime.input_stage import pruned_at_input
 from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import Schedule
-from clasp_calib.runtime.tower_relevance import relevance_of, with_relevance
+from clasp_calib.runtime.selection import DualStage
+from clasp_calib.runtime.stages import Plan
+from clasp_calib.runtime.tower_relevance import relevances_of, with_relevance
 
 OPTIONS = PruningOptions(profile="input")
 TOKENS = 4
@@ -44,7 +49,7 @@ def relevances(case, row, kind):
     """Of every picture of a row by itself."""
     given = pictures_of(case, row)
     pixels = given.pop(case_pixels(case))
-    return relevance_of(case.model(), adapter_for(case.model()), kind, pixels, case.modality, **given)
+    return relevances_of(case.model(), adapter_for(case.model()), [kind], pixels, case.modality, **given)[kind]
 
 
 class Slow:
@@ -158,6 +163,26 @@ def test_other_relevances_and_seeds(name, words):
     slow = [Slow(case, row, 0.5, options) for row in rows]
     assert [pruner.stats.stages[0].kept(index) for index in range(2)] == [row.kept for row in slow]
     assert ids == [row.generate(TOKENS) for row in slow]
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_next"])
+@pytest.mark.parametrize("how", [{}, {"num_beams": 2}])
+def test_rows_may_be_rated_each_in_its_own_way(name, how):
+    case, rows, kinds = CASES[name], CASES[name].rows((1, 0, 2, 1)), ("class-token", "mean-attention") * 2
+    model, schedule = case.model(), schedule_for(case.model(), "40%", OPTIONS)
+    options = [settled(model, adapter_for(model), replace(OPTIONS, relevance=kind)) for kind in kinds]
+    plan = Plan(schedule, torch.tensor([0.75]), DualStage(), options[0], relevances=kinds)
+    with pruned_at_input(model, adapter_for(model), plan) as together_:
+        ids = generated(model, together(rows), TOKENS, **how)
+    for index, row in enumerate(rows):
+        with pruned(case, 0.75, options[index]) as alone:
+            assert ids[index] == generated(model, row, TOKENS, **how)[0]
+        beam = index * how.get("num_beams", 1)
+        if index != 1:
+            assert together_.stats.stages[0].kept(beam) == alone.stats.stages[0].kept(0)
+    with pruned(case, 0.75, options[0]) as other:
+        model.generate(**rows[3], max_new_tokens=1)
+    assert other.stats.stages[0].kept(0) != together_.stats.stages[0].kept(3 * how.get("num_beams", 1))
 
 
 def test_positions_may_be_kept_where_they_have_one_axis():

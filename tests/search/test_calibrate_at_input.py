@@ -24,6 +24,7 @@ from clasp_calib.crew.crew import Crew
 from clasp_calib.runtime.answering import answer
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.pictures import load_picture
+from clasp_calib.runtime.pruner import clasp
 from clasp_calib.runtime.schedule import parse_budget
 from clasp_calib.search.calibrate import Calibration
 from clasp_calib.search.calibration_options import CalibrationOptions
@@ -37,10 +38,11 @@ SPACE = SearchSpace(
     rhos=(0.25, 1.0),
     seedings=("redundancy", "farthest"),
 )
+RATED = SPACE.model_copy(update={"relevances": ("class-token", "mean-attention")})
 PLANTED = {
     "attribute": Candidate("mixed", (0, 0.5, 0, 0.5, 0), 0.25, "farthest"),
     "counting": Candidate("mixed", (0, 0.5, 0, 0.5, 0), 1.0),
-    "spatial": Candidate("own", (0, 0, 0, 1.0, 0), 0.25),
+    "spatial": Candidate("own", (0, 0, 0, 1.0, 0), 0.25, relevance="mean-attention"),
 }
 
 
@@ -94,7 +96,9 @@ def calibration(bench, place, **options):
 def test_the_planted_setting_of_every_class_is_found_and_answers_as_it_scored(bench, tmp_path):
     model, processor, samples, _ = bench
     plain = PruningOptions(profile="input")
-    (artifact,) = calibration(bench, tmp_path, pruning=plain).run([parse_budget(BUDGET)])
+    (found,) = calibration(bench, tmp_path, pruning=plain, space=RATED).run([parse_budget(BUDGET)])
+    artifact = found.save(tmp_path / "artifact")
+    assert read_artifact(tmp_path / "artifact").manifest == artifact.manifest
     manifest, entry = artifact.manifest, artifact.entry(BUDGET)
     assert (manifest.profile, manifest.relevance, manifest.positions) == ("input", "class-token", "compact")
     assert (manifest.starts, entry.counts, entry.mean_tokens) == ((0,), (4,), 4.0)
@@ -103,13 +107,24 @@ def test_the_planted_setting_of_every_class_is_found_and_answers_as_it_scored(be
         assert artifact.alpha(BUDGET, label) == planted.alpha
         assert artifact.rho(BUDGET, label) == planted.rho
         assert artifact.seeding(BUDGET, label) == planted.seeding
+        assert entry.choices[label].relevance == planted.relevance
+        assert artifact.relevance(BUDGET, label) == (planted.relevance or "class-token")
         assert entry.choices[label].calibration == 1.0
         assert entry.choices[label].default < 1.0
-    for sample in [sample for sample in samples if sample.split == "test"]:
+    tested = [sample for sample in samples if sample.split == "test"]
+    for sample in tested:
         options = GenerationOptions(sample.label, max_new_tokens=16)
         said = generate(model, processor, sample.image, sample.question, artifact=artifact, options=options)
         assert (said.text,) == sample.answers
         assert said.answer.kept == (4,)
+    texts = [Prompter(processor, model).text(sample.question) for sample in tested]
+    pictures = [load_picture(sample.image, processor) for sample in tested]
+    inputs = processor(images=pictures, text=texts, return_tensors="pt", padding=True, padding_side="left")
+    with clasp(model, artifact, budget=BUDGET, classes=[sample.label for sample in tested]):
+        batch = model.generate(**inputs, max_new_tokens=16)[:, inputs["input_ids"].shape[1] :]
+    assert [(text.strip(),) for text in processor.batch_decode(batch, skip_special_tokens=True)] == [
+        sample.answers for sample in tested
+    ]
     with pytest.raises(InputError, match="leave the profile out"):
         generate(model, processor, sample.image, "?", artifact=artifact, options=replace(options, profile="input"))
 
@@ -128,6 +143,36 @@ def test_without_a_relevance_all_candidates_cover(bench, tmp_path):
     keys = {key for entry in scored for key in entry.get("candidates", [])}
     assert len(keys) > 2, "refining tried other mixtures"
     assert {key.rpartition(" rho=")[2] for key in keys} == {"0.0"}
+
+
+def test_ratings_side_by_side_score_as_each_alone(bench):
+    model, processor, samples, root = bench
+    evaluator = evaluator_of(model, processor, root / "cache")
+    candidates = RATED.candidates(4, 3, "class-token")
+    assert len({candidate.relevance for candidate in candidates}) == 2
+    other = replace(OPTIONS, relevance="mean-attention")
+    otherwise = Pruning(schedule_for(model, BUDGET, other), other)
+    for sample in samples[:4]:
+        together = evaluator.scores(sample, candidates, pruning(model))
+        for number, candidate in enumerate(candidates):
+            how = otherwise if candidate.relevance else pruning(model)
+            alone = evaluator.scores(sample, [replace(candidate, relevance=None)], how)
+            assert together.score[number] == alone.score[0]
+            assert together.nll[number] == pytest.approx(alone.nll[0], abs=1e-4)
+
+
+def test_relevances_that_cannot_be_tried_are_refused(bench, tmp_path):
+    for pruning_, space, expected in (
+        (PruningOptions(), RATED, "profile='input'"),
+        (replace(OPTIONS, relevance="none"), RATED, "'none', which the space does not try"),
+        (
+            replace(OPTIONS, relevance="none"),
+            SPACE.model_copy(update={"relevances": ("none", "class-token")}),
+            "rate no tokens",
+        ),
+    ):
+        with pytest.raises(InputError, match=expected):
+            calibration(bench, tmp_path, pruning=pruning_, space=space)
 
 
 def test_the_tower_runs_once_for_every_picture(bench):

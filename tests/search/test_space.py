@@ -5,7 +5,7 @@ from hypothesis import given, strategies as st
 
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.pruning_options import SEEDINGS
+from clasp_calib.common.pruning_options import RELEVANCES, SEEDINGS
 from clasp_calib.search.space import OWN, Prototype, SearchSpace, default_space, read_space, write_space
 
 NUMBERS = st.floats(0.01, 1)
@@ -20,7 +20,10 @@ def spaces(draw, layers=12):
         prototypes.append(Prototype(name=name, weights={k: v / sum(raw.values()) for k, v in raw.items()}))
     rhos = draw(st.lists(st.integers(0, 100).map(lambda hundredths: hundredths / 100), min_size=1, max_size=5))
     seedings = draw(st.lists(st.sampled_from(SEEDINGS), min_size=1, unique=True))
-    return SearchSpace(prototypes=tuple(prototypes), rhos=tuple(rhos), seedings=tuple(seedings))
+    relevances = draw(st.lists(st.sampled_from(RELEVANCES), unique=True))
+    return SearchSpace(
+        prototypes=tuple(prototypes), rhos=tuple(rhos), seedings=tuple(seedings), relevances=tuple(relevances)
+    )
 
 
 @given(spaces())
@@ -43,11 +46,13 @@ def test_doing_nothing_is_always_there_and_first(space, own):
     first = candidates[0]
     assert (first.prototype, first.rho) == (OWN, 1.0)
     assert first.alpha == tuple(float(layer == own) for layer in range(13))
-    assert len({(c.alpha, c.rho, c.seeding) for c in candidates}) == len({c.name for c in candidates})
+    assert len({(c.alpha, c.rho, c.seeding, c.relevance) for c in candidates}) == len({c.name for c in candidates})
     assert len({*candidates}) == len({c.key for c in candidates}) == len(candidates)
     asked = {(p.name, rho, s) for p in space.prototypes for rho in space.rhos for s in space.seedings if rho < 1}
     asked |= {(p.name, 1.0, "redundancy") for p in space.prototypes if 1 in space.rhos}
+    asked |= {(p.name, 0.0, "redundancy") for p in space.prototypes if "none" in space.relevances}
     assert {(c.prototype, c.rho, c.seeding) for c in candidates[1:]} <= asked
+    assert {c.relevance for c in candidates} <= {None, *space.relevances} - {"none"}
     for candidate in candidates:
         assert len(candidate.alpha) == 13
         assert sum(candidate.alpha) == pytest.approx(1)
@@ -75,6 +80,23 @@ def test_seedings_are_tried_with_every_ratio_that_has_medoids():
     assert plain.digest == "d55a16acb7665c0420da66dd8abb1a0fad60fdb0adaced1b869f8c7d23e8bc35", (
         "stored searches would not be known again"
     )
+
+
+def test_relevances_are_tried_with_every_ratio_that_has_pivots():
+    prototypes, relevances = (Prototype(name="a", weights={1: 1.0}),), ("class-token", "mean-attention", "none")
+    space = SearchSpace(prototypes=prototypes, rhos=(0.0, 0.5), seedings=("farthest",), relevances=relevances)
+    found = space.candidates(4, 3, "class-token")
+    assert [c.name for c in found] == [
+        "own/rho=1",
+        "a/rho=0/farthest",
+        "a/rho=0.5/farthest",
+        "a/rho=0.5/farthest/mean-attention",
+        "a/rho=0",
+    ]
+    assert found[3].key == "1.0*1 rho=0.5 farthest mean-attention"
+    assert space.with_lattice(2).relevances == relevances
+    plain = SearchSpace(prototypes=prototypes, rhos=(0.5,))
+    assert [(c.name, c.rho) for c in plain.candidates(4, 3, "none")] == [("own/rho=0", 0.0), ("a/rho=0", 0.0)]
 
 
 def test_what_scores_are_recorded_under_names_the_paper_seeding_by_nothing():
@@ -133,6 +155,8 @@ VALID = "rhos: [0.5]\nprototypes: [{name: a, weights: {1: 1.0}}]"
         (VALID.replace("[0.5]", "[1.5]"), r"every rho must lie in \[0, 1\]"),
         (VALID + "\nseedings: [relevance]", "different ones of redundancy, farthest, k-center, got relevance"),
         (VALID + "\nseedings: [farthest, farthest]", "seedings must be different ones of .* got farthest, farthest"),
+        (VALID + "\nrelevances: [text]", "different ones of class-token, mean-attention, none, got text"),
+        (VALID + "\nrelevances: [none, none]", "relevances must be different ones of .* got none, none"),
         (VALID.replace("[0.5]", "[.nan]"), r"every rho must lie in \[0, 1\]"),
         (VALID.replace("1: 1.0", "1: 0.9"), r"prototype 'a': weights must be positive and sum to 1, got \{1: 0\.9\}"),
         (VALID.replace("1: 1.0", "1: 1.5, 2: -0.5"), "must be positive and sum to 1"),

@@ -1,4 +1,4 @@
-"""One candidate: a mixture over vision layers, a ratio, and what k-means starts from."""
+"""One candidate: a mixture over vision layers, a ratio, what k-means starts from, and what rates the tokens."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,7 +8,7 @@ from clasp_calib.common.pruning_options import REDUNDANCY
 
 @dataclass(frozen=True)
 class Candidate:
-    """``alpha`` over ``hidden_states`` 0..L_v (non-negative, summing to 1), ``rho`` in [0, 1], and ``seeding``.
+    """``alpha`` over ``hidden_states`` 0..L_v (non-negative, summing to 1), ``rho`` in [0, 1], and what else differs.
 
     Two candidates are equal if these and ``drawn`` are, whatever their prototypes are called.
     """
@@ -19,24 +19,30 @@ class Candidate:
     seeding: str = REDUNDANCY
     """See `clasp_calib.common.pruning_options.PruningOptions`; with rho = 1, where nothing is seeded, the paper's.
     Names and keys leave the paper's out."""
+    relevance: str | None = None
+    """What rates the tokens in the profile ``input``; ``None``: what the pruning options say, and so always with
+    rho = 0, where nothing is kept for its relevance. Names and keys leave ``None`` out."""
     drawn: int | None = None
     """Seed of random pruning, a control: tokens are drawn, whatever rho is. None where they are chosen."""
 
     def __post_init__(self) -> None:
         if self.rho == 1:
             object.__setattr__(self, "seeding", REDUNDANCY)
+        if self.rho == 0:
+            object.__setattr__(self, "relevance", None)
 
     @property
     def name(self) -> str:
         """Unique within a search space."""
-        return f"{self.prototype}/rho={self.rho:g}{self._seeded('/')}"
+        return f"{self.prototype}/rho={self.rho:g}{self._further('/')}"
 
     @cached_property
     def key(self) -> str:
         """What decides its scores, whatever it is called; to the last bit."""
         mixture = "+".join(f"{weight!r}*{layer}" for layer, weight in enumerate(self.alpha) if weight)
         drawn = "" if self.drawn is None else f" drawn={self.drawn}"
-        return f"{mixture} rho={self.rho!r}{self._seeded(' ')}{drawn}"
+        return f"{mixture} rho={self.rho!r}{self._further(' ')}{drawn}"
 
-    def _seeded(self, separator: str) -> str:
-        return "" if self.seeding == REDUNDANCY else f"{separator}{self.seeding}"
+    def _further(self, separator: str) -> str:
+        told = ("" if self.seeding == REDUNDANCY else self.seeding, self.relevance)
+        return "".join(f"{separator}{name}" for name in told if name)

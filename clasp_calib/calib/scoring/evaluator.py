@@ -75,8 +75,11 @@ class Pruning:
         if self.schedule is None:
             return nullcontext()
         rho = [candidate.rho for candidate in candidates]
+        options, kinds = self.options, {candidate.relevance for candidate in candidates}
+        if len(kinds) == 1 and (kind := kinds.pop()):
+            options = replace(options, relevance=kind)
         selector = self.selector_for(sample) if self.selector_for else self._selector(sample, candidates)
-        return prune(model, schedule=self.schedule, rho=rho, selector=selector, options=self.options, **more)
+        return prune(model, schedule=self.schedule, rho=rho, selector=selector, options=options, **more)
 
     def _selector(self, sample: Sample, candidates: Sequence[Candidate]) -> Selector:
         """Draws the rows whose candidates are drawn, by their seed and the sample alone, and chooses the others."""
@@ -265,11 +268,7 @@ class Evaluator:
         self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning
     ) -> Iterator[tuple[Prompted, list[int]]]:
         """The sample's prompt under the candidates, and the row of each: unpruned, those of a mixture are the same."""
-        picture, fan = self._project(sample, candidates)
-        relevance = settled(self._model, self._adapter, pruning.options).relevance
-        if pruning.schedule is not None and relevance not in (None, NONE):
-            rated = [part for one in sample.alone for part in self._features.relevance(one, relevance)]
-            picture = replace(picture, relevance=rated)
+        picture, fan = self._project(sample, candidates, self._kinds(candidates, pruning))
         if pruning.schedule is None and len(picture.visual) == 1:
             # Our choice: one mixture, for the keys and values of more would be gigabytes.
             picture = replace(picture, known_as=(self._features.key(sample), candidates[0].alpha))
@@ -279,8 +278,17 @@ class Evaluator:
         with named, pruning.applied(self._model, sample, candidates, prompt_lengths=len(prompt), fan=fan):
             yield prompted, fan if pruning.schedule is None else list(range(len(candidates)))
 
-    def _project(self, sample: Sample, candidates: Sequence[Candidate]) -> tuple[Picture, list[int]]:
-        """The sample's pictures in each different mixture, and which of them each candidate uses."""
+    def _kinds(self, candidates: Sequence[Candidate], pruning: Pruning) -> list[str | None]:
+        """What rates the tokens of each candidate by what the tower attends to; ``None`` if nothing does."""
+        own = settled(self._model, self._adapter, pruning.options).relevance
+        if pruning.schedule is None or own in (None, NONE):
+            return [None] * len(candidates)
+        return [candidate.relevance or own for candidate in candidates]
+
+    def _project(
+        self, sample: Sample, candidates: Sequence[Candidate], kinds: Sequence[str | None]
+    ) -> tuple[Picture, list[int]]:
+        """The sample's pictures in each different mixture and rating, and which of them each candidate uses."""
         mixtures = list(dict.fromkeys(c.alpha for c in candidates))
         alpha_Ml = torch.tensor(mixtures)[:, list(self._features.layers)]
         made, origins = [], [self._features.origin(one) for one in sample.alone]
@@ -292,9 +300,14 @@ class Evaluator:
             if deepstack:
                 parts = origin.deepstack(self._adapter, self._model, self._features.tapped(one))
                 deepstack = [[*before, *more] for before, more in zip(deepstack, parts, strict=True)]
-        visual = [[part for parts in files for part in parts] for files in zip(*made, strict=True)]
+        mixed = [[part for parts in files for part in parts] for files in zip(*made, strict=True)]
+        ways = list(dict.fromkeys((c.alpha, kind) for c, kind in zip(candidates, kinds, strict=True)))
+        visual = [mixed[mixtures.index(alpha)] for alpha, _ in ways]
+        rated = [
+            [part for one in sample.alone for part in self._features.relevance(one, kind)] for _, kind in ways if kind
+        ]
         each = [origin.forward_arguments() for origin in origins]
         sizes = {name: torch.cat([one[name] for one in each]) for name in each[0]}
-        picture = Picture(visual, [len(parts[0]) for parts in made], origins[0].modality, sizes, deepstack)
+        picture = Picture(visual, [len(parts[0]) for parts in made], origins[0].modality, sizes, deepstack, rated)
         self._tokens |= {self._features.key(one): n for one, n in zip(sample.alone, picture.tokens, strict=True)}
-        return picture, [mixtures.index(c.alpha) for c in candidates]
+        return picture, [ways.index((c.alpha, kind)) for c, kind in zip(candidates, kinds, strict=True)]

@@ -39,8 +39,8 @@ class Picture:
     """What the processor says of them besides their pixels."""
     deepstack: Sequence[Sequence[Tensor]] = ()
     """For each decoder layer that adds visual features to what it gives, those [N, D] of every picture."""
-    relevance: Sequence[Tensor] = ()
-    """Of every picture that it is, [N], float32; empty where nothing is chosen by it."""
+    relevance: Sequence[Sequence[Tensor]] = ()
+    """Of every picture that it is, [N], float32, for each mixture; empty where nothing is chosen by it."""
     known_as: Hashable = None
     """What the decoder's keys and values of them are kept under for other questions; None: they are not kept."""
 
@@ -129,7 +129,7 @@ def forward(
         deepstack = [[*features] * mixtures for features in picture.deepstack]
         seen["mm_encoder_outputs"] = with_deepstack(adapter.encoder_outputs(visual, picture.modality), deepstack)
         if picture.relevance:
-            with_relevance(seen["mm_encoder_outputs"], [*picture.relevance] * mixtures)
+            with_relevance(seen["mm_encoder_outputs"], [part for rated in picture.relevance for part in rated])
     logits_BTV: Tensor = model(
         input_ids=new_1S.expand(mixtures, -1),
         position_ids=None if position_A1S is None else position_A1S[:, :, held:].expand(-1, mixtures, -1),

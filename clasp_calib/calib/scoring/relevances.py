@@ -1,8 +1,8 @@
 """What the vision tower attends to in a sample's picture, where tokens are chosen before the decoder.
 
 Our choice: a cache of layers does not hold it. The tower runs once for every picture, which is a small part of what
-scoring all candidates on it takes, and what it says stays in memory: four bytes a visual token and kind. So it is that
-of the served model to the last bit, whatever the cache's precision.
+scoring all candidates on it takes, and what it says stays in memory: four bytes a visual token and kind, of all kinds
+that the tower can give. So it is that of the served model to the last bit, whatever the cache's precision.
 
 N visual tokens of a picture.
 """
@@ -16,8 +16,9 @@ from torch import Tensor
 from clasp_calib.cache.prepare import Prepared
 from clasp_calib.cache.states import origin_of
 from clasp_calib.common.media import Media
+from clasp_calib.common.pruning_options import NONE
 from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.tower_relevance import relevance_of
+from clasp_calib.runtime.tower_relevance import relevances_of
 
 
 class Relevances:
@@ -30,7 +31,7 @@ class Relevances:
 
     def __init__(self, model: Any, prepare: Callable[[str, Media], Prepared]) -> None:
         self._model, self._prepare = model, prepare
-        self._known: dict[tuple[str, str], list[Tensor]] = {}
+        self._known: dict[str, dict[str, list[Tensor]]] = {}
 
     def of(self, key: str, picture: Media, kind: str) -> list[Tensor]:
         """Relevance [N], float32, of every picture that a file is to the adapter.
@@ -43,14 +44,15 @@ class Relevances:
         Raises:
             InputError: the file cannot be read.
         """
-        if (key, kind) not in self._known:
-            self._known[key, kind] = self._seen(self._prepare(key, picture), kind)
-        return self._known[key, kind]
+        if key not in self._known:
+            self._known[key] = self._seen(self._prepare(key, picture))
+        return self._known[key][kind]
 
     @torch.inference_mode()
-    def _seen(self, prepared: Prepared, kind: str) -> list[Tensor]:
+    def _seen(self, prepared: Prepared) -> dict[str, list[Tensor]]:
         adapter = adapter_for(self._model)
+        kinds = [kind for kind in adapter.relevances if kind != NONE]
         place = next(adapter.vision_tower(self._model, prepared.modality).parameters())
         pixels = torch.from_numpy(prepared.pixels).to(place.device, place.dtype)
         sizes = origin_of(adapter, prepared).tower_sizes(adapter)
-        return relevance_of(self._model, adapter, kind, pixels, prepared.modality, **sizes)
+        return relevances_of(self._model, adapter, kinds, pixels, prepared.modality, **sizes)

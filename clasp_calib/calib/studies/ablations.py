@@ -61,7 +61,11 @@ class Subject:
         alpha = alpha or {label: self.artifact.alpha(self.budget, label) for label in classes}
         rho = rho or {label: self.artifact.rho(self.budget, label) for label in classes}
         seeding = {label: self.artifact.seeding(self.budget, label) for label in classes}
-        return {label: Candidate(FULL, tuple(alpha[label]), rho[label], seeding[label]) for label in classes}
+        chosen = self.artifact.entry(self.budget).choices
+        return {
+            label: Candidate(FULL, tuple(alpha[label]), rho[label], seeding[label], chosen[label].relevance)
+            for label in classes
+        }
 
     def one_layer(self, layer: int) -> tuple[float, ...]:
         """The mixture that is one layer."""

@@ -118,6 +118,7 @@ def _ours(setting: Setting, budget: str) -> Entrant:
     pruning = setting.pruning
     assert pruning.schedule is not None
     counts = {"counts": pruning.schedule.counts} if isinstance(pruning.schedule, Schedule) else {}
+    rated = {label: candidate.relevance for label, candidate in setting.candidates.items() if candidate.relevance}
     knobs: dict[str, Any] = {
         "starts": pruning.schedule.starts,
         **counts,
@@ -125,6 +126,7 @@ def _ours(setting: Setting, budget: str) -> Entrant:
         "rho": {label: candidate.rho for label, candidate in setting.candidates.items()},
         "seeding": {label: candidate.seeding for label, candidate in setting.candidates.items()},
         "alpha": {label: candidate.alpha for label, candidate in setting.candidates.items()},
+        **({"rated by": rated} if rated else {}),
     }
     return Entrant(
         setting.name,

@@ -231,7 +231,8 @@ def _others(artifact: Artifact, budget: str, own: tuple[float, ...]) -> dict[str
         for label, one in of.items():
             weights = dict(zip(one.layers, one.weights, strict=True))
             alpha = tuple(weights.get(layer, 0.0) for layer in range(len(own)))
-            found[name][label] = Candidate(name, alpha, one.rho, one.seeding or artifact.manifest.seeding)
+            seeding = one.seeding or artifact.manifest.seeding
+            found[name][label] = Candidate(name, alpha, one.rho, seeding, one.relevance)
     return found
 
 
@@ -266,6 +267,7 @@ def calibrated_setting(model: Any, artifact: Artifact, budget: str) -> Setting:
             artifact.alpha(budget, label),
             artifact.rho(budget, label),
             artifact.seeding(budget, label),
+            artifact.entry(budget).choices[label].relevance,
         )
         for label in artifact.classes
     }
