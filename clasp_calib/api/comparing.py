@@ -129,7 +129,7 @@ def compare(  # noqa: PLR0913 - named as in the other studies
         processor: the model's.
         artifact: an artifact, its directory, or ``org/name@version``.
         samples: labelled samples, as `load_samples` takes them.
-        methods: one or several names of `clasp_calib.baselines.registry.METHODS`; by default all.
+        methods: one or several names of `clasp_calib.baselines.registry.NAMES`; by default all.
         budgets: one or some of the artifact's; by default all.
         run: run directory, where answers, tables and plots are kept; without one nothing is written.
         options: what to compare on, and how.
@@ -172,7 +172,7 @@ def _compared(
     options: ComparisonOptions,
     crew: "Crew",
 ) -> ComparisonReport:
-    from clasp_calib.baselines.registry import METHODS
+    from clasp_calib.baselines.registry import NAMES
     from clasp_calib.cache.picture_files import check_headers
     from clasp_calib.calib.dataset import by_class
     from clasp_calib.calib.scoring.prompting import Prompter
@@ -197,10 +197,9 @@ def _compared(
     solving_by = {name: value for name, value in identity.items() if name != "threads"}
     solving_on = [sample.id for group in solving.values() for sample in group]
     solved = SolvedKnobs(places.comparison, {**solving_by, "solved on": solving_on})
-    filmed = any(sample.modality == "video" for sample in of.samples)
-    names = list(methods or METHODS)
-    entrants, refusals = entrants_for(model, of.artifact, of.budgets, names, images, solved, filmed)
     check_headers((one.picture for sample in questions for one in sample.alone), processor)
+    names = list(methods or NAMES)
+    entrants, refusals = entrants_for(model, processor, of.artifact, of.budgets, names, images, solved, questions)
     longest = manifest.decoding.max_new_tokens
     answerer = Answerer(model, processor, prompter, longest)
 

@@ -5,6 +5,7 @@ from clasp_calib.baselines.cdpruner import CDPruner
 from clasp_calib.baselines.controls import AveragePooling, RandomTokens, UniformGrid
 from clasp_calib.baselines.dart import Dart
 from clasp_calib.baselines.divprune import DivPrune
+from clasp_calib.baselines.downsampling import DownSampling
 from clasp_calib.baselines.fastervlm import FasterVLM
 from clasp_calib.baselines.fastv import FastV
 from clasp_calib.baselines.ficoco_v import FiCoCoV
@@ -48,6 +49,9 @@ METHODS: dict[str, type[Method]] = {
     )
 }
 
+NAMES = (*METHODS, DownSampling.name)
+"""All that `clasp_calib.compare` knows: the methods, which prune a model, and the control that prunes nothing."""
+
 
 def method(name: str) -> Method:
     """The method of this name, with its paper's knobs.
@@ -56,5 +60,5 @@ def method(name: str) -> Method:
         InputError: there is none.
     """
     if name not in METHODS:
-        raise InputError(f"there is no method {name!r}; choose from {', '.join(METHODS)}")
+        raise InputError(f"there is no method {name!r}; choose from {', '.join(NAMES)}")
     return METHODS[name]()

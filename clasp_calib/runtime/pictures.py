@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from clasp_calib.common.errors import ClaspError, InputError, PictureError
 from clasp_calib.common.media import Media, as_media, as_seen, opened
@@ -23,6 +23,8 @@ ASPECT = 200
 (https://github.com/QwenLM/Qwen2.5-VL, ``MAX_RATIO``)."""
 _INTERPRETED = ("EPS",)
 """Formats for which Pillow starts another program, Ghostscript."""
+_ON_THE_SIDE = (5, 6, 7, 8)
+"""EXIF orientations of pictures whose rows are columns."""
 
 
 @contextmanager
@@ -60,6 +62,17 @@ def header(picture: Media, processor: Any = None) -> tuple[int, int]:
     with readable(picture, processor) as (image, _):
         size: tuple[int, int] = image.size
         return size
+
+
+def seen_size(picture: Media, processor: Any = None) -> tuple[int, int]:
+    """Width and height of a picture as a model sees it, upright: only its header is read.
+
+    Raises:
+        PictureError: see `readable`.
+    """
+    with readable(picture, processor) as (image, _):
+        width, height = image.size
+        return (height, width) if image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_THE_SIDE else (width, height)
 
 
 def load_picture(image: Given, processor: Any = None) -> Image.Image:

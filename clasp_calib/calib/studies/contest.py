@@ -51,6 +51,8 @@ class Entrant:
     """Of the tower for a picture, where the method changes them."""
     published: str = ""
     """What the method's paper counts as its tokens."""
+    shown: Callable[[Any, Any, Sample], Sample] | None = field(default=None, compare=False, repr=False)
+    """Of model, processor and sample what is shown in the sample's place, where a method changes the picture itself."""
 
     def asked(self, sample: Sample, seed: int) -> Asked:
         """What an answer of this entrant is kept under."""
@@ -123,8 +125,9 @@ class Answerer:
             InputError: the picture cannot be read.
             ComputationError: the model fails, or its memory is too small.
         """
-        inputs, found = encoded(self.model, self.processor, self.prompter, sample), []
+        plain, found = encoded(self.model, self.processor, self.prompter, sample), []
         for entrant, seed in turns:
+            inputs = encoded_for(entrant, self.model, self.processor, self.prompter, sample) if entrant.shown else plain
             named = contained(f"answering the sample {sample.id!r} with {entrant.method}")
             with named, entrant.apply(self.model, sample, seed) as run:
                 found.append(_answer(self.model, self.prompter, sample, inputs, run, self.max_new_tokens))
@@ -214,6 +217,12 @@ def encoded(model: Any, processor: Any, prompter: Prompter, sample: Sample) -> A
     """Arguments of ``generate`` for a sample."""
     with contained(f"preparing the sample {sample.id!r}"):
         return prompter.inputs(model, sample)
+
+
+def encoded_for(entrant: Entrant, model: Any, processor: Any, prompter: Prompter, sample: Sample) -> Any:
+    """The same as an entrant shows it."""
+    with contained(f"preparing the sample {sample.id!r} for {entrant.method}"):
+        return prompter.inputs(model, entrant.shown(model, processor, sample) if entrant.shown else sample)
 
 
 def _answer(model: Any, prompter: Prompter, sample: Sample, inputs: Any, run: Any, max_new_tokens: int) -> Answered:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from clasp_calib.calib.scoring.prompting import Prompter
-from clasp_calib.calib.studies.contest import Entrant, encoded
+from clasp_calib.calib.studies.contest import Entrant, encoded, encoded_for
 from clasp_calib.common.containing import contained
 from clasp_calib.common.progress import track
 from clasp_calib.common.samples import Sample
@@ -40,8 +40,9 @@ def prefill_costs(
     seconds: list[list[float]] = [[] for _ in entrants]
     peaks = []
     for number, sample in enumerate(track([*samples[:1], *samples], "timing", len(samples) + 1)):
-        inputs = encoded(model, processor, prompter, sample)
+        plain = encoded(model, processor, prompter, sample)
         for entrant, spent in zip(entrants, seconds, strict=True):
+            inputs = encoded_for(entrant, model, processor, prompter, sample) if entrant.shown else plain
             with contained(f"timing the sample {sample.id!r}"), entrant.apply(model, sample, entrant.seeds[0]):
                 _wait(model)
                 begun = time.perf_counter()

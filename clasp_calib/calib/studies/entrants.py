@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.baselines.downsampling import DownSampling
 from clasp_calib.baselines.method import DEFAULT as AS_IT_IS, Method
 from clasp_calib.baselines.registry import method
 from clasp_calib.baselines.solving import ImageDependent
@@ -35,43 +36,49 @@ class Refusal:
 
 def entrants_for(
     model: Any,
+    processor: Any,
     artifact: Artifact,
     budgets: Sequence[str],
     names: Sequence[str],
     images: Sequence[Mapping[str, Any]],
     solved: SolvedKnobs,
-    filmed: bool = False,
+    samples: Sequence[Sample],
 ) -> tuple[list[Entrant], list[Refusal]]:
     """All entrants, ours first.
 
     Args:
         model: the model that the artifact was made for.
+        processor: the model's.
         artifact: our calibration; it must hold the budgets.
         budgets: equal cost for all.
         names: of peers.
         images: arguments of ``generate``, of another split than that of the contest, on which knobs are solved whose
             number of tokens depends on the image.
         solved: where those are kept.
-        filmed: some samples have videos, so that methods for images do not take part.
+        samples: those of the contest; where some have videos, methods for images do not take part.
 
     Raises:
         ArtifactError: the artifact lacks a budget.
         InputError: there is no such peer.
     """
     entrants, refusals = [Entrant(UNPRUNED, "100%", nothing)], []
+    filmed = any(sample.modality == "video" for sample in samples)
     for budget in budgets:
         calibrated = calibrated_setting(model, artifact, budget)
         default = replace(calibrated, name=DEFAULT, candidates=dict.fromkeys(artifact.classes, _own(model)))
         entrants += [_ours(setting, budget) for setting in (calibrated, default)]
         for name in track(names, f"solving knobs for {budget}", len(names)):
-            plain = method(name)
+            plain = DownSampling() if name == DownSampling.name else method(name)
             if filmed and plain.images_only:
                 refusals.append(
                     Refusal(name, budget, "it is defined for images, and some of these samples have videos")
                 )
                 continue
             try:
-                entrants.append(peer(model, plain, budget, images, solved))
+                if isinstance(plain, DownSampling):
+                    entrants.append(downsampled(model, processor, plain, budget, samples))
+                else:
+                    entrants.append(peer(model, plain, budget, images, solved))
             except (BudgetError, ModelError) as error:
                 refusals.append(Refusal(name, budget, str(error)))
     return entrants, refusals
@@ -107,6 +114,29 @@ class ByMethod:
         one: Any = replace(self.solved, **{"seed": own}) if seeded else self.solved
         context: AbstractContextManager[Any] = one(model, native=AS_IT_IS)
         return context
+
+
+@dataclass(frozen=True)
+class Smaller:
+    """Show smaller pictures of a sample in its place."""
+
+    how: DownSampling
+
+    def __call__(self, model: Any, processor: Any, sample: Sample) -> Sample:
+        """See `Entrant.shown`."""
+        return replace(sample, image=[self.how.shown(model, processor, one.picture) for one in sample.alone])
+
+
+def downsampled(model: Any, processor: Any, plain: DownSampling, budget: str, samples: Sequence[Sample]) -> Entrant:
+    """The control that shows smaller pictures; see `entrants_for`.
+
+    Raises:
+        BudgetError: a sample's picture cannot be made small enough.
+        ModelError: all pictures of the model have as many tokens.
+    """
+    solved = plain.solved(model, budget)
+    solved.check(model, processor, (one.picture for sample in samples for one in sample.alone))
+    return Entrant(plain.name, budget, nothing, {"keep": solved.keep}, published=plain.semantics, shown=Smaller(solved))
 
 
 def _own(model: Any) -> Candidate:

@@ -1,0 +1,104 @@
+"""Down-sampling: the largest picture of few enough tokens, found against all sizes, and what a contest makes of it."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from speaking_architectures import CASES, speaking_directory, speaking_processor
+from transformers import AutoModelForImageTextToText
+
+from clasp_calib.baselines.downsampling import DownSampling
+from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.calib.studies.contest import UNPRUNED, Answerer, Entrant
+from clasp_calib.calib.studies.costs import prefill_costs
+from clasp_calib.calib.studies.entrants import downsampled, nothing
+from clasp_calib.common.errors import BudgetError, ModelError, PictureError
+from clasp_calib.common.media import MemoryPicture
+from clasp_calib.common.samples import Sample
+from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.pictures import seen_size
+
+
+def noise(width, height, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def model_of(name):
+    return CASES[name].model(), speaking_processor(name)
+
+
+def tokens(model, processor, size):
+    made = processor(images=[[Image.new("RGB", size)]], text=[processor.image_token], return_tensors="pt")
+    return sum(adapter_for(model).tokens(model, made))
+
+
+@pytest.mark.parametrize(("name", "size", "budget"), [
+    ("qwen2_5_vl", (112, 112), "50%"),
+    ("qwen2_5_vl", (130, 60), "33%"),
+    ("qwen2_5_vl", (60, 130), "99%"),
+    ("qwen2_vl", (150, 50), "40%"),
+    ("llava_next", (112, 90), "75%"),
+    ("internvl", (120, 60), "50%"),
+])  # fmt: skip
+def test_it_is_the_largest_picture_of_few_enough_tokens(name, size, budget):
+    model, processor = model_of(name)
+    wanted = int(tokens(model, processor, size) * float(budget[:-1]) / 100)
+    shown = DownSampling().solved(model, budget).shown(model, processor, MemoryPicture(noise(*size))).content
+    longest = max(size)
+    every = [tuple(max(1, round(side * longer / longest)) for side in size) for longer in range(1, longest)]
+    fitting = [one for one in every if tokens(model, processor, one) <= wanted]
+    assert fitting
+    assert shown.size == fitting[-1]
+    expected = noise(*size).resize(shown.size, Image.Resampling.BICUBIC)
+    assert (np.asarray(shown) == np.asarray(expected)).all()
+
+
+def test_a_picture_that_lies_on_its_side_is_measured_upright(tmp_path):
+    image, exif = noise(90, 40), Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.png", exif=exif)
+    image.save(tmp_path / "plain.png")
+    assert seen_size(tmp_path / "turned.png") == (40, 90)
+    assert seen_size(tmp_path / "plain.png") == (90, 40)
+
+
+def test_what_cannot_be_made_small_enough_is_named(tmp_path):
+    model, processor = model_of("qwen2_5_vl")
+    large, small = MemoryPicture(noise(112, 112)), MemoryPicture(noise(28, 28))
+    quarter = DownSampling().solved(model, "25%")
+    quarter.check(model, processor, [large])
+    told = rf"1 of 2 pictures to 25% .* of {small} the processor makes 1, and 1 at the least; give a larger budget"
+    with pytest.raises(BudgetError, match=told):
+        quarter.check(model, processor, [large, small])
+    with pytest.raises(BudgetError, match="1 of 1 pictures"):
+        quarter.shown(model, processor, small)
+    with pytest.raises(PictureError):
+        quarter.check(model, processor, [tmp_path / "none.png"])
+    with pytest.raises(BudgetError, match="give a percentage"):
+        DownSampling().solved(model, "8")
+    with pytest.raises(ModelError, match=r"downsampling cannot run on this llava model: .* 16 .*'pooling'"):
+        DownSampling().solved(CASES["llava"].model(), "50%")
+
+
+@torch.inference_mode()
+def test_in_a_contest_the_smaller_picture_is_asked_about(tmp_path):
+    model = AutoModelForImageTextToText.from_pretrained(speaking_directory(tmp_path / "model", "qwen2_5_vl")).eval()
+    processor = speaking_processor("qwen2_5_vl")
+    sample = Sample("one", "What is it?", noise(112, 112), ("?",), label="object")
+    prompter = Prompter(processor, model)
+    entrant = downsampled(model, processor, DownSampling(), "50%", [sample])
+    entrant = pickle.loads(pickle.dumps(entrant))
+    answerer = Answerer(model, processor, prompter, 4)
+    plain, less = answerer.answers(sample, [(Entrant(UNPRUNED, "100%", nothing), 0), (entrant, 0)])
+    smaller = DownSampling(keep="50%").shown(model, processor, sample.picture)
+    inputs = prompter.inputs(model, Sample("two", sample.question, smaller))
+    said = model.generate(**inputs, do_sample=False, max_new_tokens=4)[:, inputs["input_ids"].shape[1] :]
+    assert (plain.tokens, less.tokens) == (16.0, float(tokens(model, processor, smaller.content.size)))
+    assert less.tokens <= 8
+    assert less.text == prompter.decode(said)[0]
+    assert less.flops < plain.flops
+    (cost,) = prefill_costs(model, processor, prompter, [entrant], [sample])
+    assert cost.seconds > 0
