@@ -71,24 +71,25 @@ class TowerRelevance:
         """Note what the tower attended to, and let the features that it gave carry it."""
         queries = self._adapter.by_picture([query for query, _, _ in seen], inputs, modality)
         keys = self._adapter.by_picture([key for _, key, _ in seen], inputs, modality)
-        leading, by_kind = self._adapter.class_tokens, []
-        for kind in self._kinds:
-            values = [
-                torch.stack(
-                    [
-                        _multiple(
-                            received_attention(
-                                query_Htd.float(), key_Htd.float(), seen[0][2], leading, by_class=kind == CLASS_TOKEN
-                            )
-                        )
-                        for query_Htd, key_Htd in zip(query_RHtd, key_RHtd, strict=True)
-                    ]
-                )
-                for query_RHtd, key_RHtd in zip(queries, keys, strict=True)
-            ]
-            by_kind.append(self._adapter.token_values(self._model, values, inputs, modality))
+        by_kind = [
+            self._adapter.token_values(self._model, self._given(queries, keys, seen[0][2], kind), inputs, modality)
+            for kind in self._kinds
+        ]
         self._known[modality] = [torch.stack(one, dim=-1) for one in zip(*by_kind, strict=True)]
         output.relevance = self._known[modality]
+
+    def _given(self, queries: Sequence[Tensor], keys: Sequence[Tensor], scaling: float, kind: str) -> list[Tensor]:
+        """The attention that every patch is given [R, P] in each picture, whose queries and keys are [R, H, t, d]."""
+        leading, by_class = self._adapter.class_tokens, kind == CLASS_TOKEN
+        return [
+            torch.stack(
+                [
+                    _multiple(received_attention(query_Htd.float(), key_Htd.float(), scaling, leading, by_class))
+                    for query_Htd, key_Htd in zip(query_RHtd, key_RHtd, strict=True)
+                ]
+            )
+            for query_RHtd, key_RHtd in zip(queries, keys, strict=True)
+        ]
 
 
 def with_relevance(outputs: dict[str, Any], relevance: Sequence[Tensor]) -> dict[str, Any]:
