@@ -131,12 +131,15 @@ def test_method_names_the_metrics_that_there_are():
 
 
 def test_search_shows_the_default_space(tmp_path: Path):
-    (text,) = blocks(ROOT / "docs" / "guide" / "search.md", "yaml")
+    text, *changes = blocks(ROOT / "docs" / "guide" / "search.md", "yaml")
     (tmp_path / "space.yaml").write_text(text)
     shown = read_space(tmp_path / "space.yaml")
     default = default_space((3, 9, 15, 20, 23), 23)
     assert shown == default
     assert yaml.safe_load(text)["rhos"] == [0.25, 0.5, 0.75, 1.0]
+    for change in changes:
+        (tmp_path / "space.yaml").write_text(yaml.safe_dump({**yaml.safe_load(text), **yaml.safe_load(change)}))
+        assert read_space(tmp_path / "space.yaml") != default
 
 
 def test_search_describes_a_race_as_it_runs():
