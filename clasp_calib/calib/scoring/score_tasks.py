@@ -94,15 +94,11 @@ class ModelRecipe:
 
 
 @dataclass(frozen=True)
-class EvaluatorRecipe:
-    """What another process needs to make the evaluator of this one."""
+class ToolRecipe:
+    """What another process needs to make the tool of this one that prompts the model."""
 
     model: ModelRecipe
     prompt: str
-    cache: Path | None
-    layers: tuple[int, ...]
-    max_new_tokens: int = MAX_NEW_TOKENS
-    objective: str = METRIC
 
     @property
     def device(self) -> str:
@@ -117,6 +113,16 @@ class EvaluatorRecipe:
     def on(self, device: str) -> Self:
         """The same for another device."""
         return replace(self, model=replace(self.model, device=device))
+
+
+@dataclass(frozen=True)
+class EvaluatorRecipe(ToolRecipe):
+    """What another process needs to make the evaluator of this one."""
+
+    cache: Path | None
+    layers: tuple[int, ...]
+    max_new_tokens: int = MAX_NEW_TOKENS
+    objective: str = METRIC
 
     def made(self) -> Evaluator:
         """Load the model and make the evaluator.

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
 from clasp_calib.calib.scoring.metrics import EXACT, metric
 from clasp_calib.calib.scoring.prompting import Prompter
-from clasp_calib.calib.scoring.score_tasks import ModelRecipe
+from clasp_calib.calib.scoring.score_tasks import ToolRecipe
 from clasp_calib.calib.studies.answers import Answered, AnswerJournal, Asked
 from clasp_calib.calib.studies.comparison import Comparison
 from clasp_calib.common.containing import contained
@@ -147,26 +147,10 @@ class AnswerTask:
 
 
 @dataclass(frozen=True)
-class AnswererRecipe:
+class AnswererRecipe(ToolRecipe):
     """What another process needs to make the answerer of this one."""
 
-    model: ModelRecipe
-    prompt: str
     max_new_tokens: int
-
-    @property
-    def device(self) -> str:
-        """Of the model."""
-        return self.model.device
-
-    @property
-    def threads(self) -> int:
-        """That torch computes with."""
-        return self.model.threads
-
-    def on(self, device: str) -> Self:
-        """The same for another device."""
-        return replace(self, model=replace(self.model, device=device))
 
     def made(self) -> Answerer:
         """Load the model and make the answerer.
