@@ -134,6 +134,7 @@ def _prepared(
     from clasp_calib.calib.percentages import check_percentages
     from clasp_calib.calib.scoring.metrics import generated
     from clasp_calib.calib.scoring.objective import KL, check_likeness
+    from clasp_calib.calib.scoring.sizes import in_every_size
     from clasp_calib.calib.scoring.templates import say_odd_template
     from clasp_calib.common.progress import note
     from clasp_calib.common.sample_sources import load_samples
@@ -163,8 +164,9 @@ def _prepared(
         note("tokens have no relevance here (--relevance none), so the space's ratios and seedings are not tried")
     check_percentages(model, processor, chosen, budgets, options.pruning.starts)
     with undisturbed(model):
-        layers = options.space.layers if isinstance(options.space, SearchSpace) else ()
-        places = filled(model, processor, chosen, run, layers)
+        space = options.space if isinstance(options.space, SearchSpace) else None
+        shown = in_every_size(model, processor, chosen, space.downsamples if space else ())
+        places = filled(model, processor, shown, run, space.layers if space else ())
         yield Calibration(model, processor, chosen, table.digest, options, places, crew)
 
 

@@ -152,7 +152,8 @@ def evaluate(
     from clasp_calib.api.scored import scores_kept
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.artifacts.checkpoint_digest import checkpoint_of
-    from clasp_calib.calib.studies.evaluation import evaluate_artifact, layers_used, with_seconds
+    from clasp_calib.calib.scoring.sizes import in_every_size
+    from clasp_calib.calib.studies.evaluation import evaluate_artifact, layers_used, sizes_used, with_seconds
     from clasp_calib.crew.crew import Crew
     from clasp_calib.report.plots import plot_path
 
@@ -162,7 +163,8 @@ def evaluate(
     directory = Places.of(run).report
     picture = None if directory is None else plot_path(directory / f"evaluation-{options.split}.png")
     with undisturbed(model):
-        places = filled(model, processor, of.questions, run, layers_used(model, of.artifact))
+        shown = in_every_size(model, processor, of.questions, sizes_used(of.artifact))
+        places = filled(model, processor, shown, run, layers_used(model, of.artifact))
         asked = {"command": "evaluate", "split": options.split}
         with scores_kept(model, processor, of, places, crew, **asked) as scoring:
             with scoring.scorer() as scorer:

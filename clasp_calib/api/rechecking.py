@@ -48,7 +48,8 @@ def recheck(
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.artifacts.fits import check_fits
     from clasp_calib.calib.dataset import calibration_samples
-    from clasp_calib.calib.studies.evaluation import layers_used
+    from clasp_calib.calib.scoring.sizes import in_every_size
+    from clasp_calib.calib.studies.evaluation import layers_used, sizes_used
     from clasp_calib.calib.studies.recheck import measure_again, some_recorded
     from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.runtime.decoding import Greedy
@@ -63,5 +64,6 @@ def recheck(
     chosen = some_recorded(known, table, count, seed)
     asked = [sample for _, sample in chosen]
     with undisturbed(model):
-        places = filled(model, processor, asked, run, layers_used(model, known))
+        shown = in_every_size(model, processor, asked, sizes_used(known))
+        places = filled(model, processor, shown, run, layers_used(model, known))
         return measure_again(model, processor, known, chosen, places.features)

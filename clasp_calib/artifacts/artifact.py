@@ -117,6 +117,16 @@ class Artifact:
         """
         return self.entry(budget).choices[self.classes[self._class(label)]].relevance or self.manifest.relevance
 
+    def downsample(self, budget: str | int, label: str) -> float | None:
+        """With which share of their tokens, at most, pictures are shown; ``None``: as they are.
+
+        See `clasp_calib.baselines.downsampling.DownSampling`, which makes them smaller.
+
+        Raises:
+            ArtifactError: unknown budget or class.
+        """
+        return self.entry(budget).choices[self.classes[self._class(label)]].downsample
+
     @staticmethod
     def load(place: str | Path) -> "Artifact":
         """Read and verify an artifact.

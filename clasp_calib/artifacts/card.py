@@ -59,9 +59,10 @@ def mixture(alpha: Sequence[float]) -> str:
 
 def ratio(artifact: "Artifact", budget: str, label: str) -> str:
     """A class's ratio as text, and what it says otherwise than the paper or the whole artifact: ``0.25, farthest``."""
-    seeding, relevance = artifact.seeding(budget, label), artifact.entry(budget).choices[label].relevance
-    told = [f"{artifact.rho(budget, label):g}", "" if seeding == REDUNDANCY else seeding, relevance]
-    return ", ".join(filter(None, told))
+    seeding, choice = artifact.seeding(budget, label), artifact.entry(budget).choices[label]
+    smaller = choice.downsample and f"pictures of {choice.downsample:.0%}"
+    told = [f"{artifact.rho(budget, label):g}", "" if seeding == REDUNDANCY else seeding, choice.relevance, smaller]
+    return ", ".join(str(part) for part in told if part)
 
 
 def told_router(router: Router | None) -> str:

@@ -13,9 +13,11 @@ from clasp_calib.common.fields import Count, Line, Share, Strict
 
 BudgetName = Annotated[str, StringConstraints(pattern=r"^[0-9][0-9.]{0,15}%?$")]
 Positive = Annotated[Count, Field(ge=1)]
+Smaller = Annotated[float, Field(ge=0.01, lt=1)]
 Regret = Annotated[float, Field(ge=0)]
 SINCE_2 = ("samples", "calibration_samples", "default", "default_samples", "verdict", "posterior")
 """Fields of a choice that format 1 does not have."""
+_LATER = ("relevance", "downsample")
 _ONLY_1 = ("selection", "selection_default", "confirmation", "refinement")
 
 
@@ -44,10 +46,11 @@ class Alternative(Strict):
     """``None``: the manifest's."""
     relevance: Line | None = None
     """``None``: the manifest's."""
+    downsample: Smaller | None = None
 
     @model_serializer(mode="wrap")
     def _as_written(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without_empty(fields(self), ("relevance",))
+        return _without_empty(fields(self), _LATER)
 
 
 class Posterior(Strict):
@@ -105,6 +108,8 @@ class ClassChoice(Strict):
     """What k-means starts from; ``None``: the manifest's."""
     relevance: Line | None = None
     """In the profile ``input``, what rates the tokens; ``None``: the manifest's."""
+    downsample: Smaller | None = None
+    """Pictures are shown with at most this share of their tokens; ``None``: as they are."""
     candidates: Positive
     evaluations: Count
     samples: Count | None = None
@@ -129,7 +134,7 @@ class ClassChoice(Strict):
     @model_serializer(mode="wrap")
     def _as_written(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what belongs to format 1, where there is nothing of it."""
-        return _without_empty(fields(self), ("relevance", *_ONLY_1))
+        return _without_empty(fields(self), (*_LATER, *_ONLY_1))
 
 
 class ChoiceRule(Strict):

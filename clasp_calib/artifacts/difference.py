@@ -42,6 +42,7 @@ class ClassChange:
     rho: tuple[float, float]
     seeding: tuple[str, str]
     relevance: tuple[str | None, str | None]
+    downsample: tuple[float | None, float | None]
     alpha_distance: float
     """Total variation distance of the mixtures, in [0, 1]."""
     gain: ScoreChange | None
@@ -52,7 +53,8 @@ class ClassChange:
         """Whether the runtime would act differently."""
         reseeded = min(self.rho) < 1 and self.seeding[0] != self.seeding[1]
         rerated = max(self.rho) > 0 and self.relevance[0] != self.relevance[1]
-        return self.alpha_distance > 0 or self.rho[0] != self.rho[1] or reseeded or rerated
+        resized = self.downsample[0] != self.downsample[1]
+        return self.alpha_distance > 0 or self.rho[0] != self.rho[1] or reseeded or rerated or resized
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def _changes(first: Artifact, second: Artifact, budgets: list[str]) -> list[Clas
                     (first.rho(budget, label), second.rho(budget, label)),
                     (first.seeding(budget, label), second.seeding(budget, label)),
                     (first.relevance(budget, label), second.relevance(budget, label)),
+                    (first.downsample(budget, label), second.downsample(budget, label)),
                     apart,
                     _gain([s.get((budget, label), {}) for s in scores], results),
                 )

@@ -289,6 +289,8 @@ class Manifest(Strict):
                 yield f"{field}: {unknown[0]!r:.100} is for {self.needs or 'a newer version'}"
         if (rated := [*filter(None, _said("relevance", entry))]) and NONE in (*rated, self.relevance or NONE):
             yield f"relevance: {rated[0]!r} of a class does not go with {self.relevance!r} of the others"
+        if self.shape.tokens_per_image is not None and any(_said("downsample", entry)):
+            yield f"downsample: pictures have {self.shape.tokens_per_image} tokens in every size"
         if self.format == 1 and (later := _later(entry)):
             yield f"{min(later)}: is not of format 1"
 
@@ -311,8 +313,8 @@ def hashed(prompt: str) -> str:
     return hashlib.sha256(prompt.encode()).hexdigest()
 
 
-def _said(field: str, entry: BudgetEntry) -> list[str | None]:
-    """What the choices of a budget and their alternatives say of ``seeding`` or ``relevance``."""
+def _said(field: str, entry: BudgetEntry) -> list[Any]:
+    """What the choices of a budget and their alternatives say of ``seeding``, ``relevance`` or ``downsample``."""
     others = [one for of in entry.alternatives.values() for one in of.values()]
     return [getattr(one, field) for one in (*entry.choices.values(), *others)]
 
@@ -322,7 +324,7 @@ def _later(entry: BudgetEntry) -> set[str]:
     found = {name for choice in entry.choices.values() for name in SINCE_2 if getattr(choice, name) is not None}
     found |= {"decision"} if entry.decision else set()
     found |= {"token_range"} if entry.token_range else set()
-    found |= {"seeding"} if any(_said("seeding", entry)) else set()
+    found |= {field for field in ("seeding", "downsample") if any(_said(field, entry))}
     return found | ({"measured.checkpoint"} if entry.measured and entry.measured.checkpoint else set())
 
 

@@ -10,12 +10,13 @@ from typing import Any, ClassVar, Self
 
 from PIL import Image
 
+from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import BudgetError, ModelError
-from clasp_calib.common.media import Media, MemoryPicture, as_media
+from clasp_calib.common.media import Media, ResizedPicture, as_media
 from clasp_calib.common.samples import Given
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import picture_tokens, pruning_budget
-from clasp_calib.runtime.pictures import load_picture, seen_size
+from clasp_calib.runtime.pictures import seen_size
 from clasp_calib.runtime.schedule import parse_budget
 
 Size = tuple[int, int]
@@ -71,18 +72,19 @@ class DownSampling:
                 "give a larger budget, or choose another method"
             )
 
-    def shown(self, model: Any, processor: Any, picture: Given) -> MemoryPicture:
-        """The picture as the processor is given it: made smaller by Pillow's bicubic filter.
+    def shown(self, model: Any, processor: Any, picture: Given) -> ResizedPicture:
+        """The picture as the processor is given it: made smaller by Pillow's bicubic filter, whenever it is opened.
 
         Raises:
             BudgetError: it cannot be made small enough.
             InputError: it cannot be read.
         """
-        image, sizes = load_picture(picture, processor), _Sizes(model, processor)
-        most = self._most(sizes, image.size)
-        if sizes.least(image.size) > most:
-            self.check(model, processor, [as_media(picture)])
-        return MemoryPicture(image.resize(sizes.largest(image.size, most), Image.Resampling.BICUBIC))
+        media, sizes = as_media(picture), _Sizes(model, processor)
+        size = seen_size(media, processor)
+        most = self._most(sizes, size)
+        if sizes.least(size) > most:
+            self.check(model, processor, [media])
+        return ResizedPicture(media, sizes.largest(size, most), image_key(media))
 
     def _most(self, sizes: "_Sizes", size: Size) -> int:
         return int(parse_budget(self.keep).of(sizes.tokens(size)) + 1e-9)

@@ -291,6 +291,7 @@ def _numbers(known: "Artifact") -> dict[str, dict[str, dict[str, Any]]]:
                 "rho": known.rho(name, label),
                 "seeding": known.seeding(name, label),
                 **({"relevance": of} if (of := known.relevance(name, label)) else {}),
+                **({"downsample": share} if (share := known.downsample(name, label)) else {}),
             }
             for label in known.classes
         }
@@ -333,6 +334,9 @@ def _change(change: "ClassChange") -> str:
         parts.append(f"seeding {change.seeding[0]} -> {change.seeding[1]}")
     if change.relevance[0] != change.relevance[1]:
         parts.append(f"relevance {change.relevance[0]} -> {change.relevance[1]}")
+    if change.downsample[0] != change.downsample[1]:
+        before_, after_ = (f"{share:.0%}" if share else "100%" for share in change.downsample)
+        parts.append(f"pictures of {before_} -> {after_} of their tokens")
     if change.gain:
         parts.append(_points(change.gain))
     return f"budget {change.budget}, {change.label}: {', '.join(parts)}"

@@ -97,6 +97,45 @@ class MemoryPicture:
         return MemoryPicture, (self.content if isinstance(self.content, bytes) else as_seen(self.content),)
 
 
+class ResizedPicture(MemoryPicture):
+    """A picture in another size: read, and resized by Pillow's bicubic filter, whenever it is opened.
+
+    Args:
+        of: the picture.
+        size: width and height in pixels.
+        key: what ``of`` is known by, see `clasp_calib.common.contents.image_key`.
+    """
+
+    def __init__(self, of: "Media", size: tuple[int, int], key: str):
+        self._of, self.size, self._key = of, size, key
+
+    @cached_property
+    def key(self) -> str:
+        """Hex sha256 of the picture's content and the size."""
+        width, height = self.size
+        return hashlib.sha256(f"{self._key} in {width} x {height}".encode()).hexdigest()
+
+    @contextmanager
+    def opened(self) -> "Iterator[Image.Image]":
+        """See `MemoryPicture`; upright and in RGB."""
+        from PIL import Image
+
+        with opened(self._of) as image:
+            yield as_seen(image).resize(self.size, Image.Resampling.BICUBIC)
+
+    @property
+    def content(self) -> "Image.Image":  # type: ignore[override]
+        """The resized picture."""
+        with self.opened() as image:
+            return image
+
+    def __str__(self) -> str:
+        return "{} in {} x {}".format(self._of, *self.size)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ResizedPicture, (self._of, self.size, self._key)
+
+
 Media: TypeAlias = Path | MemoryPicture
 """One picture or video."""
 

@@ -1,5 +1,6 @@
 """From a budget to a schedule: what a number of tokens or a percentage means for one model."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from clasp_calib.common.errors import BudgetError, InputError
@@ -60,6 +61,23 @@ def schedule_for(
     if options.profile == INPUT:
         return _at_input(wanted, adapter.tokens_per_image, adapter.decoder_layers)
     return solve_schedule(wanted, adapter.tokens_per_image, adapter.decoder_layers, starts)
+
+
+def of_smaller(schedule: AnySchedule, share: float) -> AnySchedule:
+    """What costs as much on pictures that are shown with at most a ``share`` of their tokens, or less.
+
+    Raises:
+        BudgetError: a schedule of pictures that all have as many tokens.
+    """
+    if isinstance(schedule, Schedule):
+        raise BudgetError(
+            f"pictures of this model have {schedule.tokens} visual tokens in every size, so smaller ones cost as much; "
+            "take downsample out of the space"
+        )
+    if isinstance(schedule, ShareSchedule):
+        return replace(schedule, shares=tuple(min(kept / share, 1.0) for kept in schedule.shares))
+    assert schedule.budget.percent is not None
+    return replace(schedule, budget=Budget(percent=min(schedule.budget.percent / share, 100.0)))
 
 
 def picture_tokens(adapter: "Adapter") -> int | None:

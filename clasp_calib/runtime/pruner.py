@@ -132,6 +132,9 @@ def clasp(
 ) -> "Iterator[Pruned]":
     """Run ``model`` under an artifact within the ``with`` block: the tower's layers are fused, then tokens pruned.
 
+    A class may be calibrated for smaller pictures (`clasp_calib.artifacts.artifact.Artifact.downsample`); make them so
+    before they are processed, with `clasp_calib.baselines.downsampling.DownSampling`.
+
     Args:
         model: the model that the artifact was calibrated for.
         artifact: the artifact, its directory, or ``org/name@v1.2.0`` on the Hugging Face Hub.
@@ -149,8 +152,9 @@ def clasp(
 
     Raises:
         ArtifactError: the artifact is for another model, or has no such budget or class.
-        InputError: a batch has another number of rows than there are classes in the list, or questions; ``auto``
-            without questions, or without a router for classes of the artifact's own; questions without ``auto``.
+        InputError: a batch has another number of rows than there are classes in the list, or questions, or classes that
+            are shown pictures in different sizes; ``auto`` without questions, or without a router for classes of the
+            artifact's own; questions without ``auto``.
         ModelError: see `prune`.
     """
     import torch
@@ -158,7 +162,7 @@ def clasp(
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.artifacts.fits import check_fits
     from clasp_calib.runtime.adapters import adapter_for
-    from clasp_calib.runtime.budgeting import schedule_for
+    from clasp_calib.runtime.budgeting import of_smaller, schedule_for
     from clasp_calib.runtime.generation import batches_of
     from clasp_calib.runtime.routing import AUTO, classes_of
     from clasp_calib.runtime.schedule import parse_budget
@@ -179,8 +183,15 @@ def clasp(
         raise InputError("questions are read only with classes='auto'; leave them out, or give classes='auto'")
     rho = [chosen.rho(name, row) for row in rows]
     seedings = tuple(chosen.seeding(name, row) for row in rows)
+    shares = {chosen.downsample(name, row) for row in rows}
+    if len(shares) > 1:
+        raise InputError(
+            f"the classes {', '.join(dict.fromkeys(rows))} are shown pictures in different sizes; give those of each "
+            "size in a batch of its own, see Artifact.downsample"
+        )
+    share, schedule = shares.pop(), schedule_for(model, name, artifact=chosen)
     plan = Plan(
-        schedule=schedule_for(model, name, artifact=chosen),
+        schedule=of_smaller(schedule, share) if share else schedule,
         rho=torch.tensor(rho, dtype=torch.float64),
         selector=DualStage(chosen.pruning.iterations, seedings, needs_gram=any(share < 1 for share in rho)),
         options=chosen.pruning,

@@ -91,6 +91,7 @@ def _recorded(choice: Choice) -> ClassChoice:
         prototype=choice.candidate.prototype,
         seeding=choice.candidate.seeding,
         relevance=choice.candidate.relevance,
+        downsample=choice.candidate.downsample,
         candidates=choice.space,
         evaluations=choice.evaluations,
         samples=choice.samples,
@@ -117,6 +118,7 @@ def _alternative(candidate: Candidate) -> Alternative:
         rho=candidate.rho,
         seeding=candidate.seeding,
         relevance=candidate.relevance,
+        downsample=candidate.downsample,
     )
 
 

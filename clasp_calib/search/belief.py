@@ -23,6 +23,8 @@ from clasp_calib.search.noise import Floats
 RHO_LENGTH, MIXTURE_LENGTH, SEEDING_NEARNESS, RELEVANCE_NEARNESS = 0.4, 0.7, 0.5, 0.5
 """How far neighbours reach, in rho and in total variation of the mixture, and how near two ways of seeding and two of
 rating are. Our choice; what the data contradict has no weight."""
+SIZE_LENGTH = 1.0
+"""How far neighbours reach in the size of pictures: so many halvings of the number of tokens. Our choice."""
 SMOOTH_SHARES = (0.0, 0.6, 0.95)
 """How much of the variance between candidates is smooth."""
 ODD_DEFAULT = 4.0
@@ -71,12 +73,15 @@ def kernels(candidates: Sequence[Candidate]) -> Floats:
     rho = np.array([c.rho for c in candidates])
     seeding = np.array([c.seeding for c in candidates])
     relevance = np.array([c.relevance or "" for c in candidates])
+    size = np.log2([c.downsample or 1.0 for c in candidates])
     # exp(-|.|_1) and the Gaussian of one variable are positive definite, and so are sums and products.
     near_mixture = np.exp(-0.5 * np.abs(alpha[:, None] - alpha[None]).sum(-1) / MIXTURE_LENGTH)
     near_rho = np.exp(-0.5 * ((rho[:, None] - rho[None]) / RHO_LENGTH) ** 2)
     near_seeding = np.where(seeding[:, None] == seeding[None], 1.0, SEEDING_NEARNESS)
     near_relevance = np.where(relevance[:, None] == relevance[None], 1.0, RELEVANCE_NEARNESS)
-    near: Floats = np.array([near_mixture, near_rho, near_mixture * near_rho]) * near_seeding * near_relevance
+    near_size = np.exp(-0.5 * ((size[:, None] - size[None]) / SIZE_LENGTH) ** 2)
+    alike = near_seeding * near_relevance * near_size
+    near: Floats = np.array([near_mixture, near_rho, near_mixture * near_rho]) * alike
     return near
 
 

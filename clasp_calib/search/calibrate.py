@@ -24,6 +24,7 @@ from clasp_calib.calib.scoring.objective import METRIC
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.scoring.score_tasks import EvaluatorRecipe, ModelRecipe
 from clasp_calib.calib.scoring.scores import SCORING
+from clasp_calib.calib.scoring.sizes import in_every_size
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.places import Places
 from clasp_calib.common.progress import note, track
@@ -110,15 +111,14 @@ class Calibration:
         self._pools = pools_of(samples, self._classes.names, options.per_class, options.seed)
         self._searched_on = [sample for pool in self._pools.values() for sample in pool]
         self._strategy = options.strategy or fitting([len(pool) for pool in self._pools.values()])
-        self._features.check(self._searched_on)
+        self._features.check(in_every_size(model, processor, self._searched_on, self._space.downsamples))
         self._prompter = Prompter(processor, model, options.prompt)
         self._previous = _there(places.artifact)
         if self._previous:
             check_shape(self._previous, model.config)
         self._options = options = self._as_before(options)
         self._evaluator = Evaluator(model, self._prompter, self._features, options.longest, options.objective)
-        self._weights = weights_digest(model)
-        self._generation = Greedy(model).settings
+        self._weights, self._generation = weights_digest(model), Greedy(model).settings
         if options.router:
             check_router(options.router, self._classes.names, [self._classes.digest])
 

@@ -30,6 +30,8 @@ class Prototype(BaseModel):
     """Unique within a space."""
     weights: dict[int, float] = Field(min_length=1)
     """Index into ``hidden_states`` -> its weight, positive."""
+    downsample: float | None = Field(default=None, ge=0.01, lt=1)
+    """Pictures are shown with at most this share of their tokens; ``None``: as they are."""
 
     @model_validator(mode="after")
     def _convex(self) -> "Prototype":
@@ -77,6 +79,11 @@ class SearchSpace(BaseModel):
         return sha256_json(self.model_dump(mode="json", exclude_defaults=True))
 
     @property
+    def downsamples(self) -> tuple[float, ...]:
+        """All shares of their tokens that some prototype shows pictures with."""
+        return tuple(sorted({p.downsample for p in self.prototypes if p.downsample is not None}))
+
+    @property
     def layers(self) -> tuple[int, ...]:
         """All layers that some prototype mixes."""
         return tuple(sorted({layer for p in self.prototypes for layer in p.weights}))
@@ -87,7 +94,7 @@ class SearchSpace(BaseModel):
         Raises:
             InputError: there are too many.
         """
-        known = {tuple(sorted(p.weights.items())) for p in self.prototypes}
+        known = {tuple(sorted(p.weights.items())) for p in self.prototypes if p.downsample is None}
         more = [
             Prototype(name="lattice " + "+".join(f"{w:g}*{layer}" for layer, w in weights.items()), weights=weights)
             for weights in lattice(self.layers, steps)
@@ -118,7 +125,7 @@ class SearchSpace(BaseModel):
         )
         for prototype in self.prototypes:
             alpha = _dense(prototype.weights, vision_layers)
-            made += [Candidate(prototype.name, alpha, *ways) for ways in further]
+            made += [Candidate(prototype.name, alpha, *ways, downsample=prototype.downsample) for ways in further]
         found = list(dict.fromkeys(made))
         # A search records scores by name.
         for name, times in Counter(candidate.name for candidate in found).items():
@@ -176,7 +183,7 @@ def write_space(space: SearchSpace, path: Path) -> None:
         "rhos": list(space.rhos),
         "seedings": list(space.seedings),
         **({"relevances": list(space.relevances)} if space.relevances else {}),
-        "prototypes": [{"name": p.name, "weights": dict(p.weights)} for p in space.prototypes],
+        "prototypes": [p.model_dump(exclude_defaults=True) for p in space.prototypes],
     }
     header = (
         "# Layer prototypes (vision hidden_states index: weight, summing to 1), the rho grid, and what k-means starts\n"

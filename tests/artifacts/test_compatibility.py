@@ -134,6 +134,11 @@ def rated(content, every, one):
         (lambda c: c.update(profile="input", relevance="none"), "starts: .* whose one stage is at layer 0"),
         (lambda c: c.update(seeding="relevance"), "seeding: 'relevance' is for a newer version"),
         (lambda c: c["budgets"][0]["choices"]["text"].update(seeding="x"), "budgets.8.seeding: 'x' is for a newer"),
+        (lambda c: c["budgets"][0]["choices"]["text"].update(downsample=0.5), "downsample: pictures have 16 tokens in"),
+        (
+            lambda c: c["budgets"][0]["choices"]["text"].update(downsample=1.0),
+            "downsample: Input should be less than 1",
+        ),
         (lambda c: c["budgets"][0]["choices"]["text"].update(relevance="x"), "budgets.8.relevance: 'x' is for a newer"),
         (
             lambda c: c["budgets"][0]["choices"]["text"].update(relevance="class-token"),

@@ -14,11 +14,12 @@ from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.studies.contest import UNPRUNED, Answerer, Entrant
 from clasp_calib.calib.studies.costs import prefill_costs
 from clasp_calib.calib.studies.entrants import downsampled, nothing
+from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import BudgetError, ModelError, PictureError
 from clasp_calib.common.media import MemoryPicture
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.pictures import seen_size
+from clasp_calib.runtime.pictures import load_picture, seen_size
 
 
 def noise(width, height, seed=0):
@@ -54,6 +55,21 @@ def test_it_is_the_largest_picture_of_few_enough_tokens(name, size, budget):
     assert shown.size == fitting[-1]
     expected = noise(*size).resize(shown.size, Image.Resampling.BICUBIC)
     assert (np.asarray(shown) == np.asarray(expected)).all()
+
+
+def test_a_resized_picture_is_known_by_its_picture_and_size(tmp_path):
+    for name in ("plain.png", "copy.png"):
+        noise(112, 84).save(tmp_path / name)
+    model, processor = model_of("qwen2_5_vl")
+    half = DownSampling().solved(model, "50%")
+    plain, copy = (half.shown(model, processor, tmp_path / name) for name in ("plain.png", "copy.png"))
+    assert plain == copy == pickle.loads(pickle.dumps(plain))
+    assert plain != half.solved(model, "25%").shown(model, processor, tmp_path / "plain.png")
+    assert image_key(plain) not in (image_key(tmp_path / "plain.png"), MemoryPicture(plain.content).key)
+    assert seen_size(plain) == plain.content.size == load_picture(plain).size == plain.size
+    assert str(plain).endswith("plain.png in {} x {}".format(*plain.size))
+    written = plain.write(tmp_path / "written")
+    assert (np.asarray(Image.open(written)) == np.asarray(plain.content)).all()
 
 
 def test_a_picture_that_lies_on_its_side_is_measured_upright(tmp_path):

@@ -17,7 +17,8 @@ def spaces(draw, layers=12):
     names = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda name: name != OWN)
     for name in draw(st.lists(names, min_size=1, max_size=4, unique=True)):
         raw = draw(st.dictionaries(st.integers(0, layers), NUMBERS, min_size=1, max_size=4))
-        prototypes.append(Prototype(name=name, weights={k: v / sum(raw.values()) for k, v in raw.items()}))
+        weights, smaller = {k: v / sum(raw.values()) for k, v in raw.items()}, draw(st.sampled_from([None, 0.25, 0.5]))
+        prototypes.append(Prototype(name=name, weights=weights, downsample=smaller))
     rhos = draw(st.lists(st.integers(0, 100).map(lambda hundredths: hundredths / 100), min_size=1, max_size=5))
     seedings = draw(st.lists(st.sampled_from(SEEDINGS), min_size=1, unique=True))
     relevances = draw(st.lists(st.sampled_from(RELEVANCES), unique=True))
@@ -46,7 +47,9 @@ def test_doing_nothing_is_always_there_and_first(space, own):
     first = candidates[0]
     assert (first.prototype, first.rho) == (OWN, 1.0)
     assert first.alpha == tuple(float(layer == own) for layer in range(13))
-    assert len({(c.alpha, c.rho, c.seeding, c.relevance) for c in candidates}) == len({c.name for c in candidates})
+    own = {(c.alpha, c.rho, c.seeding, c.relevance, c.downsample) for c in candidates}
+    assert len(own) == len({c.name for c in candidates})
+    assert {c.downsample for c in candidates} == {None, *space.downsamples}
     assert len({*candidates}) == len({c.key for c in candidates}) == len(candidates)
     asked = {(p.name, rho, s) for p in space.prototypes for rho in space.rhos for s in space.seedings if rho < 1}
     asked |= {(p.name, 1.0, "redundancy") for p in space.prototypes if 1 in space.rhos}
@@ -97,6 +100,19 @@ def test_relevances_are_tried_with_every_ratio_that_has_pivots():
     assert space.with_lattice(2).relevances == relevances
     plain = SearchSpace(prototypes=prototypes, rhos=(0.5,))
     assert [(c.name, c.rho) for c in plain.candidates(4, 3, "none")] == [("own/rho=0", 0.0), ("a/rho=0", 0.0)]
+
+
+def test_a_prototype_may_show_pictures_smaller():
+    whole, half = Prototype(name="a", weights={1: 1.0}), Prototype(name="b", weights={1: 1.0}, downsample=0.5)
+    space = SearchSpace(prototypes=(whole, half), rhos=(0.5,))
+    found = space.candidates(4, 3)
+    assert [c.name for c in found] == ["own/rho=1", "a/rho=0.5", "b/rho=0.5/downsample=0.5"]
+    assert found[2].key == "1.0*1 rho=0.5 downsample=0.5"
+    assert space.downsamples == (0.5,)
+    assert [p.downsample for p in SearchSpace(prototypes=(half,), rhos=(0.5,)).with_lattice(1).prototypes] == [
+        0.5,
+        None,
+    ]
 
 
 def test_what_scores_are_recorded_under_names_the_paper_seeding_by_nothing():
@@ -155,6 +171,8 @@ VALID = "rhos: [0.5]\nprototypes: [{name: a, weights: {1: 1.0}}]"
         (VALID.replace("[0.5]", "[1.5]"), r"every rho must lie in \[0, 1\]"),
         (VALID + "\nseedings: [relevance]", "different ones of redundancy, farthest, k-center, got relevance"),
         (VALID + "\nseedings: [farthest, farthest]", "seedings must be different ones of .* got farthest, farthest"),
+        (VALID.replace("}}]", "}, downsample: 1}]"), r"prototypes\.0\.downsample: Input should be less than 1"),
+        (VALID.replace("}}]", "}, downsample: 0}]"), r"downsample: Input should be greater than or equal to 0\.01"),
         (VALID + "\nrelevances: [text]", "different ones of class-token, mean-attention, none, got text"),
         (VALID + "\nrelevances: [none, none]", "relevances must be different ones of .* got none, none"),
         (VALID.replace("[0.5]", "[.nan]"), r"every rho must lie in \[0, 1\]"),

@@ -22,6 +22,10 @@ class Candidate:
     relevance: str | None = None
     """What rates the tokens in the profile ``input``; ``None``: what the pruning options say, and so always with
     rho = 0, where nothing is kept for its relevance. Names and keys leave ``None`` out."""
+    downsample: float | None = None
+    """The picture is made smaller until it has at most this share of its tokens, see
+    `clasp_calib.baselines.downsampling.DownSampling`; ``None``: it is shown as it is, and names and keys leave it out.
+    """
     drawn: int | None = None
     """Seed of random pruning, a control: tokens are drawn, whatever rho is. None where they are chosen."""
 
@@ -44,5 +48,6 @@ class Candidate:
         return f"{mixture} rho={self.rho!r}{self._further(' ')}{drawn}"
 
     def _further(self, separator: str) -> str:
-        told = ("" if self.seeding == REDUNDANCY else self.seeding, self.relevance)
+        smaller = self.downsample and f"downsample={self.downsample:g}"
+        told = ("" if self.seeding == REDUNDANCY else self.seeding, self.relevance, smaller)
         return "".join(f"{separator}{name}" for name in told if name)

@@ -28,13 +28,14 @@ from clasp_calib.calib.scoring.objective import KL, METRIC, NLL, check_objective
 from clasp_calib.calib.scoring.prompted import Picture, Prefixes, Prompted
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.scoring.scores import Scores
+from clasp_calib.calib.scoring.sizes import Sizes, in_sizes
 from clasp_calib.common.containing import contained
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, NONE, REDUNDANCY, PruningOptions
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.budgeting import picture_tokens
+from clasp_calib.runtime.budgeting import of_smaller, picture_tokens
 from clasp_calib.runtime.checks import settled
 from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.runtime.finite import finite_logits
@@ -72,6 +73,10 @@ class Pruning:
             candidates: one for all rows, or one a row.
             more: the remaining arguments of `clasp_calib.runtime.pruner.prune`.
         """
+        sizes = {candidate.downsample for candidate in candidates}
+        if len(sizes) == 1 and (share := sizes.pop()):
+            plain = [replace(candidate, downsample=None) for candidate in candidates]
+            return self.of_smaller(share).applied(model, sample, plain, **more)
         if self.schedule is None:
             return nullcontext()
         rho = [candidate.rho for candidate in candidates]
@@ -80,6 +85,12 @@ class Pruning:
             options = replace(options, relevance=kind)
         selector = self.selector_for(sample) if self.selector_for else self._selector(sample, candidates)
         return prune(model, schedule=self.schedule, rho=rho, selector=selector, options=options, **more)
+
+    def of_smaller(self, share: float | None) -> "Pruning":
+        """What costs as much on pictures that are shown with at most a share of their tokens, or less."""
+        if share is None or self.schedule is None:
+            return self
+        return replace(self, schedule=of_smaller(self.schedule, share))
 
     def _selector(self, sample: Sample, candidates: Sequence[Candidate]) -> Selector:
         """Draws the rows whose candidates are drawn, by their seed and the sample alone, and chooses the others."""
@@ -123,6 +134,7 @@ class Evaluator:
         self._max_new_tokens = max_new_tokens
         self._objective = objective
         self._prefixes = Prefixes(model, self._adapter)
+        self._sizes = Sizes(model, prompter.processor)
         self._tokens: dict[str, int] = {}
         """Key of a picture -> its visual tokens."""
         self._expected: dict[str, tuple[list[int], Tensor]] = {}
@@ -161,9 +173,14 @@ class Evaluator:
         way = self._generated if generate else ways[self._objective]
         if not sample.answers and way != self._divergence:
             raise InputError(f"sample {sample.id!r} has no accepted answers; give it some, or leave it out")
-        parts = [candidates[start : start + ROWS] for start in range(0, len(candidates), ROWS)]
+        found, places = [], list[int]()
         with contained(f"scoring the sample {sample.id!r}"):
-            return Scores.joined([way(sample, part, pruning) for part in parts])
+            if way == self._divergence:
+                self._unpruned(sample)  # Of the picture as it is, whatever candidates are shown.
+            for rows, seen, plain, how in self._in_sizes(sample, candidates, pruning):
+                found += [way(seen, plain[start : start + ROWS], how) for start in range(0, len(plain), ROWS)]
+                places += rows
+        return Scores.joined(found).of(places)
 
     @torch.inference_mode()
     def answers(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> list[str]:
@@ -174,9 +191,21 @@ class Evaluator:
             candidates: at most `ROWS`.
             pruning: the same for all.
         """
-        with self._prompted(sample, candidates, pruning) as (prompted, row_B):
-            ids = self._decoded(prompted, sample)[row_B].tolist()
-            return self._prompter.decode([self._greedy.ended(answer) for answer in ids])
+        said: dict[int, str] = {}
+        for rows, seen, plain, how in self._in_sizes(sample, candidates, pruning):
+            with self._prompted(seen, plain, how) as (prompted, row_B):
+                ids = self._decoded(prompted, sample)[row_B].tolist()
+            texts = self._prompter.decode([self._greedy.ended(answer) for answer in ids])
+            said |= dict(zip(rows, texts, strict=True))
+        return [said[row] for row in range(len(candidates))]
+
+    def _in_sizes(
+        self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning
+    ) -> Iterator[tuple[list[int], Sample, list[Candidate], Pruning]]:
+        """Places of the candidates of one size, what they are shown, they as if it were shown as it is, and pruning."""
+        for share, rows in in_sizes(candidates).items():
+            plain = [replace(candidates[row], downsample=None) for row in rows]
+            yield rows, self._sizes.shown(sample, share), plain, pruning.of_smaller(share)
 
     @torch.inference_mode()
     def tokens(self, sample: Sample) -> int:

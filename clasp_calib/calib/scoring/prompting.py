@@ -160,6 +160,11 @@ class Prompter:
         return [text.strip() for text in texts]
 
     @property
+    def processor(self) -> Any:
+        """The model's."""
+        return self._processor
+
+    @property
     def tokenizer(self) -> Any:
         """The processor's."""
         return self._processor.tokenizer

@@ -19,6 +19,12 @@ class Scores:
     score: tuple[float, ...]
     nll: tuple[float, ...] | None = None
 
+    def of(self, places: Sequence[int]) -> "Scores":
+        """The same of candidates in another order: first that of the place 0 in ``places``, and so on."""
+        order = sorted(range(len(places)), key=places.__getitem__)
+        nll = None if self.nll is None else tuple(self.nll[place] for place in order)
+        return Scores(tuple(self.score[place] for place in order), nll)
+
     @staticmethod
     def joined(parts: Sequence["Scores"]) -> "Scores":
         """Those of several groups of candidates, one after the other."""

@@ -63,7 +63,9 @@ class Subject:
         seeding = {label: self.artifact.seeding(self.budget, label) for label in classes}
         chosen = self.artifact.entry(self.budget).choices
         return {
-            label: Candidate(FULL, tuple(alpha[label]), rho[label], seeding[label], chosen[label].relevance)
+            label: Candidate(
+                FULL, tuple(alpha[label]), rho[label], seeding[label], chosen[label].relevance, chosen[label].downsample
+            )
             for label in classes
         }
 

@@ -11,6 +11,7 @@ from clasp_calib.baselines.method import DEFAULT as AS_IT_IS, Method
 from clasp_calib.baselines.registry import method
 from clasp_calib.baselines.solving import ImageDependent
 from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.sizes import Sizes
 from clasp_calib.calib.studies.answers import SolvedKnobs
 from clasp_calib.calib.studies.comparison import Setting
 from clasp_calib.calib.studies.contest import SEEDS, UNPRUNED, Entrant
@@ -127,6 +128,17 @@ class Smaller:
         return replace(sample, image=[self.how.shown(model, processor, one.picture) for one in sample.alone])
 
 
+@dataclass(frozen=True)
+class SmallerByClass:
+    """Show the pictures of some classes with a share of their tokens."""
+
+    shares: Mapping[str, float]
+
+    def __call__(self, model: Any, processor: Any, sample: Sample) -> Sample:
+        """See `Entrant.shown`."""
+        return Sizes(model, processor).shown(sample, self.shares.get(str(sample.label)))
+
+
 def downsampled(model: Any, processor: Any, plain: DownSampling, budget: str, samples: Sequence[Sample]) -> Entrant:
     """The control that shows smaller pictures; see `entrants_for`.
 
@@ -158,12 +170,14 @@ def _ours(setting: Setting, budget: str) -> Entrant:
         "alpha": {label: candidate.alpha for label, candidate in setting.candidates.items()},
         **({"rated by": rated} if rated else {}),
     }
+    shares = {label: candidate.downsample for label, candidate in setting.candidates.items() if candidate.downsample}
     return Entrant(
         setting.name,
         budget,
         AsSet(setting),
-        knobs,
+        {**knobs, **({"downsample": shares} if shares else {})},
         published="mean over layers",
+        shown=SmallerByClass(shares) if shares else None,
     )
 
 

@@ -13,6 +13,7 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.feature_sources import Source
 from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.calib.scoring.sizes import in_every_size
 from clasp_calib.calib.studies.comparison import Comparison, Setting, compare
 from clasp_calib.calib.studies.corpus import corpus_intervals
 from clasp_calib.calib.studies.intervals import Interval
@@ -232,7 +233,7 @@ def _others(artifact: Artifact, budget: str, own: tuple[float, ...]) -> dict[str
             weights = dict(zip(one.layers, one.weights, strict=True))
             alpha = tuple(weights.get(layer, 0.0) for layer in range(len(own)))
             seeding = one.seeding or artifact.manifest.seeding
-            found[name][label] = Candidate(name, alpha, one.rho, seeding, one.relevance)
+            found[name][label] = Candidate(name, alpha, one.rho, seeding, one.relevance, one.downsample)
     return found
 
 
@@ -245,9 +246,18 @@ def evaluator_for(
         CacheError: a picture or a layer is not cached.
     """
     features = source.at(layers_used(model, artifact))
-    features.check(list(samples))
+    features.check(in_every_size(model, processor, samples, sizes_used(artifact)))
     prompter = Prompter(processor, model, artifact.manifest.prompt)
     return Evaluator(model, prompter, features, artifact.manifest.decoding.max_new_tokens)
+
+
+def sizes_used(artifact: Artifact) -> tuple[float, ...]:
+    """All shares of their tokens that the artifact's settings show pictures with."""
+    shares: set[float | None] = set()
+    for entry in artifact.manifest.budgets:
+        shares |= {one.downsample for one in entry.choices.values()}
+        shares |= {one.downsample for of in entry.alternatives.values() for one in of.values()}
+    return tuple(sorted(filter(None, shares)))
 
 
 def layers_used(model: Any, artifact: Artifact) -> tuple[int, ...]:
@@ -268,6 +278,7 @@ def calibrated_setting(model: Any, artifact: Artifact, budget: str) -> Setting:
             artifact.rho(budget, label),
             artifact.seeding(budget, label),
             artifact.entry(budget).choices[label].relevance,
+            artifact.downsample(budget, label),
         )
         for label in artifact.classes
     }

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.calib.scoring.sizes import Sizes
 from clasp_calib.calib.studies.comparison import Setting
 from clasp_calib.common.containing import contained
 from clasp_calib.common.samples import Sample
@@ -24,12 +26,15 @@ def seconds_per_answer(
     Settings take turns on every sample, so that a drift of the machine's speed hits all alike; the first sample only
     warms up.
     """
-    how = Greedy(model, prompter.tokenizer).arguments(8)
+    how, sizes = Greedy(model, prompter.tokenizer).arguments(8), Sizes(model, processor)
     times: Mapping[str, list[float]] = {setting.name: [] for setting in settings}
     for number, sample in enumerate([*samples[:1], *samples]):
         with contained(f"timing the sample {sample.id!r}"):
-            inputs = prompter.inputs(model, sample)
+            shown = {setting.name: sizes.shown(sample, _candidate(setting, sample).downsample) for setting in settings}
+            plain = prompter.inputs(model, sample)
             for setting in settings:
+                seen = shown[setting.name]
+                inputs = plain if seen is sample else prompter.inputs(model, seen)
                 begun = time.perf_counter()
                 with applied(model, setting, sample):
                     model.generate(**inputs, **how)
@@ -38,7 +43,11 @@ def seconds_per_answer(
     return {name: median(values) for name, values in times.items() if values}
 
 
+def _candidate(setting: Setting, sample: Sample) -> Candidate:
+    return setting.candidates[str(sample.label)]
+
+
 def applied(model: Any, setting: Setting, sample: Sample) -> AbstractContextManager[Any]:
     """Prune the live model as a setting says for the sample's class; yields a `Pruner`, or ``None`` if it keeps all."""
-    candidate = setting.candidates[str(sample.label)]
+    candidate = _candidate(setting, sample)
     return setting.pruning.applied(model, sample, [candidate], alpha_BL=torch.tensor([candidate.alpha]))

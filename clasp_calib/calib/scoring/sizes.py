@@ -1,0 +1,78 @@
+"""Samples whose pictures are shown smaller than they are, where candidates say so."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from clasp_calib.baselines.downsampling import DownSampling
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.media import Media
+from clasp_calib.common.samples import Sample
+
+
+class Sizes:
+    """Shows samples in several sizes; what was asked for before is not found out again.
+
+    Args:
+        model: what they are shown to.
+        processor: the model's.
+    """
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self._model, self._processor = model, processor
+        self._known: dict[tuple[Media, float], Media] = {}
+
+    def shown(self, sample: Sample, share: float | None) -> Sample:
+        """The sample with its pictures made smaller, until each has at most a share of its tokens.
+
+        Raises:
+            BudgetError: a picture cannot be made small enough.
+            InputError: it cannot be read, or is a video.
+        """
+        if share is None:
+            return sample
+        if sample.modality == "video":
+            raise InputError(
+                f"the sample {sample.id!r} has a video, which is shown in one size only, and pictures are to be made "
+                "smaller (downsample); leave it out, or take downsample out of the space"
+            )
+        return replace(sample, image=[self._smaller(one.picture, share) for one in sample.alone])
+
+    def _smaller(self, picture: Media, share: float) -> Media:
+        if (picture, share) not in self._known:
+            self._known[picture, share] = _to(share).shown(self._model, self._processor, picture)
+        return self._known[picture, share]
+
+
+def in_sizes(candidates: Sequence[Candidate]) -> dict[float | None, list[int]]:
+    """Which candidates are shown pictures in one size, by their ``downsample``."""
+    found: dict[float | None, list[int]] = {}
+    for place, candidate in enumerate(candidates):
+        found.setdefault(candidate.downsample, []).append(place)
+    return found
+
+
+def in_every_size(model: Any, processor: Any, samples: Sequence[Sample], shares: Iterable[float]) -> list[Sample]:
+    """Samples as they are, and then shown smaller for every share.
+
+    Raises:
+        BudgetError: a picture cannot be made small enough.
+        InputError: a picture cannot be read, or is a video.
+        ModelError: pictures of the model have as many tokens in every size.
+    """
+    sizes, found = Sizes(model, processor), list(samples)
+    for share in shares:
+        how = _to(share).solved(model, _percent(share))
+        images = [sample for sample in samples if sample.modality == "image"]
+        how.check(model, processor, (one.picture for sample in images for one in sample.alone))
+        found += [sizes.shown(sample, share) for sample in samples]
+    return found
+
+
+def _to(share: float) -> DownSampling:
+    return DownSampling(keep=_percent(share))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.6g}%"

@@ -1,0 +1,144 @@
+"""A calibration that may show a class smaller pictures: what was planted is found, recorded and served as it scored."""
+
+from dataclasses import replace
+
+import pytest
+from speaking_architectures import speaking_directory, speaking_processor, write_questions
+from transformers import AutoModelForImageTextToText
+
+import clasp_calib as cc
+from clasp_calib.baselines.downsampling import DownSampling
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
+from clasp_calib.calib.scoring.feature_sources import open_source
+from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.common.errors import BudgetError, InputError
+from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.budgeting import of_smaller, schedule_for
+from clasp_calib.runtime.schedule import RelativeSchedule, ShareSchedule, parse_budget
+from clasp_calib.search.space import Prototype, SearchSpace
+from clasp_calib.search.strategies.grid import Grid
+
+NAME, BUDGET, OPTIONS = "qwen2_5_vl", "40%", cc.PruningOptions(profile="input", relevance="mean-attention")
+
+
+def space(layer):
+    prototypes = (
+        Prototype(name="own", weights={layer: 1.0}),
+        Prototype(name="half", weights={layer: 1.0}, downsample=0.5),
+        Prototype(name="fewest", weights={layer: 1.0}, downsample=0.4),
+    )
+    return SearchSpace(prototypes=prototypes, rhos=(0.5, 1.0))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    """Model, processor, and samples whose accepted answers are those of the class's planted setting."""
+    root = tmp_path_factory.mktemp(NAME)
+    model = AutoModelForImageTextToText.from_pretrained(speaking_directory(root / "model", NAME)).eval()
+    processor, layers = speaking_processor(NAME), adapter_for(model).vision_layers
+    alpha = tuple(float(layer == layers) for layer in range(layers + 1))
+    planted = {
+        "attribute": Candidate("half", alpha, 0.5, downsample=0.5),
+        "counting": Candidate("own", alpha, 1.0),
+    }
+    table = cc.load_samples(write_questions(root, NAME, {"calibration": 9, "test": 6}))
+    pictures = [sample for sample in table if sample.modality == "image" and len(sample.media) == 1]
+    evaluator = Evaluator(model, Prompter(processor, model), open_source(None, model, processor).at((layers,)))
+    pruning = Pruning(schedule_for(model, BUDGET, OPTIONS), OPTIONS)
+    samples = []
+    for sample in pictures:
+        (said,) = evaluator.answers(sample, [planted[sample.label]], pruning)
+        asked = replace(sample, answers=(said or "?",))
+        if evaluator.scores(asked, [planted[sample.label]], pruning).score == (1.0,):
+            samples.append(asked)
+    return model, processor, samples, planted
+
+
+@pytest.fixture(scope="module")
+def found(bench, tmp_path_factory):
+    model, processor, samples, _ = bench
+    options = cc.CalibrationOptions(
+        pruning=OPTIONS, space=space(adapter_for(model).vision_layers), strategy=Grid(), anyway=True
+    )
+    run = tmp_path_factory.mktemp("run")
+    return cc.calibrate(model, processor, samples, BUDGET, run=run, options=options), run
+
+
+def test_the_planted_size_is_found_and_recorded(bench, found):
+    artifact, run = found
+    assert artifact.manifest == cc.Artifact.load(run / "artifact").manifest
+    for label, planted in bench[3].items():
+        assert artifact.downsample(BUDGET, label) == planted.downsample
+        assert artifact.entry(BUDGET).choices[label].calibration == 1.0
+    told = artifact.manifest.model_dump(mode="json")["budgets"][0]["choices"]
+    assert ("downsample" in told["attribute"], "downsample" in told["counting"]) == (True, False)
+
+
+def test_it_is_served_as_it_scored(bench, found):
+    model, processor, samples, _ = bench
+    artifact, run = found
+    tested = [sample for sample in samples if sample.split == "test"]
+    assert {sample.label for sample in tested} == {"attribute", "counting"}
+    for sample in tested:
+        options = cc.GenerationOptions(sample.label, max_new_tokens=16)
+        said = cc.generate(model, processor, sample.image, sample.question, artifact=artifact, options=options)
+        assert (said.text,) == sample.answers
+    report = cc.evaluate(model, processor, artifact, samples, run=run, options=cc.EvaluationOptions(timed=1))
+    assert report.at(BUDGET).scores["calibrated"]["macro"].mean == 1.0
+    contest = cc.compare(
+        model, processor, artifact, samples, ["downsampling"], options=cc.ComparisonOptions(timed=1, per_class=2)
+    )
+    assert contest.macro(BUDGET).mean == 1.0
+    assert contest.contest.tokens(contest.contest.entrants[-1]).most <= 0.4 * 16
+
+
+def test_classes_of_different_sizes_are_no_batch(bench, found):
+    model = bench[0]
+    with (
+        pytest.raises(InputError, match="attribute, counting are shown pictures in different sizes"),
+        cc.clasp(model, found[0], budget=BUDGET, classes=["attribute", "counting"]),
+    ):
+        pass
+
+
+def test_sizes_side_by_side_score_as_each_alone(bench):
+    """In any order, under every objective: the unpruned answer is that about the picture as it is."""
+    model, processor, samples, _ = bench
+    own = adapter_for(model).own_layer
+    candidates = space(own).candidates(adapter_for(model).vision_layers, own, "mean-attention")
+    features, prompter = open_source(None, model, processor).at((own,)), Prompter(processor, model)
+    pruning, layered = Pruning(schedule_for(model, BUDGET, OPTIONS), OPTIONS), cc.PruningOptions(starts=(1, 2, 4))
+    stages = Pruning(schedule_for(model, BUDGET, layered), layered)
+    for objective, how in (("metric", pruning), ("nll", stages), ("kl", pruning)):
+        evaluator = Evaluator(model, prompter, features, objective=objective)
+        together = evaluator.scores(samples[0], candidates[::-1], how).score[::-1]
+        for number, candidate in enumerate(candidates):
+            seen = replace(
+                samples[0],
+                image=DownSampling(keep=f"{100 * candidate.downsample:g}%").shown(model, processor, samples[0].picture),
+            ) if candidate.downsample else samples[0]  # fmt: skip
+            alone = Evaluator(model, prompter, features, objective=objective)
+            if objective == "kl":
+                alone._unpruned(samples[0])
+            plain = replace(candidate, downsample=None)
+            (score,) = alone.scores(seen, [plain], how.of_smaller(candidate.downsample)).score
+            assert together[number] == pytest.approx(score, abs=1e-4)
+
+
+def test_a_smaller_picture_keeps_a_larger_share():
+    relative = RelativeSchedule(parse_budget("30%"), 32)
+    assert of_smaller(relative, 0.5).budget.percent == pytest.approx(60)
+    assert of_smaller(relative, 0.25).changing == ()
+    assert of_smaller(ShareSchedule(32, (0,), (0.3,)), 0.5).shares == (pytest.approx(0.6),)
+    assert of_smaller(ShareSchedule(32, (0,), (0.3,)), 0.2).shares == (1.0,)
+
+
+def test_what_cannot_be_shown_smaller_is_refused(bench, tmp_path):
+    model, processor, samples, _ = bench
+    small = space(adapter_for(model).vision_layers).prototypes[1].model_copy(update={"downsample": 0.01})
+    options = cc.CalibrationOptions(
+        pruning=OPTIONS, space=SearchSpace(prototypes=(small,), rhos=(0.5,)), strategy=Grid(), anyway=True
+    )
+    with pytest.raises(BudgetError, match=r"pictures to 1% of their visual tokens"):
+        cc.calibrate(model, processor, samples, BUDGET, options=options)
