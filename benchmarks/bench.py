@@ -74,6 +74,12 @@ PARTS = {
         "benchmarks/seeding.py --work {work} --out {pages}/seeding.md",
         "--pictures 2 --budgets 64",
     ),
+    "profiles": Part(
+        "dropping tokens before the decoder beside dropping them inside: profiles.md",
+        "benchmarks/profiles.py --work {work} --out {pages}/profiles.md",
+        "--pictures 2 --budgets 64",
+        "--budgets 64,192 --pictures 30",
+    ),
     "easy-vqa": Part(
         "questions and pictures that it was not made for: easy-vqa.md",
         "benchmarks/easy_vqa.py --work {work} --out {pages}/easy-vqa.md",

@@ -35,6 +35,7 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.loading import load_model
 from clasp_calib.search.space import default_space
+from tools.reference.idle_blocks import leave_out_idle_blocks
 
 KINDS = ("float16", "int8")
 STARTS = (2, 6, 15)
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     setting = parser.parse_args()
     model, processor = load_model(str(MODEL))
+    leave_out_idle_blocks(model)
     adapter = adapter_for(model)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -35,6 +35,7 @@ from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.loading import load_model
 from clasp_calib.search.space import SearchSpace, default_space
 from tools.reference.by_design import BY_DESIGN
+from tools.reference.idle_blocks import leave_out_idle_blocks
 
 RHOS, SEEDED = (0.25, 0.5, 1.0), (REDUNDANCY, FARTHEST)
 NOTE = """# Where tokens are dropped
@@ -84,6 +85,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model, processor = load_model(str(MODEL))
+    leave_out_idle_blocks(model)
     adapter, work = adapter_for(model), arguments.work / f"{arguments.pictures}-pictures"
     table = load_samples(write_benchmark(work / "benchmark", {"test": arguments.pictures}))
     cache_features(model, processor, table, run=work)
