@@ -78,7 +78,7 @@ PARTS = {
         "dropping tokens before the decoder beside dropping them inside: profiles.md",
         "benchmarks/profiles.py --work {work} --out {pages}/profiles.md",
         "--pictures 2 --budgets 64",
-        "--budgets 64,192 --pictures 30",
+        "--budgets 64,192 --pictures 14",
     ),
     "easy-vqa": Part(
         "questions and pictures that it was not made for: easy-vqa.md",
