@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain, groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from clasp_calib.runtime.pictures import decoded, readable
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
+
+    from clasp_calib.runtime.adapters.adapter import Adapter
 
 _NO_SIZES = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "pixel_attention_mask")
 """What of a processor's output is of the text, or as large as the pixels."""
@@ -67,6 +69,13 @@ class Preparer:
     processor: "ProcessorMixin"
     pixel_names: Mapping[str, str]
     """Of the adapter: for every modality what the processor calls its pixels."""
+    films: str | None = None
+    """Of the adapter: what a video is to the model; none are taken without."""
+
+    @classmethod
+    def of(cls, processor: "ProcessorMixin", adapter: "Adapter") -> Self:
+        """For all kinds of files that a model takes."""
+        return cls(processor, adapter.pixel_names, adapter.films)
 
     def __call__(self, path: Media) -> Prepared | Broken:
         """Prepare one file. Nothing that is wrong with the file is raised: the others go on."""
@@ -84,7 +93,8 @@ class Preparer:
             decoded = time.perf_counter()
             made = self.processed(picture)
             del picture
-        return self._prepared("image", made, note, decoded - begun, time.perf_counter() - decoded)
+        marks = marks_among(self.processor, made)
+        return self._prepared("image", made, marks, note, decoded - begun, time.perf_counter() - decoded)
 
     def _decoded(self, path: Media, held: ExitStack) -> tuple[str, Image.Image]:
         """What is not seen of a picture, and the picture; the memory that it takes is held."""
@@ -99,41 +109,49 @@ class Preparer:
         return made  # type: ignore[no-any-return]
 
     def _video(self, path: Media) -> Prepared:
-        if "video" not in self.pixel_names or getattr(self.processor, "video_processor", None) is None:
+        if self.films is None or getattr(self.processor, "video_processor", None) is None:
             raise ValueError("this is a video, and the model takes images only")
         begun = time.perf_counter()
         # transformers decodes it: which frames are wanted is the processor's choice. So there is one time for both.
         made: Any = self.processor(videos=[str(path)], text=self.processor.video_token, return_tensors="pt")
-        return self._prepared("video", made, "", 0.0, time.perf_counter() - begun)
+        marks = marks_among(self.processor, made, self.films)
+        return self._prepared(self.films, made, marks, "", 0.0, time.perf_counter() - begun)
 
     def _prepared(
-        self, modality: str, made: Mapping[str, Any], note: str, decode_seconds: float, preprocess_seconds: float
+        self,
+        modality: str,
+        made: Mapping[str, Any],
+        marks: list[str | int],
+        note: str,
+        decode_seconds: float,
+        preprocess_seconds: float,
     ) -> Prepared:
         pixels = self.pixel_names[modality]
         sizes = {name: _as_list(value) for name, value in made.items() if name not in (pixels, *_NO_SIZES)}
-        marks = marks_among(self.processor, made) if modality == "image" else []
         return Prepared(modality, np.asarray(made[pixels]), sizes, note, decode_seconds, preprocess_seconds, marks)
 
 
-def marks_among(processor: Any, made: Mapping[str, Any]) -> list[str | int]:
-    """What a processor wrote for one picture: tokens, and how many visual ones stand between them.
+def marks_among(processor: Any, made: Mapping[str, Any], films: str | None = None) -> list[str | int]:
+    """What a processor wrote for one file: tokens, and how many visual ones stand between them.
 
-    Empty where the visual tokens follow each other, as with most.
+    Empty where the visual tokens follow each other, as with most; and, of a video, nothing stands around them.
 
     Args:
-        processor: has made something of an image token.
+        processor: has made something of the token of an image or a video.
         made: what that is.
+        films: of a video what it is to the model, see `Adapter.films`.
     """
-    tokenizer, token = getattr(processor, "tokenizer", None), processor.image_token
+    tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None or "input_ids" not in made:
         return []
-    visual = tokenizer.convert_tokens_to_ids(token)
+    visual = tokenizer.convert_tokens_to_ids(getattr(processor, f"{films or 'image'}_token"))
+    token = processor.video_token if films else processor.image_token
+    plain, place = list(tokenizer(token).input_ids), tokenizer.convert_tokens_to_ids(token)
     (ids,) = np.asarray(made["input_ids"]).tolist()
-    first, last = ids.index(visual), len(ids) - ids[::-1].index(visual)
-    if last - first == ids.count(visual):
+    written = ids[plain.index(place) : len(ids) - plain[::-1].index(place)]
+    first, last = written.index(visual), len(written) - written[::-1].index(visual)
+    if written.count(visual) == (len(written) if films else last - first):
         return []
-    plain = list(tokenizer(token).input_ids)
-    written = ids[plain.index(visual) : len(ids) - plain[::-1].index(visual)]
     runs = ((of_visual, list(run)) for of_visual, run in groupby(written, visual.__eq__))
     marks = ([len(run)] if of_visual else tokenizer.convert_ids_to_tokens(run) for of_visual, run in runs)
     return list(chain.from_iterable(marks))

@@ -57,7 +57,7 @@ def recipe_for(model: "PreTrainedModel", processor: "ProcessorMixin", options: F
         encoder_fingerprint(model, processor),
         layers,
         Form(adapter.vision_width, precision_of(options.precision), adapter.patch_tokens),
-        Preparer(processor, adapter.pixel_names),
+        Preparer.of(processor, adapter),
         lambda batch: states_of(model, batch, layers),
     )
 

@@ -37,7 +37,7 @@ def check_percentages(
     if not wanted or picture_tokens(adapter) is not None:
         return
     pictures = list(dict.fromkeys(one.picture for sample in samples for one in sample.alone))
-    prepare = Preparer(processor, adapter.pixel_names)
+    prepare = Preparer.of(processor, adapter)
     prepared = map(prepare, pictures[:: -(-len(pictures) // COUNTED)])
     counts = [visual_tokens(model, one) for one in prepared if not isinstance(one, Broken)]
     if not counts:

@@ -24,7 +24,7 @@ def modality_of(model: Any, processor: Any, media: "Given | Sequence[Given]") ->
     """
     if not is_video(media):
         return "image"
-    if "video" not in adapter_for(model).pixel_names or getattr(processor, "video_processor", None) is None:
+    if adapter_for(model).films is None or getattr(processor, "video_processor", None) is None:
         raise InputError(
             f"{media!r:.200} is a video, and this {model.config.model_type} model takes images only; give a picture, "
             "or a model of videos"

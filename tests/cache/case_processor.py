@@ -38,7 +38,7 @@ class CaseProcessor:
 
 def write_file(folder, case, number):
     """The file of the ``number``-th picture or video."""
-    if case.modality == "video":
+    if case.filmed:
         path = folder / f"{number}.mp4"
         path.write_text(str(number))
     else:

@@ -139,7 +139,8 @@ class CasePrompter:
 
     def prompt(self, question, tokens, modality):
         every = [ids_of(self.case, number) for number in self.numbers]
-        assert [ids.count(adapter_for(self.case.model()).visual_token_ids[modality]) for ids in every] == tokens
+        visual = adapter_for(self.case.model()).visual_token_ids[self.case.modality]
+        assert [ids.count(visual) for ids in every] == tokens
         return [*BEFORE, *chain(*every), *AFTER]
 
     def answer(self, question, reference):
@@ -172,7 +173,7 @@ def test_cached_pictures_score_as_answered_alone(case, options, tmp_path):
     sample = Sample("1", "?", write_file(tmp_path, case, number))
     cache_features(model, CaseProcessor(case), [sample], tmp_path / "cache", FeatureOptions(layers=range(len(own))))
     with FeatureStore.open(tmp_path / "cache") as store:
-        relevances = Relevances(model, lambda _, picture: Preparer(CaseProcessor(case), adapter.pixel_names)(picture))
+        relevances = Relevances(model, lambda _, picture: Preparer.of(CaseProcessor(case), adapter)(picture))
         features = CachedFeatures(store, store.layers, relevances, adapter.taps)
         prompter = CasePrompter(case, (number,))
         given = features.relevance(sample, adapter.relevances[0]) if options is INPUT else []
@@ -222,7 +223,7 @@ def test_cached_pictures_score_as_answered_alone(case, options, tmp_path):
         assert chosen.score == tuple(float(answer[0] % 3 == 1) for answer in said)
 
 
-IMAGES = [case for case in CASES.values() if case.modality == "image"]
+IMAGES = [case for case in CASES.values() if not case.filmed]
 
 
 @pytest.mark.parametrize("case", IMAGES, ids=lambda case: case.name)

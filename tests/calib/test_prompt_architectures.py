@@ -15,6 +15,7 @@ from clasp_calib.cache.prepare import marks_among
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.common.errors import ModelError, PictureError
 from clasp_calib.reference.model import MODEL
+from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.model_inputs import model_inputs
 from clasp_calib.runtime.processor_check import check_together
 
@@ -72,6 +73,12 @@ def written(processor, picture):
     """What stands for a picture: its visual tokens, or what is written among them."""
     made = processor(images=[picture], text=processor.image_token)
     return marks_among(processor, made) or counts(processor, made["input_ids"][0], processor.image_token)
+
+
+def filmed(processor, video, films):
+    """The same of a video, which to some models is images."""
+    made, token = processor(videos=[video], text=processor.video_token), getattr(processor, f"{films}_token")
+    return marks_among(processor, made, films) or counts(processor, made["input_ids"][0], token)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -160,24 +167,30 @@ class Frames:
 
     merge_size, temporal_patch_size = 2, 2
 
+    def __init__(self, frames=4):
+        self._frames = frames
+
     def __call__(self, videos, **_):
+        times = {"fps": 2.0, "frames_indices": list(range(self._frames))}
         return {
-            "pixel_values_videos": torch.zeros(1, 2, 3, 56, 56),
-            "video_grid_thw": torch.tensor([[2, 4, 6]]),
-            "video_metadata": [VideoMetadata(total_num_frames=4, fps=2.0, frames_indices=[0, 1, 2, 3])],
+            "pixel_values_videos": torch.zeros(1, self._frames // 2, 3, 56, 56),
+            "video_grid_thw": torch.tensor([[self._frames // 2, 4, 6]]),
+            "video_metadata": [VideoMetadata(total_num_frames=self._frames, **times)],
         }
 
 
-@pytest.mark.parametrize("name", ["llava_onevision", "video_llava", "qwen2_vl", "qwen2_5_vl"])
-def test_a_video(name):
-    processor = processor_of(name)
-    processor.video_processor = Frames()
-    prompter = Prompter(processor, RAGGED)
-    video = np.zeros((4, 56, 84, 3), dtype=np.uint8)
+@pytest.mark.parametrize("frames", [2, 4])
+@pytest.mark.parametrize("name", ["internvl", "llava_onevision", "video_llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_a_video(name, frames):
+    processor, config = processor_of(name), CASES[name].build()[1]
+    processor.video_processor = Frames(frames)
+    prompter, films = Prompter(processor, config), adapter_for(config).films
+    video = np.zeros((frames, 56, 84, 3), dtype=np.uint8)
+    tokens = filmed(processor, video, films)
+    assert isinstance(tokens, int) == (name not in ("internvl", "qwen3_vl"))
     for question in QUESTIONS:
         text = asked(processor, [None, question], "video")
         (expected,) = processor(videos=[video], text=[text])["input_ids"]
-        tokens = counts(processor, expected, processor.video_token)
-        assert tokens > 4
+        assert counts(processor, expected, getattr(processor, f"{films}_token")) > 4
         assert prompter.text(question, 1, "video") == text
-        assert prompter.prompt(question, tokens, "video") == list(expected)
+        assert prompter.prompt(question, [tokens], "video") == list(expected)

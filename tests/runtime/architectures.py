@@ -70,6 +70,11 @@ class Case:
     modality: str = "image"
     made: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def filmed(self) -> bool:
+        """Whether the pictures are videos, which to some models are several images."""
+        return self.name.endswith(" video")
+
     def model(self, attention: str = "sdpa") -> Any:
         """In float32 and eval mode, made once, since nothing may change it."""
         if attention not in self.made:
@@ -310,6 +315,19 @@ def _film(model: Any, generator: torch.Generator, number: int) -> Any:
     )
 
 
+def _timed(model: Any, generator: torch.Generator, number: int) -> Any:
+    """Each frame between two words and a mark on either side."""
+    inputs, _ = _film(model, generator, number)
+    ((time, height, width),) = inputs["video_grid_thw"].tolist()
+    return inputs, [one for t in range(time) for one in (20 + t, 30, *_between(height * width // 4, VIDEO))]
+
+
+def _numbered(model: Any, generator: torch.Generator, number: int) -> Any:
+    """Frames as images, each behind its number and on a line of its own."""
+    pixels = torch.randn(3, 3, 112, 112, generator=generator)
+    return {"pixel_values": pixels}, [one for frame in range(3) for one in (20 + frame, *_between(16, IMAGE), 30)]
+
+
 def _between(tokens: int, kind: int) -> list[int]:
     return [START, *[kind] * tokens, END]
 
@@ -326,7 +344,9 @@ CASES = {
         Case("qwen2_5_vl", _qwen2_5_vl, _patches),
         Case("qwen2_5_vl video", _qwen2_5_vl, _film, "video"),
         Case("qwen3_vl", _qwen3_vl, _patches),
+        Case("qwen3_vl video", _qwen3_vl, _timed, "video"),
         Case("internvl", _internvl, _square(112, 16)),
+        Case("internvl video", _internvl, _numbered),
         Case("idefics3", _idefics3, _marked_tiles),
         Case("smolvlm", _smolvlm, _marked_tiles),
         Case("llava_onevision", _llava_onevision, _tiles),

@@ -25,14 +25,12 @@ MARKED = re.compile(r"(<!-- shown:begin -->\n).*(<!-- shown:end -->)", re.DOTALL
 Shown = Mapping[str, Mapping[str, bool]]
 
 NO_VIDEOS = "The model takes no videos."
-FRAMES = "Its processor writes a video as frames between pieces of text, which are several pictures in a prompt."
+UNTRIED = "Its processor needs another package (`num2words`) for videos, with which it has not been tried."
 WHY: Mapping[tuple[str, str], str] = {
     ("llava", "videos"): NO_VIDEOS,
     ("llava_next", "videos"): NO_VIDEOS,
     ("idefics3", "videos"): NO_VIDEOS,
-    ("internvl", "videos"): FRAMES,
-    ("qwen3_vl", "videos"): FRAMES,
-    ("smolvlm", "videos"): FRAMES,
+    ("smolvlm", "videos"): UNTRIED,
     ("llava_onevision", "several"): (
         "Its processor cuts a picture into tiles only where it is the only one of a prompt, and features are cached by "
         "the picture."

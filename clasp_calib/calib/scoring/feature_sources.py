@@ -78,7 +78,7 @@ def _live(
 
 
 def _from_files(model: Any, processor: Any) -> Callable[[str, Media], Prepared]:
-    preparer = Preparer(processor, adapter_for(model).pixel_names)
+    preparer = Preparer.of(processor, adapter_for(model))
 
     def prepare(_: str, picture: Media) -> Prepared:
         prepared = preparer(picture)

@@ -36,7 +36,7 @@ class Prompter:
 
     def __init__(self, processor: Any, model: Any, template: str | None = None):
         self._processor, adapter = processor, adapter_for(model)
-        self._config, self._tokens = adapter.config, picture_tokens(adapter)
+        self._config, self._tokens, self._films = adapter.config, picture_tokens(adapter), adapter.films
         self._template = template_for(processor, template)
         self.template = self._template.text
         if (last := self._ids("a")[-1]) != self._alone("a")[-1]:
@@ -98,8 +98,9 @@ class Prompter:
             )
         # What a processor puts around a picture, it is shown an image for; around a video none puts anything.
         before, after = self._around if modality == "image" else ([], [])
+        drawn = self._id(getattr(self._processor, f"{self._films}_token")) if modality == "video" else visual
         written = iter(
-            [*before, *[visual] * one, *after] if isinstance(one, int) else self._marked(one, visual) for one in every
+            [*before, *[drawn] * one, *after] if isinstance(one, int) else self._marked(one, drawn) for one in every
         )
         made: list[int] = []
         for token in ids:

@@ -88,6 +88,11 @@ class Adapter:
         )
 
     @property
+    def films(self) -> str | None:
+        """The modality that a video is to the model, which may be that of images; ``None`` if it takes none."""
+        return "video" if "video" in self.towers else None
+
+    @property
     def tile_tokens(self) -> int | None:
         """Visual tokens of one row of pixels, where all have as many; ``None`` where they differ."""
         return None if self.ragged else self.tokens_per_image

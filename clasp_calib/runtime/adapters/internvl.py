@@ -13,8 +13,9 @@ from clasp_calib.runtime.adapters.adapter import Adapter
 class InternVLAdapter(Adapter):
     """See `clasp_calib.runtime.adapters.adapter.Adapter`; each tile counts as one picture.
 
-    A file becomes as many tiles as its processor cuts, so files differ in their number of tokens. Frames of a video
-    stand for tiles too. Pixel shuffle only moves numbers, so patches are fused before it.
+    A file becomes as many tiles as its processor cuts, so files differ in their number of tokens. A video is a tile for
+    each frame, which its processor numbers and gives as images. Pixel shuffle only moves numbers, so patches are fused
+    before it.
     """
 
     ragged = True
@@ -25,6 +26,11 @@ class InternVLAdapter(Adapter):
         vision = config.vision_config
         self.vision_layers: int = vision.num_hidden_layers
         self.own_layer = self.projected(config.vision_feature_layer)
+
+    @property
+    def films(self) -> str | None:
+        """Its frames are images."""
+        return "image"
 
     @property
     def tile_tokens(self) -> int:
