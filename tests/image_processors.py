@@ -3,6 +3,10 @@
 from tiny_models import tiny_tokenizer
 from transformers import (
     CLIPImageProcessorPil,
+    Gemma3ImageProcessorPil,
+    Gemma3Processor,
+    Glm4vImageProcessorPil,
+    Glm4vProcessor,
     GotOcr2ImageProcessorPil,
     Idefics3ImageProcessorPil,
     Idefics3Processor,
@@ -80,10 +84,20 @@ IMAGE_PROCESSORS = {
     "qwen2_vl": lambda: qwen(Qwen2VLProcessor),
     "qwen2_5_vl": lambda: qwen(Qwen2_5_VLProcessor),
     "qwen3_vl": lambda: qwen(Qwen3VLProcessor),
+    "gemma3": lambda: Gemma3Processor(
+        Gemma3ImageProcessorPil(size={"height": 112, "width": 112}),
+        tokenizer(boi_token="<start_of_image>", eoi_token="<end_of_image>", image_token="<image>"),
+        image_seq_length=16,
+    ),
+    "glm4v": lambda: without_videos(Glm4vProcessor)(
+        Glm4vImageProcessorPil(size={"shortest_edge": 2 * 28 * 28, "longest_edge": 2 * 28 * 28 * 16}),
+        tokenizer(image_token="<image>", video_token="<video>"),
+    ),
     "idefics3": lambda: Idefics3Processor(Idefics3ImageProcessorPil(**_TILES), tokenizer(**_MARKS), image_seq_len=4),
     "smolvlm": lambda: without_videos(SmolVLMProcessor)(
         SmolVLMImageProcessorPil(**_TILES), tokenizer(**_MARKS), NoVideos(), image_seq_len=4
     ),
+    "qwen3_5": lambda: qwen(Qwen3VLProcessor),
     "internvl": lambda: without_videos(InternVLProcessor)(
         GotOcr2ImageProcessorPil(size={"height": 112, "width": 112}),
         tokenizer(

@@ -18,6 +18,8 @@ from speaking_models import ANSWERS, QUESTIONS, THINGS, WORDS, write_picture
 from tiny_models import BOS, EOS, PAD
 from transformers import AddedToken, AutoProcessor
 
+from clasp_calib.runtime.written import visual_token
+
 sys.path.insert(0, str(Path(__file__).parent / "runtime"))
 from architectures import CASES, _randomise
 
@@ -28,8 +30,8 @@ CHAT_TEMPLATE = (
 SIZES: Mapping[str, tuple[tuple[int, int], ...]] = {"llava": ((56, 56),), "video_llava": ((56, 56),)}
 """Width and height of pictures by architecture."""
 WALKED = (
-    *("idefics3", "internvl", "llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "qwen3_vl"),
-    *("smolvlm", "video_llava"),
+    *("gemma3", "glm4v", "idefics3", "internvl", "llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen2_vl"),
+    *("qwen3_5", "qwen3_vl", "smolvlm", "video_llava"),
 )
 """Architectures that the whole path is walked with."""
 SEEDS = {"idefics3": 1, "internvl": 3, "llava_onevision": 2}
@@ -87,7 +89,7 @@ def speaking_directory(path: Path, name: str, seed: int | None = None, end: floa
     if getattr(text, "layer_types", None):
         text.layer_types = (text.layer_types * layers)[:layers]
     config.text_config.vocab_size = len(processor.tokenizer)
-    config.image_token_id = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    config.image_token_id = processor.tokenizer.convert_tokens_to_ids(visual_token(processor))
     if hasattr(config, "video_token_id"):
         config.video_token_id = processor.tokenizer.convert_tokens_to_ids("<video>")
     model = model_class._from_config(config, attn_implementation="sdpa")

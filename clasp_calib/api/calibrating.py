@@ -139,6 +139,8 @@ def _prepared(
     from clasp_calib.common.progress import note
     from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.crew.crew import Crew
+    from clasp_calib.runtime.adapters import adapter_for
+    from clasp_calib.runtime.budgeting import default_options
     from clasp_calib.runtime.decoding import Greedy
     from clasp_calib.runtime.processor_check import check_processor
     from clasp_calib.search.calibrate import Calibration
@@ -160,9 +162,10 @@ def _prepared(
     if slow := generated(chosen):
         told = ", ".join(f"{name}: {count}" for name, count in slow.items())
         note(f"these metrics need generated answers, which take longer than the one forward of exact: {told} samples")
-    if isinstance(options.space, SearchSpace) and not options.pruning.rated:
+    pruning = options.pruning or default_options(adapter_for(model))
+    if isinstance(options.space, SearchSpace) and not pruning.rated:
         note("tokens have no relevance here (--relevance none), so the space's ratios and seedings are not tried")
-    check_percentages(model, processor, chosen, budgets, options.pruning.starts)
+    check_percentages(model, processor, chosen, budgets, pruning.starts)
     with undisturbed(model):
         space = options.space if isinstance(options.space, SearchSpace) else None
         shown = in_every_size(model, processor, chosen, space.downsamples if space else ())

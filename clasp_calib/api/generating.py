@@ -172,7 +172,7 @@ def generate(
         (class_,) = classes_of([question], known)
     if known is None:
         asked = Sample("the question", question, image)
-        check_percentages(model, processor, [asked], [parse_budget(str(budget))], _options(options).starts)
+        check_percentages(model, processor, [asked], [parse_budget(str(budget))], _options(model, options).starts)
     modality = modality_of(model, processor, media)
     text = _prompter(model, processor, known, options.template).text(question, len(several(media)), modality)
     Greedy(model).say(known.manifest.decoding.generation if known else None)
@@ -215,11 +215,13 @@ def _grid(model: Any, answered: "Answer") -> tuple[int, int] | None:
     return None
 
 
-def _options(options: GenerationOptions) -> "PruningOptions":
+def _options(model: Any, options: GenerationOptions) -> "PruningOptions":
     """What is pruned where, without an artifact."""
-    from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, PruningOptions
+    from clasp_calib.common.pruning_options import PruningOptions
+    from clasp_calib.runtime.adapters import adapter_for
+    from clasp_calib.runtime.budgeting import default_options
 
-    return DEFAULT_OPTIONS if options.profile is None else PruningOptions(profile=options.profile)
+    return default_options(adapter_for(model)) if options.profile is None else PruningOptions(profile=options.profile)
 
 
 def _pruning(
@@ -229,7 +231,7 @@ def _pruning(
     from clasp_calib.runtime.pruner import clasp, prune
 
     if artifact is None:
-        how = _options(options)
+        how = _options(model, options)
         return prune(model, schedule=schedule_for(model, budget, how), rho=1.0, options=how)
     if options.profile is not None:
         raise InputError(

@@ -45,7 +45,7 @@ class ModelShape(Strict):
 # model_type of models whose pictures differ in their number of visual tokens.
 _RAGGED = {
     *("idefics3", "internvl", "llava_next", "llava_onevision", "smolvlm", "video_llava"),
-    *("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
+    *("glm4v", "qwen2_vl", "qwen2_5_vl", "qwen3_5", "qwen3_vl"),
 }
 
 
@@ -83,6 +83,8 @@ def model_shape(config: Any) -> ModelShape:
 def _tokens(config: Any, image_size: int | None, patch_size: int) -> int | None:
     if config.model_type in _RAGGED or image_size is None:
         return None
+    if config.model_type == "gemma3":
+        return int(config.mm_tokens_per_image)
     class_token: bool = config.vision_feature_select_strategy == "full" and config.vision_config.model_type.startswith(
         "clip"
     )

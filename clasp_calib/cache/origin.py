@@ -8,7 +8,7 @@ of the file, C width of the tower, N visual tokens, D width of the decoder.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.written import Written
 
 Sizes = Mapping[str, list[Any]]
 
@@ -31,9 +32,9 @@ class Origin:
     """What the processor says of the file besides its pixels, such as ``image_grid_thw``, as lists."""
     note: str = ""
     """What of the file the model does not see; empty as a rule."""
-    marks: Sequence[str | int] = ()
-    """What the processor writes for the file in a prompt, where text stands among its visual tokens: tokens of the
-    text, and numbers of visual ones; empty as a rule."""
+    written: Written = ()
+    """What the processor writes for the file in a prompt, where text stands among its visual tokens; empty as a
+    rule."""
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -42,8 +43,10 @@ class Origin:
 
     def to_json(self) -> str:
         """One line."""
-        written = asdict(self)
-        return json.dumps(written if self.marks else {name: written[name] for name in written if name != "marks"})
+        told = asdict(self)
+        if not self.written:
+            del told["written"]
+        return json.dumps(told)
 
     def forward_arguments(self) -> dict[str, Tensor]:
         """The sizes as ``forward`` and ``generate`` take them, for one file."""

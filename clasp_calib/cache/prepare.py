@@ -6,10 +6,9 @@ container has little.
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -20,6 +19,7 @@ from clasp_calib.cache import decoding_memory
 from clasp_calib.common.errors import PictureError
 from clasp_calib.common.media import Media, is_video
 from clasp_calib.runtime.pictures import decoded, readable
+from clasp_calib.runtime.written import Written, text_among
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -43,7 +43,7 @@ class Prepared:
     """What of the file the model does not see; empty as a rule."""
     decode_seconds: float
     preprocess_seconds: float
-    marks: Sequence[str | int] = ()
+    written: Written = ()
     """What it writes for the file, where text stands among its visual tokens; see the same."""
 
 
@@ -93,8 +93,8 @@ class Preparer:
             decoded = time.perf_counter()
             made = self.processed(picture)
             del picture
-        marks = marks_among(self.processor, made)
-        return self._prepared("image", made, marks, note, decoded - begun, time.perf_counter() - decoded)
+        written = text_among(self.processor, made)
+        return self._prepared("image", made, written, note, decoded - begun, time.perf_counter() - decoded)
 
     def _decoded(self, path: Media, held: ExitStack) -> tuple[str, Image.Image]:
         """What is not seen of a picture, and the picture; the memory that it takes is held."""
@@ -114,47 +114,21 @@ class Preparer:
         begun = time.perf_counter()
         # transformers decodes it: which frames are wanted is the processor's choice. So there is one time for both.
         made: Any = self.processor(videos=[str(path)], text=self.processor.video_token, return_tensors="pt")
-        marks = marks_among(self.processor, made, self.films)
-        return self._prepared(self.films, made, marks, "", 0.0, time.perf_counter() - begun)
+        written = text_among(self.processor, made, self.films)
+        return self._prepared(self.films, made, written, "", 0.0, time.perf_counter() - begun)
 
     def _prepared(
         self,
         modality: str,
         made: Mapping[str, Any],
-        marks: list[str | int],
+        written: Written,
         note: str,
         decode_seconds: float,
         preprocess_seconds: float,
     ) -> Prepared:
         pixels = self.pixel_names[modality]
         sizes = {name: _as_list(value) for name, value in made.items() if name not in (pixels, *_NO_SIZES)}
-        return Prepared(modality, np.asarray(made[pixels]), sizes, note, decode_seconds, preprocess_seconds, marks)
-
-
-def marks_among(processor: Any, made: Mapping[str, Any], films: str | None = None) -> list[str | int]:
-    """What a processor wrote for one file: tokens, and how many visual ones stand between them.
-
-    Empty where the visual tokens follow each other, as with most; and, of a video, nothing stands around them.
-
-    Args:
-        processor: has made something of the token of an image or a video.
-        made: what that is.
-        films: of a video what it is to the model, see `Adapter.films`.
-    """
-    tokenizer = getattr(processor, "tokenizer", None)
-    if tokenizer is None or "input_ids" not in made:
-        return []
-    visual = tokenizer.convert_tokens_to_ids(getattr(processor, f"{films or 'image'}_token"))
-    token = processor.video_token if films else processor.image_token
-    plain, place = list(tokenizer(token).input_ids), tokenizer.convert_tokens_to_ids(token)
-    (ids,) = np.asarray(made["input_ids"]).tolist()
-    written = ids[plain.index(place) : len(ids) - plain[::-1].index(place)]
-    first, last = written.index(visual), len(written) - written[::-1].index(visual)
-    if written.count(visual) == (len(written) if films else last - first):
-        return []
-    runs = ((of_visual, list(run)) for of_visual, run in groupby(written, visual.__eq__))
-    marks = ([len(run)] if of_visual else tokenizer.convert_ids_to_tokens(run) for of_visual, run in runs)
-    return list(chain.from_iterable(marks))
+        return Prepared(modality, np.asarray(made[pixels]), sizes, note, decode_seconds, preprocess_seconds, written)
 
 
 def unseen(image: Image.Image) -> str:

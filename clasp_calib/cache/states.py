@@ -80,7 +80,7 @@ def _inputs(adapter: Adapter, prepared: Prepared) -> dict[str, Any]:
 def origin_of(adapter: Adapter, prepared: Prepared) -> Origin:
     """How the tokens of a prepared picture will be arranged."""
     rows = adapter.rows(_inputs(adapter, prepared), prepared.modality)
-    return Origin(prepared.modality, len(rows), prepared.sizes, prepared.note, prepared.marks)
+    return Origin(prepared.modality, len(rows), prepared.sizes, prepared.note, prepared.written)
 
 
 def _shape(prepared: Prepared) -> tuple[Any, ...]:

@@ -41,6 +41,7 @@ from clasp_calib.common.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.common.pruning_options import PruningOptions
 
 
 def search(
@@ -146,16 +147,21 @@ def search(
         ),
     ] = None,
     profile: Annotated[
-        Profile, typer.Option(help="Where tokens are dropped: in stages between decoder layers, or once before them.")
-    ] = "layered",
+        Profile | None,
+        typer.Option(
+            help="Where tokens are dropped: in stages between decoder layers, or once before them; default: layered, "
+            "where the decoder can be pruned inside."
+        ),
+    ] = None,
     relevance: Annotated[
         Relevance | None,
         typer.Option(help="What of the vision tower rates tokens; default: the first of these that it has."),
         UsedBy("profile", "input"),
     ] = None,
     starts: Annotated[
-        str, typer.Option(help="Decoder layers that the pruned sequences enter."), UsedBy("profile", "layered")
-    ] = "2,6,15",
+        str | None,
+        typer.Option(help="Decoder layers that the pruned sequences enter, of the profile layered; default: 2,6,15."),
+    ] = None,
     router: Annotated[
         Path | None,
         typer.Option(help="Router to put into the artifact; default: router.safetensors of the run, if it is there."),
@@ -185,7 +191,6 @@ def search(
     from clasp_calib.commands.hiring import Wanted
     from clasp_calib.commands.sureness_tables import say_legend
     from clasp_calib.common.places import Places
-    from clasp_calib.common.pruning_options import PruningOptions
     from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.router_labeling.router_file import load_router
     from clasp_calib.search.calibration_options import CalibrationOptions
@@ -214,7 +219,7 @@ def search(
         space=read_space(space) if space else None,
         lattice=lattice,
         refine=refine == "coordinate",
-        pruning=PruningOptions(profile=profile, relevance=relevance, starts=_starts(starts)),
+        pruning=_pruning(profile, relevance, starts),
         router=load_router(routing) if routing else None,
         taxonomy=taxonomy,
         class_from=class_from,
@@ -261,6 +266,16 @@ def search(
         say(f"test scores of {', '.join(lost)} were of an earlier search and are dropped; evaluate again")
     shown = f"picture in {picture}; " if picture else ""
     say(f"{shown}artifact in {places.artifact}; next: clasp-calib evaluate --run {run}")
+
+
+def _pruning(profile: str | None, relevance: str | None, starts: str | None) -> "PruningOptions | None":
+    """What was asked for; None leaves it to the model."""
+    from clasp_calib.common.pruning_options import DEFAULT_STARTS, LAYERED, PruningOptions
+
+    if profile is None and starts is None:
+        return None
+    layers = DEFAULT_STARTS if starts is None else _starts(starts)
+    return PruningOptions(profile=profile or LAYERED, relevance=relevance, starts=layers)
 
 
 def _starts(text: str) -> tuple[int, ...]:

@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from clasp_calib.common.errors import BudgetError, InputError
-from clasp_calib.common.pruning_options import AT_INPUT, INPUT, PruningOptions
+from clasp_calib.common.progress import note_once
+from clasp_calib.common.pruning_options import AT_INPUT, DEFAULT_OPTIONS, INPUT, LAYERED, PruningOptions
 from clasp_calib.runtime.schedule import (
     AnySchedule,
     Budget,
@@ -33,7 +34,7 @@ def schedule_for(
         model: a transformers model that an adapter is known for, or its configuration.
         budget: mean number of visual tokens that a decoder layer works on (``192``), or a percentage (``33%``). Where
             pictures differ in their number of tokens, only a percentage is possible.
-        options: decide at which decoder layers the stages begin; the default options if ``None``.
+        options: decide at which decoder layers the stages begin; those of `default_options` if ``None``.
         artifact: take the stages and their counts from this artifact instead, which was calibrated for the budget.
 
     Raises:
@@ -48,7 +49,7 @@ def schedule_for(
         raise InputError("schedule_for was given options and an artifact, which brings its own; give one of the two")
     adapter = adapter_for(model)
     wanted = budget if isinstance(budget, Budget) else parse_budget(budget)
-    options = artifact.pruning if artifact else options or PruningOptions()
+    options = artifact.pruning if artifact else options or default_options(adapter)
     starts = options.starts
     if adapter.ragged and options.profile == INPUT:
         return ShareSchedule(adapter.decoder_layers, starts, (pruning_share(wanted),))
@@ -78,6 +79,14 @@ def of_smaller(schedule: AnySchedule, share: float) -> AnySchedule:
         return replace(schedule, shares=tuple(min(kept / share, 1.0) for kept in schedule.shares))
     assert schedule.budget.percent is not None
     return replace(schedule, budget=Budget(percent=min(schedule.budget.percent / share, 100.0)))
+
+
+def default_options(adapter: "Adapter") -> PruningOptions:
+    """Stages between decoder layers, or one before them where the decoder cannot be pruned inside."""
+    if LAYERED in adapter.profiles:
+        return DEFAULT_OPTIONS
+    note_once(f"a {adapter.config.model_type} model is pruned before its decoder (profile input), not inside it")
+    return PruningOptions(profile=INPUT)
 
 
 def picture_tokens(adapter: "Adapter") -> int | None:

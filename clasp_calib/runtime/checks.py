@@ -9,6 +9,7 @@ from transformers.cache_utils import DynamicCache
 from clasp_calib.common.errors import BudgetError, InputError, ModelError
 from clasp_calib.common.pruning_options import AT_INPUT, COMPACT, DEFAULT_STARTS, INPUT, KEEP, PruningOptions
 from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.budgeting import default_options
 from clasp_calib.runtime.schedule import AnySchedule, Schedule
 
 
@@ -63,13 +64,13 @@ def position_axes(model: Any) -> int:
     return len(rope.get("mrope_section") or ())
 
 
-def settled(model: Any, adapter: Adapter, options: PruningOptions) -> PruningOptions:
-    """Options with what they leave to the model.
+def settled(model: Any, adapter: Adapter, options: PruningOptions | None) -> PruningOptions:
+    """Options, or the default ones, with what they leave to the model.
 
     Raises:
         ModelError: the model has not the profile or the relevance.
     """
-    kind = model.config.model_type
+    kind, options = model.config.model_type, options or default_options(adapter)
     if options.profile not in adapter.profiles:
         raise ModelError(
             f"a {kind} model cannot be pruned with profile={options.profile!r}; give profile "

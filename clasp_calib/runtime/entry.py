@@ -7,7 +7,7 @@ M rows as they come and B rows once candidates have fanned out, S tokens of a ca
 all rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +60,7 @@ class Entry:
         self._gate = Marked(adapter) if gate is None else gate
         self._decoder: Any = adapter.language_model(model)
         self._visual_MS: Tensor | None = None
+        self._inputs: Mapping[str, Any] = {}
         self._record: _Record | None = None
         self._index_BS: Tensor | None = None
         self._records: WeakKeyDictionary[Any, _Record] = WeakKeyDictionary()
@@ -123,7 +124,7 @@ class Entry:
         check_call(ids_MS, kwargs.get("past_key_values"))
         assert ids_MS is not None
         self._gate.see(ids_MS, kwargs, self._generating)
-        brought = modalities(self._adapter, kwargs)
+        self._inputs, brought = kwargs, modalities(self._adapter, kwargs)
         self._visual_MS = self._visual(ids_MS, *brought) if brought else None
 
     def _visual(self, ids_MS: Tensor, *kinds: str) -> Tensor:
@@ -134,12 +135,12 @@ class Entry:
         self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         visual_MS, self._visual_MS, self._record = self._visual_MS, None, None
-        cache, mask_MT = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        inputs, self._inputs = self._inputs, {}
+        cache = kwargs.get("past_key_values")
         record = None if cache is None else self._records.get(cache)
         if visual_MS is None and record is None:
             return None
-        if mask_MT is not None and mask_MT.ndim != 2:
-            raise ModelError(f"attention_mask has {mask_MT.ndim} dimensions; pruning needs [rows, tokens]")
+        mask_MT = _given_mask(inputs, kwargs.get("attention_mask"))
         embeddings_BSD, cached = kwargs["inputs_embeds"], 0 if cache is None else int(cache.get_seq_length())
         rows, width = embeddings_BSD.shape[:2]
         ones_BS = torch.ones(rows, width, dtype=torch.bool, device=embeddings_BSD.device)
@@ -148,6 +149,7 @@ class Entry:
         before_BT = record.valid_BT if record is not None else before_BT
         before_BT = ones_BS[:, :1].expand(-1, cached) if before_BT is None else before_BT[:, :cached]
         changed: dict[str, Any] = {}
+        visual_BS: Tensor | None = None
         if visual_MS is None:
             assert record is not None
             step_S = torch.arange(cached - record.length, cached - record.length + width, device=ones_BS.device)
@@ -167,6 +169,7 @@ class Entry:
             assert index_BS is not None
             entered_BS = take(self._keep_BS, index_BS)
             changed = self._deepstack(kwargs, visual_MS, source_B)
+            visual_BS = take(visual_MS[source_B], index_BS) & entered_BS
             # What is dropped may stand where a shorter row is padded, and nothing times infinity is NaN.
             embeddings_BSD = take(embeddings_BSD[source_B], index_BS).masked_fill(~entered_BS[:, :, None], 0)
             places, before_BT = places[..., source_B, :], before_BT[source_B]
@@ -181,6 +184,9 @@ class Entry:
             places = (valid_BT.long().cumsum(1) - 1).clamp(min=0)[:, -embeddings_BSD.shape[1] :]
         self._record = _Record(valid_BT, length, next_B, kept)
         changed |= {"inputs_embeds": embeddings_BSD, "attention_mask": valid_BT.long(), "position_ids": places}
+        if visual_BS is not None:
+            visual_BT = torch.cat([torch.zeros_like(before_BT), visual_BS], dim=1)
+            changed |= self._adapter.masks(self._model, inputs, visual_BT, {**kwargs, **changed})
         return args, {**kwargs, **changed}
 
     @property
@@ -231,3 +237,20 @@ class Entry:
         cache = getattr(output, "past_key_values", None)
         if record is not None and cache is not None:
             self._records[cache] = record
+
+
+def _given_mask(inputs: Mapping[str, Any], given: Any) -> Tensor | None:
+    """The valid tokens of the prompts [rows, tokens], of which some models make masks for each kind of layer.
+
+    Args:
+        inputs: arguments of the model's forward.
+        given: the decoder's mask.
+
+    Raises:
+        ModelError: they are not to be had.
+    """
+    mask = inputs.get("attention_mask") if isinstance(given, dict) else given
+    if mask is None or (isinstance(mask, Tensor) and mask.ndim == 2):
+        return mask
+    told = f"has {mask.ndim} dimensions" if isinstance(mask, Tensor) else "is made for each kind of layer"
+    raise ModelError(f"attention_mask {told}; pruning needs [rows, tokens]")

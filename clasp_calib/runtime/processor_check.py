@@ -9,6 +9,7 @@ from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.finite import all_finite
+from clasp_calib.runtime.written import visual_token
 
 _PICTURE = (96, 64)
 """Width and height of the made picture. Our choice: not square, so that what is laid out by the shape shows."""
@@ -38,7 +39,7 @@ def check_processor(model: Any, processor: Any) -> None:
             "processor_config.json and preprocessor_config.json are there"
         )
     image = adapter.visual_token_ids["image"]
-    _check_tokenizer(tokenizer, token, image, model.get_input_embeddings().weight.shape[0])
+    _check_tokenizer(tokenizer, visual_token(processor), image, model.get_input_embeddings().weight.shape[0])
     if getattr(processor, "patch_size", 0) is None:
         raise ModelError(
             f"the {type(processor).__name__} has no patch_size, by which it counts the tokens of a picture; set "
@@ -61,7 +62,7 @@ def check_processor(model: Any, processor: Any) -> None:
     differences = _differences(adapter, processor)
     size = getattr(adapter.config.vision_config, "image_size", None)  # a tower without takes any
     wanted = (size, size) if isinstance(size, int) else tuple(size or pixels.shape[-2:])
-    if (found := tuple(pixels.shape[-2:])) != wanted:
+    if pixels.ndim > 2 and (found := tuple(pixels.shape[-2:])) != wanted:
         raise ModelError(
             f"the processor makes pictures of {found[0]} x {found[1]} pixels, and the model's tower takes "
             f"{wanted[0]} x {wanted[1]} (image_size){_told(differences)}"
@@ -104,7 +105,7 @@ def check_together(processor: Any) -> None:
 
 def _expanded(processor: Any, pictures: list[Image.Image], text: str) -> int:
     (ids,) = processor(images=[pictures], text=[text])["input_ids"]
-    return list(ids).count(processor.tokenizer.convert_tokens_to_ids(processor.image_token))
+    return list(ids).count(processor.tokenizer.convert_tokens_to_ids(visual_token(processor)))
 
 
 def _check_tokenizer(tokenizer: Any, token: str, image: int, embeddings: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clasp_calib.common.errors import InputError, ModelError
-from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, INPUT, PruningOptions
+from clasp_calib.common.pruning_options import INPUT, PruningOptions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,7 +28,7 @@ def prune(
     rho: "float | Sequence[float] | Tensor",
     alpha_BL: "Tensor | None" = None,
     selector: "Selector | None" = None,
-    options: PruningOptions = DEFAULT_OPTIONS,
+    options: PruningOptions | None = None,
     prompt_lengths: "PromptLengths" = None,
     fan: Sequence[int] | None = None,
 ) -> "Iterator[Pruned]":
@@ -49,8 +49,9 @@ def prune(
             and it has no effect on features that are given as ``mm_encoder_outputs``. In the profile ``input`` such
             features must bring their relevance (`clasp_calib.runtime.tower_relevance.with_relevance`).
         selector: what chooses the tokens; the dual-stage selection by default.
-        options: how tokens are scored, renumbered and clustered. The schedule decides where the stages begin;
-            ``starts`` that contradict it are refused.
+        options: how tokens are scored, renumbered and clustered; by default those of
+            `clasp_calib.runtime.budgeting.default_options`. The schedule decides where the stages begin; ``starts``
+            that contradict it are refused.
         prompt_lengths: for teacher forcing, the number of positions of a row before the first token of the answer,
             padding included: one for all rows, or one a row. Only tokens of the prompt score visual tokens.
         fan: computes the layers before the first stage, if there are any, once for several candidates that share

@@ -94,7 +94,8 @@ class Calibration:
         crew: Crew,
     ):
         self._adapter = adapter_for(model)
-        options = replace(options, pruning=settled(model, self._adapter, options.pruning))
+        self._pruning = pruning = settled(model, self._adapter, options.pruning)
+        options = replace(options, pruning=pruning)
         self._model, self._processor = model, processor
         self._samples, self._samples_digest = samples, samples_digest
         self._options, self.places, self._crew = options, places, crew
@@ -102,9 +103,9 @@ class Calibration:
         own = self._adapter.own_layer
         self._source = source = open_source(places.features, model, processor)
         given = options.space if isinstance(options.space, SearchSpace) else None
-        self.base_space = base = given or default_space(source.layers, own, options.pruning.seeding)
+        self.base_space = base = given or default_space(source.layers, own, pruning.seeding)
         self._space = base.with_lattice(options.lattice) if options.lattice else base
-        self._candidates = self._space.candidates(self._adapter.vision_layers, own, options.pruning.relevance)
+        self._candidates = self._space.candidates(self._adapter.vision_layers, own, pruning.relevance)
         check_relevances(model, self._adapter, self._space.relevances)
         self._features = source.at(tuple(sorted({*self._space.layers, own})))
         self._classes = options.class_source.classes(sample.label for sample in samples)
@@ -159,7 +160,7 @@ class Calibration:
         Raises:
             BudgetError: it cannot be met.
         """
-        schedule = schedule_for(self._model, budget, self._options.pruning)
+        schedule = schedule_for(self._model, budget, self._pruning)
         return allotted(budget, schedule, self._searched_on, self._tokens)
 
     def plan(self, budget: Budget) -> dict[str, object]:
@@ -167,12 +168,12 @@ class Calibration:
         allotment = self.allotment(budget)
         evaluations = sum(self._most(len(pool)) for pool in self._pools.values())
         flops = allotment.flops(self._model.config.get_text_config())
-        seconds = evaluations * self._seconds(Pruning(allotment.schedule, self._options.pruning)) / self._crew.workers
+        seconds = evaluations * self._seconds(Pruning(allotment.schedule, self._pruning)) / self._crew.workers
         return {
             "budget": budget.name,
             **allotment.told,
             "prototypes": _listed([p.name for p in self._space.prototypes]),
-            **({"rho": list(self._space.rhos)} if self._options.pruning.rated else {}),
+            **({"rho": list(self._space.rhos)} if self._pruning.rated else {}),
             **({"relevances": list(self._space.relevances)} if self._space.relevances else {}),
             "candidates a class": len(self._candidates),
             "classes": len(self._pools),
@@ -224,7 +225,7 @@ class Calibration:
 
     def _desk(self, allotment: Allotment, journal: ScoreJournal) -> Desk:
         identity = Identity(self._setting(allotment), *self._contents, self._space.digest, self._options.objective)
-        pruning = Pruning(allotment.schedule, self._options.pruning)
+        pruning = Pruning(allotment.schedule, self._pruning)
         return Desk(allotment.budget.name, pruning, self._candidates, self._pools, identity, journal)
 
     def _fed(self, allotment: Allotment, journal: ScoreJournal) -> list[Fed]:
@@ -260,7 +261,7 @@ class Calibration:
 
     def _most(self, samples: int) -> int:
         """The most evaluations of a class with so many samples."""
-        refining = most(len(self._features.layers), self._options.pruning.rated) if self._options.refine else 0
+        refining = most(len(self._features.layers), self._pruning.rated) if self._options.refine else 0
         return self._strategy.most(len(self._candidates), samples) + refining * samples
 
     def _seconds(self, pruning: Pruning) -> float:
@@ -296,7 +297,7 @@ class Calibration:
             "threads": self._crew.threads if self._model.device.type == "cpu" else None,
             "prompt": self._prompter.template,
             "generation": self._generation,
-            "pruning": self._options.pruning.scored_under,
+            "pruning": self._pruning.scored_under,
             "schedule": allotment.setting,
         }
 
@@ -306,7 +307,7 @@ class Calibration:
         found: Found,
         alternatives: Mapping[str, Mapping[str, Candidate]],
     ) -> Artifact:
-        options, pruning = self._options, self._options.pruning
+        options, pruning = self._options, self._pruning
         metrics = {sample.metric or EXACT for sample in self._searched_on}
         provenance = Provenance(
             samples=self._samples_digest,

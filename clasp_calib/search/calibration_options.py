@@ -7,7 +7,7 @@ from typing import Any
 from clasp_calib.calib.scoring.metrics import MAX_NEW_TOKENS
 from clasp_calib.calib.scoring.objective import METRIC, check_objective
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.pruning_options import DEFAULT_OPTIONS, INPUT, NONE, REDUNDANCY, PruningOptions
+from clasp_calib.common.pruning_options import INPUT, NONE, REDUNDANCY, PruningOptions
 from clasp_calib.common.settings import check_count, check_kind, check_number
 from clasp_calib.router_labeling.class_source import ClassSource
 from clasp_calib.router_labeling.router import Router
@@ -34,7 +34,8 @@ class CalibrationOptions:
         prompt: template with ``<image>`` and ``{question}``; by default the model's own chat template.
         max_new_tokens: longest answer where a metric generates one, unless an accepted answer is longer; goes into the
             artifact. By default as long as in the artifact that is there, or 16.
-        pruning: what is pruned where, and by what; goes into the artifact.
+        pruning: what is pruned where, and by what; goes into the artifact. By default those of
+            `clasp_calib.runtime.budgeting.default_options`.
         router: what names the class of a question later; goes into the artifact.
         taxonomy: of the samples' classes, or a YAML file of it; by default the packaged one.
         class_from: a column of the samples' table whose values are the classes, in place of a taxonomy.
@@ -58,7 +59,7 @@ class CalibrationOptions:
     refine: bool = False
     prompt: str | None = None
     max_new_tokens: int | None = None
-    pruning: PruningOptions = DEFAULT_OPTIONS
+    pruning: PruningOptions | None = None
     router: Router | None = None
     taxonomy: Taxonomy | str | Path | None = None
     class_from: str | None = None
@@ -97,7 +98,7 @@ class CalibrationOptions:
             object.__setattr__(self, "space", read_space(Path(self.space)))
         elif not (self.space is None or isinstance(self.space, SearchSpace)):
             raise InputError(f"space is a {type(self.space).__name__}; expected a SearchSpace, or a YAML file of one")
-        seeding = self.pruning.seeding
+        seeding = self.pruning.seeding if self.pruning else REDUNDANCY
         if isinstance(self.space, SearchSpace) and seeding not in (REDUNDANCY, *self.space.seedings):
             raise InputError(
                 f"the options seed k-means by {seeding!r}, which the space does not try (it tries "
@@ -108,18 +109,20 @@ class CalibrationOptions:
         object.__setattr__(self, "class_source", class_source)
 
     def _check_relevances(self) -> None:
-        tried = self.space.relevances if isinstance(self.space, SearchSpace) else ()
-        if tried and self.pruning.profile != INPUT:
+        tried, pruning = self.space.relevances if isinstance(self.space, SearchSpace) else (), self.pruning
+        if tried and (pruning is None or pruning.profile != INPUT):
             raise InputError(
                 f"the space tries the relevances {', '.join(tried)}, which rate tokens before the decoder; give "
                 "profile='input' (--profile input), or take them out of the space"
             )
-        if tried and self.pruning.relevance not in (None, *tried):
+        if pruning is None:
+            return
+        if tried and pruning.relevance not in (None, *tried):
             raise InputError(
-                f"the options rate tokens by relevance {self.pruning.relevance!r}, which the space does not try (it "
+                f"the options rate tokens by relevance {pruning.relevance!r}, which the space does not try (it "
                 f"tries {', '.join(tried)}); add it to the space's relevances, or leave it out of the options"
             )
-        if self.pruning.relevance == NONE and len(tried) > 1:
+        if pruning.relevance == NONE and len(tried) > 1:
             raise InputError(
                 f"the options rate no tokens (relevance 'none'), and the space tries {', '.join(tried)}; leave it out "
                 "of the options"
@@ -140,7 +143,7 @@ class CalibrationOptions:
         others = ("router", "taxonomy", "space", "class_source")
         told = {name: value for name, value in vars(self).items() if name not in others}
         told |= {
-            "pruning": vars(self.pruning),
+            "pruning": vars(self.pruning) if self.pruning else None,
             "strategy": "auto" if self.strategy is None else describe(self.strategy),
         }
         space = self.space.digest if isinstance(self.space, SearchSpace) else None

@@ -32,7 +32,7 @@ from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.tower_relevance import with_relevance
 
 sys.path += [str(Path(__file__).parents[1] / room) for room in ("runtime", "cache")]
-from architectures import BOS, CASES
+from architectures import BOS, CASES, LAYERED_CASES
 from case_processor import CaseProcessor, write_file
 from reference_decoder import stacked
 
@@ -41,6 +41,16 @@ BEFORE, AFTER = [BOS, 9, 11, 40], [13, 8, 21, 50, 17]
 RHOS = (0.0, 0.4, 0.7, 1.0)
 MIXTURES = 3
 LAYERED, INPUT = PruningOptions(starts=(1, 2, 4)), PruningOptions(profile="input")
+PROFILED = [(case, LAYERED) for case in LAYERED_CASES.values()] + [(case, INPUT) for case in CASES.values()]
+
+
+def inside(case):
+    """Stages in the decoder, where there can be any."""
+    return LAYERED if case.layered else INPUT
+
+
+def named(of):
+    return of.profile if isinstance(of, PruningOptions) else of.name
 
 
 @dataclass
@@ -62,9 +72,10 @@ class Alone:
         adapter = adapter_for(self.model)
         ids = torch.tensor([[*self.prompt, *answer]])
         made = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **self.sizes}
-        if hasattr(self.model.config, "vision_start_token_id"):
+        if hasattr(self.model.model, "get_rope_index"):
             kinds = [ids == token for token in adapter.visual_token_ids.values()]
             made["mm_token_type_ids"] = sum((number + 1) * kind.int() for number, kind in enumerate(kinds))
+        made |= adapter.prompt_inputs(ids)
         outputs = with_deepstack(adapter.encoder_outputs(self.visual, self.modality), self.deepstack)
         outputs = with_relevance(outputs, self.relevance) if self.relevance else outputs
         return {**made, "mm_encoder_outputs": outputs}
@@ -98,7 +109,7 @@ def mixed(case, number):
     return ids, sizes, visual, stacked([[] for _ in adapter.taps], adapter, model, states_BLTC, case.modality)
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", LAYERED_CASES.values(), ids=named)
 @torch.inference_mode()
 def test_candidates_together_are_candidates_alone(case):
     model, adapter = case.model(), adapter_for(case.model())
@@ -161,8 +172,7 @@ class Choosing(CasePrompter):
 
 
 @pytest.mark.shows("images", videos="videos")
-@pytest.mark.parametrize("options", [LAYERED, INPUT], ids=["layered", "input"])
-@pytest.mark.parametrize("case", CASES.values(), ids=lambda case: case.name)
+@pytest.mark.parametrize(("case", "options"), PROFILED, ids=named)
 @torch.inference_mode()
 def test_cached_pictures_score_as_answered_alone(case, options, tmp_path):
     model, adapter = case.model(), adapter_for(case.model())
@@ -230,18 +240,22 @@ IMAGES = [case for case in CASES.values() if not case.filmed]
 @torch.inference_mode()
 def test_several_pictures_are_one_prompt_and_pruned_together(case, tmp_path):
     model, adapter, numbers = case.model(), adapter_for(case.model()), (1, 2)
-    schedule = schedule_for(model, "40%", PruningOptions(starts=(1, 2, 4)))
+    schedule, options = schedule_for(model, "40%", inside(case)), inside(case)
     alpha = tuple(1 / (adapter.vision_layers + 1) for _ in range(adapter.vision_layers + 1))
     candidates = [Candidate(str(rho), alpha, rho) for rho in RHOS]
     files = tuple(write_file(tmp_path, case, number) for number in numbers)
     both, first = Sample("1", "?", files), Sample("2", "?", files[0])
-    options = FeatureOptions(layers=range(len(alpha)), batch_size=1)
-    report = cache_features(model, CaseProcessor(case), [both, first], tmp_path / "cache", options)
+    kept = FeatureOptions(layers=range(len(alpha)), batch_size=1)
+    report = cache_features(model, CaseProcessor(case), [both, first], tmp_path / "cache", kept)
     assert report.unique == 2, "each picture once"
     with FeatureStore.open(tmp_path / "cache") as store:
-        features = CachedFeatures(store, store.layers, taps=adapter.taps)
+        relevances = Relevances(model, lambda _, picture: Preparer(CaseProcessor(case), adapter.pixel_names)(picture))
+        features = CachedFeatures(store, store.layers, relevances, taps=adapter.taps)
         prompter = CasePrompter(case, numbers)
         features.check([both, first])
+        kind, given = adapter.relevances[0], []
+        if options is INPUT:
+            given = [part for one in both.alone for part in features.relevance(one, kind)]
         visual, sizes, deepstack = [], [], [[] for _ in adapter.taps]
         for one in both.alone:
             origin, fused_1TC = features.origin(one), features.fused(one, torch.tensor([alpha]))
@@ -252,9 +266,10 @@ def test_several_pictures_are_one_prompt_and_pruned_together(case, tmp_path):
                 deepstack = stacked(deepstack, adapter, model, states_1LTC, "image")
         together = {name: torch.cat([size[name] for size in sizes]) for name in sizes[0]}
         prompt = [*BEFORE, *ids_of(case, 1), *ids_of(case, 2), *AFTER]
+        seen = (model, prompt, visual, "image", together)
         said = [
-            Alone(model, prompt, visual, "image", together, candidate.rho, schedule, deepstack=deepstack).said()
+            Alone(*seen, candidate.rho, schedule, options, given, deepstack=deepstack).said()
             for candidate in candidates
         ]
-        found = Evaluator(model, prompter, features, LONGEST).answers(both, candidates, Pruning(schedule))
+        found = Evaluator(model, prompter, features, LONGEST).answers(both, candidates, Pruning(schedule, options))
         assert found == prompter.decode(said)

@@ -11,13 +11,13 @@ from PIL import Image
 from transformers import Qwen2VLConfig
 from transformers.video_utils import VideoMetadata
 
-from clasp_calib.cache.prepare import marks_among
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.common.errors import ModelError, PictureError
 from clasp_calib.reference.model import MODEL
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.model_inputs import model_inputs
 from clasp_calib.runtime.processor_check import check_together
+from clasp_calib.runtime.written import text_among, visual_token
 
 sys.path.append(str(Path(__file__).parents[1] / "cache"))
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))
@@ -45,7 +45,10 @@ TEMPLATES = {
     "video_llava": LLAVA.replace("<image>", "<{{ part.type }}>").replace("== 'image'", "!= 'text'"),
     "qwen2_vl": turns("[<{{ part.type }}>]", "{{ part.text }}", "<|im_end|>\n<|im_start|>assistant\n"),
     "qwen2_5_vl": turns("[<{{ part.type }}>]", "{{ part.text }}", "<|im_end|>\n<|im_start|>assistant\n"),
+    "qwen3_5": turns("[<{{ part.type }}>]", "{{ part.text | trim }}", "<|im_end|>\n<|im_start|>assistant\n"),
     "qwen3_vl": turns("[<{{ part.type }}>]", "{{ part.text | trim }}", "<|im_end|>\n<|im_start|>assistant\n"),
+    "gemma3": turns("<start_of_image>", "{{ part.text | trim }}", "<end_of_turn>\n<start_of_turn>model\n"),
+    "glm4v": turns("<|begin_of_image|><{{ part.type }}><|end_of_image|>", "{{ part.text }}", "<|assistant|>\n"),
     "idefics3": turns("<{{ part.type }}>", "{{ part.text }}", "<end_of_utterance>\nAssistant:"),
     "smolvlm": turns("<{{ part.type }}>", "{{ part.text }}", "<end_of_utterance>\nAssistant:"),
     "internvl": turns("<{{ part.type }}>\n", "{{ part.text }}", "<|im_end|>\n<|im_start|>assistant\n"),
@@ -70,15 +73,15 @@ def counts(processor, ids, text):
 
 
 def written(processor, picture):
-    """What stands for a picture: its visual tokens, or what is written among them."""
+    """What stands for a picture: its visual tokens, or these and the text among them."""
     made = processor(images=[picture], text=processor.image_token)
-    return marks_among(processor, made) or counts(processor, made["input_ids"][0], processor.image_token)
+    return text_among(processor, made) or counts(processor, made["input_ids"][0], visual_token(processor))
 
 
 def filmed(processor, video, films):
     """The same of a video, which to some models is images."""
     made, token = processor(videos=[video], text=processor.video_token), getattr(processor, f"{films}_token")
-    return marks_among(processor, made, films) or counts(processor, made["input_ids"][0], token)
+    return text_among(processor, made, films) or counts(processor, made["input_ids"][0], token)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

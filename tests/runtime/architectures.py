@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 from transformers import (
     CLIPVisionConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Glm4vConfig,
+    Glm4vForConditionalGeneration,
     Idefics3Config,
     Idefics3ForConditionalGeneration,
     InternVLConfig,
@@ -27,6 +31,8 @@ from transformers import (
     Qwen2Config,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     SiglipVisionConfig,
@@ -35,6 +41,8 @@ from transformers import (
     VideoLlavaConfig,
     VideoLlavaForConditionalGeneration,
 )
+
+from clasp_calib.runtime.adapters import adapter_for
 
 PAD, BOS, EOS, IMAGE, VIDEO, START, END = SPECIAL = range(7)
 VOCABULARY, LAYERS = 64, 8
@@ -105,10 +113,16 @@ class Case:
                 inputs[name] = torch.cat([inputs[name], value], of_a_row) if name in inputs else value
         inputs["input_ids"] = torch.tensor([[*ids, *_words(generator, after)]])
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        if hasattr(self._any.config, "vision_start_token_id"):
+        if hasattr(self._any.model, "get_rope_index"):
             kinds = inputs["input_ids"] == IMAGE, inputs["input_ids"] == VIDEO
             inputs["mm_token_type_ids"] = (kinds[0] + 2 * kinds[1]).int()
+        inputs |= adapter_for(self._any).prompt_inputs(inputs["input_ids"])
         return inputs
+
+    @property
+    def layered(self) -> bool:
+        """Whether the decoder can be pruned inside."""
+        return "layered" in adapter_for(self.build()[1]).profiles
 
     def rows(self, pictures: tuple[int, ...]) -> list[dict[str, Tensor]]:
         """Prompts of different lengths, with pictures of different sizes where there are such."""
@@ -122,7 +136,7 @@ def together(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     batch: dict[str, Tensor] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         parts = [row[name] for row in rows if name in row]
-        if name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+        if name in ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"):
             parts = [torch.nn.functional.pad(part, (width - part.shape[1], 0), value=PAD) for part in parts]
         elif "pixel_attention_mask" in rows[0]:
             tiles = max(part.shape[1] for part in parts)
@@ -143,7 +157,7 @@ def _randomise(model: Any) -> None:
             noise = torch.randn(parameter.shape, generator=generator)
             if "embed_tokens" in name or "lm_head" in name or "newline" in name or "class_embedding" in name:
                 parameter.copy_(noise)
-            elif "lambda_" in name:
+            elif "lambda_" in name or "A_log" in name:
                 parameter.fill_(1.0)
             elif parameter.ndim >= 2:
                 gain = 1.6 if "q_proj" in name or "k_proj" in name else 1.0
@@ -252,6 +266,29 @@ def _smolvlm() -> tuple[type, Any]:
     return _idefics3(SmolVLMConfig, SmolVLMForConditionalGeneration)
 
 
+def _gemma3() -> tuple[type, Any]:
+    windows = {"sliding_window": 24, "layer_types": [f"{kind}_attention" for kind in ("sliding", "full")] * 4}
+    rope = {kind: {"rope_type": "default", "rope_theta": 10000.0} for kind in windows["layer_types"]}
+    config = Gemma3Config(
+        vision_config={**_TOWER, "image_size": 112, "patch_size": 14, "vision_use_head": False},
+        text_config={**_WIDTHS, **windows, "head_dim": 8, "query_pre_attn_scalar": 8, "rope_parameters": rope},
+        mm_tokens_per_image=16,
+        image_token_index=IMAGE,
+        boi_token_index=START,
+        eoi_token_index=END,
+        tie_word_embeddings=False,
+    )
+    return Gemma3ForConditionalGeneration, config
+
+
+def _glm4v() -> tuple[type, Any]:
+    vision = {"hidden_size": 16, "intermediate_size": 32, "out_hidden_size": 32, "image_size": 56}
+    ends = {"image_start_token_id": START, "image_end_token_id": END}
+    return Glm4vForConditionalGeneration, Glm4vConfig(
+        vision_config={**_QWEN_VISION, **vision}, text_config=_qwen_text(), **_TOKENS, **ends
+    )
+
+
 def _qwen2_vl() -> tuple[type, Any]:
     vision = {"embed_dim": 16, "hidden_size": 32, "mlp_ratio": 2}
     return _qwen(Qwen2VLConfig, Qwen2VLForConditionalGeneration, vision)
@@ -269,11 +306,24 @@ def _qwen3_vl() -> tuple[type, Any]:
     return _qwen(Qwen3VLConfig, Qwen3VLForConditionalGeneration, vision, head_dim=8)
 
 
+def _qwen3_5() -> tuple[type, Any]:
+    vision = {"hidden_size": 16, "intermediate_size": 32, "out_hidden_size": 32, "num_position_embeddings": 64}
+    linear = {f"linear_{name}": 2 for name in ("num_key_heads", "num_value_heads")}
+    linear |= {f"linear_{name}_head_dim": 8 for name in ("key", "value")}
+    kinds = ["linear_attention", "linear_attention", "linear_attention", "full_attention"] * 2
+    text = {"head_dim": 8, "layer_types": kinds, "partial_rotary_factor": 1.0, **linear}
+    return _qwen(Qwen3_5Config, Qwen3_5ForConditionalGeneration, vision, **text)
+
+
 def _square(side: int, tokens: int, name: str = "pixel_values") -> Callable[..., Any]:
     def picture(model: Any, generator: torch.Generator, number: int) -> Any:
         return {name: torch.randn(1, 3, side, side, generator=generator)}, [IMAGE] * tokens
 
     return picture
+
+
+def _enclosed(model: Any, generator: torch.Generator, number: int) -> Any:
+    return {"pixel_values": torch.randn(1, 3, 112, 112, generator=generator)}, _between(16, IMAGE)
 
 
 def _frames(tokens: int, end: int = 0) -> Callable[..., Any]:
@@ -343,8 +393,11 @@ CASES = {
         Case("qwen2_vl video", _qwen2_vl, _film, "video"),
         Case("qwen2_5_vl", _qwen2_5_vl, _patches),
         Case("qwen2_5_vl video", _qwen2_5_vl, _film, "video"),
+        Case("qwen3_5", _qwen3_5, _patches),
         Case("qwen3_vl", _qwen3_vl, _patches),
         Case("qwen3_vl video", _qwen3_vl, _timed, "video"),
+        Case("gemma3", _gemma3, _enclosed),
+        Case("glm4v", _glm4v, _patches),
         Case("internvl", _internvl, _square(112, 16)),
         Case("internvl video", _internvl, _numbered),
         Case("idefics3", _idefics3, _marked_tiles),
@@ -353,3 +406,4 @@ CASES = {
         Case("llava_onevision video", _llava_onevision, _frames(4, 1), "video"),
     )
 }
+LAYERED_CASES = {name: case for name, case in CASES.items() if case.layered}

@@ -94,6 +94,7 @@ class ReferenceRow:
 
     def layer(self, layer, hidden: Tensor, ids_AS: Tensor) -> tuple[Tensor, Tensor]:
         own, size = layer.self_attn, len(hidden)
+        between = hasattr(layer, "post_self_attn_layernorm")  # GLM: neighbours are turned together, and more norms
         ids = ids_AS if len(ids_AS) == 1 else ids_AS[:, None]
         cos, sin = adapter_for(self.model).language_model(self.model).rotary_emb(hidden[None], ids)
 
@@ -101,8 +102,10 @@ class ReferenceRow:
             x = projection(layer.input_layernorm(hidden)).view(size, -1, own.head_dim)
             x = getattr(own, norm, torch.nn.Identity())(x).transpose(0, 1)
             if rotate:
-                a, b = x.chunk(2, -1)
-                x = x * cos[0] + torch.cat((-b, a), -1) * sin[0]
+                turned = torch.cat([-x.chunk(2, -1)[1], x.chunk(2, -1)[0]], -1)
+                if between:
+                    turned = torch.stack([-x[..., 1::2], x[..., 0::2]], -1).flatten(-2)
+                x = x * cos[0] + turned * sin[0]
             return x
 
         query, key = heads(own.q_proj, "q_norm", True), heads(own.k_proj, "k_norm", True)
@@ -111,8 +114,10 @@ class ReferenceRow:
         logits = query @ key.mT * own.head_dim**-0.5
         attention = logits.masked_fill(torch.ones(size, size).triu(1).bool(), -torch.inf).softmax(-1)
         mixed = (attention @ value).transpose(0, 1).reshape(size, -1)
-        hidden = hidden + own.o_proj(mixed)
-        return hidden + layer.mlp(layer.post_attention_layernorm(hidden)), attention
+        after_attention = layer.post_self_attn_layernorm if between else torch.nn.Identity()
+        after_mlp = layer.post_mlp_layernorm if between else torch.nn.Identity()
+        hidden = hidden + after_attention(own.o_proj(mixed))
+        return hidden + after_mlp(layer.mlp(layer.post_attention_layernorm(hidden))), attention
 
     def generate(self, tokens: int) -> list[int]:
         answer: list[int] = []

@@ -44,7 +44,8 @@ def fingerprint(model):
         (name, id(module), sorted(vars(module)), [len(getattr(module, hook)) for hook in hooks])
         for name, module in model.named_modules()
     ]
-    configs = [id(layer.self_attn.config) for layer in adapter_for(model).language_model(model).layers]
+    layers = adapter_for(model).language_model(model).layers
+    configs = [id(layer.self_attn.config) for layer in layers if hasattr(layer, "self_attn")]
     return modules, configs, sorted(ALL_ATTENTION_FUNCTIONS)
 
 

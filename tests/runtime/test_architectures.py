@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from architectures import CASES, LAYERS, together
+from architectures import CASES, LAYERED_CASES, LAYERS, together
 from reference_decoder import encoded, reference_row, stacked
 from runtime_cases import fingerprint, generated
 
@@ -21,9 +21,25 @@ BATCHES = {"one": (1,), "ragged": (1, 1, 1), "mixed": (1, 0, 2)}
 TOKENS = 4
 
 
-@pytest.fixture(params=CASES.values(), ids=lambda case: case.name)
+@pytest.fixture(params=LAYERED_CASES.values(), ids=lambda case: case.name)
 def case(request):
     return request.param
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - set(LAYERED_CASES)))
+def test_a_decoder_that_cannot_be_pruned_inside_is_pruned_before_it(name, capsys):
+    model = CASES[name].model()
+    schedule = schedule_for(model, "40%")
+    assert schedule.starts == (0,)
+    assert f"a {model.config.model_type} model is pruned before its decoder" in capsys.readouterr().err
+    with prune(model, schedule=schedule, rho=0.5) as pruner, torch.no_grad():
+        model(**CASES[name].rows((1,))[0])
+    assert len({*pruner.stats.tokens[0]}) == 1
+    with (
+        pytest.raises(ModelError, match="cannot be pruned with profile='layered'; give profile 'input'"),
+        prune(model, schedule=schedule_for(model, "40%", OPTIONS), rho=0.5, options=OPTIONS),
+    ):
+        pass
 
 
 def one_hot(adapter, rows):

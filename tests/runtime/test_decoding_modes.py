@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from architectures import CASES, IMAGE, VIDEO, together
+from architectures import CASES, IMAGE, LAYERED_CASES, VIDEO, together
 from reference_decoder import reference_row
 from runtime_cases import generated, pruned_under
 
@@ -18,7 +18,7 @@ OPTIONS = PruningOptions(starts=STARTS)
 TURN = [[11, 45, 37, 30]]
 
 
-@pytest.fixture(params=CASES.values(), ids=lambda case: case.name)
+@pytest.fixture(params=LAYERED_CASES.values(), ids=lambda case: case.name)
 def case(request):
     return request.param
 

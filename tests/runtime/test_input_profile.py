@@ -1,6 +1,7 @@
 """The input profile against a plain model that is given the shorter sequence, whose tokens were chosen by hand."""
 
 from dataclasses import replace
+from itertools import accumulate, pairwise
 
 import pytest
 import torch
@@ -92,6 +93,10 @@ class Slow:
         is_visual = torch.tensor([[i in visual for i in keep]])
         self.deepstack = {} if deepstack is None else {"deepstack_visual_embeds": deepstack}
         self.is_visual = is_visual
+        types = row["token_type_ids"][0].tolist() if "token_type_ids" in row else [0] * len(ids)
+        blocks = accumulate(int(now > before) for before, now in pairwise([0, *types]))
+        self.blocks = [block * kind for block, kind in zip(blocks, types, strict=True)]
+        self.blocks = [self.blocks[i] for i in keep]
 
     @torch.no_grad()
     def logits(self, answer=()):
@@ -107,13 +112,27 @@ class Slow:
             .language_model(self.model)(
                 inputs_embeds=embeddings,
                 position_ids=places if len(places) == 3 else places[0],
-                attention_mask=torch.ones(embeddings.shape[:2]),  # gaps between positions would be taken for ends
+                attention_mask=self.mask(len(embeddings[0])),
                 use_cache=False,
                 **self.deepstack,
             )
             .last_hidden_state
         )
         return self.model.lm_head(hidden)[0, -1]
+
+    def mask(self, length):
+        """Who sees whom, where tokens of a picture see all of it; else all ones, since gaps between positions would be
+        taken for ends."""
+        if not any(self.blocks):
+            return torch.ones(1, length)
+        blocks = [*self.blocks, *[0] * (length - len(self.blocks))]
+        window = self.model.config.text_config.sliding_window
+        full, sliding = torch.zeros(2, 1, 1, length, length, dtype=torch.bool)
+        for query in range(length):
+            for key in range(length):
+                full[..., query, key] = key <= query or 0 < blocks[query] == blocks[key]
+                sliding[..., query, key] = full[..., query, key] and query - key < window
+        return {"full_attention": full, "sliding_attention": sliding}
 
     def generate(self, tokens):
         answer = []
@@ -126,7 +145,7 @@ def pruned(case, rho, options=OPTIONS, budget="40%", **more):
     return prune(case.model(), schedule=schedule_for(case.model(), budget, options), rho=rho, options=options, **more)
 
 
-@pytest.mark.shows("input")
+@pytest.mark.shows("input", "batch")
 @pytest.mark.parametrize("pictures", [(1,), (1, 0, 2)], ids=["one", "mixed"])
 def test_ids_and_logits_are_those_of_the_shorter_sequence(case, pictures):
     model, rows = case.model(), case.rows(pictures)
@@ -142,7 +161,8 @@ def test_ids_and_logits_are_those_of_the_shorter_sequence(case, pictures):
         assert (logits[index] - row.logits()).abs().max() < 1e-3
         assert pruner.stats.stages[0].kept(index) == row.kept
         assert pruner.stats.tokens[index] == (len(row.kept),) * LAYERS
-    assert len({layer.keys.shape[-2] for layer in out.past_key_values.layers}) == 1
+    layers = out.past_key_values.layers
+    assert len({layer.get_seq_length() for layer in layers if hasattr(layer, "get_seq_length")}) == 1
     assert fingerprint(model) == before
 
 
@@ -153,7 +173,7 @@ def with_positions(case, inputs):
     return {**inputs, "position_ids": (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)}
 
 
-@pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl", "internvl"])
+@pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl", "internvl", "gemma3", "qwen3_5"])
 @pytest.mark.parametrize("words", [{"relevance": "mean-attention"}, {"relevance": "none"}, {"seeding": "k-center"}])
 def test_other_relevances_and_seeds(name, words):
     case, options = CASES[name], PruningOptions(profile="input", **words)
@@ -194,8 +214,9 @@ def test_positions_may_be_kept_where_they_have_one_axis():
     assert ids != [Slow(case, row, 0.5).generate(TOKENS) for row in rows]
 
 
+@pytest.mark.shows("beams")
 @pytest.mark.parametrize("how", [{"num_beams": 3, "num_return_sequences": 2}, {"do_sample": True}])
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "qwen3_vl", "llava_onevision video"])
+@pytest.mark.parametrize("name", ["llava", "gemma3", "qwen2_5_vl", "qwen3_5", "qwen3_vl", "llava_onevision video"])
 def test_with_cache_equals_without(name, how):
     case, results = CASES[name], []
     for use_cache in (True, False):
@@ -273,7 +294,7 @@ def test_mixtures_and_features_that_were_computed_before(case):
         assert generated(model, together(rows), TOKENS, num_beams=2) == beams
 
 
-@pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl"])
+@pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl", "gemma3"])
 def test_candidates_that_share_a_picture_are_as_if_each_were_alone(name):
     """Behind a cached beginning of the prompt, as a search does it."""
     case = CASES[name]
@@ -299,6 +320,7 @@ def test_candidates_that_share_a_picture_are_as_if_each_were_alone(name):
             past_key_values=cache,
             mm_encoder_outputs=given,
             use_cache=True,
+            **adapter.prompt_inputs(ids),
         ).logits[:, -1]
         more = model(input_ids=torch.tensor([[40]] * 3), past_key_values=cache).logits[:, -1]
     assert (logits - torch.stack(alone)).abs().max() < 1e-4
@@ -308,7 +330,7 @@ def test_candidates_that_share_a_picture_are_as_if_each_were_alone(name):
         assert (more[index] - one.logits([40])).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+@pytest.mark.parametrize("name", ["llava", "gemma3", "qwen2_5_vl", "qwen3_5"])
 def test_a_full_budget_changes_nothing(name):
     case = CASES[name]
     model, inputs = case.model(), together(case.rows((1, 0, 2)))
@@ -391,7 +413,7 @@ class TestRelevance:
         torch.testing.assert_close(got, torch.cat([expected, torch.zeros(1)]))
 
     @torch.no_grad()
-    @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen2_5_vl video"])
+    @pytest.mark.parametrize("name", ["glm4v", "qwen2_vl", "qwen2_5_vl", "qwen3_5", "qwen3_vl", "qwen2_5_vl video"])
     def test_of_patches_that_are_merged(self, name):
         """By hand from the block's input; each frame attends to itself, and windows are undone by likeness.
 
@@ -459,7 +481,7 @@ def llava_on(text):
 class Made:
     """A model that is no case of its own, with the prompts of LLaVA's."""
 
-    modality, fusion = "image", True
+    modality = "image"
 
     def __init__(self, text):
         self._model = llava_on(text)

@@ -26,10 +26,17 @@ Shown = Mapping[str, Mapping[str, bool]]
 
 NO_VIDEOS = "The model takes no videos."
 UNTRIED = "Its processor needs another package (`num2words`) for videos, with which it has not been tried."
+FRAMES = "Its processor writes text between the frames of a video; it has not been tried."
+INSIDE = "Its decoder's windows or recurrent layers cannot be pruned inside; the profile *input* is the default."
 WHY: Mapping[tuple[str, str], str] = {
     ("llava", "videos"): NO_VIDEOS,
     ("llava_next", "videos"): NO_VIDEOS,
+    ("gemma3", "layered"): INSIDE,
+    ("gemma3", "videos"): NO_VIDEOS,
+    ("glm4v", "videos"): FRAMES,
     ("idefics3", "videos"): NO_VIDEOS,
+    ("qwen3_5", "layered"): INSIDE,
+    ("qwen3_5", "videos"): FRAMES,
     ("smolvlm", "videos"): UNTRIED,
     ("llava_onevision", "several"): (
         "Its processor cuts a picture into tiles only where it is the only one of a prompt, and features are cached by "

@@ -225,7 +225,7 @@ class Evaluator:
             CacheError: its picture is not cached.
             InputError: the question or the picture cannot be used.
         """
-        places = [self._features.origin(one).marks or self._picture_tokens(one) for one in sample.alone]
+        places = [self._features.origin(one).written or self._picture_tokens(one) for one in sample.alone]
         return self._prompter.prompt(sample.question, places, sample.modality)
 
     def _picture_tokens(self, sample: Sample) -> int:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from clasp_calib.calib.scoring.cache_mark import CacheMark
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.deepstack import with_deepstack
 from clasp_calib.runtime.tower_relevance import with_relevance
@@ -78,12 +79,13 @@ class Prefixes:
                 visual token, else up to the first.
         """
         visual = [place for place, token in enumerate(prompt) if token in self._visual]
-        if not visual:
+        if not visual or is_recurrent(self._model):  # whose states are none of tokens
             return self._filled([], len(picture.visual)), 0
         text, seen = tuple(prompt[: visual[0]]), tuple(prompt[: visual[-1] + 1])
         if text and text not in self._texts:
-            ids = torch.tensor([text], device=self._model.device)
-            self._texts = {text: _layers(self._model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values)}
+            ids, filled = torch.tensor([text], device=self._model.device), self._filled([], 1)
+            self._model(input_ids=ids, past_key_values=filled, use_cache=True, logits_to_keep=1)
+            self._texts = {text: _layers(filled)}
         cache = self._filled(self._texts.get(text, []), len(picture.visual))
         if picture.known_as is None:
             return cache, len(text)
@@ -94,9 +96,16 @@ class Prefixes:
 
     def _filled(self, layers: _Layers, rows: int) -> DynamicCache:
         cache = DynamicCache(config=self._model.config.get_text_config(decoder=True))
+        if not is_recurrent(self._model):
+            cache.activate_past_recording()  # or what a window has passed could not be gone back to
         for number, (key, value) in enumerate(layers):
             cache.update(key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1), number)
         return cache
+
+
+def is_recurrent(model: Any) -> bool:
+    """Whether some decoder layers keep a state in place of keys and values."""
+    return "linear_attention" in (getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ())
 
 
 def _layers(cache: DynamicCache) -> _Layers:
@@ -133,6 +142,7 @@ def forward(
     logits_BTV: Tensor = model(
         input_ids=new_1S.expand(mixtures, -1),
         position_ids=None if position_A1S is None else position_A1S[:, :, held:].expand(-1, mixtures, -1),
+        **{name: value.expand(mixtures, -1) for name, value in adapter.prompt_inputs(ids_1S).items()},
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=kept,
@@ -163,9 +173,14 @@ class Prompted:
         self._first_B1V: Tensor | None = None
         self._behind = 0
         """Tokens of an answer that the cache holds behind the prompt."""
+        self._rows = 0
+        self._mark: CacheMark | None = None
+        """Where a recurrent decoder has all of the prompt but its last token behind it."""
 
     def logits(self, answer: Sequence[int]) -> Tensor:
         """Logits [B, T, V] of every token of an answer, given the prompt and the answer's tokens before it."""
+        if is_recurrent(self._model):
+            return self._marked_logits(answer)
         if self._first_B1V is None:
             return self._begin(answer)
         self._crop(self._behind)
@@ -178,10 +193,28 @@ class Prompted:
 
     def generated(self, **how: Any) -> Tensor:
         """Ids [B, T] of the answers that ``generate`` gives with these arguments; nothing more can be asked after."""
+        if is_recurrent(self._model):
+            rows = len(self._marked_logits([0]))
+            assert self._mark is not None
+            self._mark.back()
+            return self._continued(rows, how)
         # Of an answer of one token nothing but the prompt is gone through, whatever token it is.
         rows = len(self._begin([0]) if self._first_B1V is None else self._first_B1V)
         # generate wants to see a token that is not cached.
         self._crop(self._behind + 1)
+        return self._continued(rows, how)
+
+    def _marked_logits(self, answer: Sequence[int]) -> Tensor:
+        """The same where the cache cannot be cut off: the prompt's last token is gone through for every answer."""
+        if self._mark is None:
+            begun = forward(self._model, self._adapter, self.prompt[:-1], self._picture, self._cache, 0, 1)
+            self._rows, self._mark = len(begun), CacheMark(self._cache)
+        self._mark.back()
+        ids_BT = self._ids([self.prompt[-1], *answer[:-1]], self._rows)
+        logits_BTV: Tensor = self._model(input_ids=ids_BT, past_key_values=self._cache, use_cache=True).logits
+        return logits_BTV
+
+    def _continued(self, rows: int, how: Mapping[str, Any]) -> Tensor:
         ids_BS = self._ids(self._as_cached(), rows)
         output_BS = self._model.generate(
             input_ids=ids_BS,

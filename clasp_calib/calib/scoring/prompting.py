@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain, zip_longest
 from typing import Any
 
 from clasp_calib.calib.scoring.templates import check_unicode, template_for, visual_tokens
@@ -12,9 +13,7 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import picture_tokens
 from clasp_calib.runtime.checks import check_length
 from clasp_calib.runtime.model_inputs import model_inputs
-
-Marks = Sequence[str | int]
-"""What a processor writes for a picture: tokens of text, and numbers of visual ones."""
+from clasp_calib.runtime.written import Written, as_written, expanded
 
 
 class Prompter:
@@ -68,55 +67,40 @@ class Prompter:
         return self._template.filled(parts, modality)
 
     def prompt(
-        self, question: str, tokens: int | Sequence[int | Marks] | None = None, modality: str = "image"
+        self, question: str, tokens: int | Sequence[int | Written] | None = None, modality: str = "image"
     ) -> list[int]:
         """Ids of the prompt, the pictures' tokens in place.
 
         Args:
             question: what is asked.
             tokens: how many visual tokens the picture becomes, or each of several in their order, or what the processor
-                writes for it (`clasp_calib.cache.origin.Origin.marks`); may be ``None`` for one picture where all
+                writes for it (`clasp_calib.cache.origin.Origin.written`); may be ``None`` for one picture where all
                 become as many.
             modality: ``image``, or ``video`` for a file that is one.
 
         Raises:
             InputError: see `text`; the prompt is longer than the model's context, or it is not known how many tokens
                 the picture becomes.
-            ModelError: see `text`; the tokenizer does not know the pictures' token, or what is written for them.
+            ModelError: see `text`; the tokenizer does not know the pictures' token.
         """
         tokens = self._tokens if tokens is None else tokens
         if tokens is None:
             raise InputError("pictures of this model differ in their number of visual tokens; give that of this one")
         every = [tokens] if isinstance(tokens, int) else list(tokens)
-        ids = self._ids(self.text(question, len(every), modality))
         name: str = getattr(self._processor, f"{modality}_token")
-        visual = self._id(name)
-        if (places := ids.count(visual)) != len(every):
+        text = self.text(question, len(every), modality)
+        if (places := self._ids(text).count(self._id(name))) != len(every):
             raise ModelError(
                 f"the tokenizer makes {places} tokens {name} of a prompt with {len(every)}; give the one that was "
                 "saved with the model"
             )
         # What a processor puts around a picture, it is shown an image for; around a video none puts anything.
-        before, after = self._around if modality == "image" else ([], [])
-        drawn = self._id(getattr(self._processor, f"{self._films}_token")) if modality == "video" else visual
-        written = iter(
-            [*before, *[drawn] * one, *after] if isinstance(one, int) else self._marked(one, drawn) for one in every
-        )
-        made: list[int] = []
-        for token in ids:
-            made += next(written) if token == visual else [token]
+        before, after = self._around if modality == "image" else ("", "")
+        drawn = "image" if modality == "image" else self._films or modality
+        written: list[Written] = [[before, one, after] if isinstance(one, int) else one for one in every]
+        pictures = [expanded(self._processor, pieces, drawn) for pieces in written]
+        made = self._ids("".join(chain.from_iterable(zip_longest(text.split(name), pictures, fillvalue=""))))
         check_length(self._config, len(made))
-        return made
-
-    def _marked(self, marks: Marks, visual: int) -> list[int]:
-        made: list[int] = []
-        for mark in marks:
-            made += [visual] * mark if isinstance(mark, int) else [self._id(mark)]
-        if (unknown := self.tokenizer.unk_token_id) is not None and unknown in made:
-            raise ModelError(
-                "the tokenizer does not know the tokens that stand among those of a cached picture; give the tokenizer "
-                "that was saved with the model, or cache the features anew"
-            )
         return made
 
     def inputs(self, model: Any, sample: Sample) -> Any:
@@ -171,17 +155,14 @@ class Prompter:
         return self._processor.tokenizer
 
     @cached_property
-    def _around(self) -> tuple[list[int], list[int]]:
-        """Ids that the processor puts before and after the visual tokens of an image."""
+    def _around(self) -> tuple[str, str]:
+        """What the processor writes before and after the visual tokens of an image."""
         from PIL import Image
 
-        token = self._id(self._processor.image_token)
-        plain = self._ids(self._processor.image_token)
-        made = self._processor(images=[Image.new("RGB", (64, 64))], text=self._processor.image_token)
-        (ids,) = [list(row) for row in made["input_ids"]]
-        before, after = plain.index(token), len(plain) - plain.index(token) - 1
-        first, last = ids.index(token), len(ids) - ids[::-1].index(token)
-        return ids[before:first], ids[last : len(ids) - after]
+        token = self._processor.image_token
+        made = as_written(self._processor, self._processor(images=[Image.new("RGB", (64, 64))], text=token))
+        first, last = made[0], made[-1]
+        return first if isinstance(first, str) else "", last if isinstance(last, str) else ""
 
     def _id(self, token: str) -> int:
         found: int = self._processor.tokenizer.convert_tokens_to_ids(token)

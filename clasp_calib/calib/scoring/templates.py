@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from clasp_calib.common.errors import InputError, ModelError
 from clasp_calib.common.progress import note_once
 from clasp_calib.common.question_parts import IMAGE, Parts
+from clasp_calib.runtime.written import visual_token
 
 QUESTION = "{question}"
 EXAMPLE = f"USER: {IMAGE}\n{QUESTION} ASSISTANT:"
@@ -171,7 +172,7 @@ def in_shell(template: str) -> str:
 
 def visual_tokens(processor: Any) -> tuple[str, ...]:
     """What stands for an image and for a video in a text."""
-    tokens = processor.image_token, getattr(processor, "video_token", None)
+    tokens = processor.image_token, visual_token(processor), getattr(processor, "video_token", None)
     return tuple(dict.fromkeys(token for token in tokens if token))
 
 

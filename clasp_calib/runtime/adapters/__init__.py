@@ -9,6 +9,8 @@ from clasp_calib.runtime.adapters.wrapped import check_bare
 
 # model_type of the configuration -> module and class, imported when wanted.
 ADAPTERS = {
+    "gemma3": ("gemma3", "Gemma3Adapter"),
+    "glm4v": ("glm4v", "Glm4vAdapter"),
     "idefics3": ("idefics3", "Idefics3Adapter"),
     "internvl": ("internvl", "InternVLAdapter"),
     "llava": ("llava", "LlavaAdapter"),
@@ -16,6 +18,7 @@ ADAPTERS = {
     "llava_onevision": ("llava_next", "LlavaOnevisionAdapter"),
     "qwen2_5_vl": ("qwen_vl", "Qwen25VLAdapter"),
     "qwen2_vl": ("qwen_vl", "Qwen2VLAdapter"),
+    "qwen3_5": ("qwen_vl", "Qwen35Adapter"),
     "qwen3_vl": ("qwen_vl", "Qwen3VLAdapter"),
     "smolvlm": ("idefics3", "Idefics3Adapter"),
     "video_llava": ("video_llava", "VideoLlavaAdapter"),

@@ -217,6 +217,23 @@ class Adapter:
         """
         return None
 
+    def prompt_inputs(self, ids_BS: Tensor) -> dict[str, Tensor]:
+        """Arguments of ``forward`` that a processor makes of whole prompts besides their ids and positions."""
+        return {}
+
+    def masks(
+        self, model: nn.Module, inputs: Mapping[str, Any], visual_BT: Tensor, call: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What a decoder must be told besides once tokens are dropped before it, where its model makes masks for it.
+
+        Args:
+            model: what the adapter is for.
+            inputs: arguments of the model's ``forward``.
+            visual_BT: bool, the keys that are visual tokens of this call.
+            call: arguments of the decoder's, tokens already dropped.
+        """
+        return {}
+
     def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
         """The tower's ``output`` as it would be if its own layer's state were ``fused``.
 

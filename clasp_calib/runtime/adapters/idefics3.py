@@ -7,25 +7,20 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.adapters.siglip import LastStateAdapter
 
 
-class Idefics3Adapter(Adapter):
+class Idefics3Adapter(LastStateAdapter):
     """See `clasp_calib.runtime.adapters.adapter.Adapter`; each tile counts as one picture.
 
     A file becomes as many tiles as its processor cuts, and one of the whole, so files differ in their number of tokens.
     Tiles of a row of the batch come as ``pixel_values`` [rows, tiles, 3, Y, X], filled up with tiles of zeros, which
     the model leaves out. Frames of a video are tiles too. Pixel shuffle only moves numbers, so patches are fused before
-    it, and before the norm at the tower's end.
+    it.
     """
 
     towers: Mapping[str, str] = {"image": "vision_model"}
     ragged = True
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.vision_layers: int = config.vision_config.num_hidden_layers
-        self.own_layer: int = self.vision_layers
 
     @property
     def tile_tokens(self) -> int:
@@ -62,15 +57,6 @@ class Idefics3Adapter(Adapter):
         """The same of every tile."""
         return [self.tile_tokens] * pictures
 
-    def vision_blocks(self, model: nn.Module, modality: str = "image") -> Sequence[nn.Module]:
-        """The layers of the tower's encoder."""
-        layers: Any = self.vision_tower(model, modality).get_submodule("encoder.layers")
-        return list(layers)
-
-    def tower_attention(self, block: nn.Module) -> nn.Module:
-        """Of a layer of the encoder."""
-        return block.get_submodule("self_attn")
-
     def token_values(
         self, model: nn.Module, values: Sequence[Tensor], inputs: Mapping[str, Any], modality: str
     ) -> list[Tensor]:
@@ -78,26 +64,6 @@ class Idefics3Adapter(Adapter):
         connector: Any = self.multimodal_model(model).get_submodule("connector")
         shuffled = [connector.pixel_shuffle(tile_1P[:, :, None], self.config.scale_factor) for tile_1P in values]
         return [tokens.mean(-1).flatten() for tokens in shuffled]
-
-    def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
-        """The model reads the last state through the tower's norm."""
-        norm: Any = tower.get_submodule("post_layernorm")
-        output.last_hidden_state = norm(fused)
-        return output
-
-    def encoder_outputs(self, features: Sequence[Tensor], modality: str = "image") -> dict[str, Any]:
-        """A fresh ``mm_encoder_outputs``, as one tensor of tiles."""
-        outputs = super().encoder_outputs(features, modality)
-        outputs[modality].pooler_output = torch.stack(list(features))
-        return outputs
-
-    @property
-    def _side(self) -> int:
-        vision = self.config.vision_config
-        return int(vision.image_size // vision.patch_size)
-
-    def _row_tokens(self, modality: str) -> int:
-        return self._side**2
 
     def _blank_pixels(self, fused_BTC: Tensor, map_RTC: Tensor, modality: str) -> Tensor:
         """Ones, because zeros would be left out, of a size that has a patch."""

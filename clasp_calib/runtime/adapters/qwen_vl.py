@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
+from clasp_calib.common.pruning_options import INPUT
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.layout import Layout
 
@@ -100,8 +101,8 @@ class Qwen2VLAdapter(Adapter):
         """Time, height and width."""
         multimodal: Any = self.multimodal_model(model)
         kinds_BS = torch.zeros_like(ids_BS, dtype=torch.int)
-        for kind, modality in enumerate(("image", "video"), start=1):
-            kinds_BS[ids_BS == self.visual_token_ids[modality]] = kind
+        for kind, token in enumerate(self.visual_token_ids.values(), start=1):
+            kinds_BS[ids_BS == token] = kind
         position_ABS, multimodal.rope_deltas = multimodal.get_rope_index(ids_BS, mm_token_type_ids=kinds_BS, **sizes)
         assert isinstance(position_ABS, Tensor)
         return position_ABS
@@ -144,6 +145,18 @@ class Qwen25VLAdapter(Qwen2VLAdapter):
             patch_size=vision.patch_size,
         )
         return torch.argsort(window_index)
+
+
+class Qwen35Adapter(Qwen2VLAdapter):
+    """The same before a decoder most of whose layers are recurrent, so that tokens are dropped before it only.
+
+    Images only: text stands between the frames of a video.
+    """
+
+    towers: Mapping[str, str] = {"image": "visual"}
+    pixel_names: Mapping[str, str] = {"image": "pixel_values"}
+    size_names: Mapping[str, Sequence[str]] = {"image": ("image_grid_thw",), "video": ()}
+    profiles: Sequence[str] = (INPUT,)
 
 
 class Qwen3VLAdapter(Qwen2VLAdapter):
