@@ -7,7 +7,7 @@ from clasp_calib.cache.feature_options import DEFAULTS, FeatureOptions
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.places import Places, hints_of
 from clasp_calib.common.progress import note
-from clasp_calib.common.pruning_options import DEFAULT_STARTS
+from clasp_calib.common.pruning_options import DEFAULT_STARTS, LAYERED
 
 if TYPE_CHECKING:
     from clasp_calib.cache.cache_report import CacheReport
@@ -85,7 +85,10 @@ def starts_for(model: Any) -> tuple[int, ...]:
     from clasp_calib.runtime.adapters import adapter_for
     from clasp_calib.runtime.schedule import check_starts, fitting_starts
 
-    layers = adapter_for(model).decoder_layers
+    adapter = adapter_for(model)
+    if LAYERED not in adapter.profiles:
+        return DEFAULT_STARTS  # which nothing looks at
+    layers = adapter.decoder_layers
     starts = DEFAULT_STARTS if DEFAULT_STARTS[-1] < layers else fitting_starts(layers)
     check_starts(starts, layers)
     return starts
@@ -102,7 +105,8 @@ def _prepared(model: Any, processor: Any, samples: Any, run: str | Path | Places
     places = Places.of(run)
     if places.features is None:
         raise InputError("a cache needs a place; give a run directory, or Places(features=DIRECTORY)")
-    check_decoder(model, positions="keep")
+    if LAYERED in adapter_for(model).profiles:
+        check_decoder(model, positions="keep")
     if (starts := starts_for(model)) != DEFAULT_STARTS:
         named = ",".join(map(str, starts))
         note(

@@ -46,7 +46,10 @@ def generate(
     ] = None,
     profile: Annotated[
         Profile | None,
-        typer.Option(help="Without an artifact: drop tokens between decoder layers (the default), or before them."),
+        typer.Option(
+            help="Without an artifact: drop tokens between decoder layers (the default where it is possible), or "
+            "before them."
+        ),
     ] = None,
     label: Annotated[
         str,

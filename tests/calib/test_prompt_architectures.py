@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import Qwen2VLConfig
+from transformers import AddedToken, Qwen2VLConfig
 from transformers.video_utils import VideoMetadata
 
 from clasp_calib.calib.scoring.prompting import Prompter
@@ -108,6 +108,16 @@ def test_a_model_is_given_what_its_processor_makes_of_the_conversation(name, cou
     assert made.keys() == expected.keys()
     for key in made:
         torch.testing.assert_close(made[key], expected[key])
+
+
+def test_what_a_processor_writes_may_become_one_token_with_the_text_before_it():
+    processor = processor_of("gemma3")
+    processor.tokenizer.add_tokens([AddedToken("\n\n\n", normalized=False)])
+    processor.chat_template = turns("user\n<start_of_image>", "{{ part.text }}", "")
+    picture = Image.new("RGB", SIZES[0])
+    (expected,) = processor(images=[picture], text=asked(processor, [None, "What?"]))["input_ids"]
+    assert processor.tokenizer.convert_tokens_to_ids("\n\n\n") in expected
+    assert Prompter(processor, RAGGED).prompt("What?", 16) == list(expected)
 
 
 @pytest.mark.parametrize("name", ["llava_onevision", "qwen2_vl"])

@@ -309,8 +309,8 @@ class Evaluator:
 
     def _kinds(self, candidates: Sequence[Candidate], pruning: Pruning) -> list[str | None]:
         """What rates the tokens of each candidate by what the tower attends to; ``None`` if nothing does."""
-        own = settled(self._model, self._adapter, pruning.options).relevance
-        if pruning.schedule is None or own in (None, NONE):
+        own = None if pruning.schedule is None else settled(self._model, self._adapter, pruning.options).relevance
+        if own in (None, NONE):
             return [None] * len(candidates)
         return [candidate.relevance or own for candidate in candidates]
 
