@@ -69,9 +69,12 @@ def prune(
     """
     import torch
 
+    from clasp_calib.runtime.adapters import adapter_for
+    from clasp_calib.runtime.budgeting import default_options
     from clasp_calib.runtime.selection import DualStage
     from clasp_calib.runtime.stages import Plan
 
+    options = options or default_options(adapter_for(model))
     rho_B = torch.as_tensor(rho, dtype=torch.float64, device="cpu").reshape(-1)
     if not len(rho_B) or not bool(((rho_B >= 0) & (rho_B <= 1)).all()):
         raise ModelError(f"rho is {rho_B.tolist()}; expected shares between 0 and 1")
