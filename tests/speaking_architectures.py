@@ -34,7 +34,7 @@ WALKED = (
     *("qwen3_5", "qwen3_vl", "smolvlm", "video_llava"),
 )
 """Architectures that the whole path is walked with."""
-SEEDS = {"idefics3": 1, "internvl": 3, "llava_onevision": 2}
+SEEDS = {"gemma3": 1, "idefics3": 1, "internvl": 3, "llava_onevision": 2, "qwen3_5": 1}
 """Of the words, where others say nearly the same to everything."""
 FILMED = ("llava_onevision", "qwen2_5_vl", "qwen2_vl", "video_llava")
 """Architectures that take videos too."""
