@@ -135,7 +135,18 @@ def check_generate(model: Any, ids: Any, arguments: Mapping[str, Any]) -> None:
     """Refuse arguments of ``generate`` that a pruned model cannot be called with, see `check_call`."""
     config = arguments.get("generation_config") or getattr(model, "generation_config", None)
     kind = arguments.get("cache_implementation", getattr(config, "cache_implementation", None))
+    beams = arguments.get("num_beams") or getattr(config, "num_beams", None) or 1
+    if beams > 1 and is_recurrent(model):
+        raise ModelError(
+            f"a {model.config.model_type} model keeps recurrent states, and beam search among pruned rows has not been "
+            "shown to give what a model without a cache does; use num_beams=1"
+        )
     check_call(ids, arguments.get("past_key_values"), kind)
+
+
+def is_recurrent(model: Any) -> bool:
+    """Whether some decoder layers keep a state in place of keys and values."""
+    return "linear_attention" in (getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ())
 
 
 def check_call(ids: Any, cache: Any, cache_implementation: str | None = None) -> None:

@@ -18,6 +18,7 @@ from transformers.cache_utils import DynamicCache
 
 from clasp_calib.calib.scoring.cache_mark import CacheMark
 from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.checks import is_recurrent
 from clasp_calib.runtime.deepstack import with_deepstack
 from clasp_calib.runtime.tower_relevance import with_relevance
 
@@ -101,11 +102,6 @@ class Prefixes:
         for number, (key, value) in enumerate(layers):
             cache.update(key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1), number)
         return cache
-
-
-def is_recurrent(model: Any) -> bool:
-    """Whether some decoder layers keep a state in place of keys and values."""
-    return "linear_attention" in (getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ())
 
 
 def _layers(cache: DynamicCache) -> _Layers:
