@@ -7,6 +7,7 @@ from reference_decoder import encoded, reference_row, stacked
 from runtime_cases import fingerprint, generated
 
 from clasp_calib.common.errors import BudgetError, ModelError
+from clasp_calib.common.progress import note_once
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.runtime.adapters import ADAPTERS, adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
@@ -29,6 +30,7 @@ def case(request):
 @pytest.mark.parametrize("name", sorted(set(CASES) - set(LAYERED_CASES)))
 def test_a_decoder_that_cannot_be_pruned_inside_is_pruned_before_it(name, capsys):
     model = CASES[name].model()
+    note_once.cache_clear()
     schedule = schedule_for(model, "40%")
     assert schedule.starts == (0,)
     assert f"a {model.config.model_type} model is pruned before its decoder" in capsys.readouterr().err
