@@ -41,7 +41,7 @@ PARTS = {
     "table": Part(
         "calibration and evaluation at 192, 128 and 64 tokens: calibration.md, and the table of the README",
         "benchmarks/reference_table.py --run {work} --pages {pages}",
-        "--pool 6 --test 4 --timed 1",
+        "--pool 6 --test 4",
         "--readme README.md",
     ),
     "scores": Part(

@@ -50,15 +50,13 @@ difference on the same questions.
 - *calibrated*: what the search chose for each class.
 - *paper rho*: the model's own layer with the paper's rho of each class.
 - *global*: the one setting for all classes that the search believes best.
-- *seconds an answer*: median of {timed} answers at batch 1, from the pixels on. Compare them within one table only, and
-  only if the machine did nothing else.
 
 """
 SUMMARY = """\
 Mean accuracy over the nine classes on {test} pictures of the embedded benchmark's test split, in percent, and gain in
 points, with 95 % intervals, as `make bench` measured them (version {model} of the model). **The embedded model was
 built so that mixtures help and random pruning hurts**, so the table shows that a search finds what is there, not how
-much a real model gains. By class, with tokens and times: [calibration.md](docs/results/calibration.md).
+much a real model gains. By class: [calibration.md](docs/results/calibration.md).
 
 """
 MARKED = re.compile(r"(<!-- results:begin -->\n).*(<!-- results:end -->)", re.DOTALL)
@@ -71,7 +69,6 @@ def main() -> None:
     parser.add_argument("--readme", type=Path, help="also put the summary between the marks of this file")
     parser.add_argument("--pool", type=int, default=120, help="pictures to calibrate on")
     parser.add_argument("--test", type=int, default=120, help="pictures to test on")
-    parser.add_argument("--timed", type=int, default=20, help="answers to time for each setting")
     arguments = parser.parse_args()
     table = write_benchmark(arguments.run / "benchmark", {"calibration": arguments.pool, "test": arguments.test})
     at = ["--run", str(arguments.run)]
@@ -84,9 +81,7 @@ def main() -> None:
 
     def evaluated(budget: str) -> dict[str, Any]:
         with without_idle_blocks():
-            command("evaluate", *at, "--budget", budget)
-        # The whole model is timed; its answers are recorded by now.
-        found = command("evaluate", *at, "--budget", budget, "--timed", str(arguments.timed))
+            found = command("evaluate", *at, "--budget", budget, "--timed", "0")
         return {**found["budgets"][0], "table": Path(found["report"]).read_text(encoding="utf-8")}
 
     of = digest(entries)
@@ -103,7 +98,6 @@ def main() -> None:
         searched=searched(entries),
         pool=arguments.pool,
         test=arguments.test,
-        timed=arguments.timed,
     )
     page = arguments.pages / "calibration.md"
     page.write_text(note + "\n\n".join(of["table"].strip() for of in found.values()) + "\n", encoding="utf-8")
