@@ -96,8 +96,7 @@ class Calibration:
         self._adapter = adapter_for(model)
         self._pruning = pruning = settled(model, self._adapter, options.pruning)
         options = replace(options, pruning=pruning)
-        self._model, self._processor = model, processor
-        self._samples, self._samples_digest = samples, samples_digest
+        self._model, self._processor, self._samples, self._samples_digest = model, processor, samples, samples_digest
         self._options, self.places, self._crew = options, places, crew
         crew.check_reaches(model)
         own = self._adapter.own_layer

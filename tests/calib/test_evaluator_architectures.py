@@ -147,6 +147,7 @@ class CasePrompter:
     case: Any
     numbers: tuple[int, ...]
     tokenizer: Any = None
+    processor: Any = None
 
     def prompt(self, question, tokens, modality):
         every = [ids_of(self.case, number) for number in self.numbers]

@@ -6,8 +6,8 @@ decoder. A *modality* is ``image`` or ``video``; a video is one picture here.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from clasp_calib.common.errors import ModelError
 from clasp_calib.common.pruning_options import CLASS_TOKEN, MEAN_ATTENTION, NONE, PROFILES
 from clasp_calib.runtime.adapters.layout import Layout
-from clasp_calib.runtime.adapters.towers import EncodedError, Recorded, Recorder, recorded_states
+from clasp_calib.runtime.adapters.towers import EncodedError, Recorded, Recorder, recorded_states, replaced
 
 
 class Adapter:
@@ -272,7 +272,7 @@ class Adapter:
         states: dict[int, Tensor] = {}
         with (
             recorded_states(self.vision_blocks(model, modality), wanted, states),
-            self._tower_replaced(model, modality, Recorder(self.vision_tower(model, modality))),
+            replaced(self.multimodal_model(model), self.towers[modality], Recorder(self.vision_tower(model, modality))),
             suppress(EncodedError),
         ):
             self.features(model, pixels, modality, sizes)
@@ -295,7 +295,7 @@ class Adapter:
             output = BaseModelOutputWithPooling(last_hidden_state=map_RTC, hidden_states=states)
             return self.replace_own(tower, output, map_RTC, call)
 
-        with self._tower_replaced(model, modality, Recorded(tower, made)):
+        with replaced(self.multimodal_model(model), self.towers[modality], Recorded(tower, made)):
             pixels = self._blank_pixels(fused_BTC, map_RTC, modality)
             pooled = self.features(model, pixels, modality, sizes).pooler_output
         return self._pictures(pooled, len(fused_BTC))
@@ -348,13 +348,3 @@ class Adapter:
         getter = getattr(self.multimodal_model(model), f"get_{modality}_features")
         placed = {name: size.to(pixels.device) for name, size in sizes.items()}
         return getter(**{self.pixel_names[modality]: pixels}, **placed, return_dict=True)
-
-    @contextmanager
-    def _tower_replaced(self, model: nn.Module, modality: str, stand_in: nn.Module) -> Iterator[None]:
-        multimodal, name = self.multimodal_model(model), self.towers[modality]
-        tower = getattr(multimodal, name)
-        setattr(multimodal, name, stand_in)
-        try:
-            yield
-        finally:
-            setattr(multimodal, name, tower)

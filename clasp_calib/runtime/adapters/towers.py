@@ -64,3 +64,14 @@ class Recorded(_StandIn):
     def forward(self, *_: Any, **call: Any) -> Any:
         """See the class."""
         return self.__dict__["made"](call)
+
+
+@contextmanager
+def replaced(multimodal: nn.Module, name: str, stand_in: nn.Module) -> Iterator[None]:
+    """Let ``stand_in`` be the tower of a model that has it as ``name``."""
+    tower = getattr(multimodal, name)
+    setattr(multimodal, name, stand_in)
+    try:
+        yield
+    finally:
+        setattr(multimodal, name, tower)
