@@ -94,7 +94,7 @@ class ModelRecipe:
 
 
 @dataclass(frozen=True)
-class ToolRecipe:
+class PromptingRecipe:
     """What another process needs to make the tool of this one that prompts the model."""
 
     model: ModelRecipe
@@ -116,7 +116,7 @@ class ToolRecipe:
 
 
 @dataclass(frozen=True)
-class EvaluatorRecipe(ToolRecipe):
+class EvaluatorRecipe(PromptingRecipe):
     """What another process needs to make the evaluator of this one."""
 
     cache: Path | None

@@ -10,7 +10,7 @@ import torch
 
 from clasp_calib.calib.scoring.metrics import EXACT, metric
 from clasp_calib.calib.scoring.prompting import Prompter
-from clasp_calib.calib.scoring.score_tasks import ToolRecipe
+from clasp_calib.calib.scoring.score_tasks import PromptingRecipe
 from clasp_calib.calib.studies.answers import Answered, AnswerJournal, Asked
 from clasp_calib.calib.studies.comparison import Comparison
 from clasp_calib.common.containing import contained
@@ -147,7 +147,7 @@ class AnswerTask:
 
 
 @dataclass(frozen=True)
-class AnswererRecipe(ToolRecipe):
+class AnswererRecipe(PromptingRecipe):
     """What another process needs to make the answerer of this one."""
 
     max_new_tokens: int
