@@ -34,9 +34,9 @@ WALKED = (
     *("qwen3_5", "qwen3_vl", "smolvlm", "video_llava"),
 )
 """Architectures that the whole path is walked with."""
-SEEDS = {"gemma3": 1, "idefics3": 1, "internvl": 3, "llava_onevision": 2, "qwen3_5": 1}
+SEEDS = {"gemma3": 1, "idefics3": 1, "internvl": 5, "llava_onevision": 2, "qwen3_5": 1, "qwen3_vl": 3}
 """Of the words, where others say nearly the same to everything."""
-FILMED = ("llava_onevision", "qwen2_5_vl", "qwen2_vl", "video_llava")
+FILMED = ("internvl", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "video_llava")
 """Architectures that take videos too."""
 RAGGED_SIZES = ((130, 60), (60, 130), (112, 112), (84, 112), (300, 100))
 
@@ -56,7 +56,10 @@ class MadeVideos:
         (path,) = videos
         number = int(Path(path).read_text())
         made, _ = self._case.picture(None, torch.Generator().manual_seed(number), number)
-        return {**made, "video_metadata": [SimpleNamespace(sampled_fps=2.0)]}
+        if "pixel_values" in made:  # InternVL makes images of them
+            made = {"pixel_values_videos": made["pixel_values"][None]}
+        times = SimpleNamespace(sampled_fps=2.0, fps=2.0, frames_indices=list(range(4)))
+        return {**made, "video_metadata": [times]}
 
 
 def speaking_processor(name: str) -> Any:
