@@ -55,8 +55,8 @@ PARTS = {
         "--part race --draws 1 --workers 1",
     ),
     "quickstart": Part(
-        "the quickstart with ten seeds, minutes each: quickstart.md",
-        "benchmarks/quickstart_seeds.py --run {work} --out {pages}/quickstart.md",
+        "the quickstart with ten seeds, minutes each: quickstart-seeds.md",
+        "benchmarks/quickstart_seeds.py --run {work} --out {pages}/quickstart-seeds.md",
         "--seeds 2 --pictures 4 3",
     ),
     "comparison": Part(

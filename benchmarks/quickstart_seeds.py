@@ -1,4 +1,4 @@
-"""Run the quickstart with several seeds, each on pictures of its own, and write docs/results/quickstart.md.
+"""Run the quickstart with several seeds, each on pictures of its own, and write docs/results/quickstart-seeds.md.
 
     python benchmarks/quickstart_seeds.py [--seeds 10] [--run DIR] [--pictures 36 32]
 
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--run", type=Path, default=ROOT / "build" / "bench" / "quickstart")
     parser.add_argument("--pictures", type=int, nargs=2, default=(36, 32))
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "quickstart.md")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "quickstart-seeds.md")
     arguments = parser.parse_args()
     found = [scores(arguments.run, seed, arguments.pictures) for seed in range(arguments.seeds)]
     search, test = arguments.pictures

@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from clasp_calib.common.errors import BudgetError, InputError
-from clasp_calib.common.progress import note_once
 from clasp_calib.common.pruning_options import AT_INPUT, DEFAULT_OPTIONS, INPUT, LAYERED, PruningOptions
 from clasp_calib.runtime.schedule import (
     AnySchedule,
@@ -83,6 +82,9 @@ def of_smaller(schedule: AnySchedule, share: float) -> AnySchedule:
 
 def default_options(adapter: "Adapter") -> PruningOptions:
     """Stages between decoder layers, or one before them where the decoder cannot be pruned inside."""
+    # A server need not have what it is printed with.
+    from clasp_calib.common.progress import note_once
+
     if LAYERED in adapter.profiles:
         return DEFAULT_OPTIONS
     note_once(f"a {adapter.config.model_type} model is pruned before its decoder (profile input), not inside it")

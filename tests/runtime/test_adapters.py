@@ -107,7 +107,7 @@ def test_siglip_has_no_class_token():
 
 
 def test_what_cannot_be_served_is_refused():
-    with pytest.raises(ModelError, match=r"'llama'; use a model of a known one \(idefics3, .*docs/guide/adapters\.md"):
+    with pytest.raises(ModelError, match=r"'llama'; use a model of a known one \(gemma3, .*docs/guide/adapters\.md"):
         adapter_for(LlamaConfig())
     with pytest.raises(ModelError, match="concatenated layers"):
         adapter_for(LlavaConfig(vision_feature_layer=[1, 3]))

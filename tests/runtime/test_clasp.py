@@ -53,6 +53,12 @@ class Stub:
     def seeding(self, budget, label):
         return SEEDS[label]
 
+    def relevance(self, budget, label):
+        return None
+
+    def downsample(self, budget, label):
+        return None
+
 
 @pytest.fixture(autouse=True)
 def _any_model_fits(monkeypatch):
