@@ -270,10 +270,15 @@ def search(
 
 def _pruning(profile: str | None, relevance: str | None, starts: str | None) -> "PruningOptions | None":
     """What was asked for; None leaves it to the model."""
-    from clasp_calib.common.pruning_options import DEFAULT_STARTS, LAYERED, PruningOptions
+    from clasp_calib.common.pruning_options import DEFAULT_STARTS, INPUT, LAYERED, PruningOptions
 
     if profile is None and starts is None:
         return None
+    if profile == INPUT and starts is not None:
+        raise InputError(
+            "--starts names decoder layers, and --profile input drops tokens before all of them; remove --starts, or "
+            "give --profile layered"
+        )
     layers = DEFAULT_STARTS if starts is None else _starts(starts)
     return PruningOptions(profile=profile or LAYERED, relevance=relevance, starts=layers)
 

@@ -95,7 +95,6 @@ class Calibration:
     ):
         self._adapter = adapter_for(model)
         self._pruning = pruning = settled(model, self._adapter, options.pruning)
-        options = replace(options, pruning=pruning)
         self._model, self._processor, self._samples, self._samples_digest = model, processor, samples, samples_digest
         self._options, self.places, self._crew = options, places, crew
         crew.check_reaches(model)
@@ -140,7 +139,8 @@ class Calibration:
         """Options, model and samples for a log."""
         told: dict[str, Any] = {"model": self._name, "device": str(self._model.device)}
         told |= {"dtype": str(self._model.dtype), "generation": self._generation}
-        return {**told, "samples": self._samples_digest, **self._options.summary(), "crew": vars(self._crew)}
+        told |= {"samples": self._samples_digest, **self._options.summary(), "pruning": vars(self._pruning)}
+        return {**told, "crew": vars(self._crew)}
 
     @property
     def _name(self) -> str:

@@ -161,6 +161,16 @@ def test_ratings_side_by_side_score_as_each_alone(bench):
             assert together.nll[number] == pytest.approx(alone.nll[0], abs=1e-4)
 
 
+def test_a_space_may_leave_the_models_default_relevance_out(bench, tmp_path):
+    space = SPACE.model_copy(update={"relevances": ("mean-attention",)})
+    made = calibration(bench, tmp_path, pruning=PruningOptions(profile="input"), space=space)
+    (artifact,) = made.run([parse_budget(BUDGET)])
+    assert made.summary()["pruning"] == vars(artifact.pruning)
+    assert artifact.manifest.relevance == "class-token"
+    assert artifact.relevance(BUDGET, "spatial") == "mean-attention"
+    assert artifact.alpha(BUDGET, "spatial") == PLANTED["spatial"].alpha
+
+
 def test_relevances_that_cannot_be_tried_are_refused(bench, tmp_path):
     for pruning_, space, expected in (
         (PruningOptions(), RATED, "profile='input'"),
@@ -213,6 +223,9 @@ def test_the_commands(bench, tmp_path, command):
     plain = ["--run", tmp_path / "no", "--budget", "6", "--profile", "input"]
     said = command("generate", *asked, *plain).json
     assert (said["kept"], said["mean_tokens"]) == ([6], 6.0)
+    refused = command("search", *run, *how, "--profile", "input", "--starts", "2,6,15")
+    assert refused.code == 2
+    assert "remove --starts" in " ".join(refused.err.split())
     refused = command("search", *run, *how, "--relevance", "none")
     assert refused.code == 2
     assert "--profile input" in " ".join(refused.err.split())
