@@ -22,7 +22,7 @@ from clasp_calib.runtime.attention import PRUNED_ALREADY, is_watched
 from clasp_calib.runtime.checks import check_call, check_generate, position_axes
 from clasp_calib.runtime.encoding import Choose, Encoded, Kept
 from clasp_calib.runtime.gates import Gate, Marked
-from clasp_calib.runtime.generation import modalities, watched_generate
+from clasp_calib.runtime.generation import check_modalities, modalities, watched_generate
 from clasp_calib.runtime.scoring import gather_index, take
 from clasp_calib.runtime.stages import check_left_padded
 from clasp_calib.runtime.stats import PruningStats, Stopwatch
@@ -106,6 +106,7 @@ class Entry:
 
     def _see_generate(self, ids_BS: Tensor | None, kwargs: dict[str, Any]) -> None:
         check_generate(self._model, ids_BS, kwargs)
+        check_modalities(self._adapter, kwargs)
         assert ids_BS is not None
         record = self._records.get(kwargs["past_key_values"]) if kwargs.get("past_key_values") is not None else None
         if record is not None and self._visual(ids_BS).sum(1).tolist() != record.kept:

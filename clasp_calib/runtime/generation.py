@@ -6,7 +6,7 @@ from functools import wraps
 from threading import get_ident
 from typing import Any
 
-from clasp_calib.common.errors import InputError
+from clasp_calib.common.errors import InputError, ModelError
 from clasp_calib.runtime.adapters.adapter import Adapter
 
 Watcher = Callable[[Any, dict[str, Any]], None]
@@ -41,13 +41,32 @@ def watched_generate(model: Any, watcher: Watcher, ended: Callable[[], None] | N
 
 
 def modalities(adapter: Adapter, inputs: dict[str, Any]) -> list[str]:
-    """Of what kinds the arguments of a forward bring pictures, as pixels or as features."""
+    """Of what kinds the arguments of a forward bring pictures, as pixels or as features.
+
+    Raises:
+        ModelError: see `check_modalities`.
+    """
+    check_modalities(adapter, inputs)
     given = inputs.get("mm_encoder_outputs") or {}
     return [
         modality
         for modality, pixels in adapter.pixel_names.items()
         if inputs.get(pixels) is not None or given.get(modality) is not None
     ]
+
+
+def check_modalities(adapter: Adapter, inputs: dict[str, Any]) -> None:
+    """Refuse videos, as pixels or as features, where the adapter knows none: they would pass unpruned.
+
+    Raises:
+        ModelError: there are some.
+    """
+    brought = inputs.get("pixel_values_videos"), (inputs.get("mm_encoder_outputs") or {}).get("video")
+    if "video" not in adapter.pixel_names and any(videos is not None for videos in brought):
+        raise ModelError(
+            f"the videos of a {adapter.config.model_type} model cannot be pruned, only its pictures; answer questions "
+            "about videos outside of the pruning context"
+        )
 
 
 @contextmanager

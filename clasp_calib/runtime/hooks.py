@@ -24,7 +24,7 @@ from clasp_calib.runtime.attention import PRUNED_ALREADY, watched_attention
 from clasp_calib.runtime.checks import check_call, check_generate
 from clasp_calib.runtime.deepstack import Deepstack
 from clasp_calib.runtime.entry import Entry
-from clasp_calib.runtime.generation import modalities, watched_generate
+from clasp_calib.runtime.generation import check_modalities, modalities, watched_generate
 from clasp_calib.runtime.stages import FANNED, Rope, StagePlan, StagePrefill
 from clasp_calib.runtime.stats import PruningStats
 
@@ -135,6 +135,7 @@ class Pruner:
 
     def _see_generate(self, ids_BS: Tensor | None, kwargs: dict[str, Any]) -> None:
         check_generate(self._model, ids_BS, kwargs)
+        check_modalities(self._adapter, kwargs)
         if self.plan.fan is not None and kwargs.get("past_key_values") is None:
             raise ModelError(FANNED)
 

@@ -17,7 +17,7 @@ from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import RelativeSchedule, parse_budget
 
 STARTS = (1, 2, 4)
-OPTIONS = PruningOptions(starts=STARTS)
+OPTIONS, INPUT = PruningOptions(starts=STARTS), PruningOptions(profile="input")
 BATCHES = {"one": (1,), "ragged": (1, 1, 1), "mixed": (1, 0, 2)}
 TOKENS = 4
 
@@ -42,6 +42,23 @@ def test_a_decoder_that_cannot_be_pruned_inside_is_pruned_before_it(name, capsys
         prune(model, schedule=schedule_for(model, "40%", OPTIONS), rho=0.5, options=OPTIONS),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("glm4v", OPTIONS), ("glm4v", INPUT), ("qwen3_5", INPUT), ("llava", INPUT)]
+)
+def test_videos_that_an_adapter_does_not_know_are_refused(name, options):
+    case, model = CASES[name], CASES[name].model()
+    (row,) = case.rows((0,))
+    with prune(model, schedule=schedule_for(model, "40%", options), rho=0.5, options=options), torch.no_grad():
+        for videos in (
+            {"pixel_values_videos": torch.zeros(8, 3 * 2 * 14 * 14)},
+            {"mm_encoder_outputs": {"video": torch.zeros(4, 32)}},
+        ):
+            with pytest.raises(ModelError, match=f"videos of a {name} model cannot be pruned"):
+                model(**row, **videos)
+        with pytest.raises(ModelError, match=f"videos of a {name} model cannot be pruned"):
+            model.generate(**row, pixel_values_videos=torch.zeros(8, 3 * 2 * 14 * 14), max_new_tokens=1)
 
 
 def one_hot(adapter, rows):
