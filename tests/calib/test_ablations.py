@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_artifacts import CONFIG, made
 
+from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.calib.studies.ablations import ABLATIONS, MISROUTED, VARIANTS, Subject, measure_ablation
 from clasp_calib.calib.studies.scorer import Scorer
@@ -43,6 +44,23 @@ def test_settings_differ_from_the_calibrated_one_in_what_they_are_named_after(su
         assert parts["fusion only"][label].rho == 1.0
         assert parts["ratio only"][label].alpha == parts["default"][label].alpha == (0, 0, 0, 1, 0)
         assert parts["ratio only"][label].rho == parts["calibrated"][label].rho
+
+
+def test_parts_begin_from_the_default_of_an_evaluation(subject):
+    entry = subject.artifact.entry(subject.budget)
+    choices = {
+        label: choice.model_copy(update={"relevance": "mean-attention", "downsample": 0.5})
+        for label, choice in entry.choices.items()
+    }
+    budgets = (entry.model_copy(update={"choices": choices}),)
+    artifact = subject.artifact.with_manifest(subject.artifact.manifest.model_copy(update={"budgets": budgets}))
+    parts = {setting.name: setting.candidates for setting in VARIANTS["parts"](replace(subject, artifact=artifact))}
+    for label in artifact.classes:
+        assert parts["default"][label] == Candidate("own", (0, 0, 0, 1, 0), 1.0)
+        for name in ("fusion only", "ratio only"):
+            assert (parts[name][label].relevance, parts[name][label].downsample) == (None, None)
+        assert parts["calibrated"][label].downsample == 0.5
+    assert "mean-attention" in {one.relevance for one in parts["calibrated"].values()}
 
 
 class Told:

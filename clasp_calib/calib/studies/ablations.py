@@ -83,13 +83,19 @@ Settings = Callable[[Subject], list[Setting]]
 
 
 def _parts(subject: Subject) -> list[Setting]:
-    pruning, relevance = subject.pruning, dict.fromkeys(subject.artifact.classes, 1.0)
-    return [
-        Setting("default", pruning, subject.candidates(subject.own, relevance)),
-        Setting("fusion only", pruning, subject.candidates(rho=relevance)),
-        Setting("ratio only", pruning, subject.candidates(subject.own)),
-        Setting(FULL, pruning, subject.candidates()),
-    ]
+    """What rates tokens and how large pictures are shown is the model's own, but in the calibrated setting."""
+    relevance = dict.fromkeys(subject.artifact.classes, 1.0)
+    parts = {
+        "default": subject.candidates(subject.own, relevance),
+        "fusion only": subject.candidates(rho=relevance),
+        "ratio only": subject.candidates(subject.own),
+    }
+    plain = {
+        name: {label: replace(one, relevance=None, downsample=None) for label, one in of.items()}
+        for name, of in parts.items()
+    }
+    made = {**plain, FULL: subject.candidates()}
+    return [Setting(name, subject.pruning, of) for name, of in made.items()]
 
 
 def _rhos(subject: Subject) -> list[Setting]:
