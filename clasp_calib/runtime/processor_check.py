@@ -26,9 +26,9 @@ def check_processor(model: Any, processor: Any) -> None:
         processor: as ``AutoProcessor.from_pretrained`` gives it.
 
     Raises:
-        ModelError: it is no processor of text and pictures; its image token is no token, or not the model's; it knows
-            tokens that the model has no embedding of; it gives a picture more or fewer tokens than the model makes
-            features of it, or another size than the tower's. Both sides are named.
+        ModelError: it is no processor of text and pictures; it adds crops to pictures; its image token is no token, or
+            not the model's; it knows tokens that the model has no embedding of; it gives a picture more or fewer tokens
+            than the model makes features of it, or another size than the tower's. Both sides are named.
     """
     adapter, tokenizer = adapter_for(model), getattr(processor, "tokenizer", None)
     token = getattr(processor, "image_token", None)
@@ -45,6 +45,12 @@ def check_processor(model: Any, processor: Any) -> None:
             f"the {type(processor).__name__} has no patch_size, by which it counts the tokens of a picture; set "
             f'"patch_size": {adapter.config.vision_config.patch_size} in processor_config.json (in Python: '
             "processor.patch_size)"
+        )
+    if getattr(getattr(processor, "image_processor", None), "do_pan_and_scan", False):
+        raise ModelError(
+            f"the {type(processor).__name__} adds crops to some pictures (do_pan_and_scan), whose tokens are not "
+            'counted; set "do_pan_and_scan": false in preprocessor_config.json (in Python: '
+            "processor.image_processor.do_pan_and_scan)"
         )
     try:
         made, white = (

@@ -59,6 +59,7 @@ def test_what_takes_numbers_of_0_to_255_fits():
         ("llava", {"image_std": [0.0, 1.0, 1.0]}, "not finite.*image_std"),
         ("llava", {"do_rescale": False}, "black and white differ by [0-9]{3,}.*do_rescale"),
         ("qwen2_vl", {"do_rescale": False, "do_normalize": False}, "black and white differ by 255 .*do_rescale"),
+        ("gemma3", {"do_pan_and_scan": True}, "adds crops.*do_pan_and_scan.*false"),
         ("llava_next", {"image_mean": [123, 117, 104], "image_std": [58, 57, 57]}, "differ by 0.01.*image_mean"),
     ],
 )
