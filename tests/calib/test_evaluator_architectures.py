@@ -21,6 +21,7 @@ from clasp_calib.calib.scoring.features import CachedFeatures
 from clasp_calib.calib.scoring.objective import KL, NLL
 from clasp_calib.calib.scoring.prompted import Picture, Prefixes, Prompted
 from clasp_calib.calib.scoring.relevances import Relevances
+from clasp_calib.common.errors import ModelError
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
@@ -134,6 +135,40 @@ def test_candidates_together_are_candidates_alone(case):
         for answer, logits_BTV in zip(answers, together, strict=True):
             expected_BTV = torch.stack([one.logits(answer) for one in alone])
             assert (logits_BTV - expected_BTV).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("budget", [None, "90%"])
+@torch.inference_mode()
+def test_answers_one_after_the_other_where_the_prompt_fills_a_window(budget):
+    case = CASES["gemma3"]
+    model, adapter = case.model(), adapter_for(case.model())
+    schedule = budget and schedule_for(model, budget, INPUT)
+    ids, sizes, visual, _ = mixed(case, 0)
+    prompt = [*BEFORE, *ids, *AFTER]
+    rated = [torch.rand(len(part), generator=torch.Generator().manual_seed(7)) for part in visual[0]]
+    alone = [
+        Alone(model, prompt, part, case.modality, sizes, 0.5, schedule, INPUT, rated if schedule else [])
+        for part in visual
+    ]
+    said = [one.said() for one in alone]
+    picture = Picture(visual, [1], case.modality, sizes, relevance=[rated] * MIXTURES if schedule else ())
+    prompted = Prompted(model, adapter, prompt, picture, Prefixes(model, adapter))
+    answers = [said[0], said[1][:1] + said[0][1:], said[2][:1], said[2], said[0][:2]]
+    fan = {"fan": range(MIXTURES), "prompt_lengths": len(prompt), "options": INPUT}
+    with prune(model, schedule=schedule, rho=0.5, **fan) if schedule else nullcontext():
+        together = [prompted.logits(answer) for answer in answers]
+        assert (
+            min(layer.get_seq_length() for layer in prompted._cache.layers) >= model.config.text_config.sliding_window
+        )
+        assert prompted.generated(max_new_tokens=LONGEST).tolist() == said
+    for answer, logits_BTV in zip(answers, together, strict=True):
+        assert (logits_BTV - torch.stack([one.logits(answer) for one in alone])).abs().max() < 1e-4
+
+
+def test_a_relevance_that_the_tower_has_not_is_refused():
+    relevances = Relevances(CASES["qwen2_vl"].model(), lambda *_: pytest.fail("nothing is to be prepared"))
+    with pytest.raises(ModelError, match="'class-token' is not to be had"):
+        relevances.of("key", "picture.png", "class-token")
 
 
 def ids_of(case, number):

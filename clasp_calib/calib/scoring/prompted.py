@@ -179,13 +179,15 @@ class Prompted:
             return self._marked_logits(answer)
         if self._first_B1V is None:
             return self._begin(answer)
-        self._crop(self._behind)
+        # A cropped window has no key to spare, so it is always cropped to where `generated` begins.
+        again = self.prompt[-1:] if any(self._cache.is_sliding) else []
+        self._crop(self._behind + len(again))
         self._behind = len(answer) - 1
-        if len(answer) == 1:
+        if not (ids := [*again, *answer[:-1]]):
             return self._first_B1V
-        ids_BT = self._ids(answer[:-1], len(self._first_B1V))
-        logits_BTV = self._model(input_ids=ids_BT, past_key_values=self._cache, use_cache=True).logits
-        return torch.cat([self._first_B1V, logits_BTV], dim=1)
+        ids_BT = self._ids(ids, len(self._first_B1V))
+        logits_BTV: Tensor = self._model(input_ids=ids_BT, past_key_values=self._cache, use_cache=True).logits
+        return logits_BTV if again else torch.cat([self._first_B1V, logits_BTV], dim=1)
 
     def generated(self, **how: Any) -> Tensor:
         """Ids [B, T] of the answers that ``generate`` gives with these arguments; nothing more can be asked after."""

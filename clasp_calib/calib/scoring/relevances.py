@@ -18,6 +18,7 @@ from clasp_calib.cache.states import origin_of
 from clasp_calib.common.media import Media
 from clasp_calib.common.pruning_options import NONE
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.checks import check_relevances
 from clasp_calib.runtime.tower_relevance import relevances_of
 
 
@@ -43,7 +44,9 @@ class Relevances:
 
         Raises:
             InputError: the file cannot be read.
+            ModelError: the tower has no such relevance.
         """
+        check_relevances(self._model, adapter_for(self._model), [kind])
         if key not in self._known:
             self._known[key] = self._seen(self._prepare(key, picture))
         return self._known[key][kind]
