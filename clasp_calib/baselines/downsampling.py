@@ -4,7 +4,8 @@ A published comparison finds that it beats many methods of pruning (https://arxi
 processor that makes fewer tokens of a smaller picture.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -21,6 +22,12 @@ from clasp_calib.runtime.schedule import parse_budget
 
 Size = tuple[int, int]
 """Width and height in pixels."""
+SHORTEST = 28
+"""Pixels of a picture's shorter side, at the least. Our choice: those that one visual token of Qwen-VL stands for. With
+fewer nothing of the picture is left, and rounding to whole pixels would change its shape."""
+STEPS = 96
+"""Sizes that are tried below a picture's own. Our choice: they are about 1 percent apart, and each costs a run of the
+processor."""
 
 
 @dataclass(frozen=True)
@@ -54,72 +61,85 @@ class DownSampling:
             )
         return replace(self, keep=pruning_budget(adapter, budget).name)
 
-    def check(self, model: Any, processor: Any, pictures: Iterable[Media]) -> None:
+    def check(self, sizes: "PictureSizes", pictures: Iterable[Media]) -> None:
         """Refuse pictures that cannot be made small enough; only their headers are read.
 
         Raises:
             BudgetError: with the first of them, and what the processor makes of it at the least.
             PictureError: one cannot be read.
         """
-        every, sizes = list(dict.fromkeys(pictures)), _Sizes(model, processor)
-        seen = {picture: seen_size(picture, processor) for picture in every}
-        over = [picture for picture, size in seen.items() if sizes.least(size) > self._most(sizes, size)]
+        every = list(dict.fromkeys(pictures))
+        seen = {picture: seen_size(picture, sizes.processor) for picture in every}
+        over = [picture for picture, size in seen.items() if self._size(sizes, size) is None]
         if over:
             size = seen[over[0]]
             raise BudgetError(
                 f"{self.name} does not bring {len(over)} of {len(every)} pictures to {self.keep} of their visual "
-                f"tokens: of {over[0]} the processor makes {sizes.tokens(size)}, and {sizes.least(size)} at the least; "
-                "give a larger budget, or choose another method"
+                f"tokens: of {over[0]} the processor makes {sizes.tokens(size)}, and {sizes.least(size)} at the least "
+                f"while its shape is kept and its sides have {SHORTEST} pixels; give a larger budget, or choose "
+                "another method"
             )
 
-    def shown(self, model: Any, processor: Any, picture: Given) -> ResizedPicture:
+    def shown(self, sizes: "PictureSizes", picture: Given) -> ResizedPicture:
         """The picture as the processor is given it: made smaller by Pillow's bicubic filter, whenever it is opened.
 
         Raises:
             BudgetError: it cannot be made small enough.
             InputError: it cannot be read.
         """
-        media, sizes = as_media(picture), _Sizes(model, processor)
-        size = seen_size(media, processor)
-        most = self._most(sizes, size)
-        if sizes.least(size) > most:
-            self.check(model, processor, [media])
-        return ResizedPicture(media, sizes.largest(size, most), image_key(media))
+        media = as_media(picture)
+        size = self._size(sizes, seen_size(media, sizes.processor))
+        if size is None:
+            self.check(sizes, [media])
+        assert size is not None
+        return ResizedPicture(media, size, image_key(media))
 
-    def _most(self, sizes: "_Sizes", size: Size) -> int:
-        return int(parse_budget(self.keep).of(sizes.tokens(size)) + 1e-9)
+    def _size(self, sizes: "PictureSizes", size: Size) -> Size | None:
+        return sizes.largest(size, int(parse_budget(self.keep).of(sizes.tokens(size)) + 1e-9))
 
 
-class _Sizes:
-    """How many visual tokens a processor makes of pictures of a size; it is shown blank ones."""
+class PictureSizes:
+    """How many visual tokens a processor makes of pictures of a size; it is shown blank ones, each size once.
+
+    Args:
+        model: what the pictures are for.
+        processor: the model's.
+    """
 
     def __init__(self, model: Any, processor: Any) -> None:
-        self._model, self._processor, self._adapter = model, processor, adapter_for(model)
+        self.processor = processor
+        self._model, self._adapter = model, adapter_for(model)
         self._known: dict[Size, int] = {}
 
     def tokens(self, size: Size) -> int:
+        """Visual tokens of a picture."""
         if size not in self._known:
-            images, text = [[Image.new("RGB", size)]], [self._processor.image_token]
-            made = self._processor(images=images, text=text, return_tensors="pt")
+            images, text = [[Image.new("RGB", size)]], [self.processor.image_token]
+            made = self.processor(images=images, text=text, return_tensors="pt")
             self._known[size] = sum(self._adapter.tokens(self._model, made))
         return self._known[size]
 
     def least(self, size: Size) -> int:
-        """Of pictures of this shape."""
-        return self.tokens(_shrunk(size, 1))
+        """The fewest that a picture of this shape has in any of `scaled`."""
+        return min(map(self.tokens, scaled(size)))
 
-    def largest(self, size: Size, most: int) -> Size:
-        """The largest of this shape with at most so many tokens, by halving; the least must have no more."""
-        if self.tokens(size) <= most:
-            return size
-        fits, over = 1, max(size)
-        while over - fits > 1:
-            middle = (fits + over) // 2
-            fits, over = (middle, over) if self.tokens(_shrunk(size, middle)) <= most else (fits, middle)
-        return _shrunk(size, fits)
+    def largest(self, size: Size, most: int) -> Size | None:
+        """The largest of `scaled` with at most so many tokens, or ``None``.
+
+        All larger ones are looked at: where tiles are chosen by the shape, a smaller picture may have more tokens.
+        """
+        return next((one for one in scaled(size) if self.tokens(one) <= most), None)
 
 
-def _shrunk(size: Size, longer: int) -> Size:
-    """The size of the same shape whose longer side has so many pixels."""
-    width, height = (max(1, round(side * longer / max(size))) for side in size)
-    return width, height
+def scaled(size: Size) -> Iterator[Size]:
+    """A size and smaller ones of its shape, the largest first, until the shorter side has `SHORTEST` pixels.
+
+    A picture that is narrower has no smaller one. Sides are whole pixels, so shapes differ by at most 2 percent.
+    """
+    longer = max(size)
+    least = min(longer, math.ceil(longer * SHORTEST / min(size)))
+    steps = min(STEPS, longer - least)
+    for step in range(steps + 1):
+        side = longer - (longer - least) * step // max(steps, 1)
+        width, height = (round(own * side / longer) for own in size)
+        yield width, height

@@ -5,11 +5,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
 from PIL import Image
 from speaking_architectures import CASES, speaking_directory, speaking_processor
 from transformers import AutoModelForImageTextToText
 
-from clasp_calib.baselines.downsampling import DownSampling
+from clasp_calib.baselines.downsampling import SHORTEST, STEPS, DownSampling, PictureSizes, scaled
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.studies.contest import UNPRUNED, Answerer, Entrant
 from clasp_calib.calib.studies.costs import prefill_costs
@@ -42,19 +43,73 @@ def tokens(model, processor, size):
     ("qwen2_5_vl", (60, 130), "99%"),
     ("qwen2_vl", (150, 50), "40%"),
     ("llava_next", (112, 90), "75%"),
-    ("internvl", (120, 60), "50%"),
+    ("internvl", (162, 162), "50%"),
 ])  # fmt: skip
 def test_it_is_the_largest_picture_of_few_enough_tokens(name, size, budget):
     model, processor = model_of(name)
     wanted = int(tokens(model, processor, size) * float(budget[:-1]) / 100)
-    shown = DownSampling().solved(model, budget).shown(model, processor, MemoryPicture(noise(*size))).content
+    sizes = PictureSizes(model, processor)
+    shown = DownSampling().solved(model, budget).shown(sizes, MemoryPicture(noise(*size))).content
     longest = max(size)
-    every = [tuple(max(1, round(side * longer / longest)) for side in size) for longer in range(1, longest)]
-    fitting = [one for one in every if tokens(model, processor, one) <= wanted]
+    every = [tuple(round(side * longer / longest) for side in size) for longer in range(1, longest)]
+    fitting = [one for one in every if min(one) >= 28 and tokens(model, processor, one) <= wanted]
     assert fitting
     assert shown.size == fitting[-1]
     expected = noise(*size).resize(shown.size, Image.Resampling.BICUBIC)
     assert (np.asarray(shown) == np.asarray(expected)).all()
+
+
+class Tiles(PictureSizes):
+    """As many tokens as tiles: the grid whose shape is nearest, and a larger one of two only for larger pictures."""
+
+    def tokens(self, size):
+        width, height = size
+        grids = [(columns, rows) for columns in range(1, 13) for rows in range(1, 12 // columns + 1)]
+        off = min(abs(width / height - columns / rows) for columns, rows in grids)
+        near = [grid for grid in grids if abs(width / height - grid[0] / grid[1]) == off]
+        return max(c * r for c, r in near if width * height > 448**2 * c * r / 2 or (c, r) == min(near))
+
+
+class Patches(PictureSizes):
+    """One token for 32 x 32 pixels, of no less than 65,536 in all."""
+
+    def tokens(self, size):
+        grown = max(1.0, (65536 / (size[0] * size[1])) ** 0.5)
+        return round(size[0] * grown / 32) * round(size[1] * grown / 32)
+
+
+@pytest.mark.parametrize("kind", [Tiles, Patches])
+@settings(max_examples=60, deadline=None)
+@given(width=st.integers(20, 2000), height=st.integers(20, 2000), share=st.sampled_from(["25%", "33%", "50%", "90%"]))
+def test_a_picture_keeps_its_shape_or_is_refused(kind, width, height, share):
+    model, processor = model_of("internvl")
+    sizes, size = kind(model, processor), (width, height)
+    picture, wanted = MemoryPicture(Image.new("RGB", size)), int(sizes.tokens(size) * float(share[:-1]) / 100)
+    longer = range(max(size), 0, -1)
+    every = [tuple(round(side * one / max(size)) for side in size) for one in longer]
+    fitting = [one for one in every if min(one) >= SHORTEST and sizes.tokens(one) <= wanted]
+    try:
+        shown = DownSampling(keep=share).shown(sizes, picture).size
+    except BudgetError:
+        assert all(sizes.tokens(one) > wanted for one in scaled(size))
+        # The few sizes that are left out may fit only where it depends on how a side was rounded.
+        assert kind is Tiles or not fitting or min(fitting[0]) < SHORTEST + max(size) / STEPS
+        return
+    assert shown in fitting
+    assert shown[0] / shown[1] == pytest.approx(width / height, rel=0.02)
+    if kind is Patches:
+        assert max(fitting[0]) - max(shown) <= max(size) / STEPS + 1
+
+
+def test_shapes_decide_the_number_of_tiles():
+    tiles = Tiles(*model_of("internvl"))
+    assert [tiles.tokens(size) for size in ((800, 600), (80, 60), (2, 2), (896, 896), (100, 100))] == [12, 12, 1, 4, 1]
+    assert tiles.least((800, 600)) == 12
+    with pytest.raises(BudgetError, match="12, and 12 at the least while its shape is kept"):
+        DownSampling(keep="50%").check(tiles, [MemoryPicture(Image.new("RGB", (800, 600)))])
+    assert DownSampling(keep="50%").shown(tiles, MemoryPicture(Image.new("RGB", (896, 896)))).size == (625, 625)
+    patches = Patches(*model_of("internvl"))
+    assert DownSampling(keep="33%").shown(patches, MemoryPicture(Image.new("RGB", (640, 320)))).size == (367, 184)
 
 
 def test_a_resized_picture_is_known_by_its_picture_and_size(tmp_path):
@@ -62,9 +117,9 @@ def test_a_resized_picture_is_known_by_its_picture_and_size(tmp_path):
         noise(112, 84).save(tmp_path / name)
     model, processor = model_of("qwen2_5_vl")
     half = DownSampling().solved(model, "50%")
-    plain, copy = (half.shown(model, processor, tmp_path / name) for name in ("plain.png", "copy.png"))
+    plain, copy = (half.shown(PictureSizes(model, processor), tmp_path / name) for name in ("plain.png", "copy.png"))
     assert plain == copy == pickle.loads(pickle.dumps(plain))
-    assert plain != half.solved(model, "25%").shown(model, processor, tmp_path / "plain.png")
+    assert plain != half.solved(model, "25%").shown(PictureSizes(model, processor), tmp_path / "plain.png")
     assert image_key(plain) not in (image_key(tmp_path / "plain.png"), MemoryPicture(plain.content).key)
     assert seen_size(plain) == plain.content.size == load_picture(plain).size == plain.size
     assert str(plain).endswith("plain.png in {} x {}".format(*plain.size))
@@ -85,14 +140,15 @@ def test_what_cannot_be_made_small_enough_is_named(tmp_path):
     model, processor = model_of("qwen2_5_vl")
     large, small = MemoryPicture(noise(112, 112)), MemoryPicture(noise(28, 28))
     quarter = DownSampling().solved(model, "25%")
-    quarter.check(model, processor, [large])
-    told = rf"1 of 2 pictures to 25% .* of {small} the processor makes 1, and 1 at the least; give a larger budget"
+    sizes = PictureSizes(model, processor)
+    quarter.check(sizes, [large])
+    told = rf"1 of 2 pictures to 25% .* of {small} the processor makes 1, and 1 at the least .*; give a larger budget"
     with pytest.raises(BudgetError, match=told):
-        quarter.check(model, processor, [large, small])
+        quarter.check(sizes, [large, small])
     with pytest.raises(BudgetError, match="1 of 1 pictures"):
-        quarter.shown(model, processor, small)
+        quarter.shown(PictureSizes(model, processor), small)
     with pytest.raises(PictureError):
-        quarter.check(model, processor, [tmp_path / "none.png"])
+        quarter.check(sizes, [tmp_path / "none.png"])
     with pytest.raises(BudgetError, match="give a percentage"):
         DownSampling().solved(model, "8")
     with pytest.raises(ModelError, match=r"downsampling cannot run on this llava model: .* 16 .*'pooling'"):
@@ -109,7 +165,7 @@ def test_in_a_contest_the_smaller_picture_is_asked_about(tmp_path):
     entrant = pickle.loads(pickle.dumps(entrant))
     answerer = Answerer(model, processor, prompter, 4)
     plain, less = answerer.answers(sample, [(Entrant(UNPRUNED, "100%", nothing), 0), (entrant, 0)])
-    smaller = DownSampling(keep="50%").shown(model, processor, sample.picture)
+    smaller = DownSampling(keep="50%").shown(PictureSizes(model, processor), sample.picture)
     inputs = prompter.inputs(model, Sample("two", sample.question, smaller))
     said = model.generate(**inputs, do_sample=False, max_new_tokens=4)[:, inputs["input_ids"].shape[1] :]
     assert (plain.tokens, less.tokens) == (16.0, float(tokens(model, processor, smaller.content.size)))

@@ -7,7 +7,7 @@ from speaking_architectures import speaking_directory, speaking_processor, write
 from transformers import AutoModelForImageTextToText
 
 import clasp_calib as cc
-from clasp_calib.baselines.downsampling import DownSampling
+from clasp_calib.baselines.downsampling import DownSampling, PictureSizes
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.feature_sources import open_source
@@ -108,6 +108,7 @@ def test_sizes_side_by_side_score_as_each_alone(bench):
     own = adapter_for(model).own_layer
     candidates = space(own).candidates(adapter_for(model).vision_layers, own, "mean-attention")
     features, prompter = open_source(None, model, processor).at((own,)), Prompter(processor, model)
+    sizes = PictureSizes(model, processor)
     pruning, layered = Pruning(schedule_for(model, BUDGET, OPTIONS), OPTIONS), cc.PruningOptions(starts=(1, 2, 4))
     stages = Pruning(schedule_for(model, BUDGET, layered), layered)
     for objective, how in (("metric", pruning), ("nll", stages), ("kl", pruning)):
@@ -116,7 +117,7 @@ def test_sizes_side_by_side_score_as_each_alone(bench):
         for number, candidate in enumerate(candidates):
             seen = replace(
                 samples[0],
-                image=DownSampling(keep=f"{100 * candidate.downsample:g}%").shown(model, processor, samples[0].picture),
+                image=DownSampling(keep=f"{100 * candidate.downsample:g}%").shown(sizes, samples[0].picture),
             ) if candidate.downsample else samples[0]  # fmt: skip
             alone = Evaluator(model, prompter, features, objective=objective)
             if objective == "kl":

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from clasp_calib.baselines.downsampling import DownSampling
+from clasp_calib.baselines.downsampling import DownSampling, PictureSizes
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.media import Media
@@ -20,7 +20,7 @@ class Sizes:
     """
 
     def __init__(self, model: Any, processor: Any) -> None:
-        self._model, self._processor = model, processor
+        self.pictures = PictureSizes(model, processor)
         self._known: dict[tuple[Media, float], Media] = {}
 
     def shown(self, sample: Sample, share: float | None) -> Sample:
@@ -41,7 +41,7 @@ class Sizes:
 
     def _smaller(self, picture: Media, share: float) -> Media:
         if (picture, share) not in self._known:
-            self._known[picture, share] = _to(share).shown(self._model, self._processor, picture)
+            self._known[picture, share] = _to(share).shown(self.pictures, picture)
         return self._known[picture, share]
 
 
@@ -65,7 +65,7 @@ def in_every_size(model: Any, processor: Any, samples: Sequence[Sample], shares:
     for share in shares:
         how = _to(share).solved(model, _percent(share))
         images = [sample for sample in samples if sample.modality == "image"]
-        how.check(model, processor, (one.picture for sample in images for one in sample.alone))
+        how.check(sizes.pictures, (one.picture for sample in images for one in sample.alone))
         found += [sizes.shown(sample, share) for sample in samples]
     return found
 

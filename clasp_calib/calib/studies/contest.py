@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from clasp_calib.calib.scoring.metrics import EXACT, metric
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.scoring.score_tasks import PromptingRecipe
+from clasp_calib.calib.scoring.sizes import Sizes
 from clasp_calib.calib.studies.answers import Answered, AnswerJournal, Asked
 from clasp_calib.calib.studies.comparison import Comparison
 from clasp_calib.common.containing import contained
@@ -51,8 +53,8 @@ class Entrant:
     """Of the tower for a picture, where the method changes them."""
     published: str = ""
     """What the method's paper counts as its tokens."""
-    shown: Callable[[Any, Any, Sample], Sample] | None = field(default=None, compare=False, repr=False)
-    """Of model, processor and sample what is shown in the sample's place, where a method changes the picture itself."""
+    shown: Callable[[Sizes, Sample], Sample] | None = field(default=None, compare=False, repr=False)
+    """What is shown in a sample's place, where a method changes the picture itself."""
 
     def asked(self, sample: Sample, seed: int) -> Asked:
         """What an answer of this entrant is kept under."""
@@ -117,6 +119,11 @@ class Answerer:
     prompter: Prompter
     max_new_tokens: int
 
+    @cached_property
+    def sizes(self) -> Sizes:
+        """In which pictures are shown."""
+        return Sizes(self.model, self.processor)
+
     @torch.inference_mode()
     def answers(self, sample: Sample, turns: Sequence[tuple[Entrant, int]]) -> list[Answered]:
         """What each entrant answers greedily with its seed.
@@ -127,7 +134,7 @@ class Answerer:
         """
         plain, found = encoded(self.model, self.processor, self.prompter, sample), []
         for entrant, seed in turns:
-            inputs = encoded_for(entrant, self.model, self.processor, self.prompter, sample) if entrant.shown else plain
+            inputs = encoded_for(entrant, self.model, self.sizes, self.prompter, sample) if entrant.shown else plain
             named = contained(f"answering the sample {sample.id!r} with {entrant.method}")
             with named, entrant.apply(self.model, sample, seed) as run:
                 found.append(_answer(self.model, self.prompter, sample, inputs, run, self.max_new_tokens))
@@ -203,10 +210,10 @@ def encoded(model: Any, processor: Any, prompter: Prompter, sample: Sample) -> A
         return prompter.inputs(model, sample)
 
 
-def encoded_for(entrant: Entrant, model: Any, processor: Any, prompter: Prompter, sample: Sample) -> Any:
+def encoded_for(entrant: Entrant, model: Any, sizes: Sizes, prompter: Prompter, sample: Sample) -> Any:
     """The same as an entrant shows it."""
     with contained(f"preparing the sample {sample.id!r} for {entrant.method}"):
-        return prompter.inputs(model, entrant.shown(model, processor, sample) if entrant.shown else sample)
+        return prompter.inputs(model, entrant.shown(sizes, sample) if entrant.shown else sample)
 
 
 def _answer(model: Any, prompter: Prompter, sample: Sample, inputs: Any, run: Any, max_new_tokens: int) -> Answered:

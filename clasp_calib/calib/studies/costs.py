@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.calib.scoring.sizes import Sizes
 from clasp_calib.calib.studies.contest import Entrant, encoded, encoded_for
 from clasp_calib.common.containing import contained
 from clasp_calib.common.progress import track
@@ -36,13 +37,13 @@ def prefill_costs(
     Entrants take turns on every sample, so that a drift of the machine's speed hits all alike; the first sample only
     warms up. Memory is measured apart from time, on the first sample.
     """
-    how = Greedy(model, prompter.tokenizer).arguments(1)
+    how, sizes = Greedy(model, prompter.tokenizer).arguments(1), Sizes(model, processor)
     seconds: list[list[float]] = [[] for _ in entrants]
     peaks = []
     for number, sample in enumerate(track([*samples[:1], *samples], "timing", len(samples) + 1)):
         plain = encoded(model, processor, prompter, sample)
         for entrant, spent in zip(entrants, seconds, strict=True):
-            inputs = encoded_for(entrant, model, processor, prompter, sample) if entrant.shown else plain
+            inputs = encoded_for(entrant, model, sizes, prompter, sample) if entrant.shown else plain
             with contained(f"timing the sample {sample.id!r}"), entrant.apply(model, sample, entrant.seeds[0]):
                 _wait(model)
                 begun = time.perf_counter()

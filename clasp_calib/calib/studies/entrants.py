@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from clasp_calib.artifacts.artifact import Artifact
-from clasp_calib.baselines.downsampling import DownSampling
+from clasp_calib.baselines.downsampling import DownSampling, PictureSizes
 from clasp_calib.baselines.method import DEFAULT as AS_IT_IS, Method
 from clasp_calib.baselines.registry import method
 from clasp_calib.baselines.solving import ImageDependent
@@ -123,9 +123,9 @@ class Smaller:
 
     how: DownSampling
 
-    def __call__(self, model: Any, processor: Any, sample: Sample) -> Sample:
+    def __call__(self, sizes: Sizes, sample: Sample) -> Sample:
         """See `Entrant.shown`."""
-        return replace(sample, image=[self.how.shown(model, processor, one.picture) for one in sample.alone])
+        return replace(sample, image=[self.how.shown(sizes.pictures, one.picture) for one in sample.alone])
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,9 @@ class SmallerByClass:
 
     shares: Mapping[str, float]
 
-    def __call__(self, model: Any, processor: Any, sample: Sample) -> Sample:
+    def __call__(self, sizes: Sizes, sample: Sample) -> Sample:
         """See `Entrant.shown`."""
-        return Sizes(model, processor).shown(sample, self.shares.get(str(sample.label)))
+        return sizes.shown(sample, self.shares.get(str(sample.label)))
 
 
 def downsampled(model: Any, processor: Any, plain: DownSampling, budget: str, samples: Sequence[Sample]) -> Entrant:
@@ -147,7 +147,7 @@ def downsampled(model: Any, processor: Any, plain: DownSampling, budget: str, sa
         ModelError: all pictures of the model have as many tokens.
     """
     solved = plain.solved(model, budget)
-    solved.check(model, processor, (one.picture for sample in samples for one in sample.alone))
+    solved.check(PictureSizes(model, processor), (one.picture for sample in samples for one in sample.alone))
     return Entrant(plain.name, budget, nothing, {"keep": solved.keep}, published=plain.semantics, shown=Smaller(solved))
 
 

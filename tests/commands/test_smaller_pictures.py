@@ -1,0 +1,61 @@
+"""Smaller pictures by the commands: the cache of a run has pictures in their own size, and commands add the others."""
+
+import json
+
+import pytest
+import yaml
+from speaking_architectures import own_processors, speaking_directory, write_questions  # noqa: F401
+
+from clasp_calib.artifacts.artifact import read_artifact
+from clasp_calib.artifacts.files import write_artifact
+from clasp_calib.cache.store import FeatureStore
+
+BUDGET = "40%"
+
+
+@pytest.fixture
+def words(tmp_path, own_processors):  # noqa: F811
+    model, run = speaking_directory(tmp_path / "model", "qwen2_5_vl"), tmp_path / "run"
+    samples = write_questions(tmp_path / "data", "qwen2_5_vl", {"calibration": 3, "test": 3})
+    rows = [line for line in samples.read_text().splitlines() if "image" in json.loads(line)]
+    samples.write_text("\n".join(rows))
+    return ["--run", str(run), "--model", str(model), "--samples", str(samples)]
+
+
+def stored(run):
+    return len(FeatureStore.open(run / "cache").pictures())
+
+
+def with_smaller(artifact, label):
+    """The artifact, with pictures of a quarter of their tokens for one class."""
+    entries = []
+    for entry in artifact.manifest.budgets:
+        choice = entry.choices[label].model_copy(update={"downsample": 0.25})
+        entries.append(entry.model_copy(update={"choices": {**entry.choices, label: choice}}))
+    return artifact.with_manifest(artifact.manifest.model_copy(update={"budgets": tuple(entries)}))
+
+
+def test_commands_encode_the_smaller_pictures(tmp_path, words, command):
+    run, space = tmp_path / "run", tmp_path / "space.yaml"
+    assert command("cache-features", *words).code == 0
+    cached = stored(run)
+    own = FeatureStore.open(run / "cache").layers[-1]
+    half = {"name": "half", "weights": {own: 1.0}, "downsample": 0.5}
+    space.write_text(yaml.safe_dump({"prototypes": [half], "rhos": [0.5, 1.0]}))
+    ended = command("search", *words, "--starts", "1,2,4", "--budget", BUDGET, "--space", space, "--workers", 1)
+    assert ended.code == 0, ended.err
+    searched = stored(run)
+    assert searched == 2 * cached
+
+    write_artifact(with_smaller(read_artifact(run / "artifact"), "attribute"), run / "artifact")
+    for asked in (["evaluate", "--timed", "0"], ["ablate", "parts"]):
+        ended = command(*asked, *words, "--workers", 1)
+        assert ended.code == 0, ended.err
+    assert stored(run) > searched
+    ended = command("artifact", "verify", run / "artifact", *words[2:], "--recheck", "4", "--cache", run / "cache")
+    assert ended.code == 0, ended.err
+
+    rows = [json.loads(line) for line in (tmp_path / "data/samples.jsonl").read_text().splitlines()]
+    row = next(row for row in rows if row["class"] == "attribute" and row["split"] == "test")
+    asked = ["--image", tmp_path / "data" / row["image"], "--prompt", row["question"], "--class", "attribute"]
+    assert command("generate", *words[:4], *asked).code == 0
