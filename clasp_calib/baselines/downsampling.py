@@ -73,11 +73,14 @@ class DownSampling:
         over = [picture for picture, size in seen.items() if self._size(sizes, size) is None]
         if over:
             size = seen[over[0]]
+            own, least = sizes.tokens(size), sizes.least(size)
+            advice = "; give a larger budget, or choose another method"
+            if own == least and size != list(scaled(size))[-1]:
+                advice = ": it scales all pictures of this shape to one size; do without smaller ones of these"
             raise BudgetError(
                 f"{self.name} does not bring {len(over)} of {len(every)} pictures to {self.keep} of their visual "
-                f"tokens: of {over[0]} the processor makes {sizes.tokens(size)}, and {sizes.least(size)} at the least "
-                f"while its shape is kept and its sides have {SHORTEST} pixels; give a larger budget, or choose "
-                "another method"
+                f"tokens: of {over[0]} the processor makes {own}, and {least} at the least while its shape is kept and "
+                f"its sides have {SHORTEST} pixels{advice}"
             )
 
     def shown(self, sizes: "PictureSizes", picture: Given) -> ResizedPicture:

@@ -112,6 +112,14 @@ def test_shapes_decide_the_number_of_tiles():
     assert DownSampling(keep="33%").shown(patches, MemoryPicture(Image.new("RGB", (640, 320)))).size == (367, 184)
 
 
+@pytest.mark.parametrize("name", ["idefics3", "smolvlm"])
+def test_models_that_scale_every_picture_to_one_length_are_refused_with_that_reason(name):
+    model, processor = model_of(name)
+    half, picture = DownSampling().solved(model, "50%"), MemoryPicture(noise(300, 150))
+    with pytest.raises(BudgetError, match="scales all pictures of this shape to one size; do without smaller ones"):
+        half.check(PictureSizes(model, processor), [picture])
+
+
 def test_a_resized_picture_is_known_by_its_picture_and_size(tmp_path):
     for name in ("plain.png", "copy.png"):
         noise(112, 84).save(tmp_path / name)
