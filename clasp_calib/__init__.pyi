@@ -32,6 +32,7 @@ from clasp_calib.api.labelling import (
 )
 from clasp_calib.api.model_loading import load_model as load_model
 from clasp_calib.api.rechecking import recheck as recheck
+from clasp_calib.api.resizing import resized as resized
 from clasp_calib.api.studied import StudyOptions as StudyOptions
 from clasp_calib.artifacts.artifact import Artifact as Artifact
 from clasp_calib.cache.feature_options import FeatureOptions as FeatureOptions

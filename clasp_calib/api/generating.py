@@ -138,6 +138,7 @@ def generate(
         ModelError: the model cannot be pruned, the processor is not its own or makes other tokens of several pictures
             than of each alone, or there is no template that shows all pictures.
     """
+    from clasp_calib.api.resizing import resized
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.calib.percentages import check_percentages
@@ -176,25 +177,15 @@ def generate(
     modality = modality_of(model, processor, media)
     text = _prompter(model, processor, known, options.template).text(question, len(several(media)), modality)
     Greedy(model).say(known.manifest.decoding.generation if known else None)
-    whole, media = media, _shown(model, processor, known, name, class_, media)
+    whole = media
+    if known is not None and known.downsample(name, class_):
+        media = resized(model, processor, media, known, budget=name, class_=class_)
     with undisturbed(model):
         pruning = _pruning(model, known, name, class_, options)
         pruned = answer(model, processor, media, text, options.max_new_tokens, pruning)
         full = answer(model, processor, whole, text, options.max_new_tokens) if options.compare else None
     seen = seen_picture(pruned, processor, media[0]) if not is_video(image) and len(media) == 1 else None
     return Generated(pruned, full, class_, name, seen, _grid(model, pruned))
-
-
-def _shown(model: Any, processor: Any, artifact: "Artifact | None", budget: str, class_: str, media: Any) -> Any:
-    """The pictures in the size that the artifact shows those of a class in."""
-    from clasp_calib.calib.scoring.sizes import Sizes
-    from clasp_calib.common.samples import Sample
-    from clasp_calib.runtime.pictures import load_picture
-
-    if artifact is None or (share := artifact.downsample(budget, class_)) is None:
-        return media
-    asked = Sizes(model, processor).shown(Sample("the question", "", media), share)
-    return [load_picture(one.picture) for one in asked.alone]
 
 
 def _size(entry: "BudgetEntry") -> float:
@@ -239,8 +230,8 @@ def _pruning(
             f"its own, {artifact.manifest.profile!r}; leave the profile out"
         )
     artifact.rho(budget, class_)
-    accepted = options.checkpoint
-    return clasp(model, artifact, budget=budget, classes=class_, strict=options.strict, checkpoint=accepted)
+    strict, accepted = options.strict, options.checkpoint
+    return clasp(model, artifact, budget=budget, classes=class_, strict=strict, checkpoint=accepted, smaller=True)
 
 
 def _prompter(model: Any, processor: Any, artifact: "Artifact | None", template: str | None) -> "Prompter":

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clasp_calib.common.errors import InputError, ModelError
+from clasp_calib.common.errors import ArtifactError, InputError, ModelError
 from clasp_calib.common.pruning_options import INPUT, PruningOptions
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _applied(model: "nn.Module", plan: "Plan", alpha_BL: "Tensor | None") -> "It
 
 
 @contextmanager
-def clasp(
+def clasp(  # noqa: PLR0913 - all that a batch is, by name
     model: "nn.Module",
     artifact: "Artifact | Path | str",
     *,
@@ -133,11 +133,12 @@ def clasp(
     prompt_lengths: "PromptLengths" = None,
     strict: bool = False,
     checkpoint: str | None = None,
+    smaller: bool = False,
 ) -> "Iterator[Pruned]":
     """Run ``model`` under an artifact within the ``with`` block: the tower's layers are fused, then tokens pruned.
 
     A class may be calibrated for smaller pictures (`clasp_calib.artifacts.artifact.Artifact.downsample`); make them so
-    before they are processed, with `clasp_calib.baselines.downsampling.DownSampling`.
+    before they are processed, with `clasp_calib.api.resizing.resized`, and give ``smaller``.
 
     Args:
         model: the model that the artifact was calibrated for.
@@ -150,12 +151,14 @@ def clasp(
         prompt_lengths: see `prune`.
         strict: refuse a model that does not have the weights of the calibration, of which there is a warning otherwise.
         checkpoint: accept a model with other weights by their digest, as the warning names it.
+        smaller: the pictures were made smaller where ``artifact.downsample`` says so.
 
     Yields:
         An object whose ``stats`` describe the last prefill.
 
     Raises:
-        ArtifactError: the artifact is for another model, or has no such budget or class.
+        ArtifactError: the artifact is for another model, or has no such budget or class; or it shows the pictures of a
+            class smaller, and ``smaller`` does not say that they are.
         InputError: a batch has another number of rows than there are classes in the list, or questions, or classes that
             are shown pictures in different sizes; ``auto`` without questions, or without a router for classes of the
             artifact's own; questions without ``auto``.
@@ -194,6 +197,11 @@ def clasp(
             "size in a batch of its own, see Artifact.downsample"
         )
     share, schedule = shares.pop(), schedule_for(model, name, artifact=chosen)
+    if share and not smaller:
+        raise ArtifactError(
+            f"the class {rows[0]!r} is calibrated for pictures with at most {share:.3g} of their visual tokens; make "
+            "them smaller with clasp_calib.resized before they are processed, and give smaller=True"
+        )
     plan = Plan(
         schedule=of_smaller(schedule, share) if share else schedule,
         rho=torch.tensor(rho, dtype=torch.float64),

@@ -12,9 +12,10 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.prompting import Prompter
-from clasp_calib.common.errors import BudgetError, InputError
+from clasp_calib.common.errors import ArtifactError, BudgetError, InputError
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import of_smaller, schedule_for
+from clasp_calib.runtime.pictures import load_picture
 from clasp_calib.runtime.schedule import RelativeSchedule, ShareSchedule, parse_budget
 from clasp_calib.search.space import Prototype, SearchSpace
 from clasp_calib.search.strategies.grid import Grid
@@ -100,6 +101,22 @@ def test_classes_of_different_sizes_are_no_batch(bench, found):
         cc.clasp(model, found[0], budget=BUDGET, classes=["attribute", "counting"]),
     ):
         pass
+
+
+def test_clasp_has_to_be_told_that_pictures_are_smaller(bench, found):
+    model, processor, samples, _ = bench
+    with (
+        pytest.raises(ArtifactError, match=r"class 'attribute' .* at most 0.5 .* give smaller=True"),
+        cc.clasp(model, found[0], budget=BUDGET, classes="attribute"),
+    ):
+        pass
+    for label in ("attribute", "counting"):
+        (picture,) = cc.resized(model, processor, samples[0].picture, found[0], budget=BUDGET, class_=label)
+        inputs = Prompter(processor, model).inputs(model, replace(samples[0], image=picture))
+        with cc.clasp(model, found[0], budget=BUDGET, classes=label, smaller=True) as pruned:
+            model.generate(**inputs, max_new_tokens=1)
+        assert pruned.stats.mean_tokens[0] <= 0.4 * 10
+    assert picture.size == load_picture(samples[0].picture).size
 
 
 def test_sizes_side_by_side_score_as_each_alone(bench):
