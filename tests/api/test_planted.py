@@ -1,4 +1,4 @@
-"""In every architecture the search finds the settings that are best by construction."""
+"""In every architecture that is pruned inside the search finds the settings that are best by construction."""
 
 from dataclasses import replace
 from itertools import count
@@ -16,6 +16,8 @@ from clasp_calib.runtime.budgeting import schedule_for
 
 BUDGET, LONGEST, PICTURES, LEAST = "40%", 12, 8, 2
 PRUNING = cc.PruningOptions(starts=(1, 2, 4))
+INSIDE = [name for name in WALKED if name not in ("gemma3", "qwen3_5")]
+"""Those whose decoders can be pruned inside. The tiny ones of the others hardly say different things."""
 PLANTED = {"attribute": ("mixed", 0.25), "counting": ("own", 0.25)}
 """What answers as a model should, by class. Neither is the default."""
 
@@ -55,7 +57,7 @@ def planted(model, processor, samples):
 
 @pytest.mark.slow
 @pytest.mark.shows("`search`")
-@pytest.mark.parametrize("name", WALKED)
+@pytest.mark.parametrize("name", INSIDE)
 def test_planted_settings_are_found(name, tmp_path):
     processor = speaking_processor(name)
     samples = cc.load_samples(write_questions(tmp_path, name, {"calibration": PICTURES}))
