@@ -89,9 +89,8 @@ def ablate(  # noqa: PLR0913 - named as in the other studies
     from clasp_calib.api.featured import filled
     from clasp_calib.api.scored import scores_kept
     from clasp_calib.api.undisturbed import undisturbed
-    from clasp_calib.calib.scoring.sizes import in_every_size
-    from clasp_calib.calib.studies.ablations import Subject, check_ablation, measure_ablation
-    from clasp_calib.calib.studies.evaluation import layers_used, sizes_used
+    from clasp_calib.calib.studies.ablations import ROUTING, Subject, check_ablation, measure_ablation
+    from clasp_calib.calib.studies.evaluation import layers_used, shown_by
     from clasp_calib.crew.crew import Crew
 
     check_ablation(name)
@@ -99,10 +98,11 @@ def ablate(  # noqa: PLR0913 - named as in the other studies
     crew.check_reaches(model)
     of = studied(model, processor, artifact, samples, budgets, options, hints_of(run))
     with undisturbed(model):
-        shown = in_every_size(model, processor, of.questions, sizes_used(of.artifact))
+        routed = name == ROUTING
+        shown = shown_by(model, processor, of.artifact, of.questions, of.budgets, routed=routed)
         places = filled(model, processor, shown, run, layers_used(model, of.artifact))
         asked = {"command": f"ablate {name}", "split": options.split}
-        with scores_kept(model, processor, of, places, crew, **asked) as scoring:
+        with scores_kept(model, processor, of, shown, places, crew, **asked) as scoring:
             with scoring.scorer() as scorer:
                 found = {
                     budget: measure_ablation(name, scorer, Subject(model, of.artifact, budget), of.chosen, options.seed)

@@ -177,12 +177,11 @@ def _compared(
     from clasp_calib.calib.dataset import by_class
     from clasp_calib.calib.scoring.prompting import Prompter
     from clasp_calib.calib.scoring.score_tasks import ModelRecipe
-    from clasp_calib.calib.scoring.sizes import in_every_size
     from clasp_calib.calib.studies.answers import AnswerJournal, SolvedKnobs
     from clasp_calib.calib.studies.contest import Answerer, AnswererRecipe, encoded, hold_contest
     from clasp_calib.calib.studies.costs import prefill_costs
     from clasp_calib.calib.studies.entrants import entrants_for
-    from clasp_calib.calib.studies.evaluation import sizes_used
+    from clasp_calib.calib.studies.evaluation import shown_by
     from clasp_calib.common.contents import image_key
     from clasp_calib.common.hashing import sha256_json
     from clasp_calib.common.progress import note
@@ -200,7 +199,7 @@ def _compared(
     solving_on = [sample.id for group in solving.values() for sample in group]
     solved = SolvedKnobs(places.comparison, {**solving_by, "solved on": solving_on})
     check_headers((one.picture for sample in questions for one in sample.alone), processor)
-    in_every_size(model, processor, questions, sizes_used(of.artifact))
+    shown_by(model, processor, of.artifact, questions, of.budgets)
     names = list(methods or NAMES)
     entrants, refusals = entrants_for(model, processor, of.artifact, of.budgets, names, images, solved, questions)
     longest = manifest.decoding.max_new_tokens

@@ -152,8 +152,7 @@ def evaluate(
     from clasp_calib.api.scored import scores_kept
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.artifacts.checkpoint_digest import checkpoint_of
-    from clasp_calib.calib.scoring.sizes import in_every_size
-    from clasp_calib.calib.studies.evaluation import evaluate_artifact, layers_used, sizes_used, with_seconds
+    from clasp_calib.calib.studies.evaluation import evaluate_artifact, layers_used, shown_by, with_seconds
     from clasp_calib.crew.crew import Crew
     from clasp_calib.report.plots import plot_path
 
@@ -163,10 +162,10 @@ def evaluate(
     directory = Places.of(run).report
     picture = None if directory is None else plot_path(directory / f"evaluation-{options.split}.png")
     with undisturbed(model):
-        shown = in_every_size(model, processor, of.questions, sizes_used(of.artifact))
+        shown = shown_by(model, processor, of.artifact, of.questions, of.budgets)
         places = filled(model, processor, shown, run, layers_used(model, of.artifact))
         asked = {"command": "evaluate", "split": options.split}
-        with scores_kept(model, processor, of, places, crew, **asked) as scoring:
+        with scores_kept(model, processor, of, shown, places, crew, **asked) as scoring:
             with scoring.scorer() as scorer:
                 evaluation = evaluate_artifact(
                     scorer, scoring.evaluator, model, of.artifact, of.budgets, of.chosen, options.seed

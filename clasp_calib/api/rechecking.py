@@ -48,8 +48,8 @@ def recheck(
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.artifacts.fits import check_fits
     from clasp_calib.calib.dataset import calibration_samples
-    from clasp_calib.calib.scoring.sizes import in_every_size
-    from clasp_calib.calib.studies.evaluation import layers_used, sizes_used
+    from clasp_calib.calib.scoring.feature_sources import open_source
+    from clasp_calib.calib.studies.evaluation import evaluator_for, layers_used, shown_by
     from clasp_calib.calib.studies.recheck import measure_again, some_recorded
     from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.runtime.decoding import Greedy
@@ -64,6 +64,7 @@ def recheck(
     chosen = some_recorded(known, table, count, seed)
     asked = [sample for _, sample in chosen]
     with undisturbed(model):
-        shown = in_every_size(model, processor, asked, sizes_used(known))
+        shown = shown_by(model, processor, known, asked, sorted({row.budget for row, _ in chosen}))
         places = filled(model, processor, shown, run, layers_used(model, known))
-        return measure_again(model, processor, known, chosen, places.features)
+        source = open_source(places.features, model, processor)
+        return measure_again(evaluator_for(model, processor, known, shown, source), model, known, chosen)

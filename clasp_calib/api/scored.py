@@ -1,6 +1,6 @@
 """Who scores for a study, and where scores are kept until it ends."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from clasp_calib.calib.scoring.evaluator import Evaluator
     from clasp_calib.calib.scoring.score_tasks import EvaluatorRecipe
     from clasp_calib.calib.studies.scorer import ScoreLedger, Scorer
+    from clasp_calib.common.samples import Sample
     from clasp_calib.crew.crew import Crew
 
 
@@ -43,11 +44,12 @@ class Scoring:
 
 @contextmanager
 def scores_kept(
-    model: Any, processor: Any, of: Studied, places: Places, crew: "Crew", **asked: str
+    model: Any, processor: Any, of: Studied, shown: "Sequence[Sample]", places: Places, crew: "Crew", **asked: str
 ) -> "Iterator[Scoring]":
-    """What to score a study's artifact with on its samples; ``asked`` tells one study's scores from another's.
+    """What to score a study's artifact with; ``asked`` tells one study's scores from another's.
 
-    Scores are kept until the block, which writes what comes of them, has ended well.
+    ``shown`` are its samples in all their sizes, see `clasp_calib.calib.studies.evaluation.shown_by`. Scores are kept
+    until the block, which writes what comes of them, has ended well.
 
     Raises:
         CacheError: a picture or a layer is not cached.
@@ -62,7 +64,7 @@ def scores_kept(
 
     manifest = of.artifact.manifest
     source = open_source(places.features, model, processor)
-    evaluator = evaluator_for(model, processor, of.artifact, of.questions, source)
+    evaluator = evaluator_for(model, processor, of.artifact, shown, source)
     identity = {
         **of.identity(model, processor, crew.threads),
         **asked,

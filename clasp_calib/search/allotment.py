@@ -1,14 +1,17 @@
 """A budget on the samples of a search: its stages, and what they leave of each picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from statistics import fmean
 from typing import Any
 
 from clasp_calib.common.errors import BudgetError
+from clasp_calib.common.progress import track
 from clasp_calib.common.samples import Sample
 from clasp_calib.common.token_range import TokenRange
+from clasp_calib.runtime.budgeting import of_smaller
 from clasp_calib.runtime.flops import decoder_flops
 from clasp_calib.runtime.layer_tokens import layer_tokens, tokens_a_layer
 from clasp_calib.runtime.schedule import AnySchedule, Budget, Schedule
@@ -65,19 +68,40 @@ class Allotment:
         return fmean(of[tokens] for tokens in self.tokens)
 
 
-def allotted(budget: Budget, schedule: AnySchedule, samples: Sequence[Sample], tokens: Sequence[int]) -> Allotment:
-    """The budget on these samples, each of which has a picture of so many visual tokens.
+def allotted(
+    budget: Budget,
+    schedule: AnySchedule,
+    samples: Sequence[Sample],
+    tokens: Callable[[Sample, float | None], int],
+    shares: Iterable[float] = (),
+) -> Allotment:
+    """The budget on these samples, of which candidates may show the pictures smaller.
+
+    Args:
+        budget: as it was asked for.
+        schedule: its stages.
+        samples: of a search.
+        tokens: visual tokens of a sample's picture, shown with a share of them at most.
+        shares: those that candidates ask for.
 
     Raises:
-        BudgetError: a picture has too few for it.
+        BudgetError: a picture has too few tokens for it, in its own size or a smaller one.
     """
-    made = Allotment(budget, schedule, tuple(tokens))
+    counted = track(samples, "counting tokens", len(samples))
+    made = Allotment(budget, schedule, tuple(tokens(sample, None) for sample in counted))
+    _check_enough(made, samples, "")
+    for share in shares:
+        smaller = Allotment(budget, of_smaller(schedule, share), tuple(tokens(sample, share) for sample in samples))
+        _check_enough(smaller, samples, f"with downsample {share:g} ")
+    return made
+
+
+def _check_enough(made: Allotment, samples: Sequence[Sample], shown: str) -> None:
     try:
         _ = made.a_layer
     except BudgetError as error:
-        fewest = min(range(len(tokens)), key=tokens.__getitem__)
+        tokens, fewest = min(zip(made.tokens, samples, strict=True), key=itemgetter(0))
         raise BudgetError(
-            f"the picture of sample {samples[fewest].id!r} becomes {tokens[fewest]} visual tokens: {error}; or leave "
-            "samples with such small pictures out"
+            f"the picture of sample {fewest.id!r} {shown}becomes {tokens} visual tokens: {error}; "
+            f"or {'take downsample out of the space, or ' if shown else ''}leave samples with such small pictures out"
         ) from error
-    return made

@@ -27,7 +27,7 @@ from clasp_calib.calib.scoring.scores import SCORING
 from clasp_calib.calib.scoring.sizes import in_every_size
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.places import Places
-from clasp_calib.common.progress import note, track
+from clasp_calib.common.progress import note
 from clasp_calib.common.samples import Sample
 from clasp_calib.crew.crew import Crew, crew_for
 from clasp_calib.runtime.adapters import adapter_for
@@ -147,12 +147,6 @@ class Calibration:
         """What the artifact calls the model."""
         return self._options.model_name or self._model.config._name_or_path or type(self._model).__name__
 
-    @cached_property
-    def _tokens(self) -> list[int]:
-        """Visual tokens of every sample's picture."""
-        counted = track(self._searched_on, "counting tokens", len(self._searched_on))
-        return [self._evaluator.tokens(sample) for sample in counted]
-
     def allotment(self, budget: Budget) -> Allotment:
         """What a budget comes to on this model and these samples.
 
@@ -160,7 +154,7 @@ class Calibration:
             BudgetError: it cannot be met.
         """
         schedule = schedule_for(self._model, budget, self._pruning)
-        return allotted(budget, schedule, self._searched_on, self._tokens)
+        return allotted(budget, schedule, self._searched_on, self._evaluator.tokens, self._space.downsamples)
 
     def plan(self, budget: Budget) -> dict[str, object]:
         """What a search of this budget will do and at most cost; a few evaluations are made to tell the time."""

@@ -48,9 +48,11 @@ def test_commands_encode_the_smaller_pictures(tmp_path, words, command):
     assert searched == 2 * cached
 
     write_artifact(with_smaller(read_artifact(run / "artifact"), "attribute"), run / "artifact")
-    for asked in (["evaluate", "--timed", "0"], ["ablate", "parts"]):
+    for asked in (["ablate", "parts"], ["evaluate", "--timed", "0", "--json"]):
         ended = command(*asked, *words, "--workers", 1)
         assert ended.code == 0, ended.err
+    (measured,) = ended.json["budgets"]
+    assert measured["calibrated_tokens"]["mean"] < measured["tokens"]["mean"]
     assert stored(run) > searched
     ended = command("artifact", "verify", run / "artifact", *words[2:], "--recheck", "4", "--cache", run / "cache")
     assert ended.code == 0, ended.err

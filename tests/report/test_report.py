@@ -23,7 +23,7 @@ def result(budget="50%", seconds=True):
         for number, setting in enumerate(SETTINGS)
     }
     gain = {label: Interval(-0.1, -0.25, 0.05, 12) for label in ("object", "text", "macro")}
-    sizes = TokenRange(16, 16, 16), TokenRange(8, 8, 8)
+    sizes = TokenRange(16, 16, 16), TokenRange(8, 8, 8), TokenRange(7, 6, 8)
     return BudgetResult(budget, SCHEDULE, *sizes, scores, gain, dict.fromkeys(SETTINGS, 0.25) if seconds else {})
 
 
@@ -40,7 +40,7 @@ def test_rows_are_classes_tokens_and_seconds():
     assert all(len(line) == len(header) for line in body)
     assert body[0][1:4] == ["12", "0.0 [0.0, 0.0]", "25.0 [12.5, 33.3]"]
     assert body[0][-1] == "-10.0 [-25.0, +5.0]"
-    assert body[3][1:] == ["", "16.0", "8.0", "8.0", "8.0", ""]
+    assert body[3][1:] == ["", "16.0", "8.0", "8.0", "7.0 (6 to 8)", ""]
     assert body[4][2] == "0.250"
     assert [line[0] for line in rows(result(seconds=False), SETTINGS)[1]][-1] == "tokens a layer"
 

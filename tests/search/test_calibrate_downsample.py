@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 from speaking_architectures import speaking_directory, speaking_processor, write_questions
 from transformers import AutoModelForImageTextToText
 
@@ -12,11 +13,15 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.calib.studies.evaluation import shown_by
 from clasp_calib.common.errors import ArtifactError, BudgetError, InputError
+from clasp_calib.common.media import ResizedPicture
+from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import of_smaller, schedule_for
 from clasp_calib.runtime.pictures import load_picture
 from clasp_calib.runtime.schedule import RelativeSchedule, ShareSchedule, parse_budget
+from clasp_calib.search.allotment import allotted
 from clasp_calib.search.space import Prototype, SearchSpace
 from clasp_calib.search.strategies.grid import Grid
 
@@ -119,6 +124,20 @@ def test_clasp_has_to_be_told_that_pictures_are_smaller(bench, found):
     assert picture.size == load_picture(samples[0].picture).size
 
 
+def test_only_the_sizes_of_a_sample_s_class_are_made(bench, found):
+    model, processor, samples, _ = bench
+    entry = found[0].entry(BUDGET).model_copy(update={"alternatives": {}})
+    artifact = found[0].with_manifest(found[0].manifest.model_copy(update={"budgets": (entry,)}))
+    tiny = {label: replace(samples[0], image=Image.new("RGB", (28, 28)), label=label) for label in artifact.classes}
+    asked = [tiny["counting"], replace(samples[0], label="attribute")]
+    shown = shown_by(model, processor, artifact, asked, [BUDGET])
+    assert shown[:2] == asked
+    assert [(one.label, type(one.picture)) for one in shown[2:]] == [("attribute", ResizedPicture)]
+    for refused, routed in (("attribute", False), ("counting", True)):
+        with pytest.raises(BudgetError, match="1 of 1 pictures"):
+            shown_by(model, processor, artifact, [tiny[refused]], [BUDGET], routed=routed)
+
+
 def test_sizes_side_by_side_score_as_each_alone(bench):
     """In any order, under every objective: the unpruned answer is that about the picture as it is."""
     model, processor, samples, _ = bench
@@ -160,3 +179,15 @@ def test_what_cannot_be_shown_smaller_is_refused(bench, tmp_path):
     )
     with pytest.raises(BudgetError, match=r"pictures to 1% of their visual tokens"):
         cc.calibrate(model, processor, samples, BUDGET, options=options)
+
+
+def test_a_smaller_picture_under_the_floor_of_a_budget_is_refused_before_the_search():
+    budget, sample = parse_budget("35%"), Sample("tiny", "What is it?")
+    schedule = RelativeSchedule(budget, 8, (1, 2, 4))
+
+    def tokens(_, share):
+        return 1 if share else 4
+
+    assert allotted(budget, schedule, [sample], tokens).tokens == (4,)
+    with pytest.raises(BudgetError, match=r"'tiny' with downsample 0\.4 becomes 1 visual tokens: .*take downsample"):
+        allotted(budget, schedule, [sample], tokens, (0.4,))

@@ -208,14 +208,14 @@ class Evaluator:
             yield rows, self._sizes.shown(sample, share), plain, pruning.of_smaller(share)
 
     @torch.inference_mode()
-    def tokens(self, sample: Sample) -> int:
-        """Visual tokens that the sample's pictures become in its prompt.
+    def tokens(self, sample: Sample, share: float | None = None) -> int:
+        """Visual tokens that the sample's pictures become in its prompt, shown with a ``share`` of them at most.
 
         Raises:
             CacheError: a picture is not cached.
             InputError: a picture cannot be read.
         """
-        return sum(map(self._picture_tokens, sample.alone))
+        return sum(map(self._picture_tokens, self._sizes.shown(sample, share).alone))
 
     @torch.inference_mode()
     def prompt(self, sample: Sample) -> list[int]:

@@ -1,7 +1,8 @@
 """Samples whose pictures are shown smaller than they are, where candidates say so."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 from clasp_calib.baselines.downsampling import DownSampling, PictureSizes
@@ -54,19 +55,30 @@ def in_sizes(candidates: Sequence[Candidate]) -> dict[float | None, list[int]]:
 
 
 def in_every_size(model: Any, processor: Any, samples: Sequence[Sample], shares: Iterable[float]) -> list[Sample]:
-    """Samples as they are, and then shown smaller for every share.
+    """Samples as they are, and then shown smaller for every share; see `in_sizes_of`."""
+    every = tuple(shares)
+    return in_sizes_of(model, processor, samples, lambda _: every)
+
+
+def in_sizes_of(
+    model: Any, processor: Any, samples: Sequence[Sample], shares: Callable[[Sample], Iterable[float]]
+) -> list[Sample]:
+    """Samples as they are, and then shown smaller for every share of theirs.
 
     Raises:
         BudgetError: a picture cannot be made small enough.
         InputError: a picture cannot be read, or is a video.
         ModelError: pictures of the model have as many tokens in every size.
     """
-    sizes, found = Sizes(model, processor), list(samples)
-    for share in shares:
+    sizes, found, asked = Sizes(model, processor), list(samples), dict[float, list[Sample]]()
+    for sample in samples:
+        for share in shares(sample):
+            asked.setdefault(share, []).append(sample)
+    for share, of in sorted(asked.items(), key=itemgetter(0)):
         how = _to(share).solved(model, _percent(share))
-        images = [sample for sample in samples if sample.modality == "image"]
+        images = [sample for sample in of if sample.modality == "image"]
         how.check(sizes.pictures, (one.picture for sample in images for one in sample.alone))
-        found += [sizes.shown(sample, share) for sample in samples]
+        found += [sizes.shown(sample, share) for sample in of]
     return found
 
 

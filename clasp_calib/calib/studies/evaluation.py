@@ -13,7 +13,7 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.feature_sources import Source
 from clasp_calib.calib.scoring.prompting import Prompter
-from clasp_calib.calib.scoring.sizes import in_every_size
+from clasp_calib.calib.scoring.sizes import in_sizes_of
 from clasp_calib.calib.studies.comparison import Comparison, Setting, compare
 from clasp_calib.calib.studies.corpus import corpus_intervals
 from clasp_calib.calib.studies.intervals import Interval
@@ -47,6 +47,8 @@ class BudgetResult:
     """Visual tokens of a question, of all its pictures."""
     a_layer: TokenRange
     """Those that a decoder layer works on, with pruning."""
+    calibrated: TokenRange
+    """The same of the calibrated setting, which may show smaller pictures and stay below the budget with them."""
     scores: Mapping[str, Mapping[str, Interval]]
     """Setting -> class or ``macro`` -> mean score."""
     gain: Mapping[str, Interval]
@@ -79,7 +81,7 @@ class BudgetResult:
 
     def tokens(self, setting: str) -> TokenRange:
         """Visual tokens that a decoder layer works on."""
-        return self.pictures if setting == UNPRUNED else self.a_layer
+        return {UNPRUNED: self.pictures, CALIBRATED: self.calibrated}.get(setting, self.a_layer)
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ class Evaluation:
                     "counts": result.counts,
                     "mean_tokens": result.a_layer.mean,
                     "tokens": vars(result.a_layer),
+                    "calibrated_tokens": vars(result.calibrated),
                     "scores": {s: {c: vars(i) for c, i in of.items()} for s, of in result.scores.items()},
                     "gain": {c: vars(i) for c, i in result.gain.items()},
                     "seconds": dict(result.seconds),
@@ -171,9 +174,19 @@ def evaluate_artifact(
         gain, answers = compared.difference(CALIBRATED, DEFAULT), tuple(_answers(name, compared))
         schedule = of[-1].pruning.schedule
         assert schedule is not None
-        sizes = TokenRange.of(tokens), tokens_a_layer(schedule, tokens)
+        (calibrated,) = [setting for setting in of if setting.name == CALIBRATED]
+        ours = TokenRange.of([_a_layer(calibrated, evaluator, sample) for sample in flat])
+        sizes = TokenRange.of(tokens), tokens_a_layer(schedule, tokens), ours
         results.append(BudgetResult(name, schedule, *sizes, compared.table(), gain, {}, answers, corpus))
     return Evaluation(tuple(results))
+
+
+def _a_layer(setting: Setting, evaluator: Evaluator, sample: Sample) -> float:
+    """Visual tokens of a sample that a decoder layer works on, in the size that it is shown in."""
+    share = setting.candidates[str(sample.label)].downsample
+    schedule = setting.pruning.of_smaller(share).schedule
+    assert schedule is not None
+    return tokens_a_layer(schedule, [evaluator.tokens(sample, share)]).mean
 
 
 def with_seconds(
@@ -237,27 +250,51 @@ def _others(artifact: Artifact, budget: str, own: tuple[float, ...]) -> dict[str
     return found
 
 
-def evaluator_for(
-    model: Any, processor: Any, artifact: Artifact, samples: Sequence[Sample], source: Source
-) -> Evaluator:
-    """An evaluator with everything that the artifact's settings need for these samples.
+def evaluator_for(model: Any, processor: Any, artifact: Artifact, shown: Sequence[Sample], source: Source) -> Evaluator:
+    """An evaluator with everything that the artifact's settings need for samples as of `shown_by`.
 
     Raises:
         CacheError: a picture or a layer is not cached.
     """
     features = source.at(layers_used(model, artifact))
-    features.check(in_every_size(model, processor, samples, sizes_used(artifact)))
+    features.check(shown)
     prompter = Prompter(processor, model, artifact.manifest.prompt)
     return Evaluator(model, prompter, features, artifact.manifest.decoding.max_new_tokens)
 
 
-def sizes_used(artifact: Artifact) -> tuple[float, ...]:
-    """All shares of their tokens that the artifact's settings show pictures with."""
-    shares: set[float | None] = set()
-    for entry in artifact.manifest.budgets:
-        shares |= {one.downsample for one in entry.choices.values()}
-        shares |= {one.downsample for of in entry.alternatives.values() for one in of.values()}
-    return tuple(sorted(filter(None, shares)))
+def shown_by(
+    model: Any,
+    processor: Any,
+    artifact: Artifact,
+    samples: Sequence[Sample],
+    budgets: Sequence[str],
+    *,
+    routed: bool = False,
+) -> list[Sample]:
+    """Samples as they are, and in every size in which an artifact's settings at some budgets show their class.
+
+    Args:
+        model: the model that the artifact was made for.
+        processor: its processor.
+        artifact: whose settings are used.
+        samples: of its classes.
+        budgets: some of its budgets.
+        routed: samples may be taken for those of other classes.
+
+    Raises:
+        BudgetError: a picture cannot be made small enough.
+        InputError: a picture cannot be read, or is a video.
+    """
+    shares: dict[str, set[float | None]] = {label: set() for label in artifact.classes}
+    for entry in map(artifact.entry, budgets):
+        for label, choice in entry.choices.items():
+            shares[label].add(choice.downsample)
+        for of in entry.alternatives.values():
+            for label, one in of.items():
+                shares[label].add(one.downsample)
+    if routed:
+        shares = dict.fromkeys(shares, set().union(*shares.values()))
+    return in_sizes_of(model, processor, samples, lambda sample: filter(None, shares[str(sample.label)]))
 
 
 def layers_used(model: Any, artifact: Artifact) -> tuple[int, ...]:

@@ -3,14 +3,13 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.evidence import SampleScore, sample_scores
 from clasp_calib.artifacts.manifest import CALIBRATED
-from clasp_calib.calib.scoring.feature_sources import open_source
-from clasp_calib.calib.studies.evaluation import calibrated_setting, evaluator_for
+from clasp_calib.calib.scoring.evaluator import Evaluator
+from clasp_calib.calib.studies.evaluation import calibrated_setting
 from clasp_calib.common.errors import ArtifactError, InputError
 from clasp_calib.common.progress import track
 from clasp_calib.common.samples import Sample
@@ -59,22 +58,16 @@ def some_recorded(
 
 
 def measure_again(
-    model: Any, processor: Any, artifact: Artifact, chosen: Sequence[tuple[SampleScore, Sample]], cache: Path | None
+    evaluator: Evaluator, model: Any, artifact: Artifact, chosen: Sequence[tuple[SampleScore, Sample]]
 ) -> list[Rechecked]:
     """Measure recorded scores again.
 
     Args:
+        evaluator: as of `clasp_calib.calib.studies.evaluation.evaluator_for`.
         model: the model that the artifact was made for.
-        processor: its processor.
         artifact: with the scores of an evaluation.
         chosen: as of `some_recorded`.
-        cache: feature cache that holds their pictures; ``None`` runs the vision tower.
-
-    Raises:
-        CacheError: a picture or a layer is not cached.
     """
-    source = open_source(cache, model, processor)
-    evaluator = evaluator_for(model, processor, artifact, [sample for _, sample in chosen], source)
     settings = {budget: calibrated_setting(model, artifact, budget) for budget in artifact.budgets}
     found = []
     for row, sample in track(chosen, "answering", len(chosen)):
