@@ -20,6 +20,8 @@ from transformers import AddedToken, AutoProcessor
 
 from clasp_calib.runtime.written import visual_token
 
+from clasp_calib.commands import hiring
+
 sys.path.insert(0, str(Path(__file__).parent / "runtime"))
 from architectures import CASES, _randomise
 
@@ -111,8 +113,9 @@ def speaking_directory(path: Path, name: str, seed: int | None = None, end: floa
 
 @pytest.fixture
 def own_processors(monkeypatch):
-    """`AutoProcessor` gives a directory of `speaking_directory` its processor."""
+    """`AutoProcessor` gives a directory of `speaking_directory` its processor, in this process, which works alone."""
     monkeypatch.setattr(AutoProcessor, "from_pretrained", _processor)
+    monkeypatch.setattr(hiring, "workers_for", lambda model, threads: 1)
 
 
 def _processor(source: str, **_: Any) -> Any:
