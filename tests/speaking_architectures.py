@@ -18,9 +18,8 @@ from speaking_models import ANSWERS, QUESTIONS, THINGS, WORDS, write_picture
 from tiny_models import BOS, EOS, PAD
 from transformers import AddedToken, AutoProcessor
 
-from clasp_calib.runtime.written import visual_token
-
 from clasp_calib.commands import hiring
+from clasp_calib.runtime.written import visual_token
 
 sys.path.insert(0, str(Path(__file__).parent / "runtime"))
 from architectures import CASES, _randomise
