@@ -156,6 +156,7 @@ def test_a_tile_that_is_padded_is_refused():
     row["pixel_attention_mask"][0, 0, 40:] = 0
     schedule = schedule_for(case.model(), "40%", PruningOptions(profile="input"))
     with (
+        torch.no_grad(),
         prune(case.model(), schedule=schedule, rho=0.5, options=PruningOptions(profile="input")),
         pytest.raises(ModelError, match="a part of a tile"),
     ):
