@@ -61,12 +61,15 @@ def advice(entry: BudgetEntry, labels: Sequence[str]) -> list[str]:
             )
     if unsettled := {label: of.settle for label, of in verdicts.items() if of.settle != 0}:
         wanted = ", ".join(
-            f"{label} ({'how many more cannot be said' if more is None else f'about {more} more'})"
+            f"{label} ({'how many cannot be said' if more is None else f'about {more}'})"
             for label, more in unsettled.items()
         )
         spare = any(_unmeasured(entry.choices[label]) for label in unsettled)
         spend = "measure more (as by a greater --spend of the strategy pooled), or " if spare else ""
-        lines.append(f"not settled: {wanted}; {spend}add samples of these classes, and search again")
+        lines.append(
+            f"worth more samples, being over half a point of expected regret: {wanted}; {spend}add samples, and search "
+            "again"
+        )
     elif verdicts:
         lines.append("settled: more samples would hardly change what these choices are worth")
     if missing := [label for label in labels if not entry.choices[label].evaluations]:

@@ -69,7 +69,7 @@ def quickstart(
     with step("search", f"Searching at {', '.join(budget)}"):
         search(budget=budget, run=run, seed=seed, anyway=True)
     with step("evaluate", "Answering the test questions"):
-        evaluate(run=run, seed=seed)
+        evaluate(run=run, seed=seed, timed=2)
     if as_json:
         manifest = read_artifact(RunDirectory(run).artifact).manifest
         emit({"run": run, "seconds": took, "artifact": manifest.model_dump(mode="json")})

@@ -34,7 +34,7 @@ def test_the_card_says_for_which_model_and_how():
             layers, rho = mixture(artifact.alpha(budget, label)), artifact.rho(budget, label)
             assert f"| {label} | deep | {layers} | {rho:g} | 50.0% of 20 | 25.0% of 16 | 100 (12%) |" in card
             assert f"| {label} | +12.5 [-6.2, +25.0] | 6% | 3% | +25.0 | 0.5 | 40 |" in card
-    assert card.count("not settled: object (about 40 more), text (about 40 more)") == 2
+    assert card.count("over half a point of expected regret: object (about 40), text (about 40)") == 2
     assert all(line in card for line in LEGEND)
     assert "has not been evaluated" in card
 
