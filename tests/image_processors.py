@@ -16,6 +16,8 @@ from transformers import (
     LlavaOnevisionImageProcessorPil,
     LlavaOnevisionProcessor,
     LlavaProcessor,
+    MiniCPMV4_6ImageProcessorPil,
+    MiniCPMV4_6Processor,
     Qwen2_5_VLProcessor,
     Qwen2VLImageProcessorPil,
     Qwen2VLProcessor,
@@ -46,6 +48,7 @@ class NoVideos:
     """Stands for a video processor where one is asked how it chooses frames."""
 
     num_frames, fps = 8, 1
+    slice_mode, downsample_mode = True, "16x"
 
     def to_json_string(self):
         return "{}"
@@ -98,6 +101,20 @@ IMAGE_PROCESSORS = {
         SmolVLMImageProcessorPil(**_TILES), tokenizer(**_MARKS), NoVideos(), image_seq_len=4
     ),
     "qwen3_5": lambda: qwen(Qwen3VLProcessor),
+    "minicpmv4_6": lambda: without_videos(MiniCPMV4_6Processor)(
+        MiniCPMV4_6ImageProcessorPil(patch_size=7, scale_resolution=56, max_slice_nums=4),
+        NoVideos(),
+        tokenizer(
+            image_token="<image>",
+            video_token="<video>",
+            image_start_token="<picture>",
+            image_end_token="</picture>",
+            slice_start_token="<slice>",
+            slice_end_token="</slice>",
+            image_id_start_token="<image_id>",
+            image_id_end_token="</image_id>",
+        ),
+    ),
     "internvl": lambda: without_videos(InternVLProcessor)(
         GotOcr2ImageProcessorPil(size={"height": 112, "width": 112}),
         tokenizer(

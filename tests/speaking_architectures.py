@@ -32,10 +32,10 @@ SIZES: Mapping[str, tuple[tuple[int, int], ...]] = {"llava": ((56, 56),), "video
 """Width and height of pictures by architecture."""
 WALKED = (
     *("gemma3", "glm4v", "idefics3", "internvl", "llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen2_vl"),
-    *("qwen3_5", "qwen3_vl", "smolvlm", "video_llava"),
+    *("minicpmv4_6", "qwen3_5", "qwen3_vl", "smolvlm", "video_llava"),
 )
 """Architectures that the whole path is walked with."""
-SEEDS = {"gemma3": 1, "idefics3": 1, "internvl": 5, "llava_onevision": 2, "qwen3_5": 1, "qwen3_vl": 3}
+SEEDS = {"gemma3": 1, "idefics3": 1, "internvl": 5, "llava_onevision": 2, "minicpmv4_6": 4, "qwen3_5": 1, "qwen3_vl": 3}
 """Of the words, where others say nearly the same to everything."""
 FILMED = ("internvl", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "video_llava")
 """Architectures that take videos too."""

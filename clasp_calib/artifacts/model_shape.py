@@ -44,7 +44,7 @@ class ModelShape(Strict):
 
 # model_type of models whose pictures differ in their number of visual tokens.
 _RAGGED = {
-    *("idefics3", "internvl", "llava_next", "llava_onevision", "smolvlm", "video_llava"),
+    *("idefics3", "internvl", "llava_next", "llava_onevision", "minicpmv4_6", "smolvlm", "video_llava"),
     *("glm4v", "qwen2_vl", "qwen2_5_vl", "qwen3_5", "qwen3_vl"),
 }
 

@@ -3,8 +3,8 @@
 Our choice: the sizes are stored with the picture rather than worked out anew from it, so that a reader needs neither
 the file nor the processor, and a file that changed its place or its bytes cannot give others.
 
-M mixtures, K states of a deepstack, B pictures that the file is to the adapter (tiles of InternVL, else one), T tokens
-of the file, C width of the tower, N visual tokens, D width of the decoder.
+M mixtures, K states of a deepstack, B pictures that the file is captured as (tiles of InternVL, else one), T tokens of
+the file, C width of the tower, N visual tokens, D width of the decoder.
 """
 
 import json
@@ -64,12 +64,13 @@ class Origin:
             fused_MTC: mixtures of the file's states, of any floating dtype.
 
         Returns:
-            M lists of B tensors [N, D].
+            M lists of tensors [N, D], one for each picture that the file is to the adapter.
         """
         mixtures, tokens, channels = fused_MTC.shape
         maps_BTC = fused_MTC.reshape(mixtures * self.pictures, tokens // self.pictures, channels)
         visual = adapter.project(model, maps_BTC, self.modality, **self.tower_sizes(adapter, mixtures))
-        return [visual[at : at + self.pictures] for at in range(0, len(visual), self.pictures)]
+        each = len(visual) // mixtures
+        return [visual[at : at + each] for at in range(0, len(visual), each)]
 
     def deepstack(self, adapter: Adapter, model: Any, states_KTC: Tensor) -> list[list[Tensor]]:
         """What the file brings to the decoder's first layers, whatever the mixture.

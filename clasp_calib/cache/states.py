@@ -72,15 +72,15 @@ def visual_tokens(model: Any, prepared: Prepared) -> int:
 
 
 def _inputs(adapter: Adapter, prepared: Prepared) -> dict[str, Any]:
-    """What `Adapter.rows` and `Adapter.tokens` look at."""
+    """What `Adapter.pictures` and `Adapter.tokens` look at."""
     sizes = {name: torch.tensor(value) for name, value in prepared.sizes.items()}
     return {adapter.pixel_names[prepared.modality]: prepared.pixels, **sizes}
 
 
 def origin_of(adapter: Adapter, prepared: Prepared) -> Origin:
     """How the tokens of a prepared picture will be arranged."""
-    rows = adapter.rows(_inputs(adapter, prepared), prepared.modality)
-    return Origin(prepared.modality, len(rows), prepared.sizes, prepared.note, prepared.written)
+    pictures = adapter.pictures(_inputs(adapter, prepared), prepared.modality)
+    return Origin(prepared.modality, pictures, prepared.sizes, prepared.note, prepared.written)
 
 
 def _shape(prepared: Prepared) -> tuple[Any, ...]:

@@ -203,6 +203,8 @@ class Entry:
                 raise ModelError("positions of padded rows are kept only where there are some; give position_ids")
             given = torch.arange(cached, cached + width, device=valid_MS.device).expand(self._axes or 1, 1, -1)
             given = given if self._axes else given[0]
+        if self._axes and given.ndim == 2:  # plain numbers, which the decoder itself puts on all axes
+            given = given.expand(self._axes, -1, -1)
         given = given[1:] if given.ndim == 3 and len(given) == 4 else given
         return given.expand(*given.shape[:-2], rows, -1)
 

@@ -66,9 +66,9 @@ def check_processor(model: Any, processor: Any) -> None:
             f"({type(error).__name__}: {error}){_told(_differences(adapter, processor))}"
         ) from error
     differences = _differences(adapter, processor)
-    size = getattr(adapter.config.vision_config, "image_size", None)  # a tower without takes any
+    size = getattr(adapter.config.vision_config, "image_size", None)
     wanted = (size, size) if isinstance(size, int) else tuple(size or pixels.shape[-2:])
-    if pixels.ndim > 2 and (found := tuple(pixels.shape[-2:])) != wanted:
+    if not adapter.patched and (found := tuple(pixels.shape[-2:])) != wanted:
         raise ModelError(
             f"the processor makes pictures of {found[0]} x {found[1]} pixels, and the model's tower takes "
             f"{wanted[0]} x {wanted[1]} (image_size){_told(differences)}"
@@ -78,7 +78,7 @@ def check_processor(model: Any, processor: Any) -> None:
             f"the {type(processor).__name__} puts {given} image tokens into the prompt for a picture of which the "
             f"model makes {expected} features{_told(differences)}"
         )
-    if pixels.ndim == 2 and differences:  # patches, as many as features whatever they show
+    if adapter.patched and differences:  # patches, as many as features whatever they show
         raise ModelError(f"the {type(processor).__name__} cuts a picture into other patches{_told(differences)}")
     if not bool(all_finite(pixels.float())):
         raise ModelError("the processor makes pixels that are not finite; look at its image_mean and image_std")
@@ -144,6 +144,7 @@ def _differences(adapter: Adapter, processor: Any) -> list[str]:
         ("patch_size", images, getattr(vision, "patch_size", None)),
         ("merge_size", images, getattr(vision, "spatial_merge_size", None)),
         ("temporal_patch_size", images, getattr(vision, "temporal_patch_size", None)),
+        ("downsample_mode", images, getattr(config, "downsample_mode", None)),
         ("image_grid_pinpoints", images, getattr(config, "image_grid_pinpoints", None)),
         ("num_additional_image_tokens", processor, adapter.class_tokens),
         ("vision_feature_select_strategy", processor, getattr(config, "vision_feature_select_strategy", None)),

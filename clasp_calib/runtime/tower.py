@@ -101,7 +101,7 @@ def fused_tower(model: nn.Module, adapter: Adapter, alpha_BL: Tensor) -> Iterato
                 states: dict[int, Tensor] = states,
                 modalities: list[str] = modalities,
             ) -> Any:
-                maps = [states.pop(layer) for layer in used]
+                maps = [adapter.aligned(states.pop(layer), layer, call) for layer in used]
                 rows = len(maps[0])
                 alpha_RL = alpha_BL.expand(rows, -1) if len(alpha_BL) == 1 else alpha_BL[owners.of(modalities, rows)]
                 maps_RLTC = torch.stack([map_RTC.reshape(rows, -1, map_RTC.shape[-1]) for map_RTC in maps], dim=1)

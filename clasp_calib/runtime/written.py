@@ -75,6 +75,17 @@ def expanded(processor: Any, pieces: Written, modality: str = "image") -> str:
     return "".join(token * piece if isinstance(piece, int) else piece for piece in pieces)
 
 
+def numbered(processor: Any, pieces: Written, place: int) -> Written:
+    """What was written for the only picture of a prompt, as it is for the one at a place, counted from 0.
+
+    MiniCPM-V's processor numbers them.
+    """
+    start, end = (getattr(processor, f"image_id_{side}_token", None) for side in ("start", "end"))
+    if start is None or not pieces or not isinstance(pieces[0], str):
+        return pieces
+    return [pieces[0].replace(f"{start}0{end}", f"{start}{place}{end}"), *pieces[1:]]
+
+
 def _text(tokenizer: Any, ids: list[int]) -> str:
     text: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     return text

@@ -16,7 +16,7 @@ from clasp_calib.runtime.budgeting import schedule_for
 
 BUDGET, LONGEST, PICTURES, LEAST = "40%", 12, 8, 2
 PRUNING = cc.PruningOptions(starts=(1, 2, 4))
-INSIDE = [name for name in WALKED if name not in ("gemma3", "qwen3_5")]
+INSIDE = [name for name in WALKED if name not in ("gemma3", "minicpmv4_6", "qwen3_5")]
 """Those whose decoders can be pruned inside. The tiny ones of the others hardly say different things."""
 PLANTED = {"attribute": ("mixed", 0.25), "counting": ("own", 0.25)}
 """What answers as a model should, by class. Neither is the default."""

@@ -89,7 +89,8 @@ class Alone:
 
     def logits(self, answer):
         with self.pruned():
-            return self.model(**self.arguments(answer[:-1]), use_cache=False, logits_to_keep=len(answer)).logits[0]
+            given = self.arguments(answer[:-1])
+            return self.model(**given, use_cache=False, logits_to_keep=len(answer)).logits[0, -len(answer) :]
 
     def said(self):
         with self.pruned():

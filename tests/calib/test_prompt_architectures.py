@@ -51,6 +51,7 @@ TEMPLATES = {
     "glm4v": turns("<|begin_of_image|><{{ part.type }}><|end_of_image|>", "{{ part.text }}", "<|assistant|>\n"),
     "idefics3": turns("<{{ part.type }}>", "{{ part.text }}", "<end_of_utterance>\nAssistant:"),
     "smolvlm": turns("<{{ part.type }}>", "{{ part.text }}", "<end_of_utterance>\nAssistant:"),
+    "minicpmv4_6": turns("<{{ part.type }}>\n", "{{ part.text }}", "<|im_end|>\n<|im_start|>assistant\n"),
     "internvl": turns("<{{ part.type }}>\n", "{{ part.text }}", "<|im_end|>\n<|im_start|>assistant\n"),
 }
 """As the published ones of these models lay a turn out; each model has its own marks."""

@@ -25,6 +25,8 @@ from transformers import (
     LlavaNextForConditionalGeneration,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
+    MiniCPMV4_6Config,
+    MiniCPMV4_6ForConditionalGeneration,
     MistralConfig,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -110,7 +112,8 @@ class Case:
             ids += tokens
             of_a_row = int("pixel_attention_mask" in picture)  # tiles stand row by row, not picture by picture
             for name, value in picture.items():
-                inputs[name] = torch.cat([inputs[name], value], of_a_row) if name in inputs else value
+                along = -1 if name == "pixel_values" and "target_sizes" in picture else of_a_row
+                inputs[name] = torch.cat([inputs[name], value], along) if name in inputs else value
         inputs["input_ids"] = torch.tensor([[*ids, *_words(generator, after)]])
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         if hasattr(self._any.model, "get_rope_index"):
@@ -141,7 +144,7 @@ def together(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         elif "pixel_attention_mask" in rows[0]:
             tiles = max(part.shape[1] for part in parts)
             parts = [torch.cat([part, part.new_zeros(1, tiles - part.shape[1], *part.shape[2:])], 1) for part in parts]
-        batch[name] = torch.cat(parts)
+        batch[name] = torch.cat(parts, -1 if name == "pixel_values" and "target_sizes" in rows[0] else 0)
     return batch
 
 
@@ -306,13 +309,26 @@ def _qwen3_vl() -> tuple[type, Any]:
     return _qwen(Qwen3VLConfig, Qwen3VLForConditionalGeneration, vision, head_dim=8)
 
 
-def _qwen3_5() -> tuple[type, Any]:
-    vision = {"hidden_size": 16, "intermediate_size": 32, "out_hidden_size": 32, "num_position_embeddings": 64}
+def _recurrent() -> dict[str, Any]:
     linear = {f"linear_{name}": 2 for name in ("num_key_heads", "num_value_heads")}
     linear |= {f"linear_{name}_head_dim": 8 for name in ("key", "value")}
     kinds = ["linear_attention", "linear_attention", "linear_attention", "full_attention"] * 2
-    text = {"head_dim": 8, "layer_types": kinds, "partial_rotary_factor": 1.0, **linear}
-    return _qwen(Qwen3_5Config, Qwen3_5ForConditionalGeneration, vision, **text)
+    return {"head_dim": 8, "layer_types": kinds, "partial_rotary_factor": 1.0, **linear}
+
+
+def _qwen3_5() -> tuple[type, Any]:
+    vision = {"hidden_size": 16, "intermediate_size": 32, "out_hidden_size": 32, "num_position_embeddings": 64}
+    return _qwen(Qwen3_5Config, Qwen3_5ForConditionalGeneration, vision, **_recurrent())
+
+
+def _minicpmv() -> tuple[type, Any]:
+    config = MiniCPMV4_6Config(
+        vision_config={**_TOWER, "image_size": 56, "patch_size": 7},
+        text_config={"model_type": "qwen3_5_text", **_qwen_text(**_recurrent())},
+        insert_layer_id=1,
+        **_TOKENS,
+    )
+    return MiniCPMV4_6ForConditionalGeneration, config
 
 
 def _square(side: int, tokens: int, name: str = "pixel_values") -> Callable[..., Any]:
@@ -349,6 +365,15 @@ def _marked_tiles(model: Any, generator: torch.Generator, number: int) -> Any:
     line = [*(token for column in range(columns) for token in (*ids, END + 1 + column)), END]
     inputs = {"pixel_values": pixels, "pixel_attention_mask": torch.ones((*pixels.shape[:2], 56, 56)).long()}
     return inputs, [*line * rows, *ids, END]
+
+
+def _slices(model: Any, generator: torch.Generator, number: int) -> Any:
+    """The whole of a picture and then slices of it, smaller ones, behind its number."""
+    rows, columns = [(1, 2), (2, 1), (2, 2), (0, 0)][number % 4]
+    grids = torch.tensor([(8, 8)] + [(4, 8)] * rows * columns)
+    pixels = torch.randn(1, 3, 7, int(grids.prod(1).sum()) * 7, generator=generator)
+    ids = [20, *_between(4, IMAGE), *[*_between(2, IMAGE) * columns, 30] * rows]
+    return {"pixel_values": pixels, "target_sizes": grids}, ids
 
 
 def _patches(model: Any, generator: torch.Generator, number: int) -> Any:
@@ -398,6 +423,7 @@ CASES = {
         Case("qwen3_vl video", _qwen3_vl, _timed, "video"),
         Case("gemma3", _gemma3, _enclosed),
         Case("glm4v", _glm4v, _patches),
+        Case("minicpmv4_6", _minicpmv, _slices),
         Case("internvl", _internvl, _square(112, 16)),
         Case("internvl video", _internvl, _numbered),
         Case("idefics3", _idefics3, _marked_tiles),

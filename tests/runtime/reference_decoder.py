@@ -149,7 +149,7 @@ def reference_row(model, row: dict[str, Tensor], schedule, rho, pictures=None, *
 
 def encoded(model, row: dict[str, Tensor], modality: str):
     """What transformers' own encoder makes of the pictures of a modality."""
-    names = {"image": ("pixel_values", "pixel_values_images", "image_sizes", "image_grid_thw")}
+    names = {"image": ("pixel_values", "pixel_values_images", "image_sizes", "target_sizes", "image_grid_thw")}
     names["video"] = ("pixel_values_videos", "video_grid_thw")
     pictures = {name: row[name] for name in names[modality] if name in row}
     return getattr(model.model, f"get_{modality}_features")(**pictures, return_dict=True)

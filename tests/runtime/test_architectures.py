@@ -45,7 +45,8 @@ def test_a_decoder_that_cannot_be_pruned_inside_is_pruned_before_it(name, capsys
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("glm4v", OPTIONS), ("glm4v", INPUT), ("qwen3_5", INPUT), ("llava", INPUT)]
+    ("name", "options"),
+    [("glm4v", OPTIONS), ("glm4v", INPUT), ("qwen3_5", INPUT), ("minicpmv4_6", INPUT), ("llava", INPUT)],
 )
 def test_videos_that_an_adapter_does_not_know_are_refused(name, options):
     case, model = CASES[name], CASES[name].model()

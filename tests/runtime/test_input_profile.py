@@ -37,7 +37,7 @@ def case(request):
 
 
 def pictures_of(case, row):
-    names = (case_pixels(case), "image_sizes", "image_grid_thw", "video_grid_thw")
+    names = (case_pixels(case), "image_sizes", "target_sizes", "image_grid_thw", "video_grid_thw")
     return {name: row[name] for name in names if name in row}
 
 
@@ -173,7 +173,7 @@ def with_positions(case, inputs):
     return {**inputs, "position_ids": (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)}
 
 
-@pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl", "internvl", "gemma3", "qwen3_5"])
+@pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl", "internvl", "gemma3", "qwen3_5", "minicpmv4_6"])
 @pytest.mark.parametrize("words", [{"relevance": "mean-attention"}, {"relevance": "none"}, {"seeding": "k-center"}])
 def test_other_relevances_and_seeds(name, words):
     case, options = CASES[name], PruningOptions(profile="input", **words)

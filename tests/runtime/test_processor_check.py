@@ -55,6 +55,8 @@ def test_what_takes_numbers_of_0_to_255_fits():
         ("qwen2_vl", {"merge_size": 1}, "merge_size is 1.*should be 2"),
         ("qwen2_vl", {"temporal_patch_size": 1}, "temporal_patch_size is 1.*should be 2"),
         ("qwen2_5_vl", {"patch_size": 7}, "patch_size is 7.*should be 14"),
+        ("minicpmv4_6", {"downsample_mode": "4x"}, "downsample_mode is 4x.*should be 16x"),
+        ("minicpmv4_6", {"patch_size": 14}, "patch_size is 14.*should be 7"),
         ("internvl", {"image_seq_length": 9}, "image_seq_length is 9.*should be 16"),
         ("llava", {"image_std": [0.0, 1.0, 1.0]}, "not finite.*image_std"),
         ("llava", {"do_rescale": False}, "black and white differ by [0-9]{3,}.*do_rescale"),

@@ -28,6 +28,7 @@ NO_VIDEOS = "The model takes no videos."
 UNTRIED = "Its processor needs another package (`num2words`) for videos, with which it has not been tried."
 FRAMES = "Its processor writes text between the frames of a video; it has not been tried."
 INSIDE = "Its decoder's windows or recurrent layers cannot be pruned inside; the profile *input* is the default."
+RECURRENT = "Refused under pruning: beam search over recurrent states is not shown to be right yet."
 WHY: Mapping[tuple[str, str], str] = {
     ("llava", "videos"): NO_VIDEOS,
     ("llava_next", "videos"): NO_VIDEOS,
@@ -35,9 +36,12 @@ WHY: Mapping[tuple[str, str], str] = {
     ("gemma3", "videos"): NO_VIDEOS,
     ("glm4v", "videos"): FRAMES,
     ("idefics3", "videos"): NO_VIDEOS,
+    ("minicpmv4_6", "layered"): INSIDE,
+    ("minicpmv4_6", "videos"): FRAMES,
+    ("minicpmv4_6", "beams"): RECURRENT,
     ("qwen3_5", "layered"): INSIDE,
     ("qwen3_5", "videos"): FRAMES,
-    ("qwen3_5", "beams"): "Refused under pruning: beam search over recurrent states is not shown to be right yet.",
+    ("qwen3_5", "beams"): RECURRENT,
     ("smolvlm", "videos"): UNTRIED,
     ("llava_onevision", "several"): (
         "Its processor cuts a picture into tiles only where it is the only one of a prompt, and features are cached by "

@@ -144,7 +144,7 @@ def forward(
         logits_to_keep=kept,
         **seen,
     ).logits
-    return logits_BTV
+    return logits_BTV[:, -kept:]  # MiniCPM-V gives all of them
 
 
 class Prompted:

@@ -13,7 +13,7 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import picture_tokens
 from clasp_calib.runtime.checks import check_length
 from clasp_calib.runtime.model_inputs import model_inputs
-from clasp_calib.runtime.written import Written, as_written, expanded
+from clasp_calib.runtime.written import Written, as_written, expanded, numbered
 
 
 class Prompter:
@@ -98,6 +98,7 @@ class Prompter:
         before, after = self._around if modality == "image" else ("", "")
         drawn = "image" if modality == "image" else self._films or modality
         written: list[Written] = [[before, one, after] if isinstance(one, int) else one for one in every]
+        written = [numbered(self._processor, pieces, place) for place, pieces in enumerate(written)]
         pictures = [expanded(self._processor, pieces, drawn) for pieces in written]
         made = self._ids("".join(chain.from_iterable(zip_longest(text.split(name), pictures, fillvalue=""))))
         check_length(self._config, len(made))

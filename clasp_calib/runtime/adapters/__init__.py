@@ -16,6 +16,7 @@ ADAPTERS = {
     "llava": ("llava", "LlavaAdapter"),
     "llava_next": ("llava_next", "LlavaNextAdapter"),
     "llava_onevision": ("llava_next", "LlavaOnevisionAdapter"),
+    "minicpmv4_6": ("minicpmv", "MiniCPMVAdapter"),
     "qwen2_5_vl": ("qwen_vl", "Qwen25VLAdapter"),
     "qwen2_vl": ("qwen_vl", "Qwen2VLAdapter"),
     "qwen3_5": ("qwen_vl", "Qwen35Adapter"),

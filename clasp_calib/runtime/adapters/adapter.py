@@ -37,6 +37,8 @@ class Adapter:
     """For every modality the id that stands for one visual token in ``input_ids``."""
     ragged = False
     """Whether pictures differ in their number of visual tokens."""
+    patched = False
+    """Whether the processor cuts pictures into patches, and leaves each its own size."""
     laid_out = False
     """Whether `layouts` is known, without which no peer prunes before the decoder."""
     profiles: Sequence[str] = PROFILES
@@ -56,24 +58,6 @@ class Adapter:
         self.config = config
         self.visual_token_ids = {modality: getattr(config, f"{modality}_token_id") for modality in self.towers}
         self.decoder_layers = config.text_config.num_hidden_layers
-
-    def projected(self, layer: Any) -> int:
-        """``vision_feature_layer`` counted from 0.
-
-        Raises:
-            ModelError: the tower has no such layer, or several are projected.
-        """
-        if not isinstance(layer, int):
-            raise ModelError(
-                f"vision_feature_layer is {layer}: this projector was trained on concatenated layers, which a mixture "
-                "of layers does not fit; expected a model with one layer"
-            )
-        if not -self.vision_layers - 1 <= layer <= self.vision_layers:
-            raise ModelError(
-                f"vision_feature_layer is {layer}, and the tower has the layers 0 to {self.vision_layers}; give the "
-                "config.json that was saved with the model"
-            )
-        return layer % (self.vision_layers + 1)
 
     @property
     def tokens_per_image(self) -> int:
@@ -168,6 +152,17 @@ class Adapter:
         """R of every picture, from the arguments of ``forward``: one, unless a subclass knows better."""
         return [1] * len(inputs[self.pixel_names[modality]])
 
+    def pictures(self, inputs: Mapping[str, Any], modality: str = "image") -> int:
+        """B, as which `capture` gives the pictures in the arguments of ``forward``.
+
+        Raises:
+            ModelError: they are not of one size.
+        """
+        rows = self.rows(inputs, modality)
+        if len(set(rows)) > 1:
+            raise ModelError(f"these pictures are of different sizes ({rows} rows); capture pictures of one size")
+        return len(rows)
+
     def tokens(self, model: nn.Module, inputs: Mapping[str, Any], modality: str = "image") -> list[int]:
         """N of every picture, from the arguments of ``forward``."""
         return [self.tokens_per_image] * len(self.rows(inputs, modality))
@@ -234,13 +229,17 @@ class Adapter:
         """
         return {}
 
+    def aligned(self, state: Tensor, layer: int, call: Mapping[str, Any]) -> Tensor:
+        """A layer's state in the shape and with the tokens of ``own_layer``'s; ``call`` as in `replace_own`."""
+        return state
+
     def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
         """The tower's ``output`` as it would be if its own layer's state were ``fused``.
 
         Args:
             tower: as `vision_tower` gives it.
             output: what it returned.
-            fused: in the shape of a block's state.
+            fused: in the shape that `aligned` gives.
             call: keyword arguments that the tower was called with.
         """
         raise NotImplementedError
@@ -266,9 +265,7 @@ class Adapter:
             ModelError: the pictures are not of one size.
         """
         wanted = range(self.vision_layers + 1) if layers is None else layers
-        rows = self.rows({self.pixel_names[modality]: pixels, **sizes}, modality)
-        if len(set(rows)) > 1:
-            raise ModelError(f"these pictures are of different sizes ({rows} rows); capture pictures of one size")
+        pictures = self.pictures({self.pixel_names[modality]: pixels, **sizes}, modality)
         states: dict[int, Tensor] = {}
         with (
             recorded_states(self.vision_blocks(model, modality), wanted, states),
@@ -277,9 +274,9 @@ class Adapter:
         ):
             self.features(model, pixels, modality, sizes)
         cut = self._cut(modality)
-        maps = [states[layer] for layer in wanted]
+        maps = [self.aligned(states[layer], layer, sizes) for layer in wanted]
         maps = [map_RTC.reshape(len(map_RTC), -1, map_RTC.shape[-1])[:, cut:] for map_RTC in maps]
-        return torch.stack([map_RTC.reshape(len(rows), -1, map_RTC.shape[-1]) for map_RTC in maps], dim=1)
+        return torch.stack([map_RTC.reshape(pictures, -1, map_RTC.shape[-1]) for map_RTC in maps], dim=1)
 
     def project(self, model: nn.Module, fused_BTC: Tensor, modality: str = "image", **sizes: Tensor) -> list[Tensor]:
         """Visual tokens [N, D] of every picture from its fused patch tokens; ``sizes`` as in `capture`.

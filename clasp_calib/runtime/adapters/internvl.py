@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.adapters.feature_layer import feature_layer
 
 
 class InternVLAdapter(Adapter):
@@ -25,7 +26,7 @@ class InternVLAdapter(Adapter):
         super().__init__(config)
         vision = config.vision_config
         self.vision_layers: int = vision.num_hidden_layers
-        self.own_layer = self.projected(config.vision_feature_layer)
+        self.own_layer = feature_layer(config.vision_feature_layer, self.vision_layers)
 
     @property
     def films(self) -> str | None:

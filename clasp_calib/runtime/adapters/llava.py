@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.adapters.feature_layer import feature_layer
 from clasp_calib.runtime.adapters.layout import Layout
 
 # model_type of the tower -> tokens that it puts before the patches.
@@ -26,7 +27,7 @@ class LayerAdapter(Adapter):
                 f"expected one of {', '.join(TOWERS)}"
             )
         self.vision_layers: int = vision.num_hidden_layers
-        self.own_layer = self.projected(config.vision_feature_layer)
+        self.own_layer = feature_layer(config.vision_feature_layer, self.vision_layers)
         self.class_tokens = TOWERS[vision.model_type]
 
     def tower_attention(self, block: nn.Module) -> nn.Module:

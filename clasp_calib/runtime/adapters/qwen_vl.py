@@ -22,6 +22,7 @@ class Qwen2VLAdapter(Adapter):
     pixel_names: Mapping[str, str] = {"image": "pixel_values", "video": "pixel_values_videos"}
     size_names: Mapping[str, Sequence[str]] = {"image": ("image_grid_thw",), "video": ("video_grid_thw",)}
     ragged = True
+    patched = True
     laid_out = True
 
     def __init__(self, config: Any) -> None:
