@@ -138,7 +138,7 @@ def generate(
         ModelError: the model cannot be pruned, the processor is not its own or makes other tokens of several pictures
             than of each alone, or there is no template that shows all pictures.
     """
-    from clasp_calib.api.resizing import resized
+    from clasp_calib.api.resizing import shown_smaller
     from clasp_calib.api.undisturbed import undisturbed
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.calib.percentages import check_percentages
@@ -177,14 +177,16 @@ def generate(
     modality = modality_of(model, processor, media)
     text = _prompter(model, processor, known, options.template).text(question, len(several(media)), modality)
     Greedy(model).say(known.manifest.decoding.generation if known else None)
-    whole = media
-    if known is not None and known.downsample(name, class_):
-        media = resized(model, processor, media, known, budget=name, class_=class_)
+    whole: Any = media
+    share = known.downsample(name, class_) if known is not None else None
+    if share:
+        media = shown_smaller(model, processor, media, share)
     with undisturbed(model):
         pruning = _pruning(model, known, name, class_, options)
         pruned = answer(model, processor, media, text, options.max_new_tokens, pruning)
         full = answer(model, processor, whole, text, options.max_new_tokens) if options.compare else None
-    seen = seen_picture(pruned, processor, media[0]) if not is_video(image) and len(media) == 1 else None
+    alone = None if is_video(image) or len(media) > 1 else load_picture(media[0], processor)
+    seen = seen_picture(pruned, processor, alone) if alone else None
     return Generated(pruned, full, class_, name, seen, _grid(model, pruned))
 
 

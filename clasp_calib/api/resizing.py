@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.common.media import Media
 
 
 def resized(
@@ -20,6 +21,8 @@ def resized(
     class_: str,
 ) -> "Sequence[Image.Image]":
     """Pictures as `clasp` expects those of a class with ``smaller=True``; as they are where the class has its own size.
+
+    The processors of Idefics3 and SmolVLM enlarge them again unless they are told ``do_resize=False``.
 
     Args:
         model: the model that the artifact was calibrated for.
@@ -38,12 +41,29 @@ def resized(
         InputError: a picture cannot be read, or is a video.
     """
     from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.common.media import ResizedPicture
+    from clasp_calib.common.progress import note_once
+    from clasp_calib.runtime.pictures import load_picture
+    from clasp_calib.runtime.smaller_pictures import as_sized
+
+    known = artifact if isinstance(artifact, Artifact) else Artifact.load(artifact)
+    shown = shown_smaller(model, processor, images, known.downsample(budget, class_))
+    told = ", ".join(f"{name}={value}" for name, value in as_sized(processor).items())
+    if told and any(isinstance(one, ResizedPicture) for one in shown):
+        note_once(f"give {told} to the {type(processor).__name__} with these pictures, or it enlarges them again")
+    return [load_picture(one, processor) for one in shown]
+
+
+def shown_smaller(model: Any, processor: Any, images: Any, share: float | None) -> "list[Media]":
+    """Pictures with at most a share of their tokens, not opened yet; ``None`` leaves them as they are.
+
+    Raises:
+        BudgetError: a picture cannot be made small enough.
+        InputError: a picture cannot be read, or is a video.
+    """
     from clasp_calib.calib.scoring.sizes import Sizes
     from clasp_calib.common.samples import Sample
     from clasp_calib.runtime.model_inputs import several
-    from clasp_calib.runtime.pictures import load_picture
 
-    known = artifact if isinstance(artifact, Artifact) else Artifact.load(artifact)
     asked = Sample("the question", "", several(images))
-    shown = Sizes(model, processor).shown(asked, known.downsample(budget, class_))
-    return [load_picture(one.picture, processor) for one in shown.alone]
+    return [one.picture for one in Sizes(model, processor).shown(asked, share).alone]

@@ -1,11 +1,10 @@
 """Down-sampling, a control before the processor: the picture itself is made smaller until it has few enough tokens.
 
 A published comparison finds that it beats many methods of pruning (https://arxiv.org/abs/2510.07143). It needs a
-processor that makes fewer tokens of a smaller picture.
+processor that makes fewer tokens of some picture than of others.
 """
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -19,23 +18,16 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import picture_tokens, pruning_budget
 from clasp_calib.runtime.pictures import seen_size
 from clasp_calib.runtime.schedule import parse_budget
-
-Size = tuple[int, int]
-"""Width and height in pixels."""
-SHORTEST = 28
-"""Pixels of a picture's shorter side, at the least. Our choice: those that one visual token of Qwen-VL stands for. With
-fewer nothing of the picture is left, and rounding to whole pixels would change its shape."""
-STEPS = 96
-"""Sizes that are tried below a picture's own. Our choice: they are about 1 percent apart, and each costs a run of the
-processor."""
+from clasp_calib.runtime.smaller_pictures import Size, as_sized, smaller_sizes
 
 
 @dataclass(frozen=True)
 class DownSampling:
-    """Shows every picture at the largest size of its shape at which it has no more tokens than the budget says.
+    """Shows every picture at the largest size at which it has no more tokens than the budget says.
 
-    Nothing is pruned: the model sees a smaller picture, all decoder layers work on all its tokens, and its positions
-    are those of a picture of that size. Tokens come in whole lines, so there may be a few fewer than the budget says.
+    `clasp_calib.runtime.smaller_pictures.smaller_sizes` says which sizes there are. Nothing is pruned: the model sees a
+    smaller picture, all decoder layers work on all its tokens, and its positions are those of a picture of that size.
+    Tokens come in whole lines or tiles, so there may be fewer than the budget says.
     """
 
     name: ClassVar[str] = "downsampling"
@@ -73,14 +65,10 @@ class DownSampling:
         over = [picture for picture, size in seen.items() if self._size(sizes, size) is None]
         if over:
             size = seen[over[0]]
-            own, least = sizes.tokens(size), sizes.least(size)
-            advice = "; give a larger budget, or choose another method"
-            if own == least and size != list(scaled(size))[-1]:
-                advice = ": it scales all pictures of this shape to one size; do without smaller ones of these"
             raise BudgetError(
                 f"{self.name} does not bring {len(over)} of {len(every)} pictures to {self.keep} of their visual "
-                f"tokens: of {over[0]} the processor makes {own}, and {least} at the least while its shape is kept and "
-                f"its sides have {SHORTEST} pixels{advice}"
+                f"tokens: of {over[0]} the processor makes {sizes.tokens(size)}, and {sizes.least(size)} at the least; "
+                "give a larger budget, or choose another method"
             )
 
     def shown(self, sizes: "PictureSizes", picture: Given) -> ResizedPicture:
@@ -112,37 +100,25 @@ class PictureSizes:
     def __init__(self, model: Any, processor: Any) -> None:
         self.processor = processor
         self._model, self._adapter = model, adapter_for(model)
-        self._known: dict[Size, int] = {}
+        self._known: dict[tuple[Size, bool], int] = {}
 
-    def tokens(self, size: Size) -> int:
-        """Visual tokens of a picture."""
-        if size not in self._known:
+    def tokens(self, size: Size, resized: bool = False) -> int:
+        """Visual tokens of a picture in its own size, or in one that it was resized to."""
+        if (size, resized) not in self._known:
             images, text = [[Image.new("RGB", size)]], [self.processor.image_token]
-            made = self.processor(images=images, text=text, return_tensors="pt")
-            self._known[size] = sum(self._adapter.tokens(self._model, made))
-        return self._known[size]
+            told = as_sized(self.processor) if resized else {}
+            made = self.processor(images=images, text=text, return_tensors="pt", **told)
+            self._known[size, resized] = sum(self._adapter.tokens(self._model, made))
+        return self._known[size, resized]
 
     def least(self, size: Size) -> int:
-        """The fewest that a picture of this shape has in any of `scaled`."""
-        return min(map(self.tokens, scaled(size)))
+        """The fewest that a picture has in any of its `smaller_sizes`."""
+        return min(self.tokens(one, resized=True) for one in smaller_sizes(self.processor, size))
 
     def largest(self, size: Size, most: int) -> Size | None:
-        """The largest of `scaled` with at most so many tokens, or ``None``.
+        """The first of a picture's `smaller_sizes` with at most so many tokens, or ``None``.
 
         All larger ones are looked at: where tiles are chosen by the shape, a smaller picture may have more tokens.
         """
-        return next((one for one in scaled(size) if self.tokens(one) <= most), None)
-
-
-def scaled(size: Size) -> Iterator[Size]:
-    """A size and smaller ones of its shape, the largest first, until the shorter side has `SHORTEST` pixels.
-
-    A picture that is narrower has no smaller one. Sides are whole pixels, so shapes differ by at most 2 percent.
-    """
-    longer = max(size)
-    least = min(longer, math.ceil(longer * SHORTEST / min(size)))
-    steps = min(STEPS, longer - least)
-    for step in range(steps + 1):
-        side = longer - (longer - least) * step // max(steps, 1)
-        width, height = (round(own * side / longer) for own in size)
-        yield width, height
+        every = smaller_sizes(self.processor, size)
+        return next((one for one in every if self.tokens(one, resized=True) <= most), None)

@@ -63,8 +63,8 @@ def finished(processor: "ProcessorMixin", pixels_B3YX: Tensor) -> Tensor:
 class PixelPreparer(Preparer):
     """Decodes, resizes and crops files."""
 
-    def processed(self, picture: Image.Image) -> Mapping[str, Any]:
-        """See `Preparer`; uint8 [1, 3, Y, X]."""
+    def processed(self, picture: Image.Image, **told: Any) -> Mapping[str, Any]:
+        """See `Preparer`; uint8 [1, 3, Y, X]. Pictures of one size are never resized, so that nothing is told."""
         return {"pixel_values": cropped(self.processor, [picture])}
 
 

@@ -17,8 +17,9 @@ from PIL import Image
 
 from clasp_calib.cache import decoding_memory
 from clasp_calib.common.errors import PictureError
-from clasp_calib.common.media import Media, is_video
+from clasp_calib.common.media import Media, ResizedPicture, is_video
 from clasp_calib.runtime.pictures import decoded, readable
+from clasp_calib.runtime.smaller_pictures import as_sized
 from clasp_calib.runtime.written import Written, text_among
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Preparer:
         with ExitStack() as held:
             note, picture = self._decoded(path, held)
             decoded = time.perf_counter()
-            made = self.processed(picture)
+            made = self.processed(picture, **(as_sized(self.processor) if isinstance(path, ResizedPicture) else {}))
             del picture
         written = text_among(self.processor, made)
         return self._prepared("image", made, written, note, decoded - begun, time.perf_counter() - decoded)
@@ -102,10 +103,10 @@ class Preparer:
             held.enter_context(decoding_memory.taken(pixels))
             return unseen(image), decoded(path, image, self.processor)
 
-    def processed(self, picture: Image.Image) -> Mapping[str, Any]:
-        """What the processor makes of a decoded picture."""
+    def processed(self, picture: Image.Image, **told: Any) -> Mapping[str, Any]:
+        """What the processor makes of a decoded picture and what it is told with it."""
         # With a text, as for an answer: some processors cut tiles only then, and some insist on one.
-        made: Any = self.processor(images=[picture], text=self.processor.image_token, return_tensors="pt")
+        made: Any = self.processor(images=[picture], text=self.processor.image_token, return_tensors="pt", **told)
         return made  # type: ignore[no-any-return]
 
     def _video(self, path: Media) -> Prepared:

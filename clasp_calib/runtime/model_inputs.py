@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from clasp_calib.common.errors import InputError, PictureError
-from clasp_calib.common.media import is_video
+from clasp_calib.common.media import ResizedPicture, is_video
 from clasp_calib.common.samples import Given
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.checks import check_length
 from clasp_calib.runtime.pictures import load_picture
+from clasp_calib.runtime.smaller_pictures import as_sized
 
 
 def several(media: "Given | Sequence[Given]") -> "list[Given]":
@@ -38,7 +39,8 @@ def model_inputs(model: Any, processor: Any, media: "Given | Sequence[Given]", t
     Args:
         model: whose processor it is.
         processor: chooses the frames of a video.
-        media: path of a picture, a picture in memory, several of these, or path of a video.
+        media: path of a picture, a picture in memory, several of these, or path of a video. All pictures in their own
+            size, or all resized.
         text: the prompt, with one token where each picture or the video stands.
 
     Raises:
@@ -52,8 +54,10 @@ def model_inputs(model: Any, processor: Any, media: "Given | Sequence[Given]", t
             reason = f"{error}" or type(error).__name__
             raise PictureError(media, f"the processor cannot read it as a video: {reason}") from error
     else:
-        pictures = [load_picture(one, processor) for one in several(media)]
+        every = several(media)
+        told = as_sized(processor) if any(isinstance(one, ResizedPicture) for one in every) else {}
+        pictures = [load_picture(one, processor) for one in every]
         # Those of one prompt in a list of their own, as in a conversation: some processors cut tiles by their number.
-        made = processor(images=[pictures], text=[text], return_tensors="pt")
+        made = processor(images=[pictures], text=[text], return_tensors="pt", **told)
     check_length(model.config, made["input_ids"].shape[1])
     return made.to(model.device, model.dtype)

@@ -13,6 +13,7 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import picture_tokens
 from clasp_calib.runtime.checks import check_length
 from clasp_calib.runtime.model_inputs import model_inputs
+from clasp_calib.runtime.smaller_pictures import as_sized
 from clasp_calib.runtime.written import Written, as_written, expanded, numbered
 
 
@@ -157,11 +158,11 @@ class Prompter:
 
     @cached_property
     def _around(self) -> tuple[str, str]:
-        """What the processor writes before and after the visual tokens of an image."""
+        """What the processor writes before and after the visual tokens of an image, where these are one run."""
         from PIL import Image
 
-        token = self._processor.image_token
-        made = as_written(self._processor, self._processor(images=[Image.new("RGB", (64, 64))], text=token))
+        small, token = Image.new("RGB", (28, 28)), self._processor.image_token  # too small to be cut into tiles
+        made = as_written(self._processor, self._processor(images=[small], text=token, **as_sized(self._processor)))
         first, last = made[0], made[-1]
         return first if isinstance(first, str) else "", last if isinstance(last, str) else ""
 
