@@ -8,7 +8,7 @@ N visual tokens of one row, D width of the decoder.
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -55,19 +55,19 @@ def diverse(hidden_ND: Tensor, count: int, chosen_N: Tensor) -> Tensor:
     return kept_N
 
 
-def attended(attention_N: Tensor, count: int, candidates: int, early: int) -> Tensor:
+def attended(ranked_N: Tensor, count: int, candidates: int, early: int) -> Tensor:
     """``count`` of the ``candidates`` most attended tokens, those before position ``early`` first.
 
     So the late positions, which attention favours, come after the early ones.
     """
-    best = first_largest(attention_N, candidates)
+    best = first_largest(ranked_N, candidates)
     ordered = torch.cat([best[best < early], best[best >= early]])
     return ordered[:count]
 
 
 def balanced(
     hidden_ND: Tensor,
-    attention_N: Tensor,
+    ranked_N: Tensor,
     keep: int,
     *,
     diversity: float,
@@ -79,7 +79,7 @@ def balanced(
 
     Args:
         hidden_ND: what enters the stage.
-        attention_N: attention of the last text token in the layer before, mean over heads.
+        ranked_N: how much the last text token looks at each, the larger the more.
         keep: how many.
         diversity: share of ``keep`` that is chosen as diverse.
         attention: share of ``keep`` that is chosen by attention.
@@ -90,7 +90,7 @@ def balanced(
         ``keep`` positions, long, rising.
     """
     count = int(keep * attention)
-    by_attention = attended(attention_N, count, int(count * candidates), keep)
+    by_attention = attended(ranked_N, count, int(count * candidates), keep)
     none_N = torch.zeros(len(hidden_ND), dtype=torch.bool, device=hidden_ND.device)
     by_diversity = diverse(hidden_ND, int(keep * diversity), none_N).nonzero().flatten()
     # Our choice: where the three overlap too little to fit, cells yield first and then diverse tokens. BTP's code
@@ -124,6 +124,10 @@ class Btp(StagedMethod):
     """How many times as many are looked at to choose those by attention."""
     cells: float = 0.5
     """Share of what the first stage keeps that is spread over the picture."""
+    ranking: Literal["products", "attention"] = "products"
+    """What ranks tokens by what the last text token looks at in the layer before, mean over heads: scaled products of
+    queries and keys, as on the released path (FlashAttention gives no weights), or their softmax, as the paper says.
+    """
 
     def at_share(self, layers: int, share: float) -> Self:
         """The published shares times a factor; those that would keep more than all keep all."""
@@ -135,11 +139,13 @@ class Btp(StagedMethod):
         keep = count_of(self.kept[stage], row.came)
         if keep == 0:
             return KeptTokens(row.visual_N[:0])
+        last_R = row.text_W[-1:]
+        looked_HRN = row.products(last_R) if self.ranking == "products" else row.attention(last_R)
         side = math.isqrt(row.came)
         grid = (side, side) if side**2 == row.came else (1, row.came)
         tokens = balanced(
             row.visual,
-            row.attention(row.text_W[-1:]).mean((0, 1)),
+            looked_HRN.mean((0, 1)),
             keep,
             diversity=self.diversity[stage],
             attention=self.attention[stage],

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clasp_calib.baselines.choosing import first_largest
 from clasp_calib.baselines.input_method import InputMethod
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.encoding import Encoded, Kept
@@ -38,23 +39,27 @@ def conditional_kernel(features_PD: Tensor, similarity_P: Tensor) -> Tensor:
 def likeliest_subset(kernel_PP: Tensor, count: int) -> Tensor:
     """Greedy maximum of the determinant (Chen et al., arXiv 1709.05135), ``count`` indices, rising; long.
 
-    Each choice is the largest conditional variance. Our choice: of those within 1e-6 of it the first, so that rounding
-    does not choose; and where a subset has spanned everything, variances are rounding errors, of which none
-    counts as less than a small positive number.
+    Each choice is the largest conditional variance. Our choice: of those within a millionth of the largest variance of
+    all the first, so that rounding does not choose; and where a subset spans everything, as few directions soon do, so
+    that variances are rounding errors, the rest goes by relevance, which is the diagonal, and then by index.
 
     Args:
         kernel_PP: positive semi-definite.
         count: how many are chosen.
     """
-    variance_P, rows = kernel_PP.diagonal().clone(), kernel_PP.new_zeros(count, len(kernel_PP))
+    relevance_P, rows = kernel_PP.diagonal(), kernel_PP.new_zeros(count, len(kernel_PP))
+    variance_P, least = relevance_P.clone(), SMALL * relevance_P.max()
     chosen: list[int] = []
-    for i in range(count):
-        best = int((variance_P >= variance_P.max() - SMALL).byte().argmax())
+    while len(chosen) < count and (largest := variance_P.max()) > least:
+        i, best = len(chosen), int((variance_P >= largest - least).byte().argmax())
         row_P = kernel_PP[best] - rows[:i, best] @ rows[:i]
-        rows[i] = row_P / variance_P[best].clamp_min(SMALL**2).sqrt()
+        rows[i] = row_P / variance_P[best].sqrt()
         variance_P = variance_P - rows[i].square()
-        variance_P[[*chosen, best]] = -torch.inf
         chosen.append(best)
+        variance_P[chosen] = -torch.inf
+    left_P = torch.round(relevance_P / relevance_P.max(), decimals=6)
+    left_P[chosen] = -torch.inf
+    chosen += first_largest(left_P, count - len(chosen)).tolist()
     return torch.tensor(sorted(chosen), device=kernel_PP.device)
 
 
@@ -83,10 +88,10 @@ class CDPruner(InputMethod):
     def kept(self, image: Encoded, token_P: Tensor, count: int) -> Kept:
         """See `InputMethod`."""
         assert self.similarity is not None
-        similarity_P = self.similarity(image)[image.cells(token_P)].float()
-        return Kept(
-            token_P[likeliest_subset(conditional_kernel(image.features_ND[token_P].float(), similarity_P), count)]
-        )
+        similarity_P = self.similarity(image)[image.cells(token_P)].double()
+        # Single precision leaves more of a spanned variance than counts as nothing.
+        kernel_PP = conditional_kernel(image.features_ND[token_P].double(), similarity_P)
+        return Kept(token_P[likeliest_subset(kernel_PP, count)])
 
 
 def clip_similarity(clip: Any, input_ids: Tensor) -> Callable[[Encoded], Tensor]:

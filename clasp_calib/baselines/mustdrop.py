@@ -96,7 +96,8 @@ class MustDrop(ImageDependent):
     """Windows are merged after the tower's first block; what leaves decoder layers 2, 6, 10 and 14 is thinned out.
 
     What the tower merged enters first, the windows most alike leading; all is numbered anew at every stage. Once the
-    prefill is over, layers 2 to 14 forget what did not survive all of it. How many tokens there are depends on picture
+    prefill is over, layers 2 to 14 forget what did not survive all of it; a generated token has in every layer the
+    position that counts what this layer still holds. How many tokens there are depends on picture
     and question: a budget is met by solving one threshold for both tests (`calibrated`).
 
     Deviations: the authors tune two thresholds by benchmark, and let a batch of pictures merge as many windows as the
@@ -196,7 +197,7 @@ class MustDrop(ImageDependent):
         with shrinking_tower(model, adapter, shrink) as shrunk:
             run, entry = _Run(self, shrunk), Entry(model, adapter, "compact")
             starts, decoder = in_depth(self.starts, adapter.decoder_layers), adapter.language_model(model)
-            plan = RowPlan(run.choose, starts, "prefix", decoder, prompt_lengths, thins_cache=True)
+            plan = RowPlan(run.choose, starts, "compact", decoder, prompt_lengths, thins_cache=True)
             pruner = Pruner(model, adapter, plan, entry)
             seen = chosen_tokens(model, adapter, (adapter.vision_layers - 1,), run.see, in_place=False)
             with seen, entry.attached(), pruner.attached():

@@ -196,7 +196,7 @@ class Pruner:
             position_ids=None,
             layer_idx=start,
         )
-        if self.plan.renumbers(prefilling=call.prefill is not None):
+        if self.plan.renumbers:
             call.rope = self._compact_rope(call, hidden_BSD, cached)
         return (hidden_BSD, *args[1:]), kwargs
 

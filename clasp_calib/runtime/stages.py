@@ -42,8 +42,9 @@ class StagePlan(Protocol):
         """See `clasp_calib.runtime.pruner.prune`; the first stage lets the rows fan out."""
         ...
 
-    def renumbers(self, prefilling: bool) -> bool:
-        """Whether tokens behind a stage get position ids 0, 1, 2..., in the prefill or in the calls after it."""
+    @property
+    def renumbers(self) -> bool:
+        """Whether tokens behind a stage, generated ones too, get position ids that count what is in its cache."""
         ...
 
     def begin(self, embeddings_BSD: Tensor, visual_BS: Tensor, valid_BS: Tensor | None, cached: int) -> "StagePrefill":
@@ -158,7 +159,8 @@ class Plan:
         changing = {*self.schedule.changing, *(starts[:1] if self.fan else ())}
         return {start: number for number, start in enumerate(starts) if start in changing}
 
-    def renumbers(self, prefilling: bool) -> bool:
+    @property
+    def renumbers(self) -> bool:
         """See `StagePlan`."""
         return self.options.positions == "compact"
 

@@ -94,22 +94,35 @@ def test_important_and_diverse_of_vispruner(seed, patches, step, data):
 
 
 @few
-@given(seed=SEEDS, patches=PATCHES, flat=st.booleans(), data=st.data())
-def test_greedy_determinant_of_cdpruner(seed, patches, flat, data):
-    """Every choice has the largest variance that is left; of equal ones it is the first, to within rounding."""
+@given(seed=SEEDS, patches=PATCHES, directions=st.sampled_from([2, 5, 40]), flat=st.booleans(), data=st.data())
+def test_greedy_determinant_of_cdpruner(seed, patches, directions, flat, data):
+    """Every choice has the largest variance that is left, and where none is, the largest relevance; or is the first."""
     rng = np.random.default_rng(seed)
-    features, similarity = rng.normal(size=(patches, 40)), np.ones(patches) if flat else coarse(rng, patches)
+    features, similarity = rng.normal(size=(patches, directions)), np.ones(patches) if flat else coarse(rng, patches)
     features[1] = features[0]
     kernel = cdpruner.conditional_kernel(tensor(features), tensor(similarity))
     np.testing.assert_allclose(kernel.numpy(), reference.conditional_kernel(features, similarity), atol=1e-12)
     count, chosen = data.draw(st.integers(1, patches - 2)), []
-    for _ in range(count):
-        left = reference.conditional_variances(kernel.numpy(), chosen)
-        if max(left) < 1e-6:  # everything is spanned: what follows is arbitrary
-            break
-        chosen.append(next(i for i, variance in enumerate(left) if variance >= max(left) - 1e-6))
-    assert set(chosen) <= set(cdpruner.likeliest_subset(kernel, count).tolist())
-    assert len(set(cdpruner.likeliest_subset(kernel, count).tolist())) == count
+    relevance = kernel.numpy().diagonal() / kernel.numpy().max()
+    while len(chosen) < count:
+        left = reference.conditional_variances(kernel.numpy() / kernel.numpy().max(), chosen)
+        if max(left) <= 1e-6:
+            left = [-np.inf if i in chosen else round(of, 6) for i, of in enumerate(relevance)]
+        chosen.append(next(i for i, of in enumerate(left) if of >= max(left) - 1e-6))
+    assert cdpruner.likeliest_subset(kernel, count).tolist() == sorted(chosen)
+
+
+@pytest.mark.parametrize(("width", "directions"), [(32, 32), (64, 64), (4096, 40)])
+def test_cdpruner_chooses_as_many_as_it_should_where_features_have_few_directions(width, directions):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(576, directions)) @ rng.normal(size=(directions, width))
+    kernel = cdpruner.conditional_kernel(tensor(features.astype(np.float32)), tensor(rng.random(576)))
+    chosen = cdpruner.likeliest_subset(kernel, 192).tolist()
+    assert len(set(chosen)) == 192
+    by_relevance = sorted(range(576), key=lambda i: -float(kernel[i, i]))
+    others = [i for i in by_relevance if i not in chosen]
+    added = [i for i in chosen if kernel[i, i] > kernel[others[0], others[0]]]
+    assert len(added) >= 192 - directions
 
 
 @few

@@ -1,6 +1,8 @@
 import math
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +132,24 @@ def test_a_budget_above_what_the_tower_leaves_is_refused():
     images = [MODELS["llava"].row(seed, 1, 1, 1) for seed in range(3)]
     with pytest.raises(BudgetError, match=r"to 8\.0 tokens of these pictures in the mean.* was to work on 12"):
         replace(MustDrop(), alike=-1.0).calibrated(MODELS["llava"].model(), images, 12)
+
+
+def test_a_generated_token_stands_in_every_layer_behind_what_this_layer_holds():
+    model, row = MODELS["llava"].model(), MODELS["llava"].row(3, 3, 1, 7)
+    decoder, seen = model.model.language_model, {}
+    held, stats = prefill(method := replace(MustDrop(), total=0.06, single=0.06), row)
+    lengths = [layer.keys.shape[2] for layer in held]
+    assert len(set(lengths)) > 1
+    assert stats.tokens[0][0] > stats.tokens[0][-1]
+
+    def note(index, _, __, kwargs):
+        if kwargs["position_embeddings"][0].shape[1] == 1:
+            seen[index] = kwargs["position_embeddings"][0]
+
+    with method(model, native="default"), ExitStack() as undo:
+        for index, layer in enumerate(decoder.layers):
+            undo.callback(layer.register_forward_pre_hook(partial(note, index), with_kwargs=True).remove)
+        model.generate(**row, max_new_tokens=2, min_new_tokens=2)
+    for index, length in enumerate(lengths):
+        expected = decoder.rotary_emb(seen[index], torch.tensor([[length]]))[0]
+        assert torch.equal(seen[index], expected), index

@@ -41,12 +41,21 @@ class Stage:
 
     def keys(self):
         """[S, G d] of the layer before, rotated."""
+        return self._rotated("k_proj").flatten(1)
+
+    def products(self):
+        """[H, S, S] of the layer before: what the softmax makes its attention of, without a mask."""
+        query, key = self._rotated("q_proj"), self._rotated("k_proj")
+        share = query.shape[1] // key.shape[1]
+        return torch.stack([query[:, h] @ key[:, h // share].T / query.shape[2] ** 0.5 for h in range(query.shape[1])])
+
+    def _rotated(self, projection):
         layer, hidden, ids = self._before
         attention = layer.self_attn
         cos, sin = self.own.model.model.language_model.rotary_emb(hidden[None], ids if len(ids) == 1 else ids[:, None])
-        keys = attention.k_proj(layer.input_layernorm(hidden)).unflatten(-1, (-1, attention.head_dim))
-        a, b = keys.chunk(2, -1)
-        return (keys * cos[0][:, None] + torch.cat([-b, a], -1) * sin[0][:, None]).flatten(1)
+        states = getattr(attention, projection)(layer.input_layernorm(hidden)).unflatten(-1, (-1, attention.head_dim))
+        a, b = states.chunk(2, -1)
+        return states * cos[0][:, None] + torch.cat([-b, a], -1) * sin[0][:, None]
 
 
 def count(share, tokens):
@@ -71,7 +80,7 @@ def btp(stage, number, tokens, knobs):
     side = math.isqrt(tokens)
     grid = (side, side) if side * side == tokens else (1, tokens)
     cells = spread(*grid, keep // 2) if number == 0 else ()
-    attention = stage.attention().mean(0)[stage.text[-1], stage.visual]
+    attention = stage.products().mean(0)[stage.text[-1], stage.visual]
     shares = [(0.3, 0.3, 3.7), (0.1, 0.9, 1.5), (0.0, 1.0, 1.2)][number]
     return reference_stage(stage.hidden[stage.visual], attention, keep, *shares, cells), []
 

@@ -64,6 +64,11 @@ class Row:
         """Attention of some tokens in the layer before to the visual ones, float32 [H, R, N]."""
         return attention_to(self.query_HSd, self.key_GTd, positions_R, self.visual_N, self.scaling)
 
+    def products(self, positions_R: Tensor) -> Tensor:
+        """The logits of that attention, float32 [H, R, N]: -inf where a token comes later than the one that attends."""
+        logits_HRT = logits_of(self.query_HSd, self.key_GTd, positions_R, self.scaling)
+        return logits_HRT[:, :, self.visual_N + (self.key_GTd.shape[1] - len(self.hidden_SD))]
+
 
 @dataclass(frozen=True)
 class KeptTokens:
@@ -90,8 +95,7 @@ class RowPlan:
     starts: tuple[int, ...]
     """Decoder layers that a shortened row enters, the first at least 1."""
     positions: str
-    """``keep``, ``compact`` (see `clasp_calib.common.pruning_options.PruningOptions`), or ``prefix``: compact in the
-    prefill, while generated tokens are numbered as if nothing had been dropped."""
+    """See `clasp_calib.common.pruning_options.PruningOptions`."""
     decoder: Any
     prompt_lengths: PromptLengths = None
     thins_cache: bool = False
@@ -103,9 +107,10 @@ class RowPlan:
         """Start -> number of the stage."""
         return {start: number for number, start in enumerate(self.starts)}
 
-    def renumbers(self, prefilling: bool) -> bool:
+    @property
+    def renumbers(self) -> bool:
         """See `clasp_calib.runtime.stages.StagePlan`."""
-        return self.positions == "compact" or (self.positions == "prefix" and prefilling)
+        return self.positions == "compact"
 
     def begin(self, embeddings_BSD: Tensor, visual_BS: Tensor, valid_BS: Tensor | None, cached: int) -> "RowPrefill":
         """See `clasp_calib.runtime.stages.StagePlan`."""
@@ -258,12 +263,24 @@ def attention_to(query_HSd: Tensor, key_GTd: Tensor, positions_R: Tensor, target
         targets_N: tokens that are attended to, likewise.
         scaling: factor of the logits.
     """
+    attention_HRT = logits_of(query_HSd, key_GTd, positions_R, scaling).softmax(-1)
+    return attention_HRT[:, :, targets_N + (key_GTd.shape[1] - query_HSd.shape[1])]
+
+
+def logits_of(query_HSd: Tensor, key_GTd: Tensor, positions_R: Tensor, scaling: float) -> Tensor:
+    """Causal scaled products of some tokens of a row with all keys, float32 [H, R, T]; -inf for keys that come later.
+
+    Args:
+        query_HSd: see `attention_to`.
+        key_GTd: see `attention_to`.
+        positions_R: see `attention_to`.
+        scaling: see `attention_to`.
+    """
     (heads, size, width), (groups, keys) = query_HSd.shape, key_GTd.shape[:2]
     query_GRd = query_HSd[:, positions_R].reshape(groups, -1, width)
     logits_HRT = (query_GRd.float() @ key_GTd.float().mT * scaling).view(heads, len(positions_R), keys)
     later_RT = torch.arange(keys, device=key_GTd.device) > positions_R[:, None] + (keys - size)
-    attention_HRT = logits_HRT.masked_fill(later_RT, -torch.inf).softmax(-1)
-    return attention_HRT[:, :, targets_N + (keys - size)]
+    return logits_HRT.masked_fill(later_RT, -torch.inf)
 
 
 def _left_padded(rows: list[Tensor], fill: int = 0) -> Tensor:
