@@ -83,6 +83,7 @@ class HoloV(InputMethod):
 
     name: ClassVar[str] = "holov"
     paper: ClassVar[str] = "arXiv 2510.02912"
+    in_order: ClassVar[bool] = False
     attends: ClassVar[bool] = True
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {str(n): {"keep": str(n)} for n in (192, 128, 64)}
 

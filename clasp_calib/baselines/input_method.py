@@ -26,6 +26,8 @@ class InputMethod(Method):
     images_only: ClassVar[bool] = True
     by_tile: ClassVar[bool] = True
     """Whether the tiles of an image are pruned each by itself, as authors do, or all together."""
+    in_order: ClassVar[bool] = True
+    """Whether what goes on keeps the order of the whole picture, line by line across its tiles, and not its own."""
     attends: ClassVar[bool] = False
     """Whether the method looks at the attention of the block that makes the projected state."""
     semantics: ClassVar[str] = "tokens that enter the decoder"
@@ -78,7 +80,8 @@ class InputMethod(Method):
         if spare > 0:
             ends_N = (image.layout.cell_N < 0).nonzero().flatten().to(image.features_ND.device)
             parts = [Kept(torch.cat([*tiles, ends_N[:spare]]).sort().values)]
-        return _together(image, parts)
+        kept = _together(image, parts)
+        return _sorted(kept) if self.in_order else kept
 
     @contextmanager
     def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
@@ -90,6 +93,13 @@ class InputMethod(Method):
         choose, blocks = entry.timed(self.choose), self.tower_blocks(adapter)
         with chosen_tokens(model, adapter, blocks, choose, in_place), entry.attached():
             yield lambda: entry.stats
+
+
+def _sorted(kept: Kept) -> Kept:
+    """The same in the order of places."""
+    order_T = kept.place_T.argsort(stable=True)
+    states_TC, features_TD = (None if of is None else of[order_T] for of in (kept.states_TC, kept.features_TD))
+    return Kept(kept.place_T[order_T], states_TC=states_TC, features_TD=features_TD)
 
 
 def _together(image: Encoded, parts: Sequence[Kept]) -> Kept:

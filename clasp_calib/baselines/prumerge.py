@@ -82,6 +82,7 @@ class PruMerge(ImageDependent, InputMethod):
     tower's last, which enters no block, the last block is looked at.
     """
 
+    in_order: ClassVar[bool] = False
     name: ClassVar[str] = "prumerge"
     paper: ClassVar[str] = "arXiv 2403.15388"
     semantics: ClassVar[str] = "tokens that enter the decoder, as many as the image has outliers"

@@ -53,6 +53,7 @@ class VisionZip(InputMethod):
 
     name: ClassVar[str] = "visionzip"
     paper: ClassVar[str] = "arXiv 2412.04467"
+    in_order: ClassVar[bool] = False
     attends: ClassVar[bool] = True
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {str(n): {"keep": str(n)} for n in (192, 128, 64)}
 

@@ -20,6 +20,7 @@ from clasp_calib.baselines.controls import AveragePooling, windows
 from clasp_calib.baselines.hired import HiRED
 from clasp_calib.baselines.holov import HoloV
 from clasp_calib.baselines.prumerge import PruMerge, PruMergePlus
+from clasp_calib.baselines.registry import method
 from clasp_calib.baselines.visionzip import VisionZip
 from clasp_calib.common.errors import BudgetError
 from clasp_calib.runtime.adapters import adapter_for
@@ -184,3 +185,24 @@ def test_prumerge_says_how_to_meet_a_budget_and_how_much_it_varies():
 def test_adapters_of_methods_are_those_of_the_model():
     assert HiRED().adapter_for(CASES["llava"].model()).class_tokens == 1
     assert adapter_for(CASES["qwen2_5_vl"].model()).class_tokens == 0
+
+
+@pytest.mark.parametrize("name", ["fastervlm", "vispruner", "hired", "divprune", "grid", "random"])
+def test_kept_tokens_stand_line_by_line_across_the_tiles(name):
+    made = CASES["llava_next"]
+    row = made.row(2, 3, 1, 7)
+    pictures = {key: row[key] for key in ("pixel_values", "image_sizes")}
+
+    def features():
+        with torch.no_grad():
+            (found,) = made.model().model.get_image_features(**pictures, return_dict=True).pooler_output
+        return found
+
+    whole = features()
+    with method(name)(made.model(), budget="40%"):
+        kept = features()
+    kept = kept[~kept.isinf().any(1)]
+    places = torch.cdist(kept, whole).argmin(1).tolist()
+    assert torch.equal(kept, whole[places])
+    assert places == sorted(places)
+    assert 1 < len(places) < len(whole)
