@@ -47,6 +47,8 @@ class PyramidDrop(StagedMethod):
 
     Scored with queries and keys of the layer that the stage enters, which are computed for that beforehand. Positions
     with several axes cannot be numbered anew and are kept.
+
+    Our choice: shares are rounded to the nearest token, where the authors' code rounds down.
     """
 
     name: ClassVar[str] = "pyramiddrop"
