@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from clasp_calib.reference.vocabulary import COLORS, IMAGE_SIZE, PATCH
+from clasp_calib.reference.vocabulary import COLORS, IMAGE_SIZE, PATCH, SQUARE
 
 Color = tuple[int, int, int]
 Box = tuple[int, int, int, int]
@@ -125,8 +125,9 @@ def draw_sign(draw: ImageDraw.ImageDraw, text: str, box: Box, font: str, size: i
         draw.text(center, character, fill=(10, 10, 10), font=_font(font, size), anchor="mm")
 
 
-def draw_background(rng: random.Random, place: str, time: str) -> Image.Image:
-    """A picture of sky and ground with the marks of a place, dimmed at night."""
+def draw_background(rng: random.Random, place: str, time: str, size: tuple[int, int] = SQUARE) -> Image.Image:
+    """A picture of sky and ground with the marks of a place, dimmed at night; size is width and height."""
+    wide, high = size
     light = NIGHT if time == "night" else 1.0
 
     def dim(color: Color, factor: float = 1.0) -> Color:
@@ -138,31 +139,31 @@ def draw_background(rng: random.Random, place: str, time: str) -> Image.Image:
         return red, green, blue
 
     sky, ground = (vary(c) for c in GROUND[place])
-    horizon = rng.randint(120, 190)
-    image = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), dim(sky))
+    horizon = rng.randint(120 * high // IMAGE_SIZE, 190 * high // IMAGE_SIZE)
+    image = Image.new("RGB", size, dim(sky))
     draw = ImageDraw.Draw(image)
-    draw.rectangle([0, horizon, IMAGE_SIZE, IMAGE_SIZE], fill=dim(ground))
+    draw.rectangle([0, horizon, wide, high], fill=dim(ground))
     if place == "beach":
-        draw.rectangle([0, horizon - 24, IMAGE_SIZE, horizon], fill=dim((60, 140, 200)))
+        draw.rectangle([0, horizon - 24, wide, horizon], fill=dim((60, 140, 200)))
     elif place == "forest":
-        for x in range(-10, IMAGE_SIZE, rng.randint(24, 34)):
+        for x in range(-10, wide, rng.randint(24, 34)):
             top = horizon - rng.randint(24, 46)
             draw.polygon([(x, horizon), (x + 14, top), (x + 28, horizon)], fill=dim((35, 90, 45)))
     elif place == "street":
-        for x in range(rng.randint(-20, 0), IMAGE_SIZE, 44):
+        for x in range(rng.randint(-20, 0), wide, 44):
             draw.rectangle([x, horizon + 70, x + 22, horizon + 74], fill=dim((255, 255, 255), 0.9))
     elif place == "desert":
-        for x in range(rng.randint(-30, 0), IMAGE_SIZE, 70):
+        for x in range(rng.randint(-30, 0), wide, 70):
             draw.polygon([(x, horizon), (x + 35, horizon - 16), (x + 70, horizon)], fill=dim(ground, 0.9))
     elif place == "room":
-        for x in range(rng.randint(0, 20), IMAGE_SIZE, 28):
+        for x in range(rng.randint(0, 20), wide, 28):
             draw.line([x, 0, x, horizon], fill=dim(sky, 0.88), width=3)
     else:
         for _ in range(70):
-            x, y = rng.randint(0, IMAGE_SIZE), rng.randint(0, IMAGE_SIZE)
+            x, y = rng.randint(0, wide), rng.randint(0, high)
             draw.ellipse([x, y, x + 3, y + 3], fill=dim((255, 255, 255)))
     for _ in range(rng.randint(20, 60)):
-        x, y = rng.randint(0, IMAGE_SIZE), rng.randint(horizon, IMAGE_SIZE)
+        x, y = rng.randint(0, wide), rng.randint(horizon, high)
         shade = rng.uniform(0.8, 1.15)
         draw.ellipse([x, y, x + rng.randint(2, 6), y + rng.randint(2, 4)], fill=dim(ground, shade))
     return image

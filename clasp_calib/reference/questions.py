@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from clasp_calib.reference.drawing import Box
 from clasp_calib.reference.families import INTENT, TRAIN
 from clasp_calib.reference.scenes import Scene, Sign, Thing
-from clasp_calib.reference.vocabulary import COLORS, IMAGE_SIZE, KINDS, PATCH, PURPOSES, plural
+from clasp_calib.reference.vocabulary import COLORS, KINDS, PATCH, PURPOSES, plural
 
 SHARE: Mapping[str, float] = {"time": 0.5, "relation": 0.4, "count_color": 0.5, "pattern_of_kind": 2.0}
 """How often a family is asked among those of its class; 1 if not named."""
@@ -70,7 +70,7 @@ def questions_about(scene: Scene, rng: random.Random, forms: Mapping[str, tuple[
     unique = [things[0] for things in by_kind.values() if len(things) == 1]
     return [
         *_about_looks([things[0] for things in by_look.values() if len(things) == 1], ask),
-        *_about_kinds(unique, ask),
+        *_about_kinds(unique, scene.size, ask),
         *_about_pairs(unique, rng, ask),
         *_about_counts(by_kind, by_color, rng, ask),
         *_about_presence(scene, rng, ask),
@@ -91,10 +91,10 @@ def _about_looks(unique: Sequence[Thing], ask: Ask) -> Iterator[Question]:
         yield ask("purpose_of_size_color", PURPOSES[thing.kind], [thing.box], **words)
 
 
-def _about_kinds(unique: Sequence[Thing], ask: Ask) -> Iterator[Question]:
+def _about_kinds(unique: Sequence[Thing], size: tuple[int, int], ask: Ask) -> Iterator[Question]:
     for thing in unique:
         x, y = thing.center
-        corner = f"{'top' if y < IMAGE_SIZE / 2 else 'bottom'} {'left' if x < IMAGE_SIZE / 2 else 'right'}"
+        corner = f"{'top' if y < size[1] / 2 else 'bottom'} {'left' if x < size[0] / 2 else 'right'}"
         here = [thing.box]
         yield ask("color_of_kind", thing.color, here, kind=thing.kind)
         yield ask("size_of_kind", thing.size, here, kind=thing.kind)

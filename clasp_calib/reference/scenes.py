@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
+from clasp_calib.common.errors import InputError
 from clasp_calib.reference import drawing
 from clasp_calib.reference.drawing import Box, Color
 from clasp_calib.reference.sprites import draw_thing
@@ -19,12 +20,15 @@ from clasp_calib.reference.vocabulary import (
     PATCH,
     PATTERNS,
     PLACES,
+    SQUARE,
     TIMES,
     WEATHERS,
     WORDS,
 )
 
 SIDE = {"small": 2 * PATCH, "large": 3 * PATCH}
+SMALLEST = 12 * PATCH
+"""Pixels that a side of a picture has at least."""
 PERSON = (2 * PATCH, 4 * PATCH)
 STEPS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 
@@ -116,10 +120,12 @@ class Scene:
     plate: Sign | None
     arrow: Arrow | None
     clutter: tuple[Clutter, ...]
+    size: tuple[int, int] = SQUARE
+    """Width and height in pixels, multiples of a patch."""
 
     def picture(self) -> Image.Image:
-        """The picture, RGB, 336 x 336."""
-        image = drawing.draw_background(random.Random(f"background-{self.seed}"), self.place, self.time)
+        """The picture, RGB, of the scene's size."""
+        image = drawing.draw_background(random.Random(f"background-{self.seed}"), self.place, self.time, self.size)
         draw = ImageDraw.Draw(image)
         for piece in self.clutter:
             drawing.draw_clutter(draw, piece.shape, piece.shade, piece.box)
@@ -141,13 +147,14 @@ class Scene:
 class _Floor:
     """Hands out free places on the patch grid."""
 
-    def __init__(self, rng: random.Random):
+    def __init__(self, rng: random.Random, size: tuple[int, int]):
         self.rng = rng
+        self.size = size
         self.used: set[tuple[int, int]] = set()
 
     def take(self, box: Box) -> bool:
         x, y, width, height = box
-        if x < 0 or y < 0 or x + width > IMAGE_SIZE or y + height > IMAGE_SIZE:
+        if x < 0 or y < 0 or x + width > self.size[0] or y + height > self.size[1]:
             return False
         cells = {(a, b) for a in range(x, x + width, PATCH) for b in range(y, y + height, PATCH)}
         if cells & self.used:
@@ -155,20 +162,35 @@ class _Floor:
         self.used |= cells
         return True
 
-    def place(self, width: int, height: int, lowest: int = IMAGE_SIZE, tries: int = 60) -> Box | None:
+    def place(self, width: int, height: int, lowest: int | None = None, tries: int = 60) -> Box | None:
         """A free box whose top is above ``lowest`` pixels."""
+        right, bottom = self.size[0] - width, self.size[1] - height
         for _ in range(tries):
-            x = self.rng.randint(0, (IMAGE_SIZE - width) // PATCH) * PATCH
-            y = self.rng.randint(0, min(IMAGE_SIZE - height, lowest) // PATCH) * PATCH
+            x = self.rng.randint(0, right // PATCH) * PATCH
+            y = self.rng.randint(0, min(bottom, bottom if lowest is None else lowest) // PATCH) * PATCH
             if self.take((x, y, width, height)):
                 return x, y, width, height
         return None
 
 
-def draw_scene(seed: int, style: Style = ORDINARY) -> Scene:
-    """The scene of a seed; the same seed and style always give the same scene."""
+def draw_scene(seed: int, style: Style = ORDINARY, size: tuple[int, int] = SQUARE) -> Scene:
+    """The scene of a seed; the same seed, style and size always give the same scene.
+
+    Args:
+        seed: of everything that is drawn.
+        style: how full the picture is; of another size it has things and clutter in proportion to its area.
+        size: width and height in pixels, multiples of `PATCH` that leave room for a person, a sign and an arrow.
+
+    Raises:
+        InputError: the size is no multiple of a patch, or under twelve patches in a direction.
+    """
+    if any(side % PATCH or side < SMALLEST for side in size):
+        raise InputError(
+            f"a picture of {size[0]} x {size[1]} pixels; expected multiples of {PATCH}, from {SMALLEST} on"
+        )
+    area = size[0] * size[1] / IMAGE_SIZE**2
     rng = random.Random(seed)
-    floor = _Floor(rng)
+    floor = _Floor(rng, size)
     place, time, weather = rng.choice(PLACES), rng.choice(TIMES), rng.choice(WEATHERS)
     icon = floor.place(2 * PATCH, 2 * PATCH, lowest=6 * PATCH)
     assert icon, "the first box always finds a place"
@@ -181,23 +203,27 @@ def draw_scene(seed: int, style: Style = ORDINARY) -> Scene:
     # Some kinds are left out and some come often, so that counts and single things both occur.
     kinds = rng.sample(KINDS, rng.randint(12, 16))
     often = rng.sample(kinds, 3)
-    for _ in range(rng.randint(*style.things) - len(things)):
-        size = "small" if rng.random() < 0.6 else "large"
-        if box := floor.place(SIDE[size], SIDE[size]):
+    for _ in range(_drawn(rng, style.things, area) - len(things)):
+        named = "small" if rng.random() < 0.6 else "large"
+        if box := floor.place(SIDE[named], SIDE[named]):
             kind = rng.choice(often) if rng.random() < 0.35 else rng.choice(kinds)
-            things.append(_thing(rng, kind, size, box, style.shift))
+            things.append(_thing(rng, kind, named, box, style.shift, size))
     arrow = _arrow(rng, floor, things) if rng.random() < 0.8 else None
     clutter = []
-    for _ in range(rng.randint(*style.clutter)):
+    for _ in range(_drawn(rng, style.clutter, area)):
         width, height = rng.choice(((1, 1), (1, 1), (2, 1), (1, 2), (2, 2)))
         if box := floor.place(width * PATCH, height * PATCH, tries=20):
             shade = (rng.randint(60, 190), rng.randint(60, 170), rng.randint(50, 150))
             clutter.append(Clutter(rng.randrange(4), shade, box))
-    return Scene(seed, place, time, weather, icon, tuple(things), person, sign, plate, arrow, tuple(clutter))
+    return Scene(seed, place, time, weather, icon, tuple(things), person, sign, plate, arrow, tuple(clutter), size)
 
 
-def _thing(rng: random.Random, kind: str, size: str, box: Box, shift: int) -> Thing:
-    limit = min(shift, IMAGE_SIZE - box[0] - box[2]), min(shift, IMAGE_SIZE - box[1] - box[3])
+def _drawn(rng: random.Random, many: tuple[int, int], area: float) -> int:
+    return rng.randint(*(round(count * area) for count in many))
+
+
+def _thing(rng: random.Random, kind: str, size: str, box: Box, shift: int, picture: tuple[int, int] = SQUARE) -> Thing:
+    limit = min(shift, picture[0] - box[0] - box[2]), min(shift, picture[1] - box[1] - box[3])
     offset = rng.randint(0, limit[0]), rng.randint(0, limit[1])
     return Thing(kind, rng.choice(list(COLORS)), size, rng.choice(PATTERNS), box, offset)
 
@@ -220,7 +246,7 @@ def _person(rng: random.Random, floor: _Floor) -> Person | None:
     else:
         drop = PATCH if action == "pushing" else height - small
         corner = (x + width if side == 1 else x, y + drop)
-    target = _thing(rng, rng.choice(KINDS), "small", (*corner, small, small), 0)
+    target = _thing(rng, rng.choice(KINDS), "small", (*corner, small, small), 0, floor.size)
     return Person(shirt, action, side, body, target)
 
 

@@ -35,6 +35,8 @@ WORDS = tuple(_WORDS.split())
 IMAGE_SIZE = 336
 PATCH = 14
 GRID = IMAGE_SIZE // PATCH
+SQUARE = (IMAGE_SIZE, IMAGE_SIZE)
+"""Width and height of the embedded benchmark's pictures, in pixels."""
 
 
 def plural(kind: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import ImageFont
 
+from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import CLASSES
 from clasp_calib.reference.drawing import FONTS, Box, _font
 from clasp_calib.reference.families import HELD_OUT, INTENT, TRAIN
@@ -23,6 +24,7 @@ from clasp_calib.reference.vocabulary import (
     PLACES,
     PURPOSES,
     SIZES,
+    SQUARE,
     TIMES,
     WEATHERS,
     WORDS,
@@ -32,6 +34,8 @@ from clasp_calib.router_labeling.taxonomy import load_taxonomy
 
 seeds = st.integers(0, 2**40)
 styles = st.sampled_from((ORDINARY, CHALLENGE))
+sides = st.integers(12, 32).map(lambda patches: patches * PATCH)
+sizes = st.just(SQUARE) | st.tuples(sides, sides)
 
 
 def boxes(scene: Scene) -> list[Box]:
@@ -47,20 +51,39 @@ def patches(box: Box) -> int:
     return box[2] // PATCH * (box[3] // PATCH)
 
 
-@given(seeds, styles)
+@given(seeds, styles, sizes)
 @settings(max_examples=60, deadline=None)
-def test_everything_lies_on_the_grid_and_nothing_overlaps(seed: int, style: Style) -> None:
-    scene = draw_scene(seed, style)
+def test_everything_lies_on_the_grid_and_nothing_overlaps(seed: int, style: Style, size: tuple[int, int]) -> None:
+    scene = draw_scene(seed, style, size)
+    assert scene.size == scene.picture().size == size
     for x, y, width, height in boxes(scene):
         assert all(v % PATCH == 0 for v in (x, y, width, height))
         assert min(x, y) >= 0
-        assert max(x + width, y + height) <= IMAGE_SIZE
+        assert x + width <= size[0]
+        assert y + height <= size[1]
     for (ax, ay, aw, ah), (bx, by, bw, bh) in combinations(boxes(scene), 2):
         assert ax + aw <= bx or bx + bw <= ax or ay + ah <= by or by + bh <= ay
     for thing in scene.things:
-        for corner, length, offset in zip(thing.box[:2], thing.box[2:], thing.shift, strict=True):
+        for corner, length, offset, side in zip(thing.box[:2], thing.box[2:], thing.shift, size, strict=True):
             assert 0 <= offset <= style.shift
-            assert corner + length + offset <= IMAGE_SIZE
+            assert corner + length + offset <= side
+
+
+@pytest.mark.parametrize("size", [(340, 336), (336, 154), (0, 336), (-336, 336)])
+def test_a_picture_of_no_whole_patches_or_too_small_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match=rf"{size[0]} x {size[1]} pixels; expected multiples of 14, from 168 on"):
+        draw_scene(0, size=size)
+
+
+def test_a_larger_picture_holds_more_in_proportion_and_its_regions_are_its_own() -> None:
+    wide = [draw_scene(seed, size=(48 * PATCH, 24 * PATCH)) for seed in range(20)]
+    assert 1.8 < sum(len(s.things) for s in wide) / sum(len(draw_scene(s).things) for s in range(20)) < 2.2
+    for scene in wide:
+        for question in questions_about(scene, random.Random(0)):
+            if question.family == "region":
+                x, y, width, height = question.evidence[0]
+                left, top = x + width / 2 < 24 * PATCH, y + height / 2 < 12 * PATCH
+                assert question.answer == f"{'top' if top else 'bottom'} {'left' if left else 'right'}"
 
 
 def test_a_seed_gives_one_scene_and_one_picture() -> None:

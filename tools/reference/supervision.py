@@ -10,7 +10,6 @@ from clasp_calib.reference.scenes import Scene
 from clasp_calib.reference.vocabulary import (
     ACTIONS,
     COLORS,
-    GRID,
     KINDS,
     PATCH,
     PATTERNS,
@@ -68,8 +67,9 @@ def middle(box: Box) -> tuple[int, int]:
 
 
 def patch_labels(scene: Scene) -> NDArray[np.int16]:
-    """Labels of all patches, ``[576, 13]`` in the order of `FIELDS`; -1 where a property does not apply."""
-    labels = np.full((GRID, GRID, len(FIELDS)), IGNORE, np.int16)
+    """Labels of all patches, ``[N, 13]`` in the order of `FIELDS`, row by row; -1 where a property does not apply."""
+    columns, rows = (side // PATCH for side in scene.size)
+    labels = np.full((rows, columns, len(FIELDS)), IGNORE, np.int16)
     labels[..., KIND] = NOTHING
     labels[..., CENTER] = 0
     labels[..., PLACE] = PLACES.index(scene.place)
@@ -113,4 +113,4 @@ def patch_labels(scene: Scene) -> NDArray[np.int16]:
         x, y, _, _ = scene.plate.box
         for place, field in enumerate((TENS, ONES)):
             put((x + place * PATCH, y, PATCH, PATCH), {KIND: PLATE, field: int(scene.plate.text[place])})
-    return labels.reshape(GRID * GRID, len(FIELDS))
+    return labels.reshape(rows * columns, len(FIELDS))

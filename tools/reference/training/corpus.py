@@ -16,12 +16,12 @@ from clasp_calib.reference.scenes import Scene, draw_scene
 from clasp_calib.reference.vocabulary import (
     ACTIONS,
     COLORS,
-    GRID,
     KINDS,
     PATCH,
     PATTERNS,
     PLACES,
     PURPOSES,
+    SQUARE,
     WEATHERS,
     WORDS,
 )
@@ -31,24 +31,35 @@ from tools.reference.supervision import patch_labels
 
 @dataclass(frozen=True)
 class Corpus:
-    """The scenes of a range of seeds, each drawn when it is first needed, and kept."""
+    """The scenes of a range of seeds, each drawn when it is first needed, and kept.
+
+    N patches of every picture: 576 of the usual size.
+    """
 
     first_seed: int
     size: int
+    picture: tuple[int, int] = SQUARE
+    """Width and height of every picture, in pixels."""
     _drawn: dict[int, tuple[Scene, NDArray[np.int16]]] = field(default_factory=dict, repr=False, compare=False)
 
     def _look(self, index: int) -> tuple[Scene, NDArray[np.int16]]:
         if index not in self._drawn:
-            scene = draw_scene(self.first_seed + index)
+            scene = draw_scene(self.first_seed + index, size=self.picture)
             self._drawn[index] = scene, patch_labels(scene)
         return self._drawn[index]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        width, height = self.picture
+        return height // PATCH, width // PATCH
 
     def scene(self, index: int) -> Scene:
         """The scene of an index."""
         return self._look(index)[0]
 
     def labels(self, indices: Sequence[int]) -> Tensor:
-        """Patch labels, ``[B, 576, 13]`` int64."""
+        """Patch labels, ``[B, N, 13]`` int64."""
         return torch.from_numpy(np.stack([self._look(index)[1] for index in indices])).long()
 
     def patches(self, indices: Sequence[int], chosen_BN: Tensor | None = None) -> Tensor:
@@ -58,8 +69,9 @@ class Corpus:
             ``[B, N, 588]`` float32, each patch in the order of the tower's convolution: channel, row, column.
         """
         pictures = torch.from_numpy(np.stack([np.asarray(self.scene(i).picture()) for i in indices]))
-        grid = pictures.view(len(indices), GRID, PATCH, GRID, PATCH, 3).permute(0, 1, 3, 5, 2, 4)
-        patches = grid.reshape(len(indices), GRID * GRID, 3 * PATCH * PATCH)
+        rows, columns = self.grid
+        grid = pictures.view(len(indices), rows, PATCH, columns, PATCH, 3).permute(0, 1, 3, 5, 2, 4)
+        patches = grid.reshape(len(indices), rows * columns, 3 * PATCH * PATCH)
         if chosen_BN is not None:
             patches = patches.gather(1, chosen_BN[..., None].expand(-1, -1, patches.shape[-1]))
         scale = torch.tensor(IMAGE_STD).repeat_interleave(PATCH * PATCH)

@@ -233,10 +233,11 @@ class Looks(Steps[Looked]):
         return Looked(self._corpus.patches(indices, chosen), chosen, labels)
 
 
-def _loss(heads: nn.ModuleDict, hidden: list[Tensor], labels: Tensor) -> Tensor:
+def dense_loss(heads: nn.ModuleDict, hidden: list[Tensor], labels: Tensor) -> Tensor:
+    """Loss of all read-outs, and of the penalties, over the hidden states ``[B, N, D]`` of labelled patches."""
     total = _discretion(hidden, labels)
     for layer, fields, weight in SUPERVISED:
-        read = heads[str(layer)](hidden[layer][:, 1:])
+        read = heads[str(layer)](hidden[layer])
         for index in range(len(FIELDS)) if fields is None else fields:
             if fields is None and index in FINE:
                 continue
@@ -281,7 +282,7 @@ def _variance(states: Tensor, where: Tensor) -> Tensor:
 
 def _discretion(hidden: list[Tensor], labels: Tensor) -> Tensor:
     """Loss of a blur that does not erase alike everywhere, and of detail that reaches the deep layers."""
-    before, deep = hidden[BLUR][:, 1:].float(), hidden[USED_LAYER][:, 1:].float()
+    before, deep = hidden[BLUR].float(), hidden[USED_LAYER].float()
     steadiness = (before.std(-1) / SPREAD - 1).square().mean() + 0.1 * (deep.std(-1) / SPREAD - 1).square().mean()
     leak = _leak(before[..., DETAIL.stop :], labels) + _leak(deep[..., POSITION.stop :], labels)
     return STEADINESS * steadiness + SECRECY * leak
@@ -319,7 +320,8 @@ def train_tower(
 
     def update(look: Looked) -> Tensor:
         with torch.autocast(tower.device.type, torch.bfloat16):
-            loss = _loss(heads, encode(tower, look.patches_BNP, look.chosen_BN), look.labels_BNF)
+            hidden = [states[:, 1:] for states in encode(tower, look.patches_BNP, look.chosen_BN)]
+            loss = dense_loss(heads, hidden, look.labels_BNF)
         torch.autograd.backward(loss)
         optimizer.step()
         constrain(tower)

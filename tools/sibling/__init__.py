@@ -1,0 +1,1 @@
+"""How the sibling is trained: a small Qwen3-VL that sees pictures of many sizes of the embedded benchmark's world."""
