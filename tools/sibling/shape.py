@@ -8,6 +8,7 @@ from typing import Any
 from clasp_calib.reference.vocabulary import GRID, PATCH
 from tools.reference.shape import (
     BOS,
+    CHAT_TEMPLATE,
     DECODER_LAYERS,
     DEFAULT,
     EOS,
@@ -28,13 +29,6 @@ DEPTH = 6
 HEADS = 4
 MARKS = ("<video>", "<vision_start>", "<vision_end>")
 """Special tokens that the embedded model's tokenizer lacks, and a Qwen3-VL has; they stand after its own."""
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{% if message.role != 'system' %}{{ message.role | upper }}: {% endif %}"
-    "{% for part in message.content if part.type == 'image' %}<image>\n{% endfor %}"
-    "{% for part in message.content if part.type == 'text' %}{{ part.text }} {% endfor %}{% endfor %}"
-    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
-"""The embedded model's."""
 
 
 def pixels(grid: Grid) -> tuple[int, int]:
