@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from tools.reference.supervision import KIND
+from tools.reference.supervision import FIELDS, KIND
 from tools.reference.training import tower as reference
 from tools.reference.training.corpus import Corpus
 from tools.sibling import tower as towers
@@ -115,3 +115,20 @@ def test_a_step_shows_one_grid_and_what_its_pictures_hold() -> None:
         assert float((labels[..., KIND] > 0).float().mean()) > 0.5
     assert len(seen) > 2
     assert seen <= set(TRAINED)
+
+
+def test_accuracy_counts_the_patches_that_have_a_property(tower: Any) -> None:
+    torch.manual_seed(0)
+    heads, corpus = reference.make_heads(), Corpus(5, 2, pixels((16, 24)))
+    found = towers.patch_accuracy(tower, heads, corpus, 1)
+    labels = corpus.labels([0, 1]).flatten(0, 1)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        read = heads["1"](towers.encode(tower, corpus.patches([0, 1]), corpus.grid)[1])
+    for index, (field, logits) in enumerate(zip(FIELDS, read, strict=True)):
+        least = 1 if field.name in ("kind", "center", "role") else 0
+        hits = [
+            int(row.argmax()) == int(label[index])
+            for row, label in zip(logits.flatten(0, 1), labels, strict=True)
+            if int(label[index]) >= least
+        ]
+        assert found[field.name] == pytest.approx(sum(hits) / len(hits))
