@@ -21,8 +21,8 @@ quickstart: $(QUICK_STAMP)  ## Walk the whole path on the embedded model and ben
 	$(BIN)/clasp-calib quickstart --budget 192
 
 # Hypothesis' own profile "ci" draws the same examples each time, so that a change fails by what it changed.
-test: $(STAMP)  ## All unmarked tests, with coverage.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --hypothesis-profile=ci -m "not slow and not vllm" --cov --cov-report=term:skip-covered --cov-fail-under=85
+test: $(STAMP)  ## All unmarked tests.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile=ci -m "not slow and not vllm"
 
 # Those that start workers and kill processes have the machine for themselves.
 test-slow: $(STAMP)  ## The tests marked slow.
@@ -32,8 +32,9 @@ test-slow: $(STAMP)  ## The tests marked slow.
 fuzz: $(STAMP)  ## Damaged files for everything that reads files: CASES of each kind.
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --cases $(CASES)
 
-nightly: fuzz  ## What takes too long for every change, and other examples of the properties.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not vllm"
+# Tracing makes the tests half as long again.
+nightly: fuzz  ## What takes too long for every change: fuzzers, other examples of the properties, and coverage.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not vllm" --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 test-vllm: $(VLLM_STAMP)  ## Labelling on vLLM itself, on a CPU, in an environment of its own (Linux, Python 3.11).
 	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -m vllm tests/on_vllm

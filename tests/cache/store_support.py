@@ -1,4 +1,4 @@
-"""Deterministic features for the store's tests, and a writer that can be run as a process and killed."""
+"""Deterministic features for the store's tests, and writers that are killed."""
 
 import ctypes
 import os
@@ -64,16 +64,16 @@ def flip_bit(root: Path, store: FeatureStore, number: int, layer: int) -> Path:
     return root / record.file
 
 
-def write_forever(root: Path, first: int) -> None:
-    """Put batches of two and print each after it was acknowledged, until killed."""
+def write_forever(root: Path, first: int, told: int) -> None:
+    """Put batches of two and tell each to a file descriptor after it was acknowledged, until killed."""
     with writer(root, shape=(64, 128), shard_bytes=5 * slot_bytes(shape=(64, 128))) as store:
         for number in range(first, 10**6, 2):
             put(store, (number, number + 1), shape=(64, 128))
-            os.write(1, f"{number + 2}\n".encode())
+            os.write(told, f"{number + 2}\n".encode())
 
 
-def sweep(root: Path, pictures: int, layout: str, die_at=None) -> None:
-    """Kill a writer at every call that changes the disk, and check the store after each; prints what it did.
+def sweep(root: Path, pictures: int, layout: str, die_at=None) -> int:
+    """Kill a writer at every call that changes the disk, and check the store after each; gives the calls.
 
     A kill comes before the n-th call or, for data, in the middle of it. Calls inside SQLite's own commit are
     SQLite's to survive; here its statements are the steps.
@@ -110,7 +110,7 @@ def sweep(root: Path, pictures: int, layout: str, die_at=None) -> None:
         if os.waitstatus_to_exitcode(status) == 0:
             break
         assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, status
-    print(points - 1)
+    return points - 1
 
 
 def sweep_system_calls(root: Path, pictures: int, layout: str) -> None:
@@ -118,7 +118,7 @@ def sweep_system_calls(root: Path, pictures: int, layout: str) -> None:
     killer = ctypes.CDLL(None)
     for name, torn in (("before", 0), ("torn", 1)):
         (root / name).mkdir()
-        sweep(root / name, pictures, layout, lambda point, torn=torn: killer.arm(ctypes.c_long(point), torn))
+        print(sweep(root / name, pictures, layout, lambda point, torn=torn: killer.arm(ctypes.c_long(point), torn)))
 
 
 def _write_in_batches(root: Path, pictures: int, acknowledged: Path, layout: str) -> None:
@@ -177,5 +177,4 @@ def _die_at(point: int) -> None:
 
 
 if __name__ == "__main__":
-    called = {"write": write_forever, "sweep": sweep, "calls": sweep_system_calls}[sys.argv[1]]
-    called(Path(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
+    sweep_system_calls(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

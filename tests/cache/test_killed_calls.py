@@ -34,7 +34,7 @@ def killer(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(("layout", "least"), [("direct", 60), ("portable", 40)])
 def test_a_kill_at_every_write_call_loses_nothing_acknowledged(killer, tmp_path, layout, least):
     environment = {**os.environ, "LD_PRELOAD": str(killer), "PYTHONPATH": str(HERE)}
-    words = [sys.executable, HERE / "store_support.py", "calls", tmp_path, "7", layout]
+    words = [sys.executable, HERE / "store_support.py", tmp_path, "7", layout]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     before, torn = map(int, done.stdout.split())

@@ -18,7 +18,7 @@ from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import CacheError
 from clasp_calib.search.score_journal import JOURNAL
 
-PICTURES = 300
+PICTURES = 100
 
 
 def killed(words, done, enough):
@@ -88,6 +88,7 @@ for number in range(kills):
         os._exit(run(words))
     while lines() < enough:
         assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended before it was killed"
+        time.sleep(0.001)
     os.kill(child, signal.SIGKILL)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
 """
