@@ -24,10 +24,12 @@ quickstart: $(QUICK_STAMP)  ## Walk the whole path on the embedded model and ben
 test: $(STAMP)  ## All unmarked tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile=ci -m "not slow and not vllm"
 
-# Those that start workers and kill processes have the machine for themselves.
+# What does not start workers or kill processes: those that do have the machine for themselves.
+SIDE_BY_SIDE := tests/field tests/fuzz tests/tools tests/commands/test_every_architecture.py
+
 test-slow: $(STAMP)  ## The tests marked slow.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --hypothesis-profile=ci -m slow tests/field tests/fuzz
-	$(BIN)/python -m pytest --hypothesis-profile=ci -m slow --ignore=tests/field --ignore=tests/fuzz
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --hypothesis-profile=ci -m slow $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest --hypothesis-profile=ci -m slow $(SIDE_BY_SIDE:%=--ignore=%)
 
 fuzz: $(STAMP)  ## Damaged files for everything that reads files: CASES of each kind.
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --cases $(CASES)

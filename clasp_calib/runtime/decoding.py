@@ -74,7 +74,7 @@ class Greedy:
             if name not in aside and value is not None and value != plain.get(name)
         }
 
-    @property
+    @cached_property
     def stops_at_texts(self) -> bool:
         """Whether texts end an answer, so that its tokens alone do not tell where it ends."""
         return self._config(1).stop_strings is not None

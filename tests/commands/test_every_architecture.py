@@ -14,6 +14,8 @@ from tools.docs.architectures import COMMANDS
 LONGEST = 16
 """Tokens of an answer, each of which is a word."""
 PARTS = {"calibration": 4, "selection": 2, "test": 3}
+OF_EACH_KIND = ("gemma3", "llava", "llava_onevision", "qwen3_5", "qwen3_vl")
+"""Windows, one size for all pictures, tiles, recurrent layers, and deepstack; two of them take videos."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ def walk(tmp_path, own_processors):  # noqa: F811
 
 
 @pytest.mark.shows(*(f"`{name}`" for name in COMMANDS))
-@pytest.mark.parametrize("name", WALKED)
+@pytest.mark.parametrize(
+    "name", [name if name in OF_EACH_KIND else pytest.param(name, marks=pytest.mark.slow) for name in WALKED]
+)
 def test_from_the_cache_to_the_very_answers_that_evaluate_counted(walk, command, name):
     here = walk(name)
     budget = "40%"

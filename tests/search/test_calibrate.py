@@ -1,6 +1,7 @@
 """A whole calibration on a tiny model: from samples and a cache to an artifact, resumed, extended, refused."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ import pytest
 import torch
 from speaking_models import load_speaking, speaking_llava_directory, write_picture, write_samples
 
-from clasp_calib.artifacts.artifact import read_artifact
+from clasp_calib.artifacts.artifact import Artifact, read_artifact
 from clasp_calib.artifacts.evidence import trials
 from clasp_calib.artifacts.files import write_artifact
 from clasp_calib.artifacts.fits import check_fits
@@ -98,24 +99,68 @@ class Request:
         return replace(self, **parts, **changes)
 
 
-@pytest.fixture
-def request_(bench, tmp_path) -> Request:
+def request_in(root: Path, bench: Bench) -> Request:
     options = CalibrationOptions(strategy=Halving(first=2), space=bench.space, per_class=100, model_name="tiny")
-    places = Places(features=bench.cache, study=tmp_path / "study", artifact=tmp_path / "artifact")
+    places = Places(features=bench.cache, study=root / "study", artifact=root / "artifact")
     return Request(bench.samples, options, places)
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """Everything that the evaluator is asked while the test runs."""
+def request_(bench, tmp_path) -> Request:
+    return request_in(tmp_path, bench)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A calibration that is over."""
+
+    request: Request
+    artifact: Artifact
+    asked: frozenset[tuple[Any, ...]]
+    """Everything that the evaluator was asked."""
+
+    @classmethod
+    def of(cls, bench: Bench, request: Request) -> "Searched":
+        with pytest.MonkeyPatch.context() as patch:
+            calls = listened(patch)
+            return cls(request, last(calibration(bench, request), BUDGET), frozenset(calls))
+
+    def copied(self, request: Request) -> Request:
+        """The request, where this calibration's study is already."""
+        shutil.copytree(self.request.study, request.study)
+        return request
+
+
+@pytest.fixture(scope="module")
+def searched(bench, tmp_path_factory) -> Searched:
+    """What `request_` asks for."""
+    return Searched.of(bench, request_in(tmp_path_factory.mktemp("searched"), bench))
+
+
+@pytest.fixture(scope="module")
+def gridded(bench, tmp_path_factory) -> Searched:
+    """Everything about one class."""
+    root = tmp_path_factory.mktemp("gridded")
+    attributes = tuple(sample for sample in bench.samples if sample.label == "attribute")
+    return Searched.of(bench, request_in(root, bench).changed(samples=attributes, strategy=Grid()))
+
+
+def listened(patch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Everything that the evaluator is asked from now on."""
     calls, plain = [], Evaluator.scores
 
     def scores(self, sample, candidates, pruning):
         calls.extend((sample.id, c.name, pruning.schedule.counts) for c in candidates)
         return plain(self, sample, candidates, pruning)
 
-    monkeypatch.setattr(Evaluator, "scores", scores)
+    patch.setattr(Evaluator, "scores", scores)
     return calls
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Everything that the evaluator is asked while the test runs."""
+    return listened(monkeypatch)
 
 
 def calibration(bench, request, **changes):
@@ -191,12 +236,12 @@ def test_answers_that_never_come_stop_the_search_before_it_is_recorded(bench, re
     assert last(anyway, BUDGET).entry("50%").choices["object"].calibration == 0
 
 
-def test_as_many_tokens_are_recorded_as_the_longest_accepted_answer_needs(bench, request_):
+def test_as_many_tokens_are_recorded_as_the_longest_accepted_answer_needs(bench, request_, searched):
     one, *others = bench.samples
     samples = (replace(one, answers=("no, or only if you ask twice",)), *others)
     found = last(calibration(bench, request_, samples=samples), BUDGET)
     assert found.manifest.decoding.max_new_tokens == 28
-    assert last(calibration(bench, request_), BUDGET).manifest.decoding.max_new_tokens == 16
+    assert searched.artifact.manifest.decoding.max_new_tokens == 16
 
 
 def test_a_length_of_answers_is_recorded_and_part_of_the_settings(bench, request_):
@@ -235,19 +280,18 @@ def test_what_the_answers_of_the_samples_need_is_no_setting(bench, request_, ask
     assert not asked
 
 
-def test_a_search_that_is_given_again_measures_nothing_and_finds_the_same(bench, request_, asked, tmp_path):
+def test_a_search_that_is_given_again_measures_nothing_and_finds_the_same(bench, request_, searched, asked, tmp_path):
     first = write_artifact(last(calibration(bench, request_), BUDGET), tmp_path / "a")
     count = len(asked)
     second = write_artifact(last(calibration(bench, request_), BUDGET), tmp_path / "b")
     assert count == len(asked) > 0
     assert first.manifest.id == second.manifest.id
-    elsewhere = last(calibration(bench, request_, study=tmp_path / "elsewhere"), BUDGET)
-    assert len(asked) == 2 * count
-    assert write_artifact(elsewhere, tmp_path / "c").manifest.id == first.manifest.id
+    elsewhere = write_artifact(searched.artifact, tmp_path / "c")
+    assert elsewhere.manifest.id == first.manifest.id
 
 
 @pytest.mark.parametrize("strategy", [Halving(first=2), Pooled(0.5), Race(first=2)])
-def test_a_search_that_was_interrupted_ten_times_goes_on(bench, request_, asked, tmp_path, monkeypatch, strategy):
+def test_a_search_that_was_interrupted_again_and_again_goes_on(bench, request_, asked, tmp_path, monkeypatch, strategy):
     request_ = request_.changed(strategy=strategy)
     first = write_artifact(last(calibration(bench, request_, study=tmp_path / "undisturbed"), BUDGET), tmp_path / "a")
     whole = list(asked)
@@ -262,7 +306,7 @@ def test_a_search_that_was_interrupted_ten_times_goes_on(bench, request_, asked,
 
     with monkeypatch.context() as patch:
         patch.setattr(Evaluator, "scores", scores)
-        for number in range(10):
+        for number in range(5):
             left[0] = number % 3
             with pytest.raises(KeyboardInterrupt):
                 last(calibration(bench, request_), BUDGET)
@@ -272,11 +316,10 @@ def test_a_search_that_was_interrupted_ten_times_goes_on(bench, request_, asked,
     assert second.manifest.id == first.manifest.id
 
 
-def test_a_search_in_memory_finds_the_same_and_needs_no_optuna(bench, request_, monkeypatch):
-    expected = last(calibration(bench, request_), BUDGET)
+def test_a_search_in_memory_finds_the_same_and_needs_no_optuna(bench, request_, searched, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     monkeypatch.delitem(sys.modules, "clasp_calib.search.optuna_study", raising=False)
-    assert last(calibration(bench, request_, study=None), BUDGET).manifest == expected.manifest
+    assert last(calibration(bench, request_, study=None), BUDGET).manifest == searched.artifact.manifest
 
 
 @pytest.mark.parametrize("strategy", [Halving(first=2), Pooled(0.3)])
@@ -314,17 +357,16 @@ def test_fewer_tokens_are_evidence_for_more_and_not_the_other_way(bench, request
     assert fed[-1] == ("50%", [])
 
 
-def test_an_artifact_of_other_settings_is_refused_before_anything_is_measured(bench, request_, asked):
-    write_artifact(last(calibration(bench, request_), BUDGET), request_.artifact)
-    asked.clear()
+def test_an_artifact_of_other_settings_is_refused_before_anything_is_measured(bench, request_, searched, asked):
+    write_artifact(searched.artifact, request_.artifact)
     for change, name in (({"prompt": "<image> {question}:"}, "prompt"), ({"model_name": "other"}, "model")):
         with pytest.raises(ArtifactError, match=rf"made with other settings \({name}\); give another place"):
             last(calibration(bench, request_, study=request_.study / "fresh", **change), OTHER)
     assert asked == []
 
 
-def test_an_artifact_of_another_model_or_a_damaged_one_is_refused(bench, request_, tmp_path):
-    artifact = write_artifact(last(calibration(bench, request_), BUDGET), request_.artifact)
+def test_an_artifact_of_another_model_or_a_damaged_one_is_refused(bench, request_, searched, tmp_path):
+    artifact = write_artifact(searched.artifact, request_.artifact)
     shape = artifact.manifest.shape.model_copy(update={"text_layers": 32})
     foreign = artifact.manifest.model_copy(update={"shape": shape, "fingerprint": shape.fingerprint})
     write_artifact(artifact.with_manifest(foreign), tmp_path / "foreign")
@@ -352,9 +394,9 @@ def choices_of(artifact):
 @pytest.mark.parametrize(
     "change", ["more samples", "fewer samples", "answers", "split", "metric", "picture", "id", "race", "seed", "space"]
 )
-def test_a_score_that_is_still_valid_is_not_measured_again(bench, request_, asked, tmp_path, change):
+def test_a_score_that_is_still_valid_is_not_measured_again(bench, request_, gridded, asked, tmp_path, change):
     # One class is enough, and the first sample of it is changed.
-    first, *others = [s for s in bench.samples if s.label == "attribute"]
+    first, *others = gridded.request.samples
     wider = tmp_path / "wider.yaml"
     own, mixed = SPACE.prototypes
     write_space(SearchSpace(prototypes=(own, mixed.model_copy(update={"name": "x"})), rhos=(0.25, 0.5, 1)), wider)
@@ -371,10 +413,7 @@ def test_a_score_that_is_still_valid_is_not_measured_again(bench, request_, aske
         "seed": {"seed": 1},
         "space": {"space": wider},
     }[change]
-    few = request_.changed(samples=(first, *others), artifact=tmp_path / "other", strategy=Grid())
-    last(calibration(bench, few), BUDGET)
-    before = set(asked)
-    asked.clear()
+    few = gridded.copied(request_.changed(samples=(first, *others), artifact=tmp_path / "other", strategy=Grid()))
     found = last(calibration(bench, few, **changed), BUDGET)
     again = set(asked)
     assert len(again) == len(asked)
@@ -382,7 +421,7 @@ def test_a_score_that_is_still_valid_is_not_measured_again(bench, request_, aske
         assert not asked
     elif change == "space":
         assert {name for _, name, _ in asked} == {"own/rho=0.5", "x/rho=0.5"}
-        assert not before & again
+        assert not gridded.asked & again
     else:
         assert {sample for sample, *_ in asked} == {"new" if change == "more samples" else first.id}
     asked.clear()
@@ -415,9 +454,8 @@ def test_a_search_grows_and_strategies_share(bench, request_, asked, tmp_path):
         ({}, "weights was [0-9a-f]{12}, is now [0-9a-f]{12}"),
     ],
 )
-def test_another_setting_is_named(bench, request_, asked, tmp_path, change, told):
-    last(calibration(bench, request_), BUDGET)
-    asked.clear()
+def test_another_setting_is_named(bench, request_, searched, asked, tmp_path, change, told):
+    searched.copied(request_)
     other = bench
     if not change:
         model, processor = load_speaking(Path(bench.model.config._name_or_path))
@@ -427,7 +465,7 @@ def test_another_setting_is_named(bench, request_, asked, tmp_path, change, told
     with pytest.raises(StudyError, match=rf"budget '50%' in .*scores\.jsonl were recorded .*settings: {told}.*--run"):
         last(calibration(other, changed), BUDGET)
     assert not asked
-    last(calibration(other, changed, study=tmp_path / "fresh"), BUDGET)
+    last(calibration(other, changed, study=tmp_path / "fresh", per_class=2), BUDGET)
     last(calibration(bench, request_), BUDGET)
 
 
@@ -489,8 +527,9 @@ def test_the_unpruned_budget_can_be_searched(bench, request_, tmp_path):
     assert read_artifact(tmp_path / "a").budgets == ("100%",)
 
 
-def test_one_setting_for_all_classes_and_the_exhaustive_choice_are_kept_to_compare_with(bench, request_, asked):
-    entry = last(calibration(bench, request_), BUDGET).entry("50%")
+def test_one_setting_for_all_classes_and_the_exhaustive_choice_are_kept_to_compare_with(bench, request_, searched):
+    entry = searched.artifact.entry("50%")
+    searched.copied(request_)
     assert list(entry.alternatives) == ["global"]
     assert set(entry.alternatives["global"]) == set(CLASSES)
     assert len(set(entry.alternatives["global"].values())) == 1

@@ -177,6 +177,7 @@ def test_a_model_taken_apart_answers_in_packs(exported: tuple[Any, Any]) -> None
     assert_comes_apart(*exported, DEFAULT)
 
 
+@pytest.mark.slow
 def test_a_large_model_is_trained_exported_and_loaded(trained: Path, tmp_path: Path, script: Script) -> None:
     """With the same tower as any other."""
     work, out = tmp_path / "work", tmp_path / "model"
