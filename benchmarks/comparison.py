@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=60, help="pictures to calibrate on")
     parser.add_argument("--test", type=int, default=80, help="pictures to compare on")
     parser.add_argument("--per-class", type=int, default=60, help="questions a class")
-    parser.add_argument("--solve-on", type=int, default=2, help="calibration questions a class to solve knobs on")
+    parser.add_argument("--solve-on", type=int, default=24, help="calibration questions a class to solve knobs on")
     parser.add_argument("--timed", type=int, default=5, help="prefills to time for each method")
     arguments = parser.parse_args()
     pictures = {"calibration": arguments.pool, "test": arguments.test}

@@ -15,7 +15,7 @@ from runtime import Clock, peaks, table
 
 from clasp_calib.baselines.cdpruner import CDPruner
 from clasp_calib.baselines.ficoco_v import FiCoCoV
-from clasp_calib.baselines.input_method import InputMethod
+from clasp_calib.baselines.input_method import ChoosesAtInput, InputMethod
 from clasp_calib.baselines.mechanisms.merging import TowerTokens
 from clasp_calib.baselines.prumerge import PruMerge
 from clasp_calib.baselines.registry import METHODS
@@ -41,7 +41,7 @@ more.
 # FLOPs of the matrix products of one choice.
 CLASS_ROW = 2 * HEADS * (PATCHES + 1) * HEAD
 PRODUCTS: dict[str, Callable[[int], float]] = {
-    "random": lambda count: 0,
+    "random-input": lambda count: 0,
     "grid": lambda count: 0,
     "pooling": lambda count: PATCHES * WIDTH,
     "fastervlm": lambda count: CLASS_ROW,
@@ -53,6 +53,10 @@ PRODUCTS: dict[str, Callable[[int], float]] = {
     "vispruner": lambda count: CLASS_ROW + 2 * PATCHES**2 * STATE,
     "cdpruner": lambda count: 2 * PATCHES**2 * WIDTH + count**2 * PATCHES,
     "holov": lambda count: CLASS_ROW + 2 * PATCHES**2 / 16 * WIDTH,
+    "vscan": lambda count: 2 * CLASS_ROW + 2 * PATCHES * count * WIDTH * 2,
+    "hiprune": lambda count: 2 * (PATCHES + 1) * CLASS_ROW,
+    "scope": lambda count: CLASS_ROW + 2 * PATCHES**2 * STATE,
+    "prunesid": lambda count: CLASS_ROW + 4 * PATCHES**2 * STATE,
 }
 
 
@@ -74,15 +78,15 @@ def picture(device: torch.device) -> Encoded:
     )
 
 
-def budgeted(name: str, count: int, image: Encoded) -> InputMethod:
+def budgeted(name: str, count: int, image: Encoded) -> ChoosesAtInput:
     """The method with as many tokens; PruMerge with the threshold that gives this picture about as many."""
     if name == "cdpruner":
         return CDPruner(keep=str(count), similarity=lambda image: torch.linspace(0, 1, PATCHES).cos())
     method = METHODS[name]()
-    assert isinstance(method, InputMethod)
     if isinstance(method, PruMerge):
         grid = [replace(method, iqr=step / 50) for step in range(-100, 200)]
         return min(grid, key=lambda tried: abs(tried.count(image) - count))
+    assert isinstance(method, InputMethod)
     return replace(method, keep=str(count))
 
 

@@ -27,10 +27,13 @@ class ComparisonOptions(StudyOptions):
     Attributes:
         solve_on: calibration samples of a class that knobs are solved on whose tokens depend on the picture.
         timed: prefills to time for each method; 0 times none.
+        clip: directory of the CLIP model whose vision tower the model has: with its text tower `cdpruner` rates patches
+            by the question. Without one the decoder's embeddings of the question do, as `cdpruner-embeddings`.
     """
 
-    solve_on: int = 8
+    solve_on: int = 24
     timed: int = 5
+    clip: str | None = None
 
 
 @dataclass(frozen=True)
@@ -178,9 +181,9 @@ def _compared(
     from clasp_calib.calib.scoring.prompting import Prompter
     from clasp_calib.calib.scoring.score_tasks import ModelRecipe
     from clasp_calib.calib.studies.answers import AnswerJournal, SolvedKnobs
-    from clasp_calib.calib.studies.contest import Answerer, AnswererRecipe, encoded, hold_contest
+    from clasp_calib.calib.studies.contest import Answerer, AnswererRecipe, Prompts, hold_contest
     from clasp_calib.calib.studies.costs import prefill_costs
-    from clasp_calib.calib.studies.entrants import entrants_for
+    from clasp_calib.calib.studies.entrants import Solving, entrants_for
     from clasp_calib.calib.studies.evaluation import shown_by
     from clasp_calib.common.contents import image_key
     from clasp_calib.common.hashing import sha256_json
@@ -191,7 +194,6 @@ def _compared(
     prompter = Prompter(processor, model, manifest.prompt)
     others = [sample for sample in of.samples if sample.split == "calibration"]
     solving = by_class(others, of.artifact.classes, options.solve_on, seed)
-    images = [encoded(model, processor, prompter, sample) for group in solving.values() for sample in group]
     contents = [[sample.id, [image_key(one.picture) for one in sample.alone]] for sample in of.samples]
     identity = {**of.identity(model, processor, crew.threads), "contents": sha256_json(contents)}
     # Solved in this process, with all of its threads.
@@ -201,7 +203,10 @@ def _compared(
     check_headers((one.picture for sample in questions for one in sample.alone), processor)
     shown_by(model, processor, of.artifact, questions, of.budgets)
     names = list(methods or NAMES)
-    entrants, refusals = entrants_for(model, processor, of.artifact, of.budgets, names, images, solved, questions)
+    images = Prompts(model, processor, prompter, tuple(sample for group in solving.values() for sample in group))
+    solving_with = Solving(images, solved)
+    given = (model, processor, of.artifact, of.budgets, names, solving_with, questions, options.clip)
+    entrants, refusals = entrants_for(*given)
     longest = manifest.decoding.max_new_tokens
     answerer = Answerer(model, processor, prompter, longest)
 

@@ -103,9 +103,31 @@ def clip_similarity(clip: Any, input_ids: Tensor) -> Callable[[Encoded], Tensor]
     """
 
     def similarity(image: Encoded) -> Tensor:
+        states_UC = image.states_UC.to(clip.visual_projection.weight.dtype)
         text_MC = clip.text_projection(clip.text_model(input_ids=input_ids).pooler_output)
-        patch_UC = clip.visual_projection(clip.vision_model.post_layernorm(image.states_UC))
+        patch_UC = clip.visual_projection(clip.vision_model.post_layernorm(states_UC))
         cosine_UM = functional.normalize(patch_UC, dim=-1) @ functional.normalize(text_MC, dim=-1).mT
         return cosine_UM.mean(1)
+
+    return similarity
+
+
+def embedded_similarity(embedding_WD: Tensor) -> Callable[[Encoded], Tensor]:
+    """In the place of `clip_similarity` where there is no text tower: projected tokens against the question's words.
+
+    It is the mean cosine of a token with the decoder's embeddings of the question, negated: what is like the question
+    is relevant here, while CLIP's patches are relevant where their similarity is small.
+
+    Args:
+        embedding_WD: the decoder's embeddings of the question's tokens, at least one.
+    """
+    question_D = functional.normalize(embedding_WD.float(), dim=-1).mean(0)
+
+    def similarity(image: Encoded) -> Tensor:
+        cosine_N = functional.normalize(image.features_ND.float(), dim=-1) @ question_D
+        cell_N = image.layout.cell_N.to(cosine_N.device)
+        similarity_U = cosine_N.new_zeros(image.layout.cells)
+        similarity_U[cell_N[cell_N >= 0]] = -cosine_N[cell_N >= 0]
+        return similarity_U
 
     return similarity

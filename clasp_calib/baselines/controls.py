@@ -56,12 +56,12 @@ def pooled(features_RCD: Tensor, count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class RandomTokens(InputMethod):
-    """Without replacement, of all tiles together, in order, renumbered.
+    """Drawn before the decoder, without replacement, of all tiles together, in order, renumbered.
 
     The same places in every image of as many tokens, on every device: give each sample a ``seed`` of its own.
     """
 
-    name: ClassVar[str] = "random"
+    name: ClassVar[str] = "random-input"
     paper: ClassVar[str] = "control"
     by_tile: ClassVar[bool] = False
 

@@ -20,8 +20,8 @@ from clasp_calib.runtime.stages import PromptLengths
 
 
 @dataclass(frozen=True)
-class InputMethod(Method):
-    """A method that decides before the decoder which tokens enter it, so that all layers work on as many."""
+class ChoosesAtInput(Method):
+    """A method that decides before the decoder which tokens enter it."""
 
     images_only: ClassVar[bool] = True
     by_tile: ClassVar[bool] = True
@@ -30,14 +30,6 @@ class InputMethod(Method):
     """Whether what goes on keeps the order of the whole picture, line by line across its tiles, and not its own."""
     attends: ClassVar[bool] = False
     """Whether the method looks at the attention of the block that makes the projected state."""
-    semantics: ClassVar[str] = "tokens that enter the decoder"
-
-    keep: str = "25%"
-    """Tokens that an image keeps: a number, or a percentage of its own."""
-
-    def solved(self, adapter: Adapter, budget: Budget) -> Self:
-        """The budget is what enters: every layer works on that."""
-        return replace(self, keep=budget.name)
 
     def tower_blocks(self, adapter: Adapter) -> tuple[int, ...]:
         """Blocks of the tower whose attention the method looks at."""
@@ -53,10 +45,9 @@ class InputMethod(Method):
             count: how many go on; at least 1, and fewer than there are.
         """
 
+    @abstractmethod
     def count(self, image: Encoded) -> int:
-        """How many tokens of an image go on: at least 1, halves up."""
-        tokens = len(image.layout.cell_N)
-        return min(max(int(parse_budget(self.keep).of(tokens) + 0.5 + 1e-9), 1), tokens)
+        """How many tokens of an image go on: at least 1."""
 
     def allot(self, image: Encoded, tiles: Sequence[Tensor], count: int) -> list[int]:
         """How many tokens of each tile go on: in proportion to what it shows.
@@ -93,6 +84,25 @@ class InputMethod(Method):
         choose, blocks = entry.timed(self.choose), self.tower_blocks(adapter)
         with chosen_tokens(model, adapter, blocks, choose, in_place), entry.attached():
             yield lambda: entry.stats
+
+
+@dataclass(frozen=True)
+class InputMethod(ChoosesAtInput):
+    """One that lets in as many tokens of every image, so that all layers work on as many."""
+
+    semantics: ClassVar[str] = "tokens that enter the decoder"
+
+    keep: str = "25%"
+    """Tokens that an image keeps: a number, or a percentage of its own."""
+
+    def solved(self, adapter: Adapter, budget: Budget) -> Self:
+        """The budget is what enters: every layer works on that."""
+        return replace(self, keep=budget.name)
+
+    def count(self, image: Encoded) -> int:
+        """What ``keep`` says, halves up."""
+        tokens = len(image.layout.cell_N)
+        return min(max(int(parse_budget(self.keep).of(tokens) + 0.5 + 1e-9), 1), tokens)
 
 
 def _sorted(kept: Kept) -> Kept:

@@ -197,7 +197,7 @@ class MustDrop(ImageDependent):
         with shrinking_tower(model, adapter, shrink) as shrunk:
             run, entry = _Run(self, shrunk), Entry(model, adapter, "compact")
             starts, decoder = in_depth(self.starts, adapter.decoder_layers), adapter.language_model(model)
-            plan = RowPlan(run.choose, starts, "compact", decoder, prompt_lengths, thins_cache=True)
+            plan = RowPlan(run.choose, starts, "compact", decoder, prompt_lengths, thins_cache=True, entry=entry)
             pruner = Pruner(model, adapter, plan, entry)
             seen = chosen_tokens(model, adapter, (adapter.vision_layers - 1,), run.see, in_place=False)
             with seen, entry.attached(), pruner.attached():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clasp_calib.baselines.choosing import first_largest
-from clasp_calib.baselines.input_method import InputMethod
+from clasp_calib.baselines.input_method import ChoosesAtInput
 from clasp_calib.baselines.solving import ImageDependent, Spread, solve_knob
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.budgeting import pruning_budget
@@ -72,7 +72,7 @@ def merged(states_PC: Tensor, keys_PC: Tensor, attention_P: Tensor, chosen: Tens
 
 
 @dataclass(frozen=True)
-class PruMerge(ImageDependent, InputMethod):
+class PruMerge(ImageDependent, ChoosesAtInput):
     """Outliers of the class attention in the block that the projected state enters; all before the projector.
 
     Order: by attention, then the token of the rest; renumbered. How many there are depends on the image: a budget is
@@ -134,7 +134,7 @@ class PruMerge(ImageDependent, InputMethod):
         return [self._tokens(self._attention(image, token_P)) for token_P in tiles]
 
     def kept(self, image: Encoded, token_P: Tensor, count: int) -> Kept:
-        """See `InputMethod`."""
+        """See `ChoosesAtInput`."""
         (attention,) = image.attention.values()
         cell_P, attention_P = image.cells(token_P), self._attention(image, token_P)
         chosen = self._chosen(attention_P)

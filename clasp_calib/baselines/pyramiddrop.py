@@ -22,23 +22,45 @@ SOLVED_STARTS = (2, 8, 16)
 """Where the authors prune for budgets that their own stages cannot meet (issue 29 of their repository)."""
 
 
-def queries_and_keys(layer: Any, hidden_SD: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
-    """Queries [H, S, d] and keys [G, S, d] that a decoder layer is about to attend with, rotated.
+def queries_and_keys(layer: Any, hidden_SD: Tensor, rope: Rope | None) -> tuple[Tensor, Tensor]:
+    """Queries [H, S, d] and keys [G, S, d] that a decoder layer is about to attend with.
 
     Args:
         layer: a layer of a Llama, Mistral or Qwen decoder, with ``input_layernorm`` and ``self_attn``.
         hidden_SD: what enters it.
-        rope: cosines and sines [S, d] of the positions.
+        rope: cosines and sines [S, d] of the positions; ``None`` leaves them as they are before the rotation.
     """
     attention, normed_SD = layer.self_attn, layer.input_layernorm(hidden_SD)
     rotated = []
     for projection, norm in (("q_proj", "q_norm"), ("k_proj", "k_norm")):
         heads_SHd = getattr(attention, projection)(normed_SD).unflatten(-1, (-1, attention.head_dim))
         heads_HSd = getattr(attention, norm, nn.Identity())(heads_SHd).transpose(0, 1)
+        if rope is None:
+            rotated.append(heads_HSd)
+            continue
         half = attention.head_dim // 2
         turned_HSd = torch.cat([-heads_HSd[..., half:], heads_HSd[..., :half]], dim=-1)
         rotated.append(heads_HSd * rope[0] + turned_HSd * rope[1])
     return rotated[0], rotated[1]
+
+
+def about_to_be_looked_at(row: Row, name: str) -> Tensor:
+    """Attention [N] that the last text token of the prompt gives in the layer that is entered, mean over heads.
+
+    Args:
+        row: as it comes to a stage.
+        name: of the method, for the error.
+
+    Raises:
+        ModelError: there are keys in the cache already, which the layer would attend to as well.
+    """
+    if row.key_GTd.shape[1] > len(row.hidden_SD):
+        raise ModelError(
+            f"{name} scores with a layer that has not run, and cannot join a cache that is already filled; "
+            "begin anew without past_key_values"
+        )
+    query_HSd, key_GSd = queries_and_keys(row.layer, row.hidden_SD, row.rope)
+    return attention_to(query_HSd, key_GSd, row.text_W[-1:], row.visual_N, row.scaling).mean((0, 1))
 
 
 @dataclass(frozen=True)
@@ -81,12 +103,6 @@ class PyramidDrop(StagedMethod):
 
     def choose(self, stage: int, row: Row) -> KeptTokens:
         """See `StagedMethod`."""
-        if row.key_GTd.shape[1] > len(row.hidden_SD):
-            raise ModelError(
-                "pyramiddrop scores with a layer that has not run, and cannot join a cache that is already filled; "
-                "begin anew without past_key_values"
-            )
-        query_HSd, key_GSd = queries_and_keys(row.layer, row.hidden_SD, row.rope)
-        attention_H1N = attention_to(query_HSd, key_GSd, row.text_W[-1:], row.visual_N, row.scaling)
-        best = first_largest(attention_H1N.mean((0, 1)), count_of(self.ratios[stage], row.came))
+        attention_N = about_to_be_looked_at(row, self.name)
+        best = first_largest(attention_N, count_of(self.ratios[stage], row.came))
         return KeptTokens(best.sort().values)

@@ -1,4 +1,6 @@
-"""Random pruning: the floor that any method must beat.
+"""Random pruning at the stages of a schedule: the floor that any method must beat.
+
+`clasp_calib.baselines.controls.RandomTokens` draws once, before the decoder.
 
 B rows, N visual tokens of a row.
 """
@@ -9,6 +11,9 @@ import torch
 from torch import Tensor
 
 from clasp_calib.runtime.selection import Selection, Selector
+
+NAME = "random"
+"""What it is called in tables and on the command line."""
 
 
 class RandomPruning:

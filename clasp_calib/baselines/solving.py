@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from statistics import fmean, pstdev
 from typing import Any, Self
 
@@ -14,6 +15,10 @@ from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.schedule import Budget
 
 HALVINGS, STEPS, SLACK, NEAR = 40, 200, 1.0, 0.05
+OFF = 0.05
+"""Share of the budget by which a mean may be off without a word."""
+SURE = 1.96
+"""Standard errors within which a mean is 19 times of 20."""
 
 
 @dataclass(frozen=True)
@@ -26,21 +31,26 @@ class Spread:
     most: float
     images: int
 
+    @property
+    def needed(self) -> int:
+        """Images to solve on for a mean that on others like them is within `OFF` of the budget, 19 times of 20."""
+        return ceil((SURE * self.deviation / (OFF * self.mean)) ** 2)
+
     def __str__(self) -> str:
         return (
             f"{self.mean:.2f} tokens on {self.images} images, standard deviation {self.deviation:.2f}, "
-            f"from {self.least:g} to {self.most:g}"
+            f"from {self.least:g} to {self.most:g} (to be sure of {OFF:.0%}: {self.needed} images)"
         )
 
 
 @dataclass(frozen=True)
 class ImageDependent(Method):
-    """A method whose number of tokens depends on the image: a budget is met in the mean, by a knob solved on images."""
+    """A method with knobs that are solved on images, where a budget is met in the mean."""
 
     def solved(self, adapter: Adapter, budget: Budget) -> Self:
         """Refused: see `calibrated`."""
         raise BudgetError(
-            f"how many tokens {self.name} keeps depends on the image; solve its knob on images of yours first, "
+            f"the knobs of {self.name} follow from what is in images; solve them on images of yours first, "
             f"method, spread = {type(self).__name__}().calibrated(model, images, budget='{budget.name}'), "
             "and apply the method that comes out with native='default'"
         )

@@ -44,8 +44,16 @@ def compare(
     solve_on: Annotated[
         int,
         typer.Option(min=1, help="Calibration samples of a class for solving parameters that depend on the picture."),
-    ] = 8,
+    ] = 24,
     timed: Annotated[int, typer.Option(min=0, help="Prefills that one process times for each method.")] = 5,
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            help="Directory of the CLIP model whose vision tower the model has: cdpruner rates patches by its text "
+            "tower. Without it the question's embeddings do, and the row is cdpruner-embeddings.",
+            show_default=False,
+        ),
+    ] = None,
     workers: WorkersOption = None,
     threads: ThreadsOption = 1,
     engine: EngineOption = "local",
@@ -67,12 +75,12 @@ def compare(
     from clasp_calib.api.comparing import ComparisonOptions, compare as contest
     from clasp_calib.commands.hiring import Wanted
     from clasp_calib.common.sample_sources import load_samples
-    from clasp_calib.report.contest_tables import contest_rows
+    from clasp_calib.report.contest_tables import contest_rows, off_budget
 
     directory = RunDirectory(run)
     chosen = [name.strip() for name in methods.split(",")] if methods else None
     table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
-    options = ComparisonOptions(split, per_class, seed, solve_on, timed)
+    options = ComparisonOptions(split, per_class, seed, solve_on, timed, clip)
     wanted = Wanted(workers, threads, engine, ray_address, devices)
     loaded = load(model, device, dtype, run)
     crew = wanted.crew(loaded[0])
@@ -85,6 +93,8 @@ def compare(
     for name in report.budgets:
         header, body = contest_rows(report.contest, name, report.costs, digits=0)
         show(f"budget {name}, {len(report.contest.samples)} questions", header, body)
+        for line in off_budget(report.contest, name):
+            say(f"budget {name}: {line}")
     for refusal in report.refusals:
         say(f"not at {refusal.budget}: {refusal.reason}")
     written = "tables, JSON and picture" if pictures else "tables and JSON"

@@ -50,6 +50,12 @@ def contest_rows(contest: Contest, budget: str, costs: Costs, digits: int = 1) -
     return [*HEADER, *(TIMED if costs else [])], body
 
 
+def off_budget(contest: Contest, budget: str) -> list[str]:
+    """A warning that names the methods whose tokens are not what the budget says; empty if there are none."""
+    off = [f"{name} ({share:+.0%})" for name, share in contest.off_budget(budget).items()]
+    return [f"Not at equal cost: the mean tokens of {', '.join(off)} are off the budget."] if off else []
+
+
 def class_rows(contest: Contest, budget: str) -> tuple[list[str], list[list[str]]]:
     """Header and rows: the mean score of every class, in percent, marked where it differs from ours for sure."""
     compared = contest.comparison(budget)
@@ -66,6 +72,7 @@ def contest_markdown(contest: Contest, costs: Costs, refusals: Sequence[Refusal]
     parts = []
     for budget in contest.budgets:
         parts += [f"### budget {budget}", markdown_table(*contest_rows(contest, budget, costs))]
+        parts += off_budget(contest, budget)
         parts += [
             f"By class; + and - mark a paired difference to {CALIBRATED} whose interval leaves out 0:",
             markdown_table(*class_rows(contest, budget)),

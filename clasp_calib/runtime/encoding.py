@@ -41,14 +41,18 @@ class TowerAttention:
     patches: int
     layout: Layout
 
-    def received(self) -> Tensor:
+    def received(self, *, from_all: bool = False) -> Tensor:
         """Softmax attention [H, U] that every cell receives from the class token of its tile.
 
         Where the tower has none: the mean of what all patches of the tile give, over the patches of a cell.
+
+        Args:
+            from_all: the mean of what all tokens of the tile give, its class token among them.
         """
+        heads, by_class = 0 if from_all else self.class_tokens, self.class_tokens > 0 and not from_all
         attention_RHP = torch.stack(
             [
-                received_attention(query_Htd, key_Htd, self.scaling, self.class_tokens, by_class=self.class_tokens > 0)
+                received_attention(query_Htd, key_Htd, self.scaling, heads, by_class)[:, self.class_tokens - heads :]
                 for query_Htd, key_Htd in zip(self.query_RHtd, self.key_RHtd, strict=True)
             ]
         )

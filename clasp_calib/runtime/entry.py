@@ -67,6 +67,8 @@ class Entry:
         self._generating = False
         self._watch: Stopwatch | None = None
         self.stats: PruningStats | None = None
+        self.shorter = 0
+        """By how many positions the last forward that brought pictures became shorter, in every row of the batch."""
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -76,7 +78,7 @@ class Entry:
             ModelError: the decoder is being pruned already.
         """
         attentions = [getattr(layer, "self_attn", None) for layer in self._decoder.layers]
-        if any(attention is not None and is_watched(attention) for attention in attentions):
+        if has_entry(self._decoder) or any(attention is not None and is_watched(attention) for attention in attentions):
             raise ModelError(PRUNED_ALREADY)
         with ExitStack() as undo:
             undo.enter_context(watched_generate(self._model, self._see_generate, self._generated))
@@ -168,6 +170,7 @@ class Entry:
             source_B, kept = self._admit(embeddings_BSD, visual_MS & keep_BS, keep_BS)
             index_BS = self._index_BS
             assert index_BS is not None
+            self.shorter = width - index_BS.shape[1]
             entered_BS = take(self._keep_BS, index_BS)
             changed = self._deepstack(kwargs, visual_MS, source_B)
             visual_BS = take(visual_MS[source_B], index_BS) & entered_BS
@@ -240,6 +243,11 @@ class Entry:
         cache = getattr(output, "past_key_values", None)
         if record is not None and cache is not None:
             self._records[cache] = record
+
+
+def has_entry(decoder: nn.Module) -> bool:
+    """Whether an `Entry` is at work on this decoder."""
+    return any(isinstance(getattr(hook, "__self__", None), Entry) for hook in decoder._forward_pre_hooks.values())
 
 
 def _given_mask(inputs: Mapping[str, Any], given: Any) -> Tensor | None:

@@ -23,7 +23,7 @@ from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.attention import PRUNED_ALREADY, watched_attention
 from clasp_calib.runtime.checks import check_call, check_generate
 from clasp_calib.runtime.deepstack import Deepstack
-from clasp_calib.runtime.entry import Entry
+from clasp_calib.runtime.entry import Entry, has_entry
 from clasp_calib.runtime.generation import check_modalities, modalities, watched_generate
 from clasp_calib.runtime.stages import FANNED, Rope, StagePlan, StagePrefill
 from clasp_calib.runtime.stats import PruningStats
@@ -105,7 +105,8 @@ class Pruner:
         if not stages:
             yield
             return
-        if self._entry is None and "get_image_features" in vars(self._adapter.multimodal_model(self._model)):
+        watched = "get_image_features" in vars(self._adapter.multimodal_model(self._model))
+        if self._entry is None and (watched or has_entry(self._decoder)):
             raise ModelError(PRUNED_ALREADY)
         with ExitStack() as undo:
             undo.enter_context(watched_generate(self._model, self._see_generate))

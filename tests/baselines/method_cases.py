@@ -12,6 +12,8 @@ sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 from architectures import CASES as MODELS, together
 
 from clasp_calib.baselines.cdpruner import CDPruner
+from clasp_calib.baselines.fitprune import MOST
+from clasp_calib.baselines.hawk import Hawk
 from clasp_calib.baselines.registry import METHODS, method
 
 BUDGET = "40%"
@@ -35,7 +37,8 @@ class MethodCase:
 
     @property
     def method(self):
-        return CDPruner(similarity=similarity) if self.name == "cdpruner" else method(self.name)
+        made = {"cdpruner": CDPruner(similarity=similarity), "hawk": Hawk(weights=(0.4, 0.3, 0.0, 0.3))}
+        return made.get(self.name) or method(self.name)
 
     def apply(self, made, budget=BUDGET, **settings):
         """The context of the method at a budget on the model of an architecture's case."""
@@ -50,12 +53,12 @@ def _calibrated(case, name, budget):
     images = [made.row(seed, 1, 1, 1) for seed in range(40)]
     with torch.no_grad():
         solved, spread = case.method.calibrated(made.model(), images, budget)
-    assert spread.images == 40
+    assert spread.images == (MOST if case.name == "fitprune" else 40)
     return solved
 
 
 CASES = [
-    MethodCase("random"),
+    MethodCase("random-input"),
     MethodCase("grid"),
     MethodCase("pooling"),
     MethodCase("tome", (LLAVA,)),
@@ -75,6 +78,12 @@ CASES = [
     MethodCase("sparsevlm-v2"),
     MethodCase("dart"),
     MethodCase("btp"),
+    MethodCase("vscan"),
+    MethodCase("hiprune"),
+    MethodCase("scope"),
+    MethodCase("prunesid"),
+    MethodCase("hawk"),
+    MethodCase("fitprune", calibrated=True),
     MethodCase("mustdrop", (LLAVA,), calibrated=True, forgets=True),
 ]
 PAIRS = [(case, model) for case in CASES for model in case.models]

@@ -1,6 +1,7 @@
 """The published mathematics of the methods, slow and obvious: loops over tokens, in float64, on numpy arrays."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 
@@ -188,3 +189,103 @@ def ficoco_merge(states, logits, places, count, side, beta):
             sums[j] += share * states[i]
             weights[j] += share
     return np.array([sums[i] / weights[i] for i in left]), left
+
+
+def salient_cover(states, saliency, count):
+    size = len(states)
+    likeness = [[cosine(a, b) for b in states] for a in states]
+    chosen, covered = [], [0.0] * size
+    while len(chosen) < count:
+        gains = []
+        for j in range(size):
+            more = sum(max(likeness[i][j] - covered[i], 0.0) for i in range(size))
+            gains.append(-math.inf if j in chosen else more * saliency[j])
+        best = gains.index(max(gains))
+        chosen.append(best)
+        covered = [max(covered[i], likeness[i][best]) for i in range(size)]
+    return sorted(chosen)
+
+
+def hierarchical(middle, last, columns, count, share):
+    size, anchors = len(middle), ranked(middle)[: round(count * share / 5)]
+    while True:
+        kept = {min(max(a + step, 0), size - 1) for a in anchors for step in (0, -1, 1, -columns, columns)}
+        if len(kept) <= count:
+            break
+        anchors = anchors[:-1]
+    for patch in ranked(last):
+        if len(kept) < count:
+            kept.add(patch)
+    return sorted(kept)
+
+
+def scanned(local, whole, columns, count, window):
+    windows = {}
+    for patch in range(len(local)):
+        windows.setdefault((patch // columns // window, patch % columns // window), []).append(patch)
+    each, chosen = int(count * 0.5) // len(windows), []
+    for own in windows.values():
+        chosen += [own[k] for k in ranked([local[i] for i in own])[:each]]
+    for patch in ranked(whole):
+        if len(chosen) < count and patch not in chosen:
+            chosen.append(patch)
+    return sorted(chosen)
+
+
+def merged_into_nearest(features, chosen):
+    groups = {i: [features[i]] for i in chosen}
+    for other in range(len(features)):
+        if other not in chosen:
+            likeness = [cosine(features[other], features[i]) for i in chosen]
+            groups[chosen[likeness.index(max(likeness))]].append(features[other])
+    return np.array([np.mean(groups[i], axis=0) for i in chosen])
+
+
+def essential(states, attention, count, heads):
+    """PruneSID: groups by principal components, without near-duplicates first, in the released proportions."""
+    size = len(states)
+    seen = 1 / (1 + np.exp(-np.asarray(states).T))
+    loading = np.abs(np.linalg.svd(seen - seen.mean(0))[2].T)[:, : min(max(count // 4, 1), count - heads)]
+    group = [ranked(row)[0] for row in loading]
+    likeness = [[cosine(a, b) for b in states] for a in states]
+    if attention is None:
+        scores = [round(loading[i][group[i]], 9) for i in range(size)]
+        every = [likeness[i][j] if i <= j else 0.0 for i in range(size) for j in range(size)]
+        threshold = max(count / (size / 18), 1) * np.mean(every)
+    else:
+        scores, pairs = attention, [likeness[i][j] for i in range(size) for j in range(i + 1, size)]
+        threshold = count / 32 * np.mean(pairs)
+    orders, distinct = [], []
+    for g in range(loading.shape[1]):
+        left = [i for i in range(size) if group[i] == g]
+        rest, first = [left[k] for k in ranked([scores[i] for i in left])], []
+        waiting = list(rest)
+        while waiting:
+            best = waiting.pop(0)
+            first.append(best)
+            waiting = [i for i in waiting if not likeness[best][i] > threshold]
+        orders.append(first + [i for i in rest if i not in first])
+        distinct.append(len(first))
+    least = [min(len(of), 1) for of in orders]
+    most = [min(5 * math.ceil(count / 64), len(of), own) for of, own in zip(orders, distinct, strict=True)]
+    while sum(most) < count:
+        most = [min(bound + 1, len(of)) for bound, of in zip(most, orders, strict=True)]
+    others, until, shares = count - heads - sum(least), 0, []
+    for g in range(len(orders)):
+        now = round(Fraction(sum(distinct[: g + 1]), sum(distinct)) * others)
+        shares.append(min(now - until + least[g], most[g]))
+        until = now
+    for g in ranked(distinct):
+        while sum(shares) < count - heads and shares[g] < most[g]:
+            shares[g] += 1
+    return [i for of, share in zip(orders, shares, strict=True) for i in of[:share]]
+
+
+def head_weighted(queries, keys, weights):
+    """HAWK, query heads in groups of those that share a key head: ``queries`` [H][W], ``keys`` [G][N]."""
+    share, scores = len(queries) // len(keys), [0.0] * len(keys[0])
+    for head, weight in enumerate(weights):
+        products = [np.mean([float(q @ k) for q in queries[head]]) for k in keys[head // share]]
+        length = math.sqrt(sum(x * x for x in products)) or 1.0
+        scores = [s + weight * x / length for s, x in zip(scores, products, strict=True)]
+    return scores

@@ -15,14 +15,19 @@ from runtime_cases import model
 from tiny_models import tiny_batch
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig
 
-from clasp_calib.baselines.cdpruner import CDPruner, clip_similarity
+from clasp_calib.baselines.cdpruner import CDPruner, clip_similarity, embedded_similarity
 from clasp_calib.baselines.controls import AveragePooling, windows
+from clasp_calib.baselines.hawk import Hawk
+from clasp_calib.baselines.hiprune import HiPrune
 from clasp_calib.baselines.hired import HiRED
 from clasp_calib.baselines.holov import HoloV
 from clasp_calib.baselines.prumerge import PruMerge, PruMergePlus
+from clasp_calib.baselines.prunesid import PruneSID
 from clasp_calib.baselines.registry import method
+from clasp_calib.baselines.scope import Scope
 from clasp_calib.baselines.visionzip import VisionZip
-from clasp_calib.common.errors import BudgetError
+from clasp_calib.baselines.vscan import VScan
+from clasp_calib.common.errors import BudgetError, ModelError
 from clasp_calib.runtime.adapters import adapter_for
 
 
@@ -100,6 +105,85 @@ def test_holov_sends_strip_by_strip_by_attention(llava, seen):
     assert order != sorted(order)
 
 
+def test_scope_keeps_what_is_salient_and_covers(llava, seen):
+    pixels, attention, states, features = seen
+    from_class = attention[2][:, 0, 1:].mean(0)
+    chosen = reference.salient_cover(states[1:].double().tolist(), from_class, 6)
+    assert torch.equal(entering(Scope(keep="6"), llava, pixels), features[chosen])
+
+
+def test_hiprune_looks_at_a_middle_block_and_the_last(llava, seen):
+    """By what all tokens give, the class token among them; of 4 blocks the 2nd is as deep as the 9th of 24."""
+    pixels, attention, _, features = seen
+    middle, last = (attention[block].mean(0)[:, 1:].mean(0) for block in (1, 2))
+    told_apart = False
+    for count, share in [(count, share) for count in range(3, 15) for share in (0.5, 0.8, 1.0)]:
+        chosen = reference.hierarchical(middle, last, 4, count, share)
+        assert torch.equal(entering(HiPrune(keep=str(count), share=share), llava, pixels), features[chosen])
+        told_apart |= chosen not in (reference.hierarchical(a, a, 4, count, share) for a in (middle, last))
+    assert told_apart
+
+
+def test_prunesid_sends_the_class_token_and_then_group_by_group(llava, seen):
+    pixels, attention, states, _ = seen
+    from_class = attention[2][:, 0, 1:].mean(0)
+    chosen = reference.essential(states[1:].double().numpy(), from_class, 9, 1)
+    assert chosen != sorted(chosen)
+    expected = torch.cat([states[:1], states[1:][chosen]])
+    got = entering(PruneSID(keep="9"), llava, pixels)
+    torch.testing.assert_close(got, projected(llava, expected), atol=1e-4, rtol=1e-4)
+
+
+def test_vscan_merges_what_two_scans_leave_and_prunes_by_the_text_later(llava, seen):
+    """The second stage against a plain decoder that is given the shorter sequence from the start."""
+    pixels, attention, _, features = seen
+    local, whole = (attention[block][:, 0, 1:].mean(0) for block in (0, 2))
+    chosen = reference.scanned(local, whole, 4, 9, 6)
+    merged = reference.merged_into_nearest(features.double().numpy(), chosen)
+    vscan = VScan(keep="9", later=0.4)
+    got = entering(vscan, llava, pixels)
+    torch.testing.assert_close(got, torch.as_tensor(merged, dtype=torch.float32), atol=1e-4, rtol=1e-4)
+    row = {name: value[:1] for name, value in tiny_batch(llava, texts=[(3, 7)]).items()}
+    row["pixel_values"] = pixels
+    with vscan(llava, native="default") as run, torch.no_grad():
+        llava(**row)
+    assert run.stats.tokens == ((9, 9, 9, 9, 4, 4, 4, 4),)
+    with torch.no_grad():
+        words = llava.get_input_embeddings()(row["input_ids"])[0]
+        place = (row["input_ids"][0] == llava.config.image_token_id).nonzero().flatten()
+        short = torch.cat([words[: place[0]], got, words[place[-1] + 1 :]])[None]
+        seen_by = llava.model.language_model(inputs_embeds=short, output_attentions=True).attentions[4][0].mean(0)
+    scores = seen_by[-1, place[0] : place[0] + 9].tolist()
+    assert run.stats.stages[0].kept(0) == sorted(reference.ranked(scores)[:4])
+
+
+def test_hawk_admits_what_the_first_layer_would_look_at(llava, seen):
+    weights = (0.1, 0.6, 0.0, 0.3)
+    row = tiny_batch(llava, texts=[(3, 7)])
+    layer, ids = llava.model.language_model.layers[0], row["input_ids"][0]
+    place = (ids == llava.config.image_token_id).nonzero().flatten()
+    with Hawk(weights=weights, share=0.4)(llava, native="default") as run, torch.no_grad():
+        llava(**row)
+        states = llava.get_input_embeddings()(ids)
+        states[place] = llava.model.get_image_features(row["pixel_values"], return_dict=True).pooler_output[0]
+        normed, attend = layer.input_layernorm(states), layer.self_attn
+        heads = [
+            projection(normed).unflatten(-1, (-1, attend.head_dim)).transpose(0, 1)
+            for projection in (attend.q_proj, attend.k_proj)
+        ]
+    queries, keys = heads[0][:, place[-1] + 1 :].double().numpy(), heads[1][:, place].double().numpy()
+    best = reference.ranked(reference.head_weighted(queries, keys, weights))[:6]
+    assert run.stats.stages[0].kept(0) == sorted(best)
+    assert run.stats.tokens == ((6,) * 8,)
+
+
+def test_hawk_without_weights_is_for_the_model_that_they_were_measured_on(llava):
+    with pytest.raises(ModelError, match=r"^hawk cannot run on this llava model: it weighs the 4 heads"):
+        Hawk()(llava, budget=6).__enter__()
+    with pytest.raises(ModelError, match="was given 2 weights, and the decoder has 4 heads"):
+        Hawk(weights=(1.0, 2.0))(llava, budget=6).__enter__()
+
+
 def test_pooling_sends_means_of_projected_tokens(llava, seen):
     pixels, _, _, features = seen
     expected = [features.view(4, 4, -1)[h.start : h.stop, w.start : w.stop].mean((0, 1)) for h, w in windows(4, 4, 6)]
@@ -132,6 +216,23 @@ def test_cdpruner_with_a_text_tower(llava, seen):
         chosen.append(left.index(max(left)))
     got = entering(CDPruner(keep="5", similarity=clip_similarity(clip, question)), llava, pixels)
     assert torch.equal(got, features[sorted(chosen)])
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_next"])
+def test_embeddings_of_the_question_stand_in_for_a_text_tower(name):
+    """A token is as relevant as the mean of its cosines with the words, whatever cell it shows."""
+    case, question, found = CASES[name], torch.tensor([[1.0, *[0.0] * 31], [0.0, 2.0, *[0.0] * 30]]), []
+    relevant = embedded_similarity(question)
+    method = CDPruner(keep="5", similarity=lambda image: found.append((image, relevant(image))) or found[-1][1])
+    row = case.row(0, 1, 1, 1)
+    with method(case.model(), native="default"), torch.no_grad():
+        case.model()(**row)
+    image, similarity_U = found[0]
+    for token, cell in enumerate(image.layout.cell_N.tolist()):
+        if cell >= 0:
+            feature = image.features_ND[token].tolist()
+            expected = -np.mean([reference.cosine(feature, word) for word in question.tolist()])
+            assert float(similarity_U[cell]) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(("keep", "alpha"), [("30", 0.5), ("60%", 0.5), ("20", 0.0), ("90%", 1.0)])
@@ -187,7 +288,9 @@ def test_adapters_of_methods_are_those_of_the_model():
     assert adapter_for(CASES["qwen2_5_vl"].model()).class_tokens == 0
 
 
-@pytest.mark.parametrize("name", ["fastervlm", "vispruner", "hired", "divprune", "grid", "random"])
+@pytest.mark.parametrize(
+    "name", ["fastervlm", "vispruner", "hired", "divprune", "grid", "random-input", "scope", "hiprune"]
+)
 def test_kept_tokens_stand_line_by_line_across_the_tiles(name):
     made = CASES["llava_next"]
     row = made.row(2, 3, 1, 7)

@@ -14,12 +14,17 @@ from clasp_calib.baselines import (
     divprune,
     fastervlm,
     ficoco_v,
+    hawk,
+    hiprune,
     hired,
     holov,
     prumerge,
+    prunesid,
+    scope,
     tome,
     visionzip,
     vispruner,
+    vscan,
 )
 from clasp_calib.baselines.choosing import proportional
 from clasp_calib.baselines.mechanisms.merging import TowerTokens
@@ -192,6 +197,77 @@ def test_ficoco_shares_out_a_token_that_looks_at_itself_alone():
     logits = torch.zeros(4, 4)
     logits[1, 1], logits[1, 3] = 200.0, 2.0
     assert torch.equal(ficoco_v.shares(logits, torch.tensor([1]), torch.tensor([0, 2, 3])), torch.tensor([[0.0, 0, 1]]))
+
+
+@few
+@given(seed=SEEDS, patches=PATCHES, data=st.data())
+def test_salient_cover_of_scope(seed, patches, data):
+    rng, count = np.random.default_rng(seed), data.draw(st.integers(1, patches))
+    states, saliency = signs(rng, patches), coarse(rng, patches)
+    got = scope.salient_cover(tensor(states), tensor(saliency), count).tolist()
+    assert got == reference.salient_cover(states, saliency, count)
+    assert len(got) == count
+
+
+@few
+@given(seed=SEEDS, rows=st.integers(1, 6), columns=st.integers(1, 6), share=st.sampled_from([0.0, 0.1, 0.5, 1.0]))
+def test_anchors_buffers_and_registers_of_hiprune(seed, rows, columns, share):
+    rng, patches = np.random.default_rng(seed), rows * columns
+    middle, last, count = coarse(rng, patches), coarse(rng, patches), int(rng.integers(1, patches + 1))
+    got = hiprune.hierarchical(tensor(middle), tensor(last), columns, count, share).tolist()
+    assert got == reference.hierarchical(middle, last, columns, count, share)
+    assert len(set(got)) == count
+
+
+def test_hiprune_takes_its_published_number_of_anchors():
+    """Of 192, 128 and 64 tokens a tenth for anchors of five each: 4, 3 and 1."""
+    middle, last = torch.zeros(576), torch.arange(576.0)
+    middle[[50, 150, 250, 350]] = torch.tensor([4.0, 3.0, 2.0, 1.0])
+    for count, anchors in ((192, 4), (128, 3), (64, 1)):
+        chosen = hiprune.hierarchical(middle, last, 24, count, 0.1)
+        assert int((chosen < 576 - count).sum()) == 5 * anchors
+
+
+@few
+@given(seed=SEEDS, rows=st.integers(1, 9), columns=st.integers(1, 9), window=st.sampled_from([1, 2, 4, 6]))
+def test_scans_of_vscan(seed, rows, columns, window):
+    rng, patches = np.random.default_rng(seed), rows * columns
+    local, whole, count = coarse(rng, patches), coarse(rng, patches), int(rng.integers(1, patches + 1))
+    got = vscan.scanned(tensor(local), tensor(whole), columns, count, window).tolist()
+    assert got == reference.scanned(local, whole, columns, count, window)
+    assert len(set(got)) == count
+
+
+@few
+@given(seed=SEEDS, patches=PATCHES, data=st.data())
+def test_merging_of_vscan(seed, patches, data):
+    rng, count = np.random.default_rng(seed), data.draw(st.integers(1, patches))
+    features, chosen = signs(rng, patches), sorted(rng.permutation(patches)[:count].tolist())
+    got = vscan.merged(tensor(features), torch.tensor(chosen))
+    np.testing.assert_allclose(got.numpy(), reference.merged_into_nearest(features, chosen), atol=1e-12)
+
+
+@few
+@given(seed=SEEDS, patches=st.integers(6, 40), attended=st.booleans(), data=st.data())
+def test_groups_of_prunesid(seed, patches, attended, data):
+    rng, heads = np.random.default_rng(seed), int(attended)
+    count = data.draw(st.integers(1 + heads, patches))
+    states, attention = rng.normal(size=(patches, 50)) + rng.normal(size=50), coarse(rng, patches)
+    states[rng.integers(patches)] = states[rng.integers(patches)]
+    scores = tensor(attention) if attended else None
+    got = prunesid.essential(tensor(states), scores, count, heads).tolist()
+    assert got == reference.essential(states, attention if attended else None, count, heads)
+    assert len(set(got)) == count - heads
+
+
+@few
+@given(seed=SEEDS, groups=st.sampled_from([1, 2]), words=st.integers(1, 5), patches=PATCHES)
+def test_weighed_heads_of_hawk(seed, groups, words, patches):
+    rng = np.random.default_rng(seed)
+    queries, keys = rng.normal(size=(4, words, 6)), rng.normal(size=(groups, patches, 6))
+    weights = rng.random(4)
+    got = hawk.head_weighted(tensor(queries), tensor(keys), tensor(weights).float())
+    np.testing.assert_allclose(got.numpy(), reference.head_weighted(queries, keys, weights), atol=1e-5)
 
 
 @few

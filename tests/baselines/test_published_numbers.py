@@ -6,7 +6,8 @@ import pytest
 
 from clasp_calib.baselines.ficoco_v import FiCoCoV
 from clasp_calib.baselines.registry import METHODS, method
-from clasp_calib.baselines.solving import solve_knob
+from clasp_calib.baselines.solving import Spread, solve_knob
+from clasp_calib.baselines.staged import count_of
 from clasp_calib.baselines.tome import ToMe
 from clasp_calib.baselines.tower_method import even_steps
 from clasp_calib.common.errors import BudgetError
@@ -92,10 +93,26 @@ def test_fastv_refuses_what_is_under_its_floor():
 @pytest.mark.parametrize(("name", "native", "count"), [
     ("fastervlm", "144", 144), ("fastervlm", "58", 58),
     ("hired", "20%", 115), ("hired", "192", 192),
+    ("hiprune", "128", 128), ("scope", "64", 64), ("prunesid", "192", 192),
     ("visionzip", "64", 64), ("divprune", "9.8%", 56), ("holov", "64", 64), ("vispruner", "64", 64),
 ])  # fmt: skip
 def test_native_settings_that_count_what_enters(name, native, count):
     assert METHODS[name]().with_native(native).count(IMAGE) == count
+
+
+@pytest.mark.parametrize(("native", "mean"), [("60%", 245), ("80%", 131), ("90%", 73)])
+def test_fitprune_works_on_what_its_shipped_recipes_leave(native, mean):
+    solved = method("fitprune").with_native(native)
+    assert round(576 * sum(1 - gone for gone in solved.gone) / 32) == mean
+
+
+@pytest.mark.parametrize("budget", [192, 128, 64])
+def test_vscan_meets_its_means_as_published(budget):
+    """Three halves of the mean enter, and a half is left from layer 16 of 32 on: 96 and 32 for 64."""
+    solved = method("vscan").solved(LLAVA_7B, Budget(tokens=budget))
+    assert solved.count(IMAGE) == method("vscan").with_native(budget).count(IMAGE) == budget * 3 // 2
+    assert count_of(solved.later, budget * 3 // 2) == budget // 2
+    assert method("vscan").solved(LLAVA_7B, Budget(tokens=500)).later == pytest.approx(424 / 576)
 
 
 def test_visionzip_splits_as_published():
@@ -109,6 +126,14 @@ def test_a_knob_is_solved_to_within_a_token():
     assert abs(spread.mean - 64) <= 1
     assert (spread.images, spread.least, spread.most) == (5, 50 / (1 + knob), 333 / (1 + knob))
     assert str(spread).startswith(f"{spread.mean:.2f} tokens on 5 images, standard deviation ")
+
+
+@pytest.mark.parametrize(("deviation", "needed"), [(0.0, 0), (42.81, 173), (127.64, 1537)])
+def test_how_many_images_a_mean_takes(deviation, needed):
+    """So that 1.96 standard errors are 5 % of the mean."""
+    spread = Spread(127.64, deviation, 60, 220, 18)
+    assert spread.needed == needed
+    assert str(spread).endswith(f"(to be sure of 5%: {needed} images)")
 
 
 def test_a_knob_that_jumps_over_the_budget_is_refused():

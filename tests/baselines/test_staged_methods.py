@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
 
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 
@@ -19,6 +20,7 @@ from test_sparsevlm import reference_recycle
 from tiny_models import tiny_batch, tiny_llava
 
 from clasp_calib.baselines.btp import spread
+from clasp_calib.baselines.fitprune import FitPrune, droppable
 from clasp_calib.baselines.registry import method
 from clasp_calib.common.errors import BudgetError, ModelError
 from clasp_calib.runtime.schedule import parse_budget, solve_schedule
@@ -171,6 +173,55 @@ def test_ids_and_kept_tokens_equal_the_slow_decoder(name, model):
     expected, kept = reference_ids(made.model(), row, choose, starts, compact, run.method)
     assert [stage.kept(0) for stage in run.stats.stages] == kept
     assert ids == [expected]
+
+
+def fitprune(stage, number, tokens, knobs):
+    """What has least, by the product of what text and visual tokens give it in the head where it is most."""
+    attention = stage.attention().amax(0)
+    parts = [attention[givers][:, stage.visual].mean(0) for givers in (stage.text, stage.visual)]
+    keep = count(1 - sum(knobs.recipe[: FITTED[number]]), tokens)
+    return sorted(order((parts[0] * parts[1]).tolist())[:keep]), []
+
+
+FITTED = (1, 2, 5)
+
+
+@pytest.mark.parametrize("model", ["llava", "llava_next", "qwen2_5_vl"])
+def test_fitprune_drops_after_each_layer_what_its_recipe_says(model):
+    made, method = MODELS[model], FitPrune(recipe=(0.3, 0.2, 0.0, 0.0, 0.25, 0.0, 0.0, 0.0))
+    row = made.row(3, 3, 1, 7)
+    with method(made.model(), native="default") as run:
+        ids = generated(made.model(), row, TOKENS)
+    expected, kept = reference_ids(made.model(), row, fitprune, FITTED, False, method)
+    assert [stage.kept(0) for stage in run.stats.stages] == kept
+    assert ids == [expected]
+
+
+def test_fitprune_fits_a_recipe_and_refuses_one_for_another_decoder():
+    made = MODELS["llava"]
+    images = [made.row(seed, 1, 1, 2) for seed in range(6)]
+    with pytest.raises(BudgetError, match="recipe is for a decoder of 32 layers, and this one has 8"):
+        FitPrune()(made.model(), native="default").__enter__()
+    dropped = []
+    for budget in (5, 8, 12):
+        method, spread = FitPrune().calibrated(made.model(), images, budget)
+        assert abs(spread.mean - budget) <= 1
+        with method(made.model(), native="default") as run, torch.no_grad():
+            made.model()(**images[0])
+        assert run.stats.mean_tokens[0] == pytest.approx(spread.mean)
+        dropped.append(sum(method.recipe))
+    assert dropped == sorted(dropped, reverse=True)
+
+
+@given(seed=st.integers(0, 10_000), tokens=st.integers(1, 12), alpha=st.sampled_from([0.0, 0.1, 0.5, 1.0]))
+@settings(max_examples=40, deadline=None)
+def test_what_fitprune_may_drop(seed, tokens, alpha):
+    """As many of the least as leave enough of what there was; one stays."""
+    got = torch.randint(1, 9, (tokens,), generator=torch.Generator().manual_seed(seed)).double()
+    whole, least = float(got.sum()) + seed % 3, sorted(range(tokens), key=lambda i: (float(got[i]), i))
+    lost = droppable(got, whole, alpha).nonzero().flatten().tolist()
+    enough = [k for k in range(tokens) if sum(float(got[i]) for i in least[k:]) >= (1 - alpha) * whole]
+    assert lost == sorted(least[: max(enough, default=0)])
 
 
 def test_dart_compares_what_the_final_norm_makes():

@@ -5,16 +5,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from clasp_calib.baselines.registry import method
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.studies.answers import Answered, AnswerJournal, Asked, SolvedKnobs
-from clasp_calib.calib.studies.contest import TURNS, UNPRUNED, Answerer, Entrant, hold_contest
+from clasp_calib.calib.studies.comparison import Setting
+from clasp_calib.calib.studies.contest import TURNS, UNPRUNED, Answerer, Entrant, encoded, hold_contest
 from clasp_calib.calib.studies.costs import prefill_costs
-from clasp_calib.calib.studies.entrants import nothing
+from clasp_calib.calib.studies.entrants import drawn, nothing
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.samples import Sample
 from clasp_calib.common.token_range import TokenRange
 from clasp_calib.crew.local_workers import InProcess
 from clasp_calib.runtime.flops import layer_flops
+from clasp_calib.runtime.schedule import Schedule
 
 IDENTITY = {"model": "tiny"}
 ASKED = Asked("fastv", "6", "abc", 0, "one")
@@ -138,6 +144,36 @@ def test_knobs_are_solved_once(tmp_path, kept):
     again = SolvedKnobs(place, IDENTITY)
     assert again.get("fastv", "6") == ({"refused": "no"} if kept else None)
     assert SolvedKnobs(place, {"model": "another"}).get("fastv", "6") is None
+
+
+def test_what_was_called_random_before_the_decoder_is_read_under_its_new_name(tmp_path):
+    answered = Answered("two", 1.0, 6.0, 10.0)
+    before = Entrant("random-input", "6", nothing, {"keep": "6"}).asked(Sample("one", "?", "one.png"), 3)
+    staged = Entrant("random", "6", nothing, {"starts": (1, 2)}).asked(Sample("one", "?", "one.png"), 3)
+    with AnswerJournal(tmp_path, IDENTITY) as journal:
+        journal.add(replace(before, method="random"), answered)
+        journal.add(staged, answered)
+    with AnswerJournal(tmp_path, IDENTITY) as journal:
+        assert (journal.get(before), journal.get(staged), len(journal)) == (answered, answered, 2)
+
+
+def test_random_pruning_draws_at_the_stages_as_an_evaluation_does(bench):
+    schedule = Schedule(16, 8, (1, 2), (8, 4))
+    own = Candidate("own", tuple(float(layer == 3) for layer in range(5)), 1.0)
+    default = Setting("default", Pruning(schedule), dict.fromkeys({s.label for s in bench.samples}, own))
+    entrant = drawn(default, "6")
+    assert entrant.knobs == {"starts": (1, 2), "counts": (8, 4)}
+    kept = {}
+    for seed in entrant.seeds:
+        with entrant.apply(bench.model, bench.samples[0], seed) as run, torch.no_grad():
+            bench.model(**encoded(bench.model, bench.processor, bench.prompter, bench.samples[0]))
+        kept[seed] = [stage.kept(0) for stage in run.stats.stages]
+        assert list(map(len, kept[seed])) == [8, 4]
+    candidate = replace(own, drawn=1)
+    with default.pruning.applied(bench.model, bench.samples[0], [candidate]) as run, torch.no_grad():
+        bench.model(**encoded(bench.model, bench.processor, bench.prompter, bench.samples[0]))
+    assert [stage.kept(0) for stage in run.stats.stages] == kept[1]
+    assert len({str(of) for of in kept.values()}) == len(entrant.seeds)
 
 
 def test_answers_may_be_kept_in_memory_only():

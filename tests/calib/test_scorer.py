@@ -13,7 +13,7 @@ from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.scoring.score_tasks import ScoreTask
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.calib.studies.comparison import Setting
-from clasp_calib.calib.studies.entrants import AsSet, ByMethod, nothing
+from clasp_calib.calib.studies.entrants import AsSet, AtRandom, ByMethod, nothing
 from clasp_calib.calib.studies.scorer import UNIT, ScoreLedger, Scorer, units_of
 from clasp_calib.common.errors import StudyError
 from clasp_calib.common.pruning_options import PruningOptions
@@ -143,5 +143,11 @@ def test_a_ledger_is_of_one_call_and_refuses_damage(tmp_path):
 
 def test_all_that_other_processes_are_asked_can_be_sent_to_them(tmp_path):
     setting = Setting("calibrated", PRUNING, {"object": OTHER})
-    for one in (nothing, AsSet(setting), *(ByMethod(method(name)) for name in METHODS), *tasks(tmp_path, 1, 1)):
+    for one in (
+        nothing,
+        AsSet(setting),
+        AtRandom(setting),
+        *(ByMethod(method(name)) for name in METHODS),
+        *tasks(tmp_path, 1, 1),
+    ):
         assert pickle.loads(pickle.dumps(one)) == one

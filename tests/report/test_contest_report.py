@@ -36,6 +36,19 @@ def contest():
     return Contest(tuple(entrants), SAMPLES, answers, 0)
 
 
+def test_a_method_that_is_off_the_budget_is_named(contest):
+    assert "Not at equal cost" not in contest_markdown(contest, {}, [])
+    default, astray = entrant("default", "6"), entrant("mustdrop", "6")
+    answers = dict(contest.answers)
+    for number, sample in enumerate(SAMPLES):
+        answers[default.asked(sample, 0)] = Answered("a", 1.0, 6.0 + number % 2, 1e9)
+        answers[astray.asked(sample, 0)] = Answered("a", 1.0, 5.0, 1e9)
+    with_both = Contest((*contest.entrants, default, astray), SAMPLES, answers, 0)
+    told = contest_markdown(with_both, {}, [])
+    assert "Not at equal cost: the mean tokens of mustdrop (-23%) are off the budget." in told
+    assert told.count("Not at equal cost") == 1
+
+
 def test_rows_are_ranked_and_say_what_is_kept_of_the_score(contest):
     header, body = contest_rows(contest, "6", {})
     assert header[:5] == ["method", "n", "score", "retained", "minus calibrated"]

@@ -16,7 +16,7 @@ from tools.reference.measure import measure, missing
 from tools.reference.measuring.bench import Bench
 from tools.reference.measuring.choosing import choose
 from tools.reference.measuring.partly_random import PartlyRandom
-from tools.reference.measuring.peers import Peers, ask_peers
+from tools.reference.measuring.peers import RANDOM as CHANCE, Peers, ask_peers
 from tools.reference.measuring.results import BLIND, Results
 from tools.reference.measuring.score_journal import ScoreJournal
 from tools.reference.measuring.settings import (
@@ -41,7 +41,7 @@ from tools.reference.report import Report
 
 MIXTURES = list(mixtures_of(7, 6))
 FAST = Speed(0.3, 40.0, 13.0)
-PEERS = ("random", "fastv", "grid")
+PEERS = (CHANCE, "fastv", "grid")
 """Random pruning, a published method, and a control."""
 Accuracy = Callable[[str, str], float]
 """Class and name of a setting -> how often it is right."""
@@ -250,7 +250,7 @@ def test_methods_answer_the_same_questions_as_random_pruning_with_its_seeds(benc
     assert peers.methods == ("grid",)
     assert len(peers.results.samples) > 5
     scores = [peers.results.scores[sample.id] for sample in peers.results.samples]
-    assert {round(3 * of["random"]) / 3 for of in scores} == {of["random"] for of in scores} <= {0, 1 / 3, 2 / 3, 1}
+    assert {round(3 * of[CHANCE]) / 3 for of in scores} == {of[CHANCE] for of in scores} <= {0, 1 / 3, 2 / 3, 1}
     (kept,) = (bench.root / "peers").glob("answers-*.jsonl")
     lines = kept.read_text().splitlines()
     assert len(lines) == 1 + 4 * len(scores)

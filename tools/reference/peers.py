@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         means = peers.results.mean(name)
         gain = "" if name == RANDOM else points(peers.gain(name), test=False)
         rows.append((name, *(accuracy(means[label]) for label in columns), gain))
-    print(table(("method", *columns, "minus random"), rows))
+    print(table(("method", *columns, f"minus {RANDOM}"), rows))
 
 
 if __name__ == "__main__":

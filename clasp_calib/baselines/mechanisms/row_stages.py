@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from clasp_calib.runtime.entry import Entry
 from clasp_calib.runtime.scoring import choose_raters, gather_index, take
 from clasp_calib.runtime.stages import PromptLengths, Rope, StagePrefill, prompt_of
 from clasp_calib.runtime.stats import StageStats
@@ -100,6 +101,8 @@ class RowPlan:
     prompt_lengths: PromptLengths = None
     thins_cache: bool = False
     """Whether, once the prefill is over, all stages' keys are cut down to the tokens that are left at its end."""
+    entry: Entry | None = None
+    """What has shortened the rows before, if anything has."""
     fan: None = None
 
     @property
@@ -140,7 +143,10 @@ class RowPrefill(StagePrefill):
     ) -> None:
         super().__init__(visual_BS, valid_BS, len(plan.decoder.layers))
         self.plan, self.cached = plan, cached
-        prompt_BS = prompt_of(self.valid_BS, plan.prompt_lengths, cached)
+        lengths = plan.prompt_lengths
+        if lengths is not None and plan.entry is not None:
+            lengths = (torch.as_tensor(lengths).reshape(-1) - plan.entry.shorter).tolist()
+        prompt_BS = prompt_of(self.valid_BS, lengths, cached)
         text_BS, rater_BS = (
             choose_raters(embeddings_BSD, self.visual_BS, prompt_BS, mode) for mode in ("all", "sparsevlm")
         )

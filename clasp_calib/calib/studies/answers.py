@@ -1,14 +1,18 @@
 """Answers and solved knobs on disk as they come, so that nothing is done twice, whenever the process dies."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from clasp_calib.baselines.controls import RandomTokens
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.journal import Journal, JournalKind, number
 
 KIND = JournalKind(InputError, elsewhere="give another --run")
+FORMERLY = "random"
+"""What `RandomTokens` was called before random pruning at the stages had this name in a comparison, too."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,11 @@ class Asked:
     knobs: str
     seed: int
     sample: str
+
+
+def knobs_key(knobs: Mapping[str, Any]) -> str:
+    """What stands for knobs in `Asked`."""
+    return sha256_json(dict(knobs))[:16]
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,10 @@ class AnswerJournal:
             raise TypeError(f"{found.text!r:.40} is no text")
         for value in (found.score, found.tokens, found.flops):
             number(value)
-        self._known[Asked(**entry["asked"])] = found
+        asked = Asked(**entry["asked"])
+        if (asked.method, asked.knobs) == (FORMERLY, knobs_key({"keep": asked.budget})):
+            asked = replace(asked, method=RandomTokens.name)
+        self._known[asked] = found
 
 
 class SolvedKnobs:

@@ -1,6 +1,6 @@
 """Pruning methods on the same questions: same prompts, same decoding, the live tower, at equal cost."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from clasp_calib.baselines.solving import OFF
 from clasp_calib.calib.scoring.metrics import EXACT, metric
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.scoring.score_tasks import PromptingRecipe
 from clasp_calib.calib.scoring.sizes import Sizes
-from clasp_calib.calib.studies.answers import Answered, AnswerJournal, Asked
+from clasp_calib.calib.studies.answers import Answered, AnswerJournal, Asked, knobs_key
 from clasp_calib.calib.studies.comparison import Comparison
+from clasp_calib.calib.studies.evaluation import DEFAULT
 from clasp_calib.common.containing import contained
-from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.progress import progress
 from clasp_calib.common.samples import Sample
 from clasp_calib.common.token_range import TokenRange
@@ -58,7 +59,7 @@ class Entrant:
 
     def asked(self, sample: Sample, seed: int) -> Asked:
         """What an answer of this entrant is kept under."""
-        return Asked(self.method, self.budget, sha256_json(dict(self.knobs))[:16], seed, sample.id)
+        return Asked(self.method, self.budget, knobs_key(self.knobs), seed, sample.id)
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,15 @@ class Contest:
     def tokens(self, entrant: Entrant) -> TokenRange:
         """Visual tokens that a decoder layer worked on."""
         return TokenRange.of([n for sample in self.samples for n in self._values(entrant, sample, "tokens")])
+
+    def off_budget(self, budget: str) -> dict[str, float]:
+        """By how much of the budget a method's mean tokens are above it, where that is more than `OFF`, or below.
+
+        What the budget is in these samples tells the default setting, which meets it in each of them.
+        """
+        means = {e.method: self.tokens(e).mean for e in self.at(budget) if e.method != UNPRUNED}
+        off = {name: mean / means[DEFAULT] - 1 for name, mean in means.items() if DEFAULT in means}
+        return {name: share for name, share in off.items() if abs(share) > OFF}
 
     def flops(self, entrant: Entrant) -> float:
         """Mean FLOPs of the decoder layers in a prefill."""
@@ -208,6 +218,20 @@ def encoded(model: Any, processor: Any, prompter: Prompter, sample: Sample) -> A
     """Arguments of ``generate`` for a sample."""
     with contained(f"preparing the sample {sample.id!r}"):
         return prompter.inputs(model, sample)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Arguments of ``generate`` for samples, made anew whenever they are gone through, for pixels are large."""
+
+    model: Any
+    processor: Any
+    prompter: Prompter
+    samples: tuple[Sample, ...]
+
+    def __iter__(self) -> Iterator[Any]:
+        """One after the other."""
+        return (encoded(self.model, self.processor, self.prompter, sample) for sample in self.samples)
 
 
 def encoded_for(entrant: Entrant, model: Any, sizes: Sizes, prompter: Prompter, sample: Sample) -> Any:

@@ -1,16 +1,22 @@
 """Who takes part in a contest: the unpruned model, our default and calibrated settings, and the peers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import torch
+
 from clasp_calib.artifacts.artifact import Artifact
+from clasp_calib.baselines.cdpruner import CDPruner, clip_similarity, embedded_similarity
 from clasp_calib.baselines.downsampling import DownSampling, PictureSizes
+from clasp_calib.baselines.mechanisms.clip_text import checked_clip, clip_ids, clip_in
 from clasp_calib.baselines.method import DEFAULT as AS_IT_IS, Method
+from clasp_calib.baselines.random_pruning import NAME as RANDOM
 from clasp_calib.baselines.registry import method
-from clasp_calib.baselines.solving import ImageDependent
+from clasp_calib.baselines.solving import OFF, ImageDependent
 from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.scoring.sizes import Sizes
 from clasp_calib.calib.studies.answers import SolvedKnobs
 from clasp_calib.calib.studies.comparison import Setting
@@ -19,7 +25,7 @@ from clasp_calib.calib.studies.evaluation import DEFAULT, calibrated_setting
 from clasp_calib.calib.studies.timing import applied
 from clasp_calib.common.errors import BudgetError, ModelError
 from clasp_calib.common.hashing import sha256_json
-from clasp_calib.common.progress import track
+from clasp_calib.common.progress import note, track
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import pruning_budget
@@ -35,15 +41,28 @@ class Refusal:
     reason: str
 
 
+@dataclass(frozen=True)
+class Solving:
+    """How knobs are solved whose number of tokens depends on the image.
+
+    Attributes:
+        images: arguments of ``generate``, of another split than that of the contest.
+        kept: where solved knobs are kept.
+    """
+
+    images: Iterable[Mapping[str, Any]]
+    kept: SolvedKnobs
+
+
 def entrants_for(
     model: Any,
     processor: Any,
     artifact: Artifact,
     budgets: Sequence[str],
     names: Sequence[str],
-    images: Sequence[Mapping[str, Any]],
-    solved: SolvedKnobs,
+    solving: Solving,
     samples: Sequence[Sample],
+    clip: str | None = None,
 ) -> tuple[list[Entrant], list[Refusal]]:
     """All entrants, ours first.
 
@@ -53,14 +72,14 @@ def entrants_for(
         artifact: our calibration; it must hold the budgets.
         budgets: equal cost for all.
         names: of peers.
-        images: arguments of ``generate``, of another split than that of the contest, on which knobs are solved whose
-            number of tokens depends on the image.
-        solved: where those are kept.
+        solving: how knobs are solved whose number of tokens depends on the image.
         samples: those of the contest; where some have videos, methods for images do not take part.
+        clip: directory of the CLIP model that rates patches by the question; without one the decoder's embeddings of
+            the question do, and the method has another name.
 
     Raises:
         ArtifactError: the artifact lacks a budget.
-        InputError: there is no such peer.
+        InputError: there is no such peer, or no fitting CLIP model.
     """
     entrants, refusals = [Entrant(UNPRUNED, "100%", nothing)], []
     filmed = any(sample.modality == "video" for sample in samples)
@@ -68,7 +87,10 @@ def entrants_for(
         calibrated = calibrated_setting(model, artifact, budget)
         default = replace(calibrated, name=DEFAULT, candidates=dict.fromkeys(artifact.classes, _own(model)))
         entrants += [_ours(setting, budget) for setting in (calibrated, default)]
-        for name in track(names, f"solving knobs for {budget}", len(names)):
+        if RANDOM in names:
+            entrants.append(drawn(default, budget))
+        others = [name for name in names if name != RANDOM]
+        for name in track(others, f"solving knobs for {budget}", len(others)):
             plain = DownSampling() if name == DownSampling.name else method(name)
             if filmed and plain.images_only:
                 refusals.append(
@@ -78,8 +100,10 @@ def entrants_for(
             try:
                 if isinstance(plain, DownSampling):
                     entrants.append(downsampled(model, processor, plain, budget, samples))
+                elif isinstance(plain, CDPruner):
+                    entrants.append(related(model, processor.tokenizer, plain, budget, samples, clip))
                 else:
-                    entrants.append(peer(model, plain, budget, images, solved))
+                    entrants.append(peer(model, plain, budget, solving.images, solving.kept))
             except (BudgetError, ModelError) as error:
                 refusals.append(Refusal(name, budget, str(error)))
     return entrants, refusals
@@ -102,6 +126,18 @@ class AsSet:
 
 
 @dataclass(frozen=True)
+class AtRandom:
+    """Prune as a setting says, but keep tokens that are drawn."""
+
+    setting: Setting
+
+    def __call__(self, model: Any, sample: Sample, seed: int) -> AbstractContextManager[Any]:
+        """See `Entrant.apply`."""
+        drawn = {label: replace(one, drawn=seed) for label, one in self.setting.candidates.items()}
+        return applied(model, replace(self.setting, candidates=drawn), sample)
+
+
+@dataclass(frozen=True)
 class ByMethod:
     """Prune as a method does whose knobs are solved."""
 
@@ -114,6 +150,34 @@ class ByMethod:
         own = int(sha256_json([seed, sample.id])[:15], 16)
         one: Any = replace(self.solved, **{"seed": own}) if seeded else self.solved
         context: AbstractContextManager[Any] = one(model, native=AS_IT_IS)
+        return context
+
+
+@dataclass(frozen=True)
+class ByQuestion:
+    """Prune as CDPruner does, with patches rated by the sample's question.
+
+    Attributes:
+        solved: with its budget, and without a similarity.
+        ids: of a sample, its question to the decoder.
+        clip: directory of a CLIP model, or ``None`` where the decoder's embeddings of the question rate.
+    """
+
+    solved: CDPruner
+    ids: Mapping[str, tuple[int, ...]]
+    clip: str | None
+
+    def __call__(self, model: Any, sample: Sample, seed: int) -> AbstractContextManager[Any]:
+        """See `Entrant.apply`."""
+        if self.clip is None:
+            ids_W = torch.tensor(self.ids[sample.id], device=model.device)
+            with torch.no_grad():
+                similarity = embedded_similarity(model.get_input_embeddings()(ids_W))
+        else:
+            clip, tokenizer = clip_in(self.clip)
+            ids_MW = clip_ids(tokenizer, sample.question).to(model.device)
+            similarity = clip_similarity(clip.to(model.device), ids_MW)
+        context: AbstractContextManager[Any] = replace(self.solved, similarity=similarity)(model, native=AS_IT_IS)
         return context
 
 
@@ -151,6 +215,39 @@ def downsampled(model: Any, processor: Any, plain: DownSampling, budget: str, sa
     return Entrant(plain.name, budget, nothing, {"keep": solved.keep}, published=plain.semantics, shown=Smaller(solved))
 
 
+def related(
+    model: Any, tokenizer: Any, plain: CDPruner, budget: str, samples: Sequence[Sample], clip: str | None
+) -> Entrant:
+    """CDPruner, which rates patches by each sample's question; see `entrants_for`.
+
+    Raises:
+        BudgetError: it cannot meet the budget.
+        InputError: there is no fitting CLIP model.
+        ModelError: it cannot run on the model.
+    """
+    adapter = adapter_for(model)
+    solved = plain.solved(adapter, pruning_budget(adapter, budget))
+    rated = "the question's embeddings" if clip is None else f"the text tower of {checked_clip(clip, adapter)}"
+    ids = {s.id: tuple(tokenizer(s.question, add_special_tokens=False).input_ids) for s in samples if clip is None}
+    apply = ByQuestion(solved, ids, clip)
+    with apply(model, samples[0], 0):
+        knobs = {"keep": solved.keep, "rated by": rated}
+    name = plain.name if clip else f"{plain.name}-embeddings"
+    return Entrant(name, budget, apply, knobs, published=plain.semantics)
+
+
+def drawn(default: Setting, budget: str) -> Entrant:
+    """Random pruning at the stages of a setting, as `clasp_calib.evaluate` has it."""
+    return Entrant(RANDOM, budget, AtRandom(default), _stages(default.pruning), SEEDS, published="mean over layers")
+
+
+def _stages(pruning: Pruning) -> dict[str, Any]:
+    schedule = pruning.schedule
+    assert schedule is not None
+    counts = {"counts": schedule.counts} if isinstance(schedule, Schedule) else {}
+    return {"starts": schedule.starts, **counts}
+
+
 def _own(model: Any) -> Candidate:
     adapter = adapter_for(model)
     return Candidate(DEFAULT, tuple(float(i == adapter.own_layer) for i in range(adapter.vision_layers + 1)), 1.0)
@@ -158,12 +255,9 @@ def _own(model: Any) -> Candidate:
 
 def _ours(setting: Setting, budget: str) -> Entrant:
     pruning = setting.pruning
-    assert pruning.schedule is not None
-    counts = {"counts": pruning.schedule.counts} if isinstance(pruning.schedule, Schedule) else {}
     rated = {label: candidate.relevance for label, candidate in setting.candidates.items() if candidate.relevance}
     knobs: dict[str, Any] = {
-        "starts": pruning.schedule.starts,
-        **counts,
+        **_stages(pruning),
         **pruning.options.scored_under,
         "rho": {label: candidate.rho for label, candidate in setting.candidates.items()},
         "seeding": {label: candidate.seeding for label, candidate in setting.candidates.items()},
@@ -181,7 +275,7 @@ def _ours(setting: Setting, budget: str) -> Entrant:
     )
 
 
-def peer(model: Any, plain: Method, budget: str, images: Sequence[Mapping[str, Any]], kept: SolvedKnobs) -> Entrant:
+def peer(model: Any, plain: Method, budget: str, images: Iterable[Mapping[str, Any]], kept: SolvedKnobs) -> Entrant:
     """A published method whose knobs are solved for a budget; see `entrants_for`.
 
     Raises:
@@ -215,11 +309,16 @@ def peer(model: Any, plain: Method, budget: str, images: Sequence[Mapping[str, A
     )
 
 
-def _solved_on(plain: ImageDependent, model: Any, images: Sequence[Mapping[str, Any]], budget: str) -> dict[str, Any]:
+def _solved_on(plain: ImageDependent, model: Any, images: Iterable[Mapping[str, Any]], budget: str) -> dict[str, Any]:
     """The knobs that change and what they were solved on, or why there are none."""
     try:
         found, spread = plain.calibrated(model, images, budget)
     except BudgetError as error:
         return {"refused": str(error)}
+    if spread.needed > spread.images:
+        note(
+            f"{plain.name} at {budget}: its number of tokens varies so much from picture to picture that a mean within "
+            f"{OFF:.0%} takes {spread.needed} samples to solve on, and it was solved on {spread.images}"
+        )
     changed = {f.name for f in fields(found) if getattr(found, f.name) != getattr(plain, f.name)}
     return {"on": str(spread), "knobs": {name: getattr(found, name) for name in sorted(changed)}}

@@ -9,6 +9,7 @@ from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.evidence import SampleScore, with_scores
 from clasp_calib.artifacts.fits import check_shape
 from clasp_calib.artifacts.manifest import CALIBRATED, Measured, Score
+from clasp_calib.baselines.random_pruning import NAME as RANDOM
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.feature_sources import Source
@@ -27,7 +28,7 @@ from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.layer_tokens import tokens_a_layer
 from clasp_calib.runtime.schedule import AnySchedule, Schedule
 
-UNPRUNED, DEFAULT, RANDOM, PAPER = "unpruned", "default", "random", "paper rho"
+UNPRUNED, DEFAULT, PAPER = "unpruned", "default", "paper rho"
 SETTINGS = (UNPRUNED, DEFAULT, RANDOM, CALIBRATED)
 """Compared and timed always."""
 DRAWS = 3

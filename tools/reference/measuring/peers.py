@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from clasp_calib.baselines.registry import METHODS, method
+from clasp_calib.baselines.solving import ImageDependent
 from clasp_calib.calib.dataset import by_class
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.studies.answers import AnswerJournal, SolvedKnobs
-from clasp_calib.calib.studies.contest import Answerer, Entrant, encoded, hold_contest
+from clasp_calib.calib.studies.contest import Answerer, Entrant, Prompts, hold_contest
 from clasp_calib.calib.studies.entrants import peer
 from clasp_calib.common.errors import BudgetError, ModelError
 from clasp_calib.common.progress import note
@@ -24,12 +25,12 @@ from tools.reference.measuring.tables import points
 PICTURES = 60
 """Of the test split, in the committed report."""
 BUDGET = "192"
-RANDOM = "random"
+RANDOM = "random-input"
 CONTROL = "control"
 """What controls have in the place of a paper."""
 SEEDS = (0, 1, 2)
 """Of methods with random parts: a sample's score is the mean over them."""
-SOLVING = 2
+SOLVING = 24
 """Questions a class of the selection split on which knobs are solved whose tokens depend on the picture."""
 LAYERS = 32
 """Of the decoder; methods look at the attention of any of them."""
@@ -62,7 +63,7 @@ class Peers:
         """
         gains = {name: self.gain(name) for name in self.methods if METHODS[name].paper != CONTROL}
         under = [name for name, gain in gains.items() if gain.high < 0]
-        rows = [Row(f"{name} - random", points(gain, test=False), gain.high >= 0) for name, gain in gains.items()]
+        rows = [Row(f"{name} - {RANDOM}", points(gain, test=False), gain.high >= 0) for name, gain in gains.items()]
         rows += [Row(f"{name} is under random, since {reasons[name]}", "") for name in under if name in reasons]
         unexplained = [name for name in under if name not in reasons]
         return Requirement(
@@ -86,7 +87,7 @@ def ask_peers(
     Args:
         bench: the model.
         pictures: of the test split, the first ones.
-        methods: names; random pruning is always among them.
+        methods: names; random pruning before the decoder is always among them.
         resamples: of the bootstrap.
 
     Raises:
@@ -95,8 +96,9 @@ def ask_peers(
     """
     model, processor, samples = bench.lean(range(LAYERS)), bench.processor, bench.samples("test", pictures)
     prompter, place = Prompter(processor, model), bench.root / "peers"
-    solving = by_class(bench.samples("selection", 2 * SOLVING), CLASSES, SOLVING, 0)
-    images = [encoded(model, processor, prompter, sample) for of in solving.values() for sample in of]
+    depends = any(isinstance(method(name), ImageDependent) for name in methods)
+    solving = by_class(bench.samples("selection", 2 * SOLVING), CLASSES, SOLVING, 0) if depends else {}
+    images = Prompts(model, processor, prompter, tuple(sample for of in solving.values() for sample in of))
     solved, entrants = SolvedKnobs(place, {"samples a class": SOLVING}), []
     for name in dict.fromkeys((RANDOM, *methods)):
         try:
