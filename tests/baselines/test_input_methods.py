@@ -16,6 +16,7 @@ from tiny_models import tiny_batch
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig
 
 from clasp_calib.baselines.cdpruner import CDPruner, clip_similarity, embedded_similarity
+from clasp_calib.baselines.choosing import proportional
 from clasp_calib.baselines.controls import AveragePooling, windows
 from clasp_calib.baselines.hawk import Hawk
 from clasp_calib.baselines.hiprune import HiPrune
@@ -309,3 +310,46 @@ def test_kept_tokens_stand_line_by_line_across_the_tiles(name):
     assert torch.equal(kept, whole[places])
     assert places == sorted(places)
     assert 1 < len(places) < len(whole)
+
+
+@pytest.mark.parametrize("name", ["scope", "hiprune", "prunesid", "vscan"])
+def test_newer_methods_choose_tile_by_tile(name):
+    """Each tile by its own class attention and states, in proportion to what is shown of it."""
+    case, kind, found = CASES["llava_next"], type(method(name)), []
+
+    class Watched(kind):
+        def choose(self, image):
+            found.append((image, super().choose(image)))
+            return found[-1][-1]
+
+    made, row = case.model("eager"), case.row(0, 3, 1, 7)
+    with Watched(keep="40%")(made, native="default"), torch.no_grad():
+        made(**row)
+        tower = made.model.vision_tower(row["pixel_values"][0], output_attentions=True, output_hidden_states=True)
+    image, kept = found[0]
+    tiles, size, expected, merged = image.patches(), image.layout.cells // image.layout.tiles, [], []
+    counts = proportional([len(token_P) for token_P in tiles], kind(keep="40%").count(image))
+    assert len(set(map(len, tiles))) > 1
+    for token_P, count in zip(tiles, counts, strict=True):
+        cell_P, (_, columns) = image.cells(token_P), image.shown(token_P)
+        tile, patch = int(cell_P[0]) // size, 1 + cell_P % size
+        by_class, by_all = (
+            [attention[tile].mean(0)[givers].mean(0)[patch].double().numpy() for attention in tower.attentions]
+            for givers in (slice(0, 1), slice(None))
+        )
+        states = tower.hidden_states[3][tile][patch].double().numpy()
+        features = image.features_ND[token_P].double().numpy()
+        if name == "scope":
+            chosen = reference.salient_cover(states, by_class[2], count)
+        elif name == "hiprune":
+            chosen = reference.hierarchical(by_all[1], by_all[2], columns, count, 0.1)
+        elif name == "prunesid":
+            chosen = reference.essential(states, by_class[2], count, 0)
+        else:
+            chosen = reference.scanned(by_class[0], by_class[2], columns, count, 6)
+            merged += zip(token_P[chosen].tolist(), reference.merged_into_nearest(features, chosen), strict=True)
+        expected += token_P[chosen].tolist()
+    assert kept.place_T.tolist() == (expected if name == "prunesid" else sorted(expected))
+    if merged:
+        values = np.array([value for _, value in sorted(merged, key=lambda pair: pair[0])])
+        np.testing.assert_allclose(kept.features_TD.double().numpy(), values, atol=1e-4)
