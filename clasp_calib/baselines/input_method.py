@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from clasp_calib.baselines.choosing import proportional
 from clasp_calib.baselines.method import Method, Reader
+from clasp_calib.common.pruning_options import COMPACT, KEEP
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.checks import check_decoder, positions_on
-from clasp_calib.runtime.encoding import Encoded, Kept, chosen_tokens
+from clasp_calib.runtime.encoding import Encoded, Kept, chosen_tokens, marked
 from clasp_calib.runtime.entry import Entry
+from clasp_calib.runtime.gates import Marked
 from clasp_calib.runtime.schedule import Budget, parse_budget
 from clasp_calib.runtime.stages import PromptLengths
 
@@ -77,13 +79,38 @@ class ChoosesAtInput(Method):
     @contextmanager
     def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
         """See `Method`."""
-        # All papers let what enters be numbered anew.
-        positions = positions_on(model, "compact")
-        check_decoder(model, positions)
-        entry, in_place = Entry(model, adapter, positions), positions == "keep"
+        positions = _positions(model)
+        entry, in_place = Entry(model, adapter, positions), positions == KEEP
         choose, blocks = entry.timed(self.choose), self.tower_blocks(adapter)
         with chosen_tokens(model, adapter, blocks, choose, in_place), entry.attached():
             yield lambda: entry.stats
+
+    def marked(self, model: nn.Module, image: Encoded) -> Tensor:
+        """The features of an image with all that does not go on marked, for `on_marked`; [N, D].
+
+        Args:
+            model: what they are for.
+            image: whose attention is known as far as the method looks at it.
+        """
+        return marked(image, self.choose(image), in_place=_positions(model) == KEEP)
+
+    @contextmanager
+    def on_marked(self, model: nn.Module, adapter: Adapter) -> Iterator[Reader]:
+        """The same as `attached` where pictures are given as features that `marked` made."""
+        entry = Entry(model, adapter, _positions(model), Marked(adapter, given=True))
+        with entry.attached():
+            yield lambda: entry.stats
+
+
+def _positions(model: nn.Module) -> str:
+    """What happens to the position ids of what enters: all papers let them be numbered anew.
+
+    Raises:
+        ModelError: the decoder attends with a sliding window.
+    """
+    positions = positions_on(model, COMPACT)
+    check_decoder(model, positions)
+    return positions
 
 
 @dataclass(frozen=True)

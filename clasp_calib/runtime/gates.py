@@ -49,14 +49,19 @@ class Gate(Protocol):
 
 
 class Marked:
-    """Lets in what is not `clasp_calib.runtime.encoding.DROPPED`: others have chosen as the pictures were encoded."""
+    """Lets in what is not `clasp_calib.runtime.encoding.DROPPED`: others have chosen as the pictures were encoded.
 
-    def __init__(self, adapter: Adapter) -> None:
-        self._adapter = adapter
+    Args:
+        adapter: of the model.
+        given: pictures are given as features that bear marks already.
+    """
+
+    def __init__(self, adapter: Adapter, given: bool = False) -> None:
+        self._adapter, self._given = adapter, given
 
     def see(self, ids_MS: Tensor, inputs: Mapping[str, Any], generating: bool) -> None:
         """Refuse features, which bear no marks, and videos."""
-        if inputs.get("mm_encoder_outputs") and not generating:
+        if inputs.get("mm_encoder_outputs") and not (generating or self._given):
             raise ModelError(
                 "this method chooses tokens while the picture is encoded, and was given features instead; "
                 "give pixel_values"

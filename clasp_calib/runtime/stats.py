@@ -104,4 +104,7 @@ class Pruned(Protocol):
     nothing is pruned.
     """
 
-    stats: PruningStats | None
+    @property
+    def stats(self) -> PruningStats | None:
+        """See the class."""
+        ...

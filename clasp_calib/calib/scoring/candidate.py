@@ -1,9 +1,10 @@
-"""One candidate: a mixture over vision layers, a ratio, what k-means starts from, and what rates the tokens."""
+"""One candidate: a mixture over vision layers, and what chooses tokens: a ratio and its company, or a selector."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from clasp_calib.common.pruning_options import REDUNDANCY
+from clasp_calib.common.selector_choice import SelectorChoice
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,18 @@ class Candidate:
     """The picture is made smaller until it has at most this share of its tokens, see
     `clasp_calib.baselines.downsampling.DownSampling`; ``None``: it is shown as it is, and names and keys leave it out.
     """
+    selector: SelectorChoice | None = None
+    """What chooses tokens in the place of the dual-stage selection, its knobs solved for a budget. Then rho is 1 and
+    relevance ``None``, for they mean nothing. Names and keys leave ``None`` out."""
     drawn: int | None = None
     """Seed of random pruning, a control: tokens are drawn, whatever rho is. None where they are chosen."""
+    called: str = field(default="", compare=False)
+    """The selector with the knobs that were asked for, where others were solved; its own name by default."""
 
     def __post_init__(self) -> None:
+        if self.selector:
+            object.__setattr__(self, "rho", 1.0)
+            object.__setattr__(self, "relevance", None)
         if self.rho == 1:
             object.__setattr__(self, "seeding", REDUNDANCY)
         if self.rho == 0:
@@ -38,6 +47,8 @@ class Candidate:
     @property
     def name(self) -> str:
         """Unique within a search space."""
+        if self.selector:
+            return f"{self.prototype}/{self.called or self.selector}{self._further('/')}"
         return f"{self.prototype}/rho={self.rho:g}{self._further('/')}"
 
     @cached_property
@@ -45,7 +56,8 @@ class Candidate:
         """What decides its scores, whatever it is called; to the last bit."""
         mixture = "+".join(f"{weight!r}*{layer}" for layer, weight in enumerate(self.alpha) if weight)
         drawn = "" if self.drawn is None else f" drawn={self.drawn}"
-        return f"{mixture} rho={self.rho!r}{self._further(' ')}{drawn}"
+        chosen = f" selector={self.selector}" if self.selector else ""
+        return f"{mixture} rho={self.rho!r}{self._further(' ')}{drawn}{chosen}"
 
     def _further(self, separator: str) -> str:
         smaller = self.downsample and f"downsample={self.downsample:g}"

@@ -25,10 +25,11 @@ from clasp_calib.calib.scoring.greedy_paths import GreedyPaths
 from clasp_calib.calib.scoring.likelihood import answer_nll, divergence
 from clasp_calib.calib.scoring.metrics import EXACT, MAX_NEW_TOKENS, metric
 from clasp_calib.calib.scoring.objective import KL, METRIC, NLL, check_objective
-from clasp_calib.calib.scoring.prompted import Picture, Prefixes, Prompted
+from clasp_calib.calib.scoring.projection import Projection
+from clasp_calib.calib.scoring.prompted import Prefixes, Prompted
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.scoring.scores import Scores
-from clasp_calib.calib.scoring.sizes import Sizes, in_sizes
+from clasp_calib.calib.scoring.sizes import Sizes, alike
 from clasp_calib.common.containing import contained
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
@@ -42,6 +43,7 @@ from clasp_calib.runtime.finite import finite_logits
 from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import AnySchedule
 from clasp_calib.runtime.selection import DualStage, Selector
+from clasp_calib.runtime.selectors import selected, selector_of
 from clasp_calib.runtime.stats import Pruned
 
 ROWS = 32
@@ -79,12 +81,23 @@ class Pruning:
             return self.of_smaller(share).applied(model, sample, plain, **more)
         if self.schedule is None:
             return nullcontext()
+        if selector := self.selector(candidates):
+            return selected(model, selector, more.get("alpha_BL"), more.get("prompt_lengths"))
         rho = [candidate.rho for candidate in candidates]
         options, kinds = self.options, {candidate.relevance for candidate in candidates}
         if len(kinds) == 1 and (kind := kinds.pop()):
             options = replace(options, relevance=kind)
         selector = self.selector_for(sample) if self.selector_for else self._selector(sample, candidates)
         return prune(model, schedule=self.schedule, rho=rho, selector=selector, options=options, **more)
+
+    def selector(self, candidates: Sequence[Candidate]) -> Any:
+        """What chooses tokens for candidates that share a forward; ``None`` if it is the dual-stage selection.
+
+        Raises:
+            InputError: there is no such selector, or it has not these knobs.
+        """
+        (choice,) = {candidate.selector for candidate in candidates}
+        return None if self.schedule is None or choice is None else selector_of(choice)
 
     def of_smaller(self, share: float | None) -> "Pruning":
         """What costs as much on pictures that are shown with at most a share of their tokens, or less."""
@@ -177,7 +190,7 @@ class Evaluator:
         with contained(f"scoring the sample {sample.id!r}"):
             if way == self._divergence:
                 self._unpruned(sample)  # Of the picture as it is, whatever candidates are shown.
-            for rows, seen, plain, how in self._in_sizes(sample, candidates, pruning):
+            for rows, seen, plain, how in self._alike(sample, candidates, pruning):
                 found += [way(seen, plain[start : start + ROWS], how) for start in range(0, len(plain), ROWS)]
                 places += rows
         return Scores.joined(found).of(places)
@@ -192,18 +205,21 @@ class Evaluator:
             pruning: the same for all.
         """
         said: dict[int, str] = {}
-        for rows, seen, plain, how in self._in_sizes(sample, candidates, pruning):
+        for rows, seen, plain, how in self._alike(sample, candidates, pruning):
             with self._prompted(seen, plain, how) as (prompted, row_B):
                 ids = self._decoded(prompted, sample)[row_B].tolist()
             texts = self._prompter.decode([self._greedy.ended(answer) for answer in ids])
             said |= dict(zip(rows, texts, strict=True))
         return [said[row] for row in range(len(candidates))]
 
-    def _in_sizes(
+    def _alike(
         self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning
     ) -> Iterator[tuple[list[int], Sample, list[Candidate], Pruning]]:
-        """Places of the candidates of one size, what they are shown, they as if it were shown as it is, and pruning."""
-        for share, rows in in_sizes(candidates).items():
+        """Places of candidates that share a forward, what they are shown, they as if it were shown as it is, and how.
+
+        They are of one size and one selector.
+        """
+        for (share, _), rows in alike(candidates).items():
             plain = [replace(candidates[row], downsample=None) for row in rows]
             yield rows, self._sizes.shown(sample, share), plain, pruning.of_smaller(share)
 
@@ -297,13 +313,21 @@ class Evaluator:
         self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning
     ) -> Iterator[tuple[Prompted, list[int]]]:
         """The sample's prompt under the candidates, and the row of each: unpruned, those of a mixture are the same."""
-        picture, fan = self._project(sample, candidates, self._kinds(candidates, pruning))
+        selector = pruning.selector(candidates)
+        kinds = self._kinds(candidates, pruning) if selector is None else [None] * len(candidates)
+        how = Projection(self._model, self._adapter, self._features, selector)
+        picture, fan = how.picture(sample, candidates, kinds)
+        self._tokens |= {self._features.key(one): n for one, n in zip(sample.alone, picture.tokens, strict=True)}
         if pruning.schedule is None and len(picture.visual) == 1:
             # Our choice: one mixture, for the keys and values of more would be gigabytes.
             picture = replace(picture, known_as=(self._features.key(sample), candidates[0].alpha))
         prompt = self.prompt(sample)
         prompted = Prompted(self._model, self._adapter, prompt, picture, self._prefixes)
         named = finite_logits(self._model, f"sample {sample.id!r}")
+        if selector is not None:
+            with named, how.pruned(len(prompt)):
+                yield prompted, fan
+            return
         with named, pruning.applied(self._model, sample, candidates, prompt_lengths=len(prompt), fan=fan):
             yield prompted, fan if pruning.schedule is None else list(range(len(candidates)))
 
@@ -313,30 +337,3 @@ class Evaluator:
         if own in (None, NONE):
             return [None] * len(candidates)
         return [candidate.relevance or own for candidate in candidates]
-
-    def _project(
-        self, sample: Sample, candidates: Sequence[Candidate], kinds: Sequence[str | None]
-    ) -> tuple[Picture, list[int]]:
-        """The sample's pictures in each different mixture and rating, and which of them each candidate uses."""
-        mixtures = list(dict.fromkeys(c.alpha for c in candidates))
-        alpha_Ml = torch.tensor(mixtures)[:, list(self._features.layers)]
-        made, origins = [], [self._features.origin(one) for one in sample.alone]
-        deepstack: list[list[Tensor]] = [[] for _ in self._adapter.taps]
-        for one, origin in zip(sample.alone, origins, strict=True):
-            fused_MTC = self._features.fused(one, alpha_Ml)
-            place = next(self._adapter.vision_tower(self._model, origin.modality).parameters())
-            made.append(origin.project(self._adapter, self._model, fused_MTC.to(place.device, place.dtype)))
-            if deepstack:
-                parts = origin.deepstack(self._adapter, self._model, self._features.tapped(one))
-                deepstack = [[*before, *more] for before, more in zip(deepstack, parts, strict=True)]
-        mixed = [[part for parts in files for part in parts] for files in zip(*made, strict=True)]
-        ways = list(dict.fromkeys((c.alpha, kind) for c, kind in zip(candidates, kinds, strict=True)))
-        visual = [mixed[mixtures.index(alpha)] for alpha, _ in ways]
-        rated = [
-            [part for one in sample.alone for part in self._features.relevance(one, kind)] for _, kind in ways if kind
-        ]
-        each = [origin.forward_arguments() for origin in origins]
-        sizes = {name: torch.cat([one[name] for one in each]) for name in each[0]}
-        picture = Picture(visual, [len(parts[0]) for parts in made], origins[0].modality, sizes, deepstack, rated)
-        self._tokens |= {self._features.key(one): n for one, n in zip(sample.alone, picture.tokens, strict=True)}
-        return picture, [ways.index((c.alpha, kind)) for c, kind in zip(candidates, kinds, strict=True)]

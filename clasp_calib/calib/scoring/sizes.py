@@ -10,6 +10,7 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.media import Media
 from clasp_calib.common.samples import Sample
+from clasp_calib.common.selector_choice import SelectorChoice
 
 
 class Sizes:
@@ -46,11 +47,11 @@ class Sizes:
         return self._known[picture, share]
 
 
-def in_sizes(candidates: Sequence[Candidate]) -> dict[float | None, list[int]]:
-    """Which candidates are shown pictures in one size, by their ``downsample``."""
-    found: dict[float | None, list[int]] = {}
+def alike(candidates: Sequence[Candidate]) -> dict[tuple[float | None, SelectorChoice | None], list[int]]:
+    """Which candidates can share a forward: those of one size of pictures, and of one selector."""
+    found: dict[tuple[float | None, SelectorChoice | None], list[int]] = {}
     for place, candidate in enumerate(candidates):
-        found.setdefault(candidate.downsample, []).append(place)
+        found.setdefault((candidate.downsample, candidate.selector), []).append(place)
     return found
 
 

@@ -1,0 +1,116 @@
+"""A sample's pictures as the decoder is given them: projected in every mixture, and marked where a selector chooses.
+
+Shapes: M mixtures, l layers that may be mixed, T patches, C width of the tower, N visual tokens of a picture, U cells
+(see `clasp_calib.runtime.adapters.layout.Layout`), D width of the decoder.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clasp_calib.baselines.input_method import InputMethod
+from clasp_calib.cache.origin import Origin
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.calib.scoring.features import Features
+from clasp_calib.calib.scoring.prompted import Picture
+from clasp_calib.common.samples import Sample
+from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.encoding import Encoded
+from clasp_calib.runtime.finite import ADVICE, NonFiniteError, all_finite
+from clasp_calib.runtime.selectors import TokenSelector, selected
+
+
+@dataclass(frozen=True)
+class Projection:
+    """How the pictures of candidates that share a forward come to the decoder.
+
+    Attributes:
+        model: whose projector is used.
+        adapter: of the model.
+        features: vision layers.
+        selector: what chooses their tokens in the place of the dual-stage selection.
+    """
+
+    model: Any
+    adapter: Adapter
+    features: Features
+    selector: TokenSelector | None
+
+    def picture(
+        self, sample: Sample, candidates: Sequence[Candidate], kinds: Sequence[str | None]
+    ) -> tuple[Picture, list[int]]:
+        """The sample's pictures in each different mixture and rating, and which of them each candidate uses.
+
+        Args:
+            sample: has pictures.
+            candidates: which use them.
+            kinds: of each candidate, what of the tower's attention rates its tokens; ``None`` if nothing does.
+        """
+        mixtures = list(dict.fromkeys(c.alpha for c in candidates))
+        alpha_Ml = torch.tensor(mixtures)[:, list(self.features.layers)]
+        made, origins = [], [self.features.origin(one) for one in sample.alone]
+        deepstack: list[list[Tensor]] = [[] for _ in self.adapter.taps]
+        for one, origin in zip(sample.alone, origins, strict=True):
+            made.append(self._visual(one, origin, alpha_Ml))
+            if deepstack:
+                parts = origin.deepstack(self.adapter, self.model, self.features.tapped(one))
+                deepstack = [[*before, *more] for before, more in zip(deepstack, parts, strict=True)]
+        mixed = [[part for parts in files for part in parts] for files in zip(*made, strict=True)]
+        ways = list(dict.fromkeys((c.alpha, kind) for c, kind in zip(candidates, kinds, strict=True)))
+        visual = [mixed[mixtures.index(alpha)] for alpha, _ in ways]
+        rated = [
+            [part for one in sample.alone for part in self.features.relevance(one, kind)] for _, kind in ways if kind
+        ]
+        each = [origin.forward_arguments() for origin in origins]
+        sizes = {name: torch.cat([one[name] for one in each]) for name in each[0]}
+        picture = Picture(visual, [len(parts[0]) for parts in made], origins[0].modality, sizes, deepstack, rated)
+        return picture, [ways.index((c.alpha, kind)) for c, kind in zip(candidates, kinds, strict=True)]
+
+    @contextmanager
+    def pruned(self, prompt_length: int) -> Iterator[None]:
+        """Let the selector prune prompts of a length, followed by answers, whose pictures are those of `picture`."""
+        assert self.selector is not None
+        if isinstance(self.selector, InputMethod):
+            with self.selector.on_marked(self.model, self.selector.adapter_for(self.model)):
+                yield
+            return
+        with selected(self.model, self.selector, None, prompt_length):
+            yield
+
+    def _visual(self, sample: Sample, origin: Origin, alpha_Ml: Tensor) -> list[list[Tensor]]:
+        """Of each mixture the visual tokens [N, D] of every picture that the sample's one file is."""
+        fused_MTC = self.features.fused(sample, alpha_Ml)
+        place = next(self.adapter.vision_tower(self.model, origin.modality).parameters())
+        fused_MTC = fused_MTC.to(place.device, place.dtype)
+        visual = origin.project(self.adapter, self.model, fused_MTC)
+        if not isinstance(self.selector, InputMethod):
+            return visual
+        return [
+            [self.selector.marked(self.model, self._encoded(origin, states_TC, features_ND))]
+            for states_TC, (features_ND,) in zip(fused_MTC, visual, strict=True)
+        ]
+
+    def _encoded(self, origin: Origin, states_TC: Tensor, features_ND: Tensor) -> Encoded:
+        """One image as a live tower would show it to a selector."""
+        if not bool(all_finite(features_ND)):
+            raise NonFiniteError(f"the features of a picture are not finite; {ADVICE}")
+        inputs = {self.adapter.pixel_names["image"]: (None,), **origin.forward_arguments()}
+        (layout,) = self.adapter.layouts(self.model, inputs)
+        # Where a merger makes tokens of several patches, nothing comes after it.
+        merged = len(states_TC) != layout.cells
+        states_UC = features_ND if merged else states_TC
+        project = _as_they_are if merged else partial(self._projected, origin)
+        return Encoded(features_ND, layout, states_UC, None, {}, project)
+
+    def _projected(self, origin: Origin, states_UC: Tensor) -> Tensor:
+        ((features_ND,),) = origin.project(self.adapter, self.model, states_UC[None])
+        return features_ND
+
+
+def _as_they_are(states_UC: Tensor) -> Tensor:
+    return states_UC

@@ -1,0 +1,32 @@
+"""Which published method chooses tokens in the place of the dual-stage selection, and its knobs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+CLASP = "clasp"
+"""The dual-stage selection itself, as spaces and options call it."""
+Knob = str | bool | int | float | tuple[int | float, ...] | None
+
+
+@dataclass(frozen=True)
+class SelectorChoice:
+    """A selector that is not CLASP's: its name and its knobs, in the order of their names."""
+
+    name: str
+    knobs: tuple[tuple[str, Knob], ...] = ()
+
+    @classmethod
+    def of(cls, name: str, knobs: Mapping[str, Any]) -> Self:
+        """With knobs in any order; lists count as tuples."""
+        listed = {knob: tuple(value) if isinstance(value, list) else value for knob, value in knobs.items()}
+        return cls(name, tuple(sorted(listed.items())))
+
+    def __str__(self) -> str:
+        return " ".join([self.name, *(f"{knob}={_told(value)}" for knob, value in self.knobs)])
+
+
+def _told(value: Knob) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_told, value))
+    return repr(value) if isinstance(value, float) else str(value)

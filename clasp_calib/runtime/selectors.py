@@ -1,0 +1,156 @@
+"""Other methods in the place of the dual-stage selection, by their names: what installed packages bring.
+
+The peers of this package are such methods. They are entry points like everybody's, so that whoever applies an artifact
+loads the one method that it names, and only where it names one.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import fields
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Protocol, Self
+
+from torch import Tensor, nn
+
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.selector_choice import CLASP, SelectorChoice
+from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.guard import guarded
+from clasp_calib.runtime.schedule import Budget
+from clasp_calib.runtime.stages import PromptLengths
+from clasp_calib.runtime.stats import PruningStats
+from clasp_calib.runtime.tower import fused_tower
+
+GROUP = "clasp_calib.selectors"
+"""Entry points of this group are selectors, under their names."""
+
+
+class TokenSelector(Protocol):
+    """A frozen dataclass whose fields are the knobs; every peer of `clasp_calib.baselines` is one."""
+
+    images_only: bool
+    """Whether it cannot run on videos."""
+
+    def adapter_for(self, model: nn.Module) -> Adapter:
+        """The adapter of a model on which it can run; raises ModelError where it cannot."""
+        ...
+
+    def solved(self, adapter: Adapter, budget: Budget) -> Self:
+        """With knobs at which a decoder layer works on as many tokens in the mean as the budget says.
+
+        Raises:
+            BudgetError: it cannot, or not without samples.
+        """
+        ...
+
+    def attached(
+        self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths
+    ) -> AbstractContextManager[Callable[[], PruningStats | None]]:
+        """Put it on the model and take it off again; yields what reads its statistics."""
+        ...
+
+
+class Selected:
+    """A model pruned by a selector; a `clasp_calib.runtime.stats.Pruned`."""
+
+    def __init__(self, read: Callable[[], PruningStats | None]) -> None:
+        self._read = read
+
+    @property
+    def stats(self) -> PruningStats | None:
+        """Of the last forward that brought pictures."""
+        return self._read()
+
+
+def selector_of(choice: SelectorChoice) -> Any:
+    """The `TokenSelector` of a name with these knobs; the others are as its authors set them.
+
+    Raises:
+        InputError: there is none of this name, or two; or it has no such knobs; or its package cannot be loaded.
+    """
+    kind = _loaded(choice.name)
+    plain = kind()
+    defaults = {of.name: getattr(plain, of.name) for of in fields(plain)}
+    for knob, value in choice.knobs:
+        if knob not in defaults:
+            raise InputError(
+                f"the selector {choice.name!r} has no knob {knob!r}; it has {', '.join(defaults) or 'none'}: give "
+                "one of these"
+            )
+        if not _alike(value, defaults[knob]):
+            raise InputError(
+                f"the knob {knob!r} of the selector {choice.name!r} is {value!r}; expected something like "
+                f"{defaults[knob]!r}, which is its default"
+            )
+    return kind(**dict(choice.knobs))
+
+
+def knobs_of(name: str, selector: Any) -> SelectorChoice:
+    """A selector and all its knobs, in the form in which it is recorded."""
+    return SelectorChoice.of(name, {of.name: getattr(selector, of.name) for of in fields(selector)})
+
+
+@contextmanager
+def selected(
+    model: nn.Module,
+    selector: TokenSelector,
+    alpha_BL: Tensor | None,
+    prompt_lengths: PromptLengths = None,
+) -> Iterator[Selected]:
+    """Prune with a selector within the ``with`` block, tokens being what a mixture of the tower's layers makes of them.
+
+    Args:
+        model: what is pruned.
+        selector: with solved knobs.
+        alpha_BL: see `clasp_calib.runtime.pruner.prune`.
+        prompt_lengths: likewise.
+
+    Raises:
+        ModelError: the model lacks what the selector needs, or cannot be pruned.
+    """
+    adapter = selector.adapter_for(model)
+    fusion = nullcontext() if alpha_BL is None else fused_tower(model, adapter, alpha_BL)
+    with fusion, selector.attached(model, adapter, prompt_lengths) as read, guarded(model, adapter):
+        yield Selected(read)
+
+
+def _loaded(name: str) -> Any:
+    found = _brought().get(name, [])
+    if not found:
+        raise InputError(
+            f"there is no selector {name!r} in this installation, which has {', '.join([CLASP, *sorted(_brought())])}; "
+            "choose one of these, or install the package that brings it"
+        )
+    if len(found) > 1:
+        raise InputError(f"the selector {name!r} is brought by {' and '.join(map(_package, found))}; remove one")
+    try:
+        return found[0].load()
+    except Exception as error:  # Importing somebody's package may fail in any way.
+        raise InputError(
+            f"the selector {name!r} of {_package(found[0])} ({found[0].value}) cannot be loaded ({error}); "
+            "mend that package"
+        ) from error
+
+
+@cache
+def _brought() -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        found.setdefault(point.name, []).append(point)
+    return found
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.value
+
+
+def _alike(value: Any, default: Any) -> bool:
+    """Whether a knob's value is of its default's kind; of ``None`` nothing is known."""
+    if default is None:
+        return True
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(_alike(one, default[0]) for one in value if default)
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is type(default)
