@@ -52,6 +52,8 @@ def calibrate(
 ) -> "Artifact":
     """Find, for each class, the layer mixture and the rho that keep most answers right under a token budget.
 
+    The space of the options may name other selectors, which choose tokens in the place of the dual-stage selection.
+
     Interrupted or killed, the same call with the same ``run`` goes on where it stopped. Model and random state are left
     as they were.
 
@@ -145,6 +147,7 @@ def _prepared(
     from clasp_calib.runtime.processor_check import check_processor
     from clasp_calib.search.calibrate import Calibration
     from clasp_calib.search.calibration_options import CalibrationOptions
+    from clasp_calib.search.solved_selectors import solved_choice
     from clasp_calib.search.space import SearchSpace
 
     options, crew = options or CalibrationOptions(), crew or Crew()
@@ -166,6 +169,10 @@ def _prepared(
     if isinstance(options.space, SearchSpace) and not pruning.rated:
         note("tokens have no relevance here (--relevance none), so the space's ratios and seedings are not tried")
     check_percentages(model, processor, chosen, budgets, pruning.starts)
+    filmed = any(sample.modality == "video" for sample in chosen)
+    for choice in options.selectors:
+        for budget in budgets:
+            solved_choice(choice, model, budget, filmed)
     with undisturbed(model):
         space = options.space if isinstance(options.space, SearchSpace) else None
         shown = in_every_size(model, processor, chosen, space.downsamples if space else ())

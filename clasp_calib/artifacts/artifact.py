@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clasp_calib.artifacts.consistency import check_content, router_entry
-from clasp_calib.artifacts.files import read_content, write_artifact
+from clasp_calib.artifacts.files import MANIFEST, check_place, read_content, write_artifact
 from clasp_calib.artifacts.hub import Published, locate_artifact, publish
 from clasp_calib.artifacts.manifest import SETTINGS, BudgetEntry, Manifest
 from clasp_calib.common.errors import ArtifactError
 from clasp_calib.common.pruning_options import PruningOptions
+from clasp_calib.common.selector_choice import SelectorChoice
 from clasp_calib.router_labeling.router import Router
 
 
@@ -126,6 +127,15 @@ class Artifact:
             ArtifactError: unknown budget or class.
         """
         return self.entry(budget).choices[self.classes[self._class(label)]].downsample
+
+    def selector(self, budget: str | int, label: str) -> SelectorChoice | None:
+        """What chooses tokens in the place of the dual-stage selection; ``None``: nothing does.
+
+        Raises:
+            ArtifactError: unknown budget or class.
+        """
+        entry = self.entry(budget).choices[self.classes[self._class(label)]].selector
+        return None if entry is None else entry.choice
 
     @staticmethod
     def load(place: str | Path) -> "Artifact":
@@ -251,6 +261,19 @@ class Artifact:
         if label not in self.classes:
             raise ArtifactError(f"this artifact knows no class {label!r}; expected one of {', '.join(self.classes)}")
         return self.classes.index(label)
+
+
+def artifact_at(place: Path | None) -> Artifact | None:
+    """The artifact that lies where a result will go, if there is one.
+
+    Raises:
+        ArtifactError: see `read_artifact`.
+        InputError: the place cannot be written to, or holds something that is not an artifact.
+    """
+    if place is None:
+        return None
+    check_place(place)
+    return read_artifact(place) if (place / MANIFEST).exists() else None
 
 
 def read_artifact(directory: str | Path) -> Artifact:

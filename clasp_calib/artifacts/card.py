@@ -58,9 +58,14 @@ def mixture(alpha: Sequence[float]) -> str:
 
 
 def ratio(artifact: "Artifact", budget: str, label: str) -> str:
-    """A class's ratio as text, and what it says otherwise than the paper or the whole artifact: ``0.25, farthest``."""
+    """A class's ratio as text, and what it says otherwise than the paper or the whole artifact: ``0.25, farthest``.
+
+    Where another selector is in the place of the dual-stage selection, its name and its knobs.
+    """
     seeding, choice = artifact.seeding(budget, label), artifact.entry(budget).choices[label]
     smaller = choice.downsample and f"pictures of {choice.downsample:.0%}"
+    if selector := artifact.selector(budget, label):
+        return f"{selector}, {smaller}" if smaller else str(selector)
     told = [f"{artifact.rho(budget, label):g}", "" if seeding == REDUNDANCY else seeding, choice.relevance, smaller]
     return ", ".join(str(part) for part in told if part)
 

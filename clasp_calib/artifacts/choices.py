@@ -9,15 +9,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
 
-from clasp_calib.common.fields import Count, Line, Share, Strict
+from clasp_calib.common.fields import Count, Line, Share, Slug, Strict
+from clasp_calib.common.selector_choice import SelectorChoice
 
 BudgetName = Annotated[str, StringConstraints(pattern=r"^[0-9][0-9.]{0,15}%?$")]
 Positive = Annotated[Count, Field(ge=1)]
 Smaller = Annotated[float, Field(ge=0.01, lt=1)]
 Regret = Annotated[float, Field(ge=0)]
+_Knob = Line | bool | int | float | None
 SINCE_2 = ("samples", "calibration_samples", "default", "default_samples", "verdict", "posterior")
 """Fields of a choice that format 1 does not have."""
-_LATER = ("relevance", "downsample")
+_LATER = ("relevance", "downsample", "selector")
 _ONLY_1 = ("selection", "selection_default", "confirmation", "refinement")
 
 
@@ -35,6 +37,24 @@ class Confirmation(Strict):
     """How often luck alone would show as much: a one-sided p-value."""
 
 
+class SelectorEntry(Strict):
+    """What chooses tokens in the place of the dual-stage selection; rho is 1 then, and means nothing."""
+
+    name: Line
+    knobs: dict[Slug, _Knob | tuple[_Knob, ...]] = Field(default={}, max_length=100)
+    """All that the selector has, as they were solved for the budget."""
+
+    @classmethod
+    def of(cls, choice: SelectorChoice | None) -> "SelectorEntry | None":
+        """The entry of a choice."""
+        return None if choice is None else cls(name=choice.name, knobs=dict(choice.knobs))
+
+    @property
+    def choice(self) -> SelectorChoice:
+        """What is recorded here."""
+        return SelectorChoice.of(self.name, self.knobs)
+
+
 class Alternative(Strict):
     """Another way to choose, kept to be compared with."""
 
@@ -47,6 +67,7 @@ class Alternative(Strict):
     relevance: Line | None = None
     """``None``: the manifest's."""
     downsample: Smaller | None = None
+    selector: SelectorEntry | None = None
 
     @model_serializer(mode="wrap")
     def _as_written(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -101,7 +122,7 @@ class Sureness(Strict):
 
 
 class ClassChoice(Strict):
-    """How one class's mixture, ratio, seeding and relevance were chosen."""
+    """How one class's mixture, and what chooses its tokens, were chosen."""
 
     prototype: Line
     seeding: Line | None = None
@@ -110,6 +131,8 @@ class ClassChoice(Strict):
     """In the profile ``input``, what rates the tokens; ``None``: the manifest's."""
     downsample: Smaller | None = None
     """Pictures are shown with at most this share of their tokens; ``None``: as they are."""
+    selector: SelectorEntry | None = None
+    """What chooses tokens in the place of the dual-stage selection, if something does."""
     candidates: Positive
     evaluations: Count
     samples: Count | None = None

@@ -12,6 +12,7 @@ from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.artifacts.card import told_router
 from clasp_calib.artifacts.evidence import SampleScore, sample_scores
 from clasp_calib.artifacts.manifest import CALIBRATED, SETTINGS, Manifest, Score
+from clasp_calib.common.selector_choice import SelectorChoice
 from clasp_calib.common.shares import FEW, Z, difference_interval
 from clasp_calib.router_labeling.router import Router
 from clasp_calib.router_labeling.router_file import router_bytes
@@ -43,6 +44,7 @@ class ClassChange:
     seeding: tuple[str, str]
     relevance: tuple[str | None, str | None]
     downsample: tuple[float | None, float | None]
+    selector: tuple[SelectorChoice | None, SelectorChoice | None]
     alpha_distance: float
     """Total variation distance of the mixtures, in [0, 1]."""
     gain: ScoreChange | None
@@ -54,7 +56,8 @@ class ClassChange:
         reseeded = min(self.rho) < 1 and self.seeding[0] != self.seeding[1]
         rerated = max(self.rho) > 0 and self.relevance[0] != self.relevance[1]
         resized = self.downsample[0] != self.downsample[1]
-        return self.alpha_distance > 0 or self.rho[0] != self.rho[1] or reseeded or rerated or resized
+        reselected = self.selector[0] != self.selector[1]
+        return self.alpha_distance > 0 or self.rho[0] != self.rho[1] or reseeded or rerated or resized or reselected
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def _changes(first: Artifact, second: Artifact, budgets: list[str]) -> list[Clas
                     (first.seeding(budget, label), second.seeding(budget, label)),
                     (first.relevance(budget, label), second.relevance(budget, label)),
                     (first.downsample(budget, label), second.downsample(budget, label)),
+                    (first.selector(budget, label), second.selector(budget, label)),
                     apart,
                     _gain([s.get((budget, label), {}) for s in scores], results),
                 )

@@ -314,7 +314,7 @@ def hashed(prompt: str) -> str:
 
 
 def _said(field: str, entry: BudgetEntry) -> list[Any]:
-    """What the choices of a budget and their alternatives say of ``seeding``, ``relevance`` or ``downsample``."""
+    """What the choices of a budget and their alternatives say in a field that both have."""
     others = [one for of in entry.alternatives.values() for one in of.values()]
     return [getattr(one, field) for one in (*entry.choices.values(), *others)]
 
@@ -324,7 +324,7 @@ def _later(entry: BudgetEntry) -> set[str]:
     found = {name for choice in entry.choices.values() for name in SINCE_2 if getattr(choice, name) is not None}
     found |= {"decision"} if entry.decision else set()
     found |= {"token_range"} if entry.token_range else set()
-    found |= {field for field in ("seeding", "downsample") if any(_said(field, entry))}
+    found |= {field for field in ("seeding", "downsample", "selector") if any(_said(field, entry))}
     return found | ({"measured.checkpoint"} if entry.measured and entry.measured.checkpoint else set())
 
 

@@ -290,8 +290,9 @@ def _numbers(known: "Artifact") -> dict[str, dict[str, dict[str, Any]]]:
                 "alpha": known.alpha(name, label),
                 "rho": known.rho(name, label),
                 "seeding": known.seeding(name, label),
-                **({"relevance": of} if (of := known.relevance(name, label)) else {}),
+                **({"relevance": kind} if (kind := known.relevance(name, label)) else {}),
                 **({"downsample": share} if (share := known.downsample(name, label)) else {}),
+                **({"selector": of.model_dump()} if (of := known.entry(name).choices[label].selector) else {}),
             }
             for label in known.classes
         }
@@ -337,6 +338,8 @@ def _change(change: "ClassChange") -> str:
     if change.downsample[0] != change.downsample[1]:
         before_, after_ = (f"{share:.0%}" if share else "100%" for share in change.downsample)
         parts.append(f"pictures of {before_} -> {after_} of their tokens")
+    if change.selector[0] != change.selector[1]:
+        parts.append(f"selector {change.selector[0] or 'clasp'} -> {change.selector[1] or 'clasp'}")
     if change.gain:
         parts.append(_points(change.gain))
     return f"budget {change.budget}, {change.label}: {', '.join(parts)}"

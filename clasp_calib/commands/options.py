@@ -91,6 +91,9 @@ DevicesOption = Annotated[
     ),
     UsedBy("engine", "local"),
 ]
+MethodOption = Annotated[
+    str | None, typer.Option("--method", help="Of the space's selectors this one alone: clasp, fastv, divprune ...")
+]
 Profile = Literal["layered", "input"]
 Relevance = Literal["class-token", "mean-attention", "none"]
 DEFAULT_BUDGETS = ["192"]

@@ -22,6 +22,7 @@ from clasp_calib.commands.options import (
     EngineOption,
     ImageRootOption,
     LimitOption,
+    MethodOption,
     ModelOption,
     Profile,
     RayAddressOption,
@@ -62,6 +63,7 @@ def search(
         UnusedWith("class_from"),
     ] = False,
     space: Annotated[Path | None, typer.Option(help="Search space (YAML); --plan writes the default.")] = None,
+    method: MethodOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Artifact directory; default: artifact/ of the run."), UnusedWith("plan")
     ] = None,
@@ -181,6 +183,8 @@ def search(
 ) -> None:
     """Find, for each class, the layer mixture and the rho that keep the most answers right within a token budget.
 
+    A space may name other selectors, such as fastv, which choose tokens in the place of the method's own selection.
+
     Candidates are measured on a part of the samples, the worse ones are dropped early, and each class gets the one that
     is best by all that was measured, its own samples and those of the other classes. A killed search goes on where it
     stopped.
@@ -217,6 +221,7 @@ def search(
         objective=objective,
         per_class=per_class,
         space=read_space(space) if space else None,
+        method=method,
         lattice=lattice,
         refine=refine == "coordinate",
         pruning=_pruning(profile, relevance, starts),
@@ -326,12 +331,7 @@ def _show_budget(artifact: "Artifact", budget: str) -> None:
         f"budget {entry.name}: {entry.stages} tokens, {entry.a_layer} a layer on average",
         ["class", "mixture", "rho", *MEASURED_COLUMNS],
         [
-            [
-                label,
-                choice.prototype,
-                ratio(artifact, entry.name, label),
-                *measured_cells(choice),
-            ]
+            [label, choice.prototype, ratio(artifact, entry.name, label), *measured_cells(choice)]
             for label in artifact.classes
             for choice in [entry.choices[label]]
         ],
@@ -341,9 +341,7 @@ def _show_budget(artifact: "Artifact", budget: str) -> None:
 
 def _measured(place: Path | None) -> set[str]:
     """Budgets of the artifact that is there of which test scores are recorded."""
-    from clasp_calib.artifacts.artifact import read_artifact
-    from clasp_calib.artifacts.files import MANIFEST
+    from clasp_calib.artifacts.artifact import artifact_at
 
-    if place is None or not (place / MANIFEST).is_file():
-        return set()
-    return {entry.name for entry in read_artifact(place).manifest.budgets if entry.measured is not None}
+    known = artifact_at(place)
+    return {entry.name for entry in known.manifest.budgets if entry.measured is not None} if known else set()

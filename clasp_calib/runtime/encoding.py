@@ -149,11 +149,17 @@ def chosen_tokens(
 
     @wraps(plain)
     def encode(*args: Any, **kwargs: Any) -> Any:
+        def note_own(_: nn.Module, __: Any, output: Any) -> None:
+            # Where the projector reads it, a mixture of layers may stand in the place of what the block gave.
+            if (hidden := getattr(output, "hidden_states", None)) is not None:
+                states[own] = hidden[own]
+
         inputs = dict(zip(signature(plain).parameters, args, strict=False)) | kwargs
         states: dict[int, Tensor] = {}
         seen: dict[int, list[Seen]] = {block: [] for block in blocks}
         with ExitStack() as undo:
             undo.enter_context(recorded_states(tower_blocks, [own], states))
+            undo.callback(adapter.vision_tower(model).register_forward_hook(note_own).remove)
             for block, module in modules.items():
                 undo.enter_context(watched_attention(module, partial(_note, seen[block])))
             output = plain(*args, **kwargs)

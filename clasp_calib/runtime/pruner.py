@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from clasp_calib.common.errors import ArtifactError, InputError, ModelError
 from clasp_calib.common.pruning_options import INPUT, PruningOptions
+from clasp_calib.common.selector_choice import CLASP
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -160,7 +161,8 @@ def clasp(  # noqa: PLR0913 - all that a batch is, by name
         ArtifactError: the artifact is for another model, or has no such budget or class; or it shows the pictures of a
             class smaller, and ``smaller`` does not say that they are.
         InputError: a batch has another number of rows than there are classes in the list, or questions, or classes that
-            are shown pictures in different sizes; ``auto`` without questions, or without a router for classes of the
+            are shown pictures in different sizes or whose tokens are chosen by different selectors; a selector that
+            this installation does not have; ``auto`` without questions, or without a router for classes of the
             artifact's own; questions without ``auto``.
         ModelError: see `prune`.
     """
@@ -174,6 +176,7 @@ def clasp(  # noqa: PLR0913 - all that a batch is, by name
     from clasp_calib.runtime.routing import AUTO, classes_of
     from clasp_calib.runtime.schedule import parse_budget
     from clasp_calib.runtime.selection import DualStage
+    from clasp_calib.runtime.selectors import selected, selector_of
     from clasp_calib.runtime.stages import Plan
 
     adapter = adapter_for(model)
@@ -202,6 +205,19 @@ def clasp(  # noqa: PLR0913 - all that a batch is, by name
             f"the class {rows[0]!r} is calibrated for pictures with at most {share:.3g} of their visual tokens; make "
             "them smaller with clasp_calib.resized before they are processed, and give smaller=True"
         )
+    alpha_BL = torch.tensor([chosen.alpha(name, row) for row in rows], dtype=torch.float64)
+    choices = dict.fromkeys(chosen.selector(name, row) for row in rows)
+    if len(choices) > 1:
+        raise InputError(
+            f"the tokens of the classes {', '.join(dict.fromkeys(rows))} are chosen by different selectors "
+            f"({'; '.join(str(choice or CLASP) for choice in choices)}); give the rows of each selector in a batch of "
+            "their own, see Artifact.selector"
+        )
+    (choice,) = choices
+    if choice is not None:
+        with selected(model, selector_of(choice), alpha_BL, prompt_lengths) as other, counted:
+            yield other
+        return
     plan = Plan(
         schedule=of_smaller(schedule, share) if share else schedule,
         rho=torch.tensor(rho, dtype=torch.float64),
@@ -210,7 +226,6 @@ def clasp(  # noqa: PLR0913 - all that a batch is, by name
         prompt_lengths=prompt_lengths,
         relevances=tuple(filter(None, (chosen.relevance(name, row) for row in rows))),
     )
-    alpha_BL = torch.tensor([chosen.alpha(name, row) for row in rows], dtype=torch.float64)
     with _applied(model, plan, alpha_BL) as pruner, counted:
         yield pruner
 

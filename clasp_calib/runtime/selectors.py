@@ -72,6 +72,8 @@ def selector_of(choice: SelectorChoice) -> Any:
     kind = _loaded(choice.name)
     plain = kind()
     defaults = {of.name: getattr(plain, of.name) for of in fields(plain)}
+    # A default may be written as a whole number where any is meant.
+    defaults |= {of.name: float(defaults[of.name]) for of in fields(plain) if of.type is float}
     for knob, value in choice.knobs:
         if knob not in defaults:
             raise InputError(

@@ -8,7 +8,15 @@ import numpy as np
 from pydantic import ValidationError
 
 from clasp_calib.artifacts.artifact import Artifact
-from clasp_calib.artifacts.choices import Alternative, ChoiceRule, ClassChoice, Posterior, Sureness, mean_regret
+from clasp_calib.artifacts.choices import (
+    Alternative,
+    ChoiceRule,
+    ClassChoice,
+    Posterior,
+    SelectorEntry,
+    Sureness,
+    mean_regret,
+)
 from clasp_calib.artifacts.evidence import Trial, with_trials
 from clasp_calib.artifacts.manifest import BudgetEntry, Manifest, Provenance
 from clasp_calib.calib.scoring.candidate import Candidate
@@ -47,7 +55,8 @@ def assembled(
     classes: Sequence[str] = frame["classes"]
     budget = allotment.budget.name
     choices = {label: _recorded(choice) for label, choice in found.choices.items()}
-    unsearched = ClassChoice(prototype=OWN, candidates=1, evaluations=0, calibration=None)
+    plain = SelectorEntry.of(default.selector)
+    unsearched = ClassChoice(prototype=OWN, selector=plain, candidates=1, evaluations=0, calibration=None)
     rule = ChoiceRule(
         method=found.method, regret=mean_regret(choices.values()), cautious=cautious, budgets=tuple(found.fed)
     )
@@ -92,6 +101,7 @@ def _recorded(choice: Choice) -> ClassChoice:
         seeding=choice.candidate.seeding,
         relevance=choice.candidate.relevance,
         downsample=choice.candidate.downsample,
+        selector=SelectorEntry.of(choice.candidate.selector),
         candidates=choice.space,
         evaluations=choice.evaluations,
         samples=choice.samples,
@@ -119,6 +129,7 @@ def _alternative(candidate: Candidate) -> Alternative:
         seeding=candidate.seeding,
         relevance=candidate.relevance,
         downsample=candidate.downsample,
+        selector=SelectorEntry.of(candidate.selector),
     )
 
 

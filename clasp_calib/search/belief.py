@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.common.selector_choice import CLASP
 from clasp_calib.search.hierarchy import Hierarchy
 from clasp_calib.search.information import information
 from clasp_calib.search.james_stein import JamesStein
@@ -23,6 +24,8 @@ from clasp_calib.search.noise import Floats
 RHO_LENGTH, MIXTURE_LENGTH, SEEDING_NEARNESS, RELEVANCE_NEARNESS = 0.4, 0.7, 0.5, 0.5
 """How far neighbours reach, in rho and in total variation of the mixture, and how near two ways of seeding and two of
 rating are. Our choice; what the data contradict has no weight."""
+SELECTOR_NEARNESS, KNOBS_NEARNESS = 0.5, 0.8
+"""How near two selectors are, and one with other knobs to itself. Our choice."""
 SIZE_LENGTH = 1.0
 """How far neighbours reach in the size of pictures: so many halvings of the number of tokens. Our choice."""
 SMOOTH_SHARES = (0.0, 0.6, 0.95)
@@ -73,6 +76,8 @@ def kernels(candidates: Sequence[Candidate]) -> Floats:
     rho = np.array([c.rho for c in candidates])
     seeding = np.array([c.seeding for c in candidates])
     relevance = np.array([c.relevance or "" for c in candidates])
+    selector = np.array([c.selector.name if c.selector else CLASP for c in candidates])
+    knobs = np.array([str(c.selector or "") for c in candidates])
     size = np.log2([c.downsample or 1.0 for c in candidates])
     # exp(-|.|_1) and the Gaussian of one variable are positive definite, and so are sums and products.
     near_mixture = np.exp(-0.5 * np.abs(alpha[:, None] - alpha[None]).sum(-1) / MIXTURE_LENGTH)
@@ -80,7 +85,9 @@ def kernels(candidates: Sequence[Candidate]) -> Floats:
     near_seeding = np.where(seeding[:, None] == seeding[None], 1.0, SEEDING_NEARNESS)
     near_relevance = np.where(relevance[:, None] == relevance[None], 1.0, RELEVANCE_NEARNESS)
     near_size = np.exp(-0.5 * ((size[:, None] - size[None]) / SIZE_LENGTH) ** 2)
-    alike = near_seeding * near_relevance * near_size
+    near_selector = np.where(selector[:, None] == selector[None], 1.0, SELECTOR_NEARNESS)
+    near_knobs = np.where(knobs[:, None] == knobs[None], 1.0, KNOBS_NEARNESS)
+    alike = near_seeding * near_relevance * near_size * near_selector * near_knobs
     near: Floats = np.array([near_mixture, near_rho, near_mixture * near_rho]) * alike
     return near
 

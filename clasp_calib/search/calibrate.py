@@ -8,11 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from clasp_calib.artifacts.artifact import Artifact, read_artifact
+from clasp_calib.artifacts.artifact import Artifact, artifact_at
 from clasp_calib.artifacts.checkpoint_digest import checkpoint_of, revision_of, weights_digest
 from clasp_calib.artifacts.consistency import check_router
 from clasp_calib.artifacts.evidence import joined
-from clasp_calib.artifacts.files import MANIFEST, check_place
 from clasp_calib.artifacts.fits import check_shape
 from clasp_calib.artifacts.manifest import Decoding, Provenance, hashed
 from clasp_calib.artifacts.model_shape import model_shape
@@ -47,6 +46,7 @@ from clasp_calib.search.refine import most
 from clasp_calib.search.score_journal import ScoreJournal
 from clasp_calib.search.session import Session
 from clasp_calib.search.shown import Trials
+from clasp_calib.search.solved_selectors import solved_for
 from clasp_calib.search.space import SearchSpace, default_space
 from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.registry import describe, fitting
@@ -101,7 +101,8 @@ class Calibration:
         own = self._adapter.own_layer
         self._source = source = open_source(places.features, model, processor)
         given = options.space if isinstance(options.space, SearchSpace) else None
-        self.base_space = base = given or default_space(source.layers, own, pruning.seeding)
+        base = given or default_space(source.layers, own, pruning.seeding)
+        self.base_space = base = base.of_method(options.method) if options.method else base
         self._space = base.with_lattice(options.lattice) if options.lattice else base
         self._candidates = self._space.candidates(self._adapter.vision_layers, own, pruning.relevance)
         check_relevances(model, self._adapter, self._space.relevances)
@@ -112,7 +113,7 @@ class Calibration:
         self._strategy = options.strategy or fitting([len(pool) for pool in self._pools.values()])
         self._features.check(in_every_size(model, processor, self._searched_on, self._space.downsamples))
         self._prompter = Prompter(processor, model, options.prompt)
-        self._previous = _there(places.artifact)
+        self._previous = artifact_at(places.artifact)
         if self._previous:
             check_shape(self._previous, model.config)
         self._options = options = self._as_before(options)
@@ -161,13 +162,15 @@ class Calibration:
         allotment = self.allotment(budget)
         evaluations = sum(self._most(len(pool)) for pool in self._pools.values())
         flops = allotment.flops(self._model.config.get_text_config())
-        seconds = evaluations * self._seconds(Pruning(allotment.schedule, self._pruning)) / self._crew.workers
+        pruning = Pruning(allotment.schedule, self._pruning)
+        seconds = evaluations * self._seconds(self._solved(allotment), pruning) / self._crew.workers
         return {
             "budget": budget.name,
             **allotment.told,
             "prototypes": _listed([p.name for p in self._space.prototypes]),
             **({"rho": list(self._space.rhos)} if self._pruning.rated else {}),
             **({"relevances": list(self._space.relevances)} if self._space.relevances else {}),
+            **({"other selectors": list(map(str, self._space.others))} if self._space.others else {}),
             "candidates a class": len(self._candidates),
             "classes": len(self._pools),
             "samples": counts(self._pools, self._samples),
@@ -189,9 +192,11 @@ class Calibration:
             StudyError: the scores in the study are of other settings, or the storage or all workers fail.
         """
         allotments = {budget.name: self.allotment(budget) for budget in budgets}
+        for allotment in allotments.values():
+            self._solved(allotment)
         # Refuses now what it would have to refuse after hours.
         for allotment in allotments.values():
-            nothing = Found({}, self._candidates[0], {}, "pooled", ())
+            nothing = Found({}, self._solved(allotment)[0], {}, "pooled", ())
             self._assemble(allotment, nothing, {}).joined(self._previous)
         options, watcher, shown = self._options, watcher or Watcher(), self._shown()
         with closing(ScoreJournal(self.places.study)) as journal:
@@ -219,7 +224,12 @@ class Calibration:
     def _desk(self, allotment: Allotment, journal: ScoreJournal) -> Desk:
         identity = Identity(self._setting(allotment), *self._contents, self._space.digest, self._options.objective)
         pruning = Pruning(allotment.schedule, self._pruning)
-        return Desk(allotment.budget.name, pruning, self._candidates, self._pools, identity, journal)
+        return Desk(allotment.budget.name, pruning, self._solved(allotment), self._pools, identity, journal)
+
+    def _solved(self, allotment: Allotment) -> list[Candidate]:
+        """The candidates at a budget: the knobs of other selectors are solved for it."""
+        filmed = any(sample.modality == "video" for sample in self._searched_on)
+        return solved_for(self._candidates, self._model, allotment.budget, filmed)
 
     def _fed(self, allotment: Allotment, journal: ScoreJournal) -> list[Fed]:
         """What the journal knows of the artifact's budgets of fewer tokens, the nearest first."""
@@ -245,7 +255,7 @@ class Calibration:
         classes = self._classes.names
         alternatives = {GLOBAL: dict.fromkeys(classes, found.everywhere)} if len(classes) > 1 else {}
         if found.exhaustive and not isinstance(self._strategy, Grid):
-            alternatives[EXHAUSTIVE] = dict.fromkeys(classes, self._candidates[0]) | found.exhaustive
+            alternatives[EXHAUSTIVE] = dict.fromkeys(classes, self._solved(allotment)[0]) | found.exhaustive
         new = self._assemble(allotment, found, alternatives)
         self._previous = joined(new.joined(self._previous), self._previous)
         if self._options.router is not None:
@@ -257,13 +267,13 @@ class Calibration:
         refining = most(len(self._features.layers), self._pruning.rated) if self._options.refine else 0
         return self._strategy.most(len(self._candidates), samples) + refining * samples
 
-    def _seconds(self, pruning: Pruning) -> float:
+    def _seconds(self, candidates: Sequence[Candidate], pruning: Pruning) -> float:
         """Of one evaluation: the best of a few samples, all candidates at once, as a search begins."""
         took = []
         for sample in self._searched_on[:TIMED]:
             begun = time.perf_counter()
-            self._evaluator.scores(sample, self._candidates, pruning)
-            took.append((time.perf_counter() - begun) / len(self._candidates))
+            self._evaluator.scores(sample, candidates, pruning)
+            took.append((time.perf_counter() - begun) / len(candidates))
         return min(took)
 
     def _recipe(self) -> EvaluatorRecipe:
@@ -328,16 +338,8 @@ class Calibration:
             "prompt_hash": hashed(self._prompter.template),
             "decoding": Decoding(do_sample=False, max_new_tokens=self._longest(options), generation=self._generation),
         }
-        default = self._candidates[0]
+        default = self._solved(allotment)[0]
         return assembled(frame, allotment, provenance, default, found, options.cautious, alternatives)
-
-
-def _there(place: Path | None) -> Artifact | None:
-    """The artifact that lies where the result will go, if there is one."""
-    if place is None:
-        return None
-    check_place(place)
-    return read_artifact(place) if (place / MANIFEST).exists() else None
 
 
 def _listed(names: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ from clasp_calib.calib.scoring.metrics import MAX_NEW_TOKENS
 from clasp_calib.calib.scoring.objective import METRIC, check_objective
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.pruning_options import INPUT, NONE, REDUNDANCY, PruningOptions
+from clasp_calib.common.selector_choice import CLASP, SelectorChoice
 from clasp_calib.common.settings import check_count, check_kind, check_number
 from clasp_calib.router_labeling.class_source import ClassSource
 from clasp_calib.router_labeling.router import Router
@@ -29,6 +30,7 @@ class CalibrationOptions:
         objective: what is maximised: ``metric``, ``nll`` or ``kl`` (to the unpruned model; needs no answers).
         per_class: samples of a class, at most: calibration and selection samples together.
         space: prototypes and rho grid, or a YAML file of them; by default made from the cached layers.
+        method: of the space's selectors this one alone, whether it names it or not.
         lattice: also search all mixtures of the space's layers in steps of ``1 / lattice``.
         refine: tune the leader's weights and rho further, by coordinate search.
         prompt: template with ``<image>`` and ``{question}``; by default the model's own chat template.
@@ -55,6 +57,7 @@ class CalibrationOptions:
     objective: str = METRIC
     per_class: int = 2000
     space: SearchSpace | str | Path | None = None
+    method: str | None = None
     lattice: int | None = None
     refine: bool = False
     prompt: str | None = None
@@ -76,6 +79,7 @@ class CalibrationOptions:
         for name, kind, expected in (
             ("pruning", PruningOptions, "PruningOptions(...)"),
             ("router", Router, "a Router, as load_router reads it"),
+            ("method", str, "the name of a selector, such as 'fastv'"),
             ("refine", bool, "True or False"),
             ("anyway", bool, "True or False"),
         ):
@@ -98,6 +102,8 @@ class CalibrationOptions:
             object.__setattr__(self, "space", read_space(Path(self.space)))
         elif not (self.space is None or isinstance(self.space, SearchSpace)):
             raise InputError(f"space is a {type(self.space).__name__}; expected a SearchSpace, or a YAML file of one")
+        if isinstance(self.space, SearchSpace) and self.method is not None:
+            object.__setattr__(self, "space", self.space.of_method(self.method))
         seeding = self.pruning.seeding if self.pruning else REDUNDANCY
         if isinstance(self.space, SearchSpace) and seeding not in (REDUNDANCY, *self.space.seedings):
             raise InputError(
@@ -127,6 +133,13 @@ class CalibrationOptions:
                 f"the options rate no tokens (relevance 'none'), and the space tries {', '.join(tried)}; leave it out "
                 "of the options"
             )
+
+    @property
+    def selectors(self) -> list[SelectorChoice]:
+        """Those to try in the place of the dual-stage selection, with all combinations of their knobs."""
+        if isinstance(self.space, SearchSpace):
+            return self.space.others
+        return [] if self.method in (None, CLASP) else [SelectorChoice(str(self.method))]
 
     @property
     def longest(self) -> int:

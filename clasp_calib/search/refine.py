@@ -36,7 +36,7 @@ def refined_from(measuring: Measuring, label: str, start: int) -> bool:
     if not len(samples):
         return False
     for round_, (weight, step) in enumerate(STEPS, start=1):
-        rho = step if measuring.rated else None
+        rho = step if measuring.rated and not of.candidates[best].selector else None
         known = set(of.candidates)
         tried = []
         for n, candidate in enumerate(_neighbours(of.candidates[best], layers, weight, rho)):

@@ -9,7 +9,9 @@ from clasp_calib.crew.tasks import Workers
 from clasp_calib.search.engine import Choice, Course, Found
 from clasp_calib.search.measuring import Desk, Fed, Measuring
 from clasp_calib.search.refine import refined_from
+from clasp_calib.search.relative_costs import relative_costs
 from clasp_calib.search.shown import Trials
+from clasp_calib.search.strategies.pooled import BLOCK
 from clasp_calib.search.strategies.registry import name_of
 from clasp_calib.search.strategies.strategy import Problem, Strategy
 from clasp_calib.search.verdict import decide
@@ -57,7 +59,15 @@ class Session:
         measuring = Measuring(desk, workers, self.watcher, trials, self.most, fed)
         samples = {label: len(pool) for label, pool in desk.pools.items()}
         self.strategy.search(
-            Problem(desk.candidates, samples, measuring.measure, measuring.belief, measuring.reject, self.seed)
+            Problem(
+                desk.candidates,
+                samples,
+                measuring.measure,
+                measuring.belief,
+                measuring.reject,
+                self.seed,
+                relative_costs(desk.candidates, desk.pruning.schedule, BLOCK),
+            )
         )
         belief = measuring.belief()
         choices = self._chosen(measuring)

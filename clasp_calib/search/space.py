@@ -1,7 +1,11 @@
-"""The search space: layer prototypes times rhos, seedings and relevances; the model's own setting is always in it."""
+"""The search space: layer prototypes times what chooses tokens; the model's own setting is always in it.
+
+What chooses is the dual-stage selection with rhos, seedings and relevances, or another selector with its knobs.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.pruning_options import NONE, REDUNDANCY, RELEVANCES, SEEDINGS
+from clasp_calib.common.selector_choice import CLASP, Knob, SelectorChoice
 from clasp_calib.common.yaml_files import read_yaml
 from clasp_calib.search.lattice import lattice
 
@@ -41,8 +46,50 @@ class Prototype(BaseModel):
         return self
 
 
+class SpaceSelector(BaseModel):
+    """A selector with its knobs, each of which may have several values to try; without any as its authors set it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    """``clasp``, or that of a selector that an installed package brings."""
+    knobs: dict[str, tuple[Knob, ...]] = {}
+    """Knob -> values to try, every combination of them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_short(cls, given: Any) -> Any:
+        """A name alone is one without knobs, and a value alone the only one to try."""
+        if isinstance(given, str):
+            return {"name": given}
+        if isinstance(given, dict) and isinstance(knobs := given.get("knobs"), dict):
+            return {
+                **given,
+                "knobs": {knob: of if isinstance(of, list | tuple) else [of] for knob, of in knobs.items()},
+            }
+        return given
+
+    @model_validator(mode="after")
+    def _sane(self) -> "SpaceSelector":
+        if self.name == CLASP and self.knobs:
+            raise ValueError(
+                f"selector {CLASP!r} has no knobs; rhos, seedings and relevances stand beside the selectors"
+            )
+        if empty := [knob for knob, values in self.knobs.items() if not values]:
+            raise ValueError(f"selector {self.name!r}: there are no values of the knob {empty[0]!r} to try")
+        return self
+
+    @property
+    def choices(self) -> list[SelectorChoice]:
+        """One for every combination of knobs."""
+        return [
+            SelectorChoice.of(self.name, dict(zip(self.knobs, values, strict=True)))
+            for values in product(*self.knobs.values())
+        ]
+
+
 class SearchSpace(BaseModel):
-    """Prototypes, the rho grid, the seedings and the relevances of one search."""
+    """Prototypes, and what chooses their tokens: the rho grid, seedings, relevances and other selectors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,6 +102,8 @@ class SearchSpace(BaseModel):
     relevances: tuple[str, ...] = ()
     """In the profile ``input``: what may rate the tokens, to try with each of these; see `PruningOptions`. If there are
     none, only what the options say is tried."""
+    selectors: tuple[SpaceSelector, ...] = Field(default=(SpaceSelector(name=CLASP),), min_length=1)
+    """What may choose tokens: ``clasp``, with these ratios, seedings and relevances, and others in its place."""
 
     @model_validator(mode="after")
     def _sane(self) -> "SearchSpace":
@@ -71,6 +120,9 @@ class SearchSpace(BaseModel):
             raise ValueError(
                 f"relevances must be different ones of {', '.join(RELEVANCES)}, got {', '.join(self.relevances)}"
             )
+        selectors = [selector.name for selector in self.selectors]
+        if len(set(selectors)) != len(selectors):
+            raise ValueError(f"each selector may stand once, with all its knobs; got {', '.join(selectors)}")
         return self
 
     @property
@@ -82,6 +134,11 @@ class SearchSpace(BaseModel):
     def downsamples(self) -> tuple[float, ...]:
         """All shares of their tokens that some prototype shows pictures with."""
         return tuple(sorted({p.downsample for p in self.prototypes if p.downsample is not None}))
+
+    @property
+    def others(self) -> list[SelectorChoice]:
+        """The selectors that are not CLASP's, with all combinations of their knobs."""
+        return [choice for selector in self.selectors if selector.name != CLASP for choice in selector.choices]
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -102,8 +159,16 @@ class SearchSpace(BaseModel):
         ]
         return self.model_copy(update={"prototypes": (*self.prototypes, *more)})
 
+    def of_method(self, name: str) -> "SearchSpace":
+        """The space with one selector, with the knobs that it has here."""
+        known = tuple(selector for selector in self.selectors if selector.name == name)
+        return self.model_copy(update={"selectors": known or (SpaceSelector(name=name),)})
+
     def candidates(self, vision_layers: int, own_layer: int, relevance: str | None = None) -> list[Candidate]:
         """All candidates; the first is the model's own layer with rho = 1, so that doing nothing can win.
+
+        Without ``clasp`` among the selectors, the first is the model's own layer with the first selector. Prototypes
+        that show smaller pictures are combined with ``clasp`` alone.
 
         Args:
             vision_layers: L_v; mixtures are over ``hidden_states`` 0..L_v.
@@ -123,9 +188,14 @@ class SearchSpace(BaseModel):
         further = list(
             dict.fromkeys(ways for kind in self.relevances or (relevance,) for ways in self._ways(kind, relevance))
         )
+        further = further if CLASP in [selector.name for selector in self.selectors] else []
+        if not further:
+            made = [replace(made[0], selector=self.others[0])]
         for prototype in self.prototypes:
             alpha = _dense(prototype.weights, vision_layers)
             made += [Candidate(prototype.name, alpha, *ways, downsample=prototype.downsample) for ways in further]
+            if prototype.downsample is None:
+                made += [Candidate(prototype.name, alpha, 1.0, selector=choice) for choice in self.others]
         found = list(dict.fromkeys(made))
         # A search records scores by name.
         for name, times in Counter(candidate.name for candidate in found).items():
@@ -183,11 +253,13 @@ def write_space(space: SearchSpace, path: Path) -> None:
         "rhos": list(space.rhos),
         "seedings": list(space.seedings),
         **({"relevances": list(space.relevances)} if space.relevances else {}),
+        "selectors": [selector.name if not selector.knobs else _told(selector) for selector in space.selectors],
         "prototypes": [p.model_dump(exclude_defaults=True) for p in space.prototypes],
     }
     header = (
         "# Layer prototypes (vision hidden_states index: weight, summing to 1), the rho grid, and what k-means starts\n"
         f"# from: {', '.join(SEEDINGS)}. With --profile input also relevances: {', '.join(RELEVANCES)}.\n"
+        "# Other selectors to try in the place of clasp, such as fastv and divprune, are listed among the selectors.\n"
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -210,6 +282,10 @@ def read_space(path: Path) -> SearchSpace:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise InputError(f"{path} is not a search space: {where}: {first['msg']}; mend it") from error
+
+
+def _told(selector: SpaceSelector) -> dict[str, Any]:
+    return {"name": selector.name, "knobs": {knob: list(values) for knob, values in selector.knobs.items()}}
 
 
 def _dense(weights: dict[int, float], vision_layers: int) -> tuple[float, ...]:

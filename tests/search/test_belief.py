@@ -10,8 +10,19 @@ from hypothesis import given, settings, strategies as st
 from scipy.optimize import nnls
 
 from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.common.selector_choice import SelectorChoice
 from clasp_calib.search import belief as belief_module, hierarchy
-from clasp_calib.search.belief import BUDGET_CORRELATIONS, ODD_DEFAULT, Groups, believe, covariances, kernels, signal
+from clasp_calib.search.belief import (
+    BUDGET_CORRELATIONS,
+    KNOBS_NEARNESS,
+    ODD_DEFAULT,
+    SELECTOR_NEARNESS,
+    Groups,
+    believe,
+    covariances,
+    kernels,
+    signal,
+)
 from clasp_calib.search.james_stein import JamesStein
 from clasp_calib.search.noise import estimate
 from clasp_calib.search.verdict import decide
@@ -479,3 +490,18 @@ def test_one_sample_of_each_class_settles_nothing(candidates, gain):
     for verdict in decide(believe(tables, kernels(grid_of(candidates))), tables):
         assert verdict.settle != 0
         assert verdict.regret > 0.01
+
+
+def test_selectors_are_an_axis_of_their_own():
+    mixtures = [(1.0, 0.0), (0.5, 0.5), (0.0, 1.0)]
+    choices = [None, SelectorChoice("divprune"), *(SelectorChoice.of("fastv", {"layer": layer}) for layer in (1, 2))]
+    grid = [Candidate(str(n), alpha, 1.0, selector=choice) for n, alpha in enumerate(mixtures) for choice in choices]
+    near = kernels(grid)
+    plain = kernels([replace(candidate, selector=None) for candidate in grid])
+    for one, two in product(range(len(grid)), repeat=2):
+        here, there = grid[one].selector, grid[two].selector
+        same = (here and here.name) == (there and there.name)
+        expected = 1.0 if here == there else KNOBS_NEARNESS * (1.0 if same else SELECTOR_NEARNESS)
+        assert near[:, one, two] == pytest.approx(plain[:, one, two] * expected)
+    for kernel in near:
+        assert np.linalg.eigvalsh(kernel).min() > -1e-9

@@ -1,6 +1,7 @@
 """The search space: what it holds, and what a file may not say."""
 
 import pytest
+import yaml
 from hypothesis import given, strategies as st
 
 from clasp_calib.calib.scoring.candidate import Candidate
@@ -23,8 +24,19 @@ def spaces(draw, layers=12):
     seedings = draw(st.lists(st.sampled_from(SEEDINGS), min_size=1, unique=True))
     relevances = draw(st.lists(st.sampled_from(RELEVANCES), unique=True))
     return SearchSpace(
-        prototypes=tuple(prototypes), rhos=tuple(rhos), seedings=tuple(seedings), relevances=tuple(relevances)
+        prototypes=tuple(prototypes),
+        rhos=tuple(rhos),
+        seedings=tuple(seedings),
+        relevances=tuple(relevances),
+        selectors=("clasp", *draw(st.lists(selectors(), max_size=3, unique_by=lambda of: of["name"]))),
     )
+
+
+@st.composite
+def selectors(draw):
+    values = st.one_of(st.integers(), st.sampled_from(["a", "b"]), st.booleans(), st.just((1, 2)), st.floats(0, 1))
+    knobs = st.dictionaries(st.sampled_from(["layer", "share"]), st.lists(values, min_size=1, max_size=2, unique=True))
+    return {"name": draw(st.sampled_from(["fastv", "divprune", "dart"])), "knobs": draw(knobs)}
 
 
 @given(spaces())
@@ -47,18 +59,53 @@ def test_doing_nothing_is_always_there_and_first(space, own):
     first = candidates[0]
     assert (first.prototype, first.rho) == (OWN, 1.0)
     assert first.alpha == tuple(float(layer == own) for layer in range(13))
-    own = {(c.alpha, c.rho, c.seeding, c.relevance, c.downsample) for c in candidates}
+    own = {(c.alpha, c.rho, c.seeding, c.relevance, c.downsample, c.selector) for c in candidates}
     assert len(own) == len({c.name for c in candidates})
     assert {c.downsample for c in candidates} == {None, *space.downsamples}
     assert len({*candidates}) == len({c.key for c in candidates}) == len(candidates)
     asked = {(p.name, rho, s) for p in space.prototypes for rho in space.rhos for s in space.seedings if rho < 1}
     asked |= {(p.name, 1.0, "redundancy") for p in space.prototypes if 1 in space.rhos}
     asked |= {(p.name, 0.0, "redundancy") for p in space.prototypes if "none" in space.relevances}
-    assert {(c.prototype, c.rho, c.seeding) for c in candidates[1:]} <= asked
+    assert {(c.prototype, c.rho, c.seeding) for c in candidates[1:] if not c.selector} <= asked
+    assert {(c.prototype, c.downsample) for c in candidates if c.selector} <= {(p.name, None) for p in space.prototypes}
+    mixtures = {tuple(sorted(p.weights.items())) for p in space.prototypes if p.downsample is None}
+    assert sum(c.selector is not None for c in candidates) == len(mixtures) * len({*space.others})
     assert {c.relevance for c in candidates} <= {None, *space.relevances} - {"none"}
     for candidate in candidates:
         assert len(candidate.alpha) == 13
         assert sum(candidate.alpha) == pytest.approx(1)
+
+
+def test_other_selectors_are_tried_with_every_mixture_and_every_knob():
+    prototypes = (Prototype(name="a", weights={1: 1.0}), Prototype(name="small", weights={1: 1.0}, downsample=0.5))
+    fastv = {"name": "fastv", "knobs": {"layer": [1, 2]}}
+    space = SearchSpace(prototypes=prototypes, rhos=(0.5,), selectors=("clasp", fastv, "divprune"))
+    names = [c.name for c in space.candidates(4, 3)]
+    others = ["a/fastv layer=1", "a/fastv layer=2", "a/divprune"]
+    assert names == ["own/rho=1", "a/rho=0.5", *others, "small/rho=0.5/downsample=0.5"]
+    alone = [c.name for c in space.of_method("fastv").candidates(4, 3)]
+    assert alone == ["own/fastv layer=1", "a/fastv layer=1", "a/fastv layer=2"]
+    assert [c.name for c in space.of_method("dart").candidates(4, 3)] == ["own/dart", "a/dart"]
+    assert space.of_method("clasp").digest != space.digest
+
+
+@pytest.mark.parametrize(
+    ("selectors", "message"),
+    [
+        ([], "selectors: Tuple should have at least 1 item"),
+        (["fastv", "fastv"], "each selector may stand once"),
+        ([{"name": "clasp", "knobs": {"rho": 1}}], "'clasp' has no knobs"),
+        ([{"name": "fastv", "knobs": {"layer": []}}], "no values of the knob 'layer'"),
+        ([{"name": "fastv", "layer": 2}], "Extra inputs"),
+    ],
+)
+def test_selectors_that_a_file_may_not_name(tmp_path, selectors, message):
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        yaml.safe_dump({"prototypes": [{"name": "a", "weights": {1: 1}}], "rhos": [1], "selectors": selectors})
+    )
+    with pytest.raises(InputError, match=message):
+        read_space(path)
 
 
 def test_a_mixture_that_two_prototypes_share_is_tried_once():

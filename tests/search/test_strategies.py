@@ -9,7 +9,7 @@ from clasp_calib.common.errors import InputError
 from clasp_calib.search.belief import believe, kernels
 from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.halving import Halving
-from clasp_calib.search.strategies.pooled import Pooled
+from clasp_calib.search.strategies.pooled import BLOCK, Pooled, _Blocks
 from clasp_calib.search.strategies.race import Race
 from clasp_calib.search.strategies.registry import STRATEGIES, describe, fitting, strategy_of
 from clasp_calib.search.strategies.strategy import DEFAULT, Observations, Problem
@@ -96,6 +96,30 @@ def test_every_strategy_is_bounded_and_repeatable(strategy, mixtures, samples, s
     assert len(measured.rejected) == len(set(measured.rejected))
     again = searched(strategy, candidates, *tables, seed=seed)
     assert (again.asked, again.rejected) == (measured.asked, measured.rejected)
+
+
+@given(st.integers(0, 99), st.floats(13, 400))
+def test_what_is_dear_is_measured_less(seed, until):
+    costs = [1.0] * 6 + [2.5] * 7
+    blocks = _Blocks(20, costs, (seed,))
+    asked = [candidate for of in blocks.plan(until).values() for candidate in of]
+    spent = sum(costs[candidate] for candidate in asked)
+    assert spent <= until + 1e-6
+    assert until > sum(costs) * 20 or until - spent < BLOCK * 2.5
+    counts = np.bincount(asked, minlength=13)
+    # Two looks are one too many for a candidate that costs more than twice as much.
+    assert counts[1:6].min() >= counts[6:].max() - 1
+    assert counts.sum() == sum(map(len, _Blocks(20, costs, (seed,)).plan(until).values()))
+
+
+def test_a_cost_that_all_share_is_none():
+    candidates, table = product(3), coins(0, 20, len(product(3)))
+    asked = []
+    for costs in ((), [1.0] * len(candidates)):
+        of = Measured({"a": table}, candidates)
+        Pooled().search(Problem(candidates, {"a": 20}, of.measure, of.belief, of.reject, 0, costs))
+        asked.append(of.asked)
+    assert asked[0] == asked[1]
 
 
 def test_one_look_at_every_candidate_is_not_enough():

@@ -4,11 +4,11 @@ Shapes: M mixtures, l layers that may be mixed, T patches, C width of the tower,
 (see `clasp_calib.runtime.adapters.layout.Layout`), D width of the decoder.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -18,11 +18,34 @@ from clasp_calib.cache.origin import Origin
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.features import Features
 from clasp_calib.calib.scoring.prompted import Picture
+from clasp_calib.common.errors import ModelError
+from clasp_calib.common.pruning_options import CLASS_TOKEN, MEAN_ATTENTION
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.adapters.layout import Layout
 from clasp_calib.runtime.encoding import Encoded
 from clasp_calib.runtime.finite import ADVICE, NonFiniteError, all_finite
 from clasp_calib.runtime.selectors import TokenSelector, selected
+
+
+@dataclass(frozen=True)
+class ReceivedAttention:
+    """What cells receive of a block's attention, [U] float32; for a `clasp_calib.runtime.encoding.TowerAttention`.
+
+    The tower's queries and keys are not kept with its layers.
+    """
+
+    attention_U: Tensor
+
+    def received(self) -> Tensor:
+        """[1, U]: the mean over the heads, as if there were one."""
+        return self.attention_U[None]
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ModelError(
+            f"of features it is known what tokens receive of the tower's attention, and not its {name}; a selector "
+            "that needs it cannot be searched"
+        )
 
 
 @dataclass(frozen=True)
@@ -90,22 +113,43 @@ class Projection:
         visual = origin.project(self.adapter, self.model, fused_MTC)
         if not isinstance(self.selector, InputMethod):
             return visual
+        inputs = {self.adapter.pixel_names["image"]: (None,), **origin.forward_arguments()}
+        (layout,) = self.adapter.layouts(self.model, inputs)
+        attention = {
+            block: self._attention(sample, layout, place.device) for block in self.selector.tower_blocks(self.adapter)
+        }
         return [
-            [self.selector.marked(self.model, self._encoded(origin, states_TC, features_ND))]
+            [self.selector.marked(self.model, self._encoded(origin, layout, attention, states_TC, features_ND))]
             for states_TC, (features_ND,) in zip(fused_MTC, visual, strict=True)
         ]
 
-    def _encoded(self, origin: Origin, states_TC: Tensor, features_ND: Tensor) -> Encoded:
+    def _attention(self, sample: Sample, layout: Layout, device: torch.device) -> ReceivedAttention:
+        """Of the block that makes the projected state; the others' is not known."""
+        kind = CLASS_TOKEN if self.adapter.class_tokens else MEAN_ATTENTION
+        (relevance_N,) = self.features.relevance(sample, kind)
+        # Relevance is a multiple of an equal share of a tile's attention.
+        patches = layout.cells // layout.tiles
+        shown_N = layout.cell_N >= 0
+        attention_U = torch.zeros(layout.cells)
+        attention_U[layout.cell_N[shown_N]] = relevance_N.cpu()[shown_N] / patches
+        return ReceivedAttention(attention_U.to(device))
+
+    def _encoded(
+        self,
+        origin: Origin,
+        layout: Layout,
+        attention: Mapping[int, Any],
+        states_TC: Tensor,
+        features_ND: Tensor,
+    ) -> Encoded:
         """One image as a live tower would show it to a selector."""
         if not bool(all_finite(features_ND)):
             raise NonFiniteError(f"the features of a picture are not finite; {ADVICE}")
-        inputs = {self.adapter.pixel_names["image"]: (None,), **origin.forward_arguments()}
-        (layout,) = self.adapter.layouts(self.model, inputs)
         # Where a merger makes tokens of several patches, nothing comes after it.
         merged = len(states_TC) != layout.cells
         states_UC = features_ND if merged else states_TC
         project = _as_they_are if merged else partial(self._projected, origin)
-        return Encoded(features_ND, layout, states_UC, None, {}, project)
+        return Encoded(features_ND, layout, states_UC, None, attention, project)
 
     def _projected(self, origin: Origin, states_UC: Tensor) -> Tensor:
         ((features_ND,),) = origin.project(self.adapter, self.model, states_UC[None])

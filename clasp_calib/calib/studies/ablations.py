@@ -56,15 +56,23 @@ class Subject:
     def candidates(
         self, alpha: Mapping[str, Sequence[float]] | None = None, rho: Mapping[str, float] | None = None
     ) -> dict[str, Candidate]:
-        """Class -> candidate: as calibrated, or with other mixtures or ratios."""
+        """Class -> candidate: as calibrated, or with other mixtures or ratios; with these no other selector chooses."""
         classes = self.artifact.classes
         alpha = alpha or {label: self.artifact.alpha(self.budget, label) for label in classes}
-        rho = rho or {label: self.artifact.rho(self.budget, label) for label in classes}
         seeding = {label: self.artifact.seeding(self.budget, label) for label in classes}
-        chosen = self.artifact.entry(self.budget).choices
+        chosen, selectors = self.artifact.entry(self.budget).choices, dict.fromkeys(classes)
+        if rho is None:
+            selectors |= {label: self.artifact.selector(self.budget, label) for label in classes}
+            rho = {label: self.artifact.rho(self.budget, label) for label in classes}
         return {
             label: Candidate(
-                FULL, tuple(alpha[label]), rho[label], seeding[label], chosen[label].relevance, chosen[label].downsample
+                FULL,
+                tuple(alpha[label]),
+                rho[label],
+                seeding[label],
+                chosen[label].relevance,
+                chosen[label].downsample,
+                selectors[label],
             )
             for label in classes
         }
@@ -83,7 +91,10 @@ Settings = Callable[[Subject], list[Setting]]
 
 
 def _parts(subject: Subject) -> list[Setting]:
-    """What rates tokens and how large pictures are shown is the model's own, but in the calibrated setting."""
+    """What rates tokens and how large pictures are shown is the model's own, but in the calibrated setting.
+
+    What a class has in place of a ratio, another selector, counts as its ratio.
+    """
     relevance = dict.fromkeys(subject.artifact.classes, 1.0)
     parts = {
         "default": subject.candidates(subject.own, relevance),

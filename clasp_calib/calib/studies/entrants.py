@@ -265,11 +265,14 @@ def _ours(setting: Setting, budget: str) -> Entrant:
         **({"rated by": rated} if rated else {}),
     }
     shares = {label: candidate.downsample for label, candidate in setting.candidates.items() if candidate.downsample}
+    selectors = {
+        label: str(candidate.selector) for label, candidate in setting.candidates.items() if candidate.selector
+    }
     return Entrant(
         setting.name,
         budget,
         AsSet(setting),
-        {**knobs, **({"downsample": shares} if shares else {})},
+        {**knobs, **({"downsample": shares} if shares else {}), **({"selector": selectors} if selectors else {})},
         published="mean over layers",
         shown=SmallerByClass(shares) if shares else None,
     )

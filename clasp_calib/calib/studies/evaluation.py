@@ -247,7 +247,8 @@ def _others(artifact: Artifact, budget: str, own: tuple[float, ...]) -> dict[str
             weights = dict(zip(one.layers, one.weights, strict=True))
             alpha = tuple(weights.get(layer, 0.0) for layer in range(len(own)))
             seeding = one.seeding or artifact.manifest.seeding
-            found[name][label] = Candidate(name, alpha, one.rho, seeding, one.relevance, one.downsample)
+            choice = one.selector.choice if one.selector else None
+            found[name][label] = Candidate(name, alpha, one.rho, seeding, one.relevance, one.downsample, choice)
     return found
 
 
@@ -317,6 +318,7 @@ def calibrated_setting(model: Any, artifact: Artifact, budget: str) -> Setting:
             artifact.seeding(budget, label),
             artifact.entry(budget).choices[label].relevance,
             artifact.downsample(budget, label),
+            artifact.selector(budget, label),
         )
         for label in artifact.classes
     }

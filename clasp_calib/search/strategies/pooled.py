@@ -1,7 +1,7 @@
 """All classes at once: rounds of equal cost, after each of which the worse part of every class's candidates goes.
 
 What one class shows counts for all others, so a few evaluations of each show which candidates are not worth more. A
-round measures blocks of candidates, those that were seen least first. A sample that was begun is preferred to a new
+round measures blocks of candidates, those on which least was spent first. A sample that was begun is preferred to a new
 one: what it adds to all candidates is unknown, so that its first evaluation says nothing.
 """
 
@@ -53,7 +53,7 @@ class Pooled(Strategy):
     def search(self, problem: Problem) -> None:
         """Round by round."""
         blocks = {
-            label: _Blocks(samples, len(problem.candidates), (problem.seed, number))
+            label: _Blocks(samples, problem.costs or [1] * len(problem.candidates), (problem.seed, number))
             for number, (label, samples) in enumerate(problem.samples.items())
         }
         rounds = self.rounds
@@ -61,7 +61,7 @@ class Pooled(Strategy):
             asks: list[Ask] = []
             for label, of in blocks.items():
                 # Nobody goes unseen, however few samples there are.
-                wanted = of.plan(max(len(problem.candidates), self.most(*of.shape) * round_ // rounds))
+                wanted = of.plan(max(of.once, self.most(*of.shape) * round_ // rounds))
                 asks += [Ask(label, [sample], candidates) for sample, candidates in wanted.items()]
             if asks:
                 problem.measure(asks)
@@ -100,15 +100,20 @@ class _Blocks:
 
     Args:
         samples: of it.
-        candidates: how many.
+        costs: of an evaluation of each candidate.
         seed: of the order in which candidates that were seen equally often are taken.
     """
 
-    def __init__(self, samples: int, candidates: int, seed: Sequence[int]):
-        self._seed = seed
-        self._asked = np.zeros((samples, candidates), bool)
-        self._live = list(range(candidates))
+    def __init__(self, samples: int, costs: Sequence[float], seed: Sequence[int]):
+        self._seed, self._costs = seed, np.array(costs)
+        self._asked = np.zeros((samples, len(costs)), bool)
+        self._live = list(range(len(costs)))
         self._drawn = 0
+
+    @property
+    def once(self) -> float:
+        """What one evaluation of each candidate costs."""
+        return float(self._costs.sum())
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -116,16 +121,17 @@ class _Blocks:
         samples, candidates = self._asked.shape
         return candidates, samples
 
-    def plan(self, until: int) -> dict[int, list[int]]:
-        """Sample -> candidates to ask of it, so that the class comes to ``until`` evaluations; marks them as asked."""
+    def plan(self, until: float) -> dict[int, list[int]]:
+        """Sample -> candidates to ask of it, so that what the class costs comes to ``until``; marks them as asked."""
         planned: dict[int, list[int]] = {}
-        while (left := until - int(self._asked.sum())) > 0:
+        while (left := until - float((self._asked * self._costs).sum())) > 0:
             wanted = self._least_seen()
             if not len(wanted):
                 break
             sample = int((~self._asked[:, wanted]).sum(1).argmax())
-            block = [int(c) for c in wanted if not self._asked[sample, c]][:left]
-            if not self._asked[sample].any() and len(block) < min(2, len(wanted)):
+            new = [int(c) for c in wanted if not self._asked[sample, c]]
+            block = new[: int((self._costs[new].cumsum() <= left + 1e-9).sum())]
+            if not block or (not self._asked[sample].any() and len(block) < min(2, len(wanted))):
                 break
             self._asked[sample, block] = True
             planned.setdefault(sample, []).extend(block)
@@ -140,11 +146,11 @@ class _Blocks:
         return rejected
 
     def _least_seen(self) -> NDArray[np.intp]:
-        """Up to `BLOCK` live candidates that are not asked of every sample, those of fewest samples first."""
-        seen = self._asked.sum(0)
+        """Up to `BLOCK` live candidates that are not asked of every sample, those on which least was spent first."""
+        seen, spent = self._asked.sum(0), self._asked.sum(0) * self._costs
         live = np.array([c for c in self._live if seen[c] < len(self._asked)], int)
         # The default need not be known as well as those that lead, but is compared with all of them.
-        counted = np.where((live == DEFAULT) & (len(live) > 2), 2 * seen[live], seen[live])
+        counted = np.where((live == DEFAULT) & (len(live) > 2), 2 * spent[live], spent[live])
         self._drawn += 1
         ties = np.random.default_rng([*self._seed, self._drawn]).permutation(self._asked.shape[1])
         return live[np.lexsort((ties[live], counted))][:BLOCK]

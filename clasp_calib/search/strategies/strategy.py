@@ -66,6 +66,7 @@ class Problem:
         belief: gives the belief in all that was measured so far; its classes are those of ``samples``, in their order.
         reject: told of candidates of a class that will not be measured any more.
         seed: of whatever a strategy draws.
+        costs: of an evaluation of each candidate, in those of the cheapest; empty: all cost as much.
     """
 
     candidates: Sequence[Candidate]
@@ -74,6 +75,7 @@ class Problem:
     belief: Callable[[], Belief]
     reject: Callable[[str, Sequence[int]], None] = _nobody
     seed: int = 0
+    costs: Sequence[float] = ()
 
 
 class Strategy(Protocol):

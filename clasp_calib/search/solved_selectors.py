@@ -1,0 +1,60 @@
+"""The knobs of a space's selectors, solved so that all candidates cost as much at a budget."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from clasp_calib.calib.scoring.candidate import Candidate
+from clasp_calib.common.errors import BudgetError, InputError
+from clasp_calib.common.selector_choice import SelectorChoice
+from clasp_calib.runtime.budgeting import pruning_budget
+from clasp_calib.runtime.schedule import Budget
+from clasp_calib.runtime.selectors import knobs_of, selector_of
+
+
+def solved_for(candidates: Sequence[Candidate], model: Any, budget: Budget, filmed: bool) -> list[Candidate]:
+    """Candidates whose selectors work on as many tokens as a budget says, in the mean over the decoder's layers.
+
+    Args:
+        candidates: of a space, whose selectors have the knobs that it gives and are called by them.
+        model: what they are for.
+        budget: at which all candidates are to cost as much.
+        filmed: some samples have videos.
+
+    Raises:
+        BudgetError: see `solved_choice`, as for the following.
+        InputError: there is no such selector, it has not these knobs, or it is for pictures and there are videos.
+        ModelError: a selector cannot run on the model.
+    """
+    choices = dict.fromkeys(candidate.selector for candidate in candidates)
+    solved = {choice: choice and solved_choice(choice, model, budget, filmed) for choice in choices}
+    return [
+        replace(candidate, selector=solved[candidate.selector], called=str(candidate.selector or ""))
+        for candidate in candidates
+    ]
+
+
+def solved_choice(choice: SelectorChoice, model: Any, budget: Budget, filmed: bool) -> SelectorChoice:
+    """A selector with all its knobs, solved for a budget; arguments and errors as for `solved_for`."""
+    selector = selector_of(choice)
+    if filmed and selector.images_only:
+        raise InputError(
+            f"the selector {choice.name!r} is defined for images, and some of these samples have videos; leave them "
+            "out, or take it out of the space"
+        )
+    adapter = selector.adapter_for(model)
+    wanted = pruning_budget(adapter, budget.name)
+    if wanted.full:
+        raise BudgetError(
+            f"a budget of {budget.name} prunes nothing, so that the selector {choice.name!r} has nothing to choose; "
+            "take it out of the space, or give a smaller budget"
+        )
+    found = selector.solved(adapter, wanted)
+    for knob, value in choice.knobs:
+        if getattr(found, knob) != value:
+            raise InputError(
+                f"the knob {knob!r} of the selector {choice.name!r} decides how many tokens are kept, and is solved "
+                "for the budget; take it out of the space"
+            )
+    with found.attached(model, adapter, None):  # it may find only now that it cannot run
+        return knobs_of(choice.name, found)

@@ -1,0 +1,100 @@
+"""The selectors by name: those of this package, and those that other packages bring."""
+
+import sys
+import tomllib
+from importlib import invalidate_caches
+from pathlib import Path
+
+import pytest
+
+from clasp_calib.baselines.divprune import DivPrune
+from clasp_calib.baselines.fastv import FastV
+from clasp_calib.baselines.method import Method
+from clasp_calib.common.errors import InputError
+from clasp_calib.common.selector_choice import SelectorChoice
+from clasp_calib.runtime import selectors as module
+from clasp_calib.runtime.selectors import knobs_of, selector_of
+
+OTHER = """from dataclasses import dataclass
+from clasp_calib.baselines.divprune import DivPrune
+
+
+@dataclass(frozen=True)
+class Other(DivPrune):
+    name = "other"
+    starts: tuple[int, ...] = (2, 4)
+    share: float = 1
+    nothing: int | None = None
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Installs a package that brings selectors."""
+
+    def install(name, code, points):
+        information = tmp_path / name / f"{name}-1.0.dist-info"
+        information.mkdir(parents=True)
+        (tmp_path / name / f"{name}.py").write_text(code)
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (information / "entry_points.txt").write_text(f"[{module.GROUP}]\n" + "\n".join(points))
+        monkeypatch.syspath_prepend(tmp_path / name)
+        invalidate_caches()
+        module._brought.cache_clear()
+
+    yield install
+    module._brought.cache_clear()
+    for name in ("others", "twin", "broken"):
+        sys.modules.pop(name, None)
+
+
+def test_a_selector_is_made_of_what_is_recorded_of_it():
+    assert selector_of(SelectorChoice("divprune")) == DivPrune()
+    made = FastV(layer=3, ratio=0.7312345678901234)
+    assert selector_of(knobs_of("fastv", made)) == made
+    assert str(knobs_of("fastv", made)) == "fastv layer=3 ratio=0.7312345678901234"
+
+
+def test_every_one_of_this_package_is_a_method_of_its_name():
+    names = sorted(name for name, (point, *_) in module._brought().items() if point.dist.name == "clasp-calib")
+    told = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["entry-points"]
+    assert names == sorted(told[module.GROUP]), "install the package again: pip install -e ."
+    for name in names:
+        made = selector_of(SelectorChoice(name))
+        assert isinstance(made, Method)
+        assert made.name == name
+        assert selector_of(knobs_of(name, made)) == made
+
+
+def test_an_installed_package_brings_its_selector(package):
+    package("others", OTHER, ["other = others:Other"])
+    given = {"starts": [3, 5], "share": 0.5, "nothing": "x"}
+    made = selector_of(SelectorChoice.of("other", given))
+    assert (made.starts, made.share, made.nothing, made.keep) == ((3, 5), 0.5, "x", DivPrune().keep)
+    with pytest.raises(InputError, match=r"no selector 'nosuch' in this installation, which has clasp, .*other"):
+        selector_of(SelectorChoice("nosuch"))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"deep": 1}, "has no knob 'deep'; it has keep, starts, share, nothing"),
+        ({"starts": 3}, r"knob 'starts' .* is 3; expected something like \(2, 4\)"),
+        ({"starts": ["a"]}, r"knob 'starts' .* is \('a',\); expected"),
+        ({"keep": 9}, "knob 'keep' .* is 9; expected something like '9.8%'"),
+        ({"share": True}, "knob 'share' .* is True"),
+    ],
+)
+def test_knobs_that_it_cannot_have(package, knobs, message):
+    package("others", OTHER, ["other = others:Other"])
+    with pytest.raises(InputError, match=message):
+        selector_of(SelectorChoice.of("other", knobs))
+
+
+def test_what_cannot_be_loaded_is_named(package):
+    package("broken", "1 / 0", ["bad = broken:Other"])
+    with pytest.raises(InputError, match=r"selector 'bad' of broken \(broken:Other\) cannot be loaded \(.+\); mend"):
+        selector_of(SelectorChoice("bad"))
+    package("twin", OTHER, ["fastv = twin:Other"])
+    with pytest.raises(InputError, match=r"'fastv' is brought by .*twin.*; remove one"):
+        selector_of(SelectorChoice("fastv"))
