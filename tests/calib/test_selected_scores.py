@@ -8,6 +8,7 @@ from speaking_architectures import speaking_directory, speaking_processor, write
 from transformers import AutoModelForImageTextToText
 
 import clasp_calib as cc
+from clasp_calib.baselines.vispruner import VisPruner
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.feature_sources import open_source
@@ -80,24 +81,33 @@ def test_what_is_counted_is_what_the_live_model_says(bench, name):
             assert tokens == pytest.approx(0.4 * len(live.stats.stages[0].arrived_BN[0]), abs=1)
 
 
-@pytest.mark.parametrize("name", ["divprune", "vispruner"])
-def test_mixtures_change_what_is_chosen(bench, name):
-    """Else the test above would tell nothing of how they reach a method that chooses before the decoder."""
+def test_a_method_sees_the_mixture(bench, monkeypatch):
+    """Live and of features: states that the projector makes the tokens of, the same in both."""
     model, processor, samples = bench
-    _, alphas = evaluator_of(model, processor)
-    pruning = Pruning(schedule_for(model, BUDGET, OPTIONS), OPTIONS)
-    choice, kept = solved_choice(SelectorChoice(name), model, parse_budget(BUDGET), filmed=False), []
-    for alpha in (alphas[0], (1.0, *(0.0 for _ in alphas[0][1:]))):
-        candidate = Candidate("x", alpha, 1.0, selector=choice)
-        for sample in samples[::2]:
-            inputs, setting = (
-                Prompter(processor, model).inputs(model, sample),
-                Setting("x", pruning, {sample.label: candidate}),
-            )
-            with torch.inference_mode(), applied(model, setting, sample) as run:
-                model.generate(**inputs, max_new_tokens=1)
-            kept.append(run.stats.stages[0].kept(0))
-    assert kept[: len(kept) // 2] != kept[len(kept) // 2 :]
+    evaluator, (_, mixed) = evaluator_of(model, processor)
+    pruning, seen = Pruning(schedule_for(model, BUDGET, OPTIONS), OPTIONS), []
+    plain = VisPruner.kept
+
+    def watched(self, image, token_P, count):
+        seen.append(image)
+        return plain(self, image, token_P, count)
+
+    monkeypatch.setattr(VisPruner, "kept", watched)
+    choice = solved_choice(SelectorChoice("vispruner"), model, parse_budget(BUDGET), filmed=False)
+    candidate, sample = Candidate("x", mixed, 1.0, selector=choice), samples[0]
+    evaluator.answers(sample, [candidate], pruning)
+    of_features = seen[0]
+    seen.clear()
+    with torch.inference_mode(), applied(model, Setting("x", pruning, {sample.label: candidate}), sample):
+        model.generate(**Prompter(processor, model).inputs(model, sample), max_new_tokens=1)
+    assert seen
+    for image in (of_features, seen[0]):
+        torch.testing.assert_close(image.project(image.states_UC), image.features_ND, rtol=1e-4, atol=1e-4)
+    for name in ("features_ND", "states_UC"):
+        torch.testing.assert_close(getattr(seen[0], name), getattr(of_features, name), rtol=1e-2, atol=1e-2)
+    received = [next(iter(image.attention.values())).received().mean(0) for image in (seen[0], of_features)]
+    shown_N = seen[0].layout.cell_N[seen[0].layout.cell_N >= 0]
+    torch.testing.assert_close(received[0][shown_N], received[1][shown_N])
 
 
 def test_one_that_looks_at_what_is_not_kept_is_refused(bench, monkeypatch):

@@ -116,23 +116,23 @@ class Projection:
         inputs = {self.adapter.pixel_names["image"]: (None,), **origin.forward_arguments()}
         (layout,) = self.adapter.layouts(self.model, inputs)
         attention = {
-            block: self._attention(sample, layout, place.device) for block in self.selector.tower_blocks(self.adapter)
+            block: self._attention(sample, layout, fused_MTC) for block in self.selector.tower_blocks(self.adapter)
         }
         return [
             [self.selector.marked(self.model, self._encoded(origin, layout, attention, states_TC, features_ND))]
             for states_TC, (features_ND,) in zip(fused_MTC, visual, strict=True)
         ]
 
-    def _attention(self, sample: Sample, layout: Layout, device: torch.device) -> ReceivedAttention:
+    def _attention(self, sample: Sample, layout: Layout, fused_MTC: Tensor) -> ReceivedAttention:
         """Of the block that makes the projected state; the others' is not known."""
         kind = CLASS_TOKEN if self.adapter.class_tokens else MEAN_ATTENTION
         (relevance_N,) = self.features.relevance(sample, kind)
         # Relevance is a multiple of an equal share of a tile's attention.
-        patches = layout.cells // layout.tiles
+        patches = fused_MTC.shape[1] // layout.tiles
         shown_N = layout.cell_N >= 0
         attention_U = torch.zeros(layout.cells)
         attention_U[layout.cell_N[shown_N]] = relevance_N.cpu()[shown_N] / patches
-        return ReceivedAttention(attention_U.to(device))
+        return ReceivedAttention(attention_U.to(fused_MTC.device))
 
     def _encoded(
         self,
