@@ -122,6 +122,15 @@ def test_one_that_looks_at_what_is_not_kept_is_refused(bench, monkeypatch):
         evaluator.answers(samples[0], [candidate], Pruning(schedule_for(model, BUDGET, OPTIONS), OPTIONS))
 
 
+def test_one_that_looks_at_another_block_is_refused(bench, monkeypatch):
+    model, processor, samples = bench
+    evaluator, (alpha, _) = evaluator_of(model, processor)
+    monkeypatch.setattr(VisPruner, "tower_blocks", lambda self, adapter: (0, adapter.attention_block))
+    candidate = Candidate("x", alpha, 1.0, selector=SelectorChoice.of("vispruner", {"keep": BUDGET}))
+    with pytest.raises(ModelError, match="not its attention in block 0; a selector that needs it"):
+        evaluator.answers(samples[0], [candidate], Pruning(schedule_for(model, BUDGET, OPTIONS), OPTIONS))
+
+
 def test_those_for_images_refuse_videos(bench):
     with pytest.raises(InputError, match="'divprune' is defined for images"):
         solved_choice(SelectorChoice("divprune"), bench[0], parse_budget(BUDGET), filmed=True)

@@ -37,15 +37,21 @@ class ReceivedAttention:
 
     attention_U: Tensor
 
-    def received(self) -> Tensor:
+    def received(self, *, from_all: bool = False) -> Tensor:
         """[1, U]: the mean over the heads, as if there were one."""
+        if from_all:
+            raise ModelError(_unknown("attention from all patches"))
         return self.attention_U[None]
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise ModelError(
-            f"of features it is known what tokens receive of the tower's attention, and not its {name}; a selector "
-            "that needs it cannot be searched"
-        )
+        raise ModelError(_unknown(name))
+
+
+def _unknown(what: str) -> str:
+    return (
+        f"of features it is known what tokens receive of the tower's attention, and not its {what}; a selector that "
+        "needs it cannot be searched"
+    )
 
 
 @dataclass(frozen=True)
@@ -115,9 +121,10 @@ class Projection:
             return visual
         inputs = {self.adapter.pixel_names["image"]: (None,), **origin.forward_arguments()}
         (layout,) = self.adapter.layouts(self.model, inputs)
-        attention = {
-            block: self._attention(sample, layout, fused_MTC) for block in self.selector.tower_blocks(self.adapter)
-        }
+        blocks = self.selector.tower_blocks(self.adapter)
+        if others := {*blocks} - {self.adapter.attention_block}:
+            raise ModelError(_unknown(f"attention in block {min(others)}"))
+        attention = {block: self._attention(sample, layout, fused_MTC) for block in blocks}
         return [
             [self.selector.marked(self.model, self._encoded(origin, layout, attention, states_TC, features_ND))]
             for states_TC, (features_ND,) in zip(fused_MTC, visual, strict=True)
