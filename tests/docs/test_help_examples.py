@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from own_data import tiny_llava_directory
+from own_data import own_model
 from pages import ROOT, execute
 
 from clasp_calib.commands.app import app
@@ -64,7 +64,7 @@ def test_the_path_goes_through_every_command():
 
 def test_the_examples_work_on_a_tiny_model(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(reference, "MODEL", tiny_llava_directory(tmp_path / "model", decoder_layers=16, image_size=224))
+    monkeypatch.setattr(reference, "MODEL", own_model(tmp_path / "model"))
     run_examples(tmp_path, PATH[:-1])
 
 
