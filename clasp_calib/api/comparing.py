@@ -29,11 +29,13 @@ class ComparisonOptions(StudyOptions):
         timed: prefills to time for each method; 0 times none.
         clip: directory of the CLIP model whose vision tower the model has: with its text tower `cdpruner` rates patches
             by the question. Without one the decoder's embeddings of the question do, as `cdpruner-embeddings`.
+        mixture: let every method also answer with the calibration's mixtures of vision layers.
     """
 
     solve_on: int = 24
     timed: int = 5
     clip: str | None = None
+    mixture: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class ComparisonReport:
         return one_of("budget", name, dict(zip(self.budgets, self.budgets, strict=True)))
 
     def table(self, budget: str | int | None = None) -> list[dict[str, Any]]:
-        """One row a budget and method, the best first, ready for ``pandas.DataFrame``."""
+        """One row a budget and method, the best first, then those with mixtures, ready for ``pandas.DataFrame``."""
+        from clasp_calib.calib.studies.contest import MIXED
         from clasp_calib.report.contest_tables import contest_rows
 
         names = self.budgets if budget is None else [self._named(budget)]
@@ -81,6 +84,9 @@ class ComparisonReport:
         for name in names:
             header, body = contest_rows(self.contest, name, self.costs)
             found += [{"budget": name, **dict(zip(header, row, strict=True))} for row in body]
+            header, body = contest_rows(self.contest, name, {}, mixed=True)
+            # The calibration, which stands in both blocks, once.
+            found += [{"budget": name, **dict(zip(header, row, strict=True))} for row in body if MIXED in row[0]]
         return found
 
     def to_markdown(self) -> str:
@@ -124,8 +130,9 @@ def compare(  # noqa: PLR0913 - named as in the other studies
     """Compare an artifact with published pruning methods, all at equal cost.
 
     All methods answer the same questions by greedy decoding. Each has its knobs solved so that a decoder layer works on
-    as many visual tokens in the mean as the budget says. With a run directory an interrupted call goes on with the
-    answers that it has. Model and random state are left as they were.
+    as many visual tokens in the mean as the budget says. Each answers twice: as released, and with the calibration's
+    mixtures of vision layers, so that how tokens are chosen is compared alone. With a run directory an interrupted call
+    goes on with the answers that it has. Model and random state are left as they were.
 
     Args:
         model: the model that the artifact was calibrated for.
@@ -185,6 +192,7 @@ def _compared(
     from clasp_calib.calib.studies.costs import prefill_costs
     from clasp_calib.calib.studies.entrants import Solving, entrants_for
     from clasp_calib.calib.studies.evaluation import shown_by
+    from clasp_calib.calib.studies.mixed_entrants import with_mixture
     from clasp_calib.common.contents import image_key
     from clasp_calib.common.hashing import sha256_json
     from clasp_calib.common.progress import note
@@ -207,6 +215,9 @@ def _compared(
     solving_with = Solving(images, solved)
     given = (model, processor, of.artifact, of.budgets, names, solving_with, questions, options.clip)
     entrants, refusals = entrants_for(*given)
+    released = entrants
+    if options.mixture:
+        entrants = [*released, *with_mixture(released)]
     longest = manifest.decoding.max_new_tokens
     answerer = Answerer(model, processor, prompter, longest)
 
@@ -219,8 +230,8 @@ def _compared(
         with closing(crew_for(crew, answerer, recipe)) as workers:
             contest = hold_contest(workers, entrants, questions, journal, seed)
     timed = questions[: options.timed]
-    measured = prefill_costs(model, processor, prompter, entrants, timed) if timed else []
-    costs = {(e.method, e.budget): cost for e, cost in zip(entrants, measured, strict=False)}
+    measured = prefill_costs(model, processor, prompter, released, timed) if timed else []
+    costs = {(e.method, e.budget): cost for e, cost in zip(released, measured, strict=False)}
     return ComparisonReport(contest, costs, tuple(refusals), resumed)
 
 

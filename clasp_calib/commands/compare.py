@@ -54,6 +54,9 @@ def compare(
             show_default=False,
         ),
     ] = None,
+    mixture: Annotated[
+        bool, typer.Option(help="Also give every method the calibration's mixtures of vision layers.")
+    ] = True,
     workers: WorkersOption = None,
     threads: ThreadsOption = 1,
     engine: EngineOption = "local",
@@ -80,7 +83,7 @@ def compare(
     directory = RunDirectory(run)
     chosen = [name.strip() for name in methods.split(",")] if methods else None
     table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
-    options = ComparisonOptions(split, per_class, seed, solve_on, timed, clip)
+    options = ComparisonOptions(split, per_class, seed, solve_on, timed, clip, mixture)
     wanted = Wanted(workers, threads, engine, ray_address, devices)
     loaded = load(model, device, dtype, run)
     crew = wanted.crew(loaded[0])
@@ -93,6 +96,9 @@ def compare(
     for name in report.budgets:
         header, body = contest_rows(report.contest, name, report.costs, digits=0)
         show(f"budget {name}, {len(report.contest.samples)} questions", header, body)
+        header, body = contest_rows(report.contest, name, {}, digits=0, mixed=True)
+        if body:
+            show(f"budget {name}, with the calibration's mixtures", header, body)
         for line in off_budget(report.contest, name):
             say(f"budget {name}: {line}")
     for refusal in report.refusals:

@@ -18,7 +18,9 @@ LONG = 12
 """More values than this in one knob are not printed; they are in the JSON."""
 
 
-def contest_rows(contest: Contest, budget: str, costs: Costs, digits: int = 1) -> tuple[list[str], list[list[str]]]:
+def contest_rows(
+    contest: Contest, budget: str, costs: Costs, digits: int = 1, *, mixed: bool = False
+) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a budget, the best first within the pruned.
 
     Args:
@@ -26,11 +28,13 @@ def contest_rows(contest: Contest, budget: str, costs: Costs, digits: int = 1) -
         budget: one of its budgets.
         costs: as measured, or empty.
         digits: decimals of scores and differences.
+        mixed: the methods that are given the calibration's mixtures, with the calibration for comparison, instead of
+            those without; no rows if none is.
     """
     compared = contest.comparison(budget)
     scores = {name: of[MACRO] for name, of in compared.table().items()}
     body = []
-    for entrant in sorted(contest.at(budget), key=lambda e: (e.method != UNPRUNED, -scores[e.method].mean)):
+    for entrant in sorted(_block(contest, budget, mixed), key=lambda e: (not e.unpruned, -scores[e.method].mean)):
         macro = scores[entrant.method]
         same = entrant.method == CALIBRATED
         row = [
@@ -48,6 +52,11 @@ def contest_rows(contest: Contest, budget: str, costs: Costs, digits: int = 1) -
             row += [f"{1000 * cost.seconds:.0f}", f"{cost.peak_bytes / 2**20:.1f}"]
         body.append(row)
     return [*HEADER, *(TIMED if costs else [])], body
+
+
+def _block(contest: Contest, budget: str, mixed: bool) -> list[Entrant]:
+    found = [entrant for entrant in contest.at(budget) if entrant.mixed == mixed]
+    return [e for e in contest.at(budget) if e.method == CALIBRATED] + found if mixed and found else found
 
 
 def off_budget(contest: Contest, budget: str) -> list[str]:
@@ -73,11 +82,16 @@ def contest_markdown(contest: Contest, costs: Costs, refusals: Sequence[Refusal]
     for budget in contest.budgets:
         parts += [f"### budget {budget}", markdown_table(*contest_rows(contest, budget, costs))]
         parts += off_budget(contest, budget)
+        header, rows = contest_rows(contest, budget, {}, mixed=True)
+        if rows:
+            parts += ["Every method given the calibration's mixtures too:", markdown_table(header, rows)]
         parts += [
             f"By class; + and - mark a paired difference to {CALIBRATED} whose interval leaves out 0:",
             markdown_table(*class_rows(contest, budget)),
         ]
-        named = [[e.method, e.published, settings(e)] for e in contest.at(budget) if e.method != UNPRUNED]
+        named = [
+            [e.method, e.published, settings(e)] for e in contest.at(budget) if not (e.mixed or e.method == UNPRUNED)
+        ]
         parts += [
             "Settings that the budget came to:",
             markdown_table(["method", "its own tokens are", "settings"], named),
@@ -123,10 +137,11 @@ def contest_json(contest: Contest, costs: Costs, refusals: Sequence[Refusal]) ->
 
 
 def _entrant(contest: Contest, entrant: Entrant, costs: Costs) -> dict[str, Any]:
-    compared = contest.comparison(entrant.budget if entrant.method != UNPRUNED else contest.budgets[0])
+    compared = contest.comparison(contest.budgets[0] if entrant.method == UNPRUNED else entrant.budget)
     cost = costs.get((entrant.method, entrant.budget))
     return {
         "method": entrant.method,
+        "mixed": entrant.mixed,
         "settings": dict(entrant.knobs),
         "seeds": len(entrant.seeds),
         "scores": {c: vars(i) for c, i in compared.table()[entrant.method].items()},

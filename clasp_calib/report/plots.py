@@ -92,7 +92,7 @@ def plot_search(artifact: Artifact, path: Path) -> None:
 def plot_contest(contest: Contest, path: Path) -> None:
     """Write one line a method through its budgets, macro score over FLOPs of the decoder's prefill."""
     tables = {budget: contest.comparison(budget).table() for budget in contest.budgets}
-    names = dict.fromkeys(e.method for e in contest.entrants if e.method != UNPRUNED)
+    names = dict.fromkeys(e.method for e in contest.entrants if not (e.unpruned or e.mixed))
     with _panels(path, (10, 6)) as (axes,):
         for (own, marker), name in zip(cycle(STYLES), names, strict=False):
             mine = sorted((e for e in contest.entrants if e.method == name), key=contest.flops)

@@ -11,7 +11,8 @@ def test_methods_are_compared_and_reported(copied, command):
     assert first.code == 0, first.err
     (budget,) = first.json["budgets"]
     names = {entrant["method"]: entrant for entrant in budget["methods"]}
-    assert set(names) == {"unpruned", "calibrated", "default", "fastv", "fastervlm"}
+    released = {"unpruned", "default", "fastv", "fastervlm"}
+    assert set(names) == released | {"calibrated", "selection alone"} | {f"{name}+mixture" for name in released}
     for name in ("fastv", "fastervlm"):
         assert abs(names[name]["tokens"]["mean"] - 6) <= 0.5
         assert names[name]["prefill"]["seconds"] > 0

@@ -28,6 +28,12 @@ from clasp_calib.runtime.finite import finite_logits
 from clasp_calib.runtime.flops import layer_flops
 
 UNPRUNED = "unpruned"
+WHOLE = "100%"
+"""Its budget."""
+SELECTION = "selection alone"
+"""A calibration without its mixtures: what it selects by, with the model's own layer."""
+MIXED = "+mixture"
+"""Stands behind the name of a method that is given the calibration's mixtures."""
 SEEDS = (0, 1, 2, 3, 4)
 """Of methods with random parts."""
 TURNS = 16
@@ -56,6 +62,13 @@ class Entrant:
     """What the method's paper counts as its tokens."""
     shown: Callable[[Sizes, Sample], Sample] | None = field(default=None, compare=False, repr=False)
     """What is shown in a sample's place, where a method changes the picture itself."""
+    mixed: bool = False
+    """Whether tokens are made of the calibration's mixtures; the name says so too."""
+
+    @property
+    def unpruned(self) -> bool:
+        """Whether it keeps all tokens."""
+        return self.method.removesuffix(MIXED) == UNPRUNED
 
     def asked(self, sample: Sample, seed: int) -> Asked:
         """What an answer of this entrant is kept under."""
@@ -101,7 +114,7 @@ class Contest:
 
         What the budget is in these samples tells the default setting, which meets it in each of them.
         """
-        means = {e.method: self.tokens(e).mean for e in self.at(budget) if e.method != UNPRUNED}
+        means = {e.method: self.tokens(e).mean for e in self.at(budget) if not e.unpruned}
         off = {name: mean / means[DEFAULT] - 1 for name, mean in means.items() if DEFAULT in means}
         return {name: share for name, share in off.items() if abs(share) > OFF}
 

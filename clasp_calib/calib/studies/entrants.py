@@ -20,7 +20,7 @@ from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.scoring.sizes import Sizes
 from clasp_calib.calib.studies.answers import SolvedKnobs
 from clasp_calib.calib.studies.comparison import Setting
-from clasp_calib.calib.studies.contest import SEEDS, UNPRUNED, Entrant
+from clasp_calib.calib.studies.contest import SEEDS, SELECTION, UNPRUNED, WHOLE, Entrant
 from clasp_calib.calib.studies.evaluation import DEFAULT, calibrated_setting
 from clasp_calib.calib.studies.timing import applied
 from clasp_calib.common.errors import BudgetError, ModelError
@@ -81,12 +81,14 @@ def entrants_for(
         ArtifactError: the artifact lacks a budget.
         InputError: there is no such peer, or no fitting CLIP model.
     """
-    entrants, refusals = [Entrant(UNPRUNED, "100%", nothing)], []
+    entrants, refusals = [Entrant(UNPRUNED, WHOLE, nothing)], []
     filmed = any(sample.modality == "video" for sample in samples)
     for budget in budgets:
         calibrated = calibrated_setting(model, artifact, budget)
         default = replace(calibrated, name=DEFAULT, candidates=dict.fromkeys(artifact.classes, _own(model)))
-        entrants += [_ours(setting, budget) for setting in (calibrated, default)]
+        alone = {label: replace(c, alpha=_own(model).alpha) for label, c in calibrated.candidates.items()}
+        selection = replace(calibrated, name=SELECTION, candidates=alone)
+        entrants += [_ours(setting, budget) for setting in (calibrated, selection, default)]
         if RANDOM in names:
             entrants.append(drawn(default, budget))
         others = [name for name in names if name != RANDOM]
