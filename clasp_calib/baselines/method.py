@@ -76,6 +76,8 @@ class Method(ABC):
     """What the paper's own number of tokens counts."""
     images_only: ClassVar[bool] = False
     """Whether the method cannot run on videos."""
+    whole_prompt: ClassVar[bool] = False
+    """Whether the method needs all of a prompt in one forward, and none of it in a cache."""
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Native settings by the paper's name for them, as knobs; `DEFAULT` is always there."""
 

@@ -77,6 +77,7 @@ class PyramidDrop(StagedMethod):
     paper: ClassVar[str] = "arXiv 2410.17247"
     semantics: ClassVar[str] = "mean over layers"
     positions: ClassVar[str] = "compact"
+    whole_prompt: ClassVar[bool] = True
 
     starts: tuple[int, ...] = (8, 16, 24)
     ratios: tuple[float, ...] = (0.5, 0.25, 0.125)

@@ -31,6 +31,8 @@ class TokenSelector(Protocol):
 
     images_only: bool
     """Whether it cannot run on videos."""
+    whole_prompt: bool
+    """Whether it needs all of a prompt in one forward, and none of it in a cache."""
 
     def adapter_for(self, model: nn.Module) -> Adapter:
         """The adapter of a model on which it can run; raises ModelError where it cannot."""

@@ -146,7 +146,7 @@ class Evaluator:
         self._features = features
         self._max_new_tokens = max_new_tokens
         self._objective = objective
-        self._prefixes = Prefixes(model, self._adapter)
+        self._prefixes, self._no_prefixes = (Prefixes(model, self._adapter, kept) for kept in (True, False))
         self._sizes = Sizes(model, prompter.processor)
         self._tokens: dict[str, int] = {}
         """Key of a picture -> its visual tokens."""
@@ -322,7 +322,8 @@ class Evaluator:
             # Our choice: one mixture, for the keys and values of more would be gigabytes.
             picture = replace(picture, known_as=(self._features.key(sample), candidates[0].alpha))
         prompt = self.prompt(sample)
-        prompted = Prompted(self._model, self._adapter, prompt, picture, self._prefixes)
+        prefixes = self._no_prefixes if selector is not None and selector.whole_prompt else self._prefixes
+        prompted = Prompted(self._model, self._adapter, prompt, picture, prefixes)
         named = finite_logits(self._model, f"sample {sample.id!r}")
         if selector is not None:
             with named, how.pruned(len(prompt)):

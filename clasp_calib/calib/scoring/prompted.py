@@ -61,10 +61,11 @@ class Prefixes:
     Args:
         model: in evaluation mode, not pruned while it is called here.
         adapter: of the model.
+        kept: keep anything; otherwise every prompt is begun anew.
     """
 
-    def __init__(self, model: Any, adapter: Adapter) -> None:
-        self._model, self._adapter = model, adapter
+    def __init__(self, model: Any, adapter: Adapter, kept: bool = True) -> None:
+        self._model, self._adapter, self._kept = model, adapter, kept
         self._visual = set(adapter.visual_token_ids.values())
         # Our choice: one text is kept, and one picture. There are more texts only where the question stands before the
         # picture, and then they seldom come again.
@@ -80,7 +81,7 @@ class Prefixes:
                 visual token, else up to the first.
         """
         visual = [place for place, token in enumerate(prompt) if token in self._visual]
-        if not visual or is_recurrent(self._model):  # whose states are none of tokens
+        if not (visual and self._kept) or is_recurrent(self._model):  # whose states are none of tokens
             return self._filled([], len(picture.visual)), 0
         text, seen = tuple(prompt[: visual[0]]), tuple(prompt[: visual[-1] + 1])
         if text and text not in self._texts:
