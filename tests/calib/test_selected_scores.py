@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from speaking_architectures import speaking_directory, speaking_processor, write_questions
+from speaking_architectures import CASES, speaking_directory, speaking_processor, write_questions
 from transformers import AutoModelForImageTextToText
 
 import clasp_calib as cc
@@ -27,7 +27,14 @@ from clasp_calib.search.solved_selectors import solved_choice
 
 BUDGET, LONGEST, OPTIONS = "40%", 16, cc.PruningOptions(profile="input")
 ARCHITECTURES = ("llava", "llava_next", "qwen2_5_vl")
+EACH_KIND = ("fastv", "divprune", "vispruner")
+"""One that chooses inside the decoder, one before it, and one that looks at the tower's attention."""
 NAMES = sorted(name for name, (point, *_) in selectors._brought().items() if point.dist.name == "clasp-calib")
+PAIRS = [
+    pytest.param(of, name, marks=() if of == "llava" or name in EACH_KIND else pytest.mark.slow)
+    for of in ARCHITECTURES
+    for name in NAMES
+]
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -48,7 +55,7 @@ def evaluator_of(model, processor):
     return Evaluator(model, Prompter(processor, model), features), alphas
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("bench", "name"), PAIRS, indirect=["bench"])
 def test_what_is_counted_is_what_the_live_model_says(bench, name):
     """Together with candidates of the dual-stage selection, in one pass and generated."""
     model, processor, samples = bench
@@ -135,3 +142,16 @@ def test_those_for_images_refuse_videos(bench):
     with pytest.raises(InputError, match="'divprune' is defined for images"):
         solved_choice(SelectorChoice("divprune"), bench[0], parse_budget(BUDGET), filmed=True)
     assert solved_choice(SelectorChoice("fastv"), bench[0], parse_budget(BUDGET), filmed=True).name == "fastv"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fastv", "cannot be pruned with profile='layered'"),
+        ("divprune", "not known; methods that decide before the decoder"),
+    ],
+)
+def test_a_model_that_it_does_not_run_on_is_refused(name, message):
+    model = CASES["gemma3"].model()
+    with pytest.raises(ModelError, match=message):
+        solved_choice(SelectorChoice(name), model, parse_budget(BUDGET), filmed=False)
