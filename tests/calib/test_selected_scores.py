@@ -25,7 +25,7 @@ from clasp_calib.runtime.pictures import load_picture
 from clasp_calib.runtime.schedule import parse_budget
 from clasp_calib.search.solved_selectors import solved_choice
 
-BUDGET, LONGEST, OPTIONS = "40%", 16, cc.PruningOptions(profile="input")
+BUDGET, LONGEST, OPTIONS = "40%", 6, cc.PruningOptions(profile="input")
 ARCHITECTURES = ("llava", "llava_next", "qwen2_5_vl")
 EACH_KIND = ("fastv", "divprune", "vispruner")
 """One that chooses inside the decoder, one before it, and one that looks at the tower's attention."""
@@ -52,7 +52,7 @@ def evaluator_of(model, processor):
     mixtures = [{own: 1.0}, {own: 0.5, 1: 0.5}]
     alphas = [tuple(of.get(layer, 0.0) for layer in range(last + 1)) for of in mixtures]
     features = open_source(None, model, processor).at(tuple(sorted({1, own})))
-    return Evaluator(model, Prompter(processor, model), features), alphas
+    return Evaluator(model, Prompter(processor, model), features, LONGEST), alphas
 
 
 @pytest.mark.parametrize(("bench", "name"), PAIRS, indirect=["bench"])
@@ -64,7 +64,7 @@ def test_what_is_counted_is_what_the_live_model_says(bench, name):
     pruning = Pruning(schedule_for(model, BUDGET, OPTIONS), OPTIONS)
     candidates = [Candidate(str(n), alpha, 1.0, selector=choice) for n, alpha in enumerate(alphas)]
     mixed = [candidates[0], Candidate("own", alphas[0], 1.0), candidates[1]]
-    for sample in samples[::3]:
+    for sample in samples[::5]:
         said = [evaluator.answers(sample, mixed, pruning)[row] for row in (0, 2)]
         for candidate, text in zip(candidates, said, strict=True):
             asked = replace(sample, answers=(text or "?",))
@@ -148,7 +148,7 @@ def test_those_for_images_refuse_videos(bench):
     ("name", "message"),
     [
         ("fastv", "cannot be pruned with profile='layered'"),
-        ("divprune", "not known; methods that decide before the decoder"),
+        ("divprune", "attends with a sliding window"),
     ],
 )
 def test_a_model_that_it_does_not_run_on_is_refused(name, message):
