@@ -65,7 +65,7 @@ def ratio(artifact: "Artifact", budget: str, label: str) -> str:
     seeding, choice = artifact.seeding(budget, label), artifact.entry(budget).choices[label]
     smaller = choice.downsample and f"pictures of {choice.downsample:.0%}"
     if selector := artifact.selector(budget, label):
-        return f"{selector}, {smaller}" if smaller else str(selector)
+        return f"{selector.short}, {smaller}" if smaller else selector.short
     told = [f"{artifact.rho(budget, label):g}", "" if seeding == REDUNDANCY else seeding, choice.relevance, smaller]
     return ", ".join(str(part) for part in told if part)
 

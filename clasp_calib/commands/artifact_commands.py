@@ -339,7 +339,7 @@ def _change(change: "ClassChange") -> str:
         before_, after_ = (f"{share:.0%}" if share else "100%" for share in change.downsample)
         parts.append(f"pictures of {before_} -> {after_} of their tokens")
     if change.selector[0] != change.selector[1]:
-        parts.append(f"selector {change.selector[0] or 'clasp'} -> {change.selector[1] or 'clasp'}")
+        parts.append("selector " + " -> ".join(of.short if of else "clasp" for of in change.selector))
     if change.gain:
         parts.append(_points(change.gain))
     return f"budget {change.budget}, {change.label}: {', '.join(parts)}"

@@ -1,6 +1,6 @@
 """Which published method chooses tokens in the place of the dual-stage selection, and its knobs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -23,10 +23,17 @@ class SelectorChoice:
         return cls(name, tuple(sorted(listed.items())))
 
     def __str__(self) -> str:
-        return " ".join([self.name, *(f"{knob}={_told(value)}" for knob, value in self.knobs)])
+        return self._told(repr)
 
+    @property
+    def short(self) -> str:
+        """The same with rounded numbers, for people."""
+        return self._told("{:.4g}".format)
 
-def _told(value: Knob) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(_told, value))
-    return repr(value) if isinstance(value, float) else str(value)
+    def _told(self, number: Callable[[float], str]) -> str:
+        def told(value: Knob) -> str:
+            if isinstance(value, tuple):
+                return ",".join(map(told, value))
+            return number(value) if isinstance(value, float) else str(value)
+
+        return " ".join([self.name, *(f"{knob}={told(value)}" for knob, value in self.knobs)])

@@ -208,10 +208,10 @@ def clasp(  # noqa: PLR0913 - all that a batch is, by name
     alpha_BL = torch.tensor([chosen.alpha(name, row) for row in rows], dtype=torch.float64)
     choices = dict.fromkeys(chosen.selector(name, row) for row in rows)
     if len(choices) > 1:
+        told = "; ".join(choice.short if choice else CLASP for choice in choices)
         raise InputError(
-            f"the tokens of the classes {', '.join(dict.fromkeys(rows))} are chosen by different selectors "
-            f"({'; '.join(str(choice or CLASP) for choice in choices)}); give the rows of each selector in a batch of "
-            "their own, see Artifact.selector"
+            f"the tokens of the classes {', '.join(dict.fromkeys(rows))} are chosen by different selectors ({told}); "
+            "give the rows of each selector in a batch of their own, see Artifact.selector"
         )
     (choice,) = choices
     if choice is not None:
