@@ -12,6 +12,7 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Evaluator, Pruning
 from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.calib.studies.evaluation import _a_layer, calibrated_setting
 from clasp_calib.cli import run as command
 from clasp_calib.common.errors import BudgetError, InputError
 from clasp_calib.common.samples import Sample
@@ -100,6 +101,18 @@ def test_it_is_served_as_it_scored(bench, found):
         model, processor, artifact, samples, ["fastv"], options=cc.ComparisonOptions(timed=1, per_class=2)
     )
     assert contest.macro(BUDGET).mean == 1.0
+
+
+def test_tokens_are_told_of_the_selector(bench, found):
+    """As many as the budget says, whatever the stages of the dual-stage selection keep."""
+    model, processor, samples, _ = bench
+    evaluator = Evaluator(model, Prompter(processor, model), open_source(None, model, processor).at((1, 3)))
+    other = Pruning(schedule_for(model, "12", OPTIONS), OPTIONS)
+    setting = replace(calibrated_setting(model, found[0], BUDGET), pruning=other)
+    for label, expected in (("attribute", 9), ("counting", 9), ("spatial", other.schedule.mean_tokens)):
+        sample = next(sample for sample in samples if sample.label == label)
+        assert _a_layer(setting, evaluator, sample, parse_budget(BUDGET), 16) == expected
+        assert _a_layer(setting, evaluator, sample, parse_budget("56.25%"), None) == expected
 
 
 def test_rows_of_one_selector_are_a_batch_and_rows_of_several_are_none(bench, found):

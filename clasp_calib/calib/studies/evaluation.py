@@ -24,9 +24,9 @@ from clasp_calib.common.errors import ArtifactError
 from clasp_calib.common.samples import CLASSES, Sample
 from clasp_calib.common.token_range import TokenRange
 from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.budgeting import schedule_for
+from clasp_calib.runtime.budgeting import picture_tokens, schedule_for
 from clasp_calib.runtime.layer_tokens import tokens_a_layer
-from clasp_calib.runtime.schedule import AnySchedule, Schedule
+from clasp_calib.runtime.schedule import AnySchedule, Budget, Schedule, parse_budget
 
 UNPRUNED, DEFAULT, PAPER = "unpruned", "default", "paper rho"
 SETTINGS = (UNPRUNED, DEFAULT, RANDOM, CALIBRATED)
@@ -176,15 +176,24 @@ def evaluate_artifact(
         schedule = of[-1].pruning.schedule
         assert schedule is not None
         (calibrated,) = [setting for setting in of if setting.name == CALIBRATED]
-        ours = TokenRange.of([_a_layer(calibrated, evaluator, sample) for sample in flat])
+        each = picture_tokens(adapter_for(model))
+        ours = TokenRange.of([_a_layer(calibrated, evaluator, sample, parse_budget(name), each) for sample in flat])
         sizes = TokenRange.of(tokens), tokens_a_layer(schedule, tokens), ours
         results.append(BudgetResult(name, schedule, *sizes, compared.table(), gain, {}, answers, corpus))
     return Evaluation(tuple(results))
 
 
-def _a_layer(setting: Setting, evaluator: Evaluator, sample: Sample) -> float:
-    """Visual tokens of a sample that a decoder layer works on, in the size that it is shown in."""
-    share = setting.candidates[str(sample.label)].downsample
+def _a_layer(setting: Setting, evaluator: Evaluator, sample: Sample, budget: Budget, each: int | None) -> float:
+    """Visual tokens of a sample that a decoder layer works on, in the size that it is shown in.
+
+    The knobs of other selectors are solved for as many as the ``budget`` says of pictures that have ``each`` tokens, or
+    ``None``: any number.
+    """
+    candidate = setting.candidates[str(sample.label)]
+    share = candidate.downsample
+    if candidate.selector is not None:
+        tokens = evaluator.tokens(sample, share)
+        return budget.of(each or tokens) * tokens / (each or tokens)
     schedule = setting.pruning.of_smaller(share).schedule
     assert schedule is not None
     return tokens_a_layer(schedule, [evaluator.tokens(sample, share)]).mean
