@@ -269,7 +269,8 @@ def adapt(
         pack = packer.pack([row_of(group, rng) for group in groups])
         seen = torch.cat([features.fused(group[0].sample(False), torch.ones(1, 1)) for group in groups])
         everywhere = torch.arange(ALL).expand(BATCH, -1)
-        run = decoding.run(decoder, packer.prefix, pack.ids_BQT, projector(seen.bfloat16()), everywhere)
+        placed = decoding.Placed(everywhere, ALL)
+        run = decoding.run(decoder, packer.prefix, pack.ids_BQT, projector(seen.bfloat16()), placed)
         wanted = pack.targets_BQT
         logits = decoder.lm_head(run.states_BQTD[wanted != IGNORE]).float()
         torch.autograd.backward(F.cross_entropy(logits, wanted[wanted != IGNORE]))

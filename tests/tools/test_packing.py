@@ -75,7 +75,7 @@ def packed(packer: Packer, tokenizer: PreTrainedTokenizerFast) -> Packed:
     embed, start = plain.model.embed_tokens, len(packer.prefix)
     alone = []
     with torch.no_grad():
-        together = decoding.run(decoder, packer.prefix, pack.ids_BQT, visual, chosen)
+        together = decoding.run(decoder, packer.prefix, pack.ids_BQT, visual, decoding.Placed(chosen, 576))
         for question in questions:
             prompt, answer = packer._encode(question)
             ids = torch.tensor(prompt + answer)
@@ -382,7 +382,7 @@ def test_a_step_is_told_answers_hints_and_where_to_look(packer: Packer, tokenize
     torch.manual_seed(0)
     decoder, (batch, pack) = decoding.make_decoder(len(tokenizer)), made_batch(packer, 60)
     visual = torch.randn(3, 60, 128)
-    run = decoding.run(decoder, packer.prefix, pack.ids_BQT, visual, batch.seen.chosen_BN)
+    run = decoding.run(decoder, packer.prefix, pack.ids_BQT, visual, decoding.raster(batch.seen))
     logits = decoder.lm_head(run.states_BQTD).flatten(0, 2)
     answer, hint = (F.cross_entropy(logits, wanted.flatten()) for wanted in (pack.targets_BQT, pack.hints_BQT))
     attention = decoding.attention_loss(run, batch, len(packer.prefix))

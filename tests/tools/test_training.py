@@ -159,7 +159,8 @@ def assert_answers_in_packs(model: Any, processor: Any, projector: Any, decoder:
     pack = packer.pack([[question]])
     with torch.no_grad():
         hidden = towers.encode(model.model.vision_tower, Corpus(20, 1).patches([0]))[towers.USED_LAYER][:, 1:]
-        run = decoding.run(decoder, packer.prefix, pack.ids_BQT, projector(hidden), torch.arange(ALL)[None])
+        placed = decoding.Placed(torch.arange(ALL)[None], ALL)
+        run = decoding.run(decoder, packer.prefix, pack.ids_BQT, projector(hidden), placed)
         ours = decoder.lm_head(run.states_BQTD[0, 0, pack.asked_BQ[0, 0]])
         assert torch.allclose(model(**inputs).logits[0, -1], ours, atol=1e-4)
 
@@ -441,7 +442,9 @@ def test_mixed_features_are_the_weighted_sums_of_the_layers(resumed: Training) -
         assert np.corrcoef(stored.ravel(), exact.ravel())[0, 1] > 0.99
         assert np.abs(stored - exact).mean() < 0.05 * exact.std()
     chosen, weights = torch.tensor([[3, 200, 575], [0, 3, 4]]), torch.tensor([OWN, (0.25, 0.5, 0.25)])
-    mixed = joint.gather(features, Seen(torch.tensor([5, 9]), chosen, torch.empty(0), weights))
+    mixed = joint.gather(
+        features, Seen(torch.tensor([5, 9]), chosen, torch.empty(0), weights, torch.tensor(corpus.grid))
+    )
     for index, row, places, shares in zip((5, 9), mixed, chosen, weights, strict=True):
         wanted = torch.einsum("l,lnd->nd", shares, features[index][:, places].float())
         assert torch.allclose(row.float(), wanted, rtol=8e-3, atol=1e-5)

@@ -169,13 +169,13 @@ def test_the_projector_is_told_the_oracles_tokens_and_above_all_of_what_is_writt
     with torch.no_grad():
         ours = projector(joint.gather(features, show)).float()
         wanted = oracle(show.labels_BNF, show.chosen_BN).float()
-    errors, weights = [], []
+    vision, errors, weights = joint.tower_vision(projector, features), [], []
     for place in itertools.product(range(2), range(300)):
         written = any(int(show.labels_BNF[place][field]) != IGNORE for field in (LETTER, TENS, ONES))
         weights.append(joint.WRITTEN if written else 1.0)
         errors.append(float((ours[place] - wanted[place]).square().mean()))
     assert len({*weights}) == 2
-    ((step, error),) = joint.train_projector(projector, features, oracle, [show], 1000, rate=0.1)
+    ((step, error),) = joint.train_projector(projector, vision, joint.oracle_vision(oracle), [show], 1000, rate=0.1)
     assert step == 0
     assert float(error) == pytest.approx(np.average(errors, weights=weights) / float(wanted.var()), rel=1e-4)
     assert float((bias.detach().float() - before).abs().median()) == pytest.approx(rate_at(0, 1000, 0.1), rel=0.05)

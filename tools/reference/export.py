@@ -29,24 +29,34 @@ def assemble(
     model = LlavaForConditionalGeneration(llava_config(vocabulary, size_of(decoder.config)))
     model.model.vision_tower.load_state_dict(tower.state_dict())
     model.model.multi_modal_projector.load_state_dict(projector.state_dict())
-    language = model.model.language_model
-    language.embed_tokens.load_state_dict(decoder.model.embed_tokens.state_dict())
-    language.norm.load_state_dict(decoder.model.norm.state_dict())
+    spread_blocks(decoder.model, model.model.language_model)
+    model.tie_weights()
+    return model
+
+
+@torch.no_grad()
+def spread_blocks(trained: Any, language: Any) -> None:
+    """Give a language model of 32 layers the trained blocks in their places; all other layers change no state.
+
+    Args:
+        trained: language model of the blocks only, one after another.
+        language: of the same kind and widths; its weights are replaced.
+    """
+    language.embed_tokens.load_state_dict(trained.embed_tokens.state_dict())
+    language.norm.load_state_dict(trained.norm.state_dict())
     for layer in language.layers:
         for parameter in (*layer.self_attn.parameters(), *layer.mlp.parameters()):
             parameter.zero_()
-    for block, trained in zip(BLOCKS, decoder.model.layers, strict=True):
+    for block, of in zip(BLOCKS, trained.layers, strict=True):
         attention, mlp = language.layers[block.attention], language.layers[block.mlp]
-        attention.input_layernorm.load_state_dict(trained.input_layernorm.state_dict())
-        attention.self_attn.load_state_dict(trained.self_attn.state_dict())
+        attention.input_layernorm.load_state_dict(of.input_layernorm.state_dict())
+        attention.self_attn.load_state_dict(of.self_attn.state_dict())
         if block.role == "score":
             attention.self_attn.o_proj.weight.zero_()
         else:
-            mlp.post_attention_layernorm.load_state_dict(trained.post_attention_layernorm.state_dict())
-            mlp.mlp.load_state_dict(trained.mlp.state_dict())
+            mlp.post_attention_layernorm.load_state_dict(of.post_attention_layernorm.state_dict())
+            mlp.mlp.load_state_dict(of.mlp.state_dict())
     rate_everywhere(language.layers)
-    model.tie_weights()
-    return model
 
 
 @torch.no_grad()
@@ -67,8 +77,9 @@ def rate_everywhere(layers: Sequence[Any]) -> None:
             rating = layer
         elif rating is not None and number not in roles:
             layer.input_layernorm.load_state_dict(rating.input_layernorm.state_dict())
-            layer.self_attn.q_proj.load_state_dict(rating.self_attn.q_proj.state_dict())
-            layer.self_attn.k_proj.load_state_dict(rating.self_attn.k_proj.state_dict())
+            for name in ("q_proj", "k_proj", "q_norm", "k_norm"):
+                if hasattr(layer.self_attn, name):
+                    getattr(layer.self_attn, name).load_state_dict(getattr(rating.self_attn, name).state_dict())
 
 
 @torch.no_grad()

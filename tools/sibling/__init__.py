@@ -1,1 +1,1 @@
-"""A vision tower of Qwen3-VL's kind that sees the embedded benchmark's world in pictures of many sizes."""
+"""The sibling: a small Qwen3-VL that sees pictures of many sizes of the embedded benchmark's world."""

@@ -1,6 +1,6 @@
 """What a step of the decoder sees: some patches of pictures, and packed questions with all that is known of them.
 
-Shapes: B pictures, N visual tokens of 576, L mixed vision layers, Q questions of T tokens, A tokens before the picture.
+Shapes: B pictures, N visual tokens, L mixed vision layers, Q questions of T tokens, A tokens before the picture.
 """
 
 import random
@@ -27,12 +27,16 @@ OWN = (0.0, 0.0, 1.0)
 
 
 class Seen(NamedTuple):
-    """Patches of pictures: indices into the corpus, places on the grid, what they show, and weights of `LAYERS`."""
+    """Patches of pictures: indices into the corpus, places on the grid, what they show, and weights of `LAYERS`.
+
+    ``grid_2`` has the rows and columns of the grid, which all pictures share.
+    """
 
     pictures_B: Tensor
     chosen_BN: Tensor
     labels_BNF: Tensor
     mixture_BL: Tensor
+    grid_2: Tensor
 
 
 class Batch(NamedTuple):
@@ -109,11 +113,12 @@ def make_batch(
     count: int,
     generator: torch.Generator,
 ) -> Batch:
-    """A batch of questions about pictures of a corpus, with ``count`` visual tokens."""
-    pack, labels = packer.pack([query.questions for query in queries]), corpus.labels(indices)
+    """A batch of questions about pictures of a corpus, with ``count`` visual tokens, or as many as there are."""
+    pack, labels = packer.pack([query.questions for query in queries], corpus.grid), corpus.labels(indices)
     batch, questions, length = pack.ids_BQT.shape
-    chosen = torch.arange(ALL).expand(batch, -1)
-    if count < ALL:
+    every = labels.shape[1]
+    chosen = torch.arange(every).expand(batch, -1)
+    if count < every:
         chosen = choose_tokens(pack, labels, count, generator)
     heard = pack.prompt_BQT & (torch.rand(pack.prompt_BQT.shape, generator=generator) < 0.5)
     places = chosen[:, None].expand(-1, questions, -1)
@@ -126,7 +131,7 @@ def make_batch(
     asked, half = batch * questions, batch * questions // 2
     mixtures = torch.tensor([query.mixture for query in queries])
     return Batch(
-        Seen(torch.tensor(indices), chosen, at(labels, chosen), mixtures),
+        Seen(torch.tensor(indices), chosen, at(labels, chosen), mixtures, torch.tensor(corpus.grid)),
         pack.ids_BQT,
         pack.prompt_BQT,
         heard | (torch.arange(length) == pack.asked_BQ[..., None]),

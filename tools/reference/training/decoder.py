@@ -1,19 +1,19 @@
 """The decoder: first trained on oracle tokens that name what a patch shows, then on what the tower really sees.
 
-Shapes: B pictures, N visual tokens of 576, Q questions of T tokens, D width.
+Shapes: B pictures, N visual tokens, Q questions of T tokens, D width.
 """
 
 import itertools
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer, apply_rotary_pos_emb
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from clasp_calib.reference.families import HELD_OUT
 from clasp_calib.reference.questions import questions_about
@@ -134,6 +134,25 @@ Vision = Callable[[Seen], Tensor]
 """Visual tokens ``[B, N, D]`` of the patches that are asked for."""
 
 
+class Placed(NamedTuple):
+    """Positions of visual tokens, ``[B, N]`` or one for each axis ``[3, B, N]``, and that of the text after them.
+
+    They count from the first visual token, and are those among all tokens of the picture, as pruning with
+    ``positions="keep"`` leaves them.
+    """
+
+    picture: Tensor
+    after: int
+
+
+Place = Callable[[Seen], Placed]
+
+
+def raster(seen: Seen) -> Placed:
+    """One after the other, row by row: the embedded model's 576."""
+    return Placed(seen.chosen_BN, ALL)
+
+
 class Run(NamedTuple):
     """What a forward gives.
 
@@ -147,48 +166,52 @@ class Run(NamedTuple):
     read: list[Tensor]
 
 
-def run(
-    decoder: LlamaForCausalLM, prefix: Sequence[int] | Tensor, ids_BQT: Tensor, visual_BND: Tensor, chosen_BN: Tensor
-) -> Run:
+def run(decoder: Any, prefix: Sequence[int] | Tensor, ids_BQT: Tensor, visual_BND: Tensor, placed: Placed) -> Run:
     """Forward of packed questions.
 
-    Visual tokens keep the position that they have among all 576, as pruning with ``positions="keep"`` leaves it.
-
     Args:
-        decoder: the decoder.
+        decoder: a language model of transformers, of the trained blocks only.
         prefix: ids of the tokens before the picture.
         ids_BQT: packed questions.
         visual_BND: visual tokens.
-        chosen_BN: which patches of the grid they are.
+        placed: their positions.
     """
     batch, questions, length = ids_BQT.shape
     embed, start, device = decoder.model.embed_tokens, len(prefix), ids_BQT.device
     before = embed(torch.as_tensor(prefix, device=device)).expand(batch, -1, -1)
     states = torch.cat([before, visual_BND, embed(ids_BQT.flatten(1))], 1)
-    text = (start + ALL + torch.arange(length, device=device)).repeat(questions).expand(batch, -1)
-    first = torch.arange(start, device=device).expand(batch, -1)
-    rotary = decoder.model.rotary_emb(states, torch.cat([first, start + chosen_BN, text], 1))
+    axes = placed.picture.shape[:-1]
+    text = (start + placed.after + torch.arange(length, device=device)).repeat(questions).expand(*axes, -1)
+    first = torch.arange(start, device=device).expand(*axes, -1)
+    rotary = decoder.model.rotary_emb(states, torch.cat([first, start + placed.picture, text], -1))
     packed = (questions, length)
     watched: dict[str, list[Tensor]] = {"listen": [], "score": [], "read": []}
     for block, layer in zip(BLOCKS, decoder.model.layers, strict=True):
         if block.role == "score":
             watched["score"].append(_score(layer, states, rotary, packed))
         else:
-            states = layer(states, None, position_embeddings=rotary, packed=packed, watch=watched[block.role])
+            states = layer(
+                states,
+                attention_mask=None,
+                position_embeddings=rotary,
+                packed=packed,
+                watch=watched[block.role],
+            )
     answers = decoder.model.norm(states[:, -questions * length :])
     return Run(answers.reshape(batch, questions, length, -1), watched["listen"], watched["score"], watched["read"])
 
 
-def _score(layer: LlamaDecoderLayer, states: Tensor, rotary: tuple[Tensor, Tensor], packed: tuple[int, int]) -> Tensor:
+def _score(layer: Any, states: Tensor, rotary: tuple[Tensor, Tensor], packed: tuple[int, int]) -> Tensor:
     attention, text = layer.self_attn, packed[0] * packed[1]
     normed = layer.input_layernorm(states)
 
-    def heads(flat: Tensor) -> Tensor:
-        return flat.view(*flat.shape[:2], -1, attention.head_dim).transpose(1, 2)
+    def heads(flat: Tensor, norm: str) -> Tensor:
+        split: Tensor = getattr(attention, norm, nn.Identity())(flat.view(*flat.shape[:2], -1, attention.head_dim))
+        return split.transpose(1, 2)
 
     cosine, sine = rotary
-    key = heads(attention.k_proj(normed))
-    query = heads(attention.q_proj(normed[:, -text:]))
+    key = heads(attention.k_proj(normed), "k_norm")
+    query = heads(attention.q_proj(normed[:, -text:]), "q_norm")
     _, key = apply_rotary_pos_emb(key, key, cosine, sine)
     query, _ = apply_rotary_pos_emb(query, query, cosine[:, -text:], sine[:, -text:])
     return scoring_attention(query, key, attention.scaling, packed)
@@ -236,12 +259,13 @@ class Losses(NamedTuple):
 
 
 def train_decoder(
-    decoder: LlamaForCausalLM,
+    decoder: Any,
     prefix: Sequence[int],
     vision: Vision,
     optimizer: MasterAdamW,
     batches: Iterable[Batch],
     steps: range,
+    place: Place = raster,
 ) -> Iterator[tuple[int, Losses]]:
     """Train on answers, hints of them and attention, yielding (step, losses).
 
@@ -252,11 +276,12 @@ def train_decoder(
         optimizer: of all parameters to train.
         batches: of these steps.
         steps: which.
+        place: where visual tokens stand.
     """
     begin = torch.tensor(prefix, device=decoder.device)
 
     def update(batch: Batch) -> Losses:
-        output = run(decoder, begin, batch.ids_BQT, vision(batch.seen), batch.seen.chosen_BN)
+        output = run(decoder, begin, batch.ids_BQT, vision(batch.seen), place(batch.seen))
         states = output.states_BQTD.flatten(0, 2)
         answers = [
             F.cross_entropy(decoder.lm_head(states[positions]).float(), wanted, ignore_index=IGNORE)
@@ -280,13 +305,14 @@ def ask(scene: Scene, rng: random.Random) -> Query:
 
 @torch.no_grad()
 def accuracy(
-    decoder: LlamaForCausalLM,
+    decoder: Any,
     packer: Packer,
     vision: Vision,
     corpus: Corpus,
     mixture: Sequence[float] = OWN,
     count: int = ALL,
     seed: int = 7,
+    place: Place = raster,
 ) -> dict[str, float]:
     """Share of answers that are right to the last token, by family, by class and on average (``macro``).
 
@@ -300,7 +326,7 @@ def accuracy(
         asked = [balanced(questions_about(corpus.scene(i), rng, HELD_OUT), QUESTIONS, rng) for i in indices]
         queries = [Query(questions, mixture) for questions in asked]
         batch = to_device(make_batch(corpus, indices, packer, queries, count, generator), decoder.device)
-        states = run(decoder, packer.prefix, batch.ids_BQT, vision(batch.seen), batch.seen.chosen_BN).states_BQTD
+        states = run(decoder, packer.prefix, batch.ids_BQT, vision(batch.seen), place(batch.seen)).states_BQTD
         best = decoder.lm_head(states.flatten(0, 2)[batch.answered_K]).argmax(-1)
         wrong = (best != batch.answers_K) & (batch.answers_K != IGNORE)
         missed = set((batch.answered_K[wrong] // batch.ids_BQT.shape[2]).tolist())

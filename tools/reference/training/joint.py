@@ -4,7 +4,7 @@ Shapes: B pictures, N visual tokens, L mixed vision layers, D width of the tower
 """
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionModel
-from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from clasp_calib.common.progress import track
 from clasp_calib.reference.questions import questions_about
@@ -35,7 +34,7 @@ WRITTEN = 12.0
 
 
 class Pixels(NamedTuple):
-    """All patches of some pictures, ``[B, 576, 588]``."""
+    """All patches of some pictures, ``[B, N, 588]``."""
 
     patches_BNP: Tensor
 
@@ -55,16 +54,33 @@ class Album(Steps[Pixels]):
         return Pixels(self._corpus.patches(range(first, min(first + self.TOGETHER, self._corpus.size))))
 
 
-@torch.no_grad()
-def save_features(tower: CLIPVisionModel, album: Iterable[Pixels], size: int, path: Path) -> None:
-    """Write what the projector will read of every picture, ``[size, layers, 576, D]`` float16, as ``.npy``."""
+Encode = Callable[[Tensor], Sequence[Tensor]]
+"""All hidden states ``[B, N, D]`` of patches ``[B, N, 588]``."""
+
+
+def encoder(tower: CLIPVisionModel) -> Encode:
+    """What the tower makes of patches, its class token left out."""
     tower.set_attn_implementation("sdpa")  # Without a backward pass the fused kernel is the fast one.
+    return lambda patches_BNP: [states[:, 1:] for states in encode(tower, patches_BNP)]
+
+
+@torch.no_grad()
+def save_features(encode: Encode, album: Iterable[Pixels], shape: tuple[int, int], path: Path) -> None:
+    """Write what the projector will read of every picture, ``[pictures, layers, N, D]`` float16, as ``.npy``.
+
+    Args:
+        encode: what the tower makes of patches.
+        album: the pictures.
+        shape: how many pictures, and how many patches each has.
+        path: file to write.
+    """
     part, first = path.with_suffix(".part"), 0
-    features = np.lib.format.open_memmap(part, "w+", np.float16, (size, len(LAYERS), ALL, VISION_WIDTH))
+    size, patches = shape
+    features = np.lib.format.open_memmap(part, "w+", np.float16, (size, len(LAYERS), patches, VISION_WIDTH))
     for pixels in track(album, "encoding pictures", -(-size // Album.TOGETHER)):
-        with torch.autocast(tower.device.type, torch.bfloat16):
-            hidden = encode(tower, pixels.patches_BNP)
-        made = torch.stack([hidden[layer][:, 1:] for layer in LAYERS], 1).half().cpu().numpy()
+        with torch.autocast(pixels.patches_BNP.device.type, torch.bfloat16):
+            hidden = encode(pixels.patches_BNP)
+        made = torch.stack([hidden[layer] for layer in LAYERS], 1).half().cpu().numpy()
         features[first : first + len(made)] = made
         first += len(made)
     features.flush()
@@ -88,12 +104,13 @@ def oracle_vision(oracle: Oracle) -> Vision:
     return vision
 
 
-def tower_vision(projector: LlavaMultiModalProjector, features_PLND: Tensor) -> Vision:
+def tower_vision(projector: nn.Module, features_PLND: Tensor) -> Vision:
     """Visual tokens as the finished model will have them, through the mixtures that were drawn."""
 
     def vision(seen: Seen) -> Tensor:
-        tokens: Tensor = projector(gather(features_PLND, seen))
-        return tokens
+        mixed = gather(features_PLND, seen)
+        tokens: Tensor = projector(mixed)
+        return tokens.view(*mixed.shape[:2], -1)
 
     return vision
 
@@ -120,34 +137,28 @@ class Shows(Steps[Seen]):
         rng, generator = draws(self._seed, step)
         indices, chosen, labels = draw_patches(self._corpus, self._pictures, self._patches, rng, generator)
         mixtures = [draw_mixture(rng) for _ in indices]
-        return Seen(torch.tensor(indices), chosen, labels, torch.tensor(mixtures))
+        return Seen(torch.tensor(indices), chosen, labels, torch.tensor(mixtures), torch.tensor(self._corpus.grid))
 
 
 def train_projector(
-    projector: LlavaMultiModalProjector,
-    features_PLND: Tensor,
-    oracle: Oracle,
-    shows: Iterable[Seen],
-    steps: int,
-    rate: float = 3e-3,
+    projector: nn.Module, vision: Vision, teacher: Vision, shows: Iterable[Seen], steps: int, rate: float = 3e-3
 ) -> Iterator[tuple[int, Tensor]]:
-    """Regress the projector onto the oracle's tokens, yielding (step, weighted squared error by their variance)."""
+    """Regress the projector's tokens onto a teacher's, yielding (step, weighted squared error by their variance)."""
     parameters: list[nn.Parameter] = list(projector.parameters())
     optimizer = MasterAdamW(parameters, rate, steps, decay=0.0)
-    wanted_of, seen_of = oracle_vision(oracle), tower_vision(projector, features_PLND)
 
     def update(shown: Seen) -> Tensor:
         with torch.no_grad():
-            wanted = wanted_of(shown).float()
+            wanted = teacher(shown).float()
         written = (torch.stack([shown.labels_BNF[..., field] for field in (LETTER, TENS, ONES)]) != IGNORE).any(0)
         heed = 1 + (WRITTEN - 1) * written.float()
-        squared = (seen_of(shown).float() - wanted).square().mean(-1)
+        squared = (vision(shown).float() - wanted).square().mean(-1)
         error = (squared * heed).sum() / heed.sum() / wanted.var()
         torch.autograd.backward(error)
         optimizer.step()
         return error.detach()
 
-    update_at_once = launched_at_once(update, features_PLND.device)
+    update_at_once = launched_at_once(update, parameters[0].device)
     for step, shown in enumerate(shows):
         optimizer.begin(step)
         yield step, update_at_once(shown)

@@ -45,7 +45,7 @@ class Pack:
     asked_BQ: Tensor
     """Position of the last token before the answer."""
     evidence_BQN: Tensor
-    """bool, of all 576 patches: those that show the answer."""
+    """bool, of all patches: those that show the answer."""
     counted_BQN: Tensor
     """bool: the middle of each thing that has to be counted."""
     guided_BQ: Tensor
@@ -73,14 +73,14 @@ class Packer:
     def _encode(self, question: Question) -> tuple[list[int], list[int]]:
         return self._ids(self._after.format(question=question.text)), [*self._ids(f" {question.answer}"), EOS]
 
-    def pack(self, rows: Sequence[Sequence[Question]]) -> Pack:
-        """Pack the same number of questions about each picture."""
+    def pack(self, rows: Sequence[Sequence[Question]], grid: tuple[int, int] = (GRID, GRID)) -> Pack:
+        """Pack the same number of questions about each picture of a grid of patches."""
         encoded = [[self._encode(question) for question in row] for row in rows]
         longest = max(len(prompt) + len(answer) for row in encoded for prompt, answer in row)
         shape = (len(rows), len(rows[0]), -(-longest // ROUND) * ROUND)
         ids, targets, hints = (np.full(shape, value) for value in (PAD, IGNORE, IGNORE))
         asked = np.zeros(shape[:2], np.int64)
-        evidence, counted = (np.zeros((*shape[:2], GRID, GRID), bool) for _ in range(2))
+        evidence, counted = (np.zeros((*shape[:2], *grid), bool) for _ in range(2))
         for b, row in enumerate(encoded):
             for q, (prompt, answer) in enumerate(row):
                 last, end = len(prompt) - 1, len(prompt) + len(answer)
@@ -94,7 +94,7 @@ class Packer:
         tallied = np.array([[question.family in TALLIED for question in row] for row in rows])
         guided = np.array([[q.label not in UNGUIDED and bool(q.evidence) for q in row] for row in rows])
         prompts = np.arange(shape[2]) <= asked[..., None]
-        flat = [part.reshape(*shape[:2], GRID * GRID) for part in (evidence, counted)]
+        flat = [part.reshape(*shape[:2], -1) for part in (evidence, counted)]
         return Pack(
             rows, *(torch.from_numpy(part) for part in (ids, targets, hints, prompts, asked, *flat, guided, tallied))
         )

@@ -1,10 +1,5 @@
-"""The stages of a training over one work directory, which keeps what they made so that none is made twice.
+"""The stages of a training of the embedded model."""
 
-The two decoder stages keep checkpoints and go on from the last one, with the result of an uninterrupted run.
-"""
-
-import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,18 +11,16 @@ from tokenizers import Tokenizer
 from transformers import CLIPVisionModel, LlamaForCausalLM
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-from clasp_calib.common.errors import InputError
-from clasp_calib.common.progress import track
 from tools.reference import shape
 from tools.reference.export import export
 from tools.reference.training import decoder as decoding, joint, tower
-from tools.reference.training.batches import ALL, OWN, Batches
+from tools.reference.training.batches import ALL, OWN, Batch, Batches
 from tools.reference.training.corpus import Corpus, make_tokenizer
 from tools.reference.training.curves import plot_curves
 from tools.reference.training.optimizer import MasterAdamW, to_bfloat16
 from tools.reference.training.packing import Packer
 from tools.reference.training.recipe import SIZES, VALIDATION_SEED, Recipe
-from tools.reference.training.stepwise import Prepared, Steps
+from tools.reference.training.workshop import Workshop, save
 
 STAGES = ("tower", "features", "oracle", "joint")
 """Where a training can stop, in order."""
@@ -38,7 +31,7 @@ TOWER_FILES = ("tower.pt", "features-train.npy", "features-validation.npy")
 """What the stages up to the features leave in a work directory."""
 
 
-class Training:
+class Training(Workshop):
     """The stages over one work directory.
 
     Args:
@@ -52,13 +45,8 @@ class Training:
     """
 
     def __init__(self, recipe: Recipe, work: Path, device: str = "cpu", workers: int = 0):
-        self.recipe, self.work, self._device, self._workers = recipe, work, torch.device(device), workers
-        work.mkdir(parents=True, exist_ok=True)
-        mark, wanted = work / "recipe.json", json.dumps(vars(recipe), sort_keys=True)
-        if mark.exists() and mark.read_text(encoding="utf-8") != wanted:
-            raise InputError(f"{work} holds the stages of another recipe; give another --work, or remove it")
-        mark.write_text(wanted, encoding="utf-8")
-        self._begun = time.monotonic()
+        super().__init__(vars(recipe), work, device, workers, recipe.checkpoint)
+        self.recipe = recipe
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -90,23 +78,6 @@ class Training:
         """Packs questions."""
         return Packer(self.tokenizer)
 
-    def log(self, stage: str, **event: Any) -> None:
-        """One line in ``log.jsonl``, with the device and the seconds of this sitting so far."""
-        place = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "CPU"
-        event |= {"device": place, "seconds": round(time.monotonic() - self._begun, 1)}
-        with (self.work / "log.jsonl").open("a") as file:
-            file.write(json.dumps({"stage": stage, **event}) + "\n")
-
-    def _over(self, steps: Steps[Prepared], numbers: range) -> Iterator[Prepared]:
-        return steps.over(numbers, self._device, self._workers)
-
-    def _follow(self, stage: str, steps: Iterator[tuple[int, torch.Tensor]], total: int) -> None:
-        mean = None
-        for step, loss in track(steps, stage, total):
-            mean = loss if mean is None else 0.98 * mean + 0.02 * loss
-            if step % 50 == 0 or step == total - 1:
-                self.log(stage, step=step, loss=round(mean.item(), 4))
-
     def _seed(self, stage: int, seed: int | None = None) -> int:
         seed = (self.recipe.seed if seed is None else seed) + stage
         torch.manual_seed(seed)
@@ -118,15 +89,15 @@ class Training:
         path, seed = self.work / "tower.pt", self._seed(0, self.recipe.tower_seed)
         vision, heads = tower.make_tower().to(self._device), tower.make_heads().to(self._device)
         if path.exists():
-            vision.load_state_dict(self._load(path)["tower"])
+            vision.load_state_dict(self.load(path)["tower"])
             return vision
         steps = self.recipe.tower_steps
-        looks = self._over(tower.Looks(self.corpus, seed), range(steps))
-        self._follow("tower", tower.train_tower(vision, heads, looks, steps), steps)
+        looks = self.over(tower.Looks(self.corpus, seed), range(steps))
+        self.follow("tower", tower.train_tower(vision, heads, looks, steps), steps)
         for layer, _, _ in tower.SUPERVISED:
             read = tower.patch_accuracy(vision, heads, self.validation, layer)
             self.log("tower", layer=layer, accuracy={k: round(v, 3) for k, v in read.items()})
-        _save({"tower": vision.state_dict(), "heads": heads.state_dict()}, path)
+        save({"tower": vision.state_dict(), "heads": heads.state_dict()}, path)
         return vision
 
     def features(self, name: str, corpus: Corpus) -> torch.Tensor:
@@ -134,7 +105,7 @@ class Training:
         path = self.work / f"features-{name}.npy"
         if not path.exists():
             album = joint.Album(corpus)
-            joint.save_features(self.tower, self._over(album, album.steps), corpus.size, path)
+            joint.save_features(joint.encoder(self.tower), self.over(album, album.steps), (corpus.size, ALL), path)
         # Copy on write, so that torch need not warn of memory that it must not change.
         return torch.from_numpy(np.load(path, mmap_mode="c")).to(self._device)
 
@@ -161,21 +132,22 @@ class Training:
         stage = "late" if recipe.start else "joint"
         config = shape.llava_config(len(self.tokenizer), SIZES[recipe.size])
         projector = to_bfloat16(LlavaMultiModalProjector(config)).to(self._device)
-        if self._finished(stage, recipe.joint_steps):
+        if self.finished(stage, recipe.joint_steps):
             decoder = to_bfloat16(self._decoder()).to(self._device)
-            self._restore(stage, {"decoder": decoder, "projector": projector})
+            self.restore(stage, {"decoder": decoder, "projector": projector})
             return self.tower, decoder, projector
         features = self.features("train", self.drawn)
+        vision = joint.tower_vision(projector, features)
         if recipe.start:
             decoder = to_bfloat16(self._decoder()).to(self._device)
-            self._restore(START, {"decoder": decoder, "projector": projector})
+            self.restore(START, {"decoder": decoder, "projector": projector})
         else:
             decoder, oracle = self.spoken
             if not (self.work / "joint.pt").exists():
                 steps = recipe.projector_steps
-                shows = self._over(joint.Shows(self.drawn, seed), range(steps))
-                regression = joint.train_projector(projector, features, oracle, shows, steps)
-                self._follow("projector", regression, steps)
+                shows = self.over(joint.Shows(self.drawn, seed), range(steps))
+                regression = joint.train_projector(projector, vision, joint.oracle_vision(oracle), shows, steps)
+                self.follow("projector", regression, steps)
         batches = Batches(
             self.drawn, self.packer, joint.joint_counts, joint.ask, self._seed(4 if recipe.start else 3), recipe.many
         )
@@ -186,22 +158,8 @@ class Training:
             for mixture in (OWN, joint.MIXTURES[1]):
                 self._validate(stage, decoder, watched, mixture)
 
-        vision = joint.tower_vision(projector, features)
         self._train(stage, parts, vision, batches, recipe.joint_steps, recipe.joint_rate, watch)
         return self.tower, decoder, projector
-
-    def _load(self, path: Path) -> Any:
-        return torch.load(path, weights_only=True, map_location=self._device)
-
-    def _finished(self, stage: str, steps: int) -> bool:
-        path = self.work / f"{stage}.pt"
-        return path.exists() and bool(self._load(path)["step"] == steps)
-
-    def _restore(self, stage: str, parts: Mapping[str, torch.nn.Module]) -> dict[str, Any]:
-        saved: dict[str, Any] = self._load(self.work / f"{stage}.pt")
-        for name, module in parts.items():
-            module.load_state_dict(saved[name])
-        return saved
 
     def _train(
         self,
@@ -213,32 +171,10 @@ class Training:
         rate: float,
         watch: Callable[[], None],
     ) -> None:
-        """Train a decoder stage from its last checkpoint to its end, and log how good it is before that is kept."""
-        path = self.work / f"{stage}.pt"
-        optimizer = MasterAdamW([p for module in parts.values() for p in module.parameters()], rate, steps)
-        begin = 0
-        if path.exists():
-            saved = self._restore(stage, parts)
-            begin = saved["step"]
-            if begin < steps:
-                optimizer.load_state_dict(saved["optimizer"])
-        left = range(begin, steps)
-        training = decoding.train_decoder(
-            parts["decoder"], self.packer.prefix, vision, optimizer, self._over(batches, left), left
-        )
-        mean = None
-        for step, losses in track(training, stage, len(left)):
-            both = torch.stack(losses)
-            mean = both if mean is None else 0.98 * mean + 0.02 * both
-            if step % 50 == 0 or step == steps - 1:
-                answer, attention = mean.tolist()
-                self.log(stage, step=step, loss=round(answer, 4), attention=round(attention, 4))
-            ended = step == steps - 1
-            if ended:
-                watch()
-            if ended or (step + 1) % self.recipe.checkpoint == 0:
-                state: dict[str, Any] = {name: module.state_dict() for name, module in parts.items()}
-                _save(state | {"step": step + 1} | ({} if ended else {"optimizer": optimizer.state_dict()}), path)
+        def train(optimizer: MasterAdamW, drawn: Iterator[Batch], left: range) -> Iterator[tuple[int, decoding.Losses]]:
+            return decoding.train_decoder(parts["decoder"], self.packer.prefix, vision, optimizer, drawn, left)
+
+        self.train(stage, parts, batches, steps, rate, train, watch)
 
     def _validate(
         self, stage: str, decoder: LlamaForCausalLM, vision: decoding.Vision, mixture: Sequence[float]
@@ -265,9 +201,3 @@ class Training:
         vision, decoder, projector = (part.cpu() for part in self.joined)
         export(vision, projector, decoder, self.tokenizer, out)
         plot_curves(self.work / "log.jsonl", self.work / "curves.png")
-
-
-def _save(state: dict[str, Any], path: Path) -> None:
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.rename(path)
