@@ -44,6 +44,11 @@ PARTS = {
         "--pool 6 --test 4",
         "--readme README.md",
     ),
+    "sizes": Part(
+        "calibration and evaluation of a small Qwen3-VL on pictures of many sizes: many-sizes.md",
+        "benchmarks/many_sizes.py --run {work} --pages {pages}",
+        "--pool 6 --test 3",
+    ),
     "scores": Part(
         "scores of all candidates, which searches are replayed on: benchmarks/data/recorded_scores.npz",
         "benchmarks/record_scores.py --work {work}",

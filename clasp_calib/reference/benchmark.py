@@ -8,12 +8,12 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
+from PIL import Image, ImageOps
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.progress import track
@@ -22,7 +22,7 @@ from clasp_calib.common.scripts import ended
 from clasp_calib.reference.families import HELD_OUT
 from clasp_calib.reference.questions import Question, draw_family, questions_about
 from clasp_calib.reference.scenes import CHALLENGE, ORDINARY, Scene, draw_scene
-from clasp_calib.reference.vocabulary import IMAGE_SIZE
+from clasp_calib.reference.vocabulary import IMAGE_SIZE, SQUARE
 
 VERSION = "2"
 FIRST_SEED = {
@@ -40,9 +40,17 @@ _NAMES = ("id", "image", "question", "answers", "metric", "split", "gold_intent"
 _COLUMNS = pa.schema([(name, pa.list_(pa.string()) if name == "answers" else pa.string()) for name in _NAMES])
 
 
-def split_scene(split: str, number: int) -> Scene:
-    """A split's scene of this number; those of ``challenge`` are fuller and smaller written than in training."""
-    return draw_scene(FIRST_SEED[split] + number, CHALLENGE if split == "challenge" else ORDINARY)
+def split_scene(split: str, number: int, sizes: Sequence[tuple[int, int]] = (SQUARE,)) -> Scene:
+    """A split's scene of this number; those of ``challenge`` are fuller and smaller written than in training.
+
+    Args:
+        split: name of the split.
+        number: of the scene.
+        sizes: widths and heights, in pixels; the scene has one of them, drawn by its seed.
+    """
+    seed = FIRST_SEED[split] + number
+    size = random.Random(f"size-{seed}").choice(sizes)
+    return draw_scene(seed, CHALLENGE if split == "challenge" else ORDINARY, size)
 
 
 def scene_questions(scene: Scene) -> list[Question]:
@@ -55,7 +63,11 @@ def scene_questions(scene: Scene) -> list[Question]:
 
 
 def write_benchmark(
-    out: Path, pictures: Mapping[str, int] | None = None, file_format: str = "parquet", first: int = 0
+    out: Path,
+    pictures: Mapping[str, int] | None = None,
+    file_format: str = "parquet",
+    first: int = 0,
+    sizes: Sequence[tuple[int, int]] = (SQUARE,),
 ) -> Path:
     """Draw the benchmark and return the path of its table.
 
@@ -66,6 +78,7 @@ def write_benchmark(
         pictures: split -> number of pictures; `PICTURES` if ``None``.
         file_format: ``parquet`` or ``jsonl``.
         first: number of each split's first picture; others than 0 give other pictures.
+        sizes: widths and heights of pictures, in pixels; a picture has one of them, drawn by its seed.
 
     Raises:
         InputError: the directory cannot be written to, or an unknown format or split.
@@ -76,7 +89,8 @@ def write_benchmark(
             f"cannot write splits {sorted(pictures)} as {file_format!r}; "
             f"expected splits of {', '.join(FIRST_SEED)} and one of {', '.join(FORMATS)}"
         )
-    scenes = [(split, split_scene(split, first + number)) for split, of in pictures.items() for number in range(of)]
+    numbers = [(split, first + number) for split, of in pictures.items() for number in range(of)]
+    scenes = [(split, split_scene(split, number, sizes)) for split, number in numbers]
     rows = []
     try:
         (out / "images").mkdir(parents=True, exist_ok=True)
@@ -96,12 +110,12 @@ def write_benchmark(
 
 
 def contact_sheet(scenes: list[Scene], columns: int = 6) -> Image.Image:
-    """Pictures in half size, side by side."""
+    """Pictures side by side, in half size if they are of the usual one."""
     side = IMAGE_SIZE // 2
     lines = -(-len(scenes) // columns)
     sheet = Image.new("RGB", (side * columns, side * max(lines, 1)), "white")
     for number, scene in enumerate(scenes):
-        small = scene.picture().resize((side, side), Image.Resampling.LANCZOS)
+        small = ImageOps.contain(scene.picture(), (side, side), Image.Resampling.LANCZOS)
         sheet.paste(small, (number % columns * side, number // columns * side))
     return sheet
 

@@ -121,3 +121,18 @@ def test_as_a_script(
     path = Path(capsys.readouterr().out.strip())
     assert path == tmp_path / "samples.jsonl"
     assert {json.loads(line)["split"] for line in path.read_text().splitlines()} == splits
+
+
+def test_pictures_of_several_sizes(tmp_path: Path) -> None:
+    """By the seed of each; the questions are about what is drawn."""
+    sizes = [(336, 336), (420, 252), (252, 378)]
+    table = write_benchmark(tmp_path, {"calibration": 9, "test": 3}, sizes=sizes)
+    rows = pq.read_table(table).to_pylist()
+    found = {row["image"]: Image.open(tmp_path / row["image"]).size for row in rows}
+    assert set(found.values()) == set(sizes)
+    again = write_benchmark(tmp_path / "again", {"test": 3}, sizes=sizes)
+    assert {row["id"] for row in pq.read_table(again).to_pylist()} <= {row["id"] for row in rows}
+    scene = split_scene("test", 1, sizes)
+    assert scene == draw_scene(FIRST_SEED["test"] + 1, size=scene.size)
+    asked = {question.text for question in scene_questions(scene)}
+    assert asked == {row["question"] for row in rows if row["image"].endswith(f"{scene.seed:08d}.png")}

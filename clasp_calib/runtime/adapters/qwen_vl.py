@@ -182,6 +182,12 @@ class Qwen3VLAdapter(Qwen2VLAdapter):
             for merger, states_BTC in zip(mergers, states_KBTC, strict=True)
         ]
 
+    def encoder_outputs(self, features: Sequence[Tensor], modality: str = "image") -> dict[str, Any]:
+        """The model asks for a deepstack even where its configuration has none."""
+        outputs = super().encoder_outputs(features, modality)
+        outputs[modality].deepstack_features = []
+        return outputs
+
     def replace_own(self, tower: nn.Module, output: Any, fused: Tensor, call: Mapping[str, Any]) -> Any:
         """The live tower has run its deepstack already, and a fused map has none."""
         output = super().replace_own(tower, output, fused, call)
