@@ -1,7 +1,7 @@
 """The one list of architectures: tiny random models of each, and prompts for them, built in milliseconds."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -303,9 +303,9 @@ def _qwen2_5_vl() -> tuple[type, Any]:
     return _qwen(Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, vision)
 
 
-def _qwen3_vl() -> tuple[type, Any]:
+def _qwen3_vl(deepstack: Sequence[int] = (0, 1, 2)) -> tuple[type, Any]:
     vision = {"hidden_size": 16, "intermediate_size": 32, "out_hidden_size": 32}
-    vision |= {"deepstack_visual_indexes": [0, 1, 2], "num_position_embeddings": 64}
+    vision |= {"deepstack_visual_indexes": list(deepstack), "num_position_embeddings": 64}
     return _qwen(Qwen3VLConfig, Qwen3VLForConditionalGeneration, vision, head_dim=8)
 
 
@@ -432,4 +432,5 @@ CASES = {
         Case("llava_onevision video", _llava_onevision, _frames(4, 1), "video"),
     )
 }
+NO_DEEPSTACK = Case("qwen3_vl without deepstack", lambda: _qwen3_vl(()), _patches)
 LAYERED_CASES = {name: case for name, case in CASES.items() if case.layered}

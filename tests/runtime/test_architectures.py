@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from architectures import CASES, LAYERED_CASES, LAYERS, together
+from architectures import CASES, LAYERED_CASES, LAYERS, NO_DEEPSTACK, together
 from reference_decoder import encoded, reference_row, stacked
 from runtime_cases import fingerprint, generated
 
@@ -142,6 +142,14 @@ def test_each_picture_is_fused_by_the_row_that_owns_it(case):
 
 
 def test_precomputed_features_equal_the_live_tower(case):
+    assert_precomputed_equals_live(case)
+
+
+def test_a_model_without_deepstack_asks_for_it_all_the_same():
+    assert_precomputed_equals_live(NO_DEEPSTACK)
+
+
+def assert_precomputed_equals_live(case):
     """Through mm_encoder_outputs: captured picture by picture, fused and projected by hand."""
     model, rows, adapter = case.model(), case.rows((1, 1, 1)), adapter_for(case.model())
     alpha_BL, schedule = mixtures(adapter, 3), schedule_for(model, "40%", OPTIONS)

@@ -173,7 +173,9 @@ class Qwen3VLAdapter(Qwen2VLAdapter):
         self.taps: Sequence[int] = tuple(block + 1 for block in config.vision_config.deepstack_visual_indexes)
 
     def deepstack(self, model: nn.Module, states_KBTC: Tensor, modality: str = "image") -> list[list[Tensor]]:
-        """Each state goes through a merger of its own."""
+        """Each state goes through a merger of its own; some configurations have none."""
+        if not self.taps:
+            return []
         mergers: Any = self.vision_tower(model, modality).get_submodule("deepstack_merger_list")
         place = next(mergers.parameters())
         states_KBTC = states_KBTC.to(place.device, place.dtype)
