@@ -14,7 +14,7 @@ class Recipe:
     checkpoint: int = 100
     tower_steps: int = 1_400
     merger_steps: int = 3_000
-    joint_steps: int = 1_600
+    joint_steps: int = 1_000
     joint_rate: float = 1.5e-3
 
 
