@@ -122,7 +122,7 @@ def test_norms_get_the_sizes_that_queries_and_keys_had() -> None:
     assert own.q_norm.weight.unique().numel() == 1
     assert own.q_norm.weight[0].item() == pytest.approx(float(query.detach().square().mean().sqrt()), rel=1e-4)
     ratio = decoder.model.layers[3].self_attn.q_norm.weight[0] / own.q_norm.weight[0]
-    assert 3 < float(ratio) < 8
+    assert 3 < ratio.item() < 8
     assert torch.equal(decoder.model.embed_tokens.weight[: -len(MARKS)], embedded.model.embed_tokens.weight)
     assert torch.equal(decoder.model.layers[7].mlp.up_proj.weight, embedded.model.layers[7].mlp.up_proj.weight)
     with torch.no_grad():
