@@ -99,6 +99,7 @@ class FitPrune(ImageDependent):
     ) -> tuple[Self, Spread]:
         """See `ImageDependent`; of more images `MOST` are taken, evenly."""
         adapter = self.adapter_for(model)
+        check_decoder(model, "keep")
         wanted, given = pruning_budget(adapter, budget), list(images)
         few = min(MOST, len(given))
         fit = _Fit(model, adapter, [given[number * len(given) // few] for number in range(few)])

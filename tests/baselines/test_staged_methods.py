@@ -202,6 +202,9 @@ def test_fitprune_fits_a_recipe_and_refuses_one_for_another_decoder():
     images = [made.row(seed, 1, 1, 2) for seed in range(6)]
     with pytest.raises(BudgetError, match="recipe is for a decoder of 32 layers, and this one has 8"):
         FitPrune()(made.model(), native="default").__enter__()
+    other = MODELS["qwen3_5"]
+    with pytest.raises(ModelError, match="expected full attention in every layer"):
+        FitPrune().calibrated(other.model(), [other.row(0, 1, 1, 2)], "40%")
     dropped = []
     for budget in (5, 8, 12):
         method, spread = FitPrune().calibrated(made.model(), images, budget)

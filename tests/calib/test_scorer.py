@@ -7,13 +7,14 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, strategies as st
 
+from clasp_calib.baselines.cdpruner import CDPruner
 from clasp_calib.baselines.registry import METHODS, method
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.scoring.score_tasks import ScoreTask
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.calib.studies.comparison import Setting
-from clasp_calib.calib.studies.entrants import AsSet, AtRandom, ByMethod, nothing
+from clasp_calib.calib.studies.entrants import AsSet, AtRandom, ByMethod, ByQuestion, nothing
 from clasp_calib.calib.studies.scorer import UNIT, ScoreLedger, Scorer, units_of
 from clasp_calib.common.errors import StudyError
 from clasp_calib.common.pruning_options import PruningOptions
@@ -143,10 +144,12 @@ def test_a_ledger_is_of_one_call_and_refuses_damage(tmp_path):
 
 def test_all_that_other_processes_are_asked_can_be_sent_to_them(tmp_path):
     setting = Setting("calibrated", PRUNING, {"object": OTHER})
+    questioned = ByQuestion(CDPruner(keep="6"), {"one": (3, 4)}, None)
     for one in (
         nothing,
         AsSet(setting),
         AtRandom(setting),
+        questioned,
         *(ByMethod(method(name)) for name in METHODS),
         *tasks(tmp_path, 1, 1),
     ):

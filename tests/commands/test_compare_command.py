@@ -41,6 +41,23 @@ def test_a_method_that_cannot_meet_a_budget_is_named(copied, command):
     assert "fastv" in ended.err
 
 
+def test_every_row_says_what_it_is(copied, command):
+    """Random tokens at the stages and before the decoder, and the stand-in for a text tower, have a name each."""
+    words = ["compare", *copied.words, "--budget", "6", "--per-class", "1", "--timed", "0"]
+    ended = command(*words, "--methods", "random,random-input,cdpruner,hawk", "--json")
+    assert ended.code == 0, ended.err
+    (budget,) = ended.json["budgets"]
+    found = {entrant["method"]: entrant for entrant in budget["methods"]}
+    assert set(found) == {"unpruned", "calibrated", "default", "random", "random-input", "cdpruner-embeddings"}
+    assert found["random"]["settings"].keys() == {"starts", "counts"}
+    assert found["random-input"]["settings"] == {"keep": "6"}
+    assert found["cdpruner-embeddings"]["settings"]["rated by"] == "the question's embeddings"
+    assert "measured their importance for Qwen2.5-VL-7B alone" in budget["refused"]["hawk"]
+    ended = command(*words, "--methods", "cdpruner", "--clip", str(copied.run))
+    assert ended.code == 2
+    assert "holds no CLIP model with its tokenizer" in ended.err
+
+
 def test_knobs_that_depend_on_the_image_are_solved_once(copied, command, monkeypatch):
     words = ["compare", *copied.words, "--methods", "prumerge", "--budget", "50%", "--per-class", "1", "--timed", "0"]
     words += ["--solve-on", "2"]
