@@ -48,6 +48,14 @@ def options() -> cc.CalibrationOptions:
 
 
 @pytest.fixture(scope="session")
-def artifact(bench, options) -> cc.Artifact:
+def untouched(tmp_path_factory) -> Path:
+    """The current directory while `artifact` was calibrated."""
+    return tmp_path_factory.mktemp("untouched")
+
+
+@pytest.fixture(scope="session")
+def artifact(bench, options, untouched) -> cc.Artifact:
     """Calibrated in memory."""
-    return cc.calibrate(bench.model, bench.processor, bench.samples, [6, "50%"], options=options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(untouched)
+        return cc.calibrate(bench.model, bench.processor, bench.samples, [6, "50%"], options=options)

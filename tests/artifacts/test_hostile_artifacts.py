@@ -279,7 +279,7 @@ def paths(value, path=()):
         yield from paths(inner, (*path, key))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_change_of_the_manifest_is_read_or_refused(place, data):
     whole = json.loads((place / MANIFEST).read_text())
@@ -307,7 +307,7 @@ def test_any_change_of_the_manifest_is_read_or_refused(place, data):
         (place / MANIFEST).write_text(original)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from([MANIFEST, WEIGHTS, ROUTER, "study/trials.parquet"]),
     seal=st.booleans(),
@@ -336,17 +336,17 @@ def test_all_numbers_together_are_bounded(place):
 
     def change(content):
         many = [{**content["budgets"][0], "name": str(n), "counts": [10, 6, 5]} for n in range(1, 1001)]
-        classes = [f"c{n}" for n in range(200)]
+        classes = [f"c{n}" for n in range(68)]
         choice = content["budgets"][0]["choices"]["text"]
         for one in many:
             one["choices"] = dict.fromkeys(classes, choice)
-        content["shape"]["vision_layers"] = 400
+        content["shape"]["vision_layers"] = 1000
         content["fingerprint"] = sha256_json(content["shape"])
         content.update(budgets=many, classes=classes, taxonomy={}, default_class=None, router=None)
 
     content = json.loads((place / MANIFEST).read_text())
     change(content)
-    with pytest.raises(ValueError, match="budgets: with the classes and layers they have 80200000 weights"):
+    with pytest.raises(ValueError, match="budgets: with the classes and layers they have 68068000 weights"):
         Manifest.model_validate(content)
 
 

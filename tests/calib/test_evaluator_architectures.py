@@ -42,7 +42,15 @@ BEFORE, AFTER = [BOS, 9, 11, 40], [13, 8, 21, 50, 17]
 RHOS = (0.0, 0.4, 0.7, 1.0)
 MIXTURES = 3
 LAYERED, INPUT = PruningOptions(starts=(1, 2, 4)), PruningOptions(profile="input")
-PROFILED = [(case, LAYERED) for case in LAYERED_CASES.values()] + [(case, INPUT) for case in CASES.values()]
+INPUT_TOO = ("llava", "qwen2_5_vl", "llava_onevision video")
+"""Rated by the class token, in blocks, and of a video, where pruning inside is the default."""
+PROFILED = [
+    *((case, LAYERED) for case in LAYERED_CASES.values()),
+    *(
+        pytest.param(case, INPUT, marks=[pytest.mark.slow] if case.layered and name not in INPUT_TOO else [])
+        for name, case in CASES.items()
+    ),
+]
 
 
 def inside(case):

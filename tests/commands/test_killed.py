@@ -105,7 +105,8 @@ def test_a_search_that_is_killed_again_and_again_ends_as_if_nothing_had_happened
     for ready in runs:
         for name in ("study", "artifact"):
             shutil.rmtree(ready.run / name)
-    killed_run, undisturbed = (["search", *ready.words, "--budget", "50%", "--spend", "100%"] for ready in runs)
+    asked = ["--budget", "50%", "--spend", "100%"]
+    killed_run, undisturbed = (["search", *r.words, "--space", str(r.run / "small.yaml"), *asked] for r in runs)
     journals = [ready.run / "study" / JOURNAL for ready in runs]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # Threads do not survive a fork.
     words = [sys.executable, "-c", KILL, str(journals[0]), "4", *killed_run]

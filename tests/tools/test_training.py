@@ -232,6 +232,7 @@ def test_a_finished_model_is_exported_without_what_it_was_made_of(trained: Path,
     assert {path.name for path in work.iterdir()} == {*kept, TOKENIZER, "curves.png"}
 
 
+@pytest.mark.slow
 def test_a_training_in_sittings_with_workers_gives_the_same_model(
     trained: Path, tmp_path: Path, script: Script
 ) -> None:
