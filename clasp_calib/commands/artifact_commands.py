@@ -329,7 +329,7 @@ def _change(change: "ClassChange") -> str:
         parts.append(f"prototype {before} -> {after}")
     if change.alpha_distance:
         parts.append(f"{change.alpha_distance:.0%} of the mixture moved")
-    if change.rho[0] != change.rho[1]:
+    if change.rho[0] != change.rho[1] and not any(change.selector):
         parts.append(f"rho {change.rho[0]:g} -> {change.rho[1]:g}")
     if change.seeding[0] != change.seeding[1]:
         parts.append(f"seeding {change.seeding[0]} -> {change.seeding[1]}")

@@ -259,6 +259,7 @@ def test_it_is_told_of_and_compared(found, tmp_path, capsys):
     told = capsys.readouterr().out.replace("\n", " ")
     assert "selector clasp -> divprune keep=9" in told
     assert "spatial" not in told
+    assert "rho" not in told
     assert command(["artifact", "export", str(tmp_path / "plain.json"), "--artifact", str(run / "artifact")]) == 0
     numbers = json.loads((tmp_path / "plain.json").read_text())["budgets"][BUDGET]["classes"]
     assert numbers["counting"]["selector"] == {"name": "divprune", "knobs": {"keep": "9"}}
