@@ -59,6 +59,9 @@ class Stub:
     def downsample(self, budget, label):
         return None
 
+    def selector(self, budget, label):
+        return None
+
 
 @pytest.fixture(autouse=True)
 def _any_model_fits(monkeypatch):
