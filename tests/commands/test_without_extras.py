@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PATH = """
 import sys
 
@@ -25,6 +27,7 @@ for words in (
 """
 
 
+@pytest.mark.slow
 def test_a_calibration_needs_no_extra(begun, tmp_path):
     command = [sys.executable, "-W", "error::UserWarning", "-c", PATH, begun.samples, begun.model, tmp_path / "run"]
     ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)

@@ -273,6 +273,7 @@ def assert_checkpoint(path: Path) -> None:
     assert "optimizer" in saved
 
 
+@pytest.mark.slow
 def test_an_interrupted_decoder_ends_as_an_uninterrupted_one(
     trained: Path, tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
