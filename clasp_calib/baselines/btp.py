@@ -8,7 +8,7 @@ N visual tokens of one row, D width of the decoder.
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from torch.nn import functional
 from clasp_calib.baselines.choosing import first_largest
 from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row
 from clasp_calib.baselines.staged import StagedMethod, count_of, in_depth, scaled_shares, spans_of
+from clasp_calib.common.errors import ModelError
+
+Ranking = Literal["products", "attention"]
 
 
 @lru_cache(maxsize=64)
@@ -124,10 +127,14 @@ class Btp(StagedMethod):
     """How many times as many are looked at to choose those by attention."""
     cells: float = 0.5
     """Share of what the first stage keeps that is spread over the picture."""
-    ranking: Literal["products", "attention"] = "products"
+    ranking: Ranking = "products"
     """What ranks tokens by what the last text token looks at in the layer before, mean over heads: scaled products of
     queries and keys, as on the released path (FlashAttention gives no weights), or their softmax, as the paper says.
     """
+
+    def __post_init__(self) -> None:
+        if self.ranking not in (known := get_args(Ranking)):
+            raise ModelError(f"ranking is {self.ranking!r}; expected one of {', '.join(known)}")
 
     def at_share(self, layers: int, share: float) -> Self:
         """The published shares times a factor; those that would keep more than all keep all."""

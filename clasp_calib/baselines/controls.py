@@ -87,7 +87,7 @@ class UniformGrid(InputMethod):
 
 @dataclass(frozen=True)
 class AveragePooling(InputMethod):
-    """Projected tokens of every tile, line by line, renumbered; each stands where the middle of its window was."""
+    """Means of windows of every tile's projected tokens, renumbered; each stands where the middle of its window was."""
 
     name: ClassVar[str] = "pooling"
     paper: ClassVar[str] = "control"

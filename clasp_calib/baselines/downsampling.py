@@ -25,9 +25,10 @@ from clasp_calib.runtime.smaller_pictures import Size, as_sized, smaller_sizes
 class DownSampling:
     """Shows every picture at the largest size at which it has no more tokens than the budget says.
 
-    `clasp_calib.runtime.smaller_pictures.smaller_sizes` says which sizes there are. Nothing is pruned: the model sees a
-    smaller picture, all decoder layers work on all its tokens, and its positions are those of a picture of that size.
-    Tokens come in whole lines or tiles, so there may be fewer than the budget says.
+    `clasp_calib.runtime.smaller_pictures.smaller_sizes` says which sizes there are, some of them larger than a
+    picture that the processor enlarges. Nothing is pruned: the model sees a picture of that size, all decoder layers
+    work on all its tokens, and its positions are those of such a picture. Tokens come in whole lines or tiles, so
+    there may be fewer than the budget says.
     """
 
     name: ClassVar[str] = "downsampling"

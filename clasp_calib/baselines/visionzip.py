@@ -43,9 +43,9 @@ def contextual(states_MC: Tensor, keys_Md: Tensor, count: int) -> tuple[Tensor, 
 class VisionZip(InputMethod):
     """Dominant tokens by class attention, contextual ones by merging; all before the projector, renumbered.
 
-    Order: class token, dominant patches, contextual tokens. The class token counts as dominant; on a picture with
-    tiles and in a tower without one it is left out, and in the latter the mean attention of all patches stands
-    in, with keys averaged over, and states taken after, the merger.
+    Order: class token, dominant patches, contextual tokens, one tile after the other. The class token counts as
+    dominant; on a picture with tiles and in a tower without one it is left out, and in the latter the mean attention of
+    all patches stands in, with keys averaged over, and states taken after, the merger.
 
     Our choice: the published splits between dominant and contextual tokens (54 + 10, 108 + 20, 162 + 30) are one
     share, rounded half up, with at least one dominant token.

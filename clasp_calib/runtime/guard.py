@@ -1,4 +1,4 @@
-"""What is kept out while a model is pruned: a second thread, copies, and pictures of numbers that are not finite."""
+"""What is kept out while a model is pruned: a second thread, copies, and arguments that would make it wrong."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -59,9 +59,9 @@ class _Turn:
 def guarded(model: nn.Module, adapter: Adapter) -> Iterator[None]:
     """Refuse what would make a pruned model wrong, within the ``with`` block; to be entered last.
 
-    Threads may call the model in turn. In a call: a second thread, pixels or features that are not finite. At any time:
-    `copy.deepcopy` and pickling, whose result would share hooks and ``generate`` with this model. At the end: a call
-    that is still on its way.
+    Threads may call the model in turn. In a call: a second thread, pixels or features that are not finite, and what
+    `clasp_calib.runtime.adapters.adapter.Adapter.check_arguments` refuses. At any time: `copy.deepcopy` and pickling,
+    whose result would share hooks and ``generate`` with this model. At the end: a call that is still on its way.
 
     Args:
         model: what ``adapter`` is for, pruned already.
@@ -73,14 +73,18 @@ def guarded(model: nn.Module, adapter: Adapter) -> Iterator[None]:
         first = turn.take()
         try:
             if first:
-                check_pictures(adapter, arguments)
+                check(arguments)
         except ModelError:
             turn.leave()
             raise
 
     def enter(_: nn.Module, __: tuple[Any, ...], arguments: dict[str, Any]) -> None:
         if turn.take():  # what generate has encoded may bear marks
-            check_pictures(adapter, arguments)
+            check(arguments)
+
+    def check(arguments: Mapping[str, Any]) -> None:
+        adapter.check_arguments(arguments)
+        check_pictures(adapter, arguments)
 
     parts = {model, multimodal, adapter.language_model(model)}
     parts |= {adapter.vision_tower(model, modality) for modality in adapter.towers}

@@ -2,12 +2,15 @@
 
 Most processors make fewer tokens of fewer pixels. Two kinds do not. InternVL's chooses its tiles by the shape of a
 picture alone, and Idefics3's and SmolVLM's scale every picture to one length first. Of these a smaller picture is one
-that they would make themselves with a lower limit of tiles.
+that they would make themselves with a lower limit of tiles. It may have more pixels than the picture itself, which they
+enlarge too.
 """
 
 import math
 from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -20,7 +23,9 @@ processor."""
 
 
 def smaller_sizes(processor: Any, size: Size) -> Iterator[Size]:
-    """Sizes to show a picture in, the one of most tokens first as a rule.
+    """Sizes to show a picture in, the one of most tokens first as a rule; there is at least one.
+
+    Those of InternVL, Idefics3 and SmolVLM may be larger than the picture.
 
     Args:
         processor: of the model.
@@ -51,7 +56,9 @@ def scaled(size: Size) -> Iterator[Size]:
     least = min(longer, math.ceil(longer * SHORTEST / min(size)))
     steps = min(STEPS, longer - least)
     for step in range(steps + 1):
-        yield _of_length(size, longer - (longer - least) * step // max(steps, 1))
+        length = longer - (longer - least) * step // max(steps, 1)
+        width, height = (round(side * length / longer) for side in size)
+        yield width, height
 
 
 def _canvases(images: Any, size: Size) -> Iterator[Size]:
@@ -63,7 +70,7 @@ def _canvases(images: Any, size: Size) -> Iterator[Size]:
 
     tile = (images.size["height"], images.size["width"])
     large = tuple(side * images.max_patches * max(tile) for side in reversed(size))
-    limits = range(images.max_patches, images.min_patches - 1, -1)
+    limits = range(images.max_patches, min(images.min_patches, images.max_patches) - 1, -1)
     grids = [get_optimal_tiled_canvas(large, tile, images.min_patches, limit) for limit in limits]
     for columns, rows in dict.fromkeys(grids):
         yield columns * tile[1], rows * tile[0]
@@ -71,17 +78,16 @@ def _canvases(images: Any, size: Size) -> Iterator[Size]:
 
 def _lengths(images: Any, size: Size) -> Iterator[Size]:
     """The length that the processor scales every picture to, and ever fewer whole tiles."""
-    tile = images.max_image_size["longest_edge"]
-    for tiles in range(images.size["longest_edge"] // tile, 0, -1):
-        width, height = _of_length(size, tiles * tile)
-        yield max(width, 1), max(height, 1)
+    from transformers.models.idefics3.image_processing_pil_idefics3 import get_resize_output_image_size
 
-
-def _of_length(size: Size, longer: int) -> Size:
-    width, height = (round(side * longer / max(size)) for side in size)
-    return width, height
+    own, tile = images.size["longest_edge"], images.max_image_size["longest_edge"]
+    picture = np.broadcast_to(np.uint8(0), size[::-1])
+    for length in (own, *range((own - 1) // tile * tile, 0, -tile)):
+        height, width = get_resize_output_image_size(picture, resolution_max_side=length)
+        yield width, height
 
 
 def _scales_to_tiles(processor: Any) -> bool:
     images = getattr(processor, "image_processor", processor)
-    return bool(getattr(images, "max_image_size", None)) and "longest_edge" in (getattr(images, "size", None) or {})
+    tiled = bool(getattr(images, "max_image_size", None)) and "longest_edge" in (getattr(images, "size", None) or {})
+    return tiled and getattr(images, "do_resize", True)

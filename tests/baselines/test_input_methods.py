@@ -1,6 +1,7 @@
 """What enters the decoder under each method, on a whole LLaVA or LLaVA-NeXT, worked out by hand."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -310,6 +311,45 @@ def test_kept_tokens_stand_line_by_line_across_the_tiles(name):
     assert torch.equal(kept, whole[places])
     assert places == sorted(places)
     assert 1 < len(places) < len(whole)
+
+
+def of_tiles(method):
+    """The one picture of a row of LLaVA-NeXT: its layout, all its features, and those that enter under a method."""
+    made = CASES["llava_next"]
+    pictures = {key: value for key, value in made.row(2, 3, 1, 7).items() if key in ("pixel_values", "image_sizes")}
+    (layout,) = adapter_for(made.model()).layouts(made.model(), pictures)
+    found = []
+    for context in (nullcontext(), method(made.model(), native="default")):
+        with context, torch.no_grad():
+            (features,) = made.model().model.get_image_features(**pictures, return_dict=True).pooler_output
+            found.append(features[~features.isinf().any(1)])
+    return layout, *found
+
+
+def test_means_stand_line_by_line_across_the_tiles():
+    layout, whole, got = of_tiles(AveragePooling(keep="40%"))
+    cells, size = layout.cell_N.tolist(), layout.cells // layout.tiles
+    tiles = [[n for n, cell in enumerate(cells) if cell >= 0 and cell // size == tile] for tile in range(layout.tiles)]
+    tiles = [tile for tile in tiles if tile]
+    means = {}
+    for tile, count in zip(tiles, proportional(list(map(len, tiles)), len(got)), strict=True):
+        rows = len({cells[n] // layout.grid[1] for n in tile})
+        place_RC = torch.tensor(tile).view(rows, -1)
+        for height, width in windows(*place_RC.shape, count):
+            place = int(place_RC[height[len(height) // 2], width[len(width) // 2]])
+            means[place] = whole[place_RC[height.start : height.stop, width.start : width.stop]].mean((0, 1))
+    torch.testing.assert_close(got, torch.stack([means[place] for place in sorted(means)]))
+    assert list(means) != sorted(means)
+
+
+def test_visionzip_goes_through_the_tiles_in_turn():
+    layout, whole, got = of_tiles(VisionZip(keep="40%", context=0))
+    places = torch.cdist(got, whole).argmin(1)
+    torch.testing.assert_close(got, whole[places])
+    tiles = (layout.cell_N[places] // (layout.cells // layout.tiles)).tolist()
+    assert tiles == sorted(tiles)
+    assert len(set(tiles)) > 1
+    assert places.tolist() != sorted(places.tolist())
 
 
 @pytest.mark.parametrize("name", ["scope", "hiprune", "prunesid", "vscan"])

@@ -19,7 +19,7 @@ from test_dart import reference as reference_dart
 from test_sparsevlm import reference_recycle
 from tiny_models import tiny_batch, tiny_llava
 
-from clasp_calib.baselines.btp import spread
+from clasp_calib.baselines.btp import Btp, spread
 from clasp_calib.baselines.fitprune import FitPrune, droppable
 from clasp_calib.baselines.registry import method
 from clasp_calib.common.errors import BudgetError, ModelError
@@ -82,7 +82,8 @@ def btp(stage, number, tokens, knobs):
     side = math.isqrt(tokens)
     grid = (side, side) if side * side == tokens else (1, tokens)
     cells = spread(*grid, keep // 2) if number == 0 else ()
-    attention = stage.products().mean(0)[stage.text[-1], stage.visual]
+    ranked = stage.products() if knobs.ranking == "products" else stage.attention()
+    attention = ranked.mean(0)[stage.text[-1], stage.visual]
     shares = [(0.3, 0.3, 3.7), (0.1, 0.9, 1.5), (0.0, 1.0, 1.2)][number]
     return reference_stage(stage.hidden[stage.visual], attention, keep, *shares, cells), []
 
@@ -173,6 +174,25 @@ def test_ids_and_kept_tokens_equal_the_slow_decoder(name, model):
     expected, kept = reference_ids(made.model(), row, choose, starts, compact, run.method)
     assert [stage.kept(0) for stage in run.stats.stages] == kept
     assert ids == [expected]
+
+
+@pytest.mark.parametrize("model", ["llava", "llava_next", "qwen2_5_vl"])
+def test_btp_by_attention_as_the_paper_says(model):
+    made, row = MODELS[model], MODELS[model].row(3, 3, 1, 7)
+    choose, starts, compact = REFERENCES["btp"]
+    kept = {}
+    for ranking in ("attention", "products"):
+        with Btp(ranking=ranking)(made.model(), budget=BUDGET) as run:
+            ids = generated(made.model(), row, TOKENS)
+        expected, kept[ranking] = reference_ids(made.model(), row, choose, starts, compact, run.method)
+        assert [stage.kept(0) for stage in run.stats.stages] == kept[ranking]
+        assert ids == [expected]
+    assert kept["attention"] != kept["products"]
+
+
+def test_btp_knows_no_other_ranking():
+    with pytest.raises(ModelError, match="ranking is 'atention'; expected one of products, attention"):
+        Btp(ranking="atention")
 
 
 def fitprune(stage, number, tokens, knobs):

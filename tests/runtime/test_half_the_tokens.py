@@ -76,11 +76,24 @@ def test_a_small_picture_has_fewer_of_internvl_s_tiles_than_a_lower_limit_allows
     assert half.shown(sizes, MemoryPicture(noise((400, 300)))).size == (224, 224)
 
 
+def test_a_lower_limit_of_tiles_than_the_least_leaves_one():
+    processor = speaking_processor("internvl")
+    processor.image_processor.min_patches, processor.image_processor.max_patches = 4, 2
+    assert list(smaller_sizes(processor, (400, 300))) == [(112, 112)]
+    sizes = PictureSizes(CASES["internvl"].model(), processor)
+    with pytest.raises(BudgetError, match="the processor makes 16, and 16 at the least; give a larger budget"):
+        DownSampling(keep="50%").check(sizes, [MemoryPicture(noise((400, 300)))])
+
+
+@pytest.mark.parametrize(
+    ("longest", "expected_lengths"), [(112, [112, 84, 56, 28]), (100, [100, 84, 56, 28]), (20, [20])]
+)
 @pytest.mark.parametrize("name", ["idefics3", "smolvlm"])
-@pytest.mark.parametrize("size", [(640, 480), (30, 60), (500, 500), (900, 300)])
-def test_the_length_that_idefics_scales_to_is_lowered(name, size):
+@pytest.mark.parametrize("size", [(640, 480), (30, 60), (500, 500), (306, 157), (157, 306), (900, 4)])
+def test_the_length_that_idefics_scales_to_is_lowered(name, size, longest, expected_lengths):
     processor = speaking_processor(name)
-    processor.image_processor.size = {"longest_edge": 224}
+    processor.image_processor.size = {"longest_edge": longest}
+    processor.image_processor.max_image_size = {"longest_edge": 28}
     lengths = []
     for one in smaller_sizes(processor, size):
         lengths.append(max(one))
@@ -88,4 +101,26 @@ def test_the_length_that_idefics_scales_to_is_lowered(name, size):
         got, own = pixels(processor, noise(size).resize(one, Image.Resampling.BICUBIC), **as_sized(processor))
         assert own == ids
         assert got.shape == expected.shape
-    assert lengths == [224, 168, 112, 56]
+    assert lengths == expected_lengths
+
+
+@pytest.mark.parametrize("name", ["idefics3", "smolvlm"])
+def test_a_length_of_less_than_a_tile_cannot_be_lowered(name):
+    processor = speaking_processor(name)
+    processor.image_processor.size = {"longest_edge": 40}
+    sizes = PictureSizes(CASES[name].model(), processor)
+    with pytest.raises(BudgetError, match="the processor makes 4, and 4 at the least; give a larger budget"):
+        DownSampling(keep="50%").check(sizes, [MemoryPicture(noise((300, 200)))])
+
+
+@pytest.mark.parametrize("name", ["idefics3", "smolvlm"])
+def test_a_processor_that_does_not_scale_is_given_fewer_pixels(name):
+    processor = speaking_processor(name)
+    processor.image_processor.do_resize = False
+    assert as_sized(processor) == {}
+    sizes, size = PictureSizes(CASES[name].model(), processor), (300, 200)
+    assert sizes.tokens(size) == 100  # 6 x 4 tiles and the whole
+    shown = DownSampling(keep="50%").shown(sizes, MemoryPicture(noise(size))).size
+    assert sizes.tokens(shown) == 28  # 3 x 2 tiles: with 4 in a line there are 3 lines, and 52 tokens
+    assert 3 * 56 - 4 <= shown[0] <= 3 * 56
+    assert max(map(max, smaller_sizes(processor, (60, 40)))) == 60

@@ -1,6 +1,7 @@
 """MiniCPM-V 4.6, whose tower makes one token of four in its midst: states, relevance and files, by hand."""
 
 import copy
+from itertools import product
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from architectures import CASES
 from runtime_cases import generated
 
 from clasp_calib.common.errors import ModelError
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.pruner import prune
@@ -104,11 +106,83 @@ def test_a_full_budget_changes_nothing_and_the_own_layer_is_exact():
             assert generated(model, row) == ids
 
 
+def not_merged(row):
+    """The row with as many visual tokens as a tower makes of its picture that does not merge."""
+    times = torch.where(row["input_ids"][0] == CASE.model().config.image_token_id, 4, 1)
+    wide = {name: row[name].repeat_interleave(times, 1) for name in ("input_ids", "attention_mask")}
+    return {**wide, **{name: row[name] for name in ("pixel_values", "target_sizes")}, "downsample_mode": "4x"}
+
+
+MIXTURES = {"own": [[0.0, 0, 0, 0, 1]], "early": [[0.0, 1, 0, 0, 0]], "mixed": [[0.2] * 5], "none": None}
+
+
+# All of the tokens without a mixture are an untouched model.
+TOUCHED = [*product(MIXTURES, ["50%"]), *product(["own", "early", "mixed"], ["100%"])]
+
+
+@pytest.mark.parametrize("relevance", ["none", "mean-attention"])
+@pytest.mark.parametrize(("mixture", "budget"), TOUCHED)
 @torch.no_grad()
-def test_another_mode_in_a_call_is_refused():
+def test_another_mode_in_a_call_is_refused(mixture, relevance, budget):
     model, row = CASE.model(), CASE.rows((1,))[0]
-    with (
-        prune(model, schedule=schedule_for(model, "50%"), rho=0.5),
-        pytest.raises(ModelError, match=r"downsample_mode='4x' .* configuration says '16x'; set it in"),
+    wide, alpha = not_merged(row), MIXTURES[mixture]
+    assert len(model(**wide).logits[0]) > len(row["input_ids"][0])
+    pictures = {name: row[name] for name in ("pixel_values", "target_sizes")}
+    options = PruningOptions(profile="input", relevance=relevance)
+    told = r"downsample_mode='4x' .* configuration says '16x'; set it in"
+    with prune(
+        model,
+        schedule=schedule_for(model, budget, options),
+        rho=0.5,
+        alpha_BL=None if alpha is None else torch.tensor(alpha, dtype=torch.float64),
+        options=options,
     ):
-        model.generate(**row, downsample_mode="4x")
+        with pytest.raises(ModelError, match=told):
+            model(**wide)
+        with pytest.raises(ModelError, match=told):
+            model.generate(**wide)
+        if alpha is not None or relevance != "none":
+            with pytest.raises(ModelError, match=told):
+                model.get_image_features(**pictures, downsample_mode="4x")
+        expected = model(**row).logits
+        assert torch.equal(model(**row, downsample_mode="16x").logits, expected)
+
+
+def configured(**settings):
+    kind, config = CASE.build()
+    for name, value in settings.items():
+        setattr(config if hasattr(config, name) else config.vision_config, name, value)
+    config.vision_config.insert_layer_id = config.insert_layer_id
+    return kind, config
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"insert_layer_id": -1}, r"insert_layer_id=-1 .* the 4 blocks .* 0 to 2, or with downsample_mode='4x'"),
+        ({"insert_layer_id": 3}, "insert_layer_id=3"),
+        ({"insert_layer_id": 4}, "insert_layer_id=4"),
+        ({"merge_kernel_size": (4, 1)}, r"merge_kernel_size=\(4, 1\) is not supported; .* of \(2, 2\)"),
+        ({"merge_kernel_size": [1, 4], "downsample_mode": "4x"}, "merge_kernel_size"),
+        ({"window_kernel_size": [4, 4]}, r"window_kernel_size=\(4, 4\)"),
+    ],
+)
+def test_towers_that_merge_elsewhere_or_otherwise_are_refused(settings, told):
+    with pytest.raises(ModelError, match=told):
+        adapter_for(configured(**settings)[1])
+
+
+@pytest.mark.parametrize(("merged", "mode"), [(0, "16x"), (2, "16x"), (3, "4x"), (-1, "4x")])
+@torch.no_grad()
+def test_the_own_layer_is_exact_wherever_the_tower_merges(merged, mode):
+    torch.manual_seed(0)
+    kind, config = configured(insert_layer_id=merged, downsample_mode=mode)
+    model, row = kind(config).eval(), CASE.rows((1,))[0]
+    pictures = {name: row[name] for name in ("pixel_values", "target_sizes")}
+    expected = model.get_image_features(**pictures).pooler_output
+    with prune(model, schedule=schedule_for(model, "100%"), rho=0.5, alpha_BL=torch.eye(5)[4:]):
+        got = model.get_image_features(**pictures).pooler_output
+    assert torch.equal(torch.cat(list(got)), torch.cat(list(expected)))
+    states = adapter_for(model).capture(model, pictures.pop("pixel_values"), **pictures)
+    again = adapter_for(model).project(model, states[:, -1], **pictures)
+    assert torch.equal(torch.cat(again), torch.cat(list(expected)))

@@ -152,6 +152,9 @@ class Adapter:
         """R of every picture, from the arguments of ``forward``: one, unless a subclass knows better."""
         return [1] * len(inputs[self.pixel_names[modality]])
 
+    def check_arguments(self, inputs: Mapping[str, Any]) -> None:
+        """Refuse, by a `ModelError`, arguments of ``forward`` and ``generate`` that the adapter does not follow."""
+
     def pictures(self, inputs: Mapping[str, Any], modality: str = "image") -> int:
         """B, as which `capture` gives the pictures in the arguments of ``forward``.
 

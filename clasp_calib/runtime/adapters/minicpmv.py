@@ -28,11 +28,43 @@ class MiniCPMVAdapter(LastStateAdapter):
     patched = True
     profiles: Sequence[str] = (INPUT,)
 
+    def __init__(self, config: Any) -> None:
+        """For a configuration.
+
+        Raises:
+            ModelError: windows are not of 2 x 2 tokens, or not merged between two blocks.
+        """
+        super().__init__(config)
+        merged, last = config.vision_config.insert_layer_id, self.vision_layers - 2
+        if self._halved and not 0 <= merged <= last:
+            raise ModelError(
+                f"insert_layer_id={merged} does not merge tokens between two of the {self.vision_layers} blocks of the "
+                f"{config.model_type} tower; give a model with one of 0 to {last}, or with downsample_mode='4x'"
+            )
+        kernels = {"merge_kernel_size": config.merge_kernel_size}
+        if self._halved:
+            kernels["window_kernel_size"] = config.vision_config.window_kernel_size
+        for name, kernel in kernels.items():
+            if tuple(kernel) != (2, 2):
+                raise ModelError(
+                    f"{name}={tuple(kernel)} is not supported; give a {config.model_type} model that makes one token "
+                    "of windows of (2, 2)"
+                )
+
+    def check_arguments(self, inputs: Mapping[str, Any]) -> None:
+        """The tower must merge as the configuration says."""
+        own, asked = self.config.downsample_mode, inputs.get("downsample_mode")
+        if asked not in (None, own):
+            raise ModelError(
+                f"downsample_mode={asked!r} was given to a model whose configuration says {own!r}; set it in the "
+                "configuration and in the image processor, and not in a call"
+            )
+
     def rows(self, inputs: Mapping[str, Any], modality: str = "image") -> list[int]:
         """Tokens of every slice that leave the tower.
 
         Raises:
-            ModelError: the call asks for another ``downsample_mode`` than the configuration.
+            ModelError: see `check_arguments`.
         """
         return [height * width for height, width in self._grids(inputs)]
 
@@ -58,6 +90,8 @@ class MiniCPMVAdapter(LastStateAdapter):
 
     def aligned(self, state: Tensor, layer: int, call: Mapping[str, Any]) -> Tensor:
         """Those from before the merge in means of its windows."""
+        if call.get("use_vit_merger", self._halved) != self._halved:
+            self.check_arguments({"downsample_mode": "4x" if self._halved else "16x"})
         tokens_TC = state[0]
         if not self._halved or layer > self.config.vision_config.insert_layer_id + 1:
             return tokens_TC
@@ -86,18 +120,16 @@ class MiniCPMVAdapter(LastStateAdapter):
     @property
     def _merge(self) -> int:
         """Tokens on a side of the square that the projector makes one."""
-        return int(self.config.merge_kernel_size[0] ** self.config.merger_times)
+        return int(2**self.config.merger_times)
 
     def _grids(self, inputs: Mapping[str, Any]) -> list[tuple[int, int]]:
         """Height and width of every slice when it leaves the tower."""
-        own, asked = self.config.downsample_mode, inputs.get("downsample_mode")
-        if asked not in (None, own):
-            raise ModelError(
-                f"downsample_mode={asked!r} was given to a model whose configuration says {own!r}; set it in the "
-                "configuration and in the image processor, and not in a call"
-            )
+        self.check_arguments(inputs)
         halved = 2 if self._halved else 1
         return [(height // halved, width // halved) for height, width in inputs["target_sizes"].tolist()]
+
+    def _row_tokens(self, modality: str) -> int:
+        return 1
 
     def _map(self, fused_BTC: Tensor, modality: str) -> Tensor:
         return fused_BTC.flatten(0, 1)
