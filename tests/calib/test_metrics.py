@@ -5,9 +5,9 @@ from importlib import invalidate_caches
 
 import pytest
 
-from clasp_calib.calib.scoring import metrics as module
 from clasp_calib.calib.scoring.metrics import METRICS, generated, metric
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.plugins import brought
 from clasp_calib.common.samples import Sample
 
 
@@ -23,10 +23,10 @@ def package(tmp_path, monkeypatch):
         (information / "entry_points.txt").write_text("[clasp_calib.metrics]\n" + "\n".join(points))
         monkeypatch.syspath_prepend(tmp_path / name)
         invalidate_caches()
-        module._brought.cache_clear()
+        brought.cache_clear()
 
     yield install
-    module._brought.cache_clear()
+    brought.cache_clear()
     for name in ("starts_with", "twin", "broken"):
         sys.modules.pop(name, None)
 

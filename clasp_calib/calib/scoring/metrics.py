@@ -6,12 +6,11 @@ of many samples together, is in `clasp_calib.calib.studies.corpus`.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 
 from clasp_calib.calib.scoring import answer_metrics
 from clasp_calib.calib.scoring.vqa_accuracy import textvqa, vqa
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.plugins import brought, loaded
 from clasp_calib.common.samples import Sample
 
 Metric = Callable[[str, Sequence[str]], float]
@@ -43,25 +42,13 @@ def metric(name: str) -> Metric:
     Raises:
         InputError: there is none, there are two, or the package that brings it cannot be loaded.
     """
-    brought = _brought()
-    if name in METRICS and name not in brought:
-        return METRICS[name]
-    found = brought.get(name, [])
-    if not found:
-        raise InputError(f"unknown metric {name!r}; expected one of {', '.join([*METRICS, *brought])}")
-    if len(found) > 1 or name in METRICS:
-        packages = [*(["clasp-calib"] if name in METRICS else []), *(_package(point) for point in found)]
-        raise InputError(
-            f"the metric {name!r} is brought by {' and '.join(packages)}; remove one, or rename its metric"
-        )
-    try:
-        loaded: Metric = found[0].load()
-    except Exception as error:  # Importing somebody's package may fail in any way.
-        raise InputError(
-            f"the metric {name!r} of {_package(found[0])} ({found[0].value}) cannot be loaded ({error}); "
-            "mend that package"
-        ) from error
-    return loaded
+    others = brought(GROUP)
+    if name in others:
+        found: Metric = loaded(GROUP, "metric", name, METRICS)
+        return found
+    if name not in METRICS:
+        raise InputError(f"unknown metric {name!r}; expected one of {', '.join([*METRICS, *others])}")
+    return METRICS[name]
 
 
 def check_references(sample: Sample) -> None:
@@ -80,15 +67,3 @@ def check_references(sample: Sample) -> None:
 def generated(samples: Iterable[Sample]) -> dict[str, int]:
     """Metrics that one forward cannot tell, so that the answer is generated -> how many samples have them."""
     return dict(Counter(sample.metric for sample in samples if sample.metric not in (None, EXACT)))
-
-
-@cache
-def _brought() -> dict[str, list[EntryPoint]]:
-    found: dict[str, list[EntryPoint]] = {}
-    for point in entry_points(group=GROUP):
-        found.setdefault(point.name, []).append(point)
-    return found
-
-
-def _package(point: EntryPoint) -> str:
-    return point.dist.name if point.dist else point.value
