@@ -24,7 +24,7 @@ quickstart: $(QUICK_STAMP)  ## Walk the whole path on the embedded model and ben
 test: $(STAMP)  ## All unmarked tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile=ci -m "not slow and not vllm"
 
-# What does not start workers or kill processes: those that do have the machine for themselves.
+# What does not measure how workers or killed processes behave: such tests have the machine for themselves.
 SIDE_BY_SIDE := tests/field tests/fuzz tests/calib tests/tools tests/commands/test_every_architecture.py
 
 test-slow: $(STAMP)  ## The tests marked slow.

@@ -44,11 +44,12 @@ def test_a_method_that_cannot_meet_a_budget_is_named(copied, command):
 def test_every_row_says_what_it_is(copied, command):
     """Random tokens at the stages and before the decoder, and the stand-in for a text tower, have a name each."""
     words = ["compare", *copied.words, "--budget", "6", "--per-class", "1", "--timed", "0"]
-    ended = command(*words, "--methods", "random,random-input,cdpruner,hawk", "--json")
+    ended = command(*words, "--methods", "random,random-input,cdpruner,hawk", "--no-mixture", "--json")
     assert ended.code == 0, ended.err
     (budget,) = ended.json["budgets"]
     found = {entrant["method"]: entrant for entrant in budget["methods"]}
-    assert set(found) == {"unpruned", "calibrated", "default", "random", "random-input", "cdpruner-embeddings"}
+    ours = {"unpruned", "calibrated", "selection alone", "default"}
+    assert set(found) == ours | {"random", "random-input", "cdpruner-embeddings"}
     assert found["random"]["settings"].keys() == {"starts", "counts"}
     assert found["random-input"]["settings"] == {"keep": "6"}
     assert found["cdpruner-embeddings"]["settings"]["rated by"] == "the question's embeddings"
