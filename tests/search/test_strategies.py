@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import InputError
@@ -110,6 +110,25 @@ def test_what_is_dear_is_measured_less(seed, until):
     # Two looks are one too many for a candidate that costs more than twice as much.
     assert counts[1:6].min() >= counts[6:].max() - 1
     assert counts.sum() == sum(map(len, _Blocks(20, costs, (seed,)).plan(until).values()))
+
+
+@given(st.integers(2, 41), st.integers(1, 12), st.integers(0, 99), st.booleans())
+@example(9, 3, 0, False)
+@example(17, 6, 0, False)
+@example(25, 8, 0, True)
+def test_nobody_goes_unseen(count, samples, seed, dear):
+    """However few samples there are; and no sample is begun for one candidate, which would say nothing."""
+    costs = [1 + 1.5 * dear * (candidate % 2) for candidate in range(count)]
+    planned = _Blocks(samples, costs, (seed,)).plan(sum(costs))
+    assert sorted(candidate for block in planned.values() for candidate in block) == list(range(count))
+    assert min(map(len, planned.values())) >= 2
+
+
+@pytest.mark.parametrize("count", [9, 17, 25])
+@pytest.mark.parametrize("samples", [3, 6, 8])
+def test_a_pooled_search_measures_every_candidate(count, samples):
+    measured = searched(Pooled(), product(count, (0.5,))[:count], coins(0, samples, count))
+    assert measured.candidates() == {*range(count)}
 
 
 def test_a_cost_that_all_share_is_none():

@@ -128,14 +128,25 @@ class _Blocks:
             wanted = self._least_seen()
             if not len(wanted):
                 break
-            sample = int((~self._asked[:, wanted]).sum(1).argmax())
-            new = [int(c) for c in wanted if not self._asked[sample, c]]
-            block = new[: int((self._costs[new].cumsum() <= left + 1e-9).sum())]
-            if not block or (not self._asked[sample].any() and len(block) < min(2, len(wanted))):
+            missing, begun = (~self._asked[:, wanted]).sum(1), self._asked.sum(1) > 0
+            sample = int(missing.argmax())
+            block = self._block(sample, wanted, left)
+            if not begun[sample] and len(block) < min(2, len(wanted)):
+                # One candidate alone on a new sample would say nothing; one that nobody saw joins others.
+                if self._asked[:, wanted[0]].any() or not begun.any():
+                    break
+                sample = int(np.where(begun, missing, 0).argmax())
+                block = self._block(sample, wanted[:1], left)
+            if not block:
                 break
             self._asked[sample, block] = True
             planned.setdefault(sample, []).extend(block)
         return {sample: sorted(block) for sample, block in planned.items()}
+
+    def _block(self, sample: int, wanted: NDArray[np.intp], left: float) -> list[int]:
+        """Those of the wanted candidates that are not asked of a sample, in their order, as far as the cost allows."""
+        new = [int(c) for c in wanted if not self._asked[sample, c]]
+        return new[: int((self._costs[new].cumsum() <= left + 1e-9).sum())]
 
     def keep(self, means: NDArray[np.float64], count: int) -> list[int]:
         """Keep the best and the default; gives those that go."""
