@@ -24,9 +24,16 @@ class AblationReport:
     found: "dict[str, tuple[Comparison, str]]" = field(repr=False)
     """Budget -> scores, and the setting that the others are compared with."""
     samples: int
-    """Questions that every variant answered."""
+    """Questions of all classes; every variant answered those of the classes that are not left out."""
     files: tuple[Path, ...] = field(default=(), repr=False)
     """Tables and JSON, as they were written."""
+    left_out: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    """Budget -> classes that the ablation cannot change, because another selector chooses their tokens."""
+
+    def title(self, budget: str) -> str:
+        """What a budget's table is of."""
+        without = ", ".join(self.left_out.get(budget, ()))
+        return f"{self.name} at budget {budget}" + (f", without {without} (other selectors)" if without else "")
 
     def rows(self, budget: str, digits: int = 1) -> tuple[list[str], list[list[str]]]:
         """Header and rows of a budget: a row a variant, with its difference to the calibration."""
@@ -38,7 +45,7 @@ class AblationReport:
         """One table a budget."""
         from clasp_calib.common.text_tables import markdown_table
 
-        return "\n".join(f"### {self.name} at budget {b}\n\n{markdown_table(*self.rows(b))}\n" for b in self.found)
+        return "\n".join(f"### {self.title(b)}\n\n{markdown_table(*self.rows(b))}\n" for b in self.found)
 
     def as_dict(self) -> dict[str, Any]:
         """Scores and differences by budget, for JSON."""
@@ -49,7 +56,7 @@ class AblationReport:
     def _repr_html_(self) -> str:
         from clasp_calib.common.text_tables import html_table
 
-        return "\n".join(html_table(*self.rows(b), f"{self.name} at budget {b}") for b in self.found)
+        return "\n".join(html_table(*self.rows(b), self.title(b)) for b in self.found)
 
 
 def ablate(  # noqa: PLR0913 - named as in the other studies
@@ -81,7 +88,8 @@ def ablate(  # noqa: PLR0913 - named as in the other studies
 
     Raises:
         ArtifactError: the artifact cannot be read, is of another model, or lacks a budget.
-        InputError: the samples cannot be used, or there is no such ablation.
+        InputError: the samples cannot be used, there is no such ablation, or it varies an option that no class
+            reads.
         CacheError: a picture or a layer is not cached.
         ModelError: the processor is not the model's, or numbers are not finite.
         StudyError: workers died, or scores cannot be recorded.
@@ -89,7 +97,7 @@ def ablate(  # noqa: PLR0913 - named as in the other studies
     from clasp_calib.api.featured import filled
     from clasp_calib.api.scored import scores_kept
     from clasp_calib.api.undisturbed import undisturbed
-    from clasp_calib.calib.studies.ablations import ROUTING, Subject, check_ablation, measure_ablation
+    from clasp_calib.calib.studies.ablations import ROUTING, Subject, changed_by, check_ablation, measure_ablation
     from clasp_calib.calib.studies.evaluation import layers_used, shown_by
     from clasp_calib.crew.crew import Crew
 
@@ -97,6 +105,8 @@ def ablate(  # noqa: PLR0913 - named as in the other studies
     options, crew = options or StudyOptions(), crew or Crew()
     crew.check_reaches(model)
     of = studied(model, processor, artifact, samples, budgets, options, hints_of(run))
+    changed = {budget: changed_by(name, of.artifact, budget, of.chosen) for budget in of.budgets}
+    left_out = {budget: tuple(label for label in of.chosen if label not in own) for budget, own in changed.items()}
     with undisturbed(model):
         routed = name == ROUTING
         shown = shown_by(model, processor, of.artifact, of.questions, of.budgets, routed=routed)
@@ -105,10 +115,10 @@ def ablate(  # noqa: PLR0913 - named as in the other studies
         with scores_kept(model, processor, of, shown, places, crew, **asked) as scoring:
             with scoring.scorer() as scorer:
                 found = {
-                    budget: measure_ablation(name, scorer, Subject(model, of.artifact, budget), of.chosen, options.seed)
-                    for budget in of.budgets
+                    budget: measure_ablation(name, scorer, Subject(model, of.artifact, budget), own, options.seed)
+                    for budget, own in changed.items()
                 }
-            report = AblationReport(name, found, len(of.questions))
+            report = AblationReport(name, found, len(of.questions), left_out=left_out)
             places.record("ablate", name=name, **vars(options), **of.summary, crew=vars(crew))
             if places.report is None:
                 return report

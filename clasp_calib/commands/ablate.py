@@ -81,8 +81,9 @@ def ablate(
     report = measure(name, *loaded, place, table, budgets=budget, run=places, options=options, crew=crew)
     target, _ = report.files
     if as_json:
-        emit({"report": target, "samples": report.samples, "budgets": report.as_dict()})
+        emit({"report": target, "samples": report.samples, "budgets": report.as_dict(), "left_out": report.left_out})
         return
     for one in report.found:
-        show(f"{name} at budget {one}, {report.samples} questions", *report.rows(one, digits=0))
+        compared, _ = report.found[one]
+        show(f"{report.title(one)}, {len(compared.samples)} questions", *report.rows(one, digits=0))
     say(f"table and JSON are in {directory.report}; brackets are 95 % intervals")

@@ -199,6 +199,8 @@ VARIANTS: Mapping[str, Settings] = {
     "features": _features,
     "starts": _starts,
 }
+OPTIONS = ("iterations", "raters", "positions", "features", "starts")
+"""Those that vary an option of the dual-stage selection."""
 ROUTING = "routing"
 ABLATIONS = (*VARIANTS, ROUTING)
 
@@ -211,6 +213,32 @@ def check_ablation(name: str) -> None:
     """
     if name not in ABLATIONS:
         raise InputError(f"there is no ablation {name!r}; choose from {', '.join(ABLATIONS)}")
+
+
+def changed_by(
+    name: str, artifact: Artifact, budget: str, samples: Mapping[str, Sequence[Sample]]
+) -> dict[str, Sequence[Sample]]:
+    """The classes that an ablation can change: other selectors read no options of the dual-stage selection.
+
+    Args:
+        name: one of `ABLATIONS`.
+        artifact: what is taken apart.
+        budget: one of its budgets.
+        samples: by class.
+
+    Raises:
+        InputError: it can change none of them.
+    """
+    if name not in OPTIONS:
+        return dict(samples)
+    own = {label: of for label, of in samples.items() if artifact.selector(budget, label) is None}
+    if not own:
+        others = ", ".join(ablation for ablation in ABLATIONS if ablation not in OPTIONS)
+        raise InputError(
+            f"the ablation {name!r} varies an option of clasp's own selection, and at budget {budget} all classes "
+            f"have other selectors; choose another budget, or from {others}"
+        )
+    return own
 
 
 def measure_ablation(
@@ -226,7 +254,7 @@ def measure_ablation(
         name: one of `ABLATIONS`.
         scorer: of a model's evaluator with all of the subject's layers.
         subject: what is taken apart.
-        samples: by class.
+        samples: by class, as `changed_by` gives them.
         seed: of the bootstrap.
 
     Raises:
