@@ -168,6 +168,11 @@ def _prepared(
     pruning = options.pruning or default_options(adapter_for(model))
     if isinstance(options.space, SearchSpace) and not pruning.rated:
         note("tokens have no relevance here (--relevance none), so the space's ratios and seedings are not tried")
+    if isinstance(options.space, SearchSpace) and options.space.untried:
+        note(
+            "prototypes that show smaller pictures are tried with the selector clasp alone, which is not searched; "
+            f"left out: {', '.join(options.space.untried)}"
+        )
     check_percentages(model, processor, chosen, budgets, pruning.starts)
     filmed = any(sample.modality == "video" for sample in chosen)
     for choice in options.selectors:

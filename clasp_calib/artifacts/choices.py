@@ -142,7 +142,8 @@ class ClassChoice(Strict):
     calibration_samples: Count | None = None
     """On how many."""
     default: float | None = None
-    """The same of the default: the model's own layer with rho = 1. With other samples the two are not paired."""
+    """The same of the default: the model's own layer with rho = 1, or with the first selector where ``clasp`` is not
+    searched. With other samples the two are not paired."""
     default_samples: Count | None = None
     verdict: Sureness | None = None
     """``None`` if the class had no samples, and in format 1."""

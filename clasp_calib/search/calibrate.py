@@ -28,6 +28,7 @@ from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.places import Places
 from clasp_calib.common.progress import note
 from clasp_calib.common.samples import Sample
+from clasp_calib.common.selector_choice import CLASP
 from clasp_calib.crew.crew import Crew, crew_for
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
@@ -46,7 +47,7 @@ from clasp_calib.search.refine import most
 from clasp_calib.search.score_journal import ScoreJournal
 from clasp_calib.search.session import Session
 from clasp_calib.search.shown import Trials
-from clasp_calib.search.solved_selectors import solved_for
+from clasp_calib.search.solved_selectors import solved_for, solved_where_met
 from clasp_calib.search.space import SearchSpace, default_space
 from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.registry import describe, fitting
@@ -56,6 +57,7 @@ STORAGE = "journal.log"
 """Optuna's file in the study directory, where no other storage is named."""
 TAU = 1.0
 """Our choice: mixtures are stored, scores are derived from them, and with tau = 1 these are plain log weights."""
+Solve = Callable[[Sequence[Candidate], Any, Budget, bool], list[Candidate]]
 GLOBAL, EXHAUSTIVE = "global", "exhaustive"
 TIMED, SHOWN = 3, 12
 """Samples that a plan takes the time of, and prototypes that it lists."""
@@ -221,15 +223,15 @@ class Calibration:
     def _contents(self) -> tuple[dict[str, str], dict[str, str]]:
         return contents_of(self._pools, self._prompter, self._features, self._evaluator.prompt)
 
-    def _desk(self, allotment: Allotment, journal: ScoreJournal) -> Desk:
+    def _desk(self, allotment: Allotment, journal: ScoreJournal, solve: Solve = solved_for) -> Desk:
         identity = Identity(self._setting(allotment), *self._contents, self._space.digest, self._options.objective)
         pruning = Pruning(allotment.schedule, self._pruning)
-        return Desk(allotment.budget.name, pruning, self._solved(allotment), self._pools, identity, journal)
+        return Desk(allotment.budget.name, pruning, self._solved(allotment, solve), self._pools, identity, journal)
 
-    def _solved(self, allotment: Allotment) -> list[Candidate]:
+    def _solved(self, allotment: Allotment, solve: Solve = solved_for) -> list[Candidate]:
         """The candidates at a budget: the knobs of other selectors are solved for it."""
         filmed = any(sample.modality == "video" for sample in self._searched_on)
-        return solved_for(self._candidates, self._model, allotment.budget, filmed)
+        return solve(self._candidates, self._model, allotment.budget, filmed)
 
     def _fed(self, allotment: Allotment, journal: ScoreJournal) -> list[Fed]:
         """What the journal knows of the artifact's budgets of fewer tokens, the nearest first."""
@@ -237,7 +239,7 @@ class Calibration:
         others = [self.allotment(parse_budget(name)) for name in known]
         smaller = [one for one in others if one.a_layer.mean < allotment.a_layer.mean]
         smaller.sort(key=lambda one: one.a_layer.mean, reverse=True)
-        fed = [self._desk(one, journal).evidence() for one in smaller]
+        fed = [self._desk(one, journal, solved_where_met).evidence() for one in smaller]
         return [one for one in fed if one.tables]
 
     def _shown(self) -> Callable[[str], Trials]:
@@ -248,7 +250,8 @@ class Calibration:
         from clasp_calib.search.optuna_study import FILE, Study, open_storage
 
         storage = open_storage(place or f"{FILE}{study}/{STORAGE}")
-        return lambda name: Study(storage, name, self._features.layers)
+        choosers = list(dict.fromkeys(str(candidate.selector or CLASP) for candidate in self._candidates))
+        return lambda name: Study(storage, name, self._features.layers, choosers)
 
     def _joined(self, allotment: Allotment, found: Found) -> Artifact:
         """The artifact with what was found for a budget."""

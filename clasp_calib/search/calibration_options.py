@@ -104,6 +104,7 @@ class CalibrationOptions:
             raise InputError(f"space is a {type(self.space).__name__}; expected a SearchSpace, or a YAML file of one")
         if isinstance(self.space, SearchSpace) and self.method is not None:
             object.__setattr__(self, "space", self.space.of_method(self.method))
+        self._check_sizes()
         seeding = self.pruning.seeding if self.pruning else REDUNDANCY
         if isinstance(self.space, SearchSpace) and seeding not in (REDUNDANCY, *self.space.seedings):
             raise InputError(
@@ -113,6 +114,15 @@ class CalibrationOptions:
         self._check_relevances()
         class_source = ClassSource(self.taxonomy, self.class_from, self.default_class, self.one_class)
         object.__setattr__(self, "class_source", class_source)
+
+    def _check_sizes(self) -> None:
+        if not isinstance(self.space, SearchSpace) or self.lattice:
+            return
+        if len(self.space.untried) == len(self.space.prototypes):
+            raise InputError(
+                f"all prototypes of the space show smaller pictures ({', '.join(self.space.untried)}), which only "
+                f"{CLASP!r} is tried with, and it is not among the selectors; add it, or a prototype without downsample"
+            )
 
     def _check_relevances(self) -> None:
         tried, pruning = self.space.relevances if isinstance(self.space, SearchSpace) else (), self.pruning

@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Lock
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -27,6 +27,7 @@ from clasp_calib.common.errors import StudyError
 from clasp_calib.common.given_files import check_regular
 from clasp_calib.common.progress import note
 from clasp_calib.common.redaction import redacted
+from clasp_calib.common.selector_choice import CLASP
 from clasp_calib.search.shown import Trials
 
 FILE = "journal:"
@@ -142,13 +143,15 @@ class Study(Trials):
     Args:
         storage: as `open_storage` gives it; may be shared with other searches.
         name: of the study, unique in the storage.
-        layers: vision layers that candidates mix; with rho they are the trials' parameters.
+        layers: vision layers that candidates mix. Their weights are the trials' parameters, with rho where the
+            dual-stage selection chooses.
+        selectors: what chooses tokens in some candidate, by name and knobs. Of several it is a parameter too.
     """
 
     _turn = Lock()
 
-    def __init__(self, storage: BaseStorage, name: str, layers: Sequence[int]):
-        self._storage, self._name, self._layers = storage, name, layers
+    def __init__(self, storage: BaseStorage, name: str, layers: Sequence[int], selectors: Sequence[str] = ()):
+        self._storage, self._name, self._layers, self._selectors = storage, name, layers, selectors
         self._failed = False
         trials: dict[str, FrozenTrial] = {}
         with self._talking():
@@ -183,8 +186,13 @@ class Study(Trials):
         self._finish(candidate, TrialState.COMPLETE, mean)
 
     def _begin(self, candidate: Candidate) -> int:
-        params = {f"layer {layer}": candidate.alpha[layer] for layer in self._layers} | {"rho": candidate.rho}
+        params: dict[str, float | str] = {f"layer {layer}": candidate.alpha[layer] for layer in self._layers}
+        if candidate.selector is None:
+            params["rho"] = candidate.rho
         space: dict[str, BaseDistribution] = {name: FloatDistribution(0, 1) for name in params}
+        if len(self._selectors) > 1:
+            params["selector"] = candidate.called or str(candidate.selector or CLASP)
+            space["selector"] = CategoricalDistribution(self._selectors)
         trial = create_trial(
             state=TrialState.RUNNING, params=params, distributions=space, user_attrs={_CANDIDATE: candidate.name}
         )

@@ -1,6 +1,7 @@
 """The knobs of a space's selectors, solved so that all candidates cost as much at a budget."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,20 @@ def solved_for(candidates: Sequence[Candidate], model: Any, budget: Budget, film
         replace(candidate, selector=solved[candidate.selector], called=str(candidate.selector or ""))
         for candidate in candidates
     ]
+
+
+def solved_where_met(candidates: Sequence[Candidate], model: Any, budget: Budget, filmed: bool) -> list[Candidate]:
+    """The same for a budget at which candidates are not searched, but may have been measured.
+
+    Those whose selectors cannot meet it stay as they are, unsolved. No score is recorded of these.
+    Arguments and errors are those of `solved_for`, but for its ``BudgetError``.
+    """
+    solved: dict[Candidate, Candidate] = {}
+    for choice in dict.fromkeys(candidate.selector for candidate in candidates):
+        of = [candidate for candidate in candidates if candidate.selector == choice]
+        with suppress(BudgetError):
+            solved |= zip(of, solved_for(of, model, budget, filmed), strict=True)
+    return [solved.get(candidate, candidate) for candidate in candidates]
 
 
 def solved_choice(choice: SelectorChoice, model: Any, budget: Budget, filmed: bool) -> SelectorChoice:

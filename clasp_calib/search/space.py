@@ -132,8 +132,19 @@ class SearchSpace(BaseModel):
 
     @property
     def downsamples(self) -> tuple[float, ...]:
-        """All shares of their tokens that some prototype shows pictures with."""
-        return tuple(sorted({p.downsample for p in self.prototypes if p.downsample is not None}))
+        """All shares of their tokens that some candidate shows pictures with."""
+        tried = (p.downsample for p in self.prototypes if p.name not in self.untried)
+        return tuple(sorted({share for share in tried if share is not None}))
+
+    @property
+    def untried(self) -> tuple[str, ...]:
+        """Prototypes that no candidate has: without ``clasp`` among the selectors those that show smaller pictures."""
+        names = () if self._has_clasp else self.prototypes
+        return tuple(p.name for p in names if p.downsample is not None)
+
+    @property
+    def _has_clasp(self) -> bool:
+        return any(selector.name == CLASP for selector in self.selectors)
 
     @property
     def others(self) -> list[SelectorChoice]:
@@ -188,7 +199,7 @@ class SearchSpace(BaseModel):
         further = list(
             dict.fromkeys(ways for kind in self.relevances or (relevance,) for ways in self._ways(kind, relevance))
         )
-        further = further if CLASP in [selector.name for selector in self.selectors] else []
+        further = further if self._has_clasp else []
         if not further:
             made = [replace(made[0], selector=self.others[0])]
         for prototype in self.prototypes:

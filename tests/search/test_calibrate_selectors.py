@@ -19,7 +19,7 @@ from clasp_calib.common.samples import Sample
 from clasp_calib.common.selector_choice import SelectorChoice
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.schedule import parse_budget
-from clasp_calib.search.solved_selectors import solved_for
+from clasp_calib.search.solved_selectors import solved_for, solved_where_met
 from clasp_calib.search.space import Prototype, SearchSpace, SpaceSelector, read_space, write_space
 from clasp_calib.search.strategies.grid import Grid
 
@@ -158,10 +158,48 @@ def test_a_killed_search_goes_on_to_the_same_bytes(bench, found, tmp_path, monke
     assert again.manifest.budgets[0].choices == repeated.manifest.budgets[0].choices
 
 
-def test_one_method_alone(bench):
+def test_a_selector_that_cannot_meet_a_budget_of_before_is_searched_at_others(bench, tmp_path):
+    """At 6 two of five layers on all 16 tokens are too many; what others showed at 6 is evidence all the same."""
     model, processor, samples, _ = bench
-    chosen = options(method="divprune", strategy=None)
+    words = {"run": tmp_path, "options": options(space=SPACE.of_method("clasp"), per_class=4)}
+    cc.calibrate(model, processor, samples, "6", **words)
+    artifact = cc.calibrate(model, processor, samples, BUDGET, **words | {"options": options(per_class=4)})
+    assert artifact.budgets == ("6", BUDGET)
+    assert artifact.entry(BUDGET).decision.budgets == ("6",)
+    asked, six = SPACE.candidates(4, 3), parse_budget("6")
+    known = dict(zip(asked, solved_where_met(asked, model, six, filmed=False), strict=True))
+    with pytest.raises(BudgetError, match="fastv cannot meet a budget of 6"):
+        solved_for(asked, model, six, filmed=False)
+    for candidate, solved in known.items():
+        if candidate.selector == FASTV:
+            assert solved == candidate
+        else:
+            assert [solved] == solved_for([candidate], model, six, filmed=False)
+    assert FASTV in [candidate.selector for candidate in known]
+
+
+def test_an_option_that_other_selectors_do_not_read_is_ablated_where_it_is_read(bench, found):
+    model, processor, samples, _ = bench
+    report = cc.ablate("iterations", model, processor, found[0], samples, options=cc.StudyOptions(per_class=1))
+    (compared, _) = report.found[BUDGET]
+    assert compared.classes == ("spatial",)
+    assert {*report.left_out[BUDGET]} == {"attribute", "counting"}
+    for label in report.left_out[BUDGET]:
+        assert label in report.to_markdown().splitlines()[0]
+    whole = cc.ablate("parts", model, processor, found[0], samples, options=cc.StudyOptions(per_class=1))
+    assert len(whole.found[BUDGET][0].classes) == 3
+    assert "without" not in whole.to_markdown()
+
+
+def test_one_method_alone(bench, capsys):
+    model, processor, samples, _ = bench
+    small = Prototype(name="small", weights={3: 1}, downsample=0.5)
+    space = SPACE.model_copy(update={"prototypes": (*SPACE.prototypes, small)})
+    chosen = options(method="divprune", strategy=None, space=space)
     artifact = cc.calibrate(model, processor, samples, BUDGET, options=chosen)
+    assert capsys.readouterr().err.count("left out: small\n") == 1
+    with pytest.raises(InputError, match=r"'starts' varies .* at budget 9 all classes have other selectors; .* parts"):
+        cc.ablate("starts", model, processor, artifact, samples)
     assert {artifact.selector(BUDGET, label).name for label in PLANTED} == {"divprune"}
     assert artifact.entry(BUDGET).choices["counting"].candidates == 2
     assert options(method="clasp").selectors == []

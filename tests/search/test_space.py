@@ -7,6 +7,7 @@ from hypothesis import given, strategies as st
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.pruning_options import RELEVANCES, SEEDINGS
+from clasp_calib.search.calibration_options import CalibrationOptions
 from clasp_calib.search.space import OWN, Prototype, SearchSpace, default_space, read_space, write_space
 
 NUMBERS = st.floats(0.01, 1)
@@ -160,6 +161,19 @@ def test_a_prototype_may_show_pictures_smaller():
         0.5,
         None,
     ]
+
+
+def test_smaller_pictures_that_no_selector_is_tried_with():
+    whole, half = Prototype(name="a", weights={1: 1.0}), Prototype(name="b", weights={1: 1.0}, downsample=0.5)
+    space = SearchSpace(prototypes=(whole, half), rhos=(0.5,), selectors=("divprune",))
+    assert (space.untried, space.downsamples) == (("b",), ())
+    assert [c.prototype for c in space.candidates(4, 3)] == [OWN, "a"]
+    assert space.of_method("clasp").untried == ()
+    alone = SearchSpace(prototypes=(half,), rhos=(0.5,))
+    assert CalibrationOptions(space=alone).space == alone
+    with pytest.raises(InputError, match=r"all prototypes of the space show smaller pictures \(b\).* 'clasp'"):
+        CalibrationOptions(space=alone, method="divprune")
+    assert CalibrationOptions(space=alone, method="divprune", lattice=1).space.untried == ("b",)
 
 
 def test_what_scores_are_recorded_under_names_the_paper_seeding_by_nothing():

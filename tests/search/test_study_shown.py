@@ -8,7 +8,9 @@ import pytest
 from made_searches import Fake, candidates, session
 from optuna.trial import TrialState
 
+from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import StudyError
+from clasp_calib.common.selector_choice import SelectorChoice
 from clasp_calib.crew.local_workers import InProcess
 from clasp_calib.search.optuna_study import Study, open_storage
 from clasp_calib.search.strategies.halving import Halving
@@ -43,6 +45,25 @@ def test_candidates_are_trials_with_a_report_a_block(url):
             (TrialState.RUNNING, None, {4: 0.25}),
         ]
         assert found["p1/rho=0.5"].params == {"layer 0": 1.0, "layer 1": 0.001, "rho": 0.5}
+
+
+def test_the_selector_is_a_parameter_where_there_are_several(url, capsys):
+    solved = SelectorChoice.of("fastv", {"layer": 2, "ratio": 0.1875})
+    fastv = Candidate("a", (1.0, 0.0), 1.0, selector=solved, called="fastv layer=2")
+    own, one, two = candidates(3)
+    # As they were shown before.
+    Study(open_storage(url), "old", (0, 1)).report(one, 4, 0.5)
+    for name in ("new", "old"):
+        study = Study(open_storage(url), name, (0, 1), ("clasp", "fastv layer=2"))
+        for candidate in (own, two, fastv):
+            study.report(candidate, 4, 0.25)
+        found = trials(url, name)
+        assert found["p2/rho=0.5"].params == {"layer 0": 1.0, "layer 1": 0.002, "rho": 0.5, "selector": "clasp"}
+        assert found["a/fastv layer=2"].params == {"layer 0": 1.0, "layer 1": 0.0, "selector": "fastv layer=2"}
+    assert found["p1/rho=0.5"].params == {"layer 0": 1.0, "layer 1": 0.001, "rho": 0.5}
+    Study(open_storage(url), "alone", (0,), ("fastv layer=2",)).report(fastv, 4, 0.25)
+    assert trials(url, "alone")["a/fastv layer=2"].params == {"layer 0": 1.0}
+    assert capsys.readouterr().err == ""
 
 
 def test_a_search_reports_once_a_round_and_not_once_a_sample(tmp_path):

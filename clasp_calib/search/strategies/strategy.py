@@ -17,7 +17,8 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.search.belief import Belief
 
 DEFAULT = 0
-"""Index of the candidate that stands for doing nothing: the model's own layer, rho = 1."""
+"""Index of the candidate that stands for doing nothing: the model's own layer with rho = 1, or with the first selector
+where ``clasp`` is not searched."""
 
 
 @dataclass(frozen=True)
