@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from clasp_calib.baselines.choosing import first_largest
+from clasp_calib.baselines.knobs import require, require_falling, require_shares
 from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row
 from clasp_calib.baselines.staged import StagedMethod, count_of, in_depth, scaled_shares, spans_of
-from clasp_calib.common.errors import ModelError
 
 Ranking = Literal["products", "attention"]
 
@@ -93,7 +93,7 @@ def balanced(
         ``keep`` positions, long, rising.
     """
     count = int(keep * attention)
-    by_attention = attended(ranked_N, count, int(count * candidates), keep)
+    by_attention = attended(ranked_N, count, int(min(count * candidates, len(hidden_ND))), keep)
     none_N = torch.zeros(len(hidden_ND), dtype=torch.bool, device=hidden_ND.device)
     by_diversity = diverse(hidden_ND, int(keep * diversity), none_N).nonzero().flatten()
     # Our choice: where the three overlap too little to fit, cells yield first and then diverse tokens. BTP's code
@@ -133,8 +133,16 @@ class Btp(StagedMethod):
     """
 
     def __post_init__(self) -> None:
-        if self.ranking not in (known := get_args(Ranking)):
-            raise ModelError(f"ranking is {self.ranking!r}; expected one of {', '.join(known)}")
+        super().__post_init__()
+        require_falling(self, "kept")
+        require(self, "kept", self.kept[0] > 0, "a share above 0 at the first stage")
+        keeping = sum(share > 0 for share in self.kept)
+        for knob in ("diversity", "attention", "candidates"):
+            many = len(getattr(self, knob)) == keeping
+            require(self, knob, many, f"{keeping} numbers, one for each stage that keeps tokens")
+        require_shares(self, "diversity", "attention", "cells")
+        require(self, "candidates", min(self.candidates) >= 1, "numbers from 1 up")
+        require(self, "ranking", self.ranking in (known := get_args(Ranking)), f"one of {', '.join(known)}")
 
     def at_share(self, layers: int, share: float) -> Self:
         """The published shares times a factor; those that would keep more than all keep all."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clasp_calib.baselines.choosing import first_largest
+from clasp_calib.baselines.knobs import require, require_shares, require_starts
 from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row
 from clasp_calib.baselines.staged import StagedMethod, count_of, in_depth, scaled_shares, spans_of
 
@@ -83,6 +84,13 @@ class Dart(StagedMethod):
     """Share of the visual tokens that stay."""
     image_pivots: int = 4
     text_pivots: int = 4
+
+    def __post_init__(self) -> None:
+        require_starts(self, stages=1)
+        require_shares(self, "kept")
+        for knob in ("image_pivots", "text_pivots"):
+            require(self, knob, getattr(self, knob) >= 0, "a number from 0 up")
+        require(self, "image_pivots", self.image_pivots + self.text_pivots > 0, "at least one pivot of either kind")
 
     def at_share(self, layers: int, share: float) -> Self:
         """The share from the mean over layers."""

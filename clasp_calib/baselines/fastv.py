@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 
 from torch import nn
 
+from clasp_calib.baselines.knobs import require, require_shares
 from clasp_calib.baselines.method import Method, Reader
 from clasp_calib.common.errors import BudgetError
 from clasp_calib.common.pruning_options import PruningOptions
@@ -37,6 +38,16 @@ class FastV(Method):
     """K, from 0."""
     ratio: float = 0.5
     """R, the share that is dropped."""
+
+    def __post_init__(self) -> None:
+        require(self, "layer", self.layer >= 1, "a decoder layer from 1 on, for the one before it scores")
+        require_shares(self, "ratio")
+
+    def lacks(self, model: nn.Module, adapter: Adapter) -> str | None:
+        """See `Method`."""
+        if (layers := adapter.decoder_layers) > self.layer:
+            return None
+        return f"its decoder has {layers} layers, and tokens are to go at layer {self.layer} (give a smaller layer)"
 
     def solved(self, adapter: Adapter, budget: Budget) -> Self:
         """R from ``L budget = K N + (L - K) (1 - R) N``.

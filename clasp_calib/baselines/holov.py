@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clasp_calib.baselines.choosing import first_largest
 from clasp_calib.baselines.input_method import InputMethod
+from clasp_calib.baselines.knobs import require, require_weight
 from clasp_calib.runtime.encoding import Encoded, Kept
 
 SMALL = 1e-6
@@ -55,9 +56,8 @@ def holistic(features_PD: Tensor, attention_P: Tensor, count: int, strips: int, 
         strips: into how many runs of following patches the picture is cut, the first ones larger by one if need be.
         alpha: see `strip_score`.
     """
-    cut = [
-        strip for strip in torch.arange(len(attention_P), device=attention_P.device).tensor_split(strips) if len(strip)
-    ]
+    patches = len(attention_P)
+    cut = torch.arange(patches, device=attention_P.device).tensor_split(min(strips, patches))
     scores = torch.stack([strip_score(features_PD[strip], attention_P[strip], alpha) for strip in cut])
     weights = scores / (scores.sum() + SMALL)
     shares = (weights * count).floor().long().clamp(min=0).tolist()
@@ -90,6 +90,11 @@ class HoloV(InputMethod):
     keep: str = "64"
     strips: int = 16
     alpha: float = 0.09
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "strips", self.strips >= 1, "at least one strip")
+        require_weight(self, "alpha")
 
     def kept(self, image: Encoded, token_P: Tensor, count: int) -> Kept:
         """See `InputMethod`."""

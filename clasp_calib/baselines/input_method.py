@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clasp_calib.baselines.choosing import proportional
 from clasp_calib.baselines.method import Method, Reader
+from clasp_calib.common.errors import ModelError
 from clasp_calib.common.pruning_options import COMPACT, KEEP
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.checks import check_decoder, positions_on
@@ -44,7 +45,7 @@ class ChoosesAtInput(Method):
         Args:
             image: the whole image.
             token_P: the tokens to choose from: those of one tile, or of all tiles if not ``by_tile``; long, rising.
-            count: how many go on; at least 1, and fewer than there are.
+            count: how many go on; at least 1, and fewer than there are. Another number is refused.
         """
 
     @abstractmethod
@@ -59,13 +60,17 @@ class ChoosesAtInput(Method):
         return proportional([len(token_P) for token_P in tiles], count)
 
     def choose(self, image: Encoded) -> Kept:
-        """What of an image goes on. Tokens that end lines are no patches; they go first."""
+        """What of an image goes on. Tokens that end lines are no patches; they go first.
+
+        Raises:
+            ModelError: another number of tokens than were to go on.
+        """
         tiles = image.patches()
         tiles = tiles if self.by_tile else [torch.cat(tiles).sort().values]
         wanted = self.count(image)
         counts = self.allot(image, tiles, wanted)
         parts = [
-            self.kept(image, token_P, count) if count < len(token_P) else Kept(token_P)
+            self._exactly(image, token_P, count) if count < len(token_P) else Kept(token_P)
             for token_P, count in zip(tiles, counts, strict=True)
             if count
         ]
@@ -75,6 +80,15 @@ class ChoosesAtInput(Method):
             parts = [Kept(torch.cat([*tiles, ends_N[:spare]]).sort().values)]
         kept = _together(image, parts)
         return _sorted(kept) if self.in_order else kept
+
+    def _exactly(self, image: Encoded, token_P: Tensor, count: int) -> Kept:
+        kept = self.kept(image, token_P, count)
+        if len(kept.place_T) != count:
+            raise ModelError(
+                f"{self!r} kept {len(kept.place_T)} of {len(token_P)} tokens and was to keep {count}; change its "
+                "knobs, or choose another method"
+            )
+        return kept
 
     @contextmanager
     def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
@@ -121,6 +135,9 @@ class InputMethod(ChoosesAtInput):
 
     keep: str = "25%"
     """Tokens that an image keeps: a number, or a percentage of its own."""
+
+    def __post_init__(self) -> None:
+        parse_budget(self.keep)
 
     def solved(self, adapter: Adapter, budget: Budget) -> Self:
         """The budget is what enters: every layer works on that."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clasp_calib.baselines.choosing import first_largest
+from clasp_calib.baselines.knobs import require_falling
 from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row, attention_to
 from clasp_calib.baselines.staged import StagedMethod, count_of, in_depth, spans_of
 from clasp_calib.common.errors import BudgetError, ModelError
@@ -82,6 +83,10 @@ class PyramidDrop(StagedMethod):
     starts: tuple[int, ...] = (8, 16, 24)
     ratios: tuple[float, ...] = (0.5, 0.25, 0.125)
     """Share of the row's visual tokens that is left at each stage."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_falling(self, "ratios")
 
     def at_share(self, layers: int, share: float) -> Self:
         """Stages at layers 2, 8 and 16 that keep lambda, lambda^2 and lambda^3, after the authors' recipe.

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clasp_calib.baselines.input_method import InputMethod
+from clasp_calib.baselines.knobs import require_weight
 from clasp_calib.runtime.encoding import Encoded, Kept
 
 
@@ -53,6 +54,10 @@ class Scope(InputMethod):
 
     keep: str = "64"
     alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_weight(self, "alpha")
 
     def kept(self, image: Encoded, token_P: Tensor, count: int) -> Kept:
         """See `InputMethod`."""

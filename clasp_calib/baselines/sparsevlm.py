@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from clasp_calib.baselines.choosing import first_largest
+from clasp_calib.baselines.knobs import require, require_starts
 from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row
 from clasp_calib.baselines.staged import StagedMethod, everything, in_depth
-from clasp_calib.runtime.schedule import Budget, RelativeSchedule
+from clasp_calib.runtime.schedule import STAGES, Budget, RelativeSchedule
 
 
 def recycled(pruned: int, share: float = 0.3, members: int = 10) -> tuple[int, int]:
@@ -96,6 +97,14 @@ class SparseVLM(StagedMethod):
     """Tokens that each stage keeps of 576, others in proportion, before what comes back."""
     share: float | None = None
     """Instead: mean share of the row's tokens that the layers work on, with what comes back."""
+
+    def __post_init__(self) -> None:
+        require_starts(self, STAGES)
+        counted = len(self.counts) == STAGES and min(self.counts) >= 1
+        require(self, "counts", counted, f"{STAGES} numbers of tokens, each at least 1")
+        share = self.share
+        given = share is None or (isinstance(share, int | float) and 0 < share <= 1)
+        require(self, "share", given, "a share above 0 and up to 1, or None")
 
     def at_share(self, layers: int, share: float) -> Self:
         """Stage counts as for our own schedule, at this method's starts (see `schedule`)."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from clasp_calib.baselines.choosing import first_largest
+from clasp_calib.baselines.knobs import require_shares
 from clasp_calib.baselines.mechanisms.row_stages import Row
 from clasp_calib.baselines.sparsevlm import SparseVLM
 from clasp_calib.runtime.stages import Rope
@@ -65,6 +66,10 @@ class SparseVLM2(SparseVLM):
     counts: tuple[int, ...] = (300, 200, 118)
     heads: float = 14 / 32
     """Share of the heads that count. Our choice: the code has 14 for any number of heads."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_shares(self, "heads")
 
     def rate(self, row: Row) -> Tensor:
         """See `SparseVLM`."""

@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 import torch
 from torch import nn
 
+from clasp_calib.baselines.knobs import require_starts
 from clasp_calib.baselines.mechanisms.row_stages import KeptTokens, Row, RowPlan
 from clasp_calib.baselines.method import Method, Reader
 from clasp_calib.common.errors import BudgetError
@@ -35,6 +36,9 @@ class StagedMethod(Method):
 
     starts: tuple[int, ...]
     """Decoder layers that the shortened sequence enters."""
+
+    def __post_init__(self) -> None:
+        require_starts(self)
 
     @abstractmethod
     def choose(self, stage: int, row: Row) -> KeptTokens:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from clasp_calib.baselines.choosing import first_largest
 from clasp_calib.baselines.input_method import InputMethod
+from clasp_calib.baselines.knobs import require_shares
 from clasp_calib.runtime.encoding import Encoded, Kept
 
 
@@ -59,6 +60,10 @@ class VisPruner(InputMethod):
 
     keep: str = "64"
     important: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_shares(self, "important")
 
     def kept(self, image: Encoded, token_P: Tensor, count: int) -> Kept:
         """See `InputMethod`."""

@@ -159,11 +159,12 @@ def clasp(  # noqa: PLR0913 - all that a batch is, by name
 
     Raises:
         ArtifactError: the artifact is for another model, or has no such budget or class; or it shows the pictures of a
-            class smaller, and ``smaller`` does not say that they are.
+            class smaller, and ``smaller`` does not say that they are; or its selector's knobs are not those of the
+            budget.
         InputError: a batch has another number of rows than there are classes in the list, or questions, or classes that
             are shown pictures in different sizes or whose tokens are chosen by different selectors; a selector that
-            this installation does not have; ``auto`` without questions, or without a router for classes of the
-            artifact's own; questions without ``auto``.
+            this installation does not have, or knobs that it cannot have; ``auto`` without questions, or without a
+            router for classes of the artifact's own; questions without ``auto``.
         ModelError: see `prune`.
     """
     import torch
@@ -176,7 +177,7 @@ def clasp(  # noqa: PLR0913 - all that a batch is, by name
     from clasp_calib.runtime.routing import AUTO, classes_of
     from clasp_calib.runtime.schedule import parse_budget
     from clasp_calib.runtime.selection import DualStage
-    from clasp_calib.runtime.selectors import selected, selector_of
+    from clasp_calib.runtime.selectors import recorded_selector, selected
     from clasp_calib.runtime.stages import Plan
 
     adapter = adapter_for(model)
@@ -215,7 +216,7 @@ def clasp(  # noqa: PLR0913 - all that a batch is, by name
         )
     (choice,) = choices
     if choice is not None:
-        with selected(model, selector_of(choice), alpha_BL, prompt_lengths) as other, counted:
+        with selected(model, recorded_selector(choice, model, name), alpha_BL, prompt_lengths) as other, counted:
             yield other
         return
     plan = Plan(

@@ -9,13 +9,15 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from math import isclose
 from typing import Any, Protocol, Self
 
 from torch import Tensor, nn
 
-from clasp_calib.common.errors import InputError
+from clasp_calib.common.errors import ArtifactError, ClaspError, InputError
 from clasp_calib.common.selector_choice import CLASP, SelectorChoice
 from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.budgeting import pruning_budget
 from clasp_calib.runtime.guard import guarded
 from clasp_calib.runtime.schedule import Budget
 from clasp_calib.runtime.stages import PromptLengths
@@ -27,7 +29,10 @@ GROUP = "clasp_calib.selectors"
 
 
 class TokenSelector(Protocol):
-    """A frozen dataclass whose fields are the knobs; every peer of `clasp_calib.baselines` is one."""
+    """A frozen dataclass whose fields are the knobs; every peer of `clasp_calib.baselines` is one.
+
+    It raises an InputError when it is made with knobs that it cannot have.
+    """
 
     images_only: bool
     """Whether it cannot run on videos."""
@@ -40,6 +45,8 @@ class TokenSelector(Protocol):
 
     def solved(self, adapter: Adapter, budget: Budget) -> Self:
         """With knobs at which a decoder layer works on as many tokens in the mean as the budget says.
+
+        What is solved for a budget is solved to the same for it again.
 
         Raises:
             BudgetError: it cannot, or not without samples.
@@ -69,7 +76,7 @@ def selector_of(choice: SelectorChoice) -> Any:
     """The `TokenSelector` of a name with these knobs; the others are as its authors set them.
 
     Raises:
-        InputError: there is none of this name, or two; or it has no such knobs; or its package cannot be loaded.
+        ClaspError: there is none of this name, or two; or it cannot have such knobs; or its package cannot be loaded.
     """
     kind = _loaded(choice.name)
     plain = kind()
@@ -87,7 +94,50 @@ def selector_of(choice: SelectorChoice) -> Any:
                 f"the knob {knob!r} of the selector {choice.name!r} is {value!r}; expected something like "
                 f"{defaults[knob]!r}, which is its default"
             )
-    return kind(**dict(choice.knobs))
+    try:
+        return kind(**dict(choice.knobs))
+    except ClaspError:
+        raise
+    except Exception as error:  # Somebody's package may refuse its knobs in any way.
+        raise InputError(
+            f"the selector {choice} cannot have these knobs ({type(error).__name__}: {error}); change them"
+        ) from error
+
+
+def recorded_selector(choice: SelectorChoice, model: nn.Module, budget: str) -> Any:
+    """The `TokenSelector` that an artifact records for a budget, which has to cost as much on a model.
+
+    Args:
+        choice: with all knobs, as they were solved.
+        model: what it is to be put on.
+        budget: for which it is recorded.
+
+    Raises:
+        ArtifactError: a knob is missing, or is not what the budget solves it to.
+        ClaspError: see `selector_of`, `TokenSelector.adapter_for` and `TokenSelector.solved`.
+    """
+    selector = selector_of(choice)
+    if missing := [of.name for of in fields(selector) if of.name not in dict(choice.knobs)]:
+        raise ArtifactError(
+            f"the artifact records the selector {choice.name!r} without its knobs {', '.join(missing)}; expected all "
+            "of them: take the artifact as it was made, or calibrate again"
+        )
+    adapter = selector.adapter_for(model)
+    solved = selector.solved(adapter, pruning_budget(adapter, budget))
+    for knob, value in choice.knobs:
+        if not _same(value, wanted := getattr(solved, knob)):
+            raise ArtifactError(
+                f"the artifact records the knob {knob!r} of the selector {choice.name!r} as {value!r}, and a budget of "
+                f"{budget} solves it to {wanted!r} on this model; take the artifact as it was made, or calibrate again"
+            )
+    return selector
+
+
+def as_recorded(choice: SelectorChoice | None, model: nn.Module, budget: str) -> SelectorChoice | None:
+    """What an artifact records, if it is no selector or one that `recorded_selector` does not refuse."""
+    if choice is not None:
+        recorded_selector(choice, model, budget)
+    return choice
 
 
 def knobs_of(name: str, selector: Any) -> SelectorChoice:
@@ -158,3 +208,12 @@ def _alike(value: Any, default: Any) -> bool:
     if isinstance(default, float):
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is type(default)
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Whether two knobs are the same, up to the rounding of what solves them."""
+    if isinstance(value, tuple) and isinstance(other, tuple):
+        return len(value) == len(other) and all(map(_same, value, other))
+    if isinstance(value, int | float) and isinstance(other, int | float):
+        return isclose(value, other, rel_tol=1e-6, abs_tol=1e-9)
+    return bool(value == other)

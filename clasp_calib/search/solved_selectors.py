@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from clasp_calib.calib.scoring.candidate import Candidate
-from clasp_calib.common.errors import BudgetError, InputError
+from clasp_calib.calib.scoring.projection import check_scored_as_served
+from clasp_calib.common.errors import BudgetError, ClaspError, InputError
 from clasp_calib.common.selector_choice import SelectorChoice
 from clasp_calib.runtime.budgeting import pruning_budget
 from clasp_calib.runtime.schedule import Budget
@@ -24,7 +25,8 @@ def solved_for(candidates: Sequence[Candidate], model: Any, budget: Budget, film
 
     Raises:
         BudgetError: see `solved_choice`, as for the following.
-        InputError: there is no such selector, it has not these knobs, or it is for pictures and there are videos.
+        InputError: there is no such selector, it cannot have these knobs, it would be served in another way than it is
+            scored, or it is for pictures and there are videos.
         ModelError: a selector cannot run on the model.
     """
     choices = dict.fromkeys(candidate.selector for candidate in candidates)
@@ -51,7 +53,20 @@ def solved_where_met(candidates: Sequence[Candidate], model: Any, budget: Budget
 
 def solved_choice(choice: SelectorChoice, model: Any, budget: Budget, filmed: bool) -> SelectorChoice:
     """A selector with all its knobs, solved for a budget; arguments and errors as for `solved_for`."""
+    try:
+        return _solved(choice, model, budget, filmed)
+    except ClaspError:
+        raise
+    except Exception as error:  # Somebody's package may fail in any way.
+        raise InputError(
+            f"the selector {choice} cannot be solved for a budget of {budget.name} ({type(error).__name__}: {error}); "
+            "change its knobs, or take it out of the space"
+        ) from error
+
+
+def _solved(choice: SelectorChoice, model: Any, budget: Budget, filmed: bool) -> SelectorChoice:
     selector = selector_of(choice)
+    check_scored_as_served(selector, choice.name)
     if filmed and selector.images_only:
         raise InputError(
             f"the selector {choice.name!r} is defined for images, and some of these samples have videos; leave them "

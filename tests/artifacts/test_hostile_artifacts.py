@@ -12,6 +12,7 @@ from made_routers import made_router
 from safetensors.numpy import load_file, save
 
 from clasp_calib.artifacts.artifact import read_artifact
+from clasp_calib.artifacts.choices import SelectorEntry
 from clasp_calib.artifacts.evidence import Trial, trials, with_trials
 from clasp_calib.artifacts.files import MANIFEST, ROUTER, WEIGHTS, write_artifact
 from clasp_calib.artifacts.manifest import Manifest
@@ -23,7 +24,12 @@ from clasp_calib.router_labeling.router_file import router_bytes
 @pytest.fixture
 def place(tmp_path):
     rows = [Trial("8", "text", "deep/rho=1", "deep", 1.0, "chosen", 3, 0.5, None)]
-    write_artifact(with_trials(made("8", "50%"), rows), tmp_path / "a")
+    artifact = with_trials(made("8", "50%"), rows)
+    selector = SelectorEntry(name="fastv", knobs={"layer": 2, "ratio": 0.75, "some": (1, 2), "more": None})
+    entries = [entry.model_copy(update={"choices": dict(entry.choices)}) for entry in artifact.manifest.budgets]
+    entries[0].choices["text"] = entries[0].choices["text"].model_copy(update={"selector": selector})
+    artifact = artifact.with_manifest(artifact.manifest.model_copy(update={"budgets": tuple(entries)}))
+    write_artifact(artifact, tmp_path / "a")
     return tmp_path / "a"
 
 
@@ -71,6 +77,13 @@ def place(tmp_path):
             r"alternatives\.x\.text\.weights\.0: ",
         ),
         (lambda c: c["budgets"][0]["choices"]["text"].update(candidates=2**60), r"choices\.text\.candidates: "),
+        (lambda c: selector_in(c).update(name="\x1b[31m"), r"choices\.text\.selector\.name: "),
+        (lambda c: selector_in(c).pop("name"), r"choices\.text\.selector\.name: "),
+        (lambda c: selector_in(c).update(code="x"), r"choices\.text\.selector\.code: Extra inputs"),
+        (lambda c: selector_in(c).update(knobs=dict.fromkeys(map("k{}".format, range(101)), 1)), r"selector\.knobs: "),
+        (lambda c: selector_in(c)["knobs"].update(layer={"a": 1}), r"choices\.text\.selector\.knobs\.layer"),
+        (lambda c: selector_in(c)["knobs"].update(layer=[[1]]), r"choices\.text\.selector\.knobs\.layer"),
+        (lambda c: selector_in(c)["knobs"].update({"a b": 1}), r"choices\.text\.selector\.knobs\.a b"),
         (lambda c: c["provenance"]["8"].update(seed=2**70), r"provenance\.8\.seed: "),
         (lambda c: c["decoding"].update(max_new_tokens=2**40), r"decoding\.max_new_tokens: "),
         (lambda c: c.update({"\x1b[31mred": 1}), r"\\x1b\[31mred: Extra inputs"),
@@ -151,6 +164,10 @@ def test_a_manifest_that_speaks_of_another_router_is_refused(routed, change, mes
     sealed(routed, change)
     with pytest.raises(ArtifactError, match=message):
         read_artifact(routed)
+
+
+def selector_in(content):
+    return content["budgets"][0]["choices"]["text"]["selector"]
 
 
 OTHER = {"prototype": "p", "layers": [1, 9], "weights": [0.5, 0.4], "rho": 0.5}

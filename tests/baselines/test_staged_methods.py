@@ -190,11 +190,6 @@ def test_btp_by_attention_as_the_paper_says(model):
     assert kept["attention"] != kept["products"]
 
 
-def test_btp_knows_no_other_ranking():
-    with pytest.raises(ModelError, match="ranking is 'atention'; expected one of products, attention"):
-        Btp(ranking="atention")
-
-
 def fitprune(stage, number, tokens, knobs):
     """What has least, by the product of what text and visual tokens give it in the head where it is most."""
     attention = stage.attention().amax(0)

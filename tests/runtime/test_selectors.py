@@ -6,14 +6,17 @@ from importlib import invalidate_caches
 from pathlib import Path
 
 import pytest
+from tiny_models import tiny_llava
 
 from clasp_calib.baselines.divprune import DivPrune
 from clasp_calib.baselines.fastv import FastV
 from clasp_calib.baselines.method import Method
-from clasp_calib.common.errors import InputError
+from clasp_calib.common.errors import ArtifactError, InputError
 from clasp_calib.common.selector_choice import SelectorChoice
 from clasp_calib.runtime import selectors as module
-from clasp_calib.runtime.selectors import knobs_of, selector_of
+from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.schedule import parse_budget
+from clasp_calib.runtime.selectors import knobs_of, recorded_selector, selector_of
 
 OTHER = """from dataclasses import dataclass
 from clasp_calib.baselines.divprune import DivPrune
@@ -25,6 +28,10 @@ class Other(DivPrune):
     starts: tuple[int, ...] = (2, 4)
     share: float = 1
     nothing: int | None = None
+
+    def __post_init__(self):
+        if self.share > 1:
+            raise ValueError("a share")
 """
 
 
@@ -84,6 +91,7 @@ def test_an_installed_package_brings_its_selector(package):
         ({"starts": ["a"]}, r"knob 'starts' .* is \('a',\); expected"),
         ({"keep": 9}, "knob 'keep' .* is 9; expected something like '9.8%'"),
         ({"share": True}, "knob 'share' .* is True"),
+        ({"share": 7}, r"selector other share=7 cannot have these knobs \(ValueError: a share\); change them"),
     ],
 )
 def test_knobs_that_it_cannot_have(package, knobs, message):
@@ -99,3 +107,61 @@ def test_what_cannot_be_loaded_is_named(package):
     package("twin", OTHER, ["fastv = twin:Other"])
     with pytest.raises(InputError, match=r"'fastv' is brought by .*twin.*; remove one"):
         selector_of(SelectorChoice("fastv"))
+
+
+NAMES = sorted(name for name, (point, *_) in module._brought().items() if point.dist.name == "clasp-calib")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_llava(decoder_layers=5)
+
+
+def solved(name, model, budget="9"):
+    adapter = adapter_for(model)
+    return knobs_of(name, selector_of(SelectorChoice(name)).solved(adapter, parse_budget(budget)))
+
+
+@pytest.mark.parametrize("budget", ["8", "9", "50%", "69.9%"])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_solved_for_a_budget_is_served_for_it(model, name, budget):
+    choice = solved(name, model, budget)
+    assert knobs_of(name, recorded_selector(choice, model, budget)) == choice
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_solved_for_another_budget_is_refused(model, name):
+    with pytest.raises(ArtifactError, match=f"of the selector '{name}' as .*, and a budget of 9 solves it to "):
+        recorded_selector(solved(name, model, "11"), model, "9")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_knob_has_to_be_recorded(model, name):
+    for number, (knob, _) in enumerate(knobs := solved(name, model).knobs):
+        less = SelectorChoice(name, knobs[:number] + knobs[number + 1 :])
+        with pytest.raises(ArtifactError, match=f"records the selector '{name}' without its knobs {knob}; expected"):
+            recorded_selector(less, model, "9")
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "error", "message"),
+    [
+        ("divprune", {"keep": "100%"}, ArtifactError, "'keep' .* '100%', and a budget of 9 solves it to '9'"),
+        ("dart", {"kept": -7.0}, InputError, r"'kept' of dart is -7\.0"),
+        ("fastv", {"ratio": 0.0}, ArtifactError, r"'ratio' .* as 0\.0, and a budget of 9 solves it to 0\.7"),
+        ("pyramiddrop", {"starts": (1,), "ratios": ()}, InputError, "'ratios' of pyramiddrop"),
+        ("pyramiddrop", {"starts": (1,), "ratios": (0.5,)}, ArtifactError, r"as \(0\.5,\), and a budget of 9"),
+        ("btp", {"kept": (0.5,)}, InputError, "'kept' of btp"),
+        (
+            "btp",
+            {"kept": (1.0, 1.0, 1.0, 0.0)},
+            ArtifactError,
+            r"'kept' .* as \(1\.0, 1\.0, 1\.0, 0\.0\), and a budget",
+        ),
+        ("sparsevlm", {"share": None}, ArtifactError, r"'share' .* as None, and a budget of 9 solves it to 0\.5625"),
+    ],
+)
+def test_knobs_that_were_altered_are_refused(model, name, knobs, error, message):
+    altered = SelectorChoice.of(name, dict(solved(name, model).knobs) | knobs)
+    with pytest.raises(error, match=message):
+        recorded_selector(altered, model, "9")

@@ -14,7 +14,7 @@ from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.studies.evaluation import _a_layer, calibrated_setting
 from clasp_calib.cli import run as command
-from clasp_calib.common.errors import BudgetError, InputError
+from clasp_calib.common.errors import ArtifactError, BudgetError, InputError, ModelError
 from clasp_calib.common.samples import Sample
 from clasp_calib.common.selector_choice import SelectorChoice
 from clasp_calib.runtime.budgeting import schedule_for
@@ -260,6 +260,15 @@ def test_from_the_shell(bench, found, tmp_path, capsys):
             "'keep' of the selector 'divprune' decides how many",
         ),
         ({"name": "fastv", "knobs": {"layer": 4}}, BudgetError, "fastv cannot meet a budget of 9"),
+        (
+            {"name": "fastv", "knobs": {"layer": 5}},
+            ModelError,
+            "its decoder has 5 layers, and tokens are to go at layer",
+        ),
+        ({"name": "fastv", "knobs": {"layer": 0}}, InputError, "'layer' of fastv is 0; expected a decoder layer from"),
+        ({"name": "vispruner", "knobs": {"important": [0.5, 2.0]}}, InputError, "'important' of vispruner is 2.0"),
+        ({"name": "dart", "knobs": {"starts": [[2, 3]]}}, InputError, r"'starts' of dart is \(2, 3\)"),
+        ({"name": "holov", "knobs": {"strips": 0}}, InputError, "'strips' of holov is 0"),
     ],
 )
 def test_what_cannot_be_tried_is_refused_before_anything_is_measured(bench, tmp_path, selector, error, message):
@@ -270,18 +279,26 @@ def test_what_cannot_be_tried_is_refused_before_anything_is_measured(bench, tmp_
     assert not (tmp_path / "study").exists()
 
 
-def test_an_artifact_of_an_unknown_selector_names_it(bench, found):
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"name": "nosuch"}, InputError, "no selector 'nosuch' in this installation"),
+        ({"knobs": {"keep": "100%"}}, ArtifactError, "'keep' of the selector 'divprune' as '100%', and a budget of 9"),
+        ({"knobs": {}}, ArtifactError, "the selector 'divprune' without its knobs keep"),
+    ],
+)
+def test_an_artifact_whose_selector_was_altered_is_refused(bench, found, change, error, message):
+    model, processor, samples, _ = bench
     artifact = found[0]
     entry = artifact.entry(BUDGET)
-    unknown = entry.choices["counting"].selector.model_copy(update={"name": "nosuch"})
-    choices = {**entry.choices, "counting": entry.choices["counting"].model_copy(update={"selector": unknown})}
+    altered = entry.choices["counting"].selector.model_copy(update=change)
+    choices = {**entry.choices, "counting": entry.choices["counting"].model_copy(update={"selector": altered})}
     budgets = (entry.model_copy(update={"choices": choices}),)
     other = artifact.with_manifest(artifact.manifest.model_copy(update={"budgets": budgets}))
-    with (
-        pytest.raises(InputError, match="no selector 'nosuch' in this installation"),
-        cc.clasp(bench[0], other, budget=BUDGET, classes="counting"),
-    ):
+    with pytest.raises(error, match=message), cc.clasp(model, other, budget=BUDGET, classes="counting"):
         pass
+    with pytest.raises(error, match=message):
+        cc.evaluate(model, processor, other, samples)
 
 
 def test_it_is_told_of_and_compared(found, tmp_path, capsys):

@@ -18,7 +18,7 @@ from clasp_calib.cache.origin import Origin
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.features import Features
 from clasp_calib.calib.scoring.prompted import Picture
-from clasp_calib.common.errors import ModelError
+from clasp_calib.common.errors import InputError, ModelError
 from clasp_calib.common.pruning_options import CLASS_TOKEN, MEAN_ATTENTION
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters.adapter import Adapter
@@ -45,6 +45,21 @@ class ReceivedAttention:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ModelError(_unknown(name))
+
+
+def check_scored_as_served(selector: TokenSelector, name: str) -> None:
+    """Refuse one that would choose other tokens of features than of pictures.
+
+    Raises:
+        InputError: it chooses before the decoder, where `InputMethod.on_marked` stands in for `InputMethod.attached`,
+            and has one of its own.
+    """
+    if isinstance(selector, InputMethod) and type(selector).attached is not InputMethod.attached:
+        raise InputError(
+            f"the selector {name!r} is an InputMethod with an attached() of its own, which is not called where "
+            "features are scored, so that it would be served in another way; let it derive from Method, or leave "
+            "attached() as it is"
+        )
 
 
 def _unknown(what: str) -> str:

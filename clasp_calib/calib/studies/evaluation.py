@@ -27,6 +27,7 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import picture_tokens, schedule_for
 from clasp_calib.runtime.layer_tokens import tokens_a_layer
 from clasp_calib.runtime.schedule import AnySchedule, Budget, Schedule, parse_budget
+from clasp_calib.runtime.selectors import as_recorded
 
 UNPRUNED, DEFAULT, PAPER = "unpruned", "default", "paper rho"
 SETTINGS = (UNPRUNED, DEFAULT, RANDOM, CALIBRATED)
@@ -240,12 +241,12 @@ def _settings(model: Any, artifact: Artifact, budget: str, seed: int) -> list[Se
         Setting(name, pruning, {c: replace(one, drawn=seed * DRAWS + draw) for c, one in default.items()})
         for draw, name in enumerate(DRAWN)
     ]
-    others = [Setting(name, pruning, of) for name, of in _others(artifact, budget, own).items()]
+    others = [Setting(name, pruning, of) for name, of in _others(model, artifact, budget, own).items()]
     unpruned = Setting(UNPRUNED, Pruning(None), default)
     return [unpruned, Setting(DEFAULT, pruning, default), *drawn, calibrated, *others]
 
 
-def _others(artifact: Artifact, budget: str, own: tuple[float, ...]) -> dict[str, dict[str, Candidate]]:
+def _others(model: Any, artifact: Artifact, budget: str, own: tuple[float, ...]) -> dict[str, dict[str, Candidate]]:
     """Settings that nobody serves, to judge the calibrated one by: name -> class -> candidate."""
     found = {}
     if set(artifact.classes) <= PAPER_RHO.keys():
@@ -256,7 +257,7 @@ def _others(artifact: Artifact, budget: str, own: tuple[float, ...]) -> dict[str
             weights = dict(zip(one.layers, one.weights, strict=True))
             alpha = tuple(weights.get(layer, 0.0) for layer in range(len(own)))
             seeding = one.seeding or artifact.manifest.seeding
-            choice = one.selector.choice if one.selector else None
+            choice = as_recorded(one.selector.choice if one.selector else None, model, budget)
             found[name][label] = Candidate(name, alpha, one.rho, seeding, one.relevance, one.downsample, choice)
     return found
 
@@ -318,7 +319,7 @@ def layers_used(model: Any, artifact: Artifact) -> tuple[int, ...]:
 
 
 def calibrated_setting(model: Any, artifact: Artifact, budget: str) -> Setting:
-    """What the artifact prescribes at one of its budgets."""
+    """What the artifact prescribes at one of its budgets; a selector with other knobs than solved is refused."""
     candidates = {
         label: Candidate(
             CALIBRATED,
@@ -327,7 +328,7 @@ def calibrated_setting(model: Any, artifact: Artifact, budget: str) -> Setting:
             artifact.seeding(budget, label),
             artifact.entry(budget).choices[label].relevance,
             artifact.downsample(budget, label),
-            artifact.selector(budget, label),
+            as_recorded(artifact.selector(budget, label), model, budget),
         )
         for label in artifact.classes
     }
