@@ -7,13 +7,12 @@ loads the one method that it names, and only where it names one.
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from math import isclose
 from typing import Any, Protocol, Self
 
 from torch import Tensor, nn
 
+from clasp_calib.common import plugins
 from clasp_calib.common.errors import ArtifactError, ClaspError, InputError
 from clasp_calib.common.selector_choice import CLASP, SelectorChoice
 from clasp_calib.runtime.adapters.adapter import Adapter
@@ -170,33 +169,13 @@ def selected(
 
 
 def _loaded(name: str) -> Any:
-    found = _brought().get(name, [])
-    if not found:
+    known = plugins.brought(GROUP)
+    if name not in known:
         raise InputError(
-            f"there is no selector {name!r} in this installation, which has {', '.join([CLASP, *sorted(_brought())])}; "
+            f"there is no selector {name!r} in this installation, which has {', '.join([CLASP, *sorted(known)])}; "
             "choose one of these, or install the package that brings it"
         )
-    if len(found) > 1:
-        raise InputError(f"the selector {name!r} is brought by {' and '.join(map(_package, found))}; remove one")
-    try:
-        return found[0].load()
-    except Exception as error:  # Importing somebody's package may fail in any way.
-        raise InputError(
-            f"the selector {name!r} of {_package(found[0])} ({found[0].value}) cannot be loaded ({error}); "
-            "mend that package"
-        ) from error
-
-
-@cache
-def _brought() -> dict[str, list[EntryPoint]]:
-    found: dict[str, list[EntryPoint]] = {}
-    for point in entry_points(group=GROUP):
-        found.setdefault(point.name, []).append(point)
-    return found
-
-
-def _package(point: EntryPoint) -> str:
-    return point.dist.name if point.dist else point.value
+    return plugins.loaded(GROUP, "selector", name)
 
 
 def _alike(value: Any, default: Any) -> bool:

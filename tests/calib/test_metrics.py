@@ -1,34 +1,18 @@
 """The metrics by name, and those that other packages bring."""
 
-import sys
-from importlib import invalidate_caches
-
 import pytest
+from installed_packages import installing
 
-from clasp_calib.calib.scoring.metrics import METRICS, generated, metric
+from clasp_calib.calib.scoring.metrics import GROUP, METRICS, generated, metric
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.plugins import brought
 from clasp_calib.common.samples import Sample
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """Installs a package that brings metrics."""
-
-    def install(name, code, points):
-        information = tmp_path / name / f"{name}-1.0.dist-info"
-        information.mkdir(parents=True)
-        (tmp_path / name / f"{name}.py").write_text(code)
-        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (information / "entry_points.txt").write_text("[clasp_calib.metrics]\n" + "\n".join(points))
-        monkeypatch.syspath_prepend(tmp_path / name)
-        invalidate_caches()
-        brought.cache_clear()
-
-    yield install
-    brought.cache_clear()
-    for name in ("starts_with", "twin", "broken"):
-        sys.modules.pop(name, None)
+    with installing(GROUP, tmp_path, monkeypatch) as install:
+        yield install
 
 
 STARTS = "def score(answer, references):\n    return float(any(answer.startswith(r) for r in references))\n"

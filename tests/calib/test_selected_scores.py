@@ -15,6 +15,7 @@ from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.studies.comparison import Setting
 from clasp_calib.calib.studies.timing import applied
+from clasp_calib.common import plugins
 from clasp_calib.common.errors import InputError, ModelError
 from clasp_calib.common.selector_choice import SelectorChoice
 from clasp_calib.runtime import selectors
@@ -29,7 +30,8 @@ BUDGET, LONGEST, OPTIONS = "40%", 6, cc.PruningOptions(profile="input")
 ARCHITECTURES = ("llava", "llava_next", "qwen2_5_vl")
 EACH_KIND = ("fastv", "divprune", "vispruner")
 """One that chooses inside the decoder, one before it, and one that looks at the tower's attention."""
-NAMES = sorted(name for name, (point, *_) in selectors._brought().items() if point.dist.name == "clasp-calib")
+BROUGHT = plugins.brought(selectors.GROUP)
+NAMES = sorted(name for name, (point, *_) in BROUGHT.items() if point.dist.name == "clasp-calib")
 PAIRS = [
     pytest.param(of, name, marks=() if of == "llava" or name in EACH_KIND else pytest.mark.slow)
     for of in ARCHITECTURES
@@ -122,7 +124,7 @@ def test_one_that_looks_at_what_is_not_kept_is_refused(bench, monkeypatch):
     point = type(
         "Point", (), {"load": lambda self: __import__("clasp_calib.baselines.visionzip", fromlist=["x"]).VisionZip}
     )
-    monkeypatch.setattr(selectors, "_brought", lambda: {"visionzip": [point()]})
+    monkeypatch.setattr(plugins, "brought", lambda _: {"visionzip": [point()]})
     evaluator, (alpha, _) = evaluator_of(model, processor)
     candidate = Candidate("x", alpha, 1.0, selector=SelectorChoice.of("visionzip", {"keep": BUDGET}))
     with pytest.raises(ModelError, match="not its keys; a selector that needs it cannot be searched"):

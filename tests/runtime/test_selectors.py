@@ -1,16 +1,16 @@
 """The selectors by name: those of this package, and those that other packages bring."""
 
-import sys
 import tomllib
-from importlib import invalidate_caches
 from pathlib import Path
 
 import pytest
+from installed_packages import installing
 from tiny_models import tiny_llava
 
 from clasp_calib.baselines.divprune import DivPrune
 from clasp_calib.baselines.fastv import FastV
 from clasp_calib.baselines.method import Method
+from clasp_calib.common import plugins
 from clasp_calib.common.errors import ArtifactError, InputError
 from clasp_calib.common.selector_choice import SelectorChoice
 from clasp_calib.runtime import selectors as module
@@ -38,21 +38,8 @@ class Other(DivPrune):
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """Installs a package that brings selectors."""
-
-    def install(name, code, points):
-        information = tmp_path / name / f"{name}-1.0.dist-info"
-        information.mkdir(parents=True)
-        (tmp_path / name / f"{name}.py").write_text(code)
-        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (information / "entry_points.txt").write_text(f"[{module.GROUP}]\n" + "\n".join(points))
-        monkeypatch.syspath_prepend(tmp_path / name)
-        invalidate_caches()
-        module._brought.cache_clear()
-
-    yield install
-    module._brought.cache_clear()
-    for name in ("others", "twin", "broken"):
-        sys.modules.pop(name, None)
+    with installing(module.GROUP, tmp_path, monkeypatch) as install:
+        yield install
 
 
 def test_a_selector_is_made_of_what_is_recorded_of_it():
@@ -64,7 +51,8 @@ def test_a_selector_is_made_of_what_is_recorded_of_it():
 
 
 def test_every_one_of_this_package_is_a_method_of_its_name():
-    names = sorted(name for name, (point, *_) in module._brought().items() if point.dist.name == "clasp-calib")
+    brought = plugins.brought(module.GROUP)
+    names = sorted(name for name, (point, *_) in brought.items() if point.dist.name == "clasp-calib")
     told = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["entry-points"]
     assert names == sorted(told[module.GROUP]), "install the package again: pip install -e ."
     for name in names:
@@ -109,7 +97,8 @@ def test_what_cannot_be_loaded_is_named(package):
         selector_of(SelectorChoice("fastv"))
 
 
-NAMES = sorted(name for name, (point, *_) in module._brought().items() if point.dist.name == "clasp-calib")
+BROUGHT = plugins.brought(module.GROUP)
+NAMES = sorted(name for name, (point, *_) in BROUGHT.items() if point.dist.name == "clasp-calib")
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from hypothesis import given, settings, strategies as st
 from tiny_models import tiny_batch, tiny_llava
 
 from clasp_calib.baselines.divprune import DivPrune
+from clasp_calib.common import plugins
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.selector_choice import SelectorChoice
-from clasp_calib.runtime import selectors
 from clasp_calib.runtime.schedule import parse_budget
 from clasp_calib.runtime.selectors import selected, selector_of
 from clasp_calib.search.solved_selectors import solved_choice
@@ -82,6 +82,6 @@ class Fails(DivPrune):
 )
 def test_somebody_elses_that_cannot_be_searched_are_refused_by_name(model, monkeypatch, kind, message):
     point = type("Point", (), {"load": lambda self: kind})
-    monkeypatch.setattr(selectors, "_brought", lambda: {"other": [point()]})
+    monkeypatch.setattr(plugins, "brought", lambda _: {"other": [point()]})
     with pytest.raises(InputError, match=message):
         solved_choice(SelectorChoice.of("other", {"keep": "9"}), model, parse_budget("8"), filmed=False)

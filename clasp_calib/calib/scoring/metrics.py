@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from clasp_calib.calib.scoring import answer_metrics
 from clasp_calib.calib.scoring.vqa_accuracy import textvqa, vqa
+from clasp_calib.common import plugins
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.plugins import brought, loaded
 from clasp_calib.common.samples import Sample
 
 Metric = Callable[[str, Sequence[str]], float]
@@ -42,9 +42,9 @@ def metric(name: str) -> Metric:
     Raises:
         InputError: there is none, there are two, or the package that brings it cannot be loaded.
     """
-    others = brought(GROUP)
+    others = plugins.brought(GROUP)
     if name in others:
-        found: Metric = loaded(GROUP, "metric", name, METRICS)
+        found: Metric = plugins.loaded(GROUP, "metric", name, METRICS)
         return found
     if name not in METRICS:
         raise InputError(f"unknown metric {name!r}; expected one of {', '.join([*METRICS, *others])}")
