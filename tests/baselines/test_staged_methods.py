@@ -176,7 +176,9 @@ def test_ids_and_kept_tokens_equal_the_slow_decoder(name, model):
     assert ids == [expected]
 
 
-@pytest.mark.parametrize("model", ["llava", "llava_next", "qwen2_5_vl"])
+@pytest.mark.parametrize(
+    "model", ["llava", *(pytest.param(m, marks=pytest.mark.slow) for m in ("llava_next", "qwen2_5_vl"))]
+)
 def test_btp_by_attention_as_the_paper_says(model):
     made, row = MODELS[model], MODELS[model].row(3, 3, 1, 7)
     choose, starts, compact = REFERENCES["btp"]

@@ -43,6 +43,11 @@ SPACE = SearchSpace(
 )
 
 
+def slowly(*strategies):
+    """Parameters of the slow tests: the default strategy is in the fast ones."""
+    return [pytest.param(strategy, marks=pytest.mark.slow) for strategy in strategies]
+
+
 @dataclass(frozen=True)
 class Bench:
     model: Any
@@ -290,7 +295,7 @@ def test_a_search_that_is_given_again_measures_nothing_and_finds_the_same(bench,
     assert elsewhere.manifest.id == first.manifest.id
 
 
-@pytest.mark.parametrize("strategy", [Halving(first=2), Pooled(0.5), Race(first=2)])
+@pytest.mark.parametrize("strategy", [Pooled(0.5), *slowly(Halving(first=2), Race(first=2))])
 def test_a_search_that_was_interrupted_again_and_again_goes_on(bench, request_, asked, tmp_path, monkeypatch, strategy):
     request_ = request_.changed(strategy=strategy)
     first = write_artifact(last(calibration(bench, request_, study=tmp_path / "undisturbed"), BUDGET), tmp_path / "a")
@@ -322,7 +327,7 @@ def test_a_search_in_memory_finds_the_same_and_needs_no_optuna(bench, request_, 
     assert last(calibration(bench, request_, study=None), BUDGET).manifest == searched.artifact.manifest
 
 
-@pytest.mark.parametrize("strategy", [Halving(first=2), Pooled(0.3)])
+@pytest.mark.parametrize("strategy", [Pooled(0.3), *slowly(Halving(first=2))])
 def test_budgets_together_are_those_one_after_the_other(bench, request_, strategy):
     request_ = request_.changed(strategy=strategy)
     first = write_artifact(last(calibration(bench, request_), OTHER), request_.artifact)
