@@ -49,6 +49,11 @@ PARTS = {
         "benchmarks/many_sizes.py --run {work} --pages {pages}",
         "--pool 6 --test 3",
     ),
+    "selectors": Part(
+        "a search that chooses the method too, beside each method: selectors.md",
+        "benchmarks/searched_methods.py --run {work} --pages {pages}",
+        "--pool 4 --test 2",
+    ),
     "scores": Part(
         "scores of all candidates, which searches are replayed on: benchmarks/data/recorded_scores.npz",
         "benchmarks/record_scores.py --work {work}",
