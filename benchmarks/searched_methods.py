@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--pages", type=Path, default=ROOT / "docs" / "results", help="directory of the page")
     parser.add_argument("--pool", type=int, default=60, help="pictures to calibrate on")
     parser.add_argument("--test", type=int, default=90, help="pictures to score on")
+    parser.add_argument("--scored", default=",".join(BUDGETS), help="budgets of the page; all are searched")
     arguments = parser.parse_args()
     run = arguments.run
     table = write_benchmark(run / "benchmark", {"calibration": arguments.pool, "test": arguments.test}, first=FIRST)
@@ -114,7 +115,7 @@ def main() -> None:
         all=ALL,
         selectors=", ".join(SELECTORS),
     )
-    for budget in BUDGETS:
+    for budget in arguments.scored.split(","):
         made = kept(run / f"scores-{budget}.json", partial(scored, budget))
         compared = Comparison(**{**made, "scores": np.array(made["scores"])})
         text += f"## {budget} tokens\n\n" + told(compared, artifacts[ALL], budget)
