@@ -66,28 +66,25 @@ def test_what_is_counted_is_what_the_live_model_says(bench, name):
     pruning = Pruning(schedule_for(model, BUDGET, OPTIONS), OPTIONS)
     candidates = [Candidate(str(n), alpha, 1.0, selector=choice) for n, alpha in enumerate(alphas)]
     mixed = [candidates[0], Candidate("own", alphas[0], 1.0), candidates[1]]
+    prompter = Prompter(processor, model)
+
+    def live(sample, candidate, longest):
+        picture, setting = load_picture(sample.image, processor), Setting("x", pruning, {sample.label: candidate})
+        prompt = prompter.text(sample.question)
+        return answer(model, processor, picture, prompt, longest, applied(model, setting, sample))
+
     for sample in samples[::5]:
         said = [evaluator.answers(sample, mixed, pruning)[row] for row in (0, 2)]
         for candidate, text in zip(candidates, said, strict=True):
+            shown = live(sample, candidate, LONGEST)
+            assert shown.text == text
+            (tokens,) = shown.stats.mean_tokens
+            assert tokens == pytest.approx(0.4 * len(shown.stats.stages[0].arrived_BN[0]), abs=1)
             asked = replace(sample, answers=(text or "?",))
+            # What was cut off at the limit goes on beyond it, or ends there.
+            ended = live(sample, candidate, prompter.limit(asked, LONGEST)).text
             score = evaluator.scores(asked, mixed, pruning).score[mixed.index(candidate)]
-            # An answer that has no end is none.
-            assert score == float(0 < len(text.split()) < LONGEST)
-            prompt, setting = (
-                Prompter(processor, model).text(sample.question),
-                Setting("x", pruning, {sample.label: candidate}),
-            )
-            live = answer(
-                model,
-                processor,
-                load_picture(sample.image, processor),
-                prompt,
-                LONGEST,
-                applied(model, setting, sample),
-            )
-            assert live.text == text
-            (tokens,) = live.stats.mean_tokens
-            assert tokens == pytest.approx(0.4 * len(live.stats.stages[0].arrived_BN[0]), abs=1)
+            assert score == float(ended == asked.answers[0])
 
 
 def test_a_method_sees_the_mixture(bench, monkeypatch):
