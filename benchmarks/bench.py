@@ -70,9 +70,9 @@ PARTS = {
         "--seeds 2 --pictures 4 3",
     ),
     "comparison": Part(
-        "published methods and ablations beside a calibration: comparison.md",
-        "benchmarks/comparison.py --run {work} --pages {pages}",
-        "--pool 4 --test 2 --per-class 1 --solve-on 1 --timed 1",
+        "published methods beside a calibration that may choose each of them: comparison.md",
+        "benchmarks/comparison.py --run {work} --calibrated {work}/../selectors --pages {pages}",
+        "--pool 4 --selected-on 2 --test 2 --per-class 1 --solve-on 1 --timed 1",
     ),
     "report": Part(
         "what the model has to fulfil: reference-report.md",

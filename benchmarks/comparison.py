@@ -1,79 +1,116 @@
 """Measure the committed comparison: the tables and the picture of docs/results/comparison.md.
 
-Calibrates the embedded model at 192, 128 and 64 tokens on a small draw of the embedded benchmark, and lets all methods
-answer questions of its test split. Killed, it goes on where it stopped.
+Takes the calibration of `searched_methods.py`, and lets all methods answer questions about pictures that nothing else
+used, budget by budget, as released and with the calibration's mixtures. Killed, it goes on where it stopped; the page
+holds the budgets that are finished.
 """
 
 import argparse
 import platform
 import re
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from steps import command
+from searched_methods import ALL, SELECTORS, calibrated
 
-from clasp_calib import __version__
+import clasp_calib as cc
+from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.calib.studies.contest import Entrant
+from clasp_calib.calib.studies.costs import PrefillCost, prefill_costs
+from clasp_calib.common.text_tables import markdown_table
 from clasp_calib.reference.benchmark import VERSION as BENCHMARK, write_benchmark
-from clasp_calib.reference.model import VERSION as MODEL
+from clasp_calib.reference.model import MODEL, VERSION
+from clasp_calib.runtime.loading import load_model
 from tools.reference.by_design import BY_DESIGN
+from tools.reference.remembered_tower import remember_tower
 
 ROOT = Path(__file__).parent.parent
-BUDGETS = [word for budget in ("192", "128", "64") for word in ("--budget", budget)]
-ABLATIONS = ("parts", "routing")
-NOTE = """Embedded model v{model}, benchmark v{benchmark}, clasp-calib {version}, torch {torch}, float32, {threads}
-thread ({machine}). Calibrated on {pool} pictures; compared on {questions} questions about {test} others, as many of
-each class.{prefills}"""
-PREFILLS = """ Prefills: median of {timed}; compare them within a table only."""
+FIRST = 9_000
+"""Number of the first picture of the test split: no other measurement uses these."""
+BATCHES = (1, 8)
+NOTE = """Embedded model v{model}, benchmark v{benchmark}, clasp-calib {version}, torch {torch}, float32, 1 thread
+({machine}). Calibrated on {pool} pictures ({asked} questions), with {selectors} among the selectors; compared on
+{questions} questions about {test} others, {classes}. Tower and decoder leave out what they would compute twice or for
+nothing, which changes no answer; times are measured on the whole model."""
+TIMES = """### Times
+
+Milliseconds from the pixels to the first token: median of {timed} prefills, all methods in turn, in batches of
+{batches} pictures. Compare them within this table only. Methods inside the decoder, except FastV and ours, choose
+row by row."""
 MEASURED = re.compile(r"(<!-- measured:begin -->\n).*(<!-- measured:end -->)", re.DOTALL)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=ROOT / "build" / "comparison")
+    parser.add_argument("--calibrated", type=Path, help="run of searched_methods.py", default=ROOT / "build/selectors")
     parser.add_argument("--pages", type=Path, default=ROOT / "docs" / "results", help="directory of the page")
     parser.add_argument("--pool", type=int, default=60, help="pictures to calibrate on")
+    parser.add_argument("--selected-on", type=int, default=90, help="test pictures of searched_methods.py")
     parser.add_argument("--test", type=int, default=80, help="pictures to compare on")
     parser.add_argument("--per-class", type=int, default=60, help="questions a class")
     parser.add_argument("--solve-on", type=int, default=24, help="calibration questions a class to solve knobs on")
-    parser.add_argument("--timed", type=int, default=5, help="prefills to time for each method")
+    parser.add_argument("--budgets", default="192,64,128", help="in the order in which they are measured")
+    parser.add_argument("--timed", type=int, default=5, help="prefills to time for each method; 0 times none")
     arguments = parser.parse_args()
-    pictures = {"calibration": arguments.pool, "test": arguments.test}
-    at = ["--run", str(arguments.run)]
-    if not (arguments.run / "artifact" / "artifact.json").is_file():
-        table = write_benchmark(arguments.run / "benchmark", pictures)
-        command("label", str(table), *at)
-        command("cache-features", *at)
-        command("search", *at, *BUDGETS)
-    few = ["--per-class", str(arguments.per_class)]
-    solved = ["--solve-on", str(arguments.solve_on)]
-    compared = command("compare", *at, *few, *solved, "--timed", str(arguments.timed))
-    ablated = [command("ablate", name, *at, *few)["samples"] for name in ABLATIONS]
-    note = NOTE.format(
-        model=MODEL,
-        benchmark=BENCHMARK,
-        version=__version__,
-        torch=torch.__version__,
-        threads=torch.get_num_threads(),
-        machine=platform.machine(),
-        pool=arguments.pool,
-        test=arguments.test,
-        questions=compared["samples"],
-        prefills=PREFILLS.format(timed=arguments.timed) if arguments.timed else "",
-    )
-    write_page(arguments.run / "report", f"{note}\n\n{BY_DESIGN}", max(ablated), arguments.pages)
+    model, processor, samples, artifacts = calibrated(arguments.calibrated, arguments.pool, arguments.selected_on)
+    remember_tower(model)
+    table = write_benchmark(arguments.run / "benchmark", {"test": arguments.test}, first=FIRST)
+    asked = [sample for sample in samples if sample.split == "calibration"]
+    tested = cc.label(cc.load_samples(table), run=arguments.run)
+    options = cc.ComparisonOptions(per_class=arguments.per_class, solve_on=arguments.solve_on, timed=0)
+    budgets = arguments.budgets.split(",")
+    for last in range(1, len(budgets) + 1):
+        at = budgets[:last]
+        report = cc.compare(
+            model, processor, artifacts[ALL], [*asked, *tested], budgets=at, run=arguments.run, options=options
+        )
+        counts = report.contest.comparison(at[0]).counts
+        note = NOTE.format(
+            model=VERSION,
+            benchmark=BENCHMARK,
+            version=cc.__version__,
+            torch=torch.__version__,
+            machine=platform.machine(),
+            pool=arguments.pool,
+            asked=len(asked),
+            selectors=", ".join(SELECTORS),
+            questions=len(report.contest.samples),
+            test=arguments.test,
+            classes=f"{min(counts)} to {max(counts)} a class" if len(set(counts)) > 1 else f"{counts[0]} a class",
+        )
+        parts = [note, BY_DESIGN, "![Score against cost](comparison.png)", report.to_markdown()]
+        write_page(parts, arguments.pages)
+        report.plot(arguments.pages / "comparison.png")
+    if arguments.timed:
+        plain, processor = load_model(str(MODEL))
+        prompter = Prompter(processor, plain, artifacts[ALL].manifest.prompt)
+        entrants = [entrant for entrant in report.contest.entrants if not entrant.mixed]
+        samples = report.contest.samples[: arguments.timed]
+        costs = [prefill_costs(plain, processor, prompter, entrants, samples, rows) for rows in BATCHES]
+        told = TIMES.format(timed=arguments.timed, batches=" and ".join(map(str, BATCHES)))
+        write_page([*parts, told, times(entrants, costs)], arguments.pages)
 
 
-def write_page(report: Path, note: str, ablated: int, pages: Path) -> None:
-    """Put the reports of a run into the page between its marks, and the picture beside it."""
-    parts = [note, "![Score against cost](comparison.png)", (report / "comparison-test.md").read_text(encoding="utf-8")]
-    parts.append(f"Ablations, on {ablated} questions of the same split:")
-    parts += [(report / f"ablation-{name}-test.md").read_text(encoding="utf-8") for name in ABLATIONS]
-    page = pages / "comparison.md"
-    text = (ROOT / "docs" / "results" / page.name).read_text(encoding="utf-8")
+def times(entrants: Sequence[Entrant], costs: Sequence[Sequence[PrefillCost]]) -> str:
+    """A row a method, and two columns a budget: a picture alone, and one of a batch."""
+    found = {
+        (entrant.method, f"{entrant.budget}, batch {rows}"): f"{1000 * cost.seconds:.0f}"
+        for rows, of in zip(BATCHES, costs, strict=True)
+        for entrant, cost in zip(entrants, of, strict=True)
+    }
+    budgets, names = (list(dict.fromkeys(of)) for of in zip(*((e.budget, e.method) for e in entrants), strict=True))
+    columns = [f"{budget}, batch {rows}" for budget in budgets for rows in BATCHES]
+    return markdown_table(["method", *columns], [[n, *(found.get((n, c), "") for c in columns)] for n in names])
+
+
+def write_page(parts: Sequence[str], pages: Path) -> None:
+    """Put what was measured into the page, between its marks."""
+    text = (ROOT / "docs" / "results" / "comparison.md").read_text(encoding="utf-8")
     measured = "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
-    page.write_text(MEASURED.sub(lambda found: found[1] + measured + found[2], text), encoding="utf-8")
-    shutil.copy(report / "comparison-test.png", page.with_suffix(".png"))
+    page = MEASURED.sub(lambda found: found[1] + measured + found[2], text)
+    (pages / "comparison.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -77,20 +77,8 @@ def main() -> None:
     parser.add_argument("--scored", default=",".join(BUDGETS), help="budgets of the page; all are searched")
     arguments = parser.parse_args()
     run = arguments.run
-    table = write_benchmark(run / "benchmark", {"calibration": arguments.pool, "test": arguments.test}, first=FIRST)
-    model, processor = load_model(str(MODEL))
-    leave_out_idle_blocks(model, read=frozenset(range(adapter_for(model).decoder_layers)))
-    samples = cc.label(cc.load_samples(table), run=run)
-    cc.cache_features(model, processor, samples, run=run)
-    adapter, source = adapter_for(model), open_source(RunDirectory(run).cache, model, processor)
-    default = default_space(source.layers, adapter.own_layer)
-    wider = [SpaceSelector(name="clasp"), *(SpaceSelector(name=name) for name in SELECTORS)]
-    spaces = {CLASP: default, ALL: SearchSpace(**{**dict(default), "selectors": wider})}
-    artifacts = {}
-    for number, (name, space) in enumerate(spaces.items()):
-        places = Places.of(run / f"search-{number}", features=RunDirectory(run).cache)
-        options = cc.CalibrationOptions(space=space)
-        artifacts[name] = cc.calibrate(model, processor, samples, BUDGETS, run=places, options=options)
+    model, processor, samples, artifacts = calibrated(run, arguments.pool, arguments.test)
+    source = open_source(RunDirectory(run).cache, model, processor)
     tested = by_class([s for s in samples if s.split == "test"], artifacts[CLASP].classes, None, 0)
     prompter = Prompter(processor, model, artifacts[CLASP].manifest.prompt)
     evaluator = Evaluator(model, prompter, source.at(source.layers))
@@ -120,6 +108,31 @@ def main() -> None:
         compared = Comparison(**{**made, "scores": np.array(made["scores"])})
         text += f"## {budget} tokens\n\n" + told(compared, artifacts[ALL], budget)
     (arguments.pages / "selectors.md").write_text(text.rstrip() + "\n", encoding="utf-8")
+
+
+def calibrated(run: Path, pool: int, test: int) -> tuple[Any, Any, list[cc.Sample], dict[str, cc.Artifact]]:
+    """The embedded model without its idle blocks, its processor, labelled samples and both calibrations.
+
+    Args:
+        run: directory that they are kept in.
+        pool: pictures to calibrate on.
+        test: pictures of the test split.
+    """
+    table = write_benchmark(run / "benchmark", {"calibration": pool, "test": test}, first=FIRST)
+    model, processor = load_model(str(MODEL))
+    leave_out_idle_blocks(model, read=frozenset(range(adapter_for(model).decoder_layers)))
+    samples = cc.label(cc.load_samples(table), run=run)
+    cc.cache_features(model, processor, samples, run=run)
+    source = open_source(RunDirectory(run).cache, model, processor)
+    default = default_space(source.layers, adapter_for(model).own_layer)
+    wider = [SpaceSelector(name="clasp"), *(SpaceSelector(name=name) for name in SELECTORS)]
+    spaces = {CLASP: default, ALL: SearchSpace(**{**dict(default), "selectors": wider})}
+    artifacts = {}
+    for number, (name, space) in enumerate(spaces.items()):
+        places = Places.of(run / f"search-{number}", features=RunDirectory(run).cache)
+        options = cc.CalibrationOptions(space=space)
+        artifacts[name] = cc.calibrate(model, processor, samples, BUDGETS, run=places, options=options)
+    return model, processor, list(samples), artifacts
 
 
 def settings_of(model: Any, artifacts: Mapping[str, cc.Artifact], budget: str) -> list[Setting]:

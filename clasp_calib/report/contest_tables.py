@@ -4,15 +4,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clasp_calib.artifacts.manifest import CALIBRATED, MACRO
+from clasp_calib.calib.studies.comparison import Comparison
 from clasp_calib.calib.studies.contest import UNPRUNED, Contest, Entrant
 from clasp_calib.calib.studies.costs import PrefillCost
 from clasp_calib.calib.studies.entrants import Refusal
+from clasp_calib.calib.studies.equal_flops import at_equal_flops
+from clasp_calib.calib.studies.intervals import Interval
 from clasp_calib.common.text_tables import markdown_table
 from clasp_calib.report.tables import points, score
 
 Costs = Mapping[tuple[str, str], PrefillCost]
 """By method and budget."""
-HEADER = ["method", "n", "score", "retained", f"minus {CALIBRATED}", "tokens a layer", "decoder GFLOPs", "tower GFLOPs"]
+LEAD = ["score", f"minus {CALIBRATED}", "p"]
+HEADER = ["method", "n", *LEAD, "retained", "tokens a layer", "decoder GFLOPs", "tower GFLOPs"]
 TIMED = ["prefill ms", "peak MiB"]
 LONG = 12
 """More values than this in one knob are not printed; they are in the JSON."""
@@ -31,18 +35,20 @@ def contest_rows(
         mixed: the methods that are given the calibration's mixtures, with the calibration for comparison, instead of
             those without; no rows if none is.
     """
-    compared = contest.comparison(budget)
-    scores = {name: of[MACRO] for name, of in compared.table().items()}
+    whole = contest.comparison(budget)
+    entrants = {entrant.method: entrant for entrant in _block(contest, budget, mixed)}
+    compared = whole.part(list(map(whole.settings.index, entrants)), list(entrants))
+    (unpruned,) = (contest.scores(e) for e in contest.at(budget) if e.method == UNPRUNED)
+    base = contest.compared([UNPRUNED], [unpruned]).table()[UNPRUNED][MACRO].mean
+    leads = _leads(compared, digits)
     body = []
-    for entrant in sorted(_block(contest, budget, mixed), key=lambda e: (not e.unpruned, -scores[e.method].mean)):
-        macro = scores[entrant.method]
-        same = entrant.method == CALIBRATED
+    for name, macro in _best_first(compared, entrants):
+        entrant = entrants[name]
         row = [
-            entrant.method,
+            name,
             str(macro.samples),
-            score(macro, digits),
-            f"{100 * macro.mean / scores[UNPRUNED].mean:.1f} %" if scores[UNPRUNED].mean else "",
-            "" if same else points(compared.difference(entrant.method, CALIBRATED)[MACRO], digits),
+            *leads[name],
+            f"{100 * macro.mean / base:.1f} %" if base else "",
             str(contest.tokens(entrant)),
             f"{contest.flops(entrant) / 1e9:.3g}",
             "" if entrant.vision_flops is None else f"{entrant.vision_flops / 1e9:.3g}",
@@ -52,6 +58,35 @@ def contest_rows(
             row += [f"{1000 * cost.seconds:.0f}", f"{cost.peak_bytes / 2**20:.1f}"]
         body.append(row)
     return [*HEADER, *(TIMED if costs else [])], body
+
+
+def _leads(compared: Comparison, digits: int) -> dict[str, list[str]]:
+    """Of each setting its score, its difference from the calibration and how probably that is chance: see `LEAD`."""
+    table, chance = compared.table(), compared.chance(CALIBRATED)
+    found = {CALIBRATED: [score(table[CALIBRATED][MACRO], digits), "", ""]}
+    for name, p in chance.items():
+        less = points(compared.difference(name, CALIBRATED)[MACRO], digits)
+        found[name] = [score(table[name][MACRO], digits), less, "< 0.001" if p < 0.001 else f"{p:.3f}"]
+    return found
+
+
+def _best_first(compared: Comparison, entrants: Mapping[str, Entrant]) -> list[tuple[str, Interval]]:
+    """Settings and their macro scores, the unpruned before all others."""
+    macro = {name: of[MACRO] for name, of in compared.table().items()}
+    return sorted(macro.items(), key=lambda of: (not entrants[of[0]].unpruned, -of[1].mean))
+
+
+def equal_flops_rows(
+    contest: Contest, budget: str, digits: int = 1, *, mixed: bool = False
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a budget at equal decoder FLOPs; arguments as for `contest_rows`."""
+    equal, entrants = at_equal_flops(contest, budget), {e.method: e for e in _block(contest, budget, mixed)}
+    names = [name for name in equal.comparison.settings if name in entrants]
+    compared = equal.comparison.part(list(map(equal.comparison.settings.index, names)), names)
+    leads = _leads(compared, digits)
+    body = [[name, *leads[name], " and ".join(equal.between[name])] for name, _ in _best_first(compared, entrants)]
+    body += [[name, *[""] * len(LEAD), "outside all of them"] for name in equal.outside if name in entrants]
+    return ["method", *LEAD, "between budgets"], body
 
 
 def _block(contest: Contest, budget: str, mixed: bool) -> list[Entrant]:
@@ -85,6 +120,13 @@ def contest_markdown(contest: Contest, costs: Costs, refusals: Sequence[Refusal]
         header, rows = contest_rows(contest, budget, {}, mixed=True)
         if rows:
             parts += ["Every method given the calibration's mixtures too:", markdown_table(header, rows)]
+        flops = f"At equal decoder FLOPs ({at_equal_flops(contest, budget).flops / 1e9:.3g} GFLOPs), interpolated"
+        parts += [f"{flops}:", markdown_table(*equal_flops_rows(contest, budget))]
+        if rows:
+            parts += [
+                f"{flops}, with the calibration's mixtures:",
+                markdown_table(*equal_flops_rows(contest, budget, mixed=True)),
+            ]
         parts += [
             f"By class; + and - mark a paired difference to {CALIBRATED} whose interval leaves out 0:",
             markdown_table(*class_rows(contest, budget)),
@@ -129,11 +171,27 @@ def contest_json(contest: Contest, costs: Costs, refusals: Sequence[Refusal]) ->
             {
                 "budget": budget,
                 "methods": [_entrant(contest, e, costs) for e in contest.at(budget)],
+                "equal_flops": _equal_flops(contest, budget),
                 "refused": {r.method: r.reason for r in refusals if r.budget == budget},
             }
             for budget in contest.budgets
         ],
     }
+
+
+def _equal_flops(contest: Contest, budget: str) -> dict[str, Any]:
+    equal = at_equal_flops(contest, budget)
+    table = equal.comparison.table()
+    methods = [
+        {
+            "method": name,
+            "between": list(budgets),
+            "scores": {c: vars(i) for c, i in table[name].items()},
+            "difference": {c: vars(i) for c, i in equal.comparison.difference(name, CALIBRATED).items()},
+        }
+        for name, budgets in equal.between.items()
+    ]
+    return {"decoder_flops": equal.flops, "methods": methods, "outside": list(equal.outside)}
 
 
 def _entrant(contest: Contest, entrant: Entrant, costs: Costs) -> dict[str, Any]:

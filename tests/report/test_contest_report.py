@@ -11,7 +11,7 @@ from clasp_calib.calib.studies.contest import Contest, Entrant
 from clasp_calib.calib.studies.costs import PrefillCost
 from clasp_calib.calib.studies.entrants import Refusal
 from clasp_calib.common.samples import Sample
-from clasp_calib.report.contest_tables import contest_json, contest_markdown, contest_rows
+from clasp_calib.report.contest_tables import contest_json, contest_markdown, contest_rows, equal_flops_rows
 from clasp_calib.report.plots import plot_contest
 
 SAMPLES = tuple(Sample(f"s{n}", "?", image=f"{n}.png", label=("object", "text")[n % 2]) for n in range(8))
@@ -51,12 +51,12 @@ def test_a_method_that_is_off_the_budget_is_named(contest):
 
 def test_rows_are_ranked_and_say_what_is_kept_of_the_score(contest):
     header, body = contest_rows(contest, "6", {})
-    assert header[:5] == ["method", "n", "score", "retained", "minus calibrated"]
+    assert header[:6] == ["method", "n", "score", "minus calibrated", "p", "retained"]
     assert [row[0] for row in body] == ["unpruned", "dart", "calibrated", "fastv"]
     by_name = {row[0]: dict(zip(header, row, strict=True)) for row in body}
     assert by_name["calibrated"]["retained"] == "75.0 %"
     assert by_name["dart"]["minus calibrated"].startswith("+12.5 [")
-    assert by_name["calibrated"]["minus calibrated"] == ""
+    assert by_name["calibrated"]["minus calibrated"] == by_name["calibrated"]["p"] == ""
     assert by_name["fastv"]["tokens a layer"] == "6.5 (6 to 7)"
     assert by_name["unpruned"]["tokens a layer"] == "16.0"
 
@@ -76,6 +76,32 @@ def test_markdown_and_json_hold_costs_settings_and_refusals(contest):
     assert first["dart"]["difference"]["macro"]["mean"] == 0.125
     assert first["dart"]["settings"]["alpha"] == {"object": [0.0] * 30}
     assert found["budgets"][1]["refused"] == {"btp": "btp is too costly"}
+
+
+def test_methods_are_read_off_between_their_budgets_at_equal_flops():
+    """At the FLOPs of the calibration at 6: halfway between a cheaper method's 6 and the unpruned model."""
+    flops = {("unpruned", "100%"): 9e9, ("calibrated", "6"): 5e9, ("dart", "6"): 1e9, ("fastv", "6"): 7e9}
+    flops |= {("calibrated", "3"): 2e9, ("dart", "3"): 5e8, ("fastv", "3"): 6e9}
+    entrants = [entrant(*of) for of in flops]
+    answers = {
+        e.asked(sample, 0): Answered("a", float(number < RIGHT[e.method]), 6.0, flops[e.method, e.budget])
+        for e in entrants
+        for number, sample in enumerate(SAMPLES)
+    }
+    contest = Contest(tuple(entrants), SAMPLES, answers, 0)
+    header, body = equal_flops_rows(contest, "6")
+    assert header == ["method", "score", "minus calibrated", "p", "between budgets"]
+    by_name = {row[0]: dict(zip(header, row, strict=True)) for row in body}
+    assert list(by_name) == ["dart", "calibrated", "fastv"]
+    assert by_name["calibrated"]["between budgets"] == "6"
+    assert by_name["dart"]["between budgets"] == "6 and 100%"
+    # 7 of 8 and 8 of 8.
+    assert by_name["dart"]["score"].startswith("93.8 [")
+    assert by_name["fastv"] == dict(zip(header, ["fastv", "", "", "", "outside all of them"], strict=True))
+    assert "At equal decoder FLOPs (5 GFLOPs), interpolated:" in contest_markdown(contest, {}, [])
+    told = contest_json(contest, {}, [])["budgets"][0]["equal_flops"]
+    assert told["outside"] == ["fastv"]
+    assert [of["method"] for of in told["methods"]] == ["calibrated", "dart"]
 
 
 def test_the_picture_is_drawn(contest, tmp_path):

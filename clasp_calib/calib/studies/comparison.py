@@ -12,6 +12,7 @@ from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.scoring.score_tasks import ScoreTask
 from clasp_calib.calib.studies.intervals import Clusters, Interval, Kind, interval, macro_interval
 from clasp_calib.calib.studies.scorer import Scorer
+from clasp_calib.calib.studies.significance import holm, sign_flip_p
 from clasp_calib.common.samples import Sample
 
 
@@ -74,6 +75,16 @@ class Comparison:
         """Class or ``macro`` -> paired difference of two settings on the same samples, with its interval."""
         ours, theirs = self.rows([setting, reference])
         return self._intervals(ours - theirs, "gains")
+
+    def chance(self, reference: str) -> dict[str, float]:
+        """Setting -> p of its macro difference from another, by sign flips and adjusted by Holm over the settings."""
+        rest = [name for name in self.settings if name != reference]
+        if not rest:
+            return {}
+        differences = self.rows(rest) - self.rows([reference])
+        groups = np.array([self.classes.index(label) for label in self.labels])
+        clusters = Clusters.of(self.pictures, self.seed, 0).number
+        return holm(dict(zip(rest, sign_flip_p(differences, groups, clusters, self.seed).tolist(), strict=True)))
 
     def _intervals(self, scores: NDArray[np.float64], kind: Kind) -> dict[str, Interval]:
         clusters = Clusters.of(self.pictures, self.seed)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from clasp_calib.baselines.solving import OFF
 from clasp_calib.calib.scoring.metrics import EXACT, metric
@@ -94,16 +95,24 @@ class Contest:
         return tuple(e for e in self.entrants if e.budget == budget or e.method == UNPRUNED)
 
     def comparison(self, budget: str) -> Comparison:
-        """Scores of the entrants of a budget; with several seeds the mean of a sample's scores."""
-        scores = [[np.mean(self._values(e, s, "score")) for s in self.samples] for e in self.at(budget)]
+        """Scores of the entrants of a budget."""
+        at = self.at(budget)
+        return self.compared([e.method for e in at], [self.scores(e) for e in at])
+
+    def compared(self, settings: Sequence[str], scores: Sequence[NDArray[np.float64]]) -> Comparison:
+        """A comparison on the samples of this contest, of settings and the scores [samples] of each."""
         return Comparison(
-            tuple(e.method for e in self.at(budget)),
+            tuple(settings),
             np.array(scores, dtype=np.float64),
             tuple(str(s.label) for s in self.samples),
             tuple(s.id for s in self.samples),
             tuple(s.cluster for s in self.samples),
             self.seed,
         )
+
+    def scores(self, entrant: Entrant) -> NDArray[np.float64]:
+        """Of an entrant, [samples]; with several seeds the mean of a sample's scores."""
+        return np.array([np.mean(self._values(entrant, s, "score")) for s in self.samples], dtype=np.float64)
 
     def tokens(self, entrant: Entrant) -> TokenRange:
         """Visual tokens that a decoder layer worked on."""

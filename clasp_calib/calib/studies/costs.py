@@ -30,12 +30,25 @@ class PrefillCost:
 
 @torch.inference_mode()
 def prefill_costs(
-    model: Any, processor: Any, prompter: Prompter, entrants: Sequence[Entrant], samples: Sequence[Sample]
+    model: Any,
+    processor: Any,
+    prompter: Prompter,
+    entrants: Sequence[Entrant],
+    samples: Sequence[Sample],
+    rows: int = 1,
 ) -> list[PrefillCost]:
-    """Measure ``generate`` of one token at batch 1, tower and method included, preprocessing not.
+    """Measure ``generate`` of one token, tower and method included, preprocessing not.
 
     Entrants take turns on every sample, so that a drift of the machine's speed hits all alike; the first sample only
     warms up. Memory is measured apart from time, on the first sample.
+
+    Args:
+        model: in evaluation mode.
+        processor: the model's.
+        prompter: the model's.
+        entrants: each is measured.
+        samples: to take turns on.
+        rows: size of the batch, which holds one sample so many times.
     """
     how, sizes = Greedy(model, prompter.tokenizer).arguments(1), Sizes(model, processor)
     seconds: list[list[float]] = [[] for _ in entrants]
@@ -43,7 +56,8 @@ def prefill_costs(
     for number, sample in enumerate(track([*samples[:1], *samples], "timing", len(samples) + 1)):
         plain = encoded(model, processor, prompter, sample)
         for entrant, spent in zip(entrants, seconds, strict=True):
-            inputs = encoded_for(entrant, model, sizes, prompter, sample) if entrant.shown else plain
+            alone = encoded_for(entrant, model, sizes, prompter, sample) if entrant.shown else plain
+            inputs = {name: torch.cat([of] * rows) for name, of in alone.items()}
             with contained(f"timing the sample {sample.id!r}"), entrant.apply(model, sample, entrant.seeds[0]):
                 _wait(model)
                 begun = time.perf_counter()

@@ -1,0 +1,69 @@
+"""A tower that remembers changes no bit of what any method makes of a picture."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from clasp_calib.baselines.registry import METHODS
+from clasp_calib.baselines.solving import ImageDependent
+from clasp_calib.reference.model import MODEL, PROMPT
+from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.loading import load_model
+from clasp_calib.runtime.tower import fused_tower
+from tools.reference.remembered_tower import remember_tower
+
+
+@pytest.fixture(scope="module")
+def models():
+    """The embedded model, and the same with a tower that remembers."""
+    model, processor = load_model(str(MODEL), "cpu", "float32")
+    remembering = deepcopy(model)
+    remember_tower(remembering)
+    return model, remembering, processor
+
+
+@pytest.fixture(scope="module")
+def pictures(models):
+    made = torch.randint(0, 256, (2, 336, 336, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    text = PROMPT.format(question="what color is the ball ?")
+    return [models[2](images=picture.numpy(), text=text, return_tensors="pt") for picture in made]
+
+
+def test_a_picture_that_was_seen_costs_the_tower_nothing(models, pictures):
+    def flops(model, inputs):
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            adapter_for(model).vision_tower(model)(inputs["pixel_values"])
+        return counter.get_total_flops()
+
+    first, again, other = [flops(models[1], pictures[number]) for number in (0, 0, 1)]
+    assert first == other == flops(models[0], pictures[0])
+    assert again < 0.1 * first
+
+
+def methods():
+    plain = {name: kind() for name, kind in METHODS.items() if not issubclass(kind, ImageDependent)}
+    return [*plain.items(), *((name, METHODS[name]()) for name in METHODS if name not in plain)]
+
+
+@pytest.mark.parametrize(("name", "method"), methods())
+def test_every_method_sees_what_it_would_see(models, pictures, name, method):
+    def logits(model):
+        found = []
+        alpha_BL = torch.eye(adapter_for(model).vision_layers + 1)[3:4]
+        for inputs in (pictures[0], pictures[0], pictures[1], pictures[0]):
+            with torch.inference_mode(), applied(method, model):
+                found.append(model(**inputs).logits)
+            with torch.inference_mode(), fused_tower(model, adapter_for(model), alpha_BL):
+                found.append(model(**inputs).logits)
+        return found
+
+    for one, other in zip(logits(models[0]), logits(models[1]), strict=True):
+        assert torch.equal(one, other)
+
+
+def applied(method, model):
+    if isinstance(method, ImageDependent):
+        return method(model, native="default")
+    return method(model, budget=192)
