@@ -35,13 +35,15 @@ def contest_rows(
         mixed: the methods that are given the calibration's mixtures, with the calibration for comparison, instead of
             those without; no rows if none is.
     """
-    whole = contest.comparison(budget)
+    header, body = [*HEADER, *(TIMED if costs else [])], list[list[str]]()
     entrants = {entrant.method: entrant for entrant in _block(contest, budget, mixed)}
+    if not entrants:
+        return header, body
+    whole = contest.comparison(budget)
     compared = whole.part(list(map(whole.settings.index, entrants)), list(entrants))
     (unpruned,) = (contest.scores(e) for e in contest.at(budget) if e.method == UNPRUNED)
     base = contest.compared([UNPRUNED], [unpruned]).table()[UNPRUNED][MACRO].mean
     leads = _leads(compared, digits)
-    body = []
     for name, macro in _best_first(compared, entrants):
         entrant = entrants[name]
         row = [
@@ -57,7 +59,7 @@ def contest_rows(
             cost = costs[entrant.method, entrant.budget]
             row += [f"{1000 * cost.seconds:.0f}", f"{cost.peak_bytes / 2**20:.1f}"]
         body.append(row)
-    return [*HEADER, *(TIMED if costs else [])], body
+    return header, body
 
 
 def _leads(compared: Comparison, digits: int) -> dict[str, list[str]]:

@@ -7,7 +7,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from clasp_calib.baselines.registry import METHODS
-from clasp_calib.baselines.solving import ImageDependent
 from clasp_calib.reference.model import MODEL, PROMPT
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.loading import load_model
@@ -42,28 +41,25 @@ def test_a_picture_that_was_seen_costs_the_tower_nothing(models, pictures):
     assert again < 0.1 * first
 
 
-def methods():
-    plain = {name: kind() for name, kind in METHODS.items() if not issubclass(kind, ImageDependent)}
-    return [*plain.items(), *((name, METHODS[name]()) for name in METHODS if name not in plain)]
+@pytest.mark.parametrize("name", ["fastervlm", "hiprune", "visionzip", "tome", "ficoco-v", "fastv"])
+def test_a_method_sees_what_it_would_see(models, pictures, name):
+    """Of each kind: which looks at the tower's attention or keys, merges inside it, or leaves it alone."""
 
-
-@pytest.mark.parametrize(("name", "method"), methods())
-def test_every_method_sees_what_it_would_see(models, pictures, name, method):
     def logits(model):
-        found = []
-        alpha_BL = torch.eye(adapter_for(model).vision_layers + 1)[3:4]
-        for inputs in (pictures[0], pictures[0], pictures[1], pictures[0]):
-            with torch.inference_mode(), applied(method, model):
-                found.append(model(**inputs).logits)
-            with torch.inference_mode(), fused_tower(model, adapter_for(model), alpha_BL):
-                found.append(model(**inputs).logits)
-        return found
+        with torch.inference_mode():
+            for place in (0, 0, 1, 0):
+                with METHODS[name]()(model, budget=192):
+                    yield model(**pictures[place]).logits
 
     for one, other in zip(logits(models[0]), logits(models[1]), strict=True):
         assert torch.equal(one, other)
 
 
-def applied(method, model):
-    if isinstance(method, ImageDependent):
-        return method(model, native="default")
-    return method(model, budget=192)
+def test_a_mixture_is_of_the_same_states(models, pictures):
+    def features(model, place, layer):
+        alpha_BL = torch.eye(adapter_for(model).vision_layers + 1)[layer : layer + 1]
+        with torch.inference_mode(), fused_tower(model, adapter_for(model), alpha_BL):
+            return model.model.get_image_features(pictures[place]["pixel_values"]).pooler_output[0]
+
+    for place, layer in ((0, 3), (0, 5), (1, 5), (0, 3)):
+        assert torch.equal(*(features(model, place, layer) for model in models[:2]))
