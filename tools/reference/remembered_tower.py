@@ -22,7 +22,8 @@ def remember_tower(model: Any) -> None:
     Args:
         model: in evaluation mode, of an architecture whose tower is a CLIP.
     """
-    for block in adapter_for(model).vision_blocks(model):
+    blocks: Any = adapter_for(model).vision_blocks(model)
+    for block in blocks:
         block.self_attn.forward = _remembering(block.self_attn.forward, partial(is_watched, block.self_attn))
         block.mlp.forward = _remembering(block.mlp.forward, lambda: False)
 
