@@ -120,7 +120,7 @@ def calibrated(run: Path, pool: int, test: int) -> tuple[Any, Any, list[cc.Sampl
     """
     table = write_benchmark(run / "benchmark", {"calibration": pool, "test": test}, first=FIRST)
     model, processor = load_model(str(MODEL))
-    leave_out_idle_blocks(model, read=frozenset(range(adapter_for(model).decoder_layers)))
+    leave_out_idle_blocks(model)
     samples = cc.label(cc.load_samples(table), run=run)
     cc.cache_features(model, processor, samples, run=run)
     source = open_source(RunDirectory(run).cache, model, processor)

@@ -10,6 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import clasp_calib as api
 from clasp_calib.artifacts.checkpoint_digest import weights_digest
+from clasp_calib.baselines.registry import METHODS
+from clasp_calib.baselines.solving import ImageDependent
 from clasp_calib.reference.benchmark import write_benchmark
 from clasp_calib.reference.model import MODEL, PROMPT
 from clasp_calib.runtime.adapters import adapter_for
@@ -66,6 +68,20 @@ def test_logits_and_answers_are_equal_to_the_bit(models, inputs, budget):
                 answer = model.generate(**inputs, max_new_tokens=4, do_sample=False)
                 logits = model(**inputs).logits
             return logits, answer, torch.cat([stage.patches_BK for stage in pruner.stats.stages], 1)
+
+    for one, other in zip(seen(models[0]), seen(models[1]), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["btp", "dart", "mustdrop", "pyramiddrop", "sparsevlm", "visionzip"])
+def test_what_other_methods_look_at_is_computed(models, inputs, name):
+    method = METHODS[name]()
+    knobs = {"native": "default"} if isinstance(method, ImageDependent) else {"budget": 192}
+
+    def seen(model):
+        with torch.inference_mode(), method(model, **knobs) as applied:
+            answer = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+            return model(**inputs).logits, answer, torch.tensor(applied.stats.tokens)
 
     for one, other in zip(seen(models[0]), seen(models[1]), strict=True):
         assert torch.equal(one, other)

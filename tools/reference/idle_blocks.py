@@ -17,32 +17,29 @@ from torch import Tensor
 
 from clasp_calib.runtime import loading
 from clasp_calib.runtime.adapters import adapter_for
-
-RATED = frozenset({1, 5, 14})
-"""Layers before the default stages, whose queries and keys rate the visual tokens."""
+from clasp_calib.runtime.attention import is_watched
 
 
-def leave_out_idle_blocks(model: Any, read: frozenset[int] = RATED) -> None:
+def leave_out_idle_blocks(model: Any) -> None:
     """Compute the blocks of the decoder no more that add nothing; load the model anew to have them back.
 
-    Their weights stay, so that the model is still known by its digest.
+    Their weights stay, so that the model is still known by its digest. Attention is computed where something watches
+    its queries and keys, as what rates the visual tokens before a stage of pruning does.
 
     Args:
         model: of the embedded model's architecture.
-        read: layers whose queries and keys something reads, such as those before a stage of pruning; their attention
-            stays.
     """
     layers: Any = adapter_for(model).language_model(model).layers
     for number, layer in enumerate(layers):
         if not layer.mlp.down_proj.weight.any():
             layer.mlp.forward = torch.zeros_like
-        if number not in read and not layer.self_attn.o_proj.weight.any():
-            layer.self_attn.forward = _no_attention(layer.self_attn.config, number)
+        if not layer.self_attn.o_proj.weight.any():
+            layer.self_attn.forward = _no_attention(layer.self_attn, number)
 
 
 @contextmanager
 def without_idle_blocks() -> Iterator[None]:
-    """Leave them out of every model that is loaded in this process meanwhile; only the default stages can rate."""
+    """Leave them out of every model that is loaded in this process meanwhile."""
     whole = loading.load_model
 
     def load_model(*arguments: Any, **named: Any) -> tuple[Any, Any]:
@@ -54,10 +51,14 @@ def without_idle_blocks() -> Iterator[None]:
         yield
 
 
-def _no_attention(config: Any, number: int) -> Callable[..., tuple[Tensor, None]]:
-    """Adds nothing; the cache grows as it would."""
+def _no_attention(attention: Any, number: int) -> Callable[..., tuple[Tensor, Any]]:
+    """Adds nothing unless it is watched; the cache grows as it would."""
+    plain, config = attention.forward, attention.config
 
-    def forward(hidden_states: Tensor, past_key_values: Any = None, **_: Any) -> tuple[Tensor, None]:
+    def forward(hidden_states: Tensor, *others: Any, past_key_values: Any = None, **more: Any) -> tuple[Tensor, Any]:
+        if is_watched(attention):
+            result: tuple[Tensor, Any] = plain(hidden_states, *others, past_key_values=past_key_values, **more)
+            return result
         if past_key_values is not None:
             rows, tokens = hidden_states.shape[:2]
             empty_BGSd = hidden_states.new_zeros(rows, config.num_key_value_heads, tokens, config.head_dim)

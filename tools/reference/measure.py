@@ -69,7 +69,7 @@ def measure(bench: Bench, split: str, pictures: int, plan: Plan, shard: tuple[in
     if not 0 <= part < parts:
         raise InputError(f"there is no shard {part}/{parts}; expected i/n with i from 0 to n - 1")
     samples = bench.samples(split, pictures)
-    evaluator, shared = bench.evaluators(split, samples, bench.lean(stage - 1 for stage in STAGES))
+    evaluator, shared = bench.evaluators(split, samples, bench.lean())
     by_picture: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         by_picture[str(sample.image)].append(sample)

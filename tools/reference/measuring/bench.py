@@ -1,6 +1,6 @@
 """A model under measurement, its mixtures and its splits of the benchmark."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -85,14 +85,10 @@ class Bench:
             )
         return samples
 
-    def lean(self, read: Iterable[int]) -> Any:
-        """The model without the blocks that add nothing: what scores cost less with, to the bit the same.
-
-        Args:
-            read: decoder layers whose attention is looked at.
-        """
+    def lean(self) -> Any:
+        """The model without the blocks that add nothing: what scores cost less with, to the bit the same."""
         model = deepcopy(self.model)
-        leave_out_idle_blocks(model, frozenset(read))
+        leave_out_idle_blocks(model)
         return model
 
     def evaluators(self, split: str, samples: Sequence[Sample], model: Any = None) -> tuple[Evaluator, SharedPicture]:

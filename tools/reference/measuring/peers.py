@@ -94,7 +94,7 @@ def ask_peers(
         InputError: there is no such method.
         ComputationError: the model fails on a sample.
     """
-    model, processor, samples = bench.lean(range(LAYERS)), bench.processor, bench.samples("test", pictures)
+    model, processor, samples = bench.lean(), bench.processor, bench.samples("test", pictures)
     prompter, place = Prompter(processor, model), bench.root / "peers"
     depends = any(isinstance(method(name), ImageDependent) for name in methods)
     solving = by_class(bench.samples("selection", 2 * SOLVING), CLASSES, SOLVING, 0) if depends else {}
