@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
+import torch
 from torch import nn
 
 from clasp_calib.baselines.knobs import require, require_shares
@@ -16,9 +17,12 @@ from clasp_calib.common.errors import BudgetError
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.budgeting import picture_tokens
-from clasp_calib.runtime.pruner import prune
+from clasp_calib.runtime.checks import checked
+from clasp_calib.runtime.hooks import Pruner
+from clasp_calib.runtime.mixed_batch import RowActions
 from clasp_calib.runtime.schedule import Budget, ShareSchedule
-from clasp_calib.runtime.stages import PromptLengths
+from clasp_calib.runtime.selection import DualStage
+from clasp_calib.runtime.stages import Plan, PromptLengths
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,14 @@ class FastV(Method):
     @contextmanager
     def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
         """See `Method`."""
-        with prune(
-            model,
-            schedule=self.schedule(adapter),
-            rho=1.0,
-            options=PruningOptions(raters="last"),
-            prompt_lengths=prompt_lengths,
-        ) as pruner:
+        pruner = Pruner(model, adapter, checked(model, adapter, self._plan(adapter)).for_prompts(prompt_lengths))
+        with pruner.attached():
             yield lambda: pruner.stats
+
+    def actions(self, model: nn.Module, adapter: Adapter) -> RowActions | None:
+        """See `Method`."""
+        return None if type(self).attached is not FastV.attached else RowActions(plan=self._plan(adapter))
+
+    def _plan(self, adapter: Adapter) -> Plan:
+        options, rho = PruningOptions(raters="last"), torch.ones(1, dtype=torch.float64)
+        return Plan(self.schedule(adapter), rho, DualStage(needs_gram=False), options)

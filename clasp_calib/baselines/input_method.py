@@ -18,6 +18,7 @@ from clasp_calib.runtime.checks import check_decoder, positions_on
 from clasp_calib.runtime.encoding import Encoded, Kept, chosen_tokens, marked
 from clasp_calib.runtime.entry import Entry
 from clasp_calib.runtime.gates import Marked
+from clasp_calib.runtime.mixed_batch import RowActions
 from clasp_calib.runtime.schedule import Budget, parse_budget
 from clasp_calib.runtime.stages import PromptLengths
 
@@ -98,6 +99,12 @@ class ChoosesAtInput(Method):
         choose, blocks = entry.timed(self.choose), self.tower_blocks(adapter)
         with chosen_tokens(model, adapter, blocks, choose, in_place), entry.attached():
             yield lambda: entry.stats
+
+    def actions(self, model: nn.Module, adapter: Adapter) -> RowActions | None:
+        """See `Method`."""
+        if type(self).attached is not ChoosesAtInput.attached:
+            return None
+        return RowActions(self.choose, self.tower_blocks(adapter))
 
     def marked(self, model: nn.Module, image: Encoded) -> Tensor:
         """The features of an image with all that does not go on marked, for `on_marked`; [N, D].

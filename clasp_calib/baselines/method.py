@@ -18,6 +18,7 @@ from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.budgeting import pruning_budget
 from clasp_calib.runtime.flops import layer_flops
 from clasp_calib.runtime.guard import guarded
+from clasp_calib.runtime.mixed_batch import RowActions
 from clasp_calib.runtime.schedule import Budget
 from clasp_calib.runtime.stages import PromptLengths
 from clasp_calib.runtime.stats import PruningStats
@@ -156,6 +157,14 @@ class Method(ABC):
         self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths
     ) -> AbstractContextManager[Reader]:
         """Put the method on the model and take it off again; yields what reads its statistics."""
+
+    def actions(self, model: nn.Module, adapter: Adapter) -> RowActions | None:
+        """What the method does to a row of a batch whose other rows have other methods.
+
+        ``None``, as here, if it cannot be in one; as must a method with an `attached` of its own, unless it says what
+        that does to a row.
+        """
+        return None
 
     def lacks(self, model: nn.Module, adapter: Adapter) -> str | None:
         """What of that which the method needs the model does not have; ``None`` if it has all."""

@@ -18,6 +18,7 @@ from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.budgeting import picture_tokens
 from clasp_calib.runtime.checks import check_decoder, positions_on
 from clasp_calib.runtime.hooks import Pruner
+from clasp_calib.runtime.mixed_batch import RowActions
 from clasp_calib.runtime.schedule import Budget
 from clasp_calib.runtime.stages import PromptLengths
 
@@ -60,12 +61,20 @@ class StagedMethod(Method):
     @contextmanager
     def attached(self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths) -> Iterator[Reader]:
         """See `Method`."""
-        starts, positions = in_depth(self.starts, adapter.decoder_layers), positions_on(model, self.positions)
-        check_decoder(model, positions)
-        decoder = adapter.language_model(model)
-        pruner = Pruner(model, adapter, RowPlan(self.choose, starts, positions, decoder, prompt_lengths))
+        pruner = Pruner(model, adapter, self._plan(model, adapter).for_prompts(prompt_lengths))
         with pruner.attached():
             yield lambda: pruner.stats
+
+    def actions(self, model: nn.Module, adapter: Adapter) -> RowActions | None:
+        """See `Method`."""
+        if type(self).attached is not StagedMethod.attached:
+            return None
+        return RowActions(plan=self._plan(model, adapter))
+
+    def _plan(self, model: nn.Module, adapter: Adapter) -> RowPlan:
+        starts, positions = in_depth(self.starts, adapter.decoder_layers), positions_on(model, self.positions)
+        check_decoder(model, positions)
+        return RowPlan(self.choose, starts, positions, adapter.language_model(model))
 
 
 def in_depth(starts: Sequence[int], layers: int) -> tuple[int, ...]:

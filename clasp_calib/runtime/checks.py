@@ -11,6 +11,21 @@ from clasp_calib.common.pruning_options import AT_INPUT, COMPACT, DEFAULT_STARTS
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.budgeting import default_options
 from clasp_calib.runtime.schedule import AnySchedule, Schedule
+from clasp_calib.runtime.stages import Plan
+
+
+def checked(model: Any, adapter: Adapter, plan: Plan) -> Plan:
+    """A plan with what its options leave to the model, which can be pruned so.
+
+    Raises:
+        BudgetError: see `check_schedule`.
+        ModelError: see `settled`, `check_decoder` and `check_relevances`.
+    """
+    plan = replace(plan, options=settled(model, adapter, plan.options))
+    (check_positions if plan.options.profile == INPUT else check_decoder)(model, plan.options.positions)
+    check_schedule(adapter, plan.schedule, plan.options)
+    check_relevances(model, adapter, plan.relevances)
+    return plan
 
 
 def check_schedule(adapter: Adapter, schedule: AnySchedule, options: PruningOptions) -> None:

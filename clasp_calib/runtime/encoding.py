@@ -74,7 +74,8 @@ class Encoded:
     ``features_ND`` are the projected tokens; ``layout`` tells their cells. ``states_UC`` are the cells as the projector
     gets them, and ``class_RC`` the class tokens of the tiles beside them, if there are; where a merger makes
     tokens of several patches the states are what it makes, as nothing comes after it. ``attention`` has what a
-    method asked for, by block; ``project`` makes features of other states.
+    method asked for, by block; ``project`` makes features of other states. ``number`` is the image's place among those
+    that are encoded with it.
     """
 
     features_ND: Tensor
@@ -83,6 +84,7 @@ class Encoded:
     class_RC: Tensor | None
     attention: Mapping[int, TowerAttention]
     project: Callable[[Tensor], Tensor]
+    number: int = 0
 
     def patches(self) -> list[Tensor]:
         """Of every tile that is shown the tokens that show a cell of it, in order; long. The others end lines."""
@@ -115,11 +117,13 @@ class Kept:
 
 Choose = Callable[[Encoded], Kept]
 Seen = tuple[Tensor, Tensor, float]
+Watch = Callable[[Any, Mapping[str, Any], Mapping[int, Sequence[Seen]]], None]
+"""Is shown what was encoded before anything is marked, the arguments of the call, and what the blocks attended with."""
 
 
 @contextmanager
 def chosen_tokens(
-    model: Any, adapter: Adapter, blocks: Sequence[int], choose: Choose, in_place: bool
+    model: Any, adapter: Adapter, blocks: Sequence[int], choose: Choose, in_place: bool, watch: Watch | None = None
 ) -> Iterator[None]:
     """Let ``choose`` say of every image that is encoded what goes on; the rest is marked `DROPPED`.
 
@@ -130,6 +134,7 @@ def chosen_tokens(
         choose: is given every image in turn.
         in_place: every token stands in its own place, which keeps its position, rather than in the order that
             ``choose`` has them in.
+        watch: looks on.
 
     Raises:
         ModelError: it is not known where visual tokens of this architecture come from, or another method is at work
@@ -167,6 +172,8 @@ def chosen_tokens(
         # Before anything is chosen by them, and before `DROPPED` may stand among them.
         if features and not bool(torch.stack([all_finite(features_ND) for features_ND in features]).all()):
             raise NonFiniteError(f"the features of a picture are not finite; {ADVICE}")
+        if watch is not None:
+            watch(output, inputs, seen)
         images = _images(model, adapter, inputs, features, states[own], seen)
         multimodal.get_image_features = plain  # what a method projects is no new image
         try:
@@ -236,7 +243,7 @@ def _images(
             query = read([query for query, _, _ in calls], mine, layout)
             key = read([key for _, key, _ in calls], mine, layout)
             attention[block] = TowerAttention(query, key, calls[0][2], first, patches, layout)
-        yield Encoded(features[number], layout, states_UC, class_RC, attention, project)
+        yield Encoded(features[number], layout, states_UC, class_RC, attention, project, number)
 
 
 def _note(seen: list[Seen], *call: Any) -> None:

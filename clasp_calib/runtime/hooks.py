@@ -25,7 +25,7 @@ from clasp_calib.runtime.checks import check_call, check_generate
 from clasp_calib.runtime.deepstack import Deepstack
 from clasp_calib.runtime.entry import Entry, has_entry
 from clasp_calib.runtime.generation import check_modalities, modalities, watched_generate
-from clasp_calib.runtime.stages import FANNED, Rope, StagePlan, StagePrefill
+from clasp_calib.runtime.stages import FANNED, Rope, StagePlan, StagePrefill, expand_rows
 from clasp_calib.runtime.stats import PruningStats
 
 
@@ -197,9 +197,18 @@ class Pruner:
             position_ids=None,
             layer_idx=start,
         )
-        if self.plan.renumbers:
-            call.rope = self._compact_rope(call, hidden_BSD, cached)
+        if any(self.plan.renumbers):
+            compact = self._compact_rope(call, hidden_BSD, cached)
+            call.rope = self._of_renumbered(compact, call.rope or kwargs["position_embeddings"], len(hidden_BSD))
         return (hidden_BSD, *args[1:]), kwargs
+
+    def _of_renumbered(self, compact: Rope, given: Rope, rows: int) -> Rope:
+        """The one in rows whose positions are numbered anew, the other elsewhere."""
+        if all(self.plan.renumbers):
+            return compact
+        renumbered_B = expand_rows(torch.tensor(self.plan.renumbers), rows, "positions").to(compact[0].device)
+        cos_BSd, sin_BSd = (torch.where(renumbered_B[:, None, None], *of) for of in zip(compact, given, strict=True))
+        return cos_BSd, sin_BSd
 
     def _compact_rope(self, call: _Call, hidden_BSD: Tensor, cached: int) -> Rope:
         width = hidden_BSD.shape[1]

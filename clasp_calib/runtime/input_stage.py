@@ -5,7 +5,7 @@ kinds of relevance.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -38,30 +38,43 @@ def pruned_at_input(model: nn.Module, adapter: Adapter, plan: Plan) -> Iterator[
     Raises:
         ModelError: the model is being pruned already.
     """
+    positions = input_positions(model, adapter, plan)
+    if not plan.stages:
+        yield Entry(model, adapter, positions)
+        return
+    kinds = rating_kinds(plan)
+    with noted_relevance(model, adapter, kinds) if kinds else nullcontext() as noted:
+        entry = Entry(model, adapter, positions, InputGate(adapter, plan, noted))
+        with entry.attached():
+            yield entry
+
+
+def input_positions(model: nn.Module, adapter: Adapter, plan: Plan) -> str:
+    """The positions of a plan with settled options.
+
+    Raises:
+        ModelError: they have gaps, which the decoder's attention would take for several sequences.
+    """
     positions = plan.options.positions
     assert positions is not None
-    assert plan.options.relevance is not None
-    relevances = plan.relevances or (plan.options.relevance,)
     kernel = str(getattr(adapter.language_model(model).config, "_attn_implementation", ""))
     if positions == KEEP and not position_axes(model) and "flash" in kernel:
         raise ModelError(
             f"positions='keep' leaves gaps between position ids, which {kernel} takes for several sequences; "
             "give positions='compact'"
         )
-    if not plan.stages:
-        yield Entry(model, adapter, positions)
-        return
-    kinds = list(dict.fromkeys(relevances))
-    if kinds == [NONE]:
-        entry = Entry(model, adapter, positions, InputGate(adapter, plan, None))
-        with entry.attached():
-            yield entry
-        return
-    with noted_relevance(model, adapter, kinds) as noted:
-        kind_R = torch.tensor([kinds.index(kind) for kind in relevances])
-        entry = Entry(model, adapter, positions, InputGate(adapter, plan, noted, kind_R))
-        with entry.attached():
-            yield entry
+    return positions
+
+
+def rating_kinds(plan: Plan) -> list[str]:
+    """The relevances that a plan's rows need, each once; none where coverage alone decides."""
+    kinds = list(dict.fromkeys(_relevances(plan)))
+    return [] if kinds == [NONE] else kinds
+
+
+def _relevances(plan: Plan) -> tuple[str, ...]:
+    assert plan.options.relevance is not None
+    return plan.relevances or (plan.options.relevance,)
 
 
 class InputGate:
@@ -70,15 +83,13 @@ class InputGate:
     Args:
         adapter: of the model.
         plan: what to keep.
-        relevance: what rates the tokens; ``None`` keeps all for coverage.
-        kind_R: long, which of its kinds does so: one for all rows, or one a row.
+        relevance: what rates the tokens, by the `rating_kinds` of the plan; ``None`` keeps all for coverage.
     """
 
-    def __init__(
-        self, adapter: Adapter, plan: Plan, relevance: TowerRelevance | None, kind_R: Tensor | None = None
-    ) -> None:
+    def __init__(self, adapter: Adapter, plan: Plan, relevance: TowerRelevance | None) -> None:
         self._adapter, self._plan, self._relevance = adapter, plan, relevance
-        self._kind_R = torch.zeros(1, dtype=torch.long) if kind_R is None else kind_R
+        kinds = rating_kinds(plan)
+        self._kind_R = torch.tensor([kinds.index(kind) if kinds else 0 for kind in _relevances(plan)])
 
     def see(self, ids_MS: Tensor, inputs: Mapping[str, Any], generating: bool) -> None:
         """Note where which pictures stand."""
@@ -90,10 +101,28 @@ class InputGate:
             self._relevance.see(ids_MS, inputs)
 
     def admit(self, embeddings_MSD: Tensor, visual_MS: Tensor, watch: Stopwatch) -> Admitted:
-        """See `clasp_calib.runtime.gates.Gate`.
+        """See `clasp_calib.runtime.gates.Gate`; raises what `admit_rated` does."""
+        with watch.part("scoring"):
+            relevance_MSK = self.rated(visual_MS)
+        return self.admit_rated(embeddings_MSD, visual_MS, relevance_MSK, watch)
+
+    def rated(self, visual_MS: Tensor) -> Tensor:
+        """Relevance of every visual token by every kind, float32 [M, S, K]; the same of all where nothing rates them.
 
         Raises:
-            ModelError: the relevance is not known, or the selector kept another number than it was told.
+            ModelError: the relevance is not known.
+        """
+        if self._relevance is None:
+            return visual_MS.float()[:, :, None]
+        return self._relevance.placed(visual_MS)
+
+    def admit_rated(
+        self, embeddings_MSD: Tensor, visual_MS: Tensor, relevance_MSK: Tensor, watch: Stopwatch
+    ) -> Admitted:
+        """Who enters of rows, or of some of them, whose tokens are `rated`.
+
+        Raises:
+            ModelError: the selector kept another number than it was told.
             NonFiniteError: relevance or features are not finite.
         """
         plan, device = self._plan, visual_MS.device
@@ -101,8 +130,7 @@ class InputGate:
         visual_MN = gather_index(visual_MS, max(offered))
         is_patch_MN = take(visual_MS, visual_MN)
         features_MND = take(embeddings_MSD, visual_MN)
-        with watch.part("scoring"):
-            relevance_MNK = self._rated(visual_MS, visual_MN, is_patch_MN)
+        relevance_MNK = take(relevance_MSK, visual_MN)
         with watch.part("cosines"):
             gram_MNN = gram_matrix(features_MND) if plan.selector.needs_gram or self._relevance is None else None
         source = list(range(len(offered))) if plan.fan is None else list(plan.fan)
@@ -124,12 +152,6 @@ class InputGate:
         keep_BS = torch.zeros_like(visual_MS[source_B]).scatter(1, visual_BN, keep_BN)
         stage = entering(visual_BN, keep_BN, selection.pivots_BN, relevance_BN, offered)
         return Admitted(keep_BS, source_B, offered, kept, stage)
-
-    def _rated(self, visual_MS: Tensor, visual_MN: Tensor, is_patch_MN: Tensor) -> Tensor:
-        """[M, N, K]; of all tokens the same where nothing rates them."""
-        if self._relevance is None:
-            return is_patch_MN.float()[:, :, None]
-        return take(self._relevance.placed(visual_MS), visual_MN)
 
     def _check(self, relevance_MNK: Tensor, features_MND: Tensor, keep_BN: Tensor, kept: list[int]) -> None:
         """Refuse numbers that are not finite, and selectors that miscount; one wait for a GPU in all."""

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clasp_calib.common.errors import ArtifactError, InputError, ModelError
 from clasp_calib.common.pruning_options import INPUT, PruningOptions
-from clasp_calib.common.selector_choice import CLASP
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -98,24 +96,15 @@ def prune(
 @contextmanager
 def _applied(model: "nn.Module", plan: "Plan", alpha_BL: "Tensor | None") -> "Iterator[Pruned]":
     from clasp_calib.runtime.adapters import adapter_for
-    from clasp_calib.runtime.checks import (
-        check_decoder,
-        check_positions,
-        check_relevances,
-        check_schedule,
-        settled,
-    )
+    from clasp_calib.runtime.checks import checked
     from clasp_calib.runtime.guard import guarded
     from clasp_calib.runtime.hooks import Pruner
     from clasp_calib.runtime.input_stage import pruned_at_input
     from clasp_calib.runtime.tower import fused_tower
 
     adapter = adapter_for(model)
-    plan = replace(plan, options=settled(model, adapter, plan.options))
+    plan = checked(model, adapter, plan)
     at_input = plan.options.profile == INPUT
-    (check_positions if at_input else check_decoder)(model, plan.options.positions)
-    check_schedule(adapter, plan.schedule, plan.options)
-    check_relevances(model, adapter, plan.relevances)
     attached = pruned_at_input(model, adapter, plan) if at_input else _in_stages(Pruner(model, adapter, plan))
     fusion = nullcontext() if alpha_BL is None else fused_tower(model, adapter, alpha_BL)
     changed = alpha_BL is not None or bool(plan.stages)
@@ -162,9 +151,9 @@ def clasp(  # noqa: PLR0913 - all that a batch is, by name
             class smaller, and ``smaller`` does not say that they are; or its selector's knobs are not those of the
             budget.
         InputError: a batch has another number of rows than there are classes in the list, or questions, or classes that
-            are shown pictures in different sizes or whose tokens are chosen by different selectors; a selector that
-            this installation does not have, or knobs that it cannot have; ``auto`` without questions, or without a
-            router for classes of the artifact's own; questions without ``auto``.
+            are shown pictures in different sizes or whose selectors cannot share a batch; a selector that this
+            installation does not have, or knobs that it cannot have; ``auto`` without questions, or without a router
+            for classes of the artifact's own; questions without ``auto``.
         ModelError: see `prune`.
     """
     import torch
@@ -176,9 +165,7 @@ def clasp(  # noqa: PLR0913 - all that a batch is, by name
     from clasp_calib.runtime.generation import batches_of
     from clasp_calib.runtime.routing import AUTO, classes_of
     from clasp_calib.runtime.schedule import parse_budget
-    from clasp_calib.runtime.selection import DualStage
-    from clasp_calib.runtime.selectors import recorded_selector, selected
-    from clasp_calib.runtime.stages import Plan
+    from clasp_calib.runtime.selectors import recorded_selector, selected, selected_by_row
 
     adapter = adapter_for(model)
     chosen = Artifact.load(artifact) if isinstance(artifact, Path | str) else artifact
@@ -192,8 +179,6 @@ def clasp(  # noqa: PLR0913 - all that a batch is, by name
         counted = batches_of(model, adapter, len(rows), "questions" if classes == AUTO else "classes")
     if questions is not None and classes != AUTO:
         raise InputError("questions are read only with classes='auto'; leave them out, or give classes='auto'")
-    rho = [chosen.rho(name, row) for row in rows]
-    seedings = tuple(chosen.seeding(name, row) for row in rows)
     shares = {chosen.downsample(name, row) for row in rows}
     if len(shares) > 1:
         raise InputError(
@@ -207,28 +192,43 @@ def clasp(  # noqa: PLR0913 - all that a batch is, by name
             "them smaller with clasp_calib.resized before they are processed, and give smaller=True"
         )
     alpha_BL = torch.tensor([chosen.alpha(name, row) for row in rows], dtype=torch.float64)
-    choices = dict.fromkeys(chosen.selector(name, row) for row in rows)
+    choice_by_row = [chosen.selector(name, row) for row in rows]
+    choices = list(dict.fromkeys(choice_by_row))
+    schedule = of_smaller(schedule, share) if share else schedule
+    selectors: list[Any] = [
+        _dual_stage(chosen, name, [row for row, own in zip(rows, choice_by_row, strict=True) if own is None], schedule)
+        if choice is None
+        else recorded_selector(choice, model, name)
+        for choice in choices
+    ]
+    attached: AbstractContextManager[Pruned]
     if len(choices) > 1:
-        told = "; ".join(choice.short if choice else CLASP for choice in choices)
-        raise InputError(
-            f"the tokens of the classes {', '.join(dict.fromkeys(rows))} are chosen by different selectors ({told}); "
-            "give the rows of each selector in a batch of their own, see Artifact.selector"
-        )
-    (choice,) = choices
-    if choice is not None:
-        with selected(model, recorded_selector(choice, model, name), alpha_BL, prompt_lengths) as other, counted:
-            yield other
-        return
-    plan = Plan(
-        schedule=of_smaller(schedule, share) if share else schedule,
+        owners = [choices.index(choice) for choice in choice_by_row]
+        attached = selected_by_row(model, selectors, owners, alpha_BL, prompt_lengths)
+    elif choices == [None]:
+        attached = _applied(model, selectors[0].for_prompts(prompt_lengths), alpha_BL)
+    else:
+        attached = selected(model, selectors[0], alpha_BL, prompt_lengths)
+    with attached as pruned, counted:
+        yield pruned
+
+
+def _dual_stage(artifact: "Artifact", budget: str, classes: list[str], schedule: "AnySchedule") -> "Plan":
+    """The dual-stage selection of rows of these classes."""
+    import torch
+
+    from clasp_calib.runtime.selection import DualStage
+    from clasp_calib.runtime.stages import Plan
+
+    rho = [artifact.rho(budget, label) for label in classes]
+    seedings = tuple(artifact.seeding(budget, label) for label in classes)
+    return Plan(
+        schedule=schedule,
         rho=torch.tensor(rho, dtype=torch.float64),
-        selector=DualStage(chosen.pruning.iterations, seedings, needs_gram=any(share < 1 for share in rho)),
-        options=chosen.pruning,
-        prompt_lengths=prompt_lengths,
-        relevances=tuple(filter(None, (chosen.relevance(name, row) for row in rows))),
+        selector=DualStage(artifact.pruning.iterations, seedings, needs_gram=any(share < 1 for share in rho)),
+        options=artifact.pruning,
+        relevances=tuple(filter(None, (artifact.relevance(budget, label) for label in classes))),
     )
-    with _applied(model, plan, alpha_BL) as pruner, counted:
-        yield pruner
 
 
 def _required(questions: str | Sequence[str] | None) -> list[str]:

@@ -4,7 +4,7 @@ The peers of this package are such methods. They are entry points like everybody
 loads the one method that it names, and only where it names one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
 from math import isclose
@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from clasp_calib.common import plugins
 from clasp_calib.common.errors import ArtifactError, ClaspError, InputError
 from clasp_calib.common.selector_choice import CLASP, SelectorChoice
+from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.budgeting import pruning_budget
 from clasp_calib.runtime.guard import guarded
+from clasp_calib.runtime.mixed_batch import RowActions, mixed
 from clasp_calib.runtime.schedule import Budget
-from clasp_calib.runtime.stages import PromptLengths
+from clasp_calib.runtime.stages import Plan, PromptLengths
 from clasp_calib.runtime.stats import PruningStats
 from clasp_calib.runtime.tower import fused_tower
 
@@ -56,6 +58,10 @@ class TokenSelector(Protocol):
         self, model: nn.Module, adapter: Adapter, prompt_lengths: PromptLengths
     ) -> AbstractContextManager[Callable[[], PruningStats | None]]:
         """Put it on the model and take it off again; yields what reads its statistics."""
+        ...
+
+    def actions(self, model: nn.Module, adapter: Adapter) -> RowActions | None:
+        """What it does to a row of a batch whose other rows have other selectors; ``None`` if it cannot be in one."""
         ...
 
 
@@ -166,6 +172,49 @@ def selected(
     fusion = nullcontext() if alpha_BL is None else fused_tower(model, adapter, alpha_BL)
     with fusion, selector.attached(model, adapter, prompt_lengths) as read, guarded(model, adapter):
         yield Selected(read)
+
+
+@contextmanager
+def selected_by_row(
+    model: nn.Module,
+    selectors: Sequence[TokenSelector | Plan],
+    owners: Sequence[int],
+    alpha_BL: Tensor,
+    prompt_lengths: PromptLengths = None,
+) -> Iterator[Selected]:
+    """Prune every row of a batch with its own selector, see `selected`.
+
+    Args:
+        model: what is pruned.
+        selectors: with solved knobs; at most one plan, of the dual-stage selection for the rows that are its own.
+        owners: of every row of a batch, which of the selectors is its own.
+        alpha_BL: one row for every row of the batch.
+        prompt_lengths: see `clasp_calib.runtime.pruner.prune`; of all rows.
+
+    Raises:
+        InputError: a selector that must have a batch to itself, or another way of numbering positions.
+        ModelError: see `selected`.
+    """
+    adapter = adapter_for(model)
+    actions = [_actions(selector, model, adapter) for selector in selectors]
+    with (
+        fused_tower(model, adapter, alpha_BL),
+        mixed(model, adapter, actions, owners, prompt_lengths) as read,
+        guarded(model, adapter),
+    ):
+        yield Selected(read)
+
+
+def _actions(selector: TokenSelector | Plan, model: nn.Module, adapter: Adapter) -> RowActions:
+    if isinstance(selector, Plan):
+        return RowActions(plan=selector)
+    actions = selector.actions(model, selector.adapter_for(model))
+    if actions is None:
+        raise InputError(
+            f"the selector {selector!r} cannot share a batch with others; give its rows in a batch of their own, see "
+            "Artifact.selector"
+        )
+    return actions
 
 
 def _loaded(name: str) -> Any:

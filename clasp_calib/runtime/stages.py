@@ -6,14 +6,14 @@ tokens of a row, K of them kept, D width of the decoder, d width of a head.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.common.pruning_options import PruningOptions
+from clasp_calib.common.pruning_options import COMPACT, PruningOptions
 from clasp_calib.runtime.finite import ADVICE, NonFiniteError, all_finite
 from clasp_calib.runtime.schedule import AnySchedule
 from clasp_calib.runtime.scoring import choose_raters, gather_index, rater_attention, take
@@ -43,8 +43,13 @@ class StagePlan(Protocol):
         ...
 
     @property
-    def renumbers(self) -> bool:
-        """Whether tokens behind a stage, generated ones too, get position ids that count what is in its cache."""
+    def renumbers(self) -> tuple[bool, ...]:
+        """Whether tokens behind a stage, generated ones too, get position ids that count what is in its cache: one for
+        all rows, or one a row."""
+        ...
+
+    def for_prompts(self, lengths: PromptLengths) -> "StagePlan":
+        """The same where prompts have these lengths, see `clasp_calib.runtime.pruner.prune`."""
         ...
 
     def begin(self, embeddings_BSD: Tensor, visual_BS: Tensor, valid_BS: Tensor | None, cached: int) -> "StagePrefill":
@@ -160,9 +165,13 @@ class Plan:
         return {start: number for number, start in enumerate(starts) if start in changing}
 
     @property
-    def renumbers(self) -> bool:
+    def renumbers(self) -> tuple[bool, ...]:
         """See `StagePlan`."""
-        return self.options.positions == "compact"
+        return (self.options.positions == COMPACT,)
+
+    def for_prompts(self, lengths: PromptLengths) -> "Plan":
+        """See `StagePlan`."""
+        return replace(self, prompt_lengths=lengths)
 
     def begin(self, embeddings_BSD: Tensor, visual_BS: Tensor, valid_BS: Tensor | None, cached: int) -> "Prefill":
         """See `StagePlan`."""

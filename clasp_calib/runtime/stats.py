@@ -60,6 +60,10 @@ class Stopwatch:
         yield
         self._spans.append((name, begun, self._now()))
 
+    def include(self, other: "Stopwatch") -> None:
+        """Count what another has counted as well."""
+        self._spans += other._spans
+
     def seconds(self) -> dict[str, float]:
         """Total of every part."""
         if self._cuda:

@@ -115,24 +115,17 @@ def test_tokens_are_told_of_the_selector(bench, found):
         assert _a_layer(setting, evaluator, sample, parse_budget("56.25%"), None) == expected
 
 
-def test_rows_of_one_selector_are_a_batch_and_rows_of_several_are_none(bench, found):
+def test_rows_of_one_selector_or_of_several_are_a_batch(bench, found):
     model, processor, samples, _ = bench
-    for label in ("attribute", "counting"):
-        of = [sample for sample in samples if sample.label == label][:3]
+    for labels in (["attribute"], ["counting"], list(PLANTED)):
+        of = [sample for label in labels for sample in [s for s in samples if s.label == label][:3]]
         texts = [Prompter(processor, model).text(sample.question) for sample in of]
-        pictures = [[cc.resized(model, processor, s.picture, found[0], budget=BUDGET, class_=label)[0]] for s in of]
+        pictures = [[cc.resized(model, processor, s.picture, found[0], budget=BUDGET, class_=s.label)[0]] for s in of]
         inputs = processor(images=pictures, text=texts, padding=True, padding_side="left", return_tensors="pt")
-        with torch.inference_mode(), cc.clasp(model, found[0], budget=BUDGET, classes=[label] * len(of)):
+        with torch.inference_mode(), cc.clasp(model, found[0], budget=BUDGET, classes=[s.label for s in of]):
             output = model.generate(**inputs, max_new_tokens=16, do_sample=False)
         said = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         assert [(one.strip(),) for one in said] == [sample.answers for sample in of]
-    with (
-        pytest.raises(
-            InputError, match=r"attribute, spatial are chosen by different selectors \(fastv layer=2 .*clasp"
-        ),
-        cc.clasp(model, found[0], budget=BUDGET, classes=["attribute", "spatial"]),
-    ):
-        pass
 
 
 def test_a_killed_search_goes_on_to_the_same_bytes(bench, found, tmp_path, monkeypatch):

@@ -9,13 +9,14 @@ tokens, D width of the decoder, H query heads, G key heads, d width of a head.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from clasp_calib.common.pruning_options import COMPACT
 from clasp_calib.runtime.entry import Entry
 from clasp_calib.runtime.scoring import choose_raters, gather_index, take
 from clasp_calib.runtime.stages import PromptLengths, Rope, StagePrefill, prompt_of
@@ -111,9 +112,13 @@ class RowPlan:
         return {start: number for number, start in enumerate(self.starts)}
 
     @property
-    def renumbers(self) -> bool:
+    def renumbers(self) -> tuple[bool, ...]:
         """See `clasp_calib.runtime.stages.StagePlan`."""
-        return self.positions == "compact"
+        return (self.positions == COMPACT,)
+
+    def for_prompts(self, lengths: PromptLengths) -> "RowPlan":
+        """See `clasp_calib.runtime.stages.StagePlan`."""
+        return replace(self, prompt_lengths=lengths)
 
     def begin(self, embeddings_BSD: Tensor, visual_BS: Tensor, valid_BS: Tensor | None, cached: int) -> "RowPrefill":
         """See `clasp_calib.runtime.stages.StagePlan`."""
