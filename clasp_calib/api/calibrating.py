@@ -115,8 +115,7 @@ def plan_calibration(
 
     wanted = parse_budgets(budgets)
     with _prepared(model, processor, samples, wanted, run, options, crew) as calibration:
-        planned = [calibration.plan(budget) for budget in wanted]
-        return CalibrationPlan(planned, calibration.base_space)
+        return CalibrationPlan(calibration.plans(wanted), calibration.base_space)
 
 
 @contextmanager

@@ -172,6 +172,12 @@ class ChoiceRule(Strict):
     """The default was kept unless the probability of being worse was under this; ``None``: the best mean was chosen."""
     budgets: tuple[BudgetName, ...] = Field(default=(), max_length=1000)
     """Other budgets whose scores were evidence too."""
+    shortlist: tuple[Line, ...] | None = Field(default=None, max_length=1000)
+    """Selectors that a first round chose to search beside ``clasp``; ``None`` where the search was told what to try."""
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_empty(fields(self), ("shortlist",))
 
 
 def _without_empty(fields: dict[str, Any], names: Collection[str]) -> dict[str, Any]:

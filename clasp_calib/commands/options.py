@@ -92,7 +92,11 @@ DevicesOption = Annotated[
     UsedBy("engine", "local"),
 ]
 MethodOption = Annotated[
-    str | None, typer.Option("--method", help="Of the space's selectors this one alone: clasp, fastv, divprune ...")
+    str | None,
+    typer.Option(
+        "--method",
+        help="Of the space's selectors this one alone: clasp, fastv ...; auto: clasp and the best three beside it.",
+    ),
 ]
 Profile = Literal["layered", "input"]
 Relevance = Literal["class-token", "mean-attention", "none"]

@@ -6,6 +6,8 @@ from typing import Any, Self
 
 CLASP = "clasp"
 """The dual-stage selection itself, as spaces and options call it."""
+AUTO = "auto"
+"""Stands for the selectors that a search chooses itself; no selector is called so."""
 Knob = str | bool | int | float | tuple[int | float, ...] | None
 
 

@@ -40,6 +40,7 @@ def assembled(
     found: Found,
     cautious: float | None,
     alternatives: Mapping[str, Mapping[str, Candidate]],
+    shortlist: Sequence[str] | None = None,
 ) -> Artifact:
     """The artifact of one budget.
 
@@ -51,6 +52,7 @@ def assembled(
         found: what was chosen for the others.
         cautious: under which probability of being worse the default was left; ``None``: always.
         alternatives: other ways to choose, to compare with: name -> class -> candidate.
+        shortlist: selectors that a first round chose to search beside ``clasp``; ``None``: there was no such choice.
     """
     classes: Sequence[str] = frame["classes"]
     budget = allotment.budget.name
@@ -58,7 +60,11 @@ def assembled(
     plain = SelectorEntry.of(default.selector)
     unsearched = ClassChoice(prototype=OWN, selector=plain, candidates=1, evaluations=0, calibration=None)
     rule = ChoiceRule(
-        method=found.method, regret=mean_regret(choices.values()), cautious=cautious, budgets=tuple(found.fed)
+        method=found.method,
+        regret=mean_regret(choices.values()),
+        cautious=cautious,
+        budgets=tuple(found.fed),
+        shortlist=None if shortlist is None else tuple(shortlist),
     )
     entry = BudgetEntry(
         name=budget,

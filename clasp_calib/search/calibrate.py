@@ -1,15 +1,14 @@
 """A whole calibration: all classes searched at all budgets, the results assembled into an artifact."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from clasp_calib.artifacts.artifact import Artifact, artifact_at
-from clasp_calib.artifacts.checkpoint_digest import checkpoint_of, revision_of, weights_digest
+from clasp_calib.artifacts.checkpoint_digest import checkpoint_of, revision_of
 from clasp_calib.artifacts.consistency import check_router
 from clasp_calib.artifacts.evidence import joined
 from clasp_calib.artifacts.fits import check_shape
@@ -22,14 +21,14 @@ from clasp_calib.calib.scoring.metrics import EXACT
 from clasp_calib.calib.scoring.objective import METRIC
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.scoring.score_tasks import EvaluatorRecipe, ModelRecipe
-from clasp_calib.calib.scoring.scores import SCORING
 from clasp_calib.calib.scoring.sizes import in_every_size
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.places import Places
 from clasp_calib.common.progress import note
 from clasp_calib.common.samples import Sample
-from clasp_calib.common.selector_choice import CLASP
+from clasp_calib.common.selector_choice import AUTO, CLASP
 from clasp_calib.crew.crew import Crew, crew_for
+from clasp_calib.crew.tasks import Workers
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.checks import check_relevances, settled
@@ -40,27 +39,25 @@ from clasp_calib.search.assemble import assembled, versions
 from clasp_calib.search.calibration_options import CalibrationOptions
 from clasp_calib.search.engine import Found
 from clasp_calib.search.first_look import look_first
-from clasp_calib.search.identity import Identity, contents_of, text_settings
+from clasp_calib.search.identity import Identity, common_setting, contents_of
 from clasp_calib.search.measuring import Desk, Fed
 from clasp_calib.search.parts import counts, pools_of, undecided
 from clasp_calib.search.refine import most
 from clasp_calib.search.score_journal import ScoreJournal
+from clasp_calib.search.search_plan import contents, seconds_of
 from clasp_calib.search.session import Session
-from clasp_calib.search.shown import Trials
+from clasp_calib.search.shortlist import KEPT, FirstRound, able, contenders, first_asks, first_space
 from clasp_calib.search.solved_selectors import solved_for, solved_where_met
-from clasp_calib.search.space import SearchSpace, default_space
+from clasp_calib.search.space import SearchSpace, SpaceSelector, default_space
 from clasp_calib.search.strategies.grid import Grid
 from clasp_calib.search.strategies.registry import describe, fitting
+from clasp_calib.search.trials import trials_in
 from clasp_calib.search.watchers import Watcher
 
-STORAGE = "journal.log"
-"""Optuna's file in the study directory, where no other storage is named."""
 TAU = 1.0
 """Our choice: mixtures are stored, scores are derived from them, and with tau = 1 these are plain log weights."""
 Solve = Callable[[Sequence[Candidate], Any, Budget, bool], list[Candidate]]
 GLOBAL, EXHAUSTIVE = "global", "exhaustive"
-TIMED, SHOWN = 3, 12
-"""Samples that a plan takes the time of, and prototypes that it lists."""
 
 
 class Calibration:
@@ -99,14 +96,15 @@ class Calibration:
         self._pruning = pruning = settled(model, self._adapter, options.pruning)
         self._model, self._processor, self._samples, self._samples_digest = model, processor, samples, samples_digest
         self._options, self.places, self._crew = options, places, crew
+        self._shortlist: list[str] | None = None
         crew.check_reaches(model)
         own = self._adapter.own_layer
         self._source = source = open_source(places.features, model, processor)
         given = options.space if isinstance(options.space, SearchSpace) else None
         base = given or default_space(source.layers, own, pruning.seeding)
-        self.base_space = base = base.of_method(options.method) if options.method else base
-        self._space = base.with_lattice(options.lattice) if options.lattice else base
-        self._candidates = self._space.candidates(self._adapter.vision_layers, own, pruning.relevance)
+        self.base_space = base = base if options.method in (None, AUTO) else base.of_method(options.method)
+        wide = base.with_lattice(options.lattice) if options.lattice else base
+        self._search_in(wide.of_method(CLASP) if options.method == AUTO else wide)
         check_relevances(model, self._adapter, self._space.relevances)
         self._features = source.at(tuple(sorted({*self._space.layers, own})))
         self._classes = options.class_source.classes(sample.label for sample in samples)
@@ -118,21 +116,13 @@ class Calibration:
         self._previous = artifact_at(places.artifact)
         if self._previous:
             check_shape(self._previous, model.config)
-        self._options = options = self._as_before(options)
+            before = self._previous.manifest.decoding.max_new_tokens
+            self._options = options = options.as_before(before, self._longest(options))
         self._evaluator = Evaluator(model, self._prompter, self._features, options.longest, options.objective)
-        self._weights, self._generation = weights_digest(model), Greedy(model).settings
+        self._generation = Greedy(model).settings
+        self._setting = options.recorded | common_setting(model, source, self._prompter.template, pruning, crew.threads)
         if options.router:
             check_router(options.router, self._classes.names, [self._classes.digest])
-
-    def _as_before(self, options: CalibrationOptions) -> CalibrationOptions:
-        """The options, with the artifact's longest answer where they name none and the samples do not explain it."""
-        if self._previous is None or options.max_new_tokens:
-            return options
-        before = self._previous.manifest.decoding.max_new_tokens
-        if before <= self._longest(options):
-            return options
-        note(f"answers of up to {before} new tokens, as in the artifact at {self.places.artifact}")
-        return replace(options, max_new_tokens=before)
 
     def _longest(self, options: CalibrationOptions) -> int:
         """New tokens that the longest accepted answer needs, at least as many as the options say."""
@@ -159,28 +149,34 @@ class Calibration:
         schedule = schedule_for(self._model, budget, self._pruning)
         return allotted(budget, schedule, self._searched_on, self._evaluator.tokens, self._space.downsamples)
 
-    def plan(self, budget: Budget) -> dict[str, object]:
-        """What a search of this budget will do and at most cost; a few evaluations are made to tell the time."""
-        allotment = self.allotment(budget)
+    def plans(self, budgets: Sequence[Budget]) -> list[dict[str, object]]:
+        """What a search of each budget will do and at most cost; a few evaluations are made to tell the time."""
+        allotments, first = [self.allotment(budget) for budget in budgets], None
+        if self._options.method == AUTO:
+            found, first = self._entered(allotments)
+            self._search_in(self._space.beside_clasp(sorted(found, key=lambda one: -len(one.choices))[:KEPT]))
+        return [self._plan(allotment, first) for allotment in allotments]
+
+    def _plan(self, allotment: Allotment, first: SearchSpace | None) -> dict[str, object]:
         evaluations = sum(self._most(len(pool)) for pool in self._pools.values())
+        timed = self._solved(allotment, space=first)
+        before = sum(len(ask.live) for ask in first_asks(first, timed, self._pools)) if first else 0
         flops = allotment.flops(self._model.config.get_text_config())
-        pruning = Pruning(allotment.schedule, self._pruning)
-        seconds = evaluations * self._seconds(self._solved(allotment), pruning) / self._crew.workers
+        each = seconds_of(self._evaluator, self._searched_on, timed, Pruning(allotment.schedule, self._pruning))
+        seconds = (before + evaluations) * each / self._crew.workers
         return {
-            "budget": budget.name,
+            "budget": allotment.budget.name,
             **allotment.told,
-            "prototypes": _listed([p.name for p in self._space.prototypes]),
-            **({"rho": list(self._space.rhos)} if self._pruning.rated else {}),
-            **({"relevances": list(self._space.relevances)} if self._space.relevances else {}),
-            **({"other selectors": list(map(str, self._space.others))} if self._space.others else {}),
+            **contents(self._space, self._pruning.rated, first),
             "candidates a class": len(self._candidates),
             "classes": len(self._pools),
             "samples": counts(self._pools, self._samples),
             "cannot be decided": undecided(self._pools, self._classes.names, self._samples),
             "strategy": describe(self._strategy),
+            **({"evaluations of the first round": before} if first else {}),
             "evaluations at most": evaluations,
             "of exhaustive": f"{evaluations / (len(self._candidates) * len(self._searched_on)):.0%}",
-            "TFLOP of the decoder at most": round(evaluations * flops / 1e12, 3),
+            "TFLOP of the decoder at most": round((before + evaluations) * flops / 1e12, 3),
             "minutes at most": round(seconds / 60, 1),
         }
 
@@ -200,7 +196,8 @@ class Calibration:
         for allotment in allotments.values():
             nothing = Found({}, self._solved(allotment)[0], {}, "pooled", ())
             self._assemble(allotment, nothing, {}).joined(self._previous)
-        options, watcher, shown = self._options, watcher or Watcher(), self._shown()
+        options, watcher = self._options, watcher or Watcher()
+        show = trials_in(self.places, self._features.layers)
         with closing(ScoreJournal(self.places.study)) as journal:
             desks = {name: self._desk(allotment, journal) for name, allotment in allotments.items()}
             for name, desk in desks.items():
@@ -211,27 +208,71 @@ class Calibration:
             for name, desk in desks.items():
                 journal.settle(name, desk.identity.setting)
             with closing(crew_for(self._crew, self._evaluator, self._recipe)) as workers:
+                first = self._shortened(allotments, desks, workers, watcher) if options.method == AUTO else None
+                desks = {name: self._desk(allotment, journal) for name, allotment in allotments.items()}
+                shown = partial(show, self._candidates)
                 # What is known of fewer tokens tells of more; the other way tells less.
                 for name in sorted(desks, key=lambda name: allotments[name].a_layer.mean):
                     session = Session(
                         desks[name], self._strategy, options.seed, options.cautious, options.refine, shown, watcher
                     )
-                    found = session.search(workers, self._fed(allotments[name], journal))
-                    yield self._joined(allotments[name], found)
+                    fed, asked = self._fed(allotments[name], journal), first.told(desks[name]) if first else ()
+                    yield self._joined(allotments[name], session.search(workers, fed, asked))
+
+    def _search_in(self, space: SearchSpace) -> None:
+        """Search this space."""
+        self._space, self._candidates = space, self._of(space)
+
+    def _of(self, space: SearchSpace) -> list[Candidate]:
+        return space.candidates(self._adapter.vision_layers, self._adapter.own_layer, self._pruning.relevance)
+
+    def _entered(self, allotments: Collection[Allotment]) -> tuple[tuple[SpaceSelector, ...], SearchSpace | None]:
+        """The selectors that can be searched at these budgets, and their first round, unless there are few anyway."""
+
+        def attempt(selector: SpaceSelector) -> None:
+            space = self._space.model_copy(update={"selectors": (selector,)})
+            for allotment in allotments:
+                candidates = self._solved(allotment, space=space)[:1]
+                smallest = self._searched_on[allotment.tokens.index(min(allotment.tokens))]
+                self._evaluator.scores(smallest, candidates, Pruning(allotment.schedule, self._pruning))
+
+        attempt(SpaceSelector(name=CLASP))  # What fails here is not for want of a selector.
+        found = able(contenders(self.base_space), attempt)
+        wide = self._space.beside_clasp(found)
+        return found, first_space(wide, self._adapter.own_layer) if len(found) > KEPT else None
+
+    def _shortened(
+        self, allotments: Mapping[str, Allotment], desks: Mapping[str, Desk], workers: Workers, watcher: Watcher
+    ) -> FirstRound | None:
+        """Search ``clasp`` and the selectors that a first round leaves; the round, if there was one."""
+        (found, space), first = self._entered(allotments.values()), None
+        if space:
+            solved = {name: self._solved(allotment, space=space) for name, allotment in allotments.items()}
+            first = FirstRound(space, [replace(desk, candidates=solved[name]) for name, desk in desks.items()])
+            best = first.best(workers, watcher)
+            found = tuple(selector for selector in found if selector.name in best)
+        self._search_in(self._space.beside_clasp(found))
+        self._shortlist = [selector.name for selector in found]
+        note(f"the search tries clasp{''.join(f', {name}' for name in self._shortlist) or ' alone'}")
+        watcher.shortlisted(self._shortlist)
+        return first
 
     @cached_property
     def _contents(self) -> tuple[dict[str, str], dict[str, str]]:
         return contents_of(self._pools, self._prompter, self._features, self._evaluator.prompt)
 
     def _desk(self, allotment: Allotment, journal: ScoreJournal, solve: Solve = solved_for) -> Desk:
-        identity = Identity(self._setting(allotment), *self._contents, self._space.digest, self._options.objective)
+        setting = {**self._setting, "schedule": allotment.setting}
+        identity = Identity(setting, *self._contents, self._space.digest, self._options.objective)
         pruning = Pruning(allotment.schedule, self._pruning)
         return Desk(allotment.budget.name, pruning, self._solved(allotment, solve), self._pools, identity, journal)
 
-    def _solved(self, allotment: Allotment, solve: Solve = solved_for) -> list[Candidate]:
-        """The candidates at a budget: the knobs of other selectors are solved for it."""
+    def _solved(
+        self, allotment: Allotment, solve: Solve = solved_for, space: SearchSpace | None = None
+    ) -> list[Candidate]:
+        """The candidates at a budget, of another space or the search's: the knobs of other selectors are solved."""
         filmed = any(sample.modality == "video" for sample in self._searched_on)
-        return solve(self._candidates, self._model, allotment.budget, filmed)
+        return solve(self._of(space) if space else self._candidates, self._model, allotment.budget, filmed)
 
     def _fed(self, allotment: Allotment, journal: ScoreJournal) -> list[Fed]:
         """What the journal knows of the artifact's budgets of fewer tokens, the nearest first."""
@@ -241,17 +282,6 @@ class Calibration:
         smaller.sort(key=lambda one: one.a_layer.mean, reverse=True)
         fed = [self._desk(one, journal, solved_where_met).evidence() for one in smaller]
         return [one for one in fed if one.tables]
-
-    def _shown(self) -> Callable[[str], Trials]:
-        """Makes the trials of a study, by its name; where nothing is kept, they are shown nowhere."""
-        place, study = self.places.storage, self.places.study
-        if place is None and study is None:
-            return lambda name: Trials()
-        from clasp_calib.search.optuna_study import FILE, Study, open_storage
-
-        storage = open_storage(place or f"{FILE}{study}/{STORAGE}")
-        choosers = list(dict.fromkeys(str(candidate.selector or CLASP) for candidate in self._candidates))
-        return lambda name: Study(storage, name, self._features.layers, choosers)
 
     def _joined(self, allotment: Allotment, found: Found) -> Artifact:
         """The artifact with what was found for a budget."""
@@ -270,15 +300,6 @@ class Calibration:
         refining = most(len(self._features.layers), self._pruning.rated) if self._options.refine else 0
         return self._strategy.most(len(self._candidates), samples) + refining * samples
 
-    def _seconds(self, candidates: Sequence[Candidate], pruning: Pruning) -> float:
-        """Of one evaluation: the best of a few samples, all candidates at once, as a search begins."""
-        took = []
-        for sample in self._searched_on[:TIMED]:
-            begun = time.perf_counter()
-            self._evaluator.scores(sample, candidates, pruning)
-            took.append((time.perf_counter() - begun) / len(candidates))
-        return min(took)
-
     def _recipe(self) -> EvaluatorRecipe:
         return EvaluatorRecipe(
             model=ModelRecipe.of(self._model, self._processor, self._crew.threads),
@@ -288,24 +309,6 @@ class Calibration:
             objective=self._options.objective,
             max_new_tokens=self._options.longest,
         )
-
-    def _setting(self, allotment: Allotment) -> dict[str, Any]:
-        """Everything that a recorded score depends on but for its sample and its candidate, by name."""
-        return {
-            **self._options.recorded,
-            "scoring": SCORING,
-            "fingerprint": model_shape(self._model.config).fingerprint,
-            "text": text_settings(self._model.config),
-            "encoder": self._source.encoder,
-            "precision": self._source.precision,
-            "weights": self._weights,
-            # What computes on a GPU does not count on them.
-            "threads": self._crew.threads if self._model.device.type == "cpu" else None,
-            "prompt": self._prompter.template,
-            "generation": self._generation,
-            "pruning": self._pruning.scored_under,
-            "schedule": allotment.setting,
-        }
 
     def _assemble(
         self,
@@ -342,8 +345,4 @@ class Calibration:
             "decoding": Decoding(do_sample=False, max_new_tokens=self._longest(options), generation=self._generation),
         }
         default = self._solved(allotment)[0]
-        return assembled(frame, allotment, provenance, default, found, options.cautious, alternatives)
-
-
-def _listed(names: list[str]) -> list[str]:
-    return names if len(names) <= SHOWN else [*names[:SHOWN], f"and {len(names) - SHOWN} more"]
+        return assembled(frame, allotment, provenance, default, found, options.cautious, alternatives, self._shortlist)

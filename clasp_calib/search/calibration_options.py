@@ -1,14 +1,15 @@
 """What a calibration may be told besides its model, samples and budgets."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from clasp_calib.calib.scoring.metrics import MAX_NEW_TOKENS
 from clasp_calib.calib.scoring.objective import METRIC, check_objective
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.progress import note
 from clasp_calib.common.pruning_options import INPUT, NONE, REDUNDANCY, PruningOptions
-from clasp_calib.common.selector_choice import CLASP, SelectorChoice
+from clasp_calib.common.selector_choice import AUTO, CLASP, SelectorChoice
 from clasp_calib.common.settings import check_count, check_kind, check_number
 from clasp_calib.router_labeling.class_source import ClassSource
 from clasp_calib.router_labeling.router import Router
@@ -30,7 +31,8 @@ class CalibrationOptions:
         objective: what is maximised: ``metric``, ``nll`` or ``kl`` (to the unpruned model; needs no answers).
         per_class: samples of a class, at most: calibration and selection samples together.
         space: prototypes and rho grid, or a YAML file of them; by default made from the cached layers.
-        method: of the space's selectors this one alone, whether it names it or not.
+        method: of the space's selectors this one alone, whether it names it or not; with ``"auto"``, ``clasp`` and the
+            three that a first round leaves of those that it names, or, where it names none, of all that are installed.
         lattice: also search all mixtures of the space's layers in steps of ``1 / lattice``.
         refine: tune the leader's weights and rho further, by coordinate search.
         prompt: template with ``<image>`` and ``{question}``; by default the model's own chat template.
@@ -79,7 +81,7 @@ class CalibrationOptions:
         for name, kind, expected in (
             ("pruning", PruningOptions, "PruningOptions(...)"),
             ("router", Router, "a Router, as load_router reads it"),
-            ("method", str, "the name of a selector, such as 'fastv'"),
+            ("method", str, "the name of a selector, such as 'fastv', or 'auto'"),
             ("refine", bool, "True or False"),
             ("anyway", bool, "True or False"),
         ):
@@ -103,7 +105,10 @@ class CalibrationOptions:
         elif not (self.space is None or isinstance(self.space, SearchSpace)):
             raise InputError(f"space is a {type(self.space).__name__}; expected a SearchSpace, or a YAML file of one")
         if isinstance(self.space, SearchSpace) and self.method is not None:
-            object.__setattr__(self, "space", self.space.of_method(self.method))
+            space = self.space
+            named = [selector for selector in space.selectors if selector.name != CLASP]
+            only = space.beside_clasp(named) if self.method == AUTO else space.of_method(self.method)
+            object.__setattr__(self, "space", only)
         self._check_sizes()
         seeding = self.pruning.seeding if self.pruning else REDUNDANCY
         if isinstance(self.space, SearchSpace) and seeding not in (REDUNDANCY, *self.space.seedings):
@@ -118,6 +123,11 @@ class CalibrationOptions:
     def _check_sizes(self) -> None:
         if not isinstance(self.space, SearchSpace) or self.lattice:
             return
+        if self.method == AUTO and all(prototype.downsample for prototype in self.space.prototypes):
+            raise InputError(
+                f"all prototypes of the space show smaller pictures, which only {CLASP!r} is tried with, and "
+                f"method is {AUTO!r}; add a prototype without downsample, or leave method out (--method)"
+            )
         if len(self.space.untried) == len(self.space.prototypes):
             raise InputError(
                 f"all prototypes of the space show smaller pictures ({', '.join(self.space.untried)}), which only "
@@ -149,12 +159,24 @@ class CalibrationOptions:
         """Those to try in the place of the dual-stage selection, with all combinations of their knobs."""
         if isinstance(self.space, SearchSpace):
             return self.space.others
-        return [] if self.method in (None, CLASP) else [SelectorChoice(str(self.method))]
+        return [] if self.method in (None, CLASP, AUTO) else [SelectorChoice(str(self.method))]
 
     @property
     def longest(self) -> int:
         """``max_new_tokens``, or its default."""
         return self.max_new_tokens or MAX_NEW_TOKENS
+
+    def as_before(self, before: int, needed: int) -> Self:
+        """With the longest answer of an artifact that is there, where none is named and the samples do not explain it.
+
+        Args:
+            before: the artifact's.
+            needed: by these samples.
+        """
+        if self.max_new_tokens or before <= needed:
+            return self
+        note(f"answers of up to {before} new tokens, as in the artifact that is there")
+        return replace(self, max_new_tokens=before)
 
     @property
     def recorded(self) -> dict[str, int]:

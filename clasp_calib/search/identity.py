@@ -5,11 +5,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from clasp_calib.artifacts.checkpoint_digest import weights_digest
+from clasp_calib.artifacts.model_shape import model_shape
+from clasp_calib.calib.scoring.feature_sources import Source
 from clasp_calib.calib.scoring.features import Features
 from clasp_calib.calib.scoring.prompting import Prompter
+from clasp_calib.calib.scoring.scores import SCORING
 from clasp_calib.common.containing import contained
 from clasp_calib.common.hashing import sha256_json
+from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.common.samples import Sample
+from clasp_calib.runtime.decoding import Greedy
 from clasp_calib.search.parts import Pools
 from clasp_calib.search.strategies.registry import describe
 from clasp_calib.search.strategies.strategy import Strategy
@@ -54,6 +60,31 @@ class Identity:
                 "fed": list(fed),
             }
         )
+
+
+def common_setting(model: Any, source: Source, template: str, pruning: PruningOptions, threads: int) -> dict[str, Any]:
+    """All that the scores of every budget depend on but for their samples and candidates, by name; JSON.
+
+    Args:
+        model: that is scored.
+        source: of its features.
+        template: of the prompts.
+        pruning: settled for the model.
+        threads: that each worker computes with.
+    """
+    return {
+        "scoring": SCORING,
+        "fingerprint": model_shape(model.config).fingerprint,
+        "text": text_settings(model.config),
+        "encoder": source.encoder,
+        "precision": source.precision,
+        "weights": weights_digest(model),
+        # What computes on a GPU does not count on them.
+        "threads": threads if model.device.type == "cpu" else None,
+        "prompt": template,
+        "generation": Greedy(model).settings,
+        "pruning": pruning.scored_under,
+    }
 
 
 def contents_of(

@@ -13,7 +13,7 @@ from clasp_calib.search.relative_costs import relative_costs
 from clasp_calib.search.shown import Trials
 from clasp_calib.search.strategies.pooled import BLOCK
 from clasp_calib.search.strategies.registry import name_of
-from clasp_calib.search.strategies.strategy import Problem, Strategy
+from clasp_calib.search.strategies.strategy import Ask, Problem, Strategy
 from clasp_calib.search.verdict import decide
 from clasp_calib.search.watchers import Watcher
 
@@ -45,18 +45,22 @@ class Session:
         """The most evaluations of a class with so many samples, without refining."""
         return self.strategy.most(len(self.desk.candidates), samples)
 
-    def search(self, workers: Workers, fed: Sequence[Fed] = ()) -> Found:
+    def search(self, workers: Workers, fed: Sequence[Fed] = (), begun: Sequence[Ask] = ()) -> Found:
         """Search all classes.
 
         Args:
             workers: who scores.
             fed: scores of other budgets, which are evidence too.
+            begun: what is asked before the strategy's questions, and is evidence too.
         """
         desk, names = self.desk, [of.budget for of in fed]
         setup = desk.identity.setup(self.strategy, self.seed, names)[:8]
         study = f"{desk.budget}/{name_of(self.strategy)}"
         trials = {label: self.shown(f"{study}/{label} {setup}") for label in desk.pools}
-        measuring = Measuring(desk, workers, self.watcher, trials, self.most, fed)
+        before = max((sum(len(ask.live) for ask in begun if ask.label == label) for label in desk.pools), default=0)
+        measuring = Measuring(desk, workers, self.watcher, trials, lambda samples: self.most(samples) + before, fed)
+        if begun:
+            measuring.measure(begun)
         samples = {label: len(pool) for label, pool in desk.pools.items()}
         self.strategy.search(
             Problem(

@@ -4,7 +4,7 @@ What chooses is the dual-stage selection with rhos, seedings and relevances, or 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -17,7 +17,7 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.pruning_options import NONE, REDUNDANCY, RELEVANCES, SEEDINGS
-from clasp_calib.common.selector_choice import CLASP, Knob, SelectorChoice
+from clasp_calib.common.selector_choice import AUTO, CLASP, Knob, SelectorChoice
 from clasp_calib.common.yaml_files import read_yaml
 from clasp_calib.search.lattice import lattice
 
@@ -71,6 +71,8 @@ class SpaceSelector(BaseModel):
 
     @model_validator(mode="after")
     def _sane(self) -> "SpaceSelector":
+        if self.name == AUTO:
+            raise ValueError(f"no selector is called {AUTO!r}; --method {AUTO} lets the search choose among selectors")
         if self.name == CLASP and self.knobs:
             raise ValueError(
                 f"selector {CLASP!r} has no knobs; rhos, seedings and relevances stand beside the selectors"
@@ -174,6 +176,10 @@ class SearchSpace(BaseModel):
         """The space with one selector, with the knobs that it has here."""
         known = tuple(selector for selector in self.selectors if selector.name == name)
         return self.model_copy(update={"selectors": known or (SpaceSelector(name=name),)})
+
+    def beside_clasp(self, selectors: Iterable[SpaceSelector]) -> "SearchSpace":
+        """The space with ``clasp`` and these selectors."""
+        return self.model_copy(update={"selectors": (SpaceSelector(name=CLASP), *selectors)})
 
     def candidates(self, vision_layers: int, own_layer: int, relevance: str | None = None) -> list[Candidate]:
         """All candidates; the first is the model's own layer with rho = 1, so that doing nothing can win.

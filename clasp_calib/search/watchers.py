@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -72,6 +72,9 @@ class Watcher:
     def chosen(self, of: Outline, summary: Mapping[str, Any]) -> None:
         """A class is done."""
 
+    def shortlisted(self, selectors: Sequence[str]) -> None:
+        """The first round chose what is searched beside ``clasp``; classes begin anew."""
+
 
 class EventLines(Watcher):
     """Writes events as JSON, one a line.
@@ -96,6 +99,10 @@ class EventLines(Watcher):
     def chosen(self, of: Outline, summary: Mapping[str, Any]) -> None:
         """``chosen``."""
         self._say("chosen", of, **summary)
+
+    def shortlisted(self, selectors: Sequence[str]) -> None:
+        """``shortlisted``."""
+        self._write(json.dumps({"event": "shortlisted", "selectors": list(selectors)}))
 
     def _say(self, event: str, of: Outline, **more: Any) -> None:
         self._write(json.dumps({"event": event, "budget": of.budget, "class": of.label, **more}))

@@ -180,7 +180,7 @@ def last(calibration, *budgets):
 
 
 def test_the_artifact_says_what_was_found(bench, request_, asked):
-    plan = calibration(bench, request_).plan(BUDGET)
+    (plan,) = calibration(bench, request_).plans([BUDGET])
     asked.clear()
     artifact = last(calibration(bench, request_), BUDGET)
     assert check_fits(artifact, bench.model, strict=True) == "same"
@@ -213,7 +213,7 @@ def test_the_artifact_says_what_was_found(bench, request_, asked):
 
 
 def test_a_plan_says_what_the_samples_cannot_decide(bench, request_):
-    plan = calibration(bench, request_).plan(BUDGET)
+    (plan,) = calibration(bench, request_).plans([BUDGET])
     assert plan["samples"] == {
         "attribute": {"search": 8, "test": 0},
         "spatial": {"search": 5, "test": 0},
@@ -346,9 +346,9 @@ def test_budgets_together_are_those_one_after_the_other(bench, request_, strateg
 def test_fewer_tokens_are_evidence_for_more_and_not_the_other_way(bench, request_, monkeypatch):
     fed, plain = [], Session.search
 
-    def search(self, workers, others):
+    def search(self, workers, others, begun):
         fed.append((self.desk.budget, [other.budget for other in others]))
-        return plain(self, workers, others)
+        return plain(self, workers, others, begun)
 
     monkeypatch.setattr(Session, "search", search)
     write_artifact(last(calibration(bench, request_), BUDGET), request_.artifact)
@@ -552,12 +552,13 @@ def test_one_setting_for_all_classes_and_the_exhaustive_choice_are_kept_to_compa
 
 
 def test_a_plan_says_how_long_it_takes(bench, request_):
-    few = calibration(bench, request_).plan(BUDGET)
-    more = calibration(bench, request_, refine=True).plan(BUDGET)
+    (few,) = calibration(bench, request_).plans([BUDGET])
+    (more,) = calibration(bench, request_, refine=True).plans([BUDGET])
     assert more["evaluations at most"] > few["evaluations at most"]
     assert few["minutes at most"] >= 0
     assert few["strategy"] == "halving, first 2, eta 2"
-    assert calibration(bench, request_, strategy=None).plan(BUDGET)["strategy"] == "pooled, spend 0.15"
+    (usual,) = calibration(bench, request_, strategy=None).plans([BUDGET])
+    assert usual["strategy"] == "pooled, spend 0.15"
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_the_planted_setting_of_every_class_is_found_and_answers_as_it_scored(be
 def test_without_a_relevance_all_candidates_cover(bench, tmp_path):
     covering = PruningOptions(profile="input", relevance="none")
     made = calibration(bench, tmp_path, pruning=covering, refine=True)
-    plan = made.plan(parse_budget(BUDGET))
+    (plan,) = made.plans([parse_budget(BUDGET)])
     assert (plan["candidates a class"], "rho" in plan) == (2, False)
     tries = len(STEPS) * 2 * 2
     assert plan["evaluations at most"] == (2 + tries) * sum(s.split == "calibration" for s in bench[2])
