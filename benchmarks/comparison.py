@@ -22,6 +22,7 @@ from clasp_calib.common.text_tables import markdown_table
 from clasp_calib.reference.benchmark import VERSION as BENCHMARK, write_benchmark
 from clasp_calib.reference.model import MODEL, VERSION
 from clasp_calib.runtime.loading import load_model
+from tools.default_configurations import no_default_configurations
 from tools.reference.by_design import BY_DESIGN
 from tools.reference.remembered_tower import remember_tower
 
@@ -63,9 +64,10 @@ def main() -> None:
     budgets = arguments.budgets.split(",")
     for last in range(1, len(budgets) + 1):
         at = budgets[:last]
-        report = cc.compare(
-            model, processor, artifacts[ALL], [*asked, *tested], budgets=at, run=arguments.run, options=options
-        )
+        with no_default_configurations():
+            report = cc.compare(
+                model, processor, artifacts[ALL], [*asked, *tested], budgets=at, run=arguments.run, options=options
+            )
         counts = report.contest.comparison(at[0]).counts
         note = NOTE.format(
             model=VERSION,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from clasp_calib.cli import run
+from tools.default_configurations import no_default_configurations
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,13 @@ class Ended:
 
 
 Command = Callable[..., Ended]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_generation():
+    """An eighth of the time of all tests."""
+    with no_default_configurations():
+        yield
 
 
 @pytest.fixture

@@ -156,6 +156,11 @@ class Answerer:
         """In which pictures are shown."""
         return Sizes(self.model, self.processor)
 
+    @cached_property
+    def greedy(self) -> Greedy:
+        """How the model decodes."""
+        return Greedy(self.model, self.prompter.tokenizer)
+
     @torch.inference_mode()
     def answers(self, sample: Sample, turns: Sequence[tuple[Entrant, int]]) -> list[Answered]:
         """What each entrant answers greedily with its seed.
@@ -169,8 +174,23 @@ class Answerer:
             inputs = encoded_for(entrant, self.model, self.sizes, self.prompter, sample) if entrant.shown else plain
             named = contained(f"answering the sample {sample.id!r} with {entrant.method}")
             with named, entrant.apply(self.model, sample, seed) as run:
-                found.append(_answer(self.model, self.prompter, sample, inputs, run, self.max_new_tokens))
+                found.append(self._answer(sample, inputs, run))
         return found
+
+    def _answer(self, sample: Sample, inputs: Any, run: Any) -> Answered:
+        model, limit = self.model, self.prompter.limit(sample, self.max_new_tokens)
+        with finite_logits(model, f"sample {sample.id!r}"):
+            output = model.generate(**inputs, **self.greedy.arguments(limit))
+        (text,) = self.prompter.decode(output[:, inputs["input_ids"].shape[1] :])
+        adapter, config = adapter_for(model), model.config.get_text_config()
+        ids = torch.tensor(list(adapter.visual_token_ids.values()), device=inputs["input_ids"].device)
+        visual = int(torch.isin(inputs["input_ids"], ids).sum())
+        stats = None if run is None else run.stats
+        layers = (visual,) * adapter.decoder_layers if stats is None else stats.tokens[0]
+        beside = inputs["input_ids"].shape[1] - visual
+        flops = sum(layer_flops(n + beside, config.hidden_size, config.intermediate_size) for n in layers)
+        score = metric(sample.metric or EXACT)(text, sample.answers)
+        return Answered(text, score, sum(layers) / len(layers), float(flops))
 
 
 @dataclass(frozen=True)
@@ -260,19 +280,3 @@ def encoded_for(entrant: Entrant, model: Any, sizes: Sizes, prompter: Prompter, 
     """The same as an entrant shows it."""
     with contained(f"preparing the sample {sample.id!r} for {entrant.method}"):
         return prompter.inputs(model, entrant.shown(sizes, sample) if entrant.shown else sample)
-
-
-def _answer(model: Any, prompter: Prompter, sample: Sample, inputs: Any, run: Any, max_new_tokens: int) -> Answered:
-    how = Greedy(model, prompter.tokenizer).arguments(prompter.limit(sample, max_new_tokens))
-    with finite_logits(model, f"sample {sample.id!r}"):
-        output = model.generate(**inputs, **how)
-    (text,) = prompter.decode(output[:, inputs["input_ids"].shape[1] :])
-    adapter, config = adapter_for(model), model.config.get_text_config()
-    ids = torch.tensor(list(adapter.visual_token_ids.values()), device=inputs["input_ids"].device)
-    visual = int(torch.isin(inputs["input_ids"], ids).sum())
-    stats = None if run is None else run.stats
-    layers = (visual,) * adapter.decoder_layers if stats is None else stats.tokens[0]
-    beside = inputs["input_ids"].shape[1] - visual
-    flops = sum(layer_flops(n + beside, config.hidden_size, config.intermediate_size) for n in layers)
-    score = metric(sample.metric or EXACT)(text, sample.answers)
-    return Answered(text, score, sum(layers) / len(layers), float(flops))
