@@ -79,6 +79,8 @@ class Method(ABC):
     """Whether the method cannot run on videos."""
     whole_prompt: ClassVar[bool] = False
     """Whether the method needs all of a prompt in one forward, and none of it in a cache."""
+    merges_in_tower: ClassVar[bool] = False
+    """Whether the layers of the vision tower differ in their number of tokens, so that they cannot be mixed."""
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Native settings by the paper's name for them, as knobs; `DEFAULT` is always there."""
 

@@ -105,6 +105,7 @@ class MustDrop(ImageDependent):
     """
 
     images_only: ClassVar[bool] = True
+    merges_in_tower: ClassVar[bool] = True
     name: ClassVar[str] = "mustdrop"
     paper: ClassVar[str] = "arXiv 2411.10803"
     semantics: ClassVar[str] = "mean over layers of what leaves them, as many as attention spares"

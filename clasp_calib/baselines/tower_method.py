@@ -30,6 +30,7 @@ class TowerMethod(Method):
     """
 
     images_only: ClassVar[bool] = True
+    merges_in_tower: ClassVar[bool] = True
     semantics: ClassVar[str] = "tokens that a block of the tower merges away"
     proportional: ClassVar[bool] = False
     """Whether a merged token is attended to as if it were as many as it stands for."""

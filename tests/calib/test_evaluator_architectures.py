@@ -44,8 +44,20 @@ MIXTURES = 3
 LAYERED, INPUT = PruningOptions(starts=(1, 2, 4)), PruningOptions(profile="input")
 INPUT_TOO = ("llava", "qwen2_5_vl", "llava_onevision video")
 """Rated by the class token, in blocks, and of a video, where pruning inside is the default."""
+EACH_KIND = ("llava", "qwen3_vl", "internvl video")
+"""One picture of a fixed size, one of any size with deepstack and positions of three axes, and a video."""
+
+
+def of_each_kind(cases):
+    """Parameters of which the slow tests have the others, which are made of the same parts."""
+    return [pytest.param(case, marks=[] if name in EACH_KIND else pytest.mark.slow) for name, case in cases.items()]
+
+
 PROFILED = [
-    *((case, LAYERED) for case in LAYERED_CASES.values()),
+    *(
+        pytest.param(case, LAYERED, marks=[] if name in EACH_KIND else pytest.mark.slow)
+        for name, case in LAYERED_CASES.items()
+    ),
     *(
         pytest.param(case, INPUT, marks=[pytest.mark.slow] if case.layered and name not in INPUT_TOO else [])
         for name, case in CASES.items()
@@ -119,7 +131,7 @@ def mixed(case, number):
     return ids, sizes, visual, stacked([[] for _ in adapter.taps], adapter, model, states_BLTC, case.modality)
 
 
-@pytest.mark.parametrize("case", LAYERED_CASES.values(), ids=named)
+@pytest.mark.parametrize("case", of_each_kind(LAYERED_CASES), ids=named)
 @torch.inference_mode()
 def test_candidates_together_are_candidates_alone(case):
     model, adapter = case.model(), adapter_for(case.model())
@@ -279,10 +291,10 @@ def test_cached_pictures_score_as_answered_alone(case, options, tmp_path):
         assert chosen.score == tuple(float(answer[0] % 3 == 1) for answer in said)
 
 
-IMAGES = [case for case in CASES.values() if not case.filmed]
+IMAGES = {name: case for name, case in CASES.items() if not case.filmed}
 
 
-@pytest.mark.parametrize("case", IMAGES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", of_each_kind(IMAGES), ids=lambda case: case.name)
 @torch.inference_mode()
 def test_several_pictures_are_one_prompt_and_pruned_together(case, tmp_path):
     model, adapter, numbers = case.model(), adapter_for(case.model()), (1, 2)

@@ -14,8 +14,8 @@ from tools.docs.architectures import COMMANDS
 LONGEST = 16
 """Tokens of an answer, each of which is a word."""
 PARTS = {"calibration": 4, "selection": 2, "test": 3}
-OF_EACH_KIND = ("gemma3", "llava", "llava_onevision", "qwen3_5", "qwen3_vl")
-"""Windows, one size for all pictures, tiles, recurrent layers, and deepstack; two of them take videos."""
+OF_EACH_KIND = ("llava", "qwen3_vl")
+"""One size for all pictures; and any size, with deepstack and videos."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import typer
-from own_data import own_model
 from pages import ROOT, execute
 
 from clasp_calib.commands.app import app
@@ -60,12 +59,6 @@ def run_examples(place: Path, names: Sequence[str]) -> None:
 
 def test_the_path_goes_through_every_command():
     assert sorted([*PATH, *NETWORK]) == sorted(name for name, _ in leaves(GROUP))
-
-
-def test_the_examples_work_on_a_tiny_model(tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(reference, "MODEL", own_model(tmp_path / "model"))
-    run_examples(tmp_path, PATH[:-1])
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from tools.reference.training.packing import Packer
 from tools.reference.training.recipe import RECIPES, Recipe
 from tools.reference.training.stages import TOKENIZER, TOWER_FILES, Training
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 SCORING = (1, 5, 14)
 """Layers whose attention scores the pruning stages."""
@@ -178,7 +178,6 @@ def test_a_model_taken_apart_answers_in_packs(exported: tuple[Any, Any]) -> None
     assert_comes_apart(*exported, DEFAULT)
 
 
-@pytest.mark.slow
 def test_a_large_model_is_trained_exported_and_loaded(trained: Path, tmp_path: Path, script: Script) -> None:
     """With the same tower as any other."""
     work, out = tmp_path / "work", tmp_path / "model"
@@ -232,7 +231,6 @@ def test_a_finished_model_is_exported_without_what_it_was_made_of(trained: Path,
     assert {path.name for path in work.iterdir()} == {*kept, TOKENIZER, "curves.png"}
 
 
-@pytest.mark.slow
 def test_a_training_in_sittings_with_workers_gives_the_same_model(
     trained: Path, tmp_path: Path, script: Script
 ) -> None:
@@ -273,7 +271,6 @@ def assert_checkpoint(path: Path) -> None:
     assert "optimizer" in saved
 
 
-@pytest.mark.slow
 def test_an_interrupted_decoder_ends_as_an_uninterrupted_one(
     trained: Path, tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,7 +422,6 @@ def test_stages_of_another_recipe_are_not_taken_up(trained: Path) -> None:
         Training(Recipe(), trained / "work")
 
 
-@pytest.mark.slow
 def test_training_is_deterministic(trained: Path, tmp_path: Path, script: Script) -> None:
     script("--work", tmp_path / "work", "--out", tmp_path / "model")
     assert same_model(tmp_path / "model", trained / "model")

@@ -9,7 +9,6 @@ import torch
 
 from clasp_calib.artifacts.manifest import CALIBRATED
 from clasp_calib.baselines.registry import METHODS
-from clasp_calib.baselines.tower_method import TowerMethod
 from clasp_calib.calib.studies.contest import MIXED, SELECTION, WHOLE, Entrant
 from clasp_calib.calib.studies.entrants import AsSet, AtRandom
 from clasp_calib.common.samples import Sample
@@ -70,8 +69,8 @@ def with_mixture(entrants: Sequence[Entrant]) -> list[Entrant]:
 
 
 def _takes_mixture(entrant: Entrant) -> bool:
-    merges = issubclass(METHODS.get(entrant.method, object), TowerMethod)
-    return entrant.method not in (CALIBRATED, SELECTION) and not merges
+    kind = METHODS.get(entrant.method)
+    return entrant.method not in (CALIBRATED, SELECTION) and not (kind and kind.merges_in_tower)
 
 
 def _mixed(apply: Apply, alphas: Alphas) -> Apply:
