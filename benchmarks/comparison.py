@@ -2,10 +2,12 @@
 
 Takes the calibration of `searched_methods.py`, and lets all methods answer questions about pictures that nothing else
 used, budget by budget, as released and with the calibration's mixtures. Killed, it goes on where it stopped; the page
-holds the budgets that are finished.
+holds the budgets that are finished. All answers are kept in benchmarks/data/comparison, so that it goes on elsewhere
+too.
 """
 
 import argparse
+import lzma
 import platform
 import re
 from collections.abc import Sequence
@@ -47,6 +49,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=ROOT / "build" / "comparison")
     parser.add_argument("--calibrated", type=Path, help="run of searched_methods.py", default=ROOT / "build/selectors")
     parser.add_argument("--pages", type=Path, default=ROOT / "docs" / "results", help="directory of the page")
+    parser.add_argument("--ledger", type=Path, default=ROOT / "benchmarks/data/comparison", help="packed answers")
     parser.add_argument("--pool", type=int, default=60, help="pictures to calibrate on")
     parser.add_argument("--selected-on", type=int, default=90, help="test pictures of searched_methods.py")
     parser.add_argument("--test", type=int, default=80, help="pictures to compare on")
@@ -62,12 +65,16 @@ def main() -> None:
     tested = cc.label(cc.load_samples(table), run=arguments.run)
     options = cc.ComparisonOptions(per_class=arguments.per_class, solve_on=arguments.solve_on, timed=0)
     budgets = arguments.budgets.split(",")
+    unpack(arguments.ledger, arguments.run / "comparison")
     for last in range(1, len(budgets) + 1):
         at = budgets[:last]
-        with no_default_configurations():
-            report = cc.compare(
-                model, processor, artifacts[ALL], [*asked, *tested], budgets=at, run=arguments.run, options=options
-            )
+        try:
+            with no_default_configurations():
+                report = cc.compare(
+                    model, processor, artifacts[ALL], [*asked, *tested], budgets=at, run=arguments.run, options=options
+                )
+        finally:
+            pack(arguments.run / "comparison", arguments.ledger)
         counts = report.contest.comparison(at[0]).counts
         note = NOTE.format(
             model=VERSION,
@@ -105,6 +112,21 @@ def times(entrants: Sequence[Entrant], costs: Sequence[Sequence[PrefillCost]]) -
     budgets, names = (list(dict.fromkeys(of)) for of in zip(*((e.budget, e.method) for e in entrants), strict=True))
     columns = [f"{budget}, batch {rows}" for budget in budgets for rows in BATCHES]
     return markdown_table(["method", *columns], [[n, *(found.get((n, c), "") for c in columns)] for n in names])
+
+
+def pack(journals: Path, ledger: Path) -> None:
+    """Keep journals of answers and knobs in a twelfth of their size."""
+    ledger.mkdir(parents=True, exist_ok=True)
+    for journal in journals.glob("*.jsonl"):
+        (ledger / f"{journal.name}.xz").write_bytes(lzma.compress(journal.read_bytes(), preset=9))
+
+
+def unpack(ledger: Path, journals: Path) -> None:
+    """Put journals back that are not there."""
+    journals.mkdir(parents=True, exist_ok=True)
+    for packed in ledger.glob("*.jsonl.xz"):
+        if not (journal := journals / packed.stem).exists():
+            journal.write_bytes(lzma.decompress(packed.read_bytes()))
 
 
 def write_page(parts: Sequence[str], pages: Path) -> None:

@@ -1,6 +1,7 @@
 """A command line, run in this process."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,29 @@ class Ended:
 
 
 Command = Callable[..., Ended]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Leave most of the pairs of the two parameters of ``@pytest.mark.thinned(one, other)`` to the slow tests.
+
+    Architectures and modes are made of the same parts, and what fails for a pair alone is rare.
+    """
+    of_test = defaultdict(list)
+    for item in items:
+        if thinned := item.get_closest_marker("thinned"):
+            of_test[item.path, item.originalname].append((item, [item.callspec.params[name] for name in thinned.args]))
+    for pairs in of_test.values():
+        values = [[], []]
+        for _, pair in pairs:
+            for value, known in zip(pair, values, strict=True):
+                if value not in known:
+                    known.append(value)
+        less = min(map(len, values))
+        for item, pair in pairs:
+            one, other = (known.index(value) % less for value, known in zip(pair, values, strict=True))
+            if one != other:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

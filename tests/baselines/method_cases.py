@@ -86,7 +86,6 @@ CASES = [
     MethodCase("fitprune", calibrated=True),
     MethodCase("mustdrop", (LLAVA,), calibrated=True, forgets=True),
 ]
-PAIRS = [(case, model) for case in CASES for model in case.models]
 REFUSED = [(case, model) for case in CASES for model in EVERYWHERE if model not in case.models]
-__all__ = ["BUDGET", "CASES", "MODELS", "NEXT", "PAIRS", "REFUSED", "together"]
+__all__ = ["BUDGET", "CASES", "MODELS", "NEXT", "REFUSED", "together"]
 assert {case.name for case in CASES} == set(METHODS)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from method_cases import BUDGET, CASES, MODELS, NEXT, PAIRS, REFUSED, together
+from method_cases import BUDGET, CASES, MODELS, NEXT, REFUSED, together
 from runtime_cases import fingerprint, generated
 
 from clasp_calib.common.errors import BudgetError, ModelError
@@ -18,7 +18,15 @@ def name(value):
     return getattr(value, "name", value)
 
 
-@pytest.fixture(params=PAIRS, ids=lambda pair: "-".join(map(name, pair)))
+def pairs():
+    """In the fast tests each method runs on one of its models, the next one than the method before."""
+    for place, case in enumerate(CASES):
+        for number, model in enumerate(case.models):
+            marks = [] if number == place % len(case.models) else pytest.mark.slow
+            yield pytest.param((case, model), id=f"{case.name}-{model}", marks=marks)
+
+
+@pytest.fixture(params=pairs())
 def pair(request):
     case, model = request.param
     return case, MODELS[model]

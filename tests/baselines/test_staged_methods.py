@@ -163,6 +163,7 @@ def reference_ids(model, row, choose, starts, compact, knobs):
     return answer, kept
 
 
+@pytest.mark.thinned("name", "model")
 @pytest.mark.parametrize("model", ["llava", "llava_next", "qwen2_5_vl"])
 @pytest.mark.parametrize("name", REFERENCES)
 def test_ids_and_kept_tokens_equal_the_slow_decoder(name, model):

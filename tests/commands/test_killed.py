@@ -100,6 +100,7 @@ def scores_of(journal):
     return [(r["sample"], name) for r in rows if "sample" in r for name in r["candidates"]]
 
 
+@pytest.mark.slow
 def test_a_search_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(finished, tmp_path_factory, command):
     runs = [copy_of(finished, tmp_path_factory.mktemp(name)) for name in ("killed", "undisturbed")]
     for ready in runs:

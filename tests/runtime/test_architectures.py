@@ -77,6 +77,7 @@ def test_every_adapter_has_a_case():
     assert {case.model().config.model_type for case in CASES.values()} == set(ADAPTERS)
 
 
+@pytest.mark.thinned("case", "batch")
 @pytest.mark.parametrize("batch", BATCHES)
 def test_a_full_budget_and_the_own_layer_are_bit_exact(case, batch):
     model, inputs, adapter = case.model(), together(case.rows(BATCHES[batch])), adapter_for(case.model())
@@ -104,6 +105,7 @@ def test_hooks_that_keep_every_token_change_nothing(case):
 
 
 @pytest.mark.shows("layered", "batch")
+@pytest.mark.thinned("case", "batch")
 @pytest.mark.parametrize("batch", BATCHES)
 def test_pruned_ids_and_caches_equal_the_slow_reference(case, batch):
     model, rows, adapter = case.model(), case.rows(BATCHES[batch]), adapter_for(case.model())
@@ -181,6 +183,7 @@ def assert_precomputed_equals_live(case):
 
 
 @pytest.mark.shows("beams")
+@pytest.mark.thinned("case", "how")
 @pytest.mark.parametrize(
     "how", [{"num_beams": 3, "num_return_sequences": 2}, {"do_sample": True}], ids=["beams", "sampling"]
 )

@@ -73,6 +73,7 @@ def test_returned_sequences_are_as_many_as_asked_for(case):
     assert first == [greedy[0]] * 3 + [greedy[1]] * 3
 
 
+@pytest.mark.thinned("case", "dtype")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_runs(case, dtype):
     model = copy.deepcopy(case.model()).to(dtype)
@@ -90,6 +91,7 @@ def test_half_precision_runs(case, dtype):
     assert kept == [list(schedule.counts_for(tokens)) for tokens in offered]
 
 
+@pytest.mark.thinned("case", "settings")
 @pytest.mark.parametrize(
     "settings",
     [

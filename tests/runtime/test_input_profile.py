@@ -146,6 +146,7 @@ def pruned(case, rho, options=OPTIONS, budget="40%", **more):
 
 
 @pytest.mark.shows("input", "batch")
+@pytest.mark.thinned("case", "pictures")
 @pytest.mark.parametrize("pictures", [(1,), (1, 0, 2)], ids=["one", "mixed"])
 def test_ids_and_logits_are_those_of_the_shorter_sequence(case, pictures):
     model, rows = case.model(), case.rows(pictures)
@@ -173,6 +174,7 @@ def with_positions(case, inputs):
     return {**inputs, "position_ids": (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)}
 
 
+@pytest.mark.thinned("name", "words")
 @pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl", "internvl", "gemma3", "qwen3_5", "minicpmv4_6"])
 @pytest.mark.parametrize("words", [{"relevance": "mean-attention"}, {"relevance": "none"}, {"seeding": "k-center"}])
 def test_other_relevances_and_seeds(name, words):
@@ -215,6 +217,7 @@ def test_positions_may_be_kept_where_they_have_one_axis():
 
 
 @pytest.mark.shows("beams")
+@pytest.mark.thinned("name", "how")
 @pytest.mark.parametrize("how", [{"num_beams": 3, "num_return_sequences": 2}, {"do_sample": True}])
 @pytest.mark.parametrize("name", ["llava", "gemma3", "qwen2_5_vl", "qwen3_vl", "llava_onevision video"])
 def test_with_cache_equals_without(name, how):

@@ -327,7 +327,8 @@ def test_a_search_in_memory_finds_the_same_and_needs_no_optuna(bench, request_, 
     assert last(calibration(bench, request_, study=None), BUDGET).manifest == searched.artifact.manifest
 
 
-@pytest.mark.parametrize("strategy", [Pooled(0.3), *slowly(Halving(first=2))])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", [Pooled(0.3), Halving(first=2)])
 def test_budgets_together_are_those_one_after_the_other(bench, request_, strategy):
     request_ = request_.changed(strategy=strategy)
     first = write_artifact(last(calibration(bench, request_), OTHER), request_.artifact)
@@ -587,6 +588,7 @@ def test_likelihoods_may_be_maximised(bench, request_, objective):
     assert all(artifact.entry("50%").choices[label].calibration < 0 for label in ("attribute", "counting"))
 
 
+@pytest.mark.slow
 def test_a_calibration_is_imported_without_optuna_and_its_storages():
     code = "import sys, clasp_calib.search.calibrate; assert not {'optuna', 'sqlalchemy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

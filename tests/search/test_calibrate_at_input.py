@@ -198,6 +198,7 @@ def test_the_tower_runs_once_for_every_picture(bench):
     assert len(runs) == len({sample.image for sample in samples[:6]})
 
 
+@pytest.mark.slow
 def test_the_commands(bench, tmp_path, command):
     """search, evaluate and generate, on a tower that runs."""
     _, _, samples, root = bench

@@ -81,6 +81,7 @@ def test_the_planted_size_is_found_and_recorded(bench, found):
     assert ("downsample" in told["attribute"], "downsample" in told["counting"]) == (True, False)
 
 
+@pytest.mark.slow
 def test_it_is_served_as_it_scored(bench, found):
     model, processor, samples, _ = bench
     artifact, run = found

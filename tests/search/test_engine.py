@@ -76,7 +76,7 @@ def test_one_setting_for_all_is_the_best_on_average_over_classes(tmp_path):
 
 
 @given(st.lists(st.integers(0, 12), min_size=10, max_size=10), st.sampled_from(STRATEGIES))
-@settings(deadline=None, max_examples=5)
+@settings(deadline=None, max_examples=2)
 def test_a_search_killed_ten_times_measures_nothing_twice_and_finds_the_same(tmp_path_factory, lives, strategy):
     root = tmp_path_factory.mktemp("study")
     undisturbed = Fake(noise, nll=True)
