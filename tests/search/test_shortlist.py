@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from made_searches import desk
+from speaking_architectures import speaking_directory, speaking_processor, write_questions
 from speaking_models import load_speaking, speaking_llava_directory, write_samples
+from transformers import AutoModelForImageTextToText
 
 import clasp_calib as cc
 from clasp_calib.artifacts.choices import ChoiceRule
@@ -19,6 +21,7 @@ from clasp_calib.common import plugins
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import Sample
 from clasp_calib.crew.local_workers import InProcess
+from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.selectors import GROUP
 from clasp_calib.search.shortlist import KEPT, QUESTIONS, FirstRound, complementing, first_asks, first_space
 from clasp_calib.search.space import Prototype, SearchSpace, default_space, write_space
@@ -202,7 +205,7 @@ def test_a_search_goes_on_with_what_the_round_leaves(bench, installed, tmp_path,
 
     monkeypatch.setattr(Evaluator, "scores", counts)
     dies = None
-    words = {"run": run, "options": options(), "watcher": EventLines(lines.append)}
+    words = {"run": run, "options": options(per_class=6), "watcher": EventLines(lines.append)}
     artifact = cc.calibrate(model, processor, samples, BUDGETS, **words)
     told = capsys.readouterr().err
     assert "the selector 'broken' is left out of this search: scoring the sample" in told
@@ -226,15 +229,15 @@ def test_a_search_goes_on_with_what_the_round_leaves(bench, installed, tmp_path,
     for moment in (20, complete - 10):
         dies = moment
         with pytest.raises(KeyboardInterrupt):
-            cc.calibrate(model, processor, samples, BUDGETS, run=tmp_path / "killed", options=options())
+            cc.calibrate(model, processor, samples, BUDGETS, run=tmp_path / "killed", options=options(per_class=6))
     dies = None
-    cc.calibrate(model, processor, samples, BUDGETS, run=tmp_path / "killed", options=options())
+    cc.calibrate(model, processor, samples, BUDGETS, run=tmp_path / "killed", options=options(per_class=6))
     assert (tmp_path / "killed" / "artifact" / "artifact.json").read_bytes() == written
     # What can run is tried again, and what was killed is done again; nothing else is.
     tried = 2 * (1 + len(NAMES)) + 1
     assert len(tasks) == complete + 2 * tried + 2
     tasks.clear()
-    cc.calibrate(model, processor, samples, BUDGETS, run=run, options=options())
+    cc.calibrate(model, processor, samples, BUDGETS, run=run, options=options(per_class=6))
     assert tasks == [1] * tried
     assert (run / "artifact" / "artifact.json").read_bytes() == written
 
@@ -283,6 +286,35 @@ def test_artifacts_without_a_round_keep_their_bytes():
     assert "shortlist" not in rule.model_dump(mode="json")
     chosen = rule.model_copy(update={"shortlist": ("scope",)})
     assert ChoiceRule.model_validate_json(chosen.model_dump_json()) == chosen
+
+
+@pytest.mark.slow
+def test_two_workers_choose_the_same(bench, installed, tmp_path):
+    *_, samples, directory = bench
+    model, processor = load_speaking(directory)
+    made = []
+    for count in (1, 2):
+        words = {"run": tmp_path / str(count), "options": options(per_class=6), "crew": cc.Crew(workers=count)}
+        cc.calibrate(model, processor, samples, BUDGETS, **words)
+        made.append((tmp_path / str(count) / "artifact" / "artifact.json").read_bytes())
+    assert made[0] == made[1]
+
+
+def test_where_pictures_differ_in_size(installed, tmp_path):
+    name = "qwen2_5_vl"
+    model = AutoModelForImageTextToText.from_pretrained(speaking_directory(tmp_path / "model", name)).eval()
+    table = cc.load_samples(write_questions(tmp_path, name, {"calibration": 9}))
+    samples = [sample for sample in table if sample.modality == "image" and len(sample.media) == 1]
+    layer = adapter_for(model).vision_layers
+    own = {"name": "own", "weights": {layer: 1.0}}
+    space = SearchSpace(prototypes=(own, {**own, "name": "half", "downsample": 0.5}), rhos=(0.5,))
+    chosen = options(space=space, pruning=cc.PruningOptions(profile="input"), per_class=3)
+    artifact = cc.calibrate(model, speaking_processor(name), samples, ["50%", "40%"], options=chosen)
+    for budget in ("50%", "40%"):
+        stayed = artifact.entry(budget).decision.shortlist
+        assert len(stayed) == KEPT
+        # The smaller picture is clasp's alone.
+        assert artifact.entry(budget).choices["counting"].candidates == 3 + KEPT
 
 
 def test_from_the_shell(bench, installed, tmp_path, command):
