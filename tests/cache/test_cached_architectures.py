@@ -64,6 +64,7 @@ def alphas(adapter):
     return torch.stack([own, mixed])
 
 
+@pytest.mark.thinned("case", "precision")
 @torch.inference_mode()
 def test_logits_equal_those_of_the_live_tower(case, precision, tmp_path):
     model, adapter, processor = model_in(case, precision), adapter_for(case.model()), CaseProcessor(case)

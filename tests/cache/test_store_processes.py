@@ -51,7 +51,7 @@ def test_a_writer_killed_at_random_loses_nothing_that_it_acknowledged(tmp_path, 
         assert store.missing(map(key_of, range(first + 9))) == []
 
 
-@pytest.mark.parametrize(("layout", "least"), [("direct", 40), ("portable", 20)])
+@pytest.mark.parametrize(("layout", "least"), [("direct", 40), pytest.param("portable", 20, marks=pytest.mark.slow)])
 def test_a_writer_killed_at_every_step_loses_nothing(tmp_path, layout, least):
     assert store_support.sweep(tmp_path, 5, layout) > least
 
@@ -81,7 +81,10 @@ def read_in_worker(store: FeatureStore, number: int) -> bool:
     return same(store, number) and store.opened.process == os.getpid()
 
 
-@pytest.mark.parametrize(("method", "workers", "layout"), [("fork", 2, "direct"), ("spawn", 1, "portable")])
+@pytest.mark.parametrize(
+    ("method", "workers", "layout"),
+    [("fork", 2, "direct"), pytest.param("spawn", 1, "portable", marks=pytest.mark.slow)],
+)
 def test_readers_work_in_worker_processes(tmp_path, method, workers, layout):
     with writer(tmp_path, shard_bytes=2 * store_support.slot_bytes(), layout=layout) as store:
         put(store, range(8))
@@ -105,7 +108,10 @@ class Pictures(Dataset):
         return self.store.read(key_of(number), store_support.LAYERS).view(torch.int16)
 
 
-@pytest.mark.parametrize(("method", "workers", "layout"), [("fork", 2, "portable"), ("spawn", 1, "direct")])
+@pytest.mark.parametrize(
+    ("method", "workers", "layout"),
+    [("fork", 2, "portable"), pytest.param("spawn", 1, "direct", marks=pytest.mark.slow)],
+)
 def test_a_dataloader_shares_the_store_among_its_workers(tmp_path, method, workers, layout):
     with writer(tmp_path, shard_bytes=2 * store_support.slot_bytes(), layout=layout) as store:
         put(store, range(8))

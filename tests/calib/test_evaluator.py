@@ -44,6 +44,10 @@ PRUNINGS = {
     "hidden": Pruning(Schedule(16, 8, (1, 2, 4), (9, 6, 3)), PruningOptions(features="hidden")),
     "100%": Pruning(Schedule(16, 8, (1, 2, 4), (16, 16, 16))),
 }
+PRUNED = [
+    pytest.param(pruning, id=name, marks=[] if name in ("whole", "late") else pytest.mark.slow)
+    for name, pruning in PRUNINGS.items()
+]
 
 
 @pytest.fixture
@@ -100,7 +104,7 @@ def nll(bench, sample, candidate, pruning, reference):
     return -sum(float(log[token]) for log, token in zip(logs, said, strict=True))
 
 
-@pytest.mark.parametrize("pruning", PRUNINGS.values(), ids=PRUNINGS)
+@pytest.mark.parametrize("pruning", PRUNED)
 def test_one_forward_scores_what_decoding_would(bench, evaluator, pruning):
     rng, scored = random.Random(0), []
     for number, sample in enumerate(bench.samples[:8]):
@@ -115,7 +119,7 @@ def test_one_forward_scores_what_decoding_would(bench, evaluator, pruning):
     assert any(0 < sum(scores) < len(scores) for scores in scored), "no candidate differs from another"
 
 
-@pytest.mark.parametrize("pruning", PRUNINGS.values(), ids=PRUNINGS)
+@pytest.mark.parametrize("pruning", PRUNED)
 def test_the_companion_is_the_nll_of_the_likeliest_reference(bench, evaluator, pruning):
     references, likeliest = ("two red", "no", "red", "yes"), set()
     for sample in bench.samples[:3]:
@@ -128,7 +132,7 @@ def test_the_companion_is_the_nll_of_the_likeliest_reference(bench, evaluator, p
 
 
 @pytest.mark.parametrize("name", ["exact", "exact_match"])
-@pytest.mark.parametrize("pruning", PRUNINGS.values(), ids=PRUNINGS)
+@pytest.mark.parametrize("pruning", PRUNED)
 def test_candidates_of_one_forward_score_as_alone(bench, evaluator, pruning, name, monkeypatch):
     monkeypatch.setattr(module, "ROWS", 4)
     for sample in bench.samples[:2]:
@@ -140,7 +144,7 @@ def test_candidates_of_one_forward_score_as_alone(bench, evaluator, pruning, nam
         assert together.nll == (None if name == "exact_match" else pytest.approx(alone.nll, abs=1e-4))
 
 
-@pytest.mark.parametrize("pruning", PRUNINGS.values(), ids=PRUNINGS)
+@pytest.mark.parametrize("pruning", PRUNED)
 def test_other_metrics_read_the_generated_answer(bench, evaluator, pruning):
     scored = []
     for sample in bench.samples[:3]:
@@ -155,7 +159,7 @@ def test_other_metrics_read_the_generated_answer(bench, evaluator, pruning):
     assert 0 < sum(scored) < len(scored)
 
 
-@pytest.mark.parametrize("pruning", PRUNINGS.values(), ids=PRUNINGS)
+@pytest.mark.parametrize("pruning", PRUNED)
 def test_one_pass_scores_are_those_of_generated_answers(bench, evaluator, pruning):
     rng, right = random.Random(1), []
     for sample in bench.samples[:8]:
@@ -179,7 +183,7 @@ def test_a_reference_longer_than_generated_answers_can_still_be_right(bench):
     assert 1 in found
 
 
-@pytest.mark.parametrize("pruning", PRUNINGS.values(), ids=PRUNINGS)
+@pytest.mark.parametrize("pruning", PRUNED)
 def test_the_objective_nll_is_the_likelihood_of_an_accepted_answer(bench, evaluator, pruning):
     features = CachedFeatures(bench.store, (0, 1, 2, 3, 4))
     by_nll = Evaluator(bench.model, bench.prompter, features, LONGEST, "nll")
@@ -200,7 +204,7 @@ def kl(bench, sample, candidate, pruning):
     return total
 
 
-@pytest.mark.parametrize("pruning", PRUNINGS.values(), ids=PRUNINGS)
+@pytest.mark.parametrize("pruning", PRUNED)
 def test_the_objective_kl_needs_no_answers(bench, pruning):
     features = CachedFeatures(bench.store, (0, 1, 2, 3, 4))
     evaluator = Evaluator(bench.model, bench.prompter, features, LONGEST, "kl")

@@ -6,8 +6,13 @@ import pytest
 
 from clasp_calib.calib.studies.ablations import ABLATIONS
 
+FAST = ("parts", "routing", "starts")
+"""What varies candidates, classes and schedules."""
 
-@pytest.mark.parametrize("name", ABLATIONS)
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in ABLATIONS]
+)
 def test_every_ablation_measures_and_reports(copied, command, name):
     ended = command("ablate", name, *copied.words, "--budget", "6", "--per-class", "1", "--json")
     assert ended.code == 0, ended.err

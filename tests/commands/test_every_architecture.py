@@ -14,8 +14,8 @@ from tools.docs.architectures import COMMANDS
 LONGEST = 16
 """Tokens of an answer, each of which is a word."""
 PARTS = {"calibration": 4, "selection": 2, "test": 3}
-OF_EACH_KIND = ("llava", "qwen3_vl")
-"""One size for all pictures; and any size, with deepstack and videos."""
+FAST = "qwen3_vl"
+"""Pictures of any size, videos, positions of three axes and deepstack; the other walks are slow tests."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def walk(tmp_path, own_processors):  # noqa: F811
 
 @pytest.mark.shows(*(f"`{name}`" for name in COMMANDS))
 @pytest.mark.parametrize(
-    "name", [name if name in OF_EACH_KIND else pytest.param(name, marks=pytest.mark.slow) for name in WALKED]
+    "name", [name if name == FAST else pytest.param(name, marks=pytest.mark.slow) for name in WALKED]
 )
 def test_from_the_cache_to_the_very_answers_that_evaluate_counted(walk, command, name):
     here = walk(name)

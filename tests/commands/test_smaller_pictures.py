@@ -16,7 +16,7 @@ from clasp_calib.runtime.pictures import load_picture
 BUDGET = "40%"
 
 
-@pytest.fixture(params=["qwen2_5_vl", "idefics3"])
+@pytest.fixture(params=["qwen2_5_vl", pytest.param("idefics3", marks=pytest.mark.slow)])
 def words(tmp_path, own_processors, request):  # noqa: F811
     model, run = speaking_directory(tmp_path / "model", request.param), tmp_path / "run"
     samples = write_questions(tmp_path / "data", request.param, {"calibration": 3, "test": 3})

@@ -47,7 +47,11 @@ def test_closed_outputs_do_not_become_the_next_file(tmp_path):
 
 @pytest.mark.parametrize(
     "world",
-    [{"PYTHONIOENCODING": "ascii"}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}, {"LC_ALL": "C"}],
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        pytest.param({"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}, marks=pytest.mark.slow),
+        pytest.param({"LC_ALL": "C"}, marks=pytest.mark.slow),
+    ],
 )
 def test_an_output_of_another_alphabet(tmp_path, world):
     """What is printed is printed, and JSON stays JSON; names of files are what they were."""
@@ -61,7 +65,13 @@ def test_an_output_of_another_alphabet(tmp_path, world):
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize("world", [{"COLUMNS": "1"}, {"COLUMNS": "0"}, {"COLUMNS": "-3"}, {"TERM": "dumb"}])
+@pytest.mark.parametrize(
+    "world",
+    [
+        {"COLUMNS": "1"},
+        *(pytest.param(of, marks=pytest.mark.slow) for of in ({"COLUMNS": "0"}, {"COLUMNS": "-3"}, {"TERM": "dumb"})),
+    ],
+)
 def test_a_narrow_or_dumb_terminal(world):
     for words in ("search --help", "rules test 'How many?'", "label none.jsonl"):
         ended = shell(f"{CLASP} {words}", **world)

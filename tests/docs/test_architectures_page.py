@@ -8,6 +8,7 @@ from tools.docs.architectures import COLUMNS, PAGE, WHY, page, shown, table
 EVERYTHING = {name: {column: True for column in COLUMNS if (name, column) not in WHY} for name in ADAPTERS}
 
 
+@pytest.mark.slow
 def test_a_mark_stands_for_a_test_that_there_is():
     assert page(shown("--collect-only")) == PAGE.read_text(encoding="utf-8"), "run `python -m tools.docs.architectures`"
 

@@ -22,6 +22,7 @@ def walked(tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 def test_the_artifacts_have_the_classes_that_the_page_says(walked):
     one, tasks = (read_artifact(walked / run / "artifact") for run in ("one", "tasks"))
     assert (one.classes, one.manifest.class_from) == (("all",), None)
@@ -31,6 +32,7 @@ def test_the_artifacts_have_the_classes_that_the_page_says(walked):
         assert set(artifact.entry(192).results["calibrated"]) - {"macro"} <= {*artifact.classes}
 
 
+@pytest.mark.slow
 def test_commands_that_are_only_shown_name_options_that_there_are(walked, command, monkeypatch):
     monkeypatch.chdir(walked)
     (shown,) = blocks(PAGE, "text")

@@ -25,6 +25,7 @@ def place(tmp_path, own_processors):  # noqa: F811
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_command_ends_well_and_budgets_are_shares(place, monkeypatch):
     monkeypatch.chdir(place)
     walked = [execute(words) or words[1] for words in commands(PAGE)]

@@ -39,6 +39,7 @@ from tools.reference.measuring.settings import (
 from tools.reference.measuring.speed import Speed
 from tools.reference.report import Report
 
+pytestmark = pytest.mark.slow
 MIXTURES = list(mixtures_of(7, 6))
 FAST = Speed(0.3, 40.0, 13.0)
 PEERS = (CHANCE, "fastv", "grid")
