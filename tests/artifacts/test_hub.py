@@ -283,6 +283,7 @@ def test_damage_in_the_cache_is_mended(hub, place):
     assert Artifact.load(f"{REPO}@v0.1.0").budgets == ("8", "50%")
 
 
+@pytest.mark.thinned("status", "path")
 @pytest.mark.parametrize("path", ["/revision/", "/tree/", "/resolve/"])
 @pytest.mark.parametrize(
     ("status", "expected"), [(401, "hf auth login"), (403, "may not"), (404, "the name"), (500, "later")]

@@ -102,6 +102,7 @@ def test_many_rows_in_a_small_file_are_refused_before_they_are_read(rows):
     assert pa.total_allocated_bytes() - begun < 1 << 20
 
 
+@pytest.mark.slow
 def test_a_long_text_that_stands_very_often_is_refused_without_being_repeated():
     content = encoded(columns_of(3000, "x" * 300_000), compression="zstd")
     assert len(content) < 100_000

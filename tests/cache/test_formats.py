@@ -105,7 +105,7 @@ def spoil(path: Path, place: int, bit: int = 0) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize(("place", "bit"), [(4121, 2), (921, 3)])
+@pytest.mark.parametrize(("place", "bit"), [(4121, 2), pytest.param(921, 3, marks=pytest.mark.slow)])
 def test_a_header_that_keeps_libhdf5_busy_is_told_in_seconds_and_its_shard_set_aside(
     tmp_path, capsys, monkeypatch, place, bit
 ):

@@ -14,6 +14,7 @@ def _no_matplotlib(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
 
 
+@pytest.mark.slow
 def test_a_search_its_evaluation_and_a_comparison_go_on(copied, command):
     for picture in (copied.run / "report").glob("*.png"):
         picture.unlink()

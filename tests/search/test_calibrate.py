@@ -263,6 +263,7 @@ def test_a_length_of_answers_is_recorded_and_part_of_the_settings(bench, request
         last(calibration(bench, elsewhere, **{**asked, "max_new_tokens": 24}), parse_budget("60%"))
 
 
+@pytest.mark.slow
 def test_later_budgets_are_answered_as_long_as_the_artifact_says(bench, request_, asked, monkeypatch, capsys):
     write_artifact(last(calibration(bench, request_, max_new_tokens=24), BUDGET), request_.artifact)
     made = calibration(bench, request_)
@@ -344,6 +345,7 @@ def test_budgets_together_are_those_one_after_the_other(bench, request_, strateg
         )
 
 
+@pytest.mark.slow
 def test_fewer_tokens_are_evidence_for_more_and_not_the_other_way(bench, request_, monkeypatch):
     fed, plain = [], Session.search
 

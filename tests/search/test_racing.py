@@ -104,7 +104,7 @@ def margins(rng, samples, means):
     return (margin > 0).astype(float), np.logaddexp(0, -3 * margin)
 
 
-@pytest.mark.parametrize("with_nll", [True, False])
+@pytest.mark.parametrize("with_nll", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_promise_holds_where_the_means_are_known(with_nll):
     """Of 60 races, 57 are expected to keep a promise of 95 %; fewer than 52 would be a chance of 1 in 100."""
     settings = Race(indifference=0.03)

@@ -146,6 +146,7 @@ def test_all_pictures_of_a_step_come_from_one_corpus() -> None:
     assert all(10 < sum(name == n for name, _ in drawn) < 35 for n in range(3))
 
 
+@pytest.mark.slow
 def test_the_weights_that_are_kept_answer_questions() -> None:
     """About pictures of many sizes, far better than guessing could."""
     model, processor = models.load()
