@@ -3,7 +3,7 @@
 Which selector fits a model, nobody knows beforehand, and a whole search of all of them is long. So all of them are
 asked a few questions of each class, with a few mixtures. What is believed of the answers is what a search would believe
 of them. Three selectors stay that complement CLASP and each other: of which the best one of each class, at each budget,
-is believed to be highest on average. Three that are good for the same classes are worth less.
+is expected to be highest on average. Three that are good for the same classes are worth less.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -133,13 +133,11 @@ class FirstRound:
             budgets += [desk.budget] * len(desk.pools)
         candidates = self.desks[0].candidates
         belief = believe(tables, kernels(candidates), Groups(tuple(classes), tuple(budgets)))
+        # Not the means: by these many sets are equal, for one that adds nothing that is known may add what is not.
         draws = [belief.draws(DRAWS, number, np.random.default_rng(number)) for number in range(len(tables))]
         names = np.array([one.selector.name if one.selector else CLASP for one in candidates])
-        believed, drawn = (
-            {name: values[:, names == name].max(1) for name in {*names.tolist()}}
-            for values in (belief.mean, np.concatenate(draws))
-        )
-        return complementing(believed, drawn, {name: _cost(name) for name in believed if name != CLASP})
+        worth = {name: np.concatenate(draws)[:, names == name].max(1) for name in sorted({*names.tolist()})}
+        return complementing(worth, {name: _cost(name) for name in worth if name != CLASP})
 
     def told(self, desk: Desk) -> list[Ask]:
         """What the round asked at one of its budgets of candidates that a search has too, for its desk."""
@@ -169,24 +167,17 @@ def first_asks(space: SearchSpace, candidates: Sequence[Candidate], pools: Pools
     return asks
 
 
-def complementing(
-    believed: Mapping[str, Floats], drawn: Mapping[str, Floats], costs: Mapping[str, int]
-) -> tuple[str, ...]:
+def complementing(worth: Mapping[str, Floats], costs: Mapping[str, int]) -> tuple[str, ...]:
     """The names of the selectors of which, together with CLASP, the best one is highest on average.
 
-    Where that is equal, those whose best may be higher: what is believed says nothing of a third one that is believed
-    to be below the others everywhere.
-
     Args:
-        believed: name, ``clasp`` among them -> [T], what its best candidate is believed to be worth in T tables.
-        drawn: the same -> [N], in N draws from what is believed.
+        worth: name, ``clasp`` among them -> [N], what its best candidate is worth in N draws of classes and budgets.
         costs: name of each but ``clasp`` -> what decides between equal ones, before their names.
     """
 
-    def rank(names: tuple[str, ...]) -> tuple[float, float, int, tuple[str, ...]]:
-        best = (np.maximum.reduce([of[CLASP], *(of[name] for name in names)]).mean() for of in (believed, drawn))
-        mean, may_be = (-round(float(value), DECIMALS) for value in best)
-        return mean, may_be, sum(costs[name] for name in names), names
+    def rank(names: tuple[str, ...]) -> tuple[float, int, tuple[str, ...]]:
+        best = np.maximum.reduce([worth[CLASP], *(worth[name] for name in names)])
+        return -round(float(best.mean()), DECIMALS), sum(costs[name] for name in names), names
 
     return min(combinations(sorted(costs), min(KEPT, len(costs))), key=rank)
 

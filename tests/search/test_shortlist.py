@@ -29,6 +29,8 @@ from clasp_calib.search.watchers import EventLines, Watcher
 
 BUDGETS = ("9", "12")
 NAMES = ("divprune", "fastv", "scope", "vispruner")
+FEW, TRIED = 3, 2 * (1 + len(NAMES)) + 1
+"""Questions of each class in quick searches; scores that show at both budgets which selectors can run."""
 STARTS = cc.PruningOptions(starts=(1, 2, 3))
 SPACE = SearchSpace(
     prototypes=(Prototype(name="own", weights={3: 1}), Prototype(name="mixed", weights={1: 0.5, 3: 0.5})), rhos=(0.5,)
@@ -37,51 +39,36 @@ SPACE = SearchSpace(
 
 @given(st.data())
 def test_what_stays_is_the_best_of_all_sets(data):
-    numbers = st.integers(0, 2)
-    count, tables = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 3))
+    count, draws = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 4))
     names = [f"s{n}" for n in range(count)]
-    believed, drawn = (
-        {name: [data.draw(numbers) for _ in range(times * tables)] for name in (*reversed(names), "clasp")}
-        for times in (1, 2)
-    )
+    worth = {name: [data.draw(st.integers(0, 3)) for _ in range(draws)] for name in (*reversed(names), "clasp")}
     costs = {name: data.draw(st.integers(0, 1)) for name in reversed(names)}
 
     def slowly(kept):
-        best = [
-            -sum(max(of[name][place] for name in ("clasp", *kept)) for place in range(len(of["clasp"])))
-            for of in (believed, drawn)
-        ]
-        return *best, sum(costs[name] for name in kept), kept
+        best = sum(max(worth[name][draw] for name in ("clasp", *kept)) for draw in range(draws))
+        return -best, sum(costs[name] for name in kept), kept
 
-    found = complementing(_arrays(believed), _arrays(drawn), costs)
+    found = complementing({name: np.array(of, float) for name, of in worth.items()}, costs)
     assert found == min(map(slowly, combinations(names, min(KEPT, count))))[-1]
 
 
-def _arrays(lists):
-    return {name: np.array(of, float) for name, of in lists.items()}
-
-
 def test_what_is_good_for_another_class_is_preferred_to_what_is_better_for_the_same():
-    worth = _arrays(
-        {
-            "clasp": [0.9, 0.5, 0.5, 0.5],
-            "a": [0.5, 0.9, 0.8, 0.0],
-            "b": [0.5, 0.9, 0.79, 0.0],
-            "c": [0.5, 0.89, 0.8, 0.0],
-            "poor": [0.0, 0.0, 0.0, 0.6],
-            "like clasp": [0.95, 0.4, 0.4, 0.4],
-        }
-    )
-    costs = dict.fromkeys(("a", "b", "c", "poor", "like clasp"), 0)
-    assert complementing(worth, worth, costs) == ("a", "like clasp", "poor")
+    worth = {
+        "clasp": np.array([0.9, 0.5, 0.5, 0.5]),
+        "a": np.array([0.5, 0.9, 0.8, 0.0]),
+        "b": np.array([0.5, 0.9, 0.79, 0.0]),
+        "c": np.array([0.5, 0.89, 0.8, 0.0]),
+        "poor": np.array([0.0, 0.0, 0.0, 0.6]),
+        "like clasp": np.array([0.95, 0.4, 0.4, 0.4]),
+    }
+    assert complementing(worth, dict.fromkeys([*worth][1:], 0)) == ("a", "like clasp", "poor")
 
 
-def test_equal_sets_are_told_apart_by_what_they_may_be_then_by_cost_and_then_by_name():
+def test_equal_sets_are_told_apart_by_cost_and_then_by_name():
     same = dict.fromkeys(("clasp", *"dcbae"), np.array([0.7, 0.1]))
     costs = {"a": 1, "b": 0, "c": 0, "d": 0, "e": 0}
-    assert complementing(same, same, costs) == ("b", "c", "d")
-    assert complementing(same, same, {**costs, "c": 1, "d": 1}) == ("a", "b", "e")
-    assert complementing(same, {**same, "a": np.array([0.7, 0.2])}, costs) == ("a", "b", "c")
+    assert complementing(same, costs) == ("b", "c", "d")
+    assert complementing(same, {**costs, "c": 1, "d": 1}) == ("a", "b", "e")
 
 
 def test_mixtures_are_those_that_differ_most():
@@ -193,20 +180,29 @@ def options(**more):
     return cc.CalibrationOptions(**{"space": SPACE, "pruning": STARTS, "anyway": True, "method": "auto", **more})
 
 
-def test_a_search_goes_on_with_what_the_round_leaves(bench, installed, tmp_path, capsys, monkeypatch):
-    model, processor, samples, _ = bench
-    run, lines, plain, tasks = tmp_path / "run", [], Evaluator.scores, []
+@pytest.fixture
+def tasks(monkeypatch):
+    """How many candidates each call of the evaluator scored; ``dies`` names the calls at which the process ends."""
+
+    class Tasks(list):
+        dies = ()
+
+    tasks, plain = Tasks(), Evaluator.scores
 
     def counts(self, sample, candidates, pruning, **more):
         tasks.append(len(candidates))
-        if len(tasks) == dies:
+        if len(tasks) in tasks.dies:
             raise KeyboardInterrupt
         return plain(self, sample, candidates, pruning, **more)
 
     monkeypatch.setattr(Evaluator, "scores", counts)
-    dies = None
-    words = {"run": run, "options": options(per_class=6), "watcher": EventLines(lines.append)}
-    artifact = cc.calibrate(model, processor, samples, BUDGETS, **words)
+    return tasks
+
+
+def test_a_search_goes_on_with_what_the_round_leaves(bench, installed, tasks, tmp_path, capsys):
+    model, processor, samples, _ = bench
+    lines, words = [], {"run": tmp_path, "options": options(per_class=FEW)}
+    artifact = cc.calibrate(model, processor, samples, BUDGETS, **words, watcher=EventLines(lines.append))
     told = capsys.readouterr().err
     assert "the selector 'broken' is left out of this search: scoring the sample" in told
     assert "the selector 'filmed' is left out of this search: there is nothing to see\n" in told
@@ -220,26 +216,33 @@ def test_a_search_goes_on_with_what_the_round_leaves(bench, installed, tmp_path,
         choice = artifact.entry(budget).choices["counting"]
         assert choice.candidates == 2 * (1 + KEPT) + 1
         # A search of 15 % sees each candidate once; the questions of the round are evidence too.
-        assert choice.evaluations >= QUESTIONS * (2 * KEPT + 2)
+        assert choice.evaluations == FEW * choice.candidates
     assert {name for one in artifact.manifest.budgets for name in _tried(one)} <= {None, *chosen}
 
-    written, complete = (run / "artifact" / "artifact.json").read_bytes(), len(tasks)
+    tasks.clear()
+    written = (tmp_path / "artifact" / "artifact.json").read_bytes()
+    cc.calibrate(model, processor, samples, BUDGETS, **words)
+    assert tasks == [1] * TRIED
+    assert (tmp_path / "artifact" / "artifact.json").read_bytes() == written
+
+
+@pytest.mark.slow
+def test_a_killed_search_comes_to_the_same_choice(bench, installed, tasks, tmp_path):
+    model, processor, samples, _ = bench
+    chosen = options(per_class=QUESTIONS)
+    cc.calibrate(model, processor, samples, BUDGETS, run=tmp_path / "whole", options=chosen)
+    complete, run = len(tasks), tmp_path / "killed"
     tasks.clear()
     # In the round, and in the search behind it.
-    for moment in (20, complete - 10):
-        dies = moment
+    tasks.dies = (20, complete - 10)
+    for _ in tasks.dies:
         with pytest.raises(KeyboardInterrupt):
-            cc.calibrate(model, processor, samples, BUDGETS, run=tmp_path / "killed", options=options(per_class=6))
-    dies = None
-    cc.calibrate(model, processor, samples, BUDGETS, run=tmp_path / "killed", options=options(per_class=6))
-    assert (tmp_path / "killed" / "artifact" / "artifact.json").read_bytes() == written
+            cc.calibrate(model, processor, samples, BUDGETS, run=run, options=chosen)
+    cc.calibrate(model, processor, samples, BUDGETS, run=run, options=chosen)
     # What can run is tried again, and what was killed is done again; nothing else is.
-    tried = 2 * (1 + len(NAMES)) + 1
-    assert len(tasks) == complete + 2 * tried + 2
-    tasks.clear()
-    cc.calibrate(model, processor, samples, BUDGETS, run=run, options=options(per_class=6))
-    assert tasks == [1] * tried
-    assert (run / "artifact" / "artifact.json").read_bytes() == written
+    assert len(tasks) == complete + 2 * TRIED + 2
+    whole, killed = ((tmp_path / name / "artifact" / "artifact.json").read_bytes() for name in ("whole", "killed"))
+    assert whole == killed
 
 
 def _tried(entry):
@@ -329,12 +332,13 @@ def test_from_the_shell(bench, installed, tmp_path, command):
     write_space(SPACE, space)
     words = ["search", "--run", run, "--model", directory, "--samples", table, "--space", space, "--budget", "9"]
     words += ["--starts", "1,2,3", "--anyway", "--recompute", "--method", "auto", "--workers", "1", "--json"]
+    words += ["--per-class", FEW]
     planned = command(*words, "--plan")
     assert planned.code == 0, planned.err
     (plan,) = planned.json["plans"]
     assert plan["other selectors"] == f"3 of {', '.join(NAMES)}"
-    # Three classes, six questions, two mixtures: with four selectors, and with clasp at 0.5 and at 1 with its own.
-    assert plan["evaluations of the first round"] == 3 * QUESTIONS * (2 * len(NAMES) + 3)
+    # Three classes and two mixtures: with four selectors, and with clasp at 0.5 and at 1 with its own.
+    assert plan["evaluations of the first round"] == 3 * FEW * (2 * len(NAMES) + 3)
     assert plan["candidates a class"] == 2 * (1 + KEPT) + 1
     found = command(*words)
     assert found.code == 0, found.err
