@@ -187,14 +187,12 @@ def _compared(
     from clasp_calib.calib.dataset import by_class
     from clasp_calib.calib.scoring.prompting import Prompter
     from clasp_calib.calib.scoring.score_tasks import ModelRecipe
-    from clasp_calib.calib.studies.answers import AnswerJournal, SolvedKnobs
+    from clasp_calib.calib.studies.answers import AnswerJournal, SolvedKnobs, content_of
     from clasp_calib.calib.studies.contest import Answerer, AnswererRecipe, Prompts, hold_contest
     from clasp_calib.calib.studies.costs import prefill_costs
     from clasp_calib.calib.studies.entrants import Solving, entrants_for
     from clasp_calib.calib.studies.evaluation import shown_by
     from clasp_calib.calib.studies.mixed_entrants import with_mixture
-    from clasp_calib.common.contents import image_key
-    from clasp_calib.common.hashing import sha256_json
     from clasp_calib.common.progress import note
     from clasp_calib.crew.crew import crew_for
 
@@ -202,11 +200,13 @@ def _compared(
     prompter = Prompter(processor, model, manifest.prompt)
     others = [sample for sample in of.samples if sample.split == "calibration"]
     solving = by_class(others, of.artifact.classes, options.solve_on, seed)
-    contents = [[sample.id, [image_key(one.picture) for one in sample.alone]] for sample in of.samples]
-    identity = {**of.identity(model, processor, crew.threads), "contents": sha256_json(contents)}
+    # Samples are known one by one, so that a table may grow.
+    identity = of.identity(model, processor, crew.threads)
+    del identity["samples"]
+    contents = {sample.id: content_of(sample) for sample in questions}
     # Solved in this process, with all of its threads.
     solving_by = {name: value for name, value in identity.items() if name != "threads"}
-    solving_on = [sample.id for group in solving.values() for sample in group]
+    solving_on = [[sample.id, content_of(sample)] for group in solving.values() for sample in group]
     solved = SolvedKnobs(places.comparison, {**solving_by, "solved on": solving_on})
     check_headers((one.picture for sample in questions for one in sample.alone), processor)
     shown_by(model, processor, of.artifact, questions, of.budgets)
@@ -224,7 +224,7 @@ def _compared(
     def recipe() -> AnswererRecipe:
         return AnswererRecipe(ModelRecipe.of(model, processor, crew.threads), manifest.prompt, longest)
 
-    with AnswerJournal(places.comparison, identity) as journal:
+    with AnswerJournal(places.comparison, identity, contents) as journal:
         if resumed := len(journal):
             note(f"going on with {resumed} answers in {journal.path}")
         with closing(crew_for(crew, answerer, recipe)) as workers:

@@ -37,6 +37,17 @@ def hold(bench, entrants, folder, samples=None):
         return hold_contest(alone(bench), entrants, given, journal, seed=0)
 
 
+def test_an_answer_is_taken_up_where_its_sample_is_as_it_was(tmp_path):
+    answered, other = Answered("red", 1.0, 6.0, 1e9), replace(ASKED, sample="two")
+    with AnswerJournal(tmp_path, IDENTITY, {"one": "a"}) as journal:
+        journal.add(ASKED, answered)
+    with AnswerJournal(tmp_path, IDENTITY, {"one": "b", "two": "c"}) as grown:
+        assert grown.get(ASKED) is None
+        grown.add(other, answered)
+    with AnswerJournal(tmp_path, IDENTITY, {"one": "a", "two": "c"}) as again:
+        assert again.get(ASKED) == again.get(other) == answered
+
+
 def alone(bench):
     return InProcess(Answerer(bench.model, bench.processor, bench.prompter, 4))
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from clasp_calib.baselines.controls import RandomTokens
+from clasp_calib.common.contents import image_key
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.journal import Journal, JournalKind, number
+from clasp_calib.common.samples import Sample
 
 KIND = JournalKind(InputError, elsewhere="give another --run")
 FORMERLY = "random"
@@ -31,6 +33,16 @@ def knobs_key(knobs: Mapping[str, Any]) -> str:
     return sha256_json(dict(knobs))[:16]
 
 
+def content_of(sample: Sample) -> str:
+    """What stands for all of a sample that its answers and their scores depend on, pictures by what is in them.
+
+    Raises:
+        InputError: a picture cannot be read.
+    """
+    pictures = [image_key(one.picture) for one in sample.alone]
+    return sha256_json([sample.question, pictures, sample.answers, sample.metric, sample.label])[:16]
+
+
 @dataclass(frozen=True)
 class Answered:
     """What came of it."""
@@ -48,14 +60,19 @@ class AnswerJournal:
 
     Args:
         directory: made if it is missing; ``None`` keeps answers in memory only.
-        identity: all that decides answers but for what `Asked` says: model, samples, pictures, prompt, decoding.
+        identity: all that decides answers but for what `Asked` says and for samples: model, prompt, decoding.
+        contents: id of a sample -> `content_of` it; answers about another content are passed over. Without it samples
+            never change.
 
     Raises:
         InputError: the file is damaged, cannot be written to, or another process is writing to it.
     """
 
-    def __init__(self, directory: Path | None, identity: dict[str, Any]) -> None:
+    def __init__(
+        self, directory: Path | None, identity: dict[str, Any], contents: Mapping[str, str] | None = None
+    ) -> None:
         self._known: dict[Asked, Answered] = {}
+        self._contents = contents or {}
         self.path = directory and directory / f"answers-{sha256_json(identity)[:16]}.jsonl"
         self._journal = Journal(self.path, self._take, KIND, head=identity)
 
@@ -68,7 +85,8 @@ class AnswerJournal:
 
     def add(self, asked: Asked, answered: Answered) -> None:
         """Keep an answer."""
-        self._journal.append({"asked": asdict(asked), "answered": asdict(answered)})
+        content = {"content": self._contents[asked.sample]} if self._contents else {}
+        self._journal.append({"asked": asdict(asked), "answered": asdict(answered), **content})
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +103,8 @@ class AnswerJournal:
         asked = Asked(**entry["asked"])
         if (asked.method, asked.knobs) == (FORMERLY, knobs_key({"keep": asked.budget})):
             asked = replace(asked, method=RandomTokens.name)
+        if self._contents and self._contents.get(asked.sample) != entry.get("content"):
+            return
         self._known[asked] = found
 
 
