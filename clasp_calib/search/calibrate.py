@@ -45,6 +45,7 @@ from clasp_calib.search.parts import counts, pools_of, undecided
 from clasp_calib.search.refine import most
 from clasp_calib.search.score_journal import ScoreJournal
 from clasp_calib.search.search_plan import contents, seconds_of
+from clasp_calib.search.served_alike import check_served_as_scored
 from clasp_calib.search.session import Session
 from clasp_calib.search.shortlist import KEPT, FirstRound, able, contenders, first_asks, first_space
 from clasp_calib.search.solved_selectors import solved_for, solved_where_met
@@ -119,6 +120,7 @@ class Calibration:
             before = self._previous.manifest.decoding.max_new_tokens
             self._options = options = options.as_before(before, self._longest(options))
         self._evaluator = Evaluator(model, self._prompter, self._features, options.longest, options.objective)
+        self._check_served = partial(check_served_as_scored, model, self._prompter, self._evaluator)
         self._generation = Greedy(model).settings
         self._setting = options.recorded | common_setting(model, source, self._prompter.template, pruning, crew.threads)
         if options.router:
@@ -190,12 +192,11 @@ class Calibration:
             StudyError: the scores in the study are of other settings, or the storage or all workers fail.
         """
         allotments = {budget.name: self.allotment(budget) for budget in budgets}
-        for allotment in allotments.values():
-            self._solved(allotment)
         # Refuses now what it would have to refuse after hours.
-        for allotment in allotments.values():
-            nothing = Found({}, self._solved(allotment)[0], {}, "pooled", ())
-            self._assemble(allotment, nothing, {}).joined(self._previous)
+        solved = {name: self._solved(allotment) for name, allotment in allotments.items()}
+        for name, allotment in allotments.items():
+            self._assemble(allotment, Found({}, solved[name][0], {}, "pooled", ()), {}).joined(self._previous)
+            self._check_served(solved[name], Pruning(allotment.schedule, self._pruning), self._searched_on[0])
         options, watcher = self._options, watcher or Watcher()
         show = trials_in(self.places, self._features.layers)
         with closing(ScoreJournal(self.places.study)) as journal:
@@ -232,9 +233,10 @@ class Calibration:
         def attempt(selector: SpaceSelector) -> None:
             space = self._space.model_copy(update={"selectors": (selector,)})
             for allotment in allotments:
-                candidates = self._solved(allotment, space=space)[:1]
+                candidates = self._solved(allotment, space=space)
                 smallest = self._searched_on[allotment.tokens.index(min(allotment.tokens))]
-                self._evaluator.scores(smallest, candidates, Pruning(allotment.schedule, self._pruning))
+                self._evaluator.scores(smallest, candidates[:1], Pruning(allotment.schedule, self._pruning))
+                self._check_served(candidates, Pruning(allotment.schedule, self._pruning), smallest)
 
         attempt(SpaceSelector(name=CLASP))  # What fails here is not for want of a selector.
         found = able(contenders(self.base_space), attempt)

@@ -44,7 +44,7 @@ from clasp_calib.runtime.pruner import prune
 from clasp_calib.runtime.schedule import AnySchedule
 from clasp_calib.runtime.selection import DualStage, Selector
 from clasp_calib.runtime.selectors import selected, selector_of
-from clasp_calib.runtime.stats import Pruned
+from clasp_calib.runtime.stats import Pruned, PruningStats
 
 ROWS = 32
 """Candidates of one forward. Our choice: enough to fill a processor, little enough memory for a 7B, whose keys and
@@ -206,11 +206,17 @@ class Evaluator:
         """
         said: dict[int, str] = {}
         for rows, seen, plain, how in self._alike(sample, candidates, pruning):
-            with self._prompted(seen, plain, how) as (prompted, row_B):
+            with self._prompted(seen, plain, how) as (prompted, row_B, _):
                 ids = self._decoded(prompted, sample)[row_B].tolist()
             texts = self._prompter.decode([self._greedy.ended(answer) for answer in ids])
             said |= dict(zip(rows, texts, strict=True))
         return [said[row] for row in range(len(candidates))]
+
+    @torch.inference_mode()
+    def begun(self, sample: Sample, candidate: Candidate, pruning: Pruning) -> tuple[Tensor, PruningStats | None]:
+        """Logits [V] of an answer's first token, as they are scored, and what was pruned; of pictures as they are."""
+        with self._prompted(sample, [candidate], pruning) as (prompted, _, pruned):
+            return prompted.logits([PAST])[0, -1], pruned.stats if pruned else None
 
     def _alike(
         self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning
@@ -256,7 +262,7 @@ class Evaluator:
     def _one_pass(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
         paths = GreedyPaths(self._greedy, self._prompter, sample, len(candidates))
         nll = torch.full((len(candidates),), torch.inf)
-        with self._prompted(sample, candidates, pruning) as (prompted, row_B):
+        with self._prompted(sample, candidates, pruning) as (prompted, row_B, _):
             for answer, logits_BTV, nll_B in self._along(sample, prompted, row_B):
                 paths.follow(prompted.prompt, answer, logits_BTV, self._limit(sample))
                 nll = torch.minimum(nll, nll_B)
@@ -266,22 +272,22 @@ class Evaluator:
 
     def _likelihood(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
         nll = torch.full((len(candidates),), torch.inf)
-        with self._prompted(sample, candidates, pruning) as (prompted, row_B):
+        with self._prompted(sample, candidates, pruning) as (prompted, row_B, _):
             for _, _, nll_B in self._along(sample, prompted, row_B):
                 nll = torch.minimum(nll, nll_B)
         return Scores(tuple((-nll).tolist()))
 
     def _divergence(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
         answer, expected_TV = self._unpruned(sample)
-        with self._prompted(sample, candidates, pruning) as (prompted, row_B):
+        with self._prompted(sample, candidates, pruning) as (prompted, row_B, _):
             return Scores(tuple((-divergence(expected_TV, prompted.logits(answer)[row_B])).tolist()))
 
     def _unpruned(self, sample: Sample) -> tuple[list[int], Tensor]:
         """The unpruned model's own answer, and its log-probabilities [T, V] along it, float32."""
         if sample.id not in self._expected:
-            with self._prompted(sample, [self._own], Pruning(None)) as (prompted, _):
+            with self._prompted(sample, [self._own], Pruning(None)) as (prompted, _, _):
                 answer = self._greedy.ended(self._decoded(prompted, sample)[0].tolist())
-            with self._prompted(sample, [self._own], Pruning(None)) as (prompted, _):
+            with self._prompted(sample, [self._own], Pruning(None)) as (prompted, _, _):
                 expected_TV = prompted.logits(answer)[0].float().log_softmax(-1)
             if len(self._expected) == KEPT:
                 del self._expected[next(iter(self._expected))]
@@ -311,8 +317,11 @@ class Evaluator:
     @contextmanager
     def _prompted(
         self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning
-    ) -> Iterator[tuple[Prompted, list[int]]]:
-        """The sample's prompt under the candidates, and the row of each: unpruned, those of a mixture are the same."""
+    ) -> Iterator[tuple[Prompted, list[int], Pruned | None]]:
+        """The sample's prompt under the candidates, the row of each, and what is pruned.
+
+        Unpruned, the candidates of a mixture have the same row.
+        """
         selector = pruning.selector(candidates)
         kinds = self._kinds(candidates, pruning) if selector is None else [None] * len(candidates)
         how = Projection(self._model, self._adapter, self._features, selector)
@@ -326,11 +335,11 @@ class Evaluator:
         prompted = Prompted(self._model, self._adapter, prompt, picture, prefixes)
         named = finite_logits(self._model, f"sample {sample.id!r}")
         if selector is not None:
-            with named, how.pruned(len(prompt)):
-                yield prompted, fan
+            with named, how.pruned(len(prompt)) as pruned:
+                yield prompted, fan, pruned
             return
-        with named, pruning.applied(self._model, sample, candidates, prompt_lengths=len(prompt), fan=fan):
-            yield prompted, fan if pruning.schedule is None else list(range(len(candidates)))
+        with named, pruning.applied(self._model, sample, candidates, prompt_lengths=len(prompt), fan=fan) as pruned:
+            yield prompted, fan if pruning.schedule is None else list(range(len(candidates))), pruned
 
     def _kinds(self, candidates: Sequence[Candidate], pruning: Pruning) -> list[str | None]:
         """What rates the tokens of each candidate by what the tower attends to; ``None`` if nothing does."""

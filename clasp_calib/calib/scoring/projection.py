@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from clasp_calib.baselines.input_method import InputMethod
+from clasp_calib.baselines.input_method import ChoosesAtInput
 from clasp_calib.cache.origin import Origin
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.features import Features
@@ -25,7 +25,11 @@ from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.layout import Layout
 from clasp_calib.runtime.encoding import Encoded
 from clasp_calib.runtime.finite import ADVICE, NonFiniteError, all_finite
-from clasp_calib.runtime.selectors import TokenSelector, selected
+from clasp_calib.runtime.selectors import Selected, TokenSelector, selected
+
+STANDING_IN = ("attached", "marked", "on_marked")
+"""Of a method that chooses before the decoder: the first is called where it is served, the others where it is scored.
+"""
 
 
 @dataclass(frozen=True)
@@ -51,14 +55,16 @@ def check_scored_as_served(selector: TokenSelector, name: str) -> None:
     """Refuse one that would choose other tokens of features than of pictures.
 
     Raises:
-        InputError: it chooses before the decoder, where `InputMethod.on_marked` stands in for `InputMethod.attached`,
-            and has one of its own.
+        InputError: it chooses before the decoder, where `ChoosesAtInput.marked` and `ChoosesAtInput.on_marked` stand in
+            for `ChoosesAtInput.attached`, and has one of them of its own.
     """
-    if isinstance(selector, InputMethod) and type(selector).attached is not InputMethod.attached:
+    if not isinstance(selector, ChoosesAtInput):
+        return
+    if own := [of for of in STANDING_IN if getattr(type(selector), of) is not getattr(ChoosesAtInput, of)]:
         raise InputError(
-            f"the selector {name!r} is an InputMethod with an attached() of its own, which is not called where "
-            "features are scored, so that it would be served in another way; let it derive from Method, or leave "
-            "attached() as it is"
+            f"the selector {name!r} chooses before the decoder, and has its own {own[0]}(). Features are scored "
+            "without the vision tower, so that it would be served in another way than it is scored; leave "
+            f"{', '.join(STANDING_IN)} as they are, and choose in kept()"
         )
 
 
@@ -116,15 +122,15 @@ class Projection:
         return picture, [ways.index((c.alpha, kind)) for c, kind in zip(candidates, kinds, strict=True)]
 
     @contextmanager
-    def pruned(self, prompt_length: int) -> Iterator[None]:
+    def pruned(self, prompt_length: int) -> Iterator[Selected]:
         """Let the selector prune prompts of a length, followed by answers, whose pictures are those of `picture`."""
         assert self.selector is not None
-        if isinstance(self.selector, InputMethod):
-            with self.selector.on_marked(self.model, self.selector.adapter_for(self.model)):
-                yield
+        if isinstance(self.selector, ChoosesAtInput):
+            with self.selector.on_marked(self.model, self.selector.adapter_for(self.model)) as read:
+                yield Selected(read)
             return
-        with selected(self.model, self.selector, None, prompt_length):
-            yield
+        with selected(self.model, self.selector, None, prompt_length) as pruned:
+            yield pruned
 
     def _visual(self, sample: Sample, origin: Origin, alpha_Ml: Tensor) -> list[list[Tensor]]:
         """Of each mixture the visual tokens [N, D] of every picture that the sample's one file is."""
@@ -132,7 +138,7 @@ class Projection:
         place = next(self.adapter.vision_tower(self.model, origin.modality).parameters())
         fused_MTC = fused_MTC.to(place.device, place.dtype)
         visual = origin.project(self.adapter, self.model, fused_MTC)
-        if not isinstance(self.selector, InputMethod):
+        if not isinstance(self.selector, ChoosesAtInput):
             return visual
         inputs = {self.adapter.pixel_names["image"]: (None,), **origin.forward_arguments()}
         (layout,) = self.adapter.layouts(self.model, inputs)
