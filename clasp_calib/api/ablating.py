@@ -23,12 +23,15 @@ class AblationReport:
     """Of the ablation."""
     found: "dict[str, tuple[Comparison, str]]" = field(repr=False)
     """Budget -> scores, and the setting that the others are compared with."""
-    samples: int
-    """Questions of all classes; every variant answered those of the classes that are not left out."""
     files: tuple[Path, ...] = field(default=(), repr=False)
     """Tables and JSON, as they were written."""
     left_out: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     """Budget -> classes that the ablation cannot change, because another selector chooses their tokens."""
+
+    @property
+    def samples(self) -> dict[str, int]:
+        """Budget -> questions that every variant answered: those of the classes that are not left out."""
+        return {budget: len(compared.samples) for budget, (compared, _) in self.found.items()}
 
     def title(self, budget: str) -> str:
         """What a budget's table is of."""
@@ -48,10 +51,14 @@ class AblationReport:
         return "\n".join(f"### {self.title(b)}\n\n{markdown_table(*self.rows(b))}\n" for b in self.found)
 
     def as_dict(self) -> dict[str, Any]:
-        """Scores and differences by budget, for JSON."""
+        """For JSON: of each budget scores and differences, how many questions were asked, and the classes left out."""
         from clasp_calib.report.ablation import ablation_json
 
-        return {budget: ablation_json(*pair) for budget, pair in self.found.items()}
+        return {
+            "samples": self.samples,
+            "left_out": {budget: list(self.left_out.get(budget, ())) for budget in self.found},
+            "budgets": {budget: ablation_json(*pair) for budget, pair in self.found.items()},
+        }
 
     def _repr_html_(self) -> str:
         from clasp_calib.common.text_tables import html_table
@@ -81,7 +88,7 @@ def ablate(  # noqa: PLR0913 - named as in the other studies
         processor: the model's.
         artifact: an artifact, its directory, or ``org/name@version``.
         samples: labelled samples, as `load_samples` takes them.
-        budgets: one or some of the artifact's; by default all.
+        budgets: one or some of the artifact's; by default all that have a class with the option.
         run: run directory. Features are cached there first, as far as they are not, and tables go there.
         options: what to measure on.
         crew: who scores; by default this process.
@@ -97,7 +104,7 @@ def ablate(  # noqa: PLR0913 - named as in the other studies
     from clasp_calib.api.featured import filled
     from clasp_calib.api.scored import scores_kept
     from clasp_calib.api.undisturbed import undisturbed
-    from clasp_calib.calib.studies.ablations import ROUTING, Subject, changed_by, check_ablation, measure_ablation
+    from clasp_calib.calib.studies.ablations import ROUTING, Subject, changed_at, check_ablation, measure_ablation
     from clasp_calib.calib.studies.evaluation import layers_used, shown_by
     from clasp_calib.crew.crew import Crew
 
@@ -105,7 +112,7 @@ def ablate(  # noqa: PLR0913 - named as in the other studies
     options, crew = options or StudyOptions(), crew or Crew()
     crew.check_reaches(model)
     of = studied(model, processor, artifact, samples, budgets, options, hints_of(run))
-    changed = {budget: changed_by(name, of.artifact, budget, of.chosen) for budget in of.budgets}
+    changed = changed_at(name, of.artifact, of.budgets, of.chosen, asked=budgets is not None)
     left_out = {budget: tuple(label for label in of.chosen if label not in own) for budget, own in changed.items()}
     with undisturbed(model):
         routed = name == ROUTING
@@ -118,7 +125,7 @@ def ablate(  # noqa: PLR0913 - named as in the other studies
                     budget: measure_ablation(name, scorer, Subject(model, of.artifact, budget), own, options.seed)
                     for budget, own in changed.items()
                 }
-            report = AblationReport(name, found, len(of.questions), left_out=left_out)
+            report = AblationReport(name, found, left_out=left_out)
             places.record("ablate", name=name, **vars(options), **of.summary, crew=vars(crew))
             if places.report is None:
                 return report

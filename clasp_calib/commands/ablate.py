@@ -81,7 +81,7 @@ def ablate(
     report = measure(name, *loaded, place, table, budgets=budget, run=places, options=options, crew=crew)
     target, _ = report.files
     if as_json:
-        emit({"report": target, "samples": report.samples, "budgets": report.as_dict(), "left_out": report.left_out})
+        emit({"report": target, **report.as_dict()})
         return
     for one in report.found:
         compared, _ = report.found[one]

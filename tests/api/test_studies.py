@@ -277,7 +277,7 @@ def test_a_comparison_without_a_run_writes_nothing(bench, artifact, tmp_path, mo
 
 def test_a_part_is_ablated(bench, artifact):
     found = cc.ablate("parts", *call(bench, artifact), budgets=[6])
-    assert list(found.as_dict()["6"]) == ["default", "fusion only", "ratio only", "calibrated"]
+    assert list(found.as_dict()["budgets"]["6"]) == ["default", "fusion only", "ratio only", "calibrated"]
     assert "### parts at budget 6" in found.to_markdown()
     with pytest.raises(cc.errors.InputError, match="no ablation 'luck'"):
         cc.ablate("luck", *call(bench, artifact))

@@ -1,6 +1,7 @@
 """What ablations compare, on scores that are known beforehand."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,14 @@ from made_artifacts import CONFIG, made
 
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.scores import Scores
-from clasp_calib.calib.studies.ablations import ABLATIONS, MISROUTED, VARIANTS, Subject, measure_ablation
+from clasp_calib.calib.studies.ablations import (
+    ABLATIONS,
+    MISROUTED,
+    VARIANTS,
+    Subject,
+    changed_at,
+    measure_ablation,
+)
 from clasp_calib.calib.studies.scorer import Scorer
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import Sample
@@ -111,3 +119,45 @@ def test_where_rho_means_nothing_it_is_not_ablated(subject):
 def test_an_unknown_ablation_is_refused(subject):
     with pytest.raises(InputError, match=", ".join(ABLATIONS)):
         measure_ablation("luck", Scorer(InProcess(Told(lambda *_: 1.0))), subject, SAMPLES, seed=0)
+
+
+OTHERS = {"9": {"object": None, "text": "fastv"}, "6": {"object": "fastv", "text": "fastv"}}
+CHOSEN = SimpleNamespace(classes=("object", "text"), selector=lambda budget, label: OTHERS[budget][label])
+
+
+def test_budgets_without_the_option_are_left_out_where_none_was_named(capsys):
+    found = changed_at("iterations", CHOSEN, ["9", "6"], SAMPLES, asked=False)
+    assert {budget: [*of] for budget, of in found.items()} == {"9": ["object"]}
+    assert "budget 6 is left out: no class with samples has clasp's own" in capsys.readouterr().err
+    everything = changed_at("parts", CHOSEN, ["9", "6"], SAMPLES, asked=True)
+    assert {budget: [*of] for budget, of in everything.items()} == {"9": ["object", "text"], "6": ["object", "text"]}
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("budgets", "labels", "asked", "message"),
+    [
+        (
+            ["9", "6"],
+            ["object", "text"],
+            True,
+            "at budget 6 all classes have other selectors; choose another budget, or",
+        ),
+        (
+            ["6"],
+            ["object", "text"],
+            False,
+            "at budget 6 all classes have other selectors; choose another budget, or from",
+        ),
+        (
+            ["9"],
+            ["text"],
+            False,
+            "at budget 9 all classes but object, which have no samples, have other selectors; .*, take samples of",
+        ),
+    ],
+)
+def test_budgets_that_were_named_and_have_no_class_with_the_option_are_refused(budgets, labels, asked, message):
+    samples = {label: SAMPLES[label] for label in labels}
+    with pytest.raises(InputError, match=message):
+        changed_at("iterations", CHOSEN, budgets, samples, asked=asked)

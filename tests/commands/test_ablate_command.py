@@ -21,7 +21,7 @@ def test_every_ablation_measures_and_reports(copied, command, name):
     (base,) = [name for name in found if name.startswith("calibrated")]
     assert found[base]["difference"]["macro"]["mean"] == 0
     report = copied.run / "report" / f"ablation-{name}-test.json"
-    assert json.loads(report.read_text())["6"] == found
+    assert json.loads(report.read_text())["budgets"]["6"] == found
 
 
 def test_parts_are_the_calibration_with_one_part_at_a_time(copied, command):

@@ -12,12 +12,14 @@ from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.studies.comparison import Comparison, Setting, compare
 from clasp_calib.calib.studies.scorer import Scorer
 from clasp_calib.common.errors import BudgetError, InputError, ModelError
+from clasp_calib.common.progress import note
 from clasp_calib.common.pruning_options import FEATURES, POSITIONS, RATERS
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.schedule import Schedule
+from clasp_calib.runtime.selectors import as_recorded
 
 ITERATIONS = (3, 5, 7, 9, 11)
 """The paper's Table 18."""
@@ -56,13 +58,20 @@ class Subject:
     def candidates(
         self, alpha: Mapping[str, Sequence[float]] | None = None, rho: Mapping[str, float] | None = None
     ) -> dict[str, Candidate]:
-        """Class -> candidate: as calibrated, or with other mixtures or ratios; with these no other selector chooses."""
+        """Class -> candidate: as calibrated, or with other mixtures or ratios; with these no other selector chooses.
+
+        Raises:
+            ArtifactError: a selector has other knobs than the budget solves them to.
+        """
         classes = self.artifact.classes
         alpha = alpha or {label: self.artifact.alpha(self.budget, label) for label in classes}
         seeding = {label: self.artifact.seeding(self.budget, label) for label in classes}
         chosen, selectors = self.artifact.entry(self.budget).choices, dict.fromkeys(classes)
         if rho is None:
-            selectors |= {label: self.artifact.selector(self.budget, label) for label in classes}
+            selectors |= {
+                label: as_recorded(self.artifact.selector(self.budget, label), self.model, self.budget)
+                for label in classes
+            }
             rho = {label: self.artifact.rho(self.budget, label) for label in classes}
         return {
             label: Candidate(
@@ -218,27 +227,59 @@ def check_ablation(name: str) -> None:
 def changed_by(
     name: str, artifact: Artifact, budget: str, samples: Mapping[str, Sequence[Sample]]
 ) -> dict[str, Sequence[Sample]]:
-    """The classes that an ablation can change: other selectors read no options of the dual-stage selection.
+    """The classes whose selector reads what an ablation varies: others than clasp read no option of its selection.
+
+    A class of clasp may be the same at all values, as with rho = 1 at all numbers of iterations; it stays.
 
     Args:
         name: one of `ABLATIONS`.
         artifact: what is taken apart.
         budget: one of its budgets.
-        samples: by class.
+        samples: by class, of those that have any.
 
     Raises:
-        InputError: it can change none of them.
+        InputError: there is none.
     """
     if name not in OPTIONS:
         return dict(samples)
     own = {label: of for label, of in samples.items() if artifact.selector(budget, label) is None}
-    if not own:
-        others = ", ".join(ablation for ablation in ABLATIONS if ablation not in OPTIONS)
-        raise InputError(
-            f"the ablation {name!r} varies an option of clasp's own selection, and at budget {budget} all classes "
-            f"have other selectors; choose another budget, or from {others}"
-        )
-    return own
+    if own:
+        return own
+    others = ", ".join(ablation for ablation in ABLATIONS if ablation not in OPTIONS)
+    unasked = [c for c in artifact.classes if c not in samples and artifact.selector(budget, c) is None]
+    which = f"all classes but {', '.join(unasked)}, which have no samples," if unasked else "all classes"
+    raise InputError(
+        f"the ablation {name!r} varies an option of clasp's own selection, and at budget {budget} {which} have other "
+        f"selectors; choose another budget{', take samples of those' if unasked else ''}, or from {others}"
+    )
+
+
+def changed_at(
+    name: str, artifact: Artifact, budgets: Sequence[str], samples: Mapping[str, Sequence[Sample]], *, asked: bool
+) -> dict[str, dict[str, Sequence[Sample]]]:
+    """Of each budget what `changed_by` gives; one that has none is left out with a note, unless it was asked for.
+
+    Args:
+        name: one of `ABLATIONS`.
+        artifact: what is taken apart.
+        budgets: some of its budgets.
+        samples: by class, of those that have any.
+        asked: the budgets were named, and are not simply all.
+
+    Raises:
+        InputError: a budget that was asked for has none, or all have none.
+    """
+    found, refusals = dict[str, dict[str, Sequence[Sample]]](), list[InputError]()
+    for budget in budgets:
+        try:
+            found[budget] = changed_by(name, artifact, budget, samples)
+        except InputError as error:
+            refusals.append(error)
+    if refusals and (asked or not found):
+        raise refusals[0]
+    if left_out := [budget for budget in budgets if budget not in found]:
+        note(f"budget {', '.join(left_out)} is left out: no class with samples has clasp's own selection there")
+    return found
 
 
 def measure_ablation(
