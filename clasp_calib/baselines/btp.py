@@ -141,7 +141,8 @@ class Btp(StagedMethod):
             many = len(getattr(self, knob)) == keeping
             require(self, knob, many, f"{keeping} numbers, one for each stage that keeps tokens")
         require_shares(self, "diversity", "attention", "cells")
-        require(self, "candidates", min(self.candidates) >= 1, "numbers from 1 up")
+        many = all(math.isfinite(times) and times >= 1 for times in self.candidates)
+        require(self, "candidates", many, "finite numbers from 1 up")
         require(self, "ranking", self.ranking in (known := get_args(Ranking)), f"one of {', '.join(known)}")
 
     def at_share(self, layers: int, share: float) -> Self:

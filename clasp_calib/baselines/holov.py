@@ -17,6 +17,8 @@ from clasp_calib.baselines.knobs import require, require_weight
 from clasp_calib.runtime.encoding import Encoded, Kept
 
 SMALL = 1e-6
+MOST = 1e20
+"""Weight of the variance beside which attention counts for nothing; what is far larger is too much for a float."""
 
 
 def strip_score(features_SD: Tensor, attention_S: Tensor, alpha: float) -> Tensor:
@@ -94,7 +96,7 @@ class HoloV(InputMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, "strips", self.strips >= 1, "at least one strip")
-        require_weight(self, "alpha")
+        require_weight(self, "alpha", MOST)
 
     def kept(self, image: Encoded, token_P: Tensor, count: int) -> Kept:
         """See `InputMethod`."""

@@ -1,7 +1,7 @@
 """Refusing knobs at which a method would fail, or keep another number of tokens than it says."""
 
 from itertools import pairwise
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 from clasp_calib.common.errors import InputError
@@ -39,13 +39,14 @@ def require_shares(method: Any, *knobs: str) -> None:
         require(method, knob, all(0 <= share <= 1 for share in many), expected)
 
 
-def require_weight(method: Any, knob: str) -> None:
-    """Refuse a number below 0, and one that is not finite.
+def require_weight(method: Any, knob: str, most: float = inf) -> None:
+    """Refuse a number below 0, one above ``most``, and one that is not finite.
 
     Raises:
         InputError: it is such.
     """
-    require(method, knob, isfinite(value := getattr(method, knob)) and value >= 0, "a finite number from 0 up")
+    value, expected = getattr(method, knob), "a finite number from 0 up" + (f" to {most:g}" if most < inf else "")
+    require(method, knob, isfinite(value) and 0 <= value <= most, expected)
 
 
 def require_falling(method: Any, knob: str) -> None:
@@ -55,6 +56,9 @@ def require_falling(method: Any, knob: str) -> None:
         InputError: they are such.
     """
     shares, stages = getattr(method, knob), len(method.starts)
+    if shares == getattr(type(method), knob, None):
+        # Then the starts were set, and not these.
+        require(method, "starts", len(shares) == stages, f"{len(shares)} decoder layers, one for each of its {knob}")
     fine = len(shares) == stages and all(a >= b for a, b in pairwise((1, *shares, 0)))
     require(method, knob, fine, f"{stages} shares between 0 and 1 that do not grow, one for each of its starts")
 

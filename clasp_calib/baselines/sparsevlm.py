@@ -108,7 +108,8 @@ class SparseVLM(StagedMethod):
 
     def at_share(self, layers: int, share: float) -> Self:
         """Stage counts as for our own schedule, at this method's starts (see `schedule`)."""
-        solved = replace(self, share=share)
+        # Counts mean nothing then, so that they are no others than those that mean nothing for all.
+        solved = replace(self, share=share, counts=type(self).counts)
         solved.schedule(layers)
         return solved
 

@@ -191,7 +191,11 @@ def ficoco_merge(states, logits, places, count, side, beta):
     return np.array([sums[i] / weights[i] for i in left]), left
 
 
-def salient_cover(states, saliency, count):
+def to_power(gain, base, power):
+    return Fraction(gain) * Fraction(base) ** power
+
+
+def salient_cover(states, saliency, count, power=1):
     size = len(states)
     likeness = [[cosine(a, b) for b in states] for a in states]
     chosen, covered = [], [0.0] * size
@@ -199,7 +203,7 @@ def salient_cover(states, saliency, count):
         gains = []
         for j in range(size):
             more = sum(max(likeness[i][j] - covered[i], 0.0) for i in range(size))
-            gains.append(-math.inf if j in chosen else more * saliency[j])
+            gains.append(-math.inf if j in chosen else to_power(more, saliency[j], power))
         best = gains.index(max(gains))
         chosen.append(best)
         covered = [max(covered[i], likeness[i][best]) for i in range(size)]

@@ -141,6 +141,16 @@ def test_strips_of_holov(seed, patches, strips, data):
 
 
 @few
+@given(seed=SEEDS, patches=PATCHES, strips=st.sampled_from([1, 4, 7]), alpha=st.sampled_from([2.0, 1e6, 1e20]))
+def test_the_largest_weights_of_holov_in_single_precision(seed, patches, strips, alpha):
+    rng = np.random.default_rng(seed)
+    features, attention = rng.normal(size=(patches, 4)).astype(np.float32), rng.random(patches).astype(np.float32)
+    count = patches // 2 + 1
+    got = holov.holistic(torch.tensor(features), torch.tensor(attention), count, strips, alpha).tolist()
+    assert got == reference.holistic(features.astype(float), attention.astype(float).tolist(), count, strips, alpha)
+
+
+@few
 @given(seed=SEEDS, patches=PATCHES, iqr=st.sampled_from([-2.0, 0.0, 0.5, 1.5]))
 def test_outliers_of_prumerge(seed, patches, iqr):
     attention = coarse(np.random.default_rng(seed), patches) ** 4
@@ -207,6 +217,20 @@ def test_salient_cover_of_scope(seed, patches, data):
     got = scope.salient_cover(tensor(states), tensor(saliency), count).tolist()
     assert got == reference.salient_cover(states, saliency, count)
     assert len(got) == count
+
+
+@few
+@given(seed=SEEDS, patches=PATCHES, power=st.sampled_from([0, 1, 2, 20, 400]), data=st.data())
+def test_the_largest_powers_of_scope_in_single_precision(seed, patches, power, data):
+    rng, count = np.random.default_rng(seed), data.draw(st.integers(1, patches))
+    states, saliency = rng.normal(size=(patches, 4)), rng.random(patches).astype(np.float32) / 100
+    got = scope.salient_cover(torch.tensor(states).float(), torch.tensor(saliency), count, float(power)).tolist()
+    assert got == reference.salient_cover(states, saliency.tolist(), count, power)
+
+
+def test_the_most_salient_patches_are_chosen_at_the_largest_power():
+    saliency = torch.tensor([0.1, 0.3, 0.2, 0.4])
+    assert scope.salient_cover(torch.eye(4), saliency, 2, 1e308).tolist() == [1, 3]
 
 
 @few
