@@ -29,12 +29,8 @@ def loaded(group: str, what: str, name: str, own: Collection[str] = ()) -> Any:
     Raises:
         InputError: two packages bring it, this one among them, or the package that brings it cannot be loaded.
     """
+    check_single(group, what, name, own)
     found = brought(group)[name]
-    if len(found) > 1 or name in own:
-        packages = [*(["clasp-calib"] if name in own else []), *map(_package, found)]
-        raise InputError(
-            f"the {what} {name!r} is brought by {' and '.join(packages)}; remove one, or rename its {what}"
-        )
     try:
         return found[0].load()
     except Exception as error:  # Importing somebody's package may fail in any way.
@@ -42,6 +38,26 @@ def loaded(group: str, what: str, name: str, own: Collection[str] = ()) -> Any:
             f"the {what} {name!r} of {_package(found[0])} ({found[0].value}) cannot be loaded ({error}); "
             "mend that package"
         ) from error
+
+
+def check_single(group: str, what: str, name: str, own: Collection[str] = ()) -> None:
+    """Refuse a name that several packages bring; arguments as for `loaded`, but nobody need bring it.
+
+    Raises:
+        InputError: two packages bring it, this one among them.
+    """
+    points = brought(group).get(name, [])
+    if len(points) + (name in own) > 1:
+        packages = [*(["clasp-calib"] if name in own else []), *map(_package, points)]
+        raise InputError(
+            f"the {what} {name!r} is brought by {' and '.join(packages)}; remove one, or rename its {what}"
+        )
+
+
+def package_of(group: str, name: str) -> str:
+    """The package that brings a name, with its version where that is known."""
+    point = brought(group)[name][0]
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
 
 
 def _package(point: EntryPoint) -> str:

@@ -84,10 +84,11 @@ def selector_of(choice: SelectorChoice) -> Any:
         ClaspError: there is none of this name, or two; or it cannot have such knobs; or its package cannot be loaded.
     """
     kind = _loaded(choice.name)
-    plain = kind()
-    defaults = {of.name: getattr(plain, of.name) for of in fields(plain)}
-    # A default may be written as a whole number where any is meant.
-    defaults |= {of.name: float(defaults[of.name]) for of in fields(plain) if of.type is float}
+    with failures_named(choice, "cannot be made as its authors set it"):
+        plain = kind()
+        defaults = {of.name: getattr(plain, of.name) for of in fields(plain)}
+        # A default may be written as a whole number where any is meant.
+        defaults |= {of.name: float(defaults[of.name]) for of in fields(plain) if of.type is float}
     for knob, value in choice.knobs:
         if knob not in defaults:
             raise InputError(
@@ -99,36 +100,65 @@ def selector_of(choice: SelectorChoice) -> Any:
                 f"the knob {knob!r} of the selector {choice.name!r} is {value!r}; expected something like "
                 f"{defaults[knob]!r}, which is its default"
             )
-    try:
+    with failures_named(choice, "cannot have these knobs"):
         return kind(**dict(choice.knobs))
+
+
+@contextmanager
+def failures_named(choice: SelectorChoice, what: str) -> Iterator[None]:
+    """Call a selector: somebody's package may fail in any way.
+
+    Args:
+        choice: which selector, of an installed package.
+        what: then is the matter with it, for the error.
+
+    Raises:
+        InputError: whatever went wrong that is no error of ours, with the package.
+    """
+    try:
+        yield
     except ClaspError:
         raise
-    except Exception as error:  # Somebody's package may refuse its knobs in any way.
+    except Exception as error:
         raise InputError(
-            f"the selector {choice} cannot have these knobs ({type(error).__name__}: {error}); change them"
+            f"the selector {choice} {what} ({type(error).__name__}: {error}); change its knobs, take another selector, "
+            f"or mend the package {plugins.package_of(GROUP, choice.name)}"
         ) from error
 
 
 def recorded_selector(choice: SelectorChoice, model: nn.Module, budget: str) -> Any:
     """The `TokenSelector` that an artifact records for a budget, which has to cost as much on a model.
 
+    A knob that is not recorded, and that the budget does not decide, may be newer than the artifact: it is as the
+    authors set it, and a note says so.
+
     Args:
-        choice: with all knobs, as they were solved.
+        choice: with its knobs, as they were solved.
         model: what it is to be put on.
         budget: for which it is recorded.
 
     Raises:
-        ArtifactError: a knob is missing, or is not what the budget solves it to.
+        ArtifactError: a knob is not what the budget solves it to, or is missing though the budget decides it.
         ClaspError: see `selector_of`, `TokenSelector.adapter_for` and `TokenSelector.solved`.
     """
     selector = selector_of(choice)
-    if missing := [of.name for of in fields(selector) if of.name not in dict(choice.knobs)]:
+    with failures_named(choice, f"cannot be solved for a budget of {budget}"):
+        adapter = selector.adapter_for(model)
+        solved = selector.solved(adapter, pruning_budget(adapter, budget))
+    missing = {of.name: getattr(selector, of.name) for of in fields(selector) if of.name not in dict(choice.knobs)}
+    if decided := [knob for knob, value in missing.items() if not _same(value, getattr(solved, knob))]:
         raise ArtifactError(
-            f"the artifact records the selector {choice.name!r} without its knobs {', '.join(missing)}; expected all "
-            "of them: take the artifact as it was made, or calibrate again"
+            f"the artifact records the selector {choice.name!r} without its knobs {', '.join(decided)}, which decide "
+            "how many tokens are kept; take the artifact as it was made, or calibrate again"
         )
-    adapter = selector.adapter_for(model)
-    solved = selector.solved(adapter, pruning_budget(adapter, budget))
+    if missing:
+        # A server need not have what it is printed with.
+        from clasp_calib.common.progress import note_once
+
+        note_once(
+            f"the artifact does not record of the selector {choice.name!r} {', '.join(missing)}, which may be new in "
+            f"{plugins.package_of(GROUP, choice.name)}: taken as {knobs_of(choice.name, selector)}"
+        )
     for knob, value in choice.knobs:
         if not _same(value, wanted := getattr(solved, knob)):
             raise ArtifactError(

@@ -7,11 +7,12 @@ from typing import Any
 
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.projection import check_scored_as_served
-from clasp_calib.common.errors import BudgetError, ClaspError, InputError
-from clasp_calib.common.selector_choice import SelectorChoice
+from clasp_calib.common import plugins
+from clasp_calib.common.errors import BudgetError, InputError
+from clasp_calib.common.selector_choice import CLASP, SelectorChoice
 from clasp_calib.runtime.budgeting import pruning_budget
 from clasp_calib.runtime.schedule import Budget
-from clasp_calib.runtime.selectors import knobs_of, selector_of
+from clasp_calib.runtime.selectors import GROUP, failures_named, knobs_of, selector_of
 
 
 def solved_for(candidates: Sequence[Candidate], model: Any, budget: Budget, filmed: bool) -> list[Candidate]:
@@ -26,10 +27,12 @@ def solved_for(candidates: Sequence[Candidate], model: Any, budget: Budget, film
     Raises:
         BudgetError: see `solved_choice`, as for the following.
         InputError: there is no such selector, it cannot have these knobs, it would be served in another way than it is
-            scored, or it is for pictures and there are videos.
+            scored, it is for pictures and there are videos, or a package calls its own ``clasp``.
         ModelError: a selector cannot run on the model.
     """
     choices = dict.fromkeys(candidate.selector for candidate in candidates)
+    if None in choices:
+        plugins.check_single(GROUP, "selector", CLASP, own=(CLASP,))
     solved = {choice: choice and solved_choice(choice, model, budget, filmed) for choice in choices}
     return [
         replace(candidate, selector=solved[candidate.selector], called=str(candidate.selector or ""))
@@ -53,15 +56,8 @@ def solved_where_met(candidates: Sequence[Candidate], model: Any, budget: Budget
 
 def solved_choice(choice: SelectorChoice, model: Any, budget: Budget, filmed: bool) -> SelectorChoice:
     """A selector with all its knobs, solved for a budget; arguments and errors as for `solved_for`."""
-    try:
+    with failures_named(choice, f"cannot be solved for a budget of {budget.name}"):
         return _solved(choice, model, budget, filmed)
-    except ClaspError:
-        raise
-    except Exception as error:  # Somebody's package may fail in any way.
-        raise InputError(
-            f"the selector {choice} cannot be solved for a budget of {budget.name} ({type(error).__name__}: {error}); "
-            "change its knobs, or take it out of the space"
-        ) from error
 
 
 def _solved(choice: SelectorChoice, model: Any, budget: Budget, filmed: bool) -> SelectorChoice:
