@@ -26,6 +26,7 @@ from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.studies.comparison import MACRO, Comparison, Setting, compare
 from clasp_calib.calib.studies.evaluation import calibrated_setting
 from clasp_calib.calib.studies.scorer import Scorer
+from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.places import Places
 from clasp_calib.common.run_directory import RunDirectory
 from clasp_calib.common.selector_choice import SelectorChoice
@@ -43,7 +44,8 @@ from tools.reference.by_design import BY_DESIGN
 from tools.reference.idle_blocks import leave_out_idle_blocks
 
 ROOT = Path(__file__).parent.parent
-BUDGETS = ("192", "128", "64")
+PUBLISHED = ROOT / "docs" / "results"
+POOL, TEST, BUDGETS = 60, 90, ("192", "128", "64")
 SELECTORS = ("fastv", "sparsevlm", "divprune", "vispruner", "scope")
 CLASP, ALL = "calibrated, CLASP alone", "calibrated, all selectors"
 FIRST = 7_000
@@ -59,11 +61,12 @@ questions about {test} others, which no other measurement used. Classes are thos
 {by_design}
 
 - *{clasp}*: the default space, in which CLASP's own selection is the only one.
-- *{all}*: the same space with {selectors} among the candidates, at equal cost.
+- *{all}*: the same space with {selectors} among the candidates, at equal tokens a layer, more candidates.
 - *fastv* and so on: the method as its authors released it, with the model's own layer.
 - *fastv+mixture* and so on: the same with the mixtures of *{clasp}*.
 
 Scores are means over nine classes in percent, with 95 % bootstrap intervals by picture. Differences are paired.
+The gain of *{all}* over *{clasp}* and over *divprune+mixture* is within the noise here.
 
 """
 
@@ -71,12 +74,15 @@ Scores are means over nine classes in percent, with 95 % bootstrap intervals by 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=ROOT / "build" / "selectors")
-    parser.add_argument("--pages", type=Path, default=ROOT / "docs" / "results", help="directory of the page")
-    parser.add_argument("--pool", type=int, default=60, help="pictures to calibrate on")
-    parser.add_argument("--test", type=int, default=90, help="pictures to score on")
+    parser.add_argument(
+        "--pages", type=Path, help="directory of the page; docs/results, of a smaller run that of --run"
+    )
+    parser.add_argument("--pool", type=int, default=POOL, help="pictures to calibrate on")
+    parser.add_argument("--test", type=int, default=TEST, help="pictures to score on")
     parser.add_argument("--scored", default=",".join(BUDGETS), help="budgets of the page; all are searched")
     arguments = parser.parse_args()
-    run = arguments.run
+    run, asked = arguments.run, (arguments.pool, arguments.test, arguments.scored)
+    pages = arguments.pages or (PUBLISHED if asked == (POOL, TEST, ",".join(BUDGETS)) else run)
     model, processor, samples, artifacts = calibrated(run, arguments.pool, arguments.test)
     source = open_source(RunDirectory(run).cache, model, processor)
     tested = by_class([s for s in samples if s.split == "test"], artifacts[CLASP].classes, None, 0)
@@ -87,6 +93,11 @@ def main() -> None:
         found = compare(Scorer(InProcess(evaluator)), settings_of(model, artifacts, budget), tested, 0)
         return {**vars(found), "scores": found.scores.tolist()}
 
+    # What is kept is of these alone.
+    ids = {name: artifact.manifest.id for name, artifact in artifacts.items()}
+    of = sha256_json(
+        [ids, [sample.id for each in tested.values() for sample in each], VERSION, BENCHMARK, cc.__version__]
+    )
     count = sum(map(len, tested.values()))
     text = NOTE.format(
         model=VERSION,
@@ -104,10 +115,10 @@ def main() -> None:
         selectors=", ".join(SELECTORS),
     )
     for budget in arguments.scored.split(","):
-        made = kept(run / f"scores-{budget}.json", partial(scored, budget))
+        made = kept(run / f"scores-{budget}-{of[:12]}.json", partial(scored, budget))
         compared = Comparison(**{**made, "scores": np.array(made["scores"])})
         text += f"## {budget} tokens\n\n" + told(compared, artifacts[ALL], budget)
-    (arguments.pages / "selectors.md").write_text(text.rstrip() + "\n", encoding="utf-8")
+    (pages / "selectors.md").write_text(text.rstrip() + "\n", encoding="utf-8")
 
 
 def calibrated(run: Path, pool: int, test: int) -> tuple[Any, Any, list[cc.Sample], dict[str, cc.Artifact]]:
