@@ -57,7 +57,9 @@ class ClassChange:
         rerated = max(self.rho) > 0 and self.relevance[0] != self.relevance[1]
         resized = self.downsample[0] != self.downsample[1]
         reselected = self.selector[0] != self.selector[1]
-        return self.alpha_distance > 0 or self.rho[0] != self.rho[1] or reseeded or rerated or resized or reselected
+        # Other selectors have none of these.
+        rechosen = not any(self.selector) and (self.rho[0] != self.rho[1] or reseeded or rerated)
+        return self.alpha_distance > 0 or rechosen or resized or reselected
 
 
 @dataclass(frozen=True)

@@ -329,12 +329,13 @@ def _change(change: "ClassChange") -> str:
         parts.append(f"prototype {before} -> {after}")
     if change.alpha_distance:
         parts.append(f"{change.alpha_distance:.0%} of the mixture moved")
-    if change.rho[0] != change.rho[1] and not any(change.selector):
-        parts.append(f"rho {change.rho[0]:g} -> {change.rho[1]:g}")
-    if change.seeding[0] != change.seeding[1]:
-        parts.append(f"seeding {change.seeding[0]} -> {change.seeding[1]}")
-    if change.relevance[0] != change.relevance[1]:
-        parts.append(f"relevance {change.relevance[0]} -> {change.relevance[1]}")
+    if not any(change.selector):  # Others have none of these.
+        pairs = (
+            ("rho", [f"{rho:g}" for rho in change.rho]),
+            ("seeding", change.seeding),
+            ("relevance", change.relevance),
+        )
+        parts += [f"{name} {one} -> {other}" for name, (one, other) in pairs if one != other]
     if change.downsample[0] != change.downsample[1]:
         before_, after_ = (f"{share:.0%}" if share else "100%" for share in change.downsample)
         parts.append(f"pictures of {before_} -> {after_} of their tokens")

@@ -26,8 +26,9 @@ class CalibrationOptions:
     Attributes:
         strategy: which candidates are measured on which samples; see `clasp_calib.search.strategies`. By default
             ``Pooled()`` up to 2,000 samples a class on average, and ``Race()`` for more.
-        cautious: keep the model's own setting unless the best candidate is worse with a probability below this; by
-            default the candidate of the highest posterior mean is chosen, however sure.
+        cautious: keep the default candidate, which is the model's own layer with ``clasp`` and rho = 1, or without
+            ``clasp`` with the first selector, unless the best one is worse with a probability below this; by default
+            the candidate of the highest posterior mean is chosen, however sure.
         objective: what is maximised: ``metric``, ``nll`` or ``kl`` (to the unpruned model; needs no answers).
         per_class: samples of a class, at most: calibration and selection samples together.
         space: prototypes and rho grid, or a YAML file of them; by default made from the cached layers.

@@ -21,7 +21,7 @@ def contents(space: SearchSpace, rated: bool, first: SearchSpace | None = None) 
         rated: tokens have a relevance, so that ratios mean something.
         first: that of a first round, which leaves as many other selectors as the search has.
     """
-    names = [prototype.name for prototype in space.prototypes]
+    names = [prototype.name for prototype in space.tried]
     told: dict[str, object] = {
         "prototypes": names if len(names) <= SHOWN else [*names[:SHOWN], f"and {len(names) - SHOWN} more"]
     }

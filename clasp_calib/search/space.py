@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,10 @@ class SpaceSelector(BaseModel):
             )
         if empty := [knob for knob, values in self.knobs.items() if not values]:
             raise ValueError(f"selector {self.name!r}: there are no values of the knob {empty[0]!r} to try")
+        for knob, values in self.knobs.items():
+            numbers = [one for value in values for one in (value if isinstance(value, tuple) else (value,))]
+            if not all(isfinite(one) for one in numbers if isinstance(one, float)):
+                raise ValueError(f"selector {self.name!r}: the values of the knob {knob!r} have to be finite numbers")
         return self
 
     @property
@@ -135,14 +140,17 @@ class SearchSpace(BaseModel):
     @property
     def downsamples(self) -> tuple[float, ...]:
         """All shares of their tokens that some candidate shows pictures with."""
-        tried = (p.downsample for p in self.prototypes if p.name not in self.untried)
-        return tuple(sorted({share for share in tried if share is not None}))
+        return tuple(sorted({p.downsample for p in self.tried if p.downsample is not None}))
+
+    @property
+    def tried(self) -> tuple[Prototype, ...]:
+        """Prototypes that candidates have: those that show smaller pictures only with ``clasp`` among the selectors."""
+        return tuple(p for p in self.prototypes if self._has_clasp or p.downsample is None)
 
     @property
     def untried(self) -> tuple[str, ...]:
-        """Prototypes that no candidate has: without ``clasp`` among the selectors those that show smaller pictures."""
-        names = () if self._has_clasp else self.prototypes
-        return tuple(p.name for p in names if p.downsample is not None)
+        """The names of the others."""
+        return tuple(p.name for p in self.prototypes if p not in self.tried)
 
     @property
     def _has_clasp(self) -> bool:
@@ -155,11 +163,11 @@ class SearchSpace(BaseModel):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """All layers that some prototype mixes."""
-        return tuple(sorted({layer for p in self.prototypes for layer in p.weights}))
+        """All layers that some candidate's prototype mixes."""
+        return tuple(sorted({layer for p in self.tried for layer in p.weights}))
 
     def with_lattice(self, steps: int) -> "SearchSpace":
-        """The space with all mixtures of its layers in steps of ``1 / steps``; those that it has keep their names.
+        """The space with all mixtures of its prototypes' layers in steps of ``1 / steps``; known ones keep their names.
 
         Raises:
             InputError: there are too many.
@@ -167,7 +175,7 @@ class SearchSpace(BaseModel):
         known = {tuple(sorted(p.weights.items())) for p in self.prototypes if p.downsample is None}
         more = [
             Prototype(name="lattice " + "+".join(f"{w:g}*{layer}" for layer, w in weights.items()), weights=weights)
-            for weights in lattice(self.layers, steps)
+            for weights in lattice(sorted({layer for p in self.prototypes for layer in p.weights}), steps)
             if tuple(sorted(weights.items())) not in known
         ]
         return self.model_copy(update={"prototypes": (*self.prototypes, *more)})
@@ -208,7 +216,7 @@ class SearchSpace(BaseModel):
         further = further if self._has_clasp else []
         if not further:
             made = [replace(made[0], selector=self.others[0])]
-        for prototype in self.prototypes:
+        for prototype in self.tried:
             alpha = _dense(prototype.weights, vision_layers)
             made += [Candidate(prototype.name, alpha, *ways, downsample=prototype.downsample) for ways in further]
             if prototype.downsample is None:

@@ -171,16 +171,21 @@ def test_a_selector_that_cannot_meet_a_budget_of_before_is_searched_at_others(be
     assert FASTV in [candidate.selector for candidate in known]
 
 
-def test_an_option_that_other_selectors_do_not_read_is_ablated_where_it_is_read(bench, found):
+def test_an_option_that_other_selectors_do_not_read_is_ablated_where_it_is_read(bench, found, tmp_path):
     model, processor, samples, _ = bench
-    report = cc.ablate("iterations", model, processor, found[0], samples, options=cc.StudyOptions(per_class=1))
+    options = cc.StudyOptions(per_class=1)
+    report = cc.ablate("iterations", model, processor, found[0], samples, run=tmp_path, options=options)
     (compared, _) = report.found[BUDGET]
     assert compared.classes == ("spatial",)
     assert {*report.left_out[BUDGET]} == {"attribute", "counting"}
     for label in report.left_out[BUDGET]:
         assert label in report.to_markdown().splitlines()[0]
-    whole = cc.ablate("parts", model, processor, found[0], samples, options=cc.StudyOptions(per_class=1))
+    told = json.loads(report.files[1].read_text())
+    assert told["samples"] == report.samples == {BUDGET: 1}
+    assert {*told["left_out"][BUDGET]} == {"attribute", "counting"}
+    whole = cc.ablate("parts", model, processor, found[0], samples, options=options)
     assert len(whole.found[BUDGET][0].classes) == 3
+    assert whole.samples == {BUDGET: 3}
     assert "without" not in whole.to_markdown()
 
 
@@ -262,6 +267,11 @@ def test_from_the_shell(bench, found, tmp_path, capsys):
         ({"name": "vispruner", "knobs": {"important": [0.5, 2.0]}}, InputError, "'important' of vispruner is 2.0"),
         ({"name": "dart", "knobs": {"starts": [[2, 3]]}}, InputError, r"'starts' of dart is \(2, 3\)"),
         ({"name": "holov", "knobs": {"strips": 0}}, InputError, "'strips' of holov is 0"),
+        (
+            {"name": "sparsevlm-v2", "knobs": {"counts": [[300, 200, 118], [66, 34, 20]]}},
+            InputError,
+            "'counts' of the selector 'sparsevlm-v2' decides how many",
+        ),
     ],
 )
 def test_what_cannot_be_tried_is_refused_before_anything_is_measured(bench, tmp_path, selector, error, message):
@@ -277,7 +287,7 @@ def test_what_cannot_be_tried_is_refused_before_anything_is_measured(bench, tmp_
     [
         ({"name": "nosuch"}, InputError, "no selector 'nosuch' in this installation"),
         ({"knobs": {"keep": "100%"}}, ArtifactError, "'keep' of the selector 'divprune' as '100%', and a budget of 9"),
-        ({"knobs": {}}, ArtifactError, "the selector 'divprune' without its knobs keep"),
+        ({"knobs": {}}, ArtifactError, "the selector 'divprune' without its knobs keep, which"),
     ],
 )
 def test_an_artifact_whose_selector_was_altered_is_refused(bench, found, change, error, message):
@@ -292,12 +302,15 @@ def test_an_artifact_whose_selector_was_altered_is_refused(bench, found, change,
         pass
     with pytest.raises(error, match=message):
         cc.evaluate(model, processor, other, samples)
+    with pytest.raises(error, match=message):
+        cc.ablate("parts", model, processor, other, samples, options=cc.StudyOptions(per_class=1))
 
 
 def test_it_is_told_of_and_compared(found, tmp_path, capsys):
     artifact, run = found
     plain = artifact.entry(BUDGET).choices
-    without = {label: choice.model_copy(update={"selector": None}) for label, choice in plain.items()}
+    clasp = {"selector": None, "seeding": "farthest"}
+    without = {label: one.model_copy(update=clasp if one.selector else {}) for label, one in plain.items()}
     budgets = (artifact.entry(BUDGET).model_copy(update={"choices": without}),)
     artifact.with_manifest(artifact.manifest.model_copy(update={"budgets": budgets})).save(tmp_path / "other")
     assert command(["artifact", "show", str(run / "artifact")]) == 0
@@ -308,6 +321,7 @@ def test_it_is_told_of_and_compared(found, tmp_path, capsys):
     assert "selector clasp -> divprune keep=9" in told
     assert "spatial" not in told
     assert "rho" not in told
+    assert "seeding" not in told
     assert command(["artifact", "export", str(tmp_path / "plain.json"), "--artifact", str(run / "artifact")]) == 0
     numbers = json.loads((tmp_path / "plain.json").read_text())["budgets"][BUDGET]["classes"]
     assert numbers["counting"]["selector"] == {"name": "divprune", "knobs": {"keep": "9"}}

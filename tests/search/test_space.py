@@ -8,6 +8,7 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.pruning_options import RELEVANCES, SEEDINGS
 from clasp_calib.search.calibration_options import CalibrationOptions
+from clasp_calib.search.search_plan import contents
 from clasp_calib.search.space import OWN, Prototype, SearchSpace, default_space, read_space, write_space
 
 NUMBERS = st.floats(0.01, 1)
@@ -98,6 +99,11 @@ def test_other_selectors_are_tried_with_every_mixture_and_every_knob():
         ([{"name": "clasp", "knobs": {"rho": 1}}], "'clasp' has no knobs"),
         ([{"name": "fastv", "knobs": {"layer": []}}], "no values of the knob 'layer'"),
         ([{"name": "fastv", "layer": 2}], "Extra inputs"),
+        (
+            [{"name": "scope", "knobs": {"alpha": [1.0, float("inf")]}}],
+            "'scope': the values of the knob 'alpha' have to be",
+        ),
+        ([{"name": "btp", "knobs": {"candidates": [[1.0, float("nan"), 1.0]]}}], "'candidates' have to be finite"),
     ],
 )
 def test_selectors_that_a_file_may_not_name(tmp_path, selectors, message):
@@ -169,6 +175,11 @@ def test_smaller_pictures_that_no_selector_is_tried_with():
     assert (space.untried, space.downsamples) == (("b",), ())
     assert [c.prototype for c in space.candidates(4, 3)] == [OWN, "a"]
     assert space.of_method("clasp").untried == ()
+    other = Prototype(name="c", weights={2: 1.0}, downsample=0.5)
+    wider = space.model_copy(update={"prototypes": (whole, half, other)})
+    assert (wider.layers, wider.of_method("clasp").layers) == ((1,), (1, 2))
+    assert contents(wider, rated=True)["prototypes"] == ["a"]
+    assert [p.weights for p in wider.with_lattice(1).tried] == [{1: 1.0}, {2: 1.0}]
     alone = SearchSpace(prototypes=(half,), rhos=(0.5,))
     assert CalibrationOptions(space=alone).space == alone
     with pytest.raises(InputError, match=r"all prototypes of the space show smaller pictures \(b\).* 'clasp'"):
