@@ -330,12 +330,9 @@ def _change(change: "ClassChange") -> str:
     if change.alpha_distance:
         parts.append(f"{change.alpha_distance:.0%} of the mixture moved")
     if not any(change.selector):  # Others have none of these.
-        pairs = (
-            ("rho", [f"{rho:g}" for rho in change.rho]),
-            ("seeding", change.seeding),
-            ("relevance", change.relevance),
-        )
-        parts += [f"{name} {one} -> {other}" for name, (one, other) in pairs if one != other]
+        rho = [f"{rho:g}" for rho in change.rho]
+        pairs = {"rho": rho, "seeding": change.seeding, "relevance": change.relevance}
+        parts += [f"{name} {one} -> {other}" for name, (one, other) in pairs.items() if one != other]
     if change.downsample[0] != change.downsample[1]:
         before_, after_ = (f"{share:.0%}" if share else "100%" for share in change.downsample)
         parts.append(f"pictures of {before_} -> {after_} of their tokens")
