@@ -72,7 +72,7 @@ PARTS = {
     "comparison": Part(
         "published methods beside a calibration that may choose each of them: comparison.md",
         "benchmarks/comparison.py --run {work} --calibrated {work}/../selectors --pages {pages}",
-        "--pool 4 --selected-on 2 --test 2 --per-class 1 --solve-on 1 --timed 1 --ledger {work}/ledger",
+        "--pool 4 --selected-on 2 --test 2 --more 1 --per-class 1 --solve-on 1 --timed 1 --ledger {work}/ledger",
     ),
     "report": Part(
         "what the model has to fulfil: reference-report.md",

@@ -17,9 +17,11 @@ import torch
 from searched_methods import ALL, SELECTORS, calibrated
 
 import clasp_calib as cc
+from clasp_calib.calib.dataset import by_class
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.studies.contest import Entrant
 from clasp_calib.calib.studies.costs import PrefillCost, prefill_costs
+from clasp_calib.common.samples import CLASSES
 from clasp_calib.common.text_tables import markdown_table
 from clasp_calib.reference.benchmark import VERSION as BENCHMARK, write_benchmark
 from clasp_calib.reference.model import MODEL, VERSION
@@ -53,6 +55,7 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=60, help="pictures to calibrate on")
     parser.add_argument("--selected-on", type=int, default=90, help="test pictures of searched_methods.py")
     parser.add_argument("--test", type=int, default=80, help="pictures to compare on")
+    parser.add_argument("--more", type=int, default=40, help="others, for classes that these ask too little about")
     parser.add_argument("--per-class", type=int, default=60, help="questions a class")
     parser.add_argument("--solve-on", type=int, default=24, help="calibration questions a class to solve knobs on")
     parser.add_argument("--budgets", default="192,64,128", help="in the order in which they are measured")
@@ -60,10 +63,9 @@ def main() -> None:
     arguments = parser.parse_args()
     model, processor, samples, artifacts = calibrated(arguments.calibrated, arguments.pool, arguments.selected_on)
     remember_tower(model)
-    table = write_benchmark(arguments.run / "benchmark", {"test": arguments.test}, first=FIRST)
     asked = [sample for sample in samples if sample.split == "calibration"]
-    tested = cc.label(cc.load_samples(table), run=arguments.run)
-    options = cc.ComparisonOptions(per_class=arguments.per_class, solve_on=arguments.solve_on, timed=0)
+    tested = questions(arguments)
+    options = cc.ComparisonOptions(solve_on=arguments.solve_on, timed=0)
     budgets = arguments.budgets.split(",")
     unpack(arguments.ledger, arguments.run / "comparison")
     for last in range(1, len(budgets) + 1):
@@ -86,7 +88,7 @@ def main() -> None:
             asked=len(asked),
             selectors=", ".join(SELECTORS),
             questions=len(report.contest.samples),
-            test=arguments.test,
+            test=len({sample.cluster for sample in report.contest.samples}),
             classes=f"{min(counts)} to {max(counts)} a class" if len(set(counts)) > 1 else f"{counts[0]} a class",
         )
         parts = [note, BY_DESIGN, "![Score against cost](comparison.png)", report.to_markdown()]
@@ -100,6 +102,19 @@ def main() -> None:
         costs = [prefill_costs(plain, processor, prompter, entrants, samples, rows) for rows in BATCHES]
         told = TIMES.format(timed=arguments.timed, batches=" and ".join(map(str, BATCHES)))
         write_page([*parts, told, times(entrants, costs)], arguments.pages)
+
+
+def questions(arguments: argparse.Namespace) -> list[cc.Sample]:
+    """As many of each class; the later pictures are asked only about what the first have too few of."""
+    parts = {"benchmark": (FIRST, arguments.test), "more": (FIRST + arguments.test, arguments.more)}
+    chosen: dict[str, list[cc.Sample]] = {label: [] for label in CLASSES}
+    for name, (first, pictures) in parts.items():
+        place = arguments.run / name
+        table = write_benchmark(place, {"test": pictures}, first=first)
+        labelled = cc.label(cc.load_samples(table), run=place / "run")
+        for label, of in by_class(labelled, CLASSES, arguments.per_class, 0).items():
+            chosen[label] += of[: arguments.per_class - len(chosen[label])]
+    return [sample for of in chosen.values() for sample in of]
 
 
 def times(entrants: Sequence[Entrant], costs: Sequence[Sequence[PrefillCost]]) -> str:
