@@ -1,12 +1,13 @@
-"""An artifact beside published pruning methods, all at equal cost."""
+"""An artifact beside published pruning methods and other artifacts, all at equal cost."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clasp_calib.api.beside import artifacts_beside
 from clasp_calib.api.studied import Studied, StudyOptions, studied
 from clasp_calib.common.places import Places, hints_of
 from clasp_calib.common.settings import one_of
@@ -124,10 +125,11 @@ def compare(  # noqa: PLR0913 - named as in the other studies
     *,
     budgets: Sequence[str | int] | str | int | None = None,
     run: str | Path | Places | None = None,
+    beside: "Mapping[str, Artifact | Path | str] | None" = None,
     options: ComparisonOptions | None = None,
     crew: "Crew | None" = None,
 ) -> ComparisonReport:
-    """Compare an artifact with published pruning methods, all at equal cost.
+    """Compare an artifact with published pruning methods, and with other artifacts, all at equal cost.
 
     All methods answer the same questions by greedy decoding. Each has its knobs solved so that a decoder layer works on
     as many visual tokens in the mean as the budget says. Each answers twice: as released, and with the calibration's
@@ -139,16 +141,19 @@ def compare(  # noqa: PLR0913 - named as in the other studies
         processor: the model's.
         artifact: an artifact, its directory, or ``org/name@version``.
         samples: labelled samples, as `load_samples` takes them.
-        methods: one or several names of `clasp_calib.baselines.registry.NAMES`; by default all.
+        methods: one or several names of `clasp_calib.baselines.registry.NAMES`; by default all, and none if empty.
         budgets: one or some of the artifact's; by default all.
         run: run directory, where answers, tables and plots are kept; without one nothing is written.
+        beside: more artifacts of the model, by the names of their rows. Each takes part with its own settings at those
+            of the budgets that it holds. Classes, prompt and decoding must be those of the first.
         options: what to compare on, and how.
         crew: who answers; by default this process. Knobs are always solved and prefills timed in this process, and
             when nobody answers.
 
     Raises:
-        ArtifactError: the artifact cannot be read, is of another model, or lacks a budget.
-        InputError: the samples cannot be used, or there is no such method.
+        ArtifactError: an artifact cannot be read, is of another model, or cannot stand beside the first; or the first
+            lacks a budget.
+        InputError: the samples cannot be used, there is no such method, or a name is taken.
         ModelError: the processor is not the model's, or makes other tokens of several pictures than of each alone; or
             numbers are not finite.
         StudyError: workers died.
@@ -162,14 +167,16 @@ def compare(  # noqa: PLR0913 - named as in the other studies
     crew.check_reaches(model)
     places = Places.of(run)
     of = studied(model, processor, artifact, samples, budgets, options, hints_of(run))
+    others = artifacts_beside(beside, of, model, options)
     if any(len(sample.alone) > 1 for sample in of.samples):
         check_together(processor)
     table = None if places.report is None else places.report / f"comparison-{options.split}.md"
     picture = None if table is None else plot_path(table.with_suffix(".png"))
     with undisturbed(model):
         methods = [methods] if isinstance(methods, str) else methods
-        report = _compared(model, processor, of, methods, places, options, crew)
-    places.record("compare", **vars(options), **of.summary, methods=methods, crew=vars(crew))
+        report = _compared(model, processor, of, others, methods, places, options, crew)
+    ids = {name: one.manifest.id for name, one in others.items()}
+    places.record("compare", **vars(options), **of.summary, methods=methods, beside=ids, crew=vars(crew))
     return report if table is None else _filed(report, table, picture)
 
 
@@ -177,6 +184,7 @@ def _compared(
     model: Any,
     processor: Any,
     of: Studied,
+    beside: "Mapping[str, Artifact]",
     methods: Sequence[str] | None,
     places: Places,
     options: ComparisonOptions,
@@ -188,6 +196,7 @@ def _compared(
     from clasp_calib.calib.scoring.prompting import Prompter
     from clasp_calib.calib.scoring.score_tasks import ModelRecipe
     from clasp_calib.calib.studies.answers import AnswerJournal, SolvedKnobs, content_of
+    from clasp_calib.calib.studies.beside_entrants import check_shown, entrants_beside
     from clasp_calib.calib.studies.contest import Answerer, AnswererRecipe, Prompts, hold_contest
     from clasp_calib.calib.studies.costs import prefill_costs
     from clasp_calib.calib.studies.entrants import Solving, entrants_for
@@ -210,14 +219,15 @@ def _compared(
     solved = SolvedKnobs(places.comparison, {**solving_by, "solved on": solving_on})
     check_headers((one.picture for sample in questions for one in sample.alone), processor)
     shown_by(model, processor, of.artifact, questions, of.budgets)
-    names = list(methods or NAMES)
+    check_shown(model, processor, beside, questions, of.budgets)
+    names = list(NAMES if methods is None else methods)
     images = Prompts(model, processor, prompter, tuple(sample for group in solving.values() for sample in group))
     solving_with = Solving(images, solved)
     given = (model, processor, of.artifact, of.budgets, names, solving_with, questions, options.clip)
-    entrants, refusals = entrants_for(*given)
-    released = entrants
-    if options.mixture:
-        entrants = [*released, *with_mixture(released)]
+    named, lacking = entrants_beside(model, beside, of.budgets)
+    compared, refusals = entrants_for(*given)
+    released = [*compared, *named]
+    entrants = [*released, *(with_mixture(compared) if options.mixture else ())]
     longest = manifest.decoding.max_new_tokens
     answerer = Answerer(model, processor, prompter, longest)
 
@@ -232,7 +242,7 @@ def _compared(
     timed = questions[: options.timed]
     measured = prefill_costs(model, processor, prompter, released, timed) if timed else []
     costs = {(e.method, e.budget): cost for e, cost in zip(released, measured, strict=False)}
-    return ComparisonReport(contest, costs, tuple(refusals), resumed)
+    return ComparisonReport(contest, costs, (*refusals, *lacking), resumed)
 
 
 def _filed(report: ComparisonReport, table: Path, picture: Path | None) -> ComparisonReport:

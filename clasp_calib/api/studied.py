@@ -111,6 +111,12 @@ def as_calibrated(samples: "Samples", artifact: "Artifact") -> "Samples":
     return labelled(samples, of.class_from, of.classes, of.default_class)
 
 
+def other_table(artifact: "Artifact", budgets: Sequence[str], digest: str) -> bool:
+    """Whether one of these budgets of an artifact was calibrated on another table than that of the digest."""
+    made = artifact.manifest.provenance.items()
+    return any(of.samples != digest for name, of in made if name in budgets)
+
+
 def studied(
     model: Any,
     processor: Any,
@@ -153,7 +159,7 @@ def studied(
     chosen = by_class(of_split(everything, options.split), known.classes, options.per_class, options.seed)
     weights = check_fits(known, model, strict=options.strict, checkpoint=options.checkpoint)
     Greedy(model).say(known.manifest.decoding.generation)
-    if any(made.samples != table.digest for name, made in known.manifest.provenance.items() if name in names):
+    if other_table(known, names, table.digest):
         note(
             f"note: {table.name} is not the table that the artifact was calibrated on, and the artifact does not hold "
             "which pictures those were; if some are among these, the scores flatter it"

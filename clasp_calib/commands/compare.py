@@ -26,6 +26,7 @@ from clasp_calib.commands.options import (
     WorkersOption,
 )
 from clasp_calib.commands.output import emit, say, show
+from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
 
@@ -33,7 +34,16 @@ def compare(
     artifact: ArtifactOption = None,
     budget: BudgetsOption = None,
     methods: Annotated[
-        str | None, typer.Option(help="Methods to compare with, such as fastv,dart; default: all.", show_default=False)
+        str | None,
+        typer.Option(help="Methods to compare with, such as fastv,dart, or none; default: all.", show_default=False),
+    ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=ARTIFACT",
+            help="Another artifact of the model to compare with, and the name of its row; repeatable.",
+            show_default=False,
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="The split to compare on.")] = "test",
     run: RunOption = DEFAULT_RUN,
@@ -68,7 +78,7 @@ def compare(
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare an artifact with published pruning methods, all at equal cost.
+    """Compare an artifact with published pruning methods, and with other artifacts, all at equal cost.
 
     All methods answer the same questions by greedy decoding. The parameters of each are solved so that a decoder layer
     works on as many visual tokens, on average, as the budget says. A killed comparison goes on where it stopped.
@@ -82,13 +92,17 @@ def compare(
 
     directory = RunDirectory(run)
     chosen = [name.strip() for name in methods.split(",")] if methods else None
+    if chosen == ["none"]:
+        chosen = []
+    others = _named(beside or [])
     table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
     options = ComparisonOptions(split, per_class, seed, solve_on, timed, clip, mixture)
     wanted = Wanted(workers, threads, engine, ray_address, devices)
     loaded = load(model, device, dtype, run)
     crew = wanted.crew(loaded[0])
     place = artifact or directory.artifact
-    report = contest(*loaded, place, table, chosen, budgets=budget, run=run, options=options, crew=crew)
+    given = (*loaded, place, table, chosen)
+    report = contest(*given, budgets=budget, run=run, beside=others, options=options, crew=crew)
     target, _, *pictures = report.files
     if as_json:
         emit({"report": target, **report.as_dict()})
@@ -102,6 +116,21 @@ def compare(
         for line in off_budget(report.contest, name):
             say(f"budget {name}: {line}")
     for refusal in report.refusals:
-        say(f"not at {refusal.budget}: {refusal.reason}")
+        say(f"{refusal.method} is not at {refusal.budget}: {refusal.reason}")
     written = "tables, JSON and picture" if pictures else "tables and JSON"
     say(f"{written} are in {directory.report}; brackets are 95 % intervals")
+
+
+def _named(pairs: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, _, place = (part.strip() for part in pair.partition("="))
+        if not (name and place):
+            raise InputError(
+                f"--beside {pair!r} does not name an artifact; expected NAME=ARTIFACT, such as "
+                "--beside 'last month=old-run/artifact'"
+            )
+        if name in found:
+            raise InputError(f"--beside {name!r} is given twice; give each artifact a name of its own")
+        found[name] = place
+    return found

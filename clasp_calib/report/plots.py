@@ -99,7 +99,7 @@ def plot_contest(contest: Contest, path: Path) -> None:
             costs = [contest.flops(e) / 1e9 for e in mine]
             means = [100 * tables[e.budget][name][MACRO].mean for e in mine]
             colour, width = ("black", 2.2) if name == CALIBRATED else (own, 1.0)
-            axes.plot(costs, means, marker + "-", label=name, markersize=5, color=colour, linewidth=width)
+            axes.plot(costs, means, marker + "-", label=_plain([name])[0], markersize=5, color=colour, linewidth=width)
         (unpruned,) = (e for e in contest.entrants if e.method == UNPRUNED)
         level = 100 * tables[contest.budgets[0]][UNPRUNED][MACRO].mean
         label = f"{UNPRUNED}, {contest.flops(unpruned) / 1e9:.3g} GFLOPs"

@@ -14,7 +14,8 @@ from clasp_calib.calib.studies.answers import Answered, AnswerJournal, Asked, So
 from clasp_calib.calib.studies.comparison import Setting
 from clasp_calib.calib.studies.contest import TURNS, UNPRUNED, Answerer, Entrant, encoded, hold_contest
 from clasp_calib.calib.studies.costs import prefill_costs
-from clasp_calib.calib.studies.entrants import drawn, nothing
+from clasp_calib.calib.studies.entrants import nothing
+from clasp_calib.calib.studies.own_entrants import drawn
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import Sample
 from clasp_calib.common.token_range import TokenRange

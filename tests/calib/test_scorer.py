@@ -14,7 +14,8 @@ from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.scoring.score_tasks import ScoreTask
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.calib.studies.comparison import Setting
-from clasp_calib.calib.studies.entrants import AsSet, AtRandom, ByMethod, ByQuestion, nothing
+from clasp_calib.calib.studies.entrants import ByMethod, ByQuestion, nothing
+from clasp_calib.calib.studies.own_entrants import AsSet, AtRandom
 from clasp_calib.calib.studies.scorer import UNIT, ScoreLedger, Scorer, units_of
 from clasp_calib.common.errors import StudyError
 from clasp_calib.common.pruning_options import PruningOptions

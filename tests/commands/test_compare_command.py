@@ -91,3 +91,25 @@ def test_that_a_knob_cannot_be_solved_is_found_out_once(copied, command, monkeyp
         assert ended.code == 0, ended.err
         assert "not at 50%: no knob comes so near" in ended.out
     assert asked == ["50%"]
+
+
+def test_artifacts_are_compared_with_each_other(copied, command):
+    place = str(copied.run / "artifact")
+    words = ["compare", *copied.words, "--methods", "none", "--per-class", "1", "--timed", "0", "--no-mixture"]
+    ended = command(*words, "--budget", "6", "--beside", f"last month={place}", "--json")
+    assert ended.code == 0, ended.err
+    (budget,) = ended.json["budgets"]
+    found = {entrant["method"]: entrant for entrant in budget["methods"]}
+    assert set(found) == {"unpruned", "calibrated", "selection alone", "default", "last month"}
+    assert found["last month"]["scores"] == found["calibrated"]["scores"]
+    assert found["last month"]["settings"] == found["calibrated"]["settings"]
+    assert "| last month |" in (copied.run / "report" / "comparison-test.md").read_text()
+    for wrong, told in (
+        (["--beside", place], "expected NAME=ARTIFACT"),
+        (["--beside", f"x={place}", "--beside", f"x={place}"], "is given twice"),
+        (["--beside", f"fastv={place}"], "as a method or a setting of a comparison is"),
+        (["--beside", f"mine={copied.samples}"], "the artifact 'mine': "),
+    ):
+        ended = command(*words, *wrong)
+        assert ended.code == 2
+        assert told in ended.err

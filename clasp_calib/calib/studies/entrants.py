@@ -15,21 +15,19 @@ from clasp_calib.baselines.method import DEFAULT as AS_IT_IS, Method
 from clasp_calib.baselines.random_pruning import NAME as RANDOM
 from clasp_calib.baselines.registry import method
 from clasp_calib.baselines.solving import OFF, ImageDependent
-from clasp_calib.calib.scoring.candidate import Candidate
-from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.scoring.sizes import Sizes
 from clasp_calib.calib.studies.answers import SolvedKnobs
-from clasp_calib.calib.studies.comparison import Setting
-from clasp_calib.calib.studies.contest import SEEDS, SELECTION, UNPRUNED, WHOLE, Entrant
-from clasp_calib.calib.studies.evaluation import DEFAULT, calibrated_setting
-from clasp_calib.calib.studies.timing import applied
+from clasp_calib.calib.studies.contest import SEEDS, UNPRUNED, WHOLE, Entrant
+from clasp_calib.calib.studies.own_entrants import drawn, own_settings, set_by
 from clasp_calib.common.errors import BudgetError, ModelError
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.progress import note, track
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import pruning_budget
-from clasp_calib.runtime.schedule import Schedule
+
+EMBEDDED = f"{CDPruner.name}-embeddings"
+"""What CDPruner is called where the decoder's embeddings of the question stand in for a text tower."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +82,8 @@ def entrants_for(
     entrants, refusals = [Entrant(UNPRUNED, WHOLE, nothing)], []
     filmed = any(sample.modality == "video" for sample in samples)
     for budget in budgets:
-        calibrated = calibrated_setting(model, artifact, budget)
-        default = replace(calibrated, name=DEFAULT, candidates=dict.fromkeys(artifact.classes, _own(model)))
-        alone = {label: replace(c, alpha=_own(model).alpha) for label, c in calibrated.candidates.items()}
-        selection = replace(calibrated, name=SELECTION, candidates=alone)
-        entrants += [_ours(setting, budget) for setting in (calibrated, selection, default)]
+        calibrated, selection, default = own_settings(model, artifact, budget)
+        entrants += [set_by(setting, budget) for setting in (calibrated, selection, default)]
         if RANDOM in names:
             entrants.append(drawn(default, budget))
         others = [name for name in names if name != RANDOM]
@@ -114,29 +109,6 @@ def entrants_for(
 def nothing(model: Any, sample: Sample, seed: int) -> AbstractContextManager[None]:
     """Prune nothing."""
     return nullcontext()
-
-
-@dataclass(frozen=True)
-class AsSet:
-    """Prune as a setting says for a sample's class."""
-
-    setting: Setting
-
-    def __call__(self, model: Any, sample: Sample, seed: int) -> AbstractContextManager[Any]:
-        """See `Entrant.apply`."""
-        return applied(model, self.setting, sample)
-
-
-@dataclass(frozen=True)
-class AtRandom:
-    """Prune as a setting says, but keep tokens that are drawn."""
-
-    setting: Setting
-
-    def __call__(self, model: Any, sample: Sample, seed: int) -> AbstractContextManager[Any]:
-        """See `Entrant.apply`."""
-        drawn = {label: replace(one, drawn=seed) for label, one in self.setting.candidates.items()}
-        return applied(model, replace(self.setting, candidates=drawn), sample)
 
 
 @dataclass(frozen=True)
@@ -194,17 +166,6 @@ class Smaller:
         return replace(sample, image=[self.how.shown(sizes.pictures, one.picture) for one in sample.alone])
 
 
-@dataclass(frozen=True)
-class SmallerByClass:
-    """Show the pictures of some classes with a share of their tokens."""
-
-    shares: Mapping[str, float]
-
-    def __call__(self, sizes: Sizes, sample: Sample) -> Sample:
-        """See `Entrant.shown`."""
-        return sizes.shown(sample, self.shares.get(str(sample.label)))
-
-
 def downsampled(model: Any, processor: Any, plain: DownSampling, budget: str, samples: Sequence[Sample]) -> Entrant:
     """The control that shows smaller pictures; see `entrants_for`.
 
@@ -234,50 +195,7 @@ def related(
     apply = ByQuestion(solved, ids, clip)
     with apply(model, samples[0], 0):
         knobs = {"keep": solved.keep, "rated by": rated}
-    name = plain.name if clip else f"{plain.name}-embeddings"
-    return Entrant(name, budget, apply, knobs, published=plain.semantics)
-
-
-def drawn(default: Setting, budget: str) -> Entrant:
-    """Random pruning at the stages of a setting, as `clasp_calib.evaluate` has it."""
-    return Entrant(RANDOM, budget, AtRandom(default), _stages(default.pruning), SEEDS, published="mean over layers")
-
-
-def _stages(pruning: Pruning) -> dict[str, Any]:
-    schedule = pruning.schedule
-    assert schedule is not None
-    counts = {"counts": schedule.counts} if isinstance(schedule, Schedule) else {}
-    return {"starts": schedule.starts, **counts}
-
-
-def _own(model: Any) -> Candidate:
-    adapter = adapter_for(model)
-    return Candidate(DEFAULT, tuple(float(i == adapter.own_layer) for i in range(adapter.vision_layers + 1)), 1.0)
-
-
-def _ours(setting: Setting, budget: str) -> Entrant:
-    pruning = setting.pruning
-    rated = {label: candidate.relevance for label, candidate in setting.candidates.items() if candidate.relevance}
-    knobs: dict[str, Any] = {
-        **_stages(pruning),
-        **pruning.options.scored_under,
-        "rho": {label: candidate.rho for label, candidate in setting.candidates.items()},
-        "seeding": {label: candidate.seeding for label, candidate in setting.candidates.items()},
-        "alpha": {label: candidate.alpha for label, candidate in setting.candidates.items()},
-        **({"rated by": rated} if rated else {}),
-    }
-    shares = {label: candidate.downsample for label, candidate in setting.candidates.items() if candidate.downsample}
-    selectors = {
-        label: str(candidate.selector) for label, candidate in setting.candidates.items() if candidate.selector
-    }
-    return Entrant(
-        setting.name,
-        budget,
-        AsSet(setting),
-        {**knobs, **({"downsample": shares} if shares else {}), **({"selector": selectors} if selectors else {})},
-        published="mean over layers",
-        shown=SmallerByClass(shares) if shares else None,
-    )
+    return Entrant(plain.name if clip else EMBEDDED, budget, apply, knobs, published=plain.semantics)
 
 
 def peer(model: Any, plain: Method, budget: str, images: Iterable[Mapping[str, Any]], kept: SolvedKnobs) -> Entrant:

@@ -10,7 +10,7 @@ import torch
 from clasp_calib.artifacts.manifest import CALIBRATED
 from clasp_calib.baselines.registry import METHODS
 from clasp_calib.calib.studies.contest import MIXED, SELECTION, WHOLE, Entrant
-from clasp_calib.calib.studies.entrants import AsSet, AtRandom
+from clasp_calib.calib.studies.own_entrants import AsSet, AtRandom
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.tower import fused_tower
