@@ -24,6 +24,7 @@ from clasp_calib.runtime.answering import answer
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.pictures import load_picture
 from clasp_calib.runtime.schedule import parse_budget
+from clasp_calib.search.served_alike import check_served_as_scored
 from clasp_calib.search.solved_selectors import solved_choice
 
 BUDGET, LONGEST, OPTIONS = "40%", 6, cc.PruningOptions(profile="input")
@@ -73,6 +74,7 @@ def test_what_is_counted_is_what_the_live_model_says(bench, name):
         prompt = prompter.text(sample.question)
         return answer(model, processor, picture, prompt, longest, applied(model, setting, sample))
 
+    check_served_as_scored(model, prompter, evaluator, mixed, pruning, samples[0])
     for sample in samples[::5]:
         said = [evaluator.answers(sample, mixed, pruning)[row] for row in (0, 2)]
         for candidate, text in zip(candidates, said, strict=True):
