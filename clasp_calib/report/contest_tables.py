@@ -167,45 +167,45 @@ def _short(value: Any) -> str:
 
 def contest_json(contest: Contest, costs: Costs, refusals: Sequence[Refusal]) -> dict[str, Any]:
     """Everything, for JSON."""
+    return {"samples": len(contest.samples), "budgets": [_budget(contest, b, costs, refusals) for b in contest.budgets]}
+
+
+def _budget(contest: Contest, budget: str, costs: Costs, refusals: Sequence[Refusal]) -> dict[str, Any]:
+    scored = _scored(contest.comparison(budget))
     return {
-        "samples": len(contest.samples),
-        "budgets": [
-            {
-                "budget": budget,
-                "methods": [_entrant(contest, e, costs) for e in contest.at(budget)],
-                "equal_flops": _equal_flops(contest, budget),
-                "refused": {r.method: r.reason for r in refusals if r.budget == budget},
-            }
-            for budget in contest.budgets
-        ],
+        "budget": budget,
+        "methods": [_entrant(contest, e, scored[e.method], costs) for e in contest.at(budget)],
+        "equal_flops": _equal_flops(contest, budget),
+        "refused": {r.method: r.reason for r in refusals if r.budget == budget},
+    }
+
+
+def _scored(compared: Comparison) -> dict[str, dict[str, Any]]:
+    """Of each setting its scores and its differences from the calibration, by class."""
+    return {
+        name: {
+            "scores": {c: vars(i) for c, i in of.items()},
+            "difference": {c: vars(i) for c, i in compared.difference(name, CALIBRATED).items()},
+        }
+        for name, of in compared.table().items()
     }
 
 
 def _equal_flops(contest: Contest, budget: str) -> dict[str, Any]:
     equal = at_equal_flops(contest, budget)
-    table = equal.comparison.table()
-    methods = [
-        {
-            "method": name,
-            "between": list(budgets),
-            "scores": {c: vars(i) for c, i in table[name].items()},
-            "difference": {c: vars(i) for c, i in equal.comparison.difference(name, CALIBRATED).items()},
-        }
-        for name, budgets in equal.between.items()
-    ]
+    scored = _scored(equal.comparison)
+    methods = [{"method": name, "between": list(budgets), **scored[name]} for name, budgets in equal.between.items()]
     return {"decoder_flops": equal.flops, "methods": methods, "outside": list(equal.outside)}
 
 
-def _entrant(contest: Contest, entrant: Entrant, costs: Costs) -> dict[str, Any]:
-    compared = contest.comparison(contest.budgets[0] if entrant.method == UNPRUNED else entrant.budget)
+def _entrant(contest: Contest, entrant: Entrant, scored: Mapping[str, Any], costs: Costs) -> dict[str, Any]:
     cost = costs.get((entrant.method, entrant.budget))
     return {
         "method": entrant.method,
         "mixed": entrant.mixed,
         "settings": dict(entrant.knobs),
         "seeds": len(entrant.seeds),
-        "scores": {c: vars(i) for c, i in compared.table()[entrant.method].items()},
-        "difference": {c: vars(i) for c, i in compared.difference(entrant.method, CALIBRATED).items()},
+        **scored,
         "tokens": vars(contest.tokens(entrant)),
         "decoder_flops": contest.flops(entrant),
         "vision_flops": entrant.vision_flops,

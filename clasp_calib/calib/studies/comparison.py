@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,19 +83,26 @@ class Comparison:
         if not rest:
             return {}
         differences = self.rows(rest) - self.rows([reference])
-        groups = np.array([self.classes.index(label) for label in self.labels])
-        clusters = Clusters.of(self.pictures, self.seed, 0).number
-        return holm(dict(zip(rest, sign_flip_p(differences, groups, clusters, self.seed).tolist(), strict=True)))
+        p = sign_flip_p(differences, self._groups, self._clusters.number, self.seed)
+        return holm(dict(zip(rest, p.tolist(), strict=True)))
+
+    @cached_property
+    def _clusters(self) -> Clusters:
+        return Clusters.of(self.pictures, self.seed)
+
+    @cached_property
+    def _groups(self) -> NDArray[np.int64]:
+        places = {label: place for place, label in enumerate(self.classes)}
+        return np.array([places[label] for label in self.labels])
+
+    @cached_property
+    def _by_class(self) -> dict[str, tuple[NDArray[np.bool_], Clusters]]:
+        inside = {label: self._groups == place for place, label in enumerate(self.classes)}
+        return {label: (which, self._clusters.inside(which)) for label, which in inside.items()}
 
     def _intervals(self, scores: NDArray[np.float64], kind: Kind) -> dict[str, Interval]:
-        clusters = Clusters.of(self.pictures, self.seed)
-        labels = np.array(self.labels)
-        found = {}
-        for label in self.classes:
-            inside = labels == label
-            found[label] = interval(scores[inside], clusters.inside(inside), kind)
-        groups = np.array([self.classes.index(label) for label in self.labels])
-        return {**found, MACRO: macro_interval(scores, groups, clusters, kind)}
+        found = {label: interval(scores[inside], of, kind) for label, (inside, of) in self._by_class.items()}
+        return {**found, MACRO: macro_interval(scores, self._groups, self._clusters, kind)}
 
 
 def _tasks(label: str, sample: Sample, settings: Sequence[Setting]) -> list[ScoreTask]:

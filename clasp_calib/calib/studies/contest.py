@@ -73,7 +73,11 @@ class Entrant:
 
     def asked(self, sample: Sample, seed: int) -> Asked:
         """What an answer of this entrant is kept under."""
-        return Asked(self.method, self.budget, knobs_key(self.knobs), seed, sample.id)
+        return Asked(self.method, self.budget, self._knobs_key, seed, sample.id)
+
+    @cached_property
+    def _knobs_key(self) -> str:
+        return knobs_key(self.knobs)
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,15 @@ class Contest:
 
     def flops(self, entrant: Entrant) -> float:
         """Mean FLOPs of the decoder layers in a prefill."""
-        return float(np.mean([value for sample in self.samples for value in self._values(entrant, sample, "flops")]))
+        key = entrant.method, entrant.budget
+        if key not in self._flops:
+            every = [value for sample in self.samples for value in self._values(entrant, sample, "flops")]
+            self._flops[key] = float(np.mean(every))
+        return self._flops[key]
+
+    @cached_property
+    def _flops(self) -> dict[tuple[str, str], float]:
+        return {}
 
     def _values(self, entrant: Entrant, sample: Sample, what: str) -> list[float]:
         return [getattr(self.answers[entrant.asked(sample, seed)], what) for seed in entrant.seeds]
