@@ -81,8 +81,8 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=TEST, help="pictures to score on")
     parser.add_argument("--scored", default=",".join(BUDGETS), help="budgets of the page; all are searched")
     arguments = parser.parse_args()
-    run, asked = arguments.run, (arguments.pool, arguments.test, arguments.scored)
-    pages = arguments.pages or (PUBLISHED if asked == (POOL, TEST, ",".join(BUDGETS)) else run)
+    run, scored_at = arguments.run, tuple(arguments.scored.split(","))
+    pages = arguments.pages or place_of_page(run, arguments.pool, arguments.test, scored_at)
     model, processor, samples, artifacts = calibrated(run, arguments.pool, arguments.test)
     source = open_source(RunDirectory(run).cache, model, processor)
     tested = by_class([s for s in samples if s.split == "test"], artifacts[CLASP].classes, None, 0)
@@ -93,11 +93,7 @@ def main() -> None:
         found = compare(Scorer(InProcess(evaluator)), settings_of(model, artifacts, budget), tested, 0)
         return {**vars(found), "scores": found.scores.tolist()}
 
-    # What is kept is of these alone.
-    ids = {name: artifact.manifest.id for name, artifact in artifacts.items()}
-    of = sha256_json(
-        [ids, [sample.id for each in tested.values() for sample in each], VERSION, BENCHMARK, cc.__version__]
-    )
+    of = identity(artifacts, [sample.id for each in tested.values() for sample in each])
     count = sum(map(len, tested.values()))
     text = NOTE.format(
         model=VERSION,
@@ -114,11 +110,22 @@ def main() -> None:
         all=ALL,
         selectors=", ".join(SELECTORS),
     )
-    for budget in arguments.scored.split(","):
-        made = kept(run / f"scores-{budget}-{of[:12]}.json", partial(scored, budget))
+    for budget in scored_at:
+        made = kept(run / f"scores-{budget}-{of}.json", partial(scored, budget))
         compared = Comparison(**{**made, "scores": np.array(made["scores"])})
         text += f"## {budget} tokens\n\n" + told(compared, artifacts[ALL], budget)
     (pages / "selectors.md").write_text(text.rstrip() + "\n", encoding="utf-8")
+
+
+def place_of_page(run: Path, pool: int, test: int, scored_at: Sequence[str]) -> Path:
+    """Where the page goes that nobody sent elsewhere: the published one is of the whole measurement alone."""
+    return PUBLISHED if (pool, test, tuple(scored_at)) == (POOL, TEST, BUDGETS) else run
+
+
+def identity(artifacts: Mapping[str, cc.Artifact], tested: Sequence[str]) -> str:
+    """Of what the scores of all settings are that are kept: twelve hex digits."""
+    ids = {name: artifact.manifest.id for name, artifact in artifacts.items()}
+    return sha256_json([ids, list(tested), VERSION, BENCHMARK, cc.__version__])[:12]
 
 
 def calibrated(run: Path, pool: int, test: int) -> tuple[Any, Any, list[cc.Sample], dict[str, cc.Artifact]]:
