@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from clasp_calib.artifacts.manifest import CALIBRATED
 from clasp_calib.calib.studies.comparison import Comparison
-from clasp_calib.calib.studies.contest import MIXED, UNPRUNED, Contest, Entrant
+from clasp_calib.calib.studies.contest import MIXED, UNPRUNED, WHOLE, Contest, Entrant
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def at_equal_flops(contest: Contest, budget: str) -> EqualFlops:
         low, high = contest.flops(below), contest.flops(above)
         share = (wanted - low) / (high - low) if high > low else 0.0
         scores[entrant.method] = (1 - share) * contest.scores(below) + share * contest.scores(above)
-        between[entrant.method] = tuple(dict.fromkeys((below.budget, above.budget)))
+        between[entrant.method] = tuple(dict.fromkeys(WHOLE if e.unpruned else e.budget for e in (below, above)))
     return EqualFlops(wanted, contest.compared(list(scores), list(scores.values())), between, tuple(outside))
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-FLIPS = 20_000
+FLIPS = 100_000
 """Random sign patterns. The smallest p is one in so many, which leaves room for Holm's factor over dozens."""
 AT_ONCE = 1 << 22
-"""Signs in memory together: 32 MB."""
+"""Signs in memory together, 32 MB."""
 
 
 def sign_flip_p(
