@@ -12,20 +12,26 @@ import platform
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from searched_methods import ALL, SELECTORS, calibrated
+from searched_methods import ALL, BUDGETS, CLASP, SELECTORS, calibrated
 
 import clasp_calib as cc
 from clasp_calib.calib.dataset import by_class
+from clasp_calib.calib.scoring.feature_sources import open_source
 from clasp_calib.calib.scoring.prompting import Prompter
 from clasp_calib.calib.studies.contest import Entrant
 from clasp_calib.calib.studies.costs import PrefillCost, prefill_costs
+from clasp_calib.common.places import Places
+from clasp_calib.common.run_directory import RunDirectory
 from clasp_calib.common.samples import CLASSES
 from clasp_calib.common.text_tables import markdown_table
 from clasp_calib.reference.benchmark import VERSION as BENCHMARK, write_benchmark
 from clasp_calib.reference.model import MODEL, VERSION
+from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.loading import load_model
+from clasp_calib.search.space import SearchSpace, SpaceSelector, default_space
 from tools.default_configurations import no_default_configurations
 from tools.reference.by_design import BY_DESIGN
 from tools.reference.remembered_tower import remember_tower
@@ -34,9 +40,13 @@ ROOT = Path(__file__).parent.parent
 FIRST = 9_000
 """Number of the first picture of the test split: no other measurement uses these."""
 BATCHES = (1, 8)
+INPUT = "calibrated, input profile"
+AT_INPUT = ("divprune", "vispruner", "scope")
+"""Selectors that choose before the decoder."""
 NOTE = """Embedded model v{model}, benchmark v{benchmark}, clasp-calib {version}, torch {torch}, float32, 1 thread
-({machine}). Calibrated on {pool} pictures ({asked} questions), with {selectors} among the selectors; compared on
-{questions} questions about {test} others, {classes}. Tower and decoder leave out what they would compute twice or for
+({machine}). Three calibrations on {pool} pictures ({asked} questions): *calibrated* has {selectors} among its
+selectors, *{clasp}* has not, and *{input}* chooses once, before the decoder. Compared on {questions} questions about
+{test} others, {classes}. Tower and decoder leave out what they would compute twice or for
 nothing, which changes no answer; times are measured on the whole model."""
 TIMES = """### Times
 
@@ -62,6 +72,7 @@ def main() -> None:
     parser.add_argument("--timed", type=int, default=5, help="prefills to time for each method; 0 times none")
     arguments = parser.parse_args()
     model, processor, samples, artifacts = calibrated(arguments.calibrated, arguments.pool, arguments.selected_on)
+    beside = {CLASP: artifacts[CLASP], INPUT: before_the_decoder(model, processor, samples, arguments.calibrated)}
     remember_tower(model)
     asked = [sample for sample in samples if sample.split == "calibration"]
     tested = questions(arguments)
@@ -70,11 +81,10 @@ def main() -> None:
     unpack(arguments.ledger, arguments.run / "comparison")
     for last in range(1, len(budgets) + 1):
         at = budgets[:last]
+        told = {"budgets": at, "run": arguments.run, "options": options, "beside": beside}
         try:
             with no_default_configurations():
-                report = cc.compare(
-                    model, processor, artifacts[ALL], [*asked, *tested], budgets=at, run=arguments.run, options=options
-                )
+                report = cc.compare(model, processor, artifacts[ALL], [*asked, *tested], **told)
         finally:
             pack(arguments.run / "comparison", arguments.ledger)
         counts = report.contest.comparison(at[0]).counts
@@ -87,6 +97,8 @@ def main() -> None:
             pool=arguments.pool,
             asked=len(asked),
             selectors=", ".join(SELECTORS),
+            clasp=CLASP,
+            input=INPUT,
             questions=len(report.contest.samples),
             test=len({sample.cluster for sample in report.contest.samples}),
             classes=f"{min(counts)} to {max(counts)} a class" if len(set(counts)) > 1 else f"{counts[0]} a class",
@@ -102,6 +114,18 @@ def main() -> None:
         costs = [prefill_costs(plain, processor, prompter, entrants, samples, rows) for rows in BATCHES]
         told = TIMES.format(timed=arguments.timed, batches=" and ".join(map(str, BATCHES)))
         write_page([*parts, told, times(entrants, costs)], arguments.pages)
+
+
+def before_the_decoder(model: Any, processor: Any, samples: Sequence[cc.Sample], run: Path) -> cc.Artifact:
+    """A calibration of the same questions in which tokens are chosen once, before the decoder."""
+    source = open_source(RunDirectory(run).cache, model, processor)
+    default = default_space(source.layers, adapter_for(model).own_layer)
+    selectors = [SpaceSelector(name=name) for name in ("clasp", *AT_INPUT)]
+    options = cc.CalibrationOptions(
+        space=SearchSpace(**{**dict(default), "selectors": selectors}), pruning=cc.PruningOptions(profile="input")
+    )
+    places = Places.of(run / "search-input", features=RunDirectory(run).cache)
+    return cc.calibrate(model, processor, samples, BUDGETS, run=places, options=options)
 
 
 def questions(arguments: argparse.Namespace) -> list[cc.Sample]:

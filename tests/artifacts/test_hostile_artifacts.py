@@ -348,6 +348,7 @@ def test_any_change_of_the_bytes_is_read_or_refused(routed, name, seal, place_, 
             (place / file).write_bytes(content)
 
 
+@pytest.mark.slow
 def test_all_numbers_together_are_bounded(place):
     """Each of the three may be; 67 million weights may not."""
 

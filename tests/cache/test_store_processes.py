@@ -51,7 +51,8 @@ def test_a_writer_killed_at_random_loses_nothing_that_it_acknowledged(tmp_path, 
         assert store.missing(map(key_of, range(first + 9))) == []
 
 
-@pytest.mark.parametrize(("layout", "least"), [("direct", 40), pytest.param("portable", 20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("layout", "least"), [("direct", 40), ("portable", 20)])
 def test_a_writer_killed_at_every_step_loses_nothing(tmp_path, layout, least):
     assert store_support.sweep(tmp_path, 5, layout) > least
 

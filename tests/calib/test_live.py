@@ -57,7 +57,7 @@ def test_pictures_encoded_in_a_batch_differ_by_rounding_at_most(bench, places):
         assert (single - batched).abs().max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["live", "pixels"])
+@pytest.mark.parametrize("kind", ["live", pytest.param("pixels", marks=pytest.mark.slow)])
 def test_scores_are_those_of_the_cache(bench, places, kind):
     candidates = [Candidate("a", tuple(alpha), rho) for alpha in ALPHA_ML.tolist() for rho in (0.25, 1.0)]
     pruning = Pruning(Schedule(16, 8, (1, 2, 4), (9, 6, 3)))

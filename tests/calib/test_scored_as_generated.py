@@ -95,7 +95,7 @@ def generated(bench, prompter, sample, longest):
 
 
 @given(configs(), st.sampled_from(ENDS), st.integers(0, 17), st.lists(st.sampled_from(WORDS), max_size=3))
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_exact_scores_what_is_generated(bench, configured, config, end, number, words):
     configured(config)
     prompter = Prompter(bench.processor, bench.model, f"USER: <image>\n{{question}} ASSISTANT:{end}")

@@ -14,8 +14,6 @@ from tools.docs.architectures import COMMANDS
 LONGEST = 16
 """Tokens of an answer, each of which is a word."""
 PARTS = {"calibration": 4, "selection": 2, "test": 3}
-FAST = "qwen3_vl"
-"""Pictures of any size, videos, positions of three axes and deepstack; the other walks are slow tests."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,8 @@ def walk(tmp_path, own_processors):  # noqa: F811
 
 
 @pytest.mark.shows(*(f"`{name}`" for name in COMMANDS))
-@pytest.mark.parametrize(
-    "name", [name if name == FAST else pytest.param(name, marks=pytest.mark.slow) for name in WALKED]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WALKED)
 def test_from_the_cache_to_the_very_answers_that_evaluate_counted(walk, command, name):
     here = walk(name)
     budget = "40%"

@@ -583,7 +583,7 @@ def test_there_must_be_something_to_spend(given):
         Pooled(**given)
 
 
-@pytest.mark.parametrize("objective", ["nll", "kl"])
+@pytest.mark.parametrize("objective", ["nll", pytest.param("kl", marks=pytest.mark.slow)])
 def test_likelihoods_may_be_maximised(bench, request_, objective):
     artifact = last(calibration(bench, request_, objective=objective), BUDGET)
     assert artifact.manifest.provenance["50%"].metric == f"{objective}, exact"

@@ -79,7 +79,10 @@ def coins(seed, samples, candidates):
     return np.random.default_rng(seed).integers(0, 2, (samples, candidates)).astype(float)
 
 
-@pytest.mark.parametrize("strategy", ALL, ids=describe)
+@pytest.mark.parametrize(
+    "strategy",
+    [pytest.param(of, id=describe(of), marks=pytest.mark.slow if of == ALL[1] else []) for of in ALL],
+)
 @given(
     mixtures=st.integers(1, 6), samples=st.lists(st.integers(1, 12), min_size=1, max_size=3), seed=st.integers(0, 99)
 )
