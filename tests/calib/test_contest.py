@@ -20,6 +20,7 @@ from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import Sample
 from clasp_calib.common.token_range import TokenRange
 from clasp_calib.crew.local_workers import InProcess
+from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.flops import layer_flops
 from clasp_calib.runtime.schedule import Schedule
 
@@ -124,6 +125,20 @@ def test_costs_grow_with_tokens(bench):
     plain, pruned = prefill_costs(bench.model, bench.processor, bench.prompter, entrants, bench.samples[:2])
     assert plain.seconds > 0
     assert plain.peak_bytes > pruned.peak_bytes > 0
+
+
+def test_a_batch_costs_more_than_one_picture(bench):
+    """Of random pruning too, which draws for each row."""
+    adapter = adapter_for(bench.model)
+    own = Candidate("own", tuple(float(i == adapter.own_layer) for i in range(adapter.vision_layers + 1)), 1.0)
+    pruning = Pruning(Schedule(16, 8, (1, 2, 4), (9, 6, 3)))
+    setting = Setting("random", pruning, dict.fromkeys([s.label for s in bench.samples], own))
+    entrants = [fastv("6"), drawn(setting, "6")]
+    one, two = (
+        prefill_costs(bench.model, bench.processor, bench.prompter, entrants, bench.samples[:1], rows)
+        for rows in (1, 4)
+    )
+    assert all(of_two.peak_bytes > of_one.peak_bytes for of_one, of_two in zip(one, two, strict=True))
 
 
 def test_a_torn_last_line_is_dropped_and_damage_refused(tmp_path):

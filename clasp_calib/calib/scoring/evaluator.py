@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clasp_calib.baselines.random_pruning import RandomRows
+from clasp_calib.baselines.random_pruning import RandomPruning, RandomRows
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.features import Features
 from clasp_calib.calib.scoring.greedy_paths import GreedyPaths
@@ -113,7 +113,8 @@ class Pruning:
         if len(chosen) == len(candidates):
             return dual
         seeds = [None if c.drawn is None else int(sha256_json([c.drawn, sample.id])[:15], 16) for c in candidates]
-        return RandomRows(seeds, dual)
+        # One candidate may be that of many rows.
+        return RandomPruning(seeds[0]) if len(seeds) == 1 and seeds[0] is not None else RandomRows(seeds, dual)
 
 
 class Evaluator:
