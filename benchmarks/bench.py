@@ -70,9 +70,10 @@ PARTS = {
         "--seeds 2 --pictures 4 3",
     ),
     "comparison": Part(
-        "published methods beside a calibration that may choose each of them: comparison.md",
+        "published methods beside calibrations, as released and with the mixtures: comparison.md",
         "benchmarks/comparison.py --run {work} --calibrated {work}/../selectors --pages {pages}",
         "--pool 4 --selected-on 2 --test 2 --more 1 --per-class 1 --solve-on 1 --timed 1 --ledger {work}/ledger",
+        "--ledger benchmarks/data/comparison",
     ),
     "report": Part(
         "what the model has to fulfil: reference-report.md",

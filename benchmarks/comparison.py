@@ -51,8 +51,8 @@ nothing, which changes no answer; times are measured on the whole model."""
 TIMES = """### Times
 
 Milliseconds from the pixels to the first token: median of {timed} prefills, all methods in turn, in batches of
-{batches} pictures. Compare them within this table only. Methods inside the decoder, except FastV and ours, choose
-row by row."""
+{batches} pictures. Compare them within this table only. Methods inside the decoder, except FastV and
+CLASP's own selection, choose row by row."""
 MEASURED = re.compile(r"(<!-- measured:begin -->\n).*(<!-- measured:end -->)", re.DOTALL)
 
 
@@ -60,8 +60,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=ROOT / "build" / "comparison")
     parser.add_argument("--calibrated", type=Path, help="run of searched_methods.py", default=ROOT / "build/selectors")
-    parser.add_argument("--pages", type=Path, default=ROOT / "docs" / "results", help="directory of the page")
-    parser.add_argument("--ledger", type=Path, default=ROOT / "benchmarks/data/comparison", help="packed answers")
+    parser.add_argument("--pages", type=Path, required=True, help="directory of the page")
+    parser.add_argument("--ledger", type=Path, required=True, help="directory of packed answers")
     parser.add_argument("--pool", type=int, default=60, help="pictures to calibrate on")
     parser.add_argument("--selected-on", type=int, default=90, help="test pictures of searched_methods.py")
     parser.add_argument("--test", type=int, default=80, help="pictures to compare on")
@@ -157,7 +157,9 @@ def pack(journals: Path, ledger: Path) -> None:
     """Keep journals of answers and knobs in a twelfth of their size."""
     ledger.mkdir(parents=True, exist_ok=True)
     for journal in journals.glob("*.jsonl"):
-        (ledger / f"{journal.name}.xz").write_bytes(lzma.compress(journal.read_bytes(), preset=9))
+        packed = ledger / f"{journal.name}.xz"
+        if not packed.exists() or len(lzma.decompress(packed.read_bytes())) < journal.stat().st_size:
+            _replace(packed, lzma.compress(journal.read_bytes(), preset=9))
 
 
 def unpack(ledger: Path, journals: Path) -> None:
@@ -165,7 +167,14 @@ def unpack(ledger: Path, journals: Path) -> None:
     journals.mkdir(parents=True, exist_ok=True)
     for packed in ledger.glob("*.jsonl.xz"):
         if not (journal := journals / packed.stem).exists():
-            journal.write_bytes(lzma.decompress(packed.read_bytes()))
+            _replace(journal, lzma.decompress(packed.read_bytes()))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file as a whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def write_page(parts: Sequence[str], pages: Path) -> None:

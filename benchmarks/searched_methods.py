@@ -61,12 +61,11 @@ questions about {test} others, which no other measurement used. Classes are thos
 {by_design}
 
 - *{clasp}*: the default space, in which CLASP's own selection is the only one.
-- *{all}*: the same space with {selectors} among the candidates, at equal tokens a layer, more candidates.
+- *{all}*: the same space with {selectors} among the candidates, at the same tokens a layer. It has more candidates.
 - *fastv* and so on: the method as its authors released it, with the model's own layer.
 - *fastv+mixture* and so on: the same with the mixtures of *{clasp}*.
 
 Scores are means over nine classes in percent, with 95 % bootstrap intervals by picture. Differences are paired.
-The gain of *{all}* over *{clasp}* and over *divprune+mixture* is within the noise here.
 
 """
 

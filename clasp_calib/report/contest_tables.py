@@ -83,12 +83,15 @@ def equal_flops_rows(
 ) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a budget at equal decoder FLOPs; arguments as for `contest_rows`."""
     equal, entrants = at_equal_flops(contest, budget), {e.method: e for e in _block(contest, budget, mixed)}
+    header, body = ["method", *LEAD, "between budgets"], list[list[str]]()
+    if not entrants:
+        return header, body
     names = [name for name in equal.comparison.settings if name in entrants]
     compared = equal.comparison.part(list(map(equal.comparison.settings.index, names)), names)
     leads = _leads(compared, digits)
-    body = [[name, *leads[name], " and ".join(equal.between[name])] for name, _ in _best_first(compared, entrants)]
+    body += [[name, *leads[name], " and ".join(equal.between[name])] for name, _ in _best_first(compared, entrants)]
     body += [[name, *[""] * len(LEAD), "outside all of them"] for name in equal.outside if name in entrants]
-    return ["method", *LEAD, "between budgets"], body
+    return header, body
 
 
 def _block(contest: Contest, budget: str, mixed: bool) -> list[Entrant]:
@@ -181,9 +184,11 @@ def _budget(contest: Contest, budget: str, costs: Costs, refusals: Sequence[Refu
 
 
 def _scored(compared: Comparison) -> dict[str, dict[str, Any]]:
-    """Of each setting its scores and its differences from the calibration, by class."""
+    """Of each setting its scores and differences from the calibration, by class, and p adjusted for all of them."""
+    chance = compared.chance(CALIBRATED)
     return {
         name: {
+            "p": chance.get(name),
             "scores": {c: vars(i) for c, i in of.items()},
             "difference": {c: vars(i) for c, i in compared.difference(name, CALIBRATED).items()},
         }

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -82,7 +83,7 @@ def test_methods_are_read_off_between_their_budgets_at_equal_flops():
     """At the FLOPs of the calibration at 6: halfway between a cheaper method's 6 and the unpruned model."""
     flops = {("unpruned", "100%"): 9e9, ("calibrated", "6"): 5e9, ("dart", "6"): 1e9, ("fastv", "6"): 7e9}
     flops |= {("calibrated", "3"): 2e9, ("dart", "3"): 5e8, ("fastv", "3"): 6e9}
-    entrants = [entrant(*of) for of in flops]
+    entrants = [replace(entrant(*of), knobs={}) for of in flops]
     answers = {
         e.asked(sample, 0): Answered("a", float(number < RIGHT[e.method]), 6.0, flops[e.method, e.budget])
         for e in entrants
@@ -99,9 +100,28 @@ def test_methods_are_read_off_between_their_budgets_at_equal_flops():
     assert by_name["dart"]["score"].startswith("93.8 [")
     assert by_name["fastv"] == dict(zip(header, ["fastv", "", "", "", "outside all of them"], strict=True))
     assert "At equal decoder FLOPs (5 GFLOPs), interpolated:" in contest_markdown(contest, {}, [])
+    assert equal_flops_rows(contest, "6", mixed=True) == (header, [])
     told = contest_json(contest, {}, [])["budgets"][0]["equal_flops"]
+    assert told["methods"][0]["p"] is None
+    assert 0 < told["methods"][1]["p"] <= 1
     assert told["outside"] == ["fastv"]
     assert [of["method"] for of in told["methods"]] == ["calibrated", "dart"]
+
+
+def test_an_artifact_with_mixtures_of_its_own_is_not_led_to_the_unpruned_model():
+    """Which has other tokens than it; and of two budgets at the same FLOPs the one that was asked for counts."""
+    flops = {("unpruned", "100%"): 9e9, ("calibrated", "6"): 5e9, ("calibrated", "3"): 5e9, ("input", "6"): 4e9}
+    entrants = [entrant(*of) for of in flops]
+    entrants[-1] = replace(entrants[-1], knobs={"alpha": {"object": [1.0]}})
+    answers = {
+        e.asked(sample, 0): Answered("a", float(number < (8 if e.budget == "3" else 5)), 6.0, flops[e.method, e.budget])
+        for e in entrants
+        for number, sample in enumerate(SAMPLES)
+    }
+    contest = Contest(tuple(entrants), SAMPLES, answers, 0)
+    _, body = equal_flops_rows(contest, "6")
+    assert [(row[0], row[-1]) for row in body] == [("calibrated", "6"), ("input", "outside all of them")]
+    assert body[0][1].startswith("62.5 [")
 
 
 def test_the_picture_is_drawn(contest, tmp_path):

@@ -9,6 +9,7 @@ from torch import nn
 
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.adapters.wrapped import check_bare
 from clasp_calib.runtime.pruner import clasp, prune
 
 
@@ -95,3 +96,9 @@ def test_what_a_wrapper_wraps_is_pruned():
     with torch.no_grad(), prune(model, schedule=SCHEDULE, rho=0.5) as pruner:
         model(**tiny_batch(model))
     assert pruner.stats.tokens[0][-1] == SCHEDULE.counts[-1]
+
+
+def test_a_part_that_holds_the_whole_ends_the_walk_too():
+    model = tiny_llava()
+    model.model.add_module("whole", model)
+    check_bare(model)

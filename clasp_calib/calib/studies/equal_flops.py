@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from clasp_calib.artifacts.manifest import CALIBRATED
 from clasp_calib.calib.studies.comparison import Comparison
 from clasp_calib.calib.studies.contest import MIXED, UNPRUNED, WHOLE, Contest, Entrant
+from clasp_calib.calib.studies.evaluation import DEFAULT
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class EqualFlops:
 def at_equal_flops(contest: Contest, budget: str) -> EqualFlops:
     """The methods of a budget at the FLOPs that the calibration has there.
 
-    The score of a sample is interpolated linearly between the two nearest budgets of a method; the unpruned model,
-    under the same mixture, is every method's largest.
+    The score of a sample is interpolated linearly between the two nearest budgets of a method. The largest is the
+    unpruned model with the same tokens: the model's own, or those of the calibration's mixtures. Who has other mixtures
+    has no such budget.
 
     Args:
         contest: a calibration among its entrants.
@@ -62,9 +64,18 @@ def at_equal_flops(contest: Contest, budget: str) -> EqualFlops:
 
 def _around(contest: Contest, entrant: Entrant, wanted: float) -> tuple[Entrant | None, Entrant | None]:
     """The dearest of a method at no more than these FLOPs, and the cheapest at no less, as far as there are such."""
-    whole = UNPRUNED + MIXED if entrant.mixed else UNPRUNED
-    own = [e for e in contest.entrants if e.method == entrant.method]
-    own += [e for e in contest.entrants if e.method == whole and (not e.mixed or e.budget == entrant.budget)]
+    others = [e for e in contest.entrants if e.method == entrant.method and e != entrant]
+    own = [entrant, *others, *_unpruned(contest, entrant)]
     cheap = [e for e in own if contest.flops(e) <= wanted]
     dear = [e for e in own if contest.flops(e) >= wanted]
     return max(cheap, key=contest.flops, default=None), min(dear, key=contest.flops, default=None)
+
+
+def _unpruned(contest: Contest, entrant: Entrant) -> list[Entrant]:
+    """The unpruned model with the tokens that a method chooses from, if it is among the entrants."""
+    at = {e.method: e for e in contest.at(entrant.budget)}
+    mixture, own = (at[name].knobs.get("alpha") if name in at else None for name in (CALIBRATED, DEFAULT))
+    alpha = entrant.knobs.get("alpha")
+    if alpha in (None, own):
+        return [at[UNPRUNED]]
+    return [at[UNPRUNED + MIXED]] if alpha == mixture and UNPRUNED + MIXED in at else []

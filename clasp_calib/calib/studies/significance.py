@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 FLIPS = 100_000
 """Random sign patterns. The smallest p is one in so many, which leaves room for Holm's factor over dozens."""
 AT_ONCE = 1 << 22
-"""Signs in memory together, 32 MB."""
+"""Signs in memory together: about 100 MB with what they are made of."""
 
 
 def sign_flip_p(

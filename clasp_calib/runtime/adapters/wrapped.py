@@ -48,12 +48,14 @@ def check_bare(model: Any) -> None:
 
 
 def _parts(model: nn.Module) -> Iterator[nn.Module]:
-    """The model and all in it. PyTorch's own way through them, with names and a set, takes several times as long."""
-    left = [model]
+    """The model and all in it. PyTorch's own way through them, with their names, takes several times as long."""
+    left, seen = [model], set[int]()
     while left:
         part = left.pop()
-        yield part
-        left += [inner for inner in part._modules.values() if inner is not None]
+        if id(part) not in seen:
+            seen.add(id(part))
+            yield part
+            left += [inner for inner in part._modules.values() if inner is not None]
 
 
 def _is_compiled(part: nn.Module) -> bool:
