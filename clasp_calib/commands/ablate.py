@@ -10,6 +10,7 @@ from clasp_calib.commands.options import (
     ArtifactOption,
     BudgetsOption,
     CacheOption,
+    CheckpointOption,
     DeviceOption,
     DevicesOption,
     DtypeOption,
@@ -23,6 +24,7 @@ from clasp_calib.commands.options import (
     RunOption,
     SamplesOption,
     SeedOption,
+    StrictOption,
     ThreadsOption,
     WorkersOption,
 )
@@ -54,6 +56,8 @@ def ablate(
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
     seed: SeedOption = 0,
+    strict: StrictOption = False,
+    checkpoint: CheckpointOption = None,
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -73,7 +77,7 @@ def ablate(
     directory = RunDirectory(run)
     places = Places.of(run, features=cache or directory.cache)
     table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
-    options = StudyOptions(split, per_class, seed)
+    options = StudyOptions(split, per_class, seed, strict=strict, checkpoint=checkpoint)
     wanted = Wanted(workers, threads, engine, ray_address, devices)
     loaded = load(model, device, dtype, run)
     crew = wanted.crew(loaded[0])

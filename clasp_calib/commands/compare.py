@@ -9,6 +9,7 @@ from clasp_calib.commands.options import (
     DEFAULT_RUN,
     ArtifactOption,
     BudgetsOption,
+    CheckpointOption,
     DeviceOption,
     DevicesOption,
     DtypeOption,
@@ -22,6 +23,7 @@ from clasp_calib.commands.options import (
     RunOption,
     SamplesOption,
     SeedOption,
+    StrictOption,
     ThreadsOption,
     WorkersOption,
 )
@@ -75,6 +77,8 @@ def compare(
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
     seed: SeedOption = 0,
+    strict: StrictOption = False,
+    checkpoint: CheckpointOption = None,
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -96,7 +100,9 @@ def compare(
         chosen = []
     others = _named(beside or [])
     table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
-    options = ComparisonOptions(split, per_class, seed, solve_on, timed, clip, mixture)
+    options = ComparisonOptions(
+        split, per_class, seed, solve_on, timed, clip, mixture, strict=strict, checkpoint=checkpoint
+    )
     wanted = Wanted(workers, threads, engine, ray_address, devices)
     loaded = load(model, device, dtype, run)
     crew = wanted.crew(loaded[0])

@@ -63,6 +63,16 @@ def test_verify_says_that_a_model_has_other_weights(place, copied, command):
     assert ended.err.startswith("warning: the artifact was calibrated with the checkpoint 0000000000000000 (files)")
 
 
+@pytest.mark.parametrize("study", [["compare", "--methods", "grid", "--timed", 0], ["ablate", "parts"]])
+def test_a_study_refuses_other_weights_if_it_is_told_to(copied, command, study):
+    place = copied.run / "artifact"
+    known = read_artifact(place)
+    other = known.manifest.checkpoint.model_copy(update={"digest": "0" * 64})
+    write_artifact(known.with_manifest(known.manifest.model_copy(update={"checkpoint": other})), place)
+    refused = command(*study, *copied.words, "--strict")
+    assert (refused.code, "--checkpoint" in refused.err) == (2, True)
+
+
 def test_show_names_the_checkpoint(place, command):
     known = read_artifact(place).manifest
     assert f"checkpoint {known.checkpoint}" in command("artifact", "show", place).out
