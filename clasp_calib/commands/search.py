@@ -86,7 +86,7 @@ def search(
     ] = None,
     cautious: Annotated[
         float | None,
-        typer.Option(help="Keep the model's own setting unless P(worse) is under this, such as 0.3."),
+        typer.Option(help="Keep the default candidate unless P(worse) is under this, such as 0.3."),
     ] = None,
     objective: Annotated[
         Objective,
