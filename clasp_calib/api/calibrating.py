@@ -146,7 +146,6 @@ def _prepared(
     from clasp_calib.runtime.processor_check import check_processor
     from clasp_calib.search.calibrate import Calibration
     from clasp_calib.search.calibration_options import CalibrationOptions
-    from clasp_calib.search.solved_selectors import solved_choice
     from clasp_calib.search.space import SearchSpace
 
     options, crew = options or CalibrationOptions(), crew or Crew()
@@ -174,14 +173,26 @@ def _prepared(
         )
     check_percentages(model, processor, chosen, budgets, pruning.starts)
     filmed = any(sample.modality == "video" for sample in chosen)
-    for choice in options.selectors:
-        for budget in budgets:
-            solved_choice(choice, model, budget, filmed)
+    _check_selectors(options, model, budgets, filmed)
     with undisturbed(model):
         space = options.space if isinstance(options.space, SearchSpace) else None
         shown = in_every_size(model, processor, chosen, space.downsamples if space else ())
         places = filled(model, processor, shown, run, space.layers if space else ())
         yield Calibration(model, processor, chosen, table.digest, options, places, crew)
+
+
+def _check_selectors(options: "CalibrationOptions", model: Any, budgets: "Sequence[Budget]", filmed: bool) -> None:
+    """Refuse selectors of a space that cannot be searched; where the search chooses, it leaves out what cannot run."""
+    from clasp_calib.common.selector_choice import AUTO
+    from clasp_calib.runtime.selectors import selector_of
+    from clasp_calib.search.solved_selectors import solved_choice
+
+    for choice in options.selectors:
+        if options.method == AUTO:
+            selector_of(choice)
+            continue
+        for budget in budgets:
+            solved_choice(choice, model, budget, filmed)
 
 
 def _calibrated(calibration: "Calibration", budgets: "Sequence[Budget]", watcher: "Watcher") -> "Artifact":

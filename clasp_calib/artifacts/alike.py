@@ -27,7 +27,7 @@ def check_alike(name: str, artifact: Artifact, first: Artifact) -> None:
 
 def _differences(own: Manifest, first: Manifest) -> Iterator[str]:
     if alone := {*own.classes} ^ {*first.classes}:
-        yield f"classes (one alone has {_some(alone)})"
+        yield f"classes (only one of them has {_some(alone)})"
     elif moved := dict(own.taxonomy.items() ^ first.taxonomy.items()):
         yield f"taxonomy (at {_some(moved)})"
     mine, others = _compared(own), _compared(first)

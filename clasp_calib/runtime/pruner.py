@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from clasp_calib.artifacts.artifact import Artifact
+    from clasp_calib.common.selector_choice import SelectorChoice
     from clasp_calib.runtime.hooks import Pruner
     from clasp_calib.runtime.schedule import AnySchedule
     from clasp_calib.runtime.selection import Selector
@@ -195,20 +196,22 @@ def clasp(  # noqa: PLR0913 - all that a batch is, by name
     choice_by_row = [chosen.selector(name, row) for row in rows]
     choices = list(dict.fromkeys(choice_by_row))
     schedule = of_smaller(schedule, share) if share else schedule
-    selectors: list[Any] = [
-        _dual_stage(chosen, name, [row for row, own in zip(rows, choice_by_row, strict=True) if own is None], schedule)
+    selectors: dict[SelectorChoice | None, Any] = {
+        choice: _dual_stage(
+            chosen, name, [row for row, own in zip(rows, choice_by_row, strict=True) if own is None], schedule
+        )
         if choice is None
         else recorded_selector(choice, model, name)
         for choice in choices
-    ]
+    }
     attached: AbstractContextManager[Pruned]
     if len(choices) > 1:
         owners = [choices.index(choice) for choice in choice_by_row]
         attached = selected_by_row(model, selectors, owners, alpha_BL, prompt_lengths)
     elif choices == [None]:
-        attached = _applied(model, selectors[0].for_prompts(prompt_lengths), alpha_BL)
+        attached = _applied(model, selectors[None].for_prompts(prompt_lengths), alpha_BL)
     else:
-        attached = selected(model, selectors[0], alpha_BL, prompt_lengths)
+        attached = selected(model, selectors[choices[0]], alpha_BL, prompt_lengths)
     with attached as pruned, counted:
         yield pruned
 

@@ -4,7 +4,7 @@ The peers of this package are such methods. They are entry points like everybody
 loads the one method that it names, and only where it names one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
 from math import isclose
@@ -207,7 +207,7 @@ def selected(
 @contextmanager
 def selected_by_row(
     model: nn.Module,
-    selectors: Sequence[TokenSelector | Plan],
+    selectors: Mapping[SelectorChoice | None, TokenSelector | Plan],
     owners: Sequence[int],
     alpha_BL: Tensor,
     prompt_lengths: PromptLengths = None,
@@ -216,17 +216,19 @@ def selected_by_row(
 
     Args:
         model: what is pruned.
-        selectors: with solved knobs; at most one plan, of the dual-stage selection for the rows that are its own.
-        owners: of every row of a batch, which of the selectors is its own.
+        selectors: with solved knobs, by the choices that they are made of; ``None`` has the plan of the dual-stage
+            selection, for the rows that are its own.
+        owners: of every row of a batch, the place among the selectors of that which is its own.
         alpha_BL: one row for every row of the batch.
         prompt_lengths: see `clasp_calib.runtime.pruner.prune`; of all rows.
 
     Raises:
-        InputError: a selector that must have a batch to itself, or another way of numbering positions.
+        InputError: a selector that must have a batch to itself, another way of numbering positions, or a selector that
+            fails.
         ModelError: see `selected`.
     """
     adapter = adapter_for(model)
-    actions = [_actions(selector, model, adapter) for selector in selectors]
+    actions = [_actions(choice, selector, model, adapter) for choice, selector in selectors.items()]
     with (
         fused_tower(model, adapter, alpha_BL),
         mixed(model, adapter, actions, owners, prompt_lengths) as read,
@@ -235,10 +237,14 @@ def selected_by_row(
         yield Selected(read)
 
 
-def _actions(selector: TokenSelector | Plan, model: nn.Module, adapter: Adapter) -> RowActions:
+def _actions(
+    choice: SelectorChoice | None, selector: TokenSelector | Plan, model: nn.Module, adapter: Adapter
+) -> RowActions:
     if isinstance(selector, Plan):
         return RowActions(plan=selector)
-    actions = selector.actions(model, selector.adapter_for(model))
+    assert choice is not None
+    with failures_named(choice, "cannot say what it does to a row of a batch"):
+        actions = selector.actions(model, selector.adapter_for(model))
     if actions is None:
         raise InputError(
             f"the selector {selector!r} cannot share a batch with others; give its rows in a batch of their own, see "

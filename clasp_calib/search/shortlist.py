@@ -1,6 +1,6 @@
 """The selectors that a search goes on with beside CLASP: the three that a first round leaves.
 
-Which selector fits a model, nobody knows beforehand, and a whole search of all of them is long. So all of them are
+Nobody knows beforehand which selector fits a model, and a whole search of all of them is long. So all of them are
 asked a few questions of each class, with a few mixtures. What is believed of the answers is what a search would believe
 of them. Three selectors stay that complement CLASP and each other: of which the best one of each class, at each budget,
 is expected to be highest on average. Three that are good for the same classes are worth less.
@@ -15,7 +15,8 @@ import numpy as np
 
 from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.common import plugins
-from clasp_calib.common.errors import ClaspError, InputError
+from clasp_calib.common.containing import lacks_memory
+from clasp_calib.common.errors import BudgetError, ComputationError, InputError, ModelError, PictureError
 from clasp_calib.common.progress import note
 from clasp_calib.common.selector_choice import AUTO, CLASP, SelectorChoice
 from clasp_calib.crew.tasks import Workers
@@ -59,15 +60,20 @@ def contenders(space: SearchSpace) -> tuple[SpaceSelector, ...]:
 
 
 def able(selectors: Sequence[SpaceSelector], attempt: Callable[[SpaceSelector], object]) -> tuple[SpaceSelector, ...]:
-    """Those that do not fail in an attempt; a note says why others do."""
+    """Those that do not fail in an attempt; a note says why others do.
+
+    Raises:
+        ClaspError: what is not the selector's: a cache, a picture that cannot be read, or a want of memory. It may be
+            gone when a killed search goes on, which has to come to the same choice.
+    """
     found = []
     for selector in selectors:
         try:
             attempt(selector)
-        except ClaspError as error:
-            # Behind the last semicolon stands what to do, which is done here.
-            reason = str(error).rpartition("; ")[0] or str(error)
-            note(f"the selector {selector.name!r} is left out of this search: {reason}")
+        except (BudgetError, ComputationError, InputError, ModelError) as error:
+            if isinstance(error, PictureError) or lacks_memory(error.__cause__ or error):
+                raise
+            note(f"the selector {selector.name!r} is left out of this search: {error}")
         else:
             found.append(selector)
     return tuple(found)

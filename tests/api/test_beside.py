@@ -174,7 +174,7 @@ def other_shape(artifact):
     ("changes", "told"),
     [
         (other_shape, "was calibrated for .* and this model differs .*text_layers"),
-        (lambda a: {"classes": (*a.classes[:-1], "weather")}, "classes .one alone has .*'weather'"),
+        (lambda a: {"classes": (*a.classes[:-1], "weather")}, "classes .only one of them has .*'weather'"),
         (lambda a: {"class_from": "task"}, "class_from .'task', not 'class'"),
         (lambda a: {"taxonomy": {**a.manifest.taxonomy, "other": "text"}}, "taxonomy .at 'other'"),
         (lambda a: {"prompt": "{question} Briefly."}, "prompt .'{question} Briefly.', not"),

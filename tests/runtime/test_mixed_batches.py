@@ -224,9 +224,10 @@ class Lonely(DivPrune):
 def test_what_cannot_share_a_batch_is_refused(monkeypatch):
     model = CASES["llava"].model()
     alpha = torch.eye(adapter_for(model).vision_layers + 1, dtype=torch.float64)[[3, 3]]
+    lonely = {SelectorChoice(kind.__name__): kind(keep="50%") for kind in (Lonely, DivPrune)}
     with (
         pytest.raises(InputError, match=r"the selector Lonely\(keep='50%'\) cannot share a batch with others; give"),
-        selected_by_row(model, [Lonely(keep="50%"), DivPrune(keep="50%")], [0, 1], alpha),
+        selected_by_row(model, lonely, [0, 1], alpha),
     ):
         pass
     kept = replace(INPUT, positions="keep")

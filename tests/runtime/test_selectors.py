@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from installed_packages import installing
 from tiny_models import tiny_llava
 
@@ -17,7 +18,7 @@ from clasp_calib.common.selector_choice import SelectorChoice
 from clasp_calib.runtime import selectors as module
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.schedule import parse_budget
-from clasp_calib.runtime.selectors import knobs_of, recorded_selector, selector_of
+from clasp_calib.runtime.selectors import knobs_of, recorded_selector, selected_by_row, selector_of
 
 OTHER = """from dataclasses import dataclass
 from clasp_calib.baselines.divprune import DivPrune
@@ -166,6 +167,11 @@ class Adapted(DivPrune):
 class Solved(DivPrune):
     def solved(self, adapter, budget):
         1 / 0
+
+
+class Mixed(DivPrune):
+    def actions(self, model, adapter):
+        1 / 0
 """
 
 
@@ -185,6 +191,16 @@ def test_what_fails_in_a_package_where_it_is_served_is_named(model, package, kin
     package("others", FAILING, [f"other = others:{kind}"])
     with pytest.raises(InputError, match=message):
         recorded_selector(SelectorChoice.of("other", {"keep": "9"}), model, "9")
+
+
+def test_what_fails_in_a_package_where_it_shares_a_batch_is_named(model, package):
+    package("others", FAILING, ["other = others:Mixed"])
+    choices = [SelectorChoice.of(name, {"keep": "9"}) for name in ("other", "divprune")]
+    selectors = {choice: recorded_selector(choice, model, "9") for choice in choices}
+    alpha_BL = torch.eye(adapter_for(model).vision_layers + 1, dtype=torch.float64)[[3, 3]]
+    message = r"other keep=9 cannot say what it does to a row .*ZeroDivisionError.* mend the package others 1\.0"
+    with pytest.raises(InputError, match=message), selected_by_row(model, selectors, [0, 1], alpha_BL):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,14 @@ from clasp_calib.baselines.divprune import DivPrune
 from clasp_calib.calib.scoring.evaluator import Evaluator
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.common import plugins
-from clasp_calib.common.errors import InputError
+from clasp_calib.common.containing import contained
+from clasp_calib.common.errors import CacheError, ClaspError, InputError, PictureError
 from clasp_calib.common.samples import Sample
 from clasp_calib.crew.local_workers import InProcess
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.selectors import GROUP
-from clasp_calib.search.shortlist import KEPT, QUESTIONS, FirstRound, complementing, first_asks, first_space
-from clasp_calib.search.space import Prototype, SearchSpace, default_space, write_space
+from clasp_calib.search.shortlist import KEPT, QUESTIONS, FirstRound, able, complementing, first_asks, first_space
+from clasp_calib.search.space import Prototype, SearchSpace, SpaceSelector, default_space, write_space
 from clasp_calib.search.watchers import EventLines, Watcher
 
 BUDGETS = ("9", "12")
@@ -205,7 +206,7 @@ def test_a_search_goes_on_with_what_the_round_leaves(bench, installed, tasks, tm
     artifact = cc.calibrate(model, processor, samples, BUDGETS, **words, watcher=EventLines(lines.append))
     told = capsys.readouterr().err
     assert "the selector 'broken' is left out of this search: scoring the sample" in told
-    assert "the selector 'filmed' is left out of this search: there is nothing to see\n" in told
+    assert "the selector 'filmed' is left out of this search: there is nothing to see; look away\n" in told
     (event,) = [one for one in map(json.loads, lines) if one["event"] == "shortlisted"]
     chosen = event["selectors"]
     assert len(chosen) == KEPT < len(NAMES)
@@ -261,6 +262,27 @@ def test_a_space_that_names_selectors_restricts_the_round(bench, installed):
     wrong = SearchSpace(**{**dict(SPACE), "selectors": ("divprune", "nosuch")})
     with pytest.raises(InputError, match="no selector 'nosuch'"):
         cc.calibrate(model, processor, samples, "9", options=options(space=wrong))
+
+
+def test_a_named_selector_that_cannot_run_is_left_out(bench, installed, capsys):
+    model, processor, samples, _ = bench
+    named = SearchSpace(**{**dict(SPACE), "selectors": ("divprune", "filmed")})
+    artifact = cc.calibrate(model, processor, samples, "9", options=options(space=named, per_class=2))
+    assert (
+        "the selector 'filmed' is left out of this search: there is nothing to see; look away"
+        in capsys.readouterr().err
+    )
+    assert artifact.entry("9").decision.shortlist == ("divprune",)
+
+
+@pytest.mark.parametrize("error", [CacheError("gone"), PictureError("a.png", "damaged"), MemoryError()])
+def test_what_is_not_the_selectors_ends_the_search(error):
+    def attempt(selector):
+        with contained("scoring the sample '1'"):
+            raise error
+
+    with pytest.raises(ClaspError):
+        able([SpaceSelector(name="divprune")], attempt)
 
 
 def test_where_no_other_selector_can_run_the_search_is_clasps(bench, installed, capsys):
