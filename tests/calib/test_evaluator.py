@@ -305,6 +305,22 @@ def test_what_candidates_share_is_computed_once(bench, evaluator, monkeypatch):
     assert grams == [4, 4]
 
 
+def test_what_another_number_of_threads_computed_is_not_shared(bench, evaluator):
+    """Its last bits differ: a search that was interrupted would score a little otherwise than one that was not."""
+    lengths, before = [], torch.get_num_threads()
+    listening = bench.model.model.language_model.layers[0].register_forward_pre_hook(
+        lambda _, args: lengths.append(args[0].shape[1])
+    )
+    try:
+        for threads in (1, 2, 2, 1):
+            torch.set_num_threads(threads)
+            evaluator.scores(bench.samples[0], CANDIDATES[:1], PRUNINGS["early"])
+    finally:
+        torch.set_num_threads(before)
+        listening.remove()
+    assert lengths.count(bench.prompter.prompt("").index(IMAGE)) == 3
+
+
 def test_only_cached_layers_and_pictures_can_be_read(bench, tmp_path):
     with pytest.raises(CacheError, match=r"not \[5\]; add them: clasp-calib cache-features --layers 3,5"):
         CachedFeatures(bench.store, (3, 5))

@@ -296,12 +296,9 @@ def test_a_search_that_is_given_again_measures_nothing_and_finds_the_same(bench,
     assert elsewhere.manifest.id == first.manifest.id
 
 
-DRAWN_ANEW = pytest.mark.xfail(reason="a known fault: the same scores and choices, and other draws for the verdicts")
-
-
 @pytest.mark.parametrize(
     "strategy",
-    [Pooled(0.5), *slowly(Halving(first=2)), pytest.param(Race(first=2), marks=[pytest.mark.slow, DRAWN_ANEW])],
+    [Pooled(0.5), *slowly(Halving(first=2), Race(first=2))],
 )
 def test_a_search_that_was_interrupted_again_and_again_goes_on(bench, request_, asked, tmp_path, monkeypatch, strategy):
     request_ = request_.changed(strategy=strategy)

@@ -151,13 +151,12 @@ class Evaluator:
         self._sizes = Sizes(model, prompter.processor)
         self._tokens: dict[str, int] = {}
         """Key of a picture -> its visual tokens."""
-        self._expected: dict[str, tuple[list[int], Tensor]] = {}
+        self._expected: dict[tuple[int, str], tuple[list[int], Tensor]] = {}  # by threads and sample
         own = self._adapter.own_layer
         if objective == KL and own not in features.layers:
             raise InputError(f"the objective kl needs the model's own layer {own}, not only {features.layers}; add it")
-        self._own = Candidate(
-            "own", tuple(float(layer == own) for layer in range(self._adapter.vision_layers + 1)), 1.0
-        )
+        layers = range(self._adapter.vision_layers + 1)
+        self._own = Candidate("own", tuple(float(layer == own) for layer in layers), 1.0)
 
     @property
     def template(self) -> str:
@@ -285,15 +284,16 @@ class Evaluator:
 
     def _unpruned(self, sample: Sample) -> tuple[list[int], Tensor]:
         """The unpruned model's own answer, and its log-probabilities [T, V] along it, float32."""
-        if sample.id not in self._expected:
+        key = torch.get_num_threads(), sample.id
+        if key not in self._expected:
             with self._prompted(sample, [self._own], Pruning(None)) as (prompted, _, _):
                 answer = self._greedy.ended(self._decoded(prompted, sample)[0].tolist())
             with self._prompted(sample, [self._own], Pruning(None)) as (prompted, _, _):
                 expected_TV = prompted.logits(answer)[0].float().log_softmax(-1)
             if len(self._expected) == KEPT:
                 del self._expected[next(iter(self._expected))]
-            self._expected[sample.id] = answer, expected_TV
-        return self._expected[sample.id]
+            self._expected[key] = answer, expected_TV
+        return self._expected[key]
 
     def _generated(self, sample: Sample, candidates: Sequence[Candidate], pruning: Pruning) -> Scores:
         score = metric(sample.metric or EXACT)

@@ -57,6 +57,7 @@ class Prefixes:
     """Keys and values of what stands before the question: computed once for all samples that share it.
 
     That is the text before the picture. The decoder looks back only, so where nothing is pruned it is the picture too.
+    What other numbers of threads computed differs in the last bits and is not used.
 
     Args:
         model: in evaluation mode, not pruned while it is called here.
@@ -84,17 +85,18 @@ class Prefixes:
         if not (visual and self._kept) or is_recurrent(self._model):  # whose states are none of tokens
             return self._filled([], len(picture.visual)), 0
         text, seen = tuple(prompt[: visual[0]]), tuple(prompt[: visual[-1] + 1])
-        if text and text not in self._texts:
+        begun, shown = (torch.get_num_threads(), text), (torch.get_num_threads(), picture.known_as, seen)
+        if text and begun not in self._texts:
             ids, filled = torch.tensor([text], device=self._model.device), self._filled([], 1)
             self._model(input_ids=ids, past_key_values=filled, use_cache=True, logits_to_keep=1)
-            self._texts = {text: _layers(filled)}
-        cache = self._filled(self._texts.get(text, []), len(picture.visual))
+            self._texts = {begun: _layers(filled)}
+        cache = self._filled(self._texts.get(begun, []), len(picture.visual))
         if picture.known_as is None:
             return cache, len(text)
-        if (picture.known_as, seen) not in self._pictures:
+        if shown not in self._pictures:
             forward(self._model, self._adapter, seen, picture, cache, len(text), 1)
-            self._pictures = {(picture.known_as, seen): _layers(cache)}
-        return self._filled(self._pictures[picture.known_as, seen], len(picture.visual)), len(seen)
+            self._pictures = {shown: _layers(cache)}
+        return self._filled(self._pictures[shown], len(picture.visual)), len(seen)
 
     def _filled(self, layers: _Layers, rows: int) -> DynamicCache:
         cache = DynamicCache(config=self._model.config.get_text_config(decoder=True))
