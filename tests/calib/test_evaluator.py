@@ -314,7 +314,7 @@ def test_what_another_number_of_threads_computed_is_not_shared(bench, evaluator)
     try:
         for threads in (1, 2, 2, 1):
             torch.set_num_threads(threads)
-            evaluator.scores(bench.samples[0], CANDIDATES[:1], PRUNINGS["early"])
+            evaluator.scores(replace(bench.samples[0], answers=("no",)), CANDIDATES[:1], PRUNINGS["early"])
     finally:
         torch.set_num_threads(before)
         listening.remove()
