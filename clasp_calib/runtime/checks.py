@@ -74,8 +74,9 @@ def check_length(config: Any, tokens: int) -> None:
 
 
 def position_axes(model: Any) -> int:
-    """How many axes the decoder's position ids have; 0 where they are plain numbers."""
-    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    """How many axes the position ids of a model, or of its configuration, have; 0 where they are plain numbers."""
+    config = getattr(model, "config", model)
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
     return len(rope.get("mrope_section") or ())
 
 

@@ -20,6 +20,7 @@ from clasp_calib.runtime.adapters.layout import Layout
 from clasp_calib.runtime.adapters.towers import recorded_states
 from clasp_calib.runtime.attention import PRUNED_ALREADY, received_attention, watched_attention
 from clasp_calib.runtime.finite import ADVICE, NonFiniteError, all_finite
+from clasp_calib.runtime.tower_relevance import tile_relevance
 
 DROPPED = -torch.inf
 """A token that is not to enter the decoder, see `clasp_calib.runtime.gates`. No projector gives it: see `marked`. The
@@ -57,6 +58,20 @@ class TowerAttention:
             ]
         )
         return self._cells(attention_RHP.movedim(1, 2)[..., None])[..., 0].mT
+
+    def relevance(self, kind: str) -> Tensor:
+        """What the input profile rates cells by, float32 [U], see `clasp_calib.runtime.tower_relevance`.
+
+        Args:
+            kind: ``class-token`` or ``mean-attention``.
+        """
+        by_tile_RP = torch.stack(
+            [
+                tile_relevance(query_Htd, key_Htd, self.scaling, self.class_tokens, kind)
+                for query_Htd, key_Htd in zip(self.query_RHtd, self.key_RHtd, strict=True)
+            ]
+        )
+        return self._cells(by_tile_RP[..., None])[..., 0]
 
     def keys(self) -> Tensor:
         """Keys of the cells, [U, H, d], the mean over their patches."""
@@ -196,15 +211,7 @@ def marked(image: Encoded, kept: Kept, in_place: bool) -> Tensor:
         ModelError: places twice.
         NonFiniteError: what stands in the tokens' places is not finite.
     """
-    place_T = kept.place_T.sort().values
-    features_TD = kept.features_TD
-    if features_TD is None:
-        features_ND = image.features_ND
-        if kept.states_TC is not None:
-            states_UC = image.states_UC.clone()
-            states_UC[image.cells(kept.place_T)] = kept.states_TC.to(states_UC.dtype)
-            features_ND = image.project(states_UC)
-        features_TD = features_ND[kept.place_T]
+    place_T, features_TD = kept.place_T.sort().values, what_goes_on(image, kept)
     marked_ND = image.features_ND.new_full((len(image.layout.cell_N), image.features_ND.shape[1]), DROPPED)
     twice = (place_T.diff() == 0).any()
     repeated, finite = torch.stack([twice, all_finite(features_TD)]).tolist()
@@ -214,6 +221,18 @@ def marked(image: Encoded, kept: Kept, in_place: bool) -> Tensor:
         raise NonFiniteError(f"a method made features that are not finite of those of a picture; {ADVICE}")
     marked_ND[kept.place_T if in_place else place_T] = features_TD.to(marked_ND.dtype)
     return marked_ND
+
+
+def what_goes_on(image: Encoded, kept: Kept) -> Tensor:
+    """The features [T, D] that enter the decoder, in the order of what is kept."""
+    if kept.features_TD is not None:
+        return kept.features_TD
+    features_ND = image.features_ND
+    if kept.states_TC is not None:
+        states_UC = image.states_UC.clone()
+        states_UC[image.cells(kept.place_T)] = kept.states_TC.to(states_UC.dtype)
+        features_ND = image.project(states_UC)
+    return features_ND[kept.place_T]
 
 
 def _images(

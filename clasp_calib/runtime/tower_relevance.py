@@ -80,11 +80,11 @@ class TowerRelevance:
 
     def _given(self, queries: Sequence[Tensor], keys: Sequence[Tensor], scaling: float, kind: str) -> list[Tensor]:
         """The attention that every patch is given [R, P] in each picture, whose queries and keys are [R, H, t, d]."""
-        leading, by_class = self._adapter.class_tokens, kind == CLASS_TOKEN
+        leading = self._adapter.class_tokens
         return [
             torch.stack(
                 [
-                    _multiple(received_attention(query_Htd.float(), key_Htd.float(), scaling, leading, by_class))
+                    tile_relevance(query_Htd, key_Htd, scaling, leading, kind)
                     for query_Htd, key_Htd in zip(query_RHtd, key_RHtd, strict=True)
                 ]
             )
@@ -165,8 +165,17 @@ def _watched(plain: Any, model: Any, adapter: Adapter, noted: TowerRelevance, mo
     return encode
 
 
-def _multiple(given_HP: Tensor) -> Tensor:
-    """The mean over the heads, as a multiple of an equal share [P]."""
+def tile_relevance(query_Htd: Tensor, key_Htd: Tensor, scaling: float, class_tokens: int, kind: str) -> Tensor:
+    """Relevance [P] of the patches of a tile, float32: the mean over the heads, as a multiple of an equal share.
+
+    Args:
+        query_Htd: queries of the block that rates.
+        key_Htd: its keys.
+        scaling: factor of the logits.
+        class_tokens: tokens before the patches.
+        kind: ``class-token`` or ``mean-attention``.
+    """
+    given_HP = received_attention(query_Htd.float(), key_Htd.float(), scaling, class_tokens, kind == CLASS_TOKEN)
     return given_HP.mean(0) * given_HP.shape[1]
 
 

@@ -1,0 +1,62 @@
+"""Before a server starts: the artifact is read, compared with the model, and put into the model's configuration.
+
+From there all of vLLM's processes have it, on other machines too.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from clasp_calib.common.errors import ModelError
+from clasp_calib.serving.resolving import asked_for, resolved
+
+RESOLVED = "entries"
+"""Is in ``clasp`` of a configuration that was resolved before."""
+
+
+def configure(served: Sequence[str]) -> None:
+    """Have the configuration of every model looked at as it is made.
+
+    Args:
+        served: architectures that the plug-in knows.
+    """
+    from vllm.model_executor.models import ModelRegistry
+    from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
+
+    for architecture in ModelRegistry.get_supported_archs():
+        own = MODELS_CONFIG_MAP.get(architecture, VerifyAndUpdateConfig)
+        if not hasattr(own, "clasp_known"):
+            MODELS_CONFIG_MAP[architecture] = _looking(own, architecture in served)
+
+
+def _looking(own: Any, known: bool) -> Any:
+    """vLLM's own look at a configuration of some architecture, and ours before it."""
+
+    class Looking(own):  # type: ignore[misc]
+        clasp_known = known
+
+        @staticmethod
+        def verify_and_update_model_config(model_config: Any) -> None:
+            _resolve(model_config, known)
+            own.verify_and_update_model_config(model_config)
+
+    return Looking
+
+
+def _resolve(model_config: Any, known: bool) -> None:
+    from vllm.logger import init_logger
+
+    config, logger = model_config.hf_config, init_logger("vllm.clasp_calib")
+    if RESOLVED in (getattr(config, "clasp", None) or ()) or not (given := asked_for(config)):
+        return
+    if not known:
+        if not model_config.is_multimodal_model:
+            return  # Of a draft model, or of a labeller in the same shell.
+        raise ModelError(
+            f"an artifact is to be served ({given['artifact']}), and the plug-in does not know "
+            f"{model_config.architecture}; CLASP_ARTIFACT out, or serve a model that docs/guide/serving.md names"
+        )
+    served, _, notes = resolved(config, given, model_config.model)
+    config.clasp = served.told()
+    for note in notes:
+        logger.warning("%s", note)
+    logger.info("serving %s (%s) at %s", served.artifact, served.digest[:12], served.budget)
