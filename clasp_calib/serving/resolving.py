@@ -17,7 +17,7 @@ from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.checks import position_axes
 from clasp_calib.runtime.schedule import Schedule, ShareSchedule, parse_budget
 from clasp_calib.runtime.selectors import recorded_selector
-from clasp_calib.serving.served import Entry, Served
+from clasp_calib.serving.served import Served, ServedEntry
 
 ARTIFACT, BUDGET, CLASS, STRICT = "CLASP_ARTIFACT", "CLASP_BUDGET", "CLASP_CLASS", "CLASP_STRICT"
 NAMES = {"artifact": ARTIFACT, "budget": BUDGET, "class": CLASS, "strict": STRICT}
@@ -85,12 +85,12 @@ def resolved(config: Any, given: Mapping[str, Any], model: str) -> tuple[Served,
     return served, artifact, notes
 
 
-def _entry(artifact: Artifact, config: Any, budget: str, label: str) -> Entry:
+def _entry(artifact: Artifact, config: Any, budget: str, label: str) -> ServedEntry:
     schedule = schedule_for(config, budget, artifact=artifact)
     assert isinstance(schedule, Schedule | ShareSchedule)
     alpha, choice = artifact.alpha(budget, label), artifact.selector(budget, label)
     layers = tuple(layer for layer, weight in enumerate(alpha) if weight)
-    return Entry(
+    return ServedEntry(
         budget=budget,
         label=label,
         layers=layers,
@@ -104,7 +104,7 @@ def _entry(artifact: Artifact, config: Any, budget: str, label: str) -> Entry:
     )
 
 
-def _check_selector(entry: Entry, artifact: Artifact, config: Any) -> None:
+def _check_selector(entry: ServedEntry, artifact: Artifact, config: Any) -> None:
     """Refuse a selector that cannot tell how many tokens stay before the tower has run.
 
     Raises:
@@ -113,7 +113,8 @@ def _check_selector(entry: Entry, artifact: Artifact, config: Any) -> None:
     """
     if (choice := artifact.selector(entry.budget, entry.label)) is None:
         return
-    recorded_selector(choice, SimpleNamespace(config=config), entry.budget)
+    bare: Any = SimpleNamespace(config=config)
+    recorded_selector(choice, bare, entry.budget)
     try:
         entry.actions(adapter_for(config))
         entry.kept(1000)

@@ -26,7 +26,7 @@ from clasp_calib.runtime.selectors import selector_of
 
 
 @dataclass(frozen=True)
-class Entry:
+class ServedEntry:
     """What a class gets at a budget.
 
     Attributes:
@@ -115,7 +115,7 @@ class Served:
     budget: str
     label: str | None
     iterations: int
-    entries: tuple[Entry, ...]
+    entries: tuple[ServedEntry, ...]
 
     @classmethod
     def of(cls, config: Any) -> "Served | None":
@@ -123,11 +123,7 @@ class Served:
         given = getattr(config, "clasp", None)
         if not given:
             return None
-        entries = [
-            {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
-            for entry in given["entries"]
-        ]
-        return cls(**{**given, "entries": tuple(Entry(**entry) for entry in entries)})
+        return cls(**{**given, "entries": tuple(ServedEntry(**entry) for entry in map(_as_made, given["entries"]))})
 
     def told(self) -> dict[str, Any]:
         """The same as JSON."""
@@ -206,6 +202,11 @@ class Served:
         return Kept(selection.keep_BN[0].nonzero().flatten())
 
 
-def blocks_of(entries: Iterable[Entry], adapter: Adapter) -> list[int]:
+def _as_made(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+
+
+def blocks_of(entries: Iterable[ServedEntry], adapter: Adapter) -> list[int]:
     """Blocks of the tower whose attention some of the entries look at, rising."""
     return sorted({block for entry in entries for block in entry.blocks(adapter)})

@@ -8,7 +8,7 @@ import os
 
 VERSION = "0.32."
 """Of vLLM, on whose inner classes the plug-in builds."""
-MODELS = {"LlavaForConditionalGeneration": "llava:PrunedLlava"}
+MODELS = {"LlavaForConditionalGeneration": "vllm_llava:PrunedLlava"}
 """Architectures that can be served -> module here and class."""
 
 

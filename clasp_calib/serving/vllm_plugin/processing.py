@@ -5,24 +5,26 @@ pictures, as the processor makes them, as the tower encodes them, and as the dec
 for each entry of each artifact.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import torch
+from vllm.logger import init_logger
 from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.parse import ImageProcessorItems
 from vllm.multimodal.processing import PromptReplacement
 from vllm.multimodal.processing.processor import PromptUpdateDetails
 
 from clasp_calib.artifacts.artifact import Artifact, read_artifact
-from clasp_calib.common.errors import InputError
+from clasp_calib.common.errors import ClaspError
 from clasp_calib.runtime.routing import classes_of
-from clasp_calib.serving.questions import LastQuestion
+from clasp_calib.serving.last_question import LastQuestion
 from clasp_calib.serving.served import Served
 from clasp_calib.serving.vllm_plugin.counters import count
 
+logger = init_logger("vllm.clasp_calib")
 LABEL, BUDGET = "clasp_class", "clasp_budget"
 """What a request may say of itself, in ``mm_processor_kwargs``."""
 ENTRY, DIGEST = "clasp_entry", "clasp_artifact"
@@ -38,25 +40,37 @@ class PrunedProcessing:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.clasp = Served.of(self.info.get_hf_config())
+        self._offered: dict[tuple[Any, ...], int] = {}
+        """Size of a picture, and how it is processed -> its visual tokens."""
 
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
-        """See vLLM. What a request says of itself wins over what its question says."""
-        served = self.clasp
+        """See vLLM. What a request says of itself wins over the server's class, and this over its question.
+
+        Raises:
+            ValueError: the artifact has no such class or budget, which a server answers with 400.
+        """
+        served, whole = self.clasp, super().apply  # type: ignore[misc]
         images = inputs.mm_data_items.get("image") if inputs.mm_data_items else None
         if served is None or not isinstance(images, ImageProcessorItems):
-            return super().apply(inputs, timing_ctx)  # type: ignore[misc]
-        kwargs = dict(inputs.hf_processor_mm_kwargs)
-        if ENTRY not in kwargs:
-            label, budget = kwargs.pop(LABEL, None) or served.label, kwargs.pop(BUDGET, None)
-            routed = label is None
-            label = label or self._routed(inputs.prompt)
-            try:
-                kwargs[ENTRY] = served.number(label, budget)
-            except InputError as error:
-                raise ValueError(str(error)) from error  # which a server answers with 400
-            count(served.entries[kwargs[ENTRY]], len(images), routed)
-        kwargs[DIGEST] = served.digest
-        return super().apply(replace(inputs, hf_processor_mm_kwargs=kwargs), timing_ctx)  # type: ignore[misc]
+            return whole(inputs, timing_ctx)
+        kwargs = {**inputs.hf_processor_mm_kwargs, DIGEST: served.digest}
+        if ENTRY in kwargs:  # a picture that vLLM measures itself by
+            return whole(replace(inputs, hf_processor_mm_kwargs=kwargs), timing_ctx)
+        asked, budget = kwargs.pop(LABEL, None), kwargs.pop(BUDGET, None)
+        by, confidence = ("request" if asked else "server"), None
+        if not (label := asked or served.label):
+            label, by, confidence = self._routed(inputs.prompt)
+        try:
+            kwargs[ENTRY] = served.number(label, budget)
+        except ClaspError as error:
+            raise ValueError(str(error)) from error
+        made = whole(replace(inputs, hf_processor_mm_kwargs=kwargs), timing_ctx)
+        plain, _ = _parted(kwargs)
+        offered = [self._offered.get(_look(images, item, plain), 0) for item in range(len(images))]
+        kept = [place.get_num_embeds() for place in made["mm_placeholders"]["image"]]
+        count(served.entries[kwargs[ENTRY]], by, confidence, sum(offered), kept)
+        logger.debug("class %s (by %s): %s of %s visual tokens", label, by, kept, offered)
+        return made
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
         """Of the entry that keeps the most: from it vLLM learns how large a picture can be."""
@@ -65,10 +79,14 @@ class PrunedProcessing:
             inputs = replace(inputs, hf_processor_mm_kwargs={ENTRY: self.clasp.most()})
         return inputs
 
-    def _routed(self, prompt: Sequence[int] | str) -> str:
-        text = prompt if isinstance(prompt, str) else self.info.get_tokenizer().decode(prompt)
-        (label,) = classes_of([self._question(text)], self._artifact)
-        return label
+    def _routed(self, prompt: Sequence[int] | str) -> tuple[str, str, float | None]:
+        """The class of a prompt, who named it, and the router's confidence."""
+        question = self._question(prompt if isinstance(prompt, str) else self.info.get_tokenizer().decode(prompt))
+        if (router := self._artifact.router) is not None:
+            decision = router.route(question)
+            return decision.label, "router", decision.confidence
+        (label,) = classes_of([question], self._artifact)
+        return label, "rules", None
 
     @cached_property
     def _artifact(self) -> Artifact:
@@ -110,9 +128,15 @@ class PrunedProcessing:
         updates = super()._get_prompt_updates(mm_items, kwargs, out_mm_kwargs)  # type: ignore[misc]
         if number is None or not isinstance(mm_items.get("image"), ImageProcessorItems):
             return list(updates)
-        return [self._fewer(update, number) if update.modality == "image" else update for update in updates]
+        images = mm_items["image"]
+        return [
+            self._fewer(update, number, lambda item: _look(images, item, kwargs))
+            if update.modality == "image"
+            else update
+            for update in updates
+        ]
 
-    def _fewer(self, update: Any, number: int) -> Any:
+    def _fewer(self, update: Any, number: int, look: Callable[[int], tuple[Any, ...]]) -> Any:
         """The same with as many places for a picture as the entry keeps tokens."""
         assert self.clasp is not None
         entry, token = self.clasp.entries[number], self._visual_token
@@ -120,6 +144,7 @@ class PrunedProcessing:
         def replacement(item: int) -> Any:
             whole = update.replacement(item) if callable(update.replacement) else update.replacement
             full = whole.full if isinstance(whole, PromptUpdateDetails) else whole
+            self._offered[look(item)] = full.count(token)
             ids = [token] * entry.kept(full.count(token))
             # What stands around a picture's tokens stays.
             first, behind = full.index(token), len(full) - full[::-1].index(token)
@@ -133,6 +158,12 @@ class PrunedProcessing:
         config = self.info.get_hf_config()
         token: int = config.image_token_id if hasattr(config, "image_token_id") else config.image_token_index
         return token
+
+
+def _look(images: Any, item: int, kwargs: Mapping[str, object]) -> tuple[Any, ...]:
+    """What the number of visual tokens of a picture depends on."""
+    size = images.get_image_size(item)
+    return size.width, size.height, repr(sorted(kwargs.items()))
 
 
 def _parted(kwargs: Mapping[str, object]) -> tuple[dict[str, object], int | None]:

@@ -60,9 +60,10 @@ class PrunedLlava(llava.LlavaForConditionalGeneration):  # type: ignore[misc]
     def embed_multimodal(self, **kwargs: object) -> Any:
         """What stays of every picture: [K, D] each."""
         entries = kwargs.pop(ENTRY, None)
-        if self.clasp is None or entries is None or kwargs.get("pixel_values") is None:
+        served, adapter = self.clasp, self.adapter
+        if served is None or adapter is None or entries is None or kwargs.get("pixel_values") is None:
             return super().embed_multimodal(**kwargs)
-        served, adapter, head = self.clasp, self.adapter, self.adapter.class_tokens
+        head = adapter.class_tokens
         numbers: list[int] = torch.as_tensor(entries).flatten().tolist()
         wanted = [served.entries[number] for number in numbers]
         blocks = blocks_of(wanted, adapter)
