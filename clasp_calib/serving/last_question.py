@@ -15,7 +15,7 @@ class LastQuestion:
     A prompt is text again after it was tokens, and a tokenizer may have changed its case and its white space.
 
     Args:
-        before: what the template puts before a turn of the user.
+        before: what the template puts before a turn of the user; empty: it begins behind the last mark.
         behind: what stands behind the last one.
         marks: what stands for pictures and for no text.
         instruction: what the calibration had behind every question.
@@ -47,9 +47,8 @@ class LastQuestion:
             own = lead.rpartition("\0")[2] if "\0" in lead else lead
             return cls(own, rest, marks)
         text = render([_turn("user", _FIRST), _turn("assistant", _SAID), _turn("user", _LAST)])
-        first, between, behind = text.partition(_FIRST)[0], text.partition(_SAID)[2].partition(_LAST)[0], ""
-        behind = text.partition(_LAST)[2]
-        before = _common_end(first, between)
+        between, _, behind = text.partition(_SAID)[2].partition(_LAST)
+        before = _common_end(text.partition(_FIRST)[0], between)
         found = _loose(behind).search(rest) if behind.strip() else None
         return cls(before, behind, marks, rest[: found.start()] if found else "")
 
@@ -58,7 +57,7 @@ class LastQuestion:
         text = prompt
         if self._behind and (ends := list(self._behind.finditer(text))):
             text = text[: ends[-1].start()]
-        if self._before and (begins := list(self._before.finditer(text))):
+        if begins := list((self._before or self._marks).finditer(text)):
             text = text[begins[-1].end() :]
         text = self._marks.sub(" ", text).strip()
         return self._instruction.sub("", text).strip() if self._instruction else text
