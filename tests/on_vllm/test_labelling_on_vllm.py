@@ -2,19 +2,15 @@
 
 import json
 import os
-import re
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from servers import free_port, healthy, metric, until
 from tiny_qwen3 import tiny_qwen3_directory
 
 from clasp_calib.common.sample_sources import load_samples
@@ -89,35 +85,10 @@ def serving(model: Path, port: int, log: Path) -> Iterator[subprocess.Popen[byte
                 process.wait(30)
 
 
-def healthy(port: int) -> bool:
-    try:
-        return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def until(condition: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def journal(run: Path) -> list[str]:
     """Complete lines of the run's journal, without the fingerprint."""
     found = list(run.glob("labelling/*.jsonl"))
     return found[0].read_text(encoding="utf-8", errors="replace").split("\n")[1:-1] if found else []
-
-
-def metric(port: int, name: str) -> float:
-    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
-    return sum(map(float, re.findall(rf"^{re.escape(name)}(?:{{.*}})? (\S+)$", text, re.MULTILINE)))
 
 
 def asked_in(lines: list[str]) -> list[str]:
