@@ -76,7 +76,9 @@ def speaking_processor(name: str) -> Any:
     return processor
 
 
-def speaking_directory(path: Path, name: str, seed: int | None = None, end: float = 1.0, layers: int = 8) -> Path:
+def speaking_directory(
+    path: Path, name: str, seed: int | None = None, end: float = 1.0, layers: int = 8, heads: int | None = None
+) -> Path:
     """Save a model whose greedy answers are `WORDS`, each a token, then the end; see `speaking_models`.
 
     Args:
@@ -85,11 +87,15 @@ def speaking_directory(path: Path, name: str, seed: int | None = None, end: floa
         seed: of the words; by default one of `SEEDS`.
         end: how readily an answer ends.
         layers: of the decoder.
+        heads: of the decoder's attention, in place of its own number.
     """
     processor = speaking_processor(name)
     model_class, config = CASES[name].build()
     text = config.text_config
     text.num_hidden_layers = layers
+    if heads:
+        text.num_attention_heads = text.num_key_value_heads = heads
+        text.head_dim = text.hidden_size // heads
     if getattr(text, "layer_types", None):
         text.layer_types = (text.layer_types * layers)[:layers]
     config.text_config.vocab_size = len(processor.tokenizer)

@@ -165,10 +165,11 @@ class Served:
         return sizes.index(max(sizes))
 
     def mixed(self, states: Mapping[int, Tensor], number: int) -> Tensor:
-        """The mixture [T, C] of an entry, from the states [T, C] of one picture by their numbers."""
+        """The mixture of an entry [.., C], from the states [.., C] of one picture by their numbers."""
         entry = self.entries[number]
-        states_1LTC = torch.stack([states[layer] for layer in entry.layers])[None]
-        return fuse(states_1LTC, torch.tensor([entry.weights], dtype=torch.float64))[0]
+        states_1LTC = torch.stack([states[layer].flatten(0, -2) for layer in entry.layers])[None]
+        mixed_1TC = fuse(states_1LTC, torch.tensor([entry.weights], dtype=torch.float64))
+        return mixed_1TC[0].view(states[entry.layers[0]].shape)
 
     def chosen(self, image: Encoded, adapter: Adapter, number: int) -> Kept:
         """What of a picture stays, K tokens.

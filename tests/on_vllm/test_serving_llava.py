@@ -5,11 +5,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from PIL import Image
+from served_answers import answered, close, engine_of, gap, noted_choices, on_transformers
 from served_artifacts import served_artifact
 
-from clasp_calib import clasp
 from clasp_calib.artifacts.files import write_artifact
 from clasp_calib.reference.benchmark import write_benchmark
 from clasp_calib.reference.model import MODEL, PROMPT
@@ -19,7 +18,7 @@ from clasp_calib.serving.served import Served
 
 pytestmark = pytest.mark.vllm
 
-IMAGE_TOKEN, TOKENS, TOP = 4, 576, 20
+IMAGE_TOKEN, TOKENS = 4, 576
 BUDGETS = ["64", "192"]
 DEEP = {0: 0.1, 2: 0.3, 7: 0.6}
 """Reaches behind the projected layer, 6."""
@@ -73,17 +72,9 @@ def questions(tmp_path_factory):
 @pytest.fixture(scope="module")
 def engine(artifact):
     """Of chunks that divide pictures, and a prefix cache."""
-    from vllm import LLM
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CLASP_ARTIFACT", str(artifact))
-        patch.setenv("CLASP_BUDGET", BUDGETS[0])
-        return started(LLM, max_num_batched_tokens=160, enable_prefix_caching=True)
-
-
-def started(llm, **options):
-    fixed = {"dtype": "float32", "max_num_seqs": 16, "block_size": 32, "enforce_eager": True, "seed": 0}
-    return llm(str(MODEL), max_model_len=640, **fixed, **options)
+    return engine_of(
+        MODEL, artifact, BUDGETS[0], max_model_len=640, max_num_batched_tokens=160, enable_prefix_caching=True
+    )
 
 
 def asked(question, **said):
@@ -95,64 +86,29 @@ def asked(question, **said):
     }
 
 
-def answered(engine, prompts):
-    """Of every prompt the ids of its answer, log-probabilities of the likeliest, and the number of visual tokens."""
-    from vllm import SamplingParams
-
-    how = SamplingParams(temperature=0, max_tokens=8, logprobs=TOP)
-    return [
-        SimpleNamespace(
-            ids=list(out.outputs[0].token_ids),
-            steps=[{token: of.logprob for token, of in step.items()} for step in out.outputs[0].logprobs],
-            visual=out.prompt_token_ids.count(IMAGE_TOKEN),
-            cached=out.num_cached_tokens,
-        )
-        for out in engine.generate(prompts, how, use_tqdm=False)
-    ]
+def answers(engine, prompts):
+    return answered(engine, prompts, IMAGE_TOKEN)
 
 
 @pytest.fixture(scope="module")
-def kept(engine):
-    """What vLLM kept of pictures, as it was decided: (entry, places), rising."""
-    found, plain = [], Served.chosen
-
-    def chosen(self, image, adapter, number):
-        of = plain(self, image, adapter, number)
-        found.append((number, tuple(sorted(of.place_T.tolist()))))
-        return of
-
-    Served.chosen = chosen
-    yield found
-    Served.chosen = plain
+def kept():
+    with noted_choices() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
 def batched(engine, kept, questions):
-    return answered(engine, [asked(question) for question in questions])
-
-
-@torch.inference_mode()
-def on_transformers(model, artifact, question):
-    loaded, processor = model
-    inputs = processor(images=question.picture, text=question.prompt, return_tensors="pt")
-    with clasp(loaded, artifact, budget=question.budget, classes=[question.label]) as pruner:
-        out = loaded.generate(
-            **inputs, do_sample=False, max_new_tokens=8, output_logits=True, return_dict_in_generate=True
-        )
-        places = tuple(sorted(pruner.stats.stages[0].kept(0)))
-    ids = out.sequences[0, inputs["input_ids"].shape[1] :].tolist()
-    return ids, [logits[0].float().log_softmax(-1) for logits in out.logits], places
+    return answers(engine, [asked(question) for question in questions])
 
 
 def test_answers_probabilities_and_tokens_are_those_of_transformers(model, artifact, questions, batched, kept):
     served = Served.of(SimpleNamespace(clasp=resolved_of(artifact)))
-    expected = [on_transformers(model, artifact, question) for question in questions]
-    for question, (ids, steps, places), found in zip(questions, expected, batched, strict=True):
-        assert found.visual == int(question.budget) == len(places)
-        assert (served.number(question.label, question.budget), places) in kept
-        assert found.ids == ids
-        for log_V, likeliest in zip(steps, found.steps, strict=True):
-            assert max(abs(float(log_V[token]) - value) for token, value in likeliest.items()) < 1e-4
+    for question, found in zip(questions, batched, strict=True):
+        expected, number = on_transformers(*model, artifact, question), served.number(question.label, question.budget)
+        assert found.visual == int(question.budget) == len(expected.places)
+        assert (number, expected.places) in kept
+        assert found.ids == expected.ids
+        assert gap(found, expected) < 1e-4
     assert {number for number, _ in kept} >= {served.number(q.label, q.budget) for q in questions}
 
 
@@ -166,12 +122,12 @@ def resolved_of(artifact):
 def test_another_class_is_another_answer(engine, questions, batched):
     """So that the comparisons above can fail."""
     others = [asked(q, clasp_class=list(SETTINGS)[list(SETTINGS).index(q.label) - 4]) for q in questions[:20]]
-    apart = [a.steps[0] != b.steps[0] for a, b in zip(batched, answered(engine, others), strict=False)]
+    apart = [a.steps[0] != b.steps[0] for a, b in zip(batched, answers(engine, others), strict=False)]
     assert sum(apart) > 15
 
 
 def test_what_the_prefix_cache_holds_is_of_the_same_tokens(engine, questions, batched):
-    again = answered(engine, [asked(question) for question in questions])
+    again = answers(engine, [asked(question) for question in questions])
     assert sum(found.cached > 32 for found in again) > QUESTIONS // 2
     for first, second in zip(batched, again, strict=True):
         assert second.ids == first.ids
@@ -182,25 +138,20 @@ def test_alone_is_as_in_a_batch(engine, questions, batched):
     engine.reset_prefix_cache()
     engine.reset_mm_cache()
     for question, together in list(zip(questions, batched, strict=True))[::10]:
-        (alone,) = answered(engine, [asked(question)])
+        (alone,) = answers(engine, [asked(question)])
         assert alone.ids == together.ids
         assert close(alone, together)
-
-
-def close(one, other):
-    gaps = (abs(a[token] - b[token]) for a, b in zip(one.steps, other.steps, strict=True) for token in a if token in b)
-    return max(gaps) < 1e-4
 
 
 def test_every_picture_of_a_prompt_is_pruned(engine, questions):
     two = asked(questions[0], clasp_class="object", clasp_budget=None)
     two["prompt"] = "USER: <image>\n<image>\nWhat is it? ASSISTANT:"
     two["multi_modal_data"] = {"image": [questions[0].picture, questions[50].picture]}
-    assert answered(engine, [two])[0].visual == 2 * int(BUDGETS[0])
+    assert answers(engine, [two])[0].visual == 2 * int(BUDGETS[0])
 
 
 def test_a_prompt_without_a_picture_is_left_alone(engine):
-    (found,) = answered(engine, [{"prompt": "USER: hello ASSISTANT:"}])
+    (found,) = answers(engine, [{"prompt": "USER: hello ASSISTANT:"}])
     assert found.visual == 0
     assert found.ids
 
@@ -208,7 +159,7 @@ def test_a_prompt_without_a_picture_is_left_alone(engine):
 @pytest.mark.parametrize("side", [1, 14, 2000])
 def test_pictures_of_any_size_have_the_model_s_own_number_of_tokens(engine, questions, side):
     small = SimpleNamespace(**{**vars(questions[0]), "picture": Image.new("RGB", (side, side), "red")})
-    assert answered(engine, [asked(small)])[0].visual == int(small.budget)
+    assert answers(engine, [asked(small)])[0].visual == int(small.budget)
 
 
 @pytest.mark.parametrize(
@@ -217,17 +168,15 @@ def test_pictures_of_any_size_have_the_model_s_own_number_of_tokens(engine, ques
 )
 def test_an_unknown_class_or_budget_is_refused_and_the_engine_lives(engine, questions, said, told):
     with pytest.raises(ValueError, match=told):
-        answered(engine, [asked(questions[1], **said)])
-    assert answered(engine, [asked(questions[1])])
+        answers(engine, [asked(questions[1], **said)])
+    assert answers(engine, [asked(questions[1])])
 
 
 def test_without_an_artifact_it_is_the_model_itself(model, questions):
-    from vllm import LLM
-
-    plain = started(LLM, max_num_batched_tokens=640, enable_prefix_caching=False)
+    plain = engine_of(MODEL, max_model_len=640, max_num_batched_tokens=640, enable_prefix_caching=False)
     prompts = [{"prompt": q.prompt, "multi_modal_data": {"image": q.picture}} for q in questions[:8]]
     loaded, processor = model
-    for question, found in zip(questions[:8], answered(plain, prompts), strict=True):
+    for question, found in zip(questions[:8], answers(plain, prompts), strict=True):
         inputs = processor(images=question.picture, text=question.prompt, return_tensors="pt")
         out = loaded.generate(**inputs, do_sample=False, max_new_tokens=8)
         assert found.visual == TOKENS

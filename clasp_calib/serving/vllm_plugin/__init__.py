@@ -8,7 +8,10 @@ import os
 
 VERSION = "0.32."
 """Of vLLM, on whose inner classes the plug-in builds."""
-MODELS = {"LlavaForConditionalGeneration": "vllm_llava:PrunedLlava"}
+MODELS = {
+    "LlavaForConditionalGeneration": "vllm_llava:PrunedLlava",
+    "LlavaNextForConditionalGeneration": "vllm_llava_next:PrunedLlavaNext",
+}
 """Architectures that can be served -> module here and class."""
 
 

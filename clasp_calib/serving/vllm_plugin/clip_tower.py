@@ -1,0 +1,112 @@
+"""Towers of CLIP in vLLM, one layer of which goes through a projector: what LLaVA-1.5 and LLaVA-NeXT share.
+
+R tiles of a picture, T tokens of a tile, its class token first, U patches of a picture, N visual tokens, K of them
+kept, H heads of width d, C width of the tower, D of the decoder.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.model_executor.models.utils import WeightsMapper
+
+from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.adapters.layout import Layout
+from clasp_calib.runtime.encoding import Encoded, TowerAttention, what_goes_on
+from clasp_calib.serving.served import Served, blocks_of
+from clasp_calib.serving.vllm_plugin.ranks import all_heads
+
+TOWER_MAPPER = WeightsMapper(
+    orig_to_new_prefix={
+        f"{before}vision_tower.{part}": f"vision_tower.vision_model.{part}"
+        for before in ("", "model.")
+        for part in ("embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm.")
+    }
+)
+"""transformers 5 saves a tower without ``vision_model.``, which vLLM's parameters have."""
+
+
+@contextmanager
+def deep_enough(config: Any) -> Iterator[None]:
+    """vLLM builds a tower up to the layer that is projected, and a mixture may reach further."""
+    served, own = Served.of(config), config.vision_feature_layer
+    if served:
+        config.vision_feature_layer = max(adapter_for(config).own_layer, *served.layers)
+    try:
+        yield
+    finally:
+        config.vision_feature_layer = own
+
+
+class PrunedTower:
+    """Mixed into a model of vLLM's, before it."""
+
+    config: Any
+    vision_tower: Any
+    multi_modal_projector: Any
+
+    def stays(
+        self, served: Served, adapter: Adapter, tiles: Sequence[Tensor], numbers: Sequence[int], **sizes: Any
+    ) -> list[Tensor]:
+        """What stays of every picture, [K, D] each.
+
+        Args:
+            served: the artifact.
+            adapter: of the model.
+            tiles: pixels of every picture, [R, 3, height, width].
+            numbers: of their entries.
+            sizes: what the processor says of them besides.
+        """
+        wanted = [served.entries[number] for number in numbers]
+        blocks, head = blocks_of(wanted, adapter), adapter.class_tokens
+        layers = sorted({*blocks, *(layer for entry in wanted for layer in entry.layers)})
+        parts = self.vision_tower(torch.cat(list(tiles)), select_layers=layers, feature_select_strategy="full")
+        states = dict(zip(layers, parts.chunk(len(layers), -1), strict=True))
+        seen = {block: self._attended(block, states[block]) for block in blocks}
+        found, row = [], 0
+        for picture, (number, layout) in enumerate(zip(numbers, self.layouts(adapter, tiles, **sizes), strict=True)):
+            mine, entry = slice(row, row := row + len(tiles[picture])), served.entries[number]
+            mixed_RTC = served.mixed({layer: states[layer][mine] for layer in entry.layers}, number)
+            attention = {
+                block: TowerAttention(query[mine].float(), key[mine].float(), scaling, head, 1, layout)
+                for block in entry.blocks(adapter)
+                for query, key, scaling in [seen[block]]
+            }
+
+            def project(states_UC: Tensor, rows: int = len(mixed_RTC), picture: int = picture) -> Tensor:
+                tiles_RUD = self.multi_modal_projector(states_UC).view(rows, -1, self.config.text_config.hidden_size)
+                return self.packed(tiles_RUD, picture, **sizes)
+
+            states_UC = mixed_RTC[:, head:].flatten(0, 1)
+            class_RC = mixed_RTC[:, 0] if head else None
+            image = Encoded(project(states_UC), layout, states_UC, class_RC, attention, project, picture)
+            found.append(what_goes_on(image, served.chosen(image, adapter, number)))
+        return found
+
+    def layouts(self, adapter: Adapter, tiles: Sequence[Tensor], **sizes: Any) -> list[Layout]:
+        """Where the tokens of every picture come from."""
+        raise NotImplementedError
+
+    def packed(self, tiles_RUD: Tensor, picture: int, **sizes: Any) -> Tensor:
+        """The tokens [N, D] of a picture, from those of its tiles."""
+        raise NotImplementedError
+
+    def _attended(self, block: int, entering_RTC: Tensor) -> tuple[Tensor, Tensor, float]:
+        """Queries and keys of a block [R, H, T, d], made once more, and the factor of their logits."""
+        layer = self.vision_tower.vision_model.encoder.layers[block]
+        attention = layer.self_attn
+        qkv, _ = attention.qkv_proj(layer.layer_norm1(entering_RTC))
+        query, key, _ = (part.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
+        return all_heads(query), all_heads(key), attention.scale
+
+
+def entries_in(kwargs: dict[str, object], name: str) -> list[int] | None:
+    """The numbers that a processor sent beside pictures, taken out of what vLLM's model is called with."""
+    given = kwargs.pop(name, None)
+    if given is None:
+        return None
+    numbers: list[int] = torch.as_tensor(given).flatten().tolist()
+    return numbers
