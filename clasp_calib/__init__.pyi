@@ -1,6 +1,8 @@
 """The public names and where each is at home: read by type checkers, and by ``__init__.py`` itself."""
 
 from clasp_calib.api.ablating import AblationReport as AblationReport, ablate as ablate
+from clasp_calib.api.bench_report import BenchReport as BenchReport
+from clasp_calib.api.benching import BenchOptions as BenchOptions, bench_serve as bench_serve
 from clasp_calib.api.caching import cache_features as cache_features, plan_features as plan_features
 from clasp_calib.api.calibrating import (
     CalibrationPlan as CalibrationPlan,

@@ -7,6 +7,7 @@ import typer
 from clasp_calib import __version__
 from clasp_calib.commands import artifact_commands, cache_commands, rules_commands
 from clasp_calib.commands.ablate import ablate
+from clasp_calib.commands.bench_serve import bench_serve
 from clasp_calib.commands.cache_features import cache_features
 from clasp_calib.commands.compare import compare
 from clasp_calib.commands.compare_labels import compare_labels
@@ -43,6 +44,7 @@ app.command()(evaluate)
 app.command()(compare)
 app.command()(ablate)
 app.command()(generate)
+app.command("bench-serve")(bench_serve)
 app.add_typer(artifact_commands.app, name="artifact")
 app.command()(publish)
 app.command()(pull)

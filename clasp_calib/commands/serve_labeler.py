@@ -25,9 +25,10 @@ def serve_labeler(
     """
     import shlex
 
-    from clasp_calib.router_labeling.serving import serve, serve_command
+    from clasp_calib.router_labeling.serving import labelling_flags
+    from clasp_calib.serving.vllm_server import serve, serve_command
 
-    command = serve_command(model, host, port, revision, vllm, extra or [])
+    command = serve_command(model, host, port, vllm, [*labelling_flags(revision), *(extra or [])])
     if dry_run:
         say(shlex.join(command))
         return

@@ -64,5 +64,9 @@ class LabelerError(ClaspError):
     """A language model or its server that cannot be reached, died, or does not do what labelling needs."""
 
 
+class ServingError(ClaspError):
+    """A server that cannot be started, died, or does not answer as it should."""
+
+
 class ComputationError(ClaspError):
     """One sample or batch that failed in a library or for want of memory; the cause comes with it."""

@@ -27,6 +27,9 @@ PATH = (
 NETWORK = ("pull",)
 """Commands whose examples need the Hub; tests/artifacts/test_hub.py gives them to a double of it."""
 
+VLLM = ("bench-serve",)
+"""Commands whose examples need vLLM; tests/on_vllm gives it to them."""
+
 
 def leaves(group, name=""):
     """Full name -> command, of all commands that are not groups."""
@@ -58,7 +61,7 @@ def run_examples(place: Path, names: Sequence[str]) -> None:
 
 
 def test_the_path_goes_through_every_command():
-    assert sorted([*PATH, *NETWORK]) == sorted(name for name, _ in leaves(GROUP))
+    assert sorted([*PATH, *NETWORK, *VLLM]) == sorted(name for name, _ in leaves(GROUP))
 
 
 @pytest.mark.slow

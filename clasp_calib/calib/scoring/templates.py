@@ -143,6 +143,19 @@ def template_for(processor: Any, text: str | None) -> Template:
     return own if own.text == text else given
 
 
+def instruction_in(text: str, own: str) -> str | None:
+    """What a template has behind the question that another one does not; ``None`` if they differ in more than that.
+
+    Args:
+        text: a template, such as ``USER: <image>\\n{question}\\nAnswer in one word. ASSISTANT:``.
+        own: the model's own, such as ``USER: <image>\\n{question} ASSISTANT:``.
+    """
+    (lead, _, rest), (before, _, behind) = text.partition(QUESTION), own.partition(QUESTION)
+    if lead.split() != before.split() or not rest.rstrip().endswith(behind.strip()):
+        return None
+    return rest.rstrip().removesuffix(behind.strip()).rstrip()
+
+
 def say_odd_template(processor: Any, template: str) -> None:
     """Say once what a model sees of a prompt template that may be meant otherwise.
 
