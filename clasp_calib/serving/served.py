@@ -4,7 +4,7 @@ N visual tokens of a picture, K of them kept, U cells of it (see `clasp_calib.ru
 that are one picture to a tower, C their width, L its states, D width of the decoder.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -171,7 +171,9 @@ class Served:
         mixed_1TC = fuse(states_1LTC, torch.tensor([entry.weights], dtype=torch.float64))
         return mixed_1TC[0].view(states[entry.layers[0]].shape)
 
-    def chosen(self, image: Encoded, adapter: Adapter, number: int) -> Kept:
+    def chosen(
+        self, image: Encoded, adapter: Adapter, number: int, spread: Callable[[Tensor], Tensor] | None = None
+    ) -> Kept:
         """What of a picture stays, K tokens.
 
         One picture at a time: what else is in a batch must not decide between near ties, since a server encodes a
@@ -181,6 +183,7 @@ class Served:
             image: with the attention of the entry's `blocks`.
             adapter: of the model.
             number: of the entry.
+            spread: from a number for every cell [U] to one for every token [N]; by the picture's layout if ``None``.
         """
         entry, tokens = self.entries[number], len(image.layout.cell_N)
         device, kept = image.features_ND.device, entry.kept(tokens)
@@ -193,14 +196,20 @@ class Served:
         relevance_N = torch.ones(tokens, device=device)
         if image.attention:
             (attention,) = image.attention.values()
-            cell_N = image.layout.cell_N.to(device)
-            relevance_N = torch.where(cell_N < 0, 0, attention.relevance(entry.relevance)[cell_N])
+            relevance_U = attention.relevance(entry.relevance)
+            relevance_N = spread(relevance_U) if spread else _by_layout(relevance_U, image.layout)
         rho_1 = torch.tensor([entry.rho if image.attention else 0.0], dtype=torch.float64)
         select = DualStage(self.iterations, (entry.seeding,), needs_gram=bool((rho_1 < 1).any()))
         gram_1NN = gram_matrix(image.features_ND[None]) if select.needs_gram else None
         valid_1N = torch.ones(1, tokens, dtype=torch.bool, device=device)
         selection = select(relevance_N[None], gram_1NN, torch.tensor([kept]), rho_1, valid_1N)
         return Kept(selection.keep_BN[0].nonzero().flatten())
+
+
+def _by_layout(values_U: Tensor, layout: Layout) -> Tensor:
+    """Tokens that stand for no cell get 0."""
+    cell_N = layout.cell_N.to(values_U.device)
+    return torch.where(cell_N < 0, 0, values_U[cell_N])
 
 
 def _as_made(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,8 +74,8 @@ def noted_choices() -> Iterator[list[tuple[int, tuple[int, ...]]]]:
     """What vLLM keeps of pictures, as it is decided: (entry, places), rising."""
     found, plain = list[tuple[int, tuple[int, ...]]](), Served.chosen
 
-    def chosen(self: Served, image: Any, adapter: Any, number: int) -> Any:
-        of = plain(self, image, adapter, number)
+    def chosen(self: Served, image: Any, adapter: Any, number: int, *more: Any) -> Any:
+        of = plain(self, image, adapter, number, *more)
         found.append((number, tuple(sorted(of.place_T.tolist()))))
         return of
 

@@ -1,5 +1,6 @@
-"""An artifact on LLaVA-NeXT inside vLLM, whose pictures are cut into tiles, against transformers."""
+"""An artifact on models whose pictures are cut into tiles, inside vLLM and on transformers."""
 
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -16,27 +17,43 @@ pytestmark = pytest.mark.vllm
 
 BUDGET = "40%"
 SIZES = [(80, 100), (100, 50), (110, 105), (56, 112), (40, 40)]
-SETTINGS = {
+OWN = {
     "pivots": {},
     "both": {"layers": {1: 0.3, 4: 0.7}, "rho": 0.5, "relevance": "mean-attention"},
     "coverage": {"rho": 0.0},
-    "divprune": {"selector": ("divprune", {}), "layers": {2: 1.0}},
-    "fastervlm": {"selector": ("fastervlm", {})},
+    "farthest": {"layers": {0: 0.2, 3: 0.8}, "rho": 0.6, "seeding": "farthest"},
+}
+SETTINGS = {
+    "llava_next": OWN
+    | {
+        "divprune": {"selector": ("divprune", {}), "layers": {2: 1.0}},
+        "fastervlm": {"selector": ("fastervlm", {})},
+    },
+    "llava_onevision": OWN,
+}
+
+INFOS = {
+    "llava_next": ("llava_next", "LlavaNextProcessingInfo"),
+    "llava_onevision": ("llava_onevision", "LlavaOnevisionProcessingInfo"),
 }
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    place = speaking_directory(tmp_path_factory.mktemp("next") / "model", "llava_next", end=0.3, heads=1)
-    speaking_processor("llava_next").save_pretrained(place)
-    return place
-
-
-def test_answers_probabilities_and_tokens_are_those_of_transformers(place, tmp_path):
-    model, processor = AutoModelForImageTextToText.from_pretrained(place).eval(), speaking_processor("llava_next")
+@pytest.mark.parametrize("name", SETTINGS)
+def test_answers_probabilities_and_tokens_are_those_of_transformers(name, tmp_path, monkeypatch):
+    place, settings = speaking_directory(tmp_path / "model", name, end=0.3, heads=1), SETTINGS[name]
+    model, processor = AutoModelForImageTextToText.from_pretrained(place).eval(), speaking_processor(name)
+    processor.tokenizer.save_pretrained(place)
+    (place / "processor_config.json").write_text("{}")
+    # One with a processor of videos needs torchvision, and cannot be saved.
+    module, info = INFOS[name]
+    monkeypatch.setattr(
+        vars(import_module(f"vllm.model_executor.models.{module}"))[info],
+        "get_hf_processor",
+        lambda *_, **__: processor,
+    )
     token, prompt = processor.tokenizer.convert_tokens_to_ids("<image>"), "USER: <image>\n{question} ASSISTANT:"
     artifact = tmp_path / "artifact"
-    write_artifact(served_artifact(model, [BUDGET], SETTINGS, prompt), artifact)
+    write_artifact(served_artifact(model, [BUDGET], settings, prompt), artifact)
     questions = [
         SimpleNamespace(
             prompt=prompt.format(question="What is it?"),
@@ -45,7 +62,7 @@ def test_answers_probabilities_and_tokens_are_those_of_transformers(place, tmp_p
             budget=BUDGET,
         )
         for number, size in enumerate(SIZES)
-        for label in SETTINGS
+        for label in settings
     ]
     prompts = [
         {
@@ -55,18 +72,21 @@ def test_answers_probabilities_and_tokens_are_those_of_transformers(place, tmp_p
         }
         for question in questions
     ]
+    limits = {"image": 2, "video": 0} if name == "llava_onevision" else {"image": 2}
     with noted_choices() as kept:
-        engine = engine_of(place, artifact, BUDGET, max_model_len=512, max_num_batched_tokens=128)
+        engine = engine_of(
+            place, artifact, BUDGET, max_model_len=512, max_num_batched_tokens=128, limit_mm_per_prompt=limits
+        )
         batched = answered(engine, prompts, token)
         for number, (question, found) in enumerate(zip(questions, batched, strict=True)):
             expected = on_transformers(model, processor, artifact, question)
             assert found.visual == len(expected.places), question
-            assert (number % len(SETTINGS), expected.places) in kept
+            assert (number % len(settings), expected.places) in kept
             assert found.ids == expected.ids
             assert gap(found, expected) < 1e-3  # of logits ten times those of a trained model
         for first, again in zip(batched, answered(engine, prompts, token), strict=True):
             assert close(first, again)
         two = {**prompts[1], "prompt": prompt.replace("<image>", "<image><image>").format(question="What is it?")}
-        two["multi_modal_data"] = {"image": [questions[1].picture, questions[6].picture]}
+        two["multi_modal_data"] = {"image": [questions[1].picture, questions[7].picture]}
         (both,) = answered(engine, [two], token)
-        assert both.visual == batched[1].visual + batched[6].visual
+        assert both.visual == batched[1].visual + batched[7].visual

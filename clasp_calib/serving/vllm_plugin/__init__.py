@@ -11,6 +11,7 @@ VERSION = "0.32."
 MODELS = {
     "LlavaForConditionalGeneration": "vllm_llava:PrunedLlava",
     "LlavaNextForConditionalGeneration": "vllm_llava_next:PrunedLlavaNext",
+    "LlavaOnevisionForConditionalGeneration": "vllm_onevision:PrunedOnevision",
 }
 """Architectures that can be served -> module here and class."""
 

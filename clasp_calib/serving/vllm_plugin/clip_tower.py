@@ -4,7 +4,7 @@ R tiles of a picture, T tokens of a tile, its class token first, U patches of a 
 kept, H heads of width d, C width of the tower, D of the decoder.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -83,8 +83,13 @@ class PrunedTower:
             states_UC = mixed_RTC[:, head:].flatten(0, 1)
             class_RC = mixed_RTC[:, 0] if head else None
             image = Encoded(project(states_UC), layout, states_UC, class_RC, attention, project, picture)
-            found.append(what_goes_on(image, served.chosen(image, adapter, number)))
+            spread = self.spread(len(mixed_RTC), picture, **sizes)
+            found.append(what_goes_on(image, served.chosen(image, adapter, number, spread)))
         return found
+
+    def spread(self, rows: int, picture: int, **sizes: Any) -> Callable[[Tensor], Tensor] | None:
+        """What makes of a number for every patch one for every token, where the layout does not tell."""
+        return None
 
     def layouts(self, adapter: Adapter, tiles: Sequence[Tensor], **sizes: Any) -> list[Layout]:
         """Where the tokens of every picture come from."""

@@ -17,7 +17,7 @@ from clasp_calib.serving.served import Served
 from clasp_calib.serving.vllm_plugin.clip_tower import TOWER_MAPPER, PrunedTower, deep_enough, entries_in
 from clasp_calib.serving.vllm_plugin.processing import ENTRY, PrunedProcessing
 
-_PACKING = "spatial_unpad"
+PACKING = "spatial_unpad"
 _pack = llava_next.LlavaNextForConditionalGeneration._merge_image_patch_embeddings
 
 
@@ -58,7 +58,7 @@ class PrunedLlavaNext(PrunedTower, llava_next.LlavaNextForConditionalGeneration)
         found = []
         for picture, size in zip(tiles, sizes["image_sizes"], strict=True):
             cells_RU1 = torch.arange(len(picture) * side**2, dtype=torch.float32).view(len(picture), -1, 1)
-            cell_N = _pack(width_1, size, cells_RU1, strategy=_PACKING)[:, 0].long()
+            cell_N = _pack(width_1, size, cells_RU1, strategy=PACKING)[:, 0].long()
             cut = get_anyres_image_grid_shape(size.tolist(), self.config.image_grid_pinpoints, vision.image_size)
             found.append(Layout(cell_N, len(picture), (side, side), cut=cut))
         return found
@@ -66,6 +66,6 @@ class PrunedLlavaNext(PrunedTower, llava_next.LlavaNextForConditionalGeneration)
     def packed(self, tiles_RUD: Tensor, picture: int, **sizes: Any) -> Tensor:
         """As vLLM's model packs them."""
         whole_ND: Tensor = self._merge_image_patch_embeddings(
-            sizes["image_sizes"][picture], tiles_RUD, strategy=_PACKING
+            sizes["image_sizes"][picture], tiles_RUD, strategy=PACKING
         )
         return whole_ND

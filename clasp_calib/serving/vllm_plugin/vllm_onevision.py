@@ -1,0 +1,80 @@
+"""LLaVA-OneVision in vLLM: as LLaVA-NeXT, but a grid that is too large is resampled, so that tokens are no patches."""
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.model_executor.models import llava_onevision
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.adapters.layout import Layout
+from clasp_calib.serving.served import Served
+from clasp_calib.serving.vllm_plugin.clip_tower import TOWER_MAPPER, PrunedTower, deep_enough, entries_in
+from clasp_calib.serving.vllm_plugin.processing import ENTRY, PrunedProcessing
+from clasp_calib.serving.vllm_plugin.vllm_llava_next import PACKING
+
+_pack = llava_onevision.LlavaOnevisionForConditionalGeneration._merge_image_patch_embeddings
+
+
+class PrunedOnevisionProcessing(PrunedProcessing, llava_onevision.LlavaOnevisionMultiModalProcessor):  # type: ignore[misc]
+    """Of LLaVA-OneVision; videos stay whole."""
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    PrunedOnevisionProcessing,
+    info=llava_onevision.LlavaOnevisionProcessingInfo,
+    dummy_inputs=llava_onevision.LlavaOnevisionDummyInputsBuilder,
+)
+class PrunedOnevision(PrunedTower, llava_onevision.LlavaOnevisionForConditionalGeneration):  # type: ignore[misc]
+    """vLLM's own model where no artifact is served."""
+
+    hf_to_vllm_mapper = llava_onevision.LlavaOnevisionForConditionalGeneration.hf_to_vllm_mapper | TOWER_MAPPER
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        config = vllm_config.model_config.hf_config
+        with deep_enough(config):
+            super().__init__(vllm_config=vllm_config, prefix=prefix)
+        self.clasp = Served.of(config)
+
+    def embed_multimodal(self, **kwargs: object) -> Any:
+        """What stays of every picture: [K, D] each."""
+        numbers = entries_in(kwargs, ENTRY)
+        if self.clasp is None or numbers is None or kwargs.get("pixel_values") is None:
+            return super().embed_multimodal(**kwargs)
+        inputs = self._parse_and_validate_image_input(**kwargs)
+        image_sizes, adapter = inputs["image_sizes"], adapter_for(self.config)
+        rows = adapter.rows({"image_sizes": image_sizes})
+        tiles = [of[:count] for of, count in zip(inputs["pixel_values"], rows, strict=True)]
+        return self.stays(self.clasp, adapter, tiles, numbers, image_sizes=image_sizes)
+
+    def layouts(self, adapter: Adapter, tiles: Sequence[Tensor], **sizes: Any) -> list[Layout]:
+        """How many tokens there are; which patches they show is not known of all."""
+        vision = self.config.vision_config
+        patches = (vision.image_size // vision.patch_size) ** 2
+        found = []
+        for picture, of in enumerate(tiles):
+            tokens = len(self._spread(torch.zeros(len(of), patches, 1), picture, **sizes))
+            found.append(Layout(torch.arange(tokens), 1, (1, tokens)))
+        return found
+
+    def packed(self, tiles_RUD: Tensor, picture: int, **sizes: Any) -> Tensor:
+        """As vLLM's model packs them."""
+        size, newline = sizes["image_sizes"][picture], self.image_newline
+        whole_ND: Tensor = self._merge_image_patch_embeddings(size, tiles_RUD, image_newline=newline, strategy=PACKING)
+        return whole_ND
+
+    def spread(self, rows: int, picture: int, **sizes: Any) -> Callable[[Tensor], Tensor]:
+        """As tokens are packed and resampled; those that end lines get 0."""
+        return lambda values_U: self._spread(values_U.view(rows, -1, 1), picture, **sizes)[:, 0].clamp(min=0)
+
+    def _spread(self, values_RU1: Tensor, picture: int, **sizes: Any) -> Tensor:
+        newline = -values_RU1.new_ones(1)
+        width_1 = SimpleNamespace(config=self.config, image_newline=newline)
+        spread_N1: Tensor = _pack(
+            width_1, sizes["image_sizes"][picture], values_RU1, image_newline=newline, strategy=PACKING
+        )
+        return spread_N1
