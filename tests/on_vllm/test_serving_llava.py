@@ -172,6 +172,16 @@ def test_an_unknown_class_or_budget_is_refused_and_the_engine_lives(engine, ques
     assert answers(engine, [asked(questions[1])])
 
 
+def test_two_ranks_keep_what_one_does(artifact, questions, batched, monkeypatch):
+    """Each has half of the tower's heads, and processes of their own: only answers can be compared."""
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    monkeypatch.setenv("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
+    divided = engine_of(MODEL, artifact, BUDGETS[0], max_model_len=640, tensor_parallel_size=2)
+    for one, two in zip(batched, answers(divided, [asked(question) for question in questions[:18]]), strict=False):
+        assert two.ids == one.ids
+        assert close(one, two)
+
+
 def test_without_an_artifact_it_is_the_model_itself(model, questions):
     plain = engine_of(MODEL, max_model_len=640, max_num_batched_tokens=640, enable_prefix_caching=False)
     prompts = [{"prompt": q.prompt, "multi_modal_data": {"image": q.picture}} for q in questions[:8]]

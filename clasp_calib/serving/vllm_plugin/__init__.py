@@ -9,6 +9,7 @@ import os
 VERSION = "0.32."
 """Of vLLM, on whose inner classes the plug-in builds."""
 MODELS = {
+    "InternVLForConditionalGeneration": "vllm_internvl:PrunedInternVL",
     "LlavaForConditionalGeneration": "vllm_llava:PrunedLlava",
     "LlavaNextForConditionalGeneration": "vllm_llava_next:PrunedLlavaNext",
     "LlavaOnevisionForConditionalGeneration": "vllm_onevision:PrunedOnevision",

@@ -14,8 +14,8 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.layout import Layout
 from clasp_calib.serving.served import Served
-from clasp_calib.serving.vllm_plugin.clip_tower import TOWER_MAPPER, PrunedTower, deep_enough, entries_in
 from clasp_calib.serving.vllm_plugin.processing import ENTRY, PrunedProcessing
+from clasp_calib.serving.vllm_plugin.pruned_tower import TOWER_MAPPER, PrunedTower, deep_enough, entries_in
 
 PACKING = "spatial_unpad"
 _pack = llava_next.LlavaNextForConditionalGeneration._merge_image_patch_embeddings

@@ -13,8 +13,8 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.layout import Layout
 from clasp_calib.serving.served import Served
-from clasp_calib.serving.vllm_plugin.clip_tower import TOWER_MAPPER, PrunedTower, deep_enough, entries_in
 from clasp_calib.serving.vllm_plugin.processing import ENTRY, PrunedProcessing
+from clasp_calib.serving.vllm_plugin.pruned_tower import TOWER_MAPPER, PrunedTower, deep_enough, entries_in
 from clasp_calib.serving.vllm_plugin.vllm_llava_next import PACKING
 
 _pack = llava_onevision.LlavaOnevisionForConditionalGeneration._merge_image_patch_embeddings

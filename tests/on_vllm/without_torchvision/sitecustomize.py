@@ -1,4 +1,4 @@
-"""vLLM's LLaVA and Qwen import image processors of transformers that need torchvision, whose builds need CUDA.
+"""vLLM's models import image processors of transformers that need torchvision, whose builds need CUDA.
 
 What they import is never called here: transformers' other image processors are. On ``PYTHONPATH``, Python runs this
 as it starts, in all of vLLM's processes.
@@ -10,6 +10,8 @@ from types import ModuleType
 NAMES = {
     "pixtral.image_processing_pixtral": ["_num_image_tokens"],
     "qwen2_vl.image_processing_qwen2_vl": ["smart_resize", "Qwen2VLImageProcessor"],
+    "got_ocr2.image_processing_got_ocr2": ["GotOcr2ImageProcessor"],
+    "internvl.video_processing_internvl": ["InternVLVideoProcessor"],
     "qwen2_vl.video_processing_qwen2_vl": ["Qwen2VLVideoProcessor"],
 }
 

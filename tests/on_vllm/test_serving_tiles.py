@@ -30,11 +30,13 @@ SETTINGS = {
         "fastervlm": {"selector": ("fastervlm", {})},
     },
     "llava_onevision": OWN,
+    "internvl": OWN,
 }
 
 INFOS = {
     "llava_next": ("llava_next", "LlavaNextProcessingInfo"),
     "llava_onevision": ("llava_onevision", "LlavaOnevisionProcessingInfo"),
+    "internvl": ("interns1", "InternS1ProcessingInfo"),
 }
 
 
@@ -42,6 +44,8 @@ INFOS = {
 def test_answers_probabilities_and_tokens_are_those_of_transformers(name, tmp_path, monkeypatch):
     place, settings = speaking_directory(tmp_path / "model", name, end=0.3, heads=1), SETTINGS[name]
     model, processor = AutoModelForImageTextToText.from_pretrained(place).eval(), speaking_processor(name)
+    if name == "internvl":
+        processor.image_processor.crop_to_patches, processor.image_processor.max_patches = True, 3
     processor.tokenizer.save_pretrained(place)
     (place / "processor_config.json").write_text("{}")
     # One with a processor of videos needs torchvision, and cannot be saved.
@@ -72,7 +76,7 @@ def test_answers_probabilities_and_tokens_are_those_of_transformers(name, tmp_pa
         }
         for question in questions
     ]
-    limits = {"image": 2, "video": 0} if name == "llava_onevision" else {"image": 2}
+    limits = {"image": 2} if name == "llava_next" else {"image": 2, "video": 0}
     with noted_choices() as kept:
         engine = engine_of(
             place, artifact, BUDGET, max_model_len=512, max_num_batched_tokens=128, limit_mm_per_prompt=limits
@@ -84,6 +88,7 @@ def test_answers_probabilities_and_tokens_are_those_of_transformers(name, tmp_pa
             assert (number % len(settings), expected.places) in kept
             assert found.ids == expected.ids
             assert gap(found, expected) < 1e-3  # of logits ten times those of a trained model
+        assert len({found.visual for found in batched}) > 1, "pictures of several numbers of tiles"
         for first, again in zip(batched, answered(engine, prompts, token), strict=True):
             assert close(first, again)
         two = {**prompts[1], "prompt": prompt.replace("<image>", "<image><image>").format(question="What is it?")}

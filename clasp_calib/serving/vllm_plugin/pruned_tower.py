@@ -1,4 +1,4 @@
-"""Towers of CLIP in vLLM, one layer of which goes through a projector: what LLaVA-1.5 and LLaVA-NeXT share.
+"""What stays of pictures behind a tower in vLLM; the tower is CLIP's or SigLIP's unless a model says otherwise.
 
 R tiles of a picture, T tokens of a tile, its class token first, U patches of a picture, N visual tokens, K of them
 kept, H heads of width d, C width of the tower, D of the decoder.
@@ -63,9 +63,8 @@ class PrunedTower:
         wanted = [served.entries[number] for number in numbers]
         blocks, head = blocks_of(wanted, adapter), adapter.class_tokens
         layers = sorted({*blocks, *(layer for entry in wanted for layer in entry.layers)})
-        parts = self.vision_tower(torch.cat(list(tiles)), select_layers=layers, feature_select_strategy="full")
-        states = dict(zip(layers, parts.chunk(len(layers), -1), strict=True))
-        seen = {block: self._attended(block, states[block]) for block in blocks}
+        states = self.states(torch.cat(list(tiles)), layers)
+        seen = {block: self.attended(block, states[block]) for block in blocks}
         found, row = [], 0
         for picture, (number, layout) in enumerate(zip(numbers, self.layouts(adapter, tiles, **sizes), strict=True)):
             mine, entry = slice(row, row := row + len(tiles[picture])), served.entries[number]
@@ -77,8 +76,7 @@ class PrunedTower:
             }
 
             def project(states_UC: Tensor, rows: int = len(mixed_RTC), picture: int = picture) -> Tensor:
-                tiles_RUD = self.multi_modal_projector(states_UC).view(rows, -1, self.config.text_config.hidden_size)
-                return self.packed(tiles_RUD, picture, **sizes)
+                return self.packed(self.projected(states_UC, rows), picture, **sizes)
 
             states_UC = mixed_RTC[:, head:].flatten(0, 1)
             class_RC = mixed_RTC[:, 0] if head else None
@@ -99,13 +97,23 @@ class PrunedTower:
         """The tokens [N, D] of a picture, from those of its tiles."""
         raise NotImplementedError
 
-    def _attended(self, block: int, entering_RTC: Tensor) -> tuple[Tensor, Tensor, float]:
+    def states(self, pixels: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+        """States [R, T, C] of the tower by their numbers, 0 being what enters its first block."""
+        parts = self.vision_tower(pixels, select_layers=list(layers), feature_select_strategy="full")
+        return dict(zip(layers, parts.chunk(len(layers), -1), strict=True))
+
+    def attended(self, block: int, entering_RTC: Tensor) -> tuple[Tensor, Tensor, float]:
         """Queries and keys of a block [R, H, T, d], made once more, and the factor of their logits."""
         layer = self.vision_tower.vision_model.encoder.layers[block]
         attention = layer.self_attn
         qkv, _ = attention.qkv_proj(layer.layer_norm1(entering_RTC))
         query, key, _ = (part.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
         return all_heads(query), all_heads(key), attention.scale
+
+    def projected(self, states_UC: Tensor, rows: int) -> Tensor:
+        """What the projector makes of the patches of so many tiles, [R, tokens of a tile, D]."""
+        tokens: Tensor = self.multi_modal_projector(states_UC)
+        return tokens.view(rows, -1, tokens.shape[-1])
 
 
 def entries_in(kwargs: dict[str, object], name: str) -> list[int] | None:
