@@ -172,10 +172,8 @@ def test_an_unknown_class_or_budget_is_refused_and_the_engine_lives(engine, ques
     assert answers(engine, [asked(questions[1])])
 
 
-def test_two_ranks_keep_what_one_does(artifact, questions, batched, monkeypatch):
+def test_two_ranks_keep_what_one_does(artifact, questions, batched):
     """Each has half of the tower's heads, and processes of their own: only answers can be compared."""
-    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    monkeypatch.setenv("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
     divided = engine_of(MODEL, artifact, BUDGETS[0], max_model_len=640, tensor_parallel_size=2)
     for one, two in zip(batched, answers(divided, [asked(question) for question in questions[:18]]), strict=False):
         assert two.ids == one.ids
