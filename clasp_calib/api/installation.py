@@ -24,7 +24,7 @@ OPTIONAL = {
     "matplotlib": ("plots", "plots beside the tables of a report"),
     "sklearn": ("router", "training a router (running one needs none)"),
     "datasets": ("datasets", "labelling saved datasets and datasets on the Hub"),
-    "vllm": ("vllm", "labelling with a language model in this process (--backend vllm)"),
+    "vllm": ("vllm", "labelling with a language model in this process (--backend vllm), and serving artifacts"),
     "ray": ("ray", "searching on several machines (--engine ray)"),
 }
 """Module -> the extra that brings it, and what it is for."""
