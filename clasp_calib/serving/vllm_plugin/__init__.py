@@ -13,6 +13,7 @@ MODELS = {
     "LlavaForConditionalGeneration": "vllm_llava:PrunedLlava",
     "LlavaNextForConditionalGeneration": "vllm_llava_next:PrunedLlavaNext",
     "LlavaOnevisionForConditionalGeneration": "vllm_onevision:PrunedOnevision",
+    "Qwen2_5_VLForConditionalGeneration": "vllm_qwen:PrunedQwen25VL",
 }
 """Architectures that can be served -> module here and class."""
 

@@ -11,6 +11,9 @@ from clasp_calib.serving.resolving import asked_for, resolved
 
 RESOLVED = "entries"
 """Is in ``clasp`` of a configuration that was resolved before."""
+_NOTHING = 1e-17
+"""Of a video: a share that is more than 0, with which vLLM asks a model for the positions of what it kept, and so
+little that no token is dropped for it."""
 
 
 def configure(served: Sequence[str]) -> None:
@@ -56,7 +59,22 @@ def _resolve(model_config: Any, known: bool) -> None:
             f"{model_config.architecture}; CLASP_ARTIFACT out, or serve a model that docs/guide/serving.md names"
         )
     served, _, notes = resolved(config, given, model_config.model)
+    if model_config.uses_mrope:
+        _let_positions_follow(model_config.multimodal_config)
     config.clasp = served.told()
     for note in notes:
         logger.warning("%s", note)
     logger.info("serving %s (%s) at %s", served.artifact, served.digest[:12], served.budget)
+
+
+def _let_positions_follow(multimodal: Any) -> None:
+    """Have vLLM ask the model for positions once it knows what is kept.
+
+    Raises:
+        ModelError: the server prunes videos.
+    """
+    if multimodal.video_pruning_rate:
+        raise ModelError(
+            f"--video-pruning-rate {multimodal.video_pruning_rate} and an artifact do not go together; leave one out"
+        )
+    multimodal.video_pruning_rate = _NOTHING

@@ -1,0 +1,143 @@
+"""Positions of pruned prompts, as vLLM's runner asks a model for them, against those of the whole prompt."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny_qwen_vl import tiny_qwen_vl
+from vllm.multimodal.inputs import MultiModalFeatureSpec, PlaceholderRange
+
+from clasp_calib.serving.vllm_plugin import MODELS
+from clasp_calib.serving.vllm_plugin.mrope import CHANNELS, with_places, without_places
+from clasp_calib.serving.vllm_plugin.vllm_qwen import PrunedQwen25VL
+
+pytestmark = pytest.mark.vllm
+
+CLASSES = {"qwen2_5_vl": PrunedQwen25VL}
+WIDTH, MERGE, TEXT = 8, 2, 7
+WIDE, TALL, SQUARE = (1, 4, 10), (1, 12, 4), (1, 8, 8)
+FILM = (3, 4, 6)
+
+
+@pytest.fixture(scope="module", params=CLASSES)
+def both(request):
+    """The model of transformers, and vLLM's without its weights."""
+    theirs = tiny_qwen_vl(request.param)
+    ours, plain = object.__new__(CLASSES[request.param]), object.__new__(CLASSES[request.param])
+    vars(ours).update(config=theirs.config, clasp=object())
+    vars(plain).update(config=theirs.config, clasp=None)
+    return SimpleNamespace(theirs=theirs, ours=ours, plain=plain)
+
+
+def whole(grid):
+    return grid[0] * grid[1] * grid[2] // MERGE**2
+
+
+def prompt_of(both, pictures):
+    """A prompt of text, and pictures and videos with text between them; ``pictures`` are (grid, places that stay).
+
+    Returns:
+        Ids, features as the runner has them, what vLLM keeps of each picture, and positions and the next one's, as
+        transformers would have them had all stayed; as vLLM would, behind videos, where they differ.
+    """
+    config = both.theirs.config
+    ids, all_ids, kinds, stays, features, all_features, rows = [], [], [], [], [], [], []
+
+    def add(token, kind, count, kept=None):
+        kept = range(count) if kept is None else kept
+        ids.extend([token] * len(kept))
+        all_ids.extend([token] * count)
+        kinds.extend([kind] * count)
+        stays.extend(place in kept for place in range(count))
+
+    add(TEXT, 0, 3)
+    for grid, stay in pictures:
+        video, tokens = grid[0] > 1, whole(grid)
+        kept = list(range(tokens)) if stay is None else stay
+        name = "video" if video else "image"
+        data = {f"{name}_grid_thw": SimpleNamespace(data=torch.tensor(grid))}
+        place = PlaceholderRange(offset=len(ids), length=len(kept))
+        features.append(MultiModalFeatureSpec(data, name, "hash", place))
+        all_features.append(replace(features[-1], mm_position=PlaceholderRange(len(all_ids), tokens)))
+        add(config.video_token_id if video else config.image_token_id, 2 if video else 1, tokens, kept)
+        features_KD = torch.randn(len(kept), WIDTH)
+        place_K = torch.tensor(kept)
+        rows.append(
+            torch.cat([features_KD, torch.zeros(len(kept), CHANNELS)], 1)
+            if video
+            else with_places(features_KD, place_K, grid[2] // MERGE)
+        )
+        add(TEXT, 0, 2)
+    if any(grid[0] > 1 for grid, _ in pictures):
+        all_3S, ahead = both.plain.get_mrope_input_positions(all_ids, all_features)
+    else:
+        all_31S, ahead = both.theirs.model.get_rope_index(
+            torch.tensor([all_ids]),
+            mm_token_type_ids=torch.tensor([kinds], dtype=torch.int),
+            image_grid_thw=torch.tensor([grid for grid, _ in pictures]),
+        )
+        all_3S = all_31S[:, 0]
+    return ids, features, rows, all_3S[:, torch.tensor(stays)], len(all_ids) + int(ahead)
+
+
+def run(both, ids, features, rows, cached, chunk):
+    """What the runner computes with: positions of what is not cached, and the next one's."""
+    positions_3S, ahead = both.ours.get_mrope_input_positions(ids, features)
+    assert positions_3S.shape == (3, len(ids))
+    used = [positions_3S[:, :0]]
+    for start in range(cached, len(ids), chunk):
+        end, parts = min(start + chunk, len(ids)), []
+        for feature, of in zip(features, rows, strict=True):
+            at = feature.mm_position.offset
+            part = of[max(start - at, 0) : max(end - at, 0)]
+            parts += [part] if len(part) else []
+        found, positions_3S, ahead = both.ours.recompute_mrope_positions(ids, parts, positions_3S, start)
+        assert [part[:, :WIDTH].tolist() for part in parts] == [part.tolist() for part in found]
+        used.append(positions_3S[:, start:end])
+    _, _, ahead_later = both.ours.recompute_mrope_positions(ids, [], positions_3S, len(ids))
+    assert ahead_later == ahead
+    return torch.cat(used, dim=1), len(ids) + ahead
+
+
+CASES = {
+    "the corner stays": [(SQUARE, [0, 5, 15])],
+    "the corner goes": [(SQUARE, [0, 1, 4])],
+    "a tall picture": [(TALL, [1, 6, 9])],
+    "a tall picture, whole": [(TALL, None)],
+    "a wide picture": [(WIDE, [2, 3, 9])],
+    "one token": [(WIDE, [7])],
+    "two pictures": [(TALL, [0, 11]), (WIDE, [1, 2, 8])],
+    "three, one whole": [(SQUARE, [3]), (TALL, None), (WIDE, [0, 9])],
+    "a video behind a picture": [(TALL, [2, 3]), (FILM, None)],
+    "a video before a picture": [(FILM, None), (SQUARE, [4, 9, 10])],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_positions_are_those_of_the_whole_prompt(both, case, chunk):
+    if both.theirs.config.model_type == "qwen3_vl" and "video" in case:
+        pytest.skip("text stands between the frames of its videos")
+    ids, features, rows, expected_3S, following = prompt_of(both, CASES[case])
+    for cached in range(len(ids)):
+        used_3S, next_one = run(both, ids, features, rows, cached, chunk)
+        assert torch.equal(used_3S, expected_3S[:, cached:]), cached
+        assert next_one == following
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_places_survive_any_dtype(dtype):
+    columns = 4097
+    row_K, column_K = torch.tensor([0, 255, 256, 257, 513, 4095]), torch.tensor([4096, 1, 257, 0, 2049, 255])
+    rows_KE = with_places(torch.randn(6, WIDTH).to(dtype), row_K * columns + column_K, columns)
+    features_KD, offset_2K = without_places(rows_KE)
+    assert rows_KE.dtype == features_KD.dtype == dtype
+    assert features_KD.shape == (6, WIDTH)
+    assert torch.equal(offset_2K, torch.stack([row_K, column_K]))
+
+
+def test_all_that_are_served_are_tried_here():
+    assert {place.partition(":")[2] for place in MODELS.values() if "qwen" in place} == {
+        of.__name__ for of in CLASSES.values()
+    }
