@@ -15,6 +15,7 @@ from clasp_calib.common.pruning_options import COMPACT, INPUT, KEEP, NONE
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.checks import position_axes
+from clasp_calib.runtime.routing import classes_of
 from clasp_calib.runtime.schedule import Schedule, ShareSchedule, parse_budget
 from clasp_calib.runtime.selectors import recorded_selector
 from clasp_calib.serving.served import Served, ServedEntry
@@ -24,18 +25,17 @@ NAMES = {"artifact": ARTIFACT, "budget": BUDGET, "class": CLASS, "strict": STRIC
 """What can be set of a server -> the environment variable that sets it."""
 
 
-def asked_for(config: Any) -> dict[str, Any]:
-    """What a server was asked to serve: ``clasp`` of the model's configuration, or else the environment.
+def asked_for(given: Any = None) -> dict[str, Any]:
+    """What a server was asked to serve: as ``clasp`` of ``--hf-overrides`` says, or else the environment.
 
     Raises:
         InputError: there is something that nobody reads, or no artifact.
     """
-    given = getattr(config, "clasp", None)
     if given is None:
         given = {name: value for name, variable in NAMES.items() if (value := os.environ.get(variable, "").strip())}
     if not isinstance(given, Mapping) or (unknown := [name for name in given if name not in NAMES]):
         told = f"holds {unknown[0]!r}" if isinstance(given, Mapping) else f"is {given!r:.100}"
-        raise InputError(f"clasp of the model's configuration {told}; expected {', '.join(NAMES)}")
+        raise InputError(f"clasp of --hf-overrides {told}; expected {', '.join(NAMES)}")
     if given and not given.get("artifact"):
         raise InputError(
             f"{' and '.join(NAMES[name] for name in given)} set how an artifact is served, and none is given; "
@@ -44,13 +44,16 @@ def asked_for(config: Any) -> dict[str, Any]:
     return dict(given)
 
 
-def resolved(config: Any, given: Mapping[str, Any], model: str) -> tuple[Served, Artifact, list[str]]:
-    """What is served, and what its operator should be told.
+def resolved(
+    config: Any, given: Mapping[str, Any], model: str, revision: str | None = None
+) -> tuple[Served, Artifact, list[str]]:
+    """What is served, of which artifact, and what its operator should be told.
 
     Args:
         config: the model's transformers configuration.
         given: as `asked_for` gives it.
         model: the directory of the model, or its name on the Hub.
+        revision: on the Hub.
 
     Raises:
         ArtifactError: the artifact is missing, damaged, for another model, or calibrated for what no server of fixed
@@ -63,7 +66,7 @@ def resolved(config: Any, given: Mapping[str, Any], model: str) -> tuple[Served,
     check_shape(artifact, config)
     for problem in _unserved(artifact, config):
         raise ArtifactError(f"the artifact {given['artifact']} {problem}")
-    notes = _weights(artifact, model, str(given.get("strict", "")).lower() in ("1", "true", "yes"))
+    notes = _weights(artifact, model, revision, _switched(given.get("strict", False)))
     budget = given.get("budget")
     if budget is None and len(artifact.budgets) > 1:
         raise InputError(
@@ -81,8 +84,28 @@ def resolved(config: Any, given: Mapping[str, Any], model: str) -> tuple[Served,
     )
     for entry in served.entries:
         _check_selector(entry, artifact, config)
-    served.number(served.label or served.classes[0])
+    served.number(served.classes[0] if served.label is None else served.label)
+    if served.label is None:
+        try:
+            classes_of(["?"], artifact)
+        except InputError:
+            notes.append(
+                f"nothing tells the artifact's classes apart, so that every request has to name its own; set {CLASS}, "
+                "or give the artifact a router"
+            )
     return served, artifact, notes
+
+
+def _switched(given: Any) -> bool:
+    """Whether something is on.
+
+    Raises:
+        InputError: that cannot be told.
+    """
+    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if (value := known.get(str(given).strip().lower())) is None:
+        raise InputError(f"{STRICT} (strict in clasp) is {given!r:.100}; expected one of {', '.join(known)}")
+    return value
 
 
 def _entry(artifact: Artifact, config: Any, budget: str, label: str) -> ServedEntry:
@@ -146,7 +169,7 @@ def _unserved(artifact: Artifact, config: Any) -> Iterator[str]:
                 yield f"shows the pictures {at} smaller, which the plug-in does not do"
 
 
-def _weights(artifact: Artifact, model: str, strict: bool) -> list[str]:
+def _weights(artifact: Artifact, model: str, revision: str | None, strict: bool) -> list[str]:
     """Warnings of other weights than those of the calibration.
 
     Raises:
@@ -157,7 +180,7 @@ def _weights(artifact: Artifact, model: str, strict: bool) -> list[str]:
         told = "names no checkpoint, so it cannot be told whether the model has its weights"
     else:
         try:
-            given = files_digest(place if place.is_dir() else _snapshot(model))
+            given = files_digest(place if place.is_dir() else _snapshot(model, revision))
         except ModelError as error:
             told = f"was calibrated with the checkpoint {recorded}, and that of the model cannot be read ({error})"
         else:
@@ -165,11 +188,14 @@ def _weights(artifact: Artifact, model: str, strict: bool) -> list[str]:
                 return []
             told = f"was calibrated with the checkpoint {recorded}, and this model has {given}"
     if strict:
-        raise ArtifactError(f"the artifact {told}; serve the model that it was made for, or leave {STRICT} out")
+        raise ArtifactError(
+            f"the artifact {told}; serve the model that it was made for (download it first, so that it can be "
+            f"compared), or leave {STRICT} out"
+        )
     return [f"the artifact {told}; its numbers may not hold here"]
 
 
-def _snapshot(name: str) -> Path:
+def _snapshot(name: str, revision: str | None) -> Path:
     """The model's files in the Hub's cache.
 
     Raises:
@@ -179,6 +205,6 @@ def _snapshot(name: str) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, local_files_only=True))
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, ValueError, OSError) as error:
         raise ModelError(f"{name} is not on this machine yet") from error

@@ -119,15 +119,20 @@ class Served:
 
     @classmethod
     def of(cls, config: Any) -> "Served | None":
-        """What a model's configuration holds under ``clasp``, resolved; ``None`` if it holds nothing."""
+        """What was put into a model's configuration as `told`; ``None`` if nothing was."""
         given = getattr(config, "clasp", None)
-        if not given:
+        if not isinstance(given, Told):
             return None
         return cls(**{**given, "entries": tuple(ServedEntry(**entry) for entry in map(_as_made, given["entries"]))})
 
-    def told(self) -> dict[str, Any]:
-        """The same as JSON."""
-        return asdict(self)
+    def told(self) -> "Told":
+        """The same in plain values, which go wherever a configuration goes."""
+        return Told(asdict(self))
+
+    @cached_property
+    def mark(self) -> int:
+        """What stands for the artifact where only numbers travel."""
+        return int(self.digest[:15], 16)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -204,6 +209,10 @@ class Served:
         valid_1N = torch.ones(1, tokens, dtype=torch.bool, device=device)
         selection = select(relevance_N[None], gram_1NN, torch.tensor([kept]), rho_1, valid_1N)
         return Kept(selection.keep_BN[0].nonzero().flatten())
+
+
+class Told(dict[str, Any]):
+    """A `Served` in plain values. A model's own ``config.json`` cannot hold one."""
 
 
 def _by_layout(values_U: Tensor, layout: Layout) -> Tensor:

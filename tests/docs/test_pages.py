@@ -84,6 +84,7 @@ def test_commands_have_the_options_that_pages_give_them(path: Path):
         command, rest = typer.main.get_command(app), words[1:]
         while hasattr(command, "commands"):
             command, rest = command.commands[rest[0]], rest[1:]
+        rest = rest[: rest.index("--")] if "--" in rest else rest
         known = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in rest if word.startswith("--")} <= known, words
 

@@ -51,14 +51,18 @@ def turn(role, *parts):
             "How many\nare there?",
         ),
         ([turn("user", None, "What does the USER say: hello?")], "What does the USER say: hello?"),
+        ([turn("user", None, "Which superuser: john or jane?")], "Which superuser: john or jane?"),
+        ([turn("user", None, "What does the sign USER: say?")], "What does the sign USER: say?"),
+        ([turn("user", None, "Does it say ASSISTANT: or user?")], "Does it say ASSISTANT: or user?"),
         ([turn("user", None, "")], ""),
     ],
 )
 def test_it_is_the_last_turn_without_template_and_pictures(name, messages, expected):
     prompt, render = TEMPLATES[name]
     words = str.split
-    found = LastQuestion.of(prompt, render, MARKS[name])(render(messages))
+    found, follows = LastQuestion.of(prompt, render, MARKS[name])(render(messages))
     assert words(found) == words(expected)
+    assert follows
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -68,22 +72,23 @@ def test_what_the_calibration_had_behind_every_question_is_left_out(name):
     (before, behind) = render([turn("user", None, "\0")]).split("\0")
     template = f"{before}{asked.replace('What is it?', '{question}')}{behind}"
     found = LastQuestion.of(template, render, MARKS[name])
-    assert found(render([turn("user", None, asked)])) == "What is it?"
-    assert found(render([turn("user", None, "What is it?")])) == "What is it?"
+    assert found(render([turn("user", None, asked)])) == ("What is it?", True)
+    assert found(render([turn("user", None, "What is it?")])) == ("What is it?", True)
 
 
 def test_a_tokenizer_may_change_case_and_white_space():
     prompt, render = TEMPLATES["llava"]
-    assert LastQuestion.of(prompt, render, MARKS["llava"])("user:   <image> what  is it? assistant:") == "what  is it?"
+    found = LastQuestion.of(prompt, render, MARKS["llava"])
+    assert found("user:   <image> what  is it? assistant:") == ("what  is it?", True)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_without_a_chat_template_the_calibration_s_own_is_followed(name):
     template, _ = TEMPLATES[name]
     found = LastQuestion.of(template, None, MARKS[name])
-    assert found(template.replace("{question}", "Is it red?")) == "Is it red?"
+    assert found(template.replace("{question}", "Is it red?")) == ("Is it red?", True)
 
 
 def test_a_prompt_of_another_template_is_all_question():
     prompt, render = TEMPLATES["qwen"]
-    assert LastQuestion.of(prompt, render, MARKS["qwen"])("Look: what is it?") == "Look: what is it?"
+    assert LastQuestion.of(prompt, render, MARKS["qwen"])("Look: what is it?") == ("Look: what is it?", False)

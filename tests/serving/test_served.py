@@ -1,6 +1,6 @@
 """What is served is what transformers computes: of every picture the same tokens stay."""
 
-import json
+import pickle
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,9 +45,9 @@ def served(request, tmp_path):
     case = CASES[request.param]
     model = case.model()
     artifact = write_artifact(served_artifact(model, BUDGETS, SETTINGS, PROMPT), tmp_path / "artifact")
-    given = {"artifact": str(tmp_path / "artifact"), "budget": "33%"}
+    given = {"artifact": str(tmp_path / "artifact"), "budget": "33%", "class": "pivots"}
     found, _, _ = resolved(model.config, given, str(tmp_path))
-    there = Served.of(SimpleNamespace(clasp=json.loads(json.dumps(found.told()))))
+    there = Served.of(pickle.loads(pickle.dumps(SimpleNamespace(clasp=found.told()))))
     assert there == found
     return SimpleNamespace(case=case, model=model, artifact=artifact, served=there)
 
@@ -124,28 +124,25 @@ def test_a_request_gets_its_own_budget_or_the_server_s(served):
 
 
 def test_what_is_set_is_read_and_nothing_else(monkeypatch):
-    config = SimpleNamespace()
-    assert asked_for(config) == {}
+    assert asked_for() == {}
     monkeypatch.setenv("CLASP_ARTIFACT", "org/name@v1")
     monkeypatch.setenv("CLASP_BUDGET", " 33% ")
-    assert asked_for(config) == {"artifact": "org/name@v1", "budget": "33%"}
-    config.clasp = {"artifact": "other"}
-    assert asked_for(config) == {"artifact": "other"}
+    assert asked_for() == {"artifact": "org/name@v1", "budget": "33%"}
+    assert asked_for({"artifact": "other"}) == {"artifact": "other"}
     for wrong, told in (
         ({"artefact": "x"}, "'artefact'"),
         ("org/name", "'org/name'"),
         ({"budget": "33%"}, "CLASP_BUDGET"),
     ):
-        config.clasp = wrong
         with pytest.raises(InputError, match=told):
-            asked_for(config)
+            asked_for(wrong)
 
 
 MODEL = CASES["llava"]
 
 
-def of_llava(setting=None, budgets=("33%",), **changes):
-    return served_artifact(MODEL.model(), budgets, {"a": setting or {}}, PROMPT, **changes)
+def of_llava(setting=None, budgets=("33%",), more=None, **changes):
+    return served_artifact(MODEL.model(), budgets, {"a": setting or {}} | (more or {}), PROMPT, **changes)
 
 
 REFUSED = {
@@ -158,6 +155,7 @@ REFUSED = {
     "inside": (lambda: of_llava({"selector": ("fastv", {})}), None, {}, "fastv.*cannot be served"),
     "knobs": (lambda: of_llava({"selector": ("divprune", {"keep": "20%"})}), None, {}, "'keep'.*solves it to '33%'"),
     "weights": (of_llava, None, {"strict": "1"}, "CLASP_STRICT"),
+    "no switch": (of_llava, None, {"strict": "on"}, "'on'; expected one of 1, true"),
 }
 
 
@@ -175,6 +173,17 @@ def test_a_class_that_is_shown_smaller_pictures_is_refused(tmp_path):
     write_artifact(artifact, tmp_path / "artifact")
     with pytest.raises(ArtifactError, match="class 'a' at 33% smaller"):
         resolved(model.config, {"artifact": str(tmp_path / "artifact")}, str(tmp_path))
+
+
+def test_a_model_s_own_configuration_serves_nothing():
+    assert Served.of(SimpleNamespace()) is None
+    assert Served.of(SimpleNamespace(clasp={"artifact": "org/name@v1", "entries": []})) is None
+
+
+def test_classes_that_nothing_tells_apart_are_told_of(tmp_path):
+    write_artifact(of_llava(more={"b": {}}), tmp_path / "artifact")
+    _, _, notes = resolved(MODEL.model().config, {"artifact": str(tmp_path / "artifact")}, str(tmp_path))
+    assert "every request has to name its own; set CLASP_CLASS" in notes[-1]
 
 
 def test_other_weights_are_told_of(tmp_path):

@@ -25,6 +25,7 @@ def register() -> None:
         ModelError: an artifact is to be served, and this vLLM is of another version.
     """
     from vllm import ModelRegistry
+    from vllm.logger import init_logger
     from vllm.version import __version__
 
     from clasp_calib.common.errors import ModelError
@@ -35,6 +36,9 @@ def register() -> None:
             raise ModelError(
                 f"the plug-in of clasp-calib is for vLLM {VERSION}x, and this is {__version__}; install it"
             )
+        init_logger("vllm.clasp_calib").warning(
+            "clasp-calib serves artifacts on vLLM %sx only, and this is %s: none is served", VERSION, __version__
+        )
         return
     from clasp_calib.serving.vllm_plugin.configuring import configure
 

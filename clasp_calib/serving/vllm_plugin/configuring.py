@@ -1,16 +1,16 @@
 """Before a server starts: the artifact is read, compared with the model, and put into the model's configuration.
 
-From there all of vLLM's processes have it, on other machines too.
+From there vLLM gives it to the processes that it starts, to Ray's workers on other machines too. A part of a server
+that is started by itself makes a configuration of its own.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-from clasp_calib.common.errors import ModelError
+from clasp_calib.common.errors import InputError, ModelError
 from clasp_calib.serving.resolving import asked_for, resolved
+from clasp_calib.serving.served import Served
 
-RESOLVED = "entries"
-"""Is in ``clasp`` of a configuration that was resolved before."""
 _NOTHING = 1e-17
 """Of a video: a share that is more than 0, with which vLLM asks a model for the positions of what it kept, and so
 little that no token is dropped for it."""
@@ -42,6 +42,16 @@ def _looking(own: Any, known: bool) -> Any:
             _resolve(model_config, known)
             own.verify_and_update_model_config(model_config)
 
+        @staticmethod
+        def verify_and_update_config(vllm_config: Any) -> None:
+            lora = vllm_config.lora_config
+            if Served.of(vllm_config.model_config.hf_config) and lora and lora.enable_tower_connector_lora:
+                raise ModelError(
+                    "LoRA on the vision tower counts the tokens that its pictures leave, of which an artifact drops "
+                    "some; leave enable_tower_connector_lora out"
+                )
+            own.verify_and_update_config(vllm_config)
+
     return Looking
 
 
@@ -49,16 +59,28 @@ def _resolve(model_config: Any, known: bool) -> None:
     from vllm.logger import init_logger
 
     config, logger = model_config.hf_config, init_logger("vllm.clasp_calib")
-    if RESOLVED in (getattr(config, "clasp", None) or ()) or not (given := asked_for(config)):
+    if Served.of(config):
+        return
+    overrides = model_config.hf_overrides if isinstance(model_config.hf_overrides, dict) else {}
+    if "clasp" not in overrides and getattr(config, "clasp", None) is not None:
+        logger.warning("the model's own config.json holds 'clasp', which is not read; give it as --hf-overrides")
+        config.clasp = None
+    if not (given := asked_for(overrides.get("clasp"))):
         return
     if not known:
-        if not model_config.is_multimodal_model:
+        if not (model_config.is_multimodal_model or "clasp" in overrides):
             return  # Of a draft model, or of a labeller in the same shell.
         raise ModelError(
             f"an artifact is to be served ({given['artifact']}), and the plug-in does not know "
-            f"{model_config.architecture}; CLASP_ARTIFACT out, or serve a model that docs/guide/serving.md names"
+            f"{model_config.architecture}; unset CLASP_ARTIFACT, or serve a model that docs/guide/serving.md names"
         )
-    served, _, notes = resolved(config, given, model_config.model)
+    wide = model_config.multimodal_config.mm_processor_kwargs or {}
+    if taken := [name for name in wide if name.startswith("clasp_")]:
+        raise InputError(
+            f"--mm-processor-kwargs holds {taken[0]!r}, which vLLM gives to transformers' processor; "
+            "set CLASP_CLASS or CLASP_BUDGET for all requests"
+        )
+    served, _, notes = resolved(config, given, model_config.model, model_config.revision)
     if model_config.uses_mrope:
         _let_positions_follow(model_config.multimodal_config)
     config.clasp = served.told()

@@ -17,18 +17,23 @@ from vllm.multimodal.parse import ImageProcessorItems
 from vllm.multimodal.processing import PromptReplacement
 from vllm.multimodal.processing.processor import PromptUpdateDetails
 
-from clasp_calib.artifacts.artifact import Artifact, read_artifact
 from clasp_calib.common.errors import ClaspError
-from clasp_calib.runtime.routing import classes_of
-from clasp_calib.serving.last_question import LastQuestion
+from clasp_calib.runtime.adapters import adapter_for
+from clasp_calib.runtime.budgeting import picture_tokens
 from clasp_calib.serving.served import Served
 from clasp_calib.serving.vllm_plugin.counters import count
+from clasp_calib.serving.vllm_plugin.prompt_router import PromptRouter
+from clasp_calib.serving.vllm_plugin.received import DIGEST, ENTRY, OWN, PIXELS
 
 logger = init_logger("vllm.clasp_calib")
 LABEL, BUDGET = "clasp_class", "clasp_budget"
 """What a request may say of itself, in ``mm_processor_kwargs``."""
-ENTRY, DIGEST = "clasp_entry", "clasp_artifact"
-"""What becomes of it."""
+REMEMBERED = 10_000
+"""Pictures whose tokens before pruning are remembered, for those of which vLLM remembers the rest."""
+
+
+class _Measured(int):
+    """The entry of a picture that vLLM measures itself by; no request can hold one."""
 
 
 class PrunedProcessing:
@@ -40,35 +45,41 @@ class PrunedProcessing:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.clasp = Served.of(self.info.get_hf_config())
-        self._offered: dict[tuple[Any, ...], int] = {}
-        """Size of a picture, and how it is processed -> its visual tokens."""
+        self._by_size: dict[tuple[Any, ...], int] = {}
+        self._by_hash: dict[str, int] = {}
+        """Visual tokens before pruning."""
 
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
         """See vLLM. What a request says of itself wins over the server's class, and this over its question.
 
         Raises:
-            ValueError: the artifact has no such class or budget, which a server answers with 400.
+            ValueError: the artifact has no such class or budget, or nothing tells the class, which a server answers
+                with 400.
         """
         served, whole = self.clasp, super().apply  # type: ignore[misc]
         images = inputs.mm_data_items.get("image") if inputs.mm_data_items else None
-        if served is None or not isinstance(images, ImageProcessorItems):
+        if served is None or not images or not isinstance(images, ImageProcessorItems):
             return whole(inputs, timing_ctx)
-        kwargs = {**inputs.hf_processor_mm_kwargs, DIGEST: served.digest}
-        if ENTRY in kwargs:  # a picture that vLLM measures itself by
-            return whole(replace(inputs, hf_processor_mm_kwargs=kwargs), timing_ctx)
-        asked, budget = kwargs.pop(LABEL, None), kwargs.pop(BUDGET, None)
-        by, confidence = ("request" if asked else "server"), None
-        if not (label := asked or served.label):
-            label, by, confidence = self._routed(inputs.prompt)
+        kwargs, by, confidence = dict(inputs.hf_processor_mm_kwargs), "server", None
+        measured = kwargs.pop(ENTRY, None) if isinstance(kwargs.get(ENTRY), _Measured) else None
+        if taken := [name for name in (ENTRY, DIGEST) if name in kwargs]:
+            raise ValueError(f"a request cannot say {taken[0]}; expected {LABEL} and {BUDGET}")
+        kwargs[DIGEST] = served.digest
+        if measured is not None:
+            return whole(replace(inputs, hf_processor_mm_kwargs={**kwargs, ENTRY: int(measured)}), timing_ctx)
+        label, budget = kwargs.pop(LABEL, None), kwargs.pop(BUDGET, None)
         try:
+            if label is not None:
+                by = "request"
+            elif (label := served.label) is None:
+                label, by, confidence = self._router(inputs.prompt)
             kwargs[ENTRY] = served.number(label, budget)
         except ClaspError as error:
             raise ValueError(str(error)) from error
         made = whole(replace(inputs, hf_processor_mm_kwargs=kwargs), timing_ctx)
-        plain, _ = _parted(kwargs)
-        offered = [self._offered.get(_look(images, item, plain), 0) for item in range(len(images))]
+        offered = self._offered(images, made["mm_hashes"]["image"], _parted(kwargs)[0])
         kept = [place.get_num_embeds() for place in made["mm_placeholders"]["image"]]
-        count(served.entries[kwargs[ENTRY]], by, confidence, sum(offered), kept)
+        count(served.entries[kwargs[ENTRY]], by, confidence, offered, kept)
         logger.debug("class %s (by %s): %s of %s visual tokens", label, by, kept, offered)
         return made
 
@@ -76,50 +87,49 @@ class PrunedProcessing:
         """Of the entry that keeps the most: from it vLLM learns how large a picture can be."""
         inputs = super().get_dummy_inputs(*args, **kwargs)  # type: ignore[misc]
         if self.clasp:
-            inputs = replace(inputs, hf_processor_mm_kwargs={ENTRY: self.clasp.most()})
+            tokens = picture_tokens(adapter_for(self.info.get_hf_config()))
+            largest = self.clasp.most() if tokens is None else self.clasp.most(tokens)
+            inputs = replace(inputs, hf_processor_mm_kwargs={ENTRY: _Measured(largest)})
         return inputs
 
-    def _routed(self, prompt: Sequence[int] | str) -> tuple[str, str, float | None]:
-        """The class of a prompt, who named it, and the router's confidence."""
-        question = self._question(prompt if isinstance(prompt, str) else self.info.get_tokenizer().decode(prompt))
-        if (router := self._artifact.router) is not None:
-            decision = router.route(question)
-            return decision.label, "router", decision.confidence
-        (label,) = classes_of([question], self._artifact)
-        return label, "rules", None
-
     @cached_property
-    def _artifact(self) -> Artifact:
+    def _router(self) -> PromptRouter:
         assert self.clasp is not None
-        return read_artifact(self.clasp.place)
+        return PromptRouter(self.clasp, self.info.get_hf_processor(), self.info.get_tokenizer())
 
-    @cached_property
-    def _question(self) -> LastQuestion:
-        processor, tokenizer = self.info.get_hf_processor(), self.info.get_tokenizer()
-        own = next((one for one in (processor, tokenizer) if getattr(one, "chat_template", None)), None)
-
-        def render(messages: list[dict[str, Any]]) -> str:
-            assert own is not None
-            text: str = own.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            return text
-
-        marks = [*tokenizer.all_special_tokens, getattr(processor, "image_token", "")]
-        marks += [str(token) for token in getattr(tokenizer, "added_tokens_decoder", {}).values()]
-        return LastQuestion.of(self._artifact.manifest.prompt, render if own else None, marks)
+    def _offered(self, images: Any, hashes: Sequence[str], kwargs: Mapping[str, object]) -> int:
+        """Visual tokens of a request's pictures before pruning, as far as they are known."""
+        for known in (self._by_size, self._by_hash):
+            if len(known) > REMEMBERED:
+                known.clear()
+        for item, name in enumerate(hashes):
+            if tokens := self._by_size.get(_look(images, item, kwargs)):
+                self._by_hash[name] = tokens
+        return sum(self._by_hash.get(name, 0) for name in hashes)
 
     def _get_hf_mm_inputs(self, mm_items: Any, hf_kwargs: Mapping[str, object]) -> Any:
         kwargs, number = _parted(hf_kwargs)
         made = super()._get_hf_mm_inputs(mm_items, kwargs)  # type: ignore[misc]
         if number is not None and isinstance(images := mm_items.get("image"), ImageProcessorItems):
-            entries = torch.full((len(images),), number)
-            made = made._replace(passthrough_data={**made.passthrough_data, ENTRY: entries})
+            assert self.clasp is not None
+            told = {name: torch.full((len(images),), of) for name, of in ((ENTRY, number), (DIGEST, self.clasp.mark))}
+            made = made._replace(passthrough_data={**made.passthrough_data, **told})
+        return made
+
+    def _finalize_hf_mm_data(self, *args: Any, **kwargs: Any) -> Any:
+        made = super()._finalize_hf_mm_data(*args, **kwargs)  # type: ignore[misc]
+        if ENTRY in made and OWN in made:
+            made[PIXELS] = made.pop(OWN)
         return made
 
     def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]) -> Any:
         kwargs, number = _parted(hf_processor_mm_kwargs)
         fields = dict(super()._get_mm_fields_config(hf_inputs, kwargs))  # type: ignore[misc]
+        if number is None or OWN not in fields:
+            return fields
         # On a GPU a number that decides how many tokens there are would be waited for.
-        return fields if number is None else {**fields, ENTRY: MultiModalFieldConfig.batched("image", keep_on_cpu=True)}
+        fields |= {name: MultiModalFieldConfig.batched("image", keep_on_cpu=True) for name in (ENTRY, DIGEST)}
+        return fields | {PIXELS: fields.pop(OWN)}
 
     def _get_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
@@ -144,7 +154,7 @@ class PrunedProcessing:
         def replacement(item: int) -> Any:
             whole = update.replacement(item) if callable(update.replacement) else update.replacement
             full = whole.full if isinstance(whole, PromptUpdateDetails) else whole
-            self._offered[look(item)] = full.count(token)
+            self._by_size[look(item)] = full.count(token)
             ids = [token] * entry.kept(full.count(token))
             # What stands around a picture's tokens stays.
             first, behind = full.index(token), len(full) - full[::-1].index(token)
@@ -161,7 +171,9 @@ class PrunedProcessing:
 
 
 def _look(images: Any, item: int, kwargs: Mapping[str, object]) -> tuple[Any, ...]:
-    """What the number of visual tokens of a picture depends on."""
+    """What the number of visual tokens of a picture depends on; nothing of one that vLLM remembers by a name."""
+    if images.get(item) is None:
+        return ()
     size = images.get_image_size(item)
     return size.width, size.height, repr(sorted(kwargs.items()))
 

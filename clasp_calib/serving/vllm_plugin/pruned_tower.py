@@ -19,6 +19,9 @@ from clasp_calib.runtime.encoding import Encoded, TowerAttention, what_goes_on
 from clasp_calib.serving.served import Served, blocks_of
 from clasp_calib.serving.vllm_plugin.ranks import all_heads
 
+TILES = 16
+"""That the tower takes together, but for a picture of more. Our choice: vLLM counts what pictures leave, and would let
+in many more of them than the memory for all states of the tower was measured with."""
 TOWER_MAPPER = WeightsMapper(
     orig_to_new_prefix={
         f"{before}vision_tower.{part}": f"vision_tower.vision_model.{part}"
@@ -58,8 +61,20 @@ class PrunedTower:
             adapter: of the model.
             tiles: pixels of every picture, [R, 3, height, width].
             numbers: of their entries.
-            sizes: what the processor says of them besides.
+            sizes: what the processor says of them besides, picture by picture.
         """
+        found, begin = list[Tensor](), 0
+        for end in range(1, len(tiles) + 1):
+            if end == len(tiles) or sum(map(len, tiles[begin : end + 1])) > TILES:
+                part = slice(begin, end)
+                of = {name: size[part] for name, size in sizes.items()}
+                found += self._stays(served, adapter, tiles[part], numbers[part], **of)
+                begin = end
+        return found
+
+    def _stays(
+        self, served: Served, adapter: Adapter, tiles: Sequence[Tensor], numbers: Sequence[int], **sizes: Any
+    ) -> list[Tensor]:
         wanted = [served.entries[number] for number in numbers]
         blocks, head = blocks_of(wanted, adapter), adapter.class_tokens
         layers = sorted({*blocks, *(layer for entry in wanted for layer in entry.layers)})
@@ -114,12 +129,3 @@ class PrunedTower:
         """What the projector makes of the patches of so many tiles, [R, tokens of a tile, D]."""
         tokens: Tensor = self.multi_modal_projector(states_UC)
         return tokens.view(rows, -1, tokens.shape[-1])
-
-
-def entries_in(kwargs: dict[str, object], name: str) -> list[int] | None:
-    """The numbers that a processor sent beside pictures, taken out of what vLLM's model is called with."""
-    given = kwargs.pop(name, None)
-    if given is None:
-        return None
-    numbers: list[int] = torch.as_tensor(given).flatten().tolist()
-    return numbers

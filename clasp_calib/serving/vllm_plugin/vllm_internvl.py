@@ -14,8 +14,9 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.layout import Layout
 from clasp_calib.serving.served import Served
-from clasp_calib.serving.vllm_plugin.processing import ENTRY, PrunedProcessing
-from clasp_calib.serving.vllm_plugin.pruned_tower import PrunedTower, entries_in
+from clasp_calib.serving.vllm_plugin.processing import PrunedProcessing
+from clasp_calib.serving.vllm_plugin.pruned_tower import PrunedTower
+from clasp_calib.serving.vllm_plugin.received import received
 
 
 class PrunedInternVLProcessing(PrunedProcessing, interns1.InternS1MultiModalProcessor):  # type: ignore[misc]
@@ -26,7 +27,7 @@ class PrunedInternVLProcessing(PrunedProcessing, interns1.InternS1MultiModalProc
     PrunedInternVLProcessing, info=interns1.InternS1ProcessingInfo, dummy_inputs=interns1.InternS1DummyInputsBuilder
 )
 class PrunedInternVL(PrunedTower, interns1.InternS1ForConditionalGeneration):  # type: ignore[misc]
-    """vLLM's own model where no artifact is served."""
+    """The same as vLLM's, whose pictures are pruned where an artifact is served."""
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
@@ -39,8 +40,8 @@ class PrunedInternVL(PrunedTower, interns1.InternS1ForConditionalGeneration):  #
 
     def embed_multimodal(self, **kwargs: object) -> Any:
         """What stays of every picture: [K, D] each."""
-        numbers = entries_in(kwargs, ENTRY)
-        if self.clasp is None or numbers is None or kwargs.get("pixel_values") is None:
+        numbers = received(kwargs, self.clasp)
+        if self.clasp is None or numbers is None:
             return super().embed_multimodal(**kwargs)
         inputs = self._parse_and_validate_image_input(**kwargs)
         counts = torch.as_tensor(inputs["num_patches"]).flatten().tolist()

@@ -12,8 +12,9 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.layout import Layout
 from clasp_calib.serving.served import Served
-from clasp_calib.serving.vllm_plugin.processing import ENTRY, PrunedProcessing
-from clasp_calib.serving.vllm_plugin.pruned_tower import TOWER_MAPPER, PrunedTower, deep_enough, entries_in
+from clasp_calib.serving.vllm_plugin.processing import PrunedProcessing
+from clasp_calib.serving.vllm_plugin.pruned_tower import TOWER_MAPPER, PrunedTower, deep_enough
+from clasp_calib.serving.vllm_plugin.received import received
 
 
 class PrunedLlavaProcessing(PrunedProcessing, llava.LlavaMultiModalProcessor):  # type: ignore[misc]
@@ -30,7 +31,7 @@ def _processor(info: Any, dummy_inputs: Any) -> Any:
     _processor, info=llava._build_llava_or_pixtral_hf_info, dummy_inputs=llava.LlavaDummyInputsBuilder
 )
 class PrunedLlava(PrunedTower, llava.LlavaForConditionalGeneration):  # type: ignore[misc]
-    """vLLM's own model where no artifact is served."""
+    """The same as vLLM's, whose pictures are pruned where an artifact is served."""
 
     hf_to_vllm_mapper = llava.LlavaForConditionalGeneration.hf_to_vllm_mapper | TOWER_MAPPER
 
@@ -44,8 +45,8 @@ class PrunedLlava(PrunedTower, llava.LlavaForConditionalGeneration):  # type: ig
 
     def embed_multimodal(self, **kwargs: object) -> Any:
         """What stays of every picture: [K, D] each."""
-        numbers = entries_in(kwargs, ENTRY)
-        if self.clasp is None or numbers is None or kwargs.get("pixel_values") is None:
+        numbers = received(kwargs, self.clasp)
+        if self.clasp is None or numbers is None:
             return super().embed_multimodal(**kwargs)
         pixels = self._parse_and_validate_image_input(**kwargs)["pixel_values"]
         return self.stays(self.clasp, adapter_for(self.config), pixels.split(1), numbers)

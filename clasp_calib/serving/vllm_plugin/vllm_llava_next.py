@@ -14,8 +14,9 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.layout import Layout
 from clasp_calib.serving.served import Served
-from clasp_calib.serving.vllm_plugin.processing import ENTRY, PrunedProcessing
-from clasp_calib.serving.vllm_plugin.pruned_tower import TOWER_MAPPER, PrunedTower, deep_enough, entries_in
+from clasp_calib.serving.vllm_plugin.processing import PrunedProcessing
+from clasp_calib.serving.vllm_plugin.pruned_tower import TOWER_MAPPER, PrunedTower, deep_enough
+from clasp_calib.serving.vllm_plugin.received import received
 
 PACKING = "spatial_unpad"
 _pack = llava_next.LlavaNextForConditionalGeneration._merge_image_patch_embeddings
@@ -29,7 +30,7 @@ class PrunedLlavaNextProcessing(PrunedProcessing, llava_next.LlavaNextMultiModal
     PrunedLlavaNextProcessing, info=llava_next.LlavaNextProcessingInfo, dummy_inputs=llava_next.LlavaDummyInputsBuilder
 )
 class PrunedLlavaNext(PrunedTower, llava_next.LlavaNextForConditionalGeneration):  # type: ignore[misc]
-    """vLLM's own model where no artifact is served."""
+    """The same as vLLM's, whose pictures are pruned where an artifact is served."""
 
     hf_to_vllm_mapper = llava_next.LlavaNextForConditionalGeneration.hf_to_vllm_mapper | TOWER_MAPPER
 
@@ -41,8 +42,8 @@ class PrunedLlavaNext(PrunedTower, llava_next.LlavaNextForConditionalGeneration)
 
     def embed_multimodal(self, **kwargs: object) -> Any:
         """What stays of every picture: [K, D] each."""
-        numbers = entries_in(kwargs, ENTRY)
-        if self.clasp is None or numbers is None or kwargs.get("pixel_values") is None:
+        numbers = received(kwargs, self.clasp)
+        if self.clasp is None or numbers is None:
             return super().embed_multimodal(**kwargs)
         inputs, adapter = self._parse_and_validate_image_input(**kwargs), adapter_for(self.config)
         image_sizes = inputs["image_sizes"]

@@ -13,8 +13,9 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.layout import Layout
 from clasp_calib.serving.served import Served
-from clasp_calib.serving.vllm_plugin.processing import ENTRY, PrunedProcessing
-from clasp_calib.serving.vllm_plugin.pruned_tower import TOWER_MAPPER, PrunedTower, deep_enough, entries_in
+from clasp_calib.serving.vllm_plugin.processing import PrunedProcessing
+from clasp_calib.serving.vllm_plugin.pruned_tower import TOWER_MAPPER, PrunedTower, deep_enough
+from clasp_calib.serving.vllm_plugin.received import received
 from clasp_calib.serving.vllm_plugin.vllm_llava_next import PACKING
 
 _pack = llava_onevision.LlavaOnevisionForConditionalGeneration._merge_image_patch_embeddings
@@ -30,7 +31,7 @@ class PrunedOnevisionProcessing(PrunedProcessing, llava_onevision.LlavaOnevision
     dummy_inputs=llava_onevision.LlavaOnevisionDummyInputsBuilder,
 )
 class PrunedOnevision(PrunedTower, llava_onevision.LlavaOnevisionForConditionalGeneration):  # type: ignore[misc]
-    """vLLM's own model where no artifact is served."""
+    """The same as vLLM's, whose pictures are pruned where an artifact is served."""
 
     hf_to_vllm_mapper = llava_onevision.LlavaOnevisionForConditionalGeneration.hf_to_vllm_mapper | TOWER_MAPPER
 
@@ -42,8 +43,8 @@ class PrunedOnevision(PrunedTower, llava_onevision.LlavaOnevisionForConditionalG
 
     def embed_multimodal(self, **kwargs: object) -> Any:
         """What stays of every picture: [K, D] each."""
-        numbers = entries_in(kwargs, ENTRY)
-        if self.clasp is None or numbers is None or kwargs.get("pixel_values") is None:
+        numbers = received(kwargs, self.clasp)
+        if self.clasp is None or numbers is None:
             return super().embed_multimodal(**kwargs)
         inputs = self._parse_and_validate_image_input(**kwargs)
         image_sizes, adapter = inputs["image_sizes"], adapter_for(self.config)

@@ -23,9 +23,9 @@ from clasp_calib.runtime.encoding import Encoded, TowerAttention, what_goes_on
 from clasp_calib.serving.served import Served
 from clasp_calib.serving.vllm_plugin.cpu_positions import ask_for_positions
 from clasp_calib.serving.vllm_plugin.mrope import CHANNELS, laid_out, placed, with_places
-from clasp_calib.serving.vllm_plugin.processing import ENTRY, PrunedProcessing
-from clasp_calib.serving.vllm_plugin.pruned_tower import entries_in
+from clasp_calib.serving.vllm_plugin.processing import PrunedProcessing
 from clasp_calib.serving.vllm_plugin.ranks import all_heads
+from clasp_calib.serving.vllm_plugin.received import ENTRY, received
 from clasp_calib.serving.vllm_plugin.watched_tower import mixed_states
 
 
@@ -68,8 +68,8 @@ class PrunedQwen:
 
     def embed_multimodal(self, **kwargs: object) -> Any:
         """What stays of every picture: [K, D + CHANNELS] each."""
-        numbers = entries_in(kwargs, ENTRY)
-        if self.clasp is None or numbers is None or kwargs.get("pixel_values") is None:
+        numbers = received(kwargs, self.clasp)
+        if self.clasp is None or numbers is None:
             return super().embed_multimodal(**kwargs)  # type: ignore[misc]
         given = self._parse_and_validate_image_input(**kwargs)  # type: ignore[attr-defined]
         grids: Tensor = given["image_grid_thw"].cpu()
@@ -182,4 +182,4 @@ class PrunedQwen25Processing(PrunedQwenProcessing, qwen2_5_vl.Qwen2_5_VLMultiMod
     dummy_inputs=qwen2_5_vl.Qwen2_5_VLDummyInputsBuilder,
 )
 class PrunedQwen25VL(PrunedQwen, qwen2_5_vl.Qwen2_5_VLForConditionalGeneration):  # type: ignore[misc]
-    """vLLM's own model where no artifact is served."""
+    """The same as vLLM's, whose pictures are pruned where an artifact is served."""
