@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from made_routers import made_router
 from PIL import Image
 from served_artifacts import served_artifact
 from servers import free_port, healthy, metric, until
@@ -30,7 +32,9 @@ FLAGS = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "640", "--m
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("served") / "artifact"
-    write_artifact(served_artifact(load_model(str(MODEL))[0], BUDGETS, SETTINGS, PROMPT), place)
+    made = served_artifact(load_model(str(MODEL))[0], BUDGETS, SETTINGS, PROMPT)
+    router = made_router(made.classes, taxonomy=made.manifest.provenance[BUDGETS[0]].taxonomy)
+    write_artifact(made.with_router(router), place)
     return place
 
 
@@ -39,8 +43,10 @@ def server(artifact, tmp_path_factory):
     from openai import OpenAI
 
     port, log = free_port(), tmp_path_factory.mktemp("log") / "server.log"
-    asked = {"CLASP_ARTIFACT": str(artifact), "CLASP_BUDGET": BUDGETS[0], "OMP_NUM_THREADS": "1"}
+    asked = {"OMP_NUM_THREADS": "1", "CLASP_ARTIFACT": "not/read"}
+    given = json.dumps({"clasp": {"artifact": str(artifact), "budget": BUDGETS[0]}})
     words = [str(VLLM), "serve", str(MODEL), "--port", str(port), "--trust-request-mm-kwargs", *FLAGS]
+    words += ["--hf-overrides", given]
     with log.open("wb") as output:
         process = subprocess.Popen(words, stdout=output, stderr=output, env=os.environ | asked, start_new_session=True)
         try:
@@ -122,10 +128,32 @@ def test_prometheus_counts_tokens_and_who_named_the_class(server):
         "clasp_pictures_total": 3,
         "clasp_visual_tokens_offered_total": 3 * 576,
         "clasp_visual_tokens_kept_total": 3 * 64,
+        "clasp_router_confidence_count": 1,
     }
 
 
-COUNTED = ("clasp_pictures_total", "clasp_visual_tokens_offered_total", "clasp_visual_tokens_kept_total")
+def test_a_picture_that_the_server_knows_by_a_name_is_counted_too(server):
+    """vLLM lets a client send a name in the place of a picture that it sent before."""
+    before = metric(server.port, "clasp_visual_tokens_offered_total")
+    named = {**picture("green"), "uuid": "a-green-one"}
+    first = ask(server, named, "What is it?", **kwargs(clasp_class="text"))
+    again = {"type": "image_url", "image_url": None, "uuid": "a-green-one"}
+    second = ask(server, again, "What is it?", **kwargs(clasp_class="text"))
+    assert second.usage.prompt_tokens == first.usage.prompt_tokens
+    assert metric(server.port, "clasp_visual_tokens_offered_total") - before == 2 * 576
+
+
+def test_what_the_plug_in_keeps_for_itself_cannot_be_asked_for(server):
+    from openai import BadRequestError
+
+    with pytest.raises(BadRequestError, match="cannot say clasp_entry"):
+        ask(server, picture(), "What is it?", **kwargs(clasp_entry=3))
+
+
+COUNTED = (
+    *("clasp_pictures_total", "clasp_visual_tokens_offered_total", "clasp_visual_tokens_kept_total"),
+    "clasp_router_confidence_count",
+)
 
 
 @pytest.mark.parametrize(
