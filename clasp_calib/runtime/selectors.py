@@ -10,14 +10,17 @@ from dataclasses import fields
 from math import isclose
 from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor, nn
 
 from clasp_calib.common import plugins
-from clasp_calib.common.errors import ArtifactError, ClaspError, InputError
+from clasp_calib.common.errors import ArtifactError, ClaspError, InputError, ModelError
 from clasp_calib.common.selector_choice import CLASP, SelectorChoice
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.adapters.layout import Layout
 from clasp_calib.runtime.budgeting import pruning_budget
+from clasp_calib.runtime.encoding import Encoded
 from clasp_calib.runtime.guard import guarded
 from clasp_calib.runtime.mixed_batch import RowActions, mixed
 from clasp_calib.runtime.schedule import Budget
@@ -173,6 +176,38 @@ def as_recorded(choice: SelectorChoice | None, model: nn.Module, budget: str) ->
     if choice is not None:
         recorded_selector(choice, model, budget)
     return choice
+
+
+def actions_at_input(selector: Any, adapter: Adapter) -> RowActions:
+    """What a selector does that chooses before the decoder alone, and knows before it sees a picture how many stay.
+
+    Servers that plan by numbers of tokens can run no others.
+
+    Args:
+        selector: a `TokenSelector`.
+        adapter: of the model.
+
+    Raises:
+        ModelError: it is another one.
+    """
+    try:
+        found = selector.actions(None, adapter)
+        kept_at_input(selector, 1000)
+    except Exception as error:  # Whatever a package raises that was written for something else.
+        raise ModelError(
+            f"it cannot tell how many tokens stay before it sees a picture ({error or type(error).__name__})"
+        ) from error
+    if found is None or found.choose is None or found.plan is not None:
+        raise ModelError("it drops tokens inside the decoder, or does not say what it does")
+    assert isinstance(found, RowActions)
+    return found
+
+
+def kept_at_input(selector: Any, tokens: int) -> int:
+    """How many of a picture's tokens stay, as a selector of `actions_at_input` says."""
+    nothing = torch.empty(0)
+    layout = Layout(torch.arange(tokens), 1, (1, tokens))
+    return int(selector.count(Encoded(nothing, layout, nothing, None, {}, lambda states: states)))
 
 
 def knobs_of(name: str, selector: Any) -> SelectorChoice:

@@ -239,7 +239,7 @@ class Calibration:
                 self._check_served(candidates, Pruning(allotment.schedule, self._pruning), smallest)
 
         attempt(SpaceSelector(name=CLASP))  # What fails here is not for want of a selector.
-        found = able(contenders(self.base_space), attempt)
+        found = able(contenders(self.base_space, self._pruning.profile, self._adapter), attempt)
         wide = self._space.beside_clasp(found)
         return found, first_space(wide, self._adapter.own_layer) if len(found) > KEPT else None
 

@@ -18,9 +18,11 @@ from clasp_calib.common import plugins
 from clasp_calib.common.containing import lacks_memory
 from clasp_calib.common.errors import BudgetError, ComputationError, InputError, ModelError, PictureError
 from clasp_calib.common.progress import note
+from clasp_calib.common.pruning_options import INPUT
 from clasp_calib.common.selector_choice import AUTO, CLASP, SelectorChoice
 from clasp_calib.crew.tasks import Workers
-from clasp_calib.runtime.selectors import GROUP, selector_of
+from clasp_calib.runtime.adapters.adapter import Adapter
+from clasp_calib.runtime.selectors import GROUP, actions_at_input, selector_of
 from clasp_calib.search.belief import Groups, believe, kernels
 from clasp_calib.search.measuring import Desk, Measuring
 from clasp_calib.search.noise import Floats
@@ -43,8 +45,13 @@ DECIMALS = 3
 """Of what three selectors are worth: a tenth of a point, which is about the luck of the draws."""
 
 
-def contenders(space: SearchSpace) -> tuple[SpaceSelector, ...]:
+def contenders(space: SearchSpace, profile: str, adapter: Adapter) -> tuple[SpaceSelector, ...]:
     """Those that a space names beside ``clasp``; all that are installed, by name, where it names none.
+
+    Args:
+        space: may name some.
+        profile: in ``input``, which servers run, those that nobody named choose before the decoder too.
+        adapter: of the model.
 
     Raises:
         InputError: a package calls its selector `AUTO`.
@@ -56,7 +63,14 @@ def contenders(space: SearchSpace) -> tuple[SpaceSelector, ...]:
             "that package, or name the selectors in a space"
         )
     named = tuple(selector for selector in space.selectors if selector.name != CLASP)
-    return named or tuple(SpaceSelector(name=name) for name in sorted({*known} - {CLASP}))
+    if named:
+        return named
+    installed = tuple(SpaceSelector(name=name) for name in sorted({*known} - {CLASP}))
+
+    def attempt(selector: SpaceSelector) -> None:
+        actions_at_input(selector_of(SelectorChoice(selector.name)), adapter)
+
+    return able(installed, attempt) if profile == INPUT else installed
 
 
 def able(selectors: Sequence[SpaceSelector], attempt: Callable[[SpaceSelector], object]) -> tuple[SpaceSelector, ...]:

@@ -17,7 +17,7 @@ from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.checks import position_axes
 from clasp_calib.runtime.routing import classes_of
 from clasp_calib.runtime.schedule import Schedule, ShareSchedule, parse_budget
-from clasp_calib.runtime.selectors import recorded_selector
+from clasp_calib.runtime.selectors import actions_at_input, recorded_selector
 from clasp_calib.serving.served import Served, ServedEntry
 
 ARTIFACT, BUDGET, CLASS, STRICT = "CLASP_ARTIFACT", "CLASP_BUDGET", "CLASP_CLASS", "CLASP_STRICT"
@@ -139,13 +139,11 @@ def _check_selector(entry: ServedEntry, artifact: Artifact, config: Any) -> None
     bare: Any = SimpleNamespace(config=config)
     recorded_selector(choice, bare, entry.budget)
     try:
-        entry.actions(adapter_for(config))
-        entry.kept(1000)
-    except Exception as error:  # Whatever a package raises that was written for something else.
+        actions_at_input(entry.method, adapter_for(config))
+    except ModelError as error:
         raise ArtifactError(
-            f"the selector {choice.name} of the class {entry.label!r} at {entry.budget} cannot be served: a server has "
-            "to know how many tokens stay before it sees the picture, and they must all go before the decoder "
-            f"({error or type(error).__name__}); calibrate with others (--method, or selectors in the space)"
+            f"the selector {choice.name} of the class {entry.label!r} at {entry.budget} cannot be served: {error}; "
+            "calibrate with others (--method, or selectors in the space)"
         ) from error
 
 

@@ -19,10 +19,9 @@ from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.layout import Layout
 from clasp_calib.runtime.encoding import Encoded, Kept
 from clasp_calib.runtime.fusion import fuse
-from clasp_calib.runtime.mixed_batch import RowActions
 from clasp_calib.runtime.schedule import parse_budget
 from clasp_calib.runtime.selection import DualStage, gram_matrix
-from clasp_calib.runtime.selectors import selector_of
+from clasp_calib.runtime.selectors import actions_at_input, kept_at_input, selector_of
 
 
 @dataclass(frozen=True)
@@ -58,41 +57,19 @@ class ServedEntry:
         return None if self.selector is None else selector_of(SelectorChoice.of(*self.selector))
 
     def kept(self, tokens: int) -> int:
-        """K of a picture of ``tokens`` visual tokens; at least one.
-
-        Raises:
-            Exception: the selector cannot tell before it sees the picture.
-        """
+        """K of a picture of ``tokens`` visual tokens; at least one."""
         if self.method is not None:
-            return int(self.method.count(_of_tokens(tokens)))
+            return kept_at_input(self.method, tokens)
         if self.counts is not None:
             count, of = self.counts
             return max(count * tokens // of, min(tokens, 1))
         return max(int(self.share * tokens + 0.5 + 1e-9), min(tokens, 1))
 
-    def actions(self, adapter: Adapter) -> RowActions:
-        """What the selector does to a picture.
-
-        Raises:
-            Exception: it does not choose before the decoder.
-        """
-        found = self.method.actions(None, adapter)
-        if found is None or found.choose is None or found.plan is not None:
-            raise ValueError("it does not choose before the decoder alone")
-        assert isinstance(found, RowActions)
-        return found
-
     def blocks(self, adapter: Adapter) -> tuple[int, ...]:
         """Blocks of the tower whose attention is looked at."""
         if self.method is not None:
-            return self.actions(adapter).blocks
+            return actions_at_input(self.method, adapter).blocks
         return () if self.relevance == NONE else (adapter.attention_block,)
-
-
-def _of_tokens(tokens: int) -> Encoded:
-    """A picture of which nothing is known but how many tokens it has."""
-    nothing = torch.empty(0)
-    return Encoded(nothing, Layout(torch.arange(tokens), 1, (1, tokens)), nothing, None, {}, lambda states: states)
 
 
 @dataclass(frozen=True)
@@ -195,7 +172,7 @@ class Served:
         if kept == tokens:
             return Kept(torch.arange(tokens, device=device))
         if entry.method is not None:
-            choose = entry.actions(adapter).choose
+            choose = actions_at_input(entry.method, adapter).choose
             assert choose is not None
             return choose(image)
         relevance_N = torch.ones(tokens, device=device)

@@ -24,7 +24,16 @@ from clasp_calib.common.samples import Sample
 from clasp_calib.crew.local_workers import InProcess
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.selectors import GROUP
-from clasp_calib.search.shortlist import KEPT, QUESTIONS, FirstRound, able, complementing, first_asks, first_space
+from clasp_calib.search.shortlist import (
+    KEPT,
+    QUESTIONS,
+    FirstRound,
+    able,
+    complementing,
+    contenders,
+    first_asks,
+    first_space,
+)
 from clasp_calib.search.space import Prototype, SearchSpace, SpaceSelector, default_space, write_space
 from clasp_calib.search.watchers import EventLines, Watcher
 
@@ -304,6 +313,17 @@ def test_what_is_called_auto_is_no_selector(bench, installed):
     small = Prototype(name="small", weights={3: 1.0}, downsample=0.5)
     with pytest.raises(InputError, match=r"all prototypes of the space show smaller pictures, .* method is 'auto'"):
         options(space=SearchSpace(prototypes=(small,), rhos=(0.5,)))
+
+
+def test_before_the_decoder_only_what_a_server_can_run_enters_by_itself(bench, capsys):
+    space, adapter = options().space, adapter_for(bench[0])
+    everywhere = [selector.name for selector in contenders(space, "layered", adapter)]
+    before = [selector.name for selector in contenders(space, "input", adapter)]
+    assert {"fastv", "dart", "divprune"} <= {*everywhere}
+    assert before == ["divprune", "fastervlm", "holov", "scope", "vispruner"]
+    assert "the selector 'fastv' is left out of this search: it cannot tell how many" in capsys.readouterr().err
+    named = space.model_copy(update={"selectors": (SpaceSelector(name="clasp"), SpaceSelector(name="fastv"))})
+    assert [selector.name for selector in contenders(named, "input", adapter)] == ["fastv"]
 
 
 def test_artifacts_without_a_round_keep_their_bytes():
