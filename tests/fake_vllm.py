@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
+    parser.add_argument("--enable-prompt-tokens-details", action="store_true")
     parser.add_argument("--say", default="red", help="the answer")
     parser.add_argument("--say-pruned", default="blue")
     parser.add_argument("--end", action="store_true", help="end at once, with code 3")
@@ -119,11 +120,14 @@ def main() -> None:
             tokens = PRUNED if pruned else PLAIN
             time.sleep(tokens / 1e4)
             delta = {"content": of.say_pruned if pruned else of.say}
+            usage = {"prompt_tokens": tokens, "completion_tokens": 2}
+            if of.enable_prompt_tokens_details:
+                usage["prompt_tokens_details"] = {"cached_tokens": tokens // 4}
             events = [
                 {"choices": [{"delta": {"role": "assistant", "content": ""}, "finish_reason": None}]},
                 {"choices": [{"delta": delta, "finish_reason": None}]},
                 {"choices": [{"delta": {}, "finish_reason": "stop"}]},
-                {"choices": [], "usage": {"prompt_tokens": tokens, "completion_tokens": 2}},
+                {"choices": [], "usage": usage},
             ]
             if of.fail:
                 events[1:] = [{"error": {"message": "the engine is dead"}}]

@@ -27,6 +27,7 @@ class BenchRun:
             ("TTFT p95, ms", "ttft_p95", 1000, 0),
             ("TPOT median, ms", "tpot_median", 1000, 1),
             ("prompt tokens a request", "prompt_tokens", 1, 0),
+            ("of these from the prefix cache", "cached_tokens", 1, 0),
             ("KV-cache tokens a request", "kv_tokens", 1, 0),
         )
         found = []

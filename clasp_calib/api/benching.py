@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 PLAIN, PRUNED = "plain", "pruned"
+CACHED = "--enable-prompt-tokens-details"
+"""Lets vLLM tell how many tokens of a prompt were in its prefix cache."""
 OURS = ("--host", "--port", "--uds")
 """Flags that would start the server elsewhere than where it is asked."""
 
@@ -118,7 +120,7 @@ def bench_serve(
             check_references(sample)
     known, environment = _resolved(artifact, budget, source, place)
     port = _free_port()
-    command = serve_command(source, HOST, port, None if vllm is None else Path(vllm), flags)
+    command = serve_command(source, HOST, port, None if vllm is None else Path(vllm), [CACHED, *flags])
     instruction, longest = _instruction(source, known.manifest.prompt), known.manifest.decoding.max_new_tokens
     test = LoadTest(tuple(chosen), instruction, longest, tuple(options.concurrency), options.wait, place)
     note(f"{len(chosen)} questions, {', '.join(map(str, options.concurrency))} at a time; logs are in {place}")

@@ -40,6 +40,8 @@ class ChatAnswer:
     """Until its last one."""
     prompt_tokens: int
     """Text and visual tokens, as the server counts them (``usage``)."""
+    cached_tokens: int
+    """Of the prompt, those that were in the prefix cache."""
     answer_tokens: int
     """Among them the one that ends it."""
 
@@ -223,4 +225,5 @@ async def _answer(client: httpx.AsyncClient, body: Mapping[str, Any]) -> ChatAns
         raise ServingError(f"the server broke off an answer ({type(error).__name__}: {error})") from error
     if first is None or last is None or usage is None:
         raise ServingError("the server broke off an answer, or does not say how many tokens it took")
-    return ChatAnswer("".join(texts), first, last, usage["prompt_tokens"], usage["completion_tokens"])
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return ChatAnswer("".join(texts), first, last, usage["prompt_tokens"], cached, usage["completion_tokens"])

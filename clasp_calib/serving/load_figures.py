@@ -21,6 +21,7 @@ class LoadFigures:
         tpot_median: time per output token: from the first token of an answer to the last, over all but the first;
             ``None`` if no answer has two.
         prompt_tokens: of a request, mean; text and visual tokens, as the server counts them.
+        cached_tokens: of these, mean: those whose keys and values were in the prefix cache.
         kv_tokens: of a request, mean: its prompt and its answer but for the last token, which is all that it holds keys
             and values of at its end. A prefix that requests share counts for each of them.
     """
@@ -32,6 +33,7 @@ class LoadFigures:
     ttft_p95: float
     tpot_median: float | None
     prompt_tokens: float
+    cached_tokens: float
     kv_tokens: float
 
     @classmethod
@@ -50,6 +52,7 @@ class LoadFigures:
             ttft_p95=_quantile(first, 0.95),
             tpot_median=_quantile(paces, 0.5) if paces else None,
             prompt_tokens=float(np.mean([answer.prompt_tokens for answer in answers])),
+            cached_tokens=float(np.mean([answer.cached_tokens for answer in answers])),
             kv_tokens=float(np.mean([answer.prompt_tokens + answer.answer_tokens - 1 for answer in answers])),
         )
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import httpx2 as httpx
@@ -105,12 +105,14 @@ def check_alive(process: "subprocess.Popen[bytes]", when: str, log: Path | None)
 
 def _started(command: Sequence[str], environment: Mapping[str, str], log: Path | None) -> "subprocess.Popen[bytes]":
     try:
-        if log is None:
-            return subprocess.Popen(command, env=environment)
-        with log.open("wb") as output:
-            return subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-            )
+        output = None if log is None else log.open("wb")
+    except OSError as error:
+        raise ServingError(f"cannot write the log {log} ({error.strerror}); give it another place (--out)") from error
+    try:
+        with output or nullcontext():
+            # A server that is only measured must not read what its user types.
+            typed = None if output is None else subprocess.DEVNULL
+            return subprocess.Popen(command, env=environment, stdin=typed, stdout=output, stderr=output)
     except OSError as error:
         raise ServingError(
             f"cannot run {command[0]!r} ({error.strerror}); install vLLM (pip install 'clasp-calib[vllm]'), "

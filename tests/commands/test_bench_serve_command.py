@@ -81,6 +81,7 @@ def test_both_servers_are_asked_the_same_and_stand_side_by_side(bench, command, 
     for run, count in zip(report["runs"], (1, 3), strict=True):
         assert run["concurrency"] == count
         assert (run["plain"]["prompt_tokens"], run["pruned"]["prompt_tokens"]) == (600, 100)
+        assert (run["plain"]["cached_tokens"], run["pruned"]["cached_tokens"]) == (150, 25)
         assert (run["plain"]["kv_tokens"], run["pruned"]["kv_tokens"]) == (601, 101)
         assert run["plain"]["ttft_median"] > 0.06 > run["pruned"]["ttft_median"] > 0.01
         assert run["plain"]["tpot_median"] > run["pruned"]["tpot_median"] > 0
@@ -147,6 +148,7 @@ def test_what_servers_cannot_do_is_said(bench, command, tmp_path, flags, complai
     ("given", "complaint"),
     [
         (["--vllm", "{out}/absent"], "install vLLM"),
+        (["--out", "{taken}"], "cannot write the log {taken}/plain.log"),
         (["--concurrency", "1,many"], "--concurrency '1,many' is not numbers of requests"),
         (["--concurrency", "0"], "concurrency is 0; expected at least 1"),
         (["--split", "selection"], "no sample is in the split 'selection'; give one of calibration, test"),
@@ -156,9 +158,11 @@ def test_what_servers_cannot_do_is_said(bench, command, tmp_path, flags, complai
     ],
 )
 def test_what_cannot_be_measured_is_refused(bench, command, tmp_path, given, complaint):
-    ended = command(*words(bench, tmp_path), *(word.format(out=tmp_path) for word in given))
+    places = {"out": tmp_path, "taken": tmp_path / "taken"}
+    (tmp_path / "taken" / "plain.log").mkdir(parents=True)
+    ended = command(*words(bench, tmp_path), *(word.format(**places) for word in given))
     assert ended.code == 2
-    assert complaint in ended.err
+    assert complaint.format(**places) in ended.err
     assert "Traceback" not in ended.err
 
 

@@ -35,10 +35,13 @@ def test_pruning_saves_its_tokens_of_every_request(tmp_path, monkeypatch, capsys
         assert 0 < row["first"] <= row["last"]
         saved = row["prompt_tokens"] - told["pruned", count, name]["prompt_tokens"]
         assert saved == (576 - 64 if server == "plain" else 0)
+        assert row["cached_tokens"] < row["prompt_tokens"]
         # A busier server answers the same.
         assert row["text"] == told[server, 1, name]["text"]
     for figures in report["runs"]:
         assert figures["plain"]["prompt_tokens"] - figures["pruned"]["prompt_tokens"] == pytest.approx(576 - 64)
+        # Ten questions about two pictures share most of theirs, unless pruning tells their classes apart.
+        assert figures["plain"]["cached_tokens"] > figures["pruned"]["cached_tokens"]
         # It sees the picture and reads the question: guessing is right in far fewer.
         assert figures["accuracy"]["plain"]["mean"] >= 0.5
     assert "CLASP" not in (tmp_path / "out" / "plain.log").read_text()

@@ -8,7 +8,7 @@ from clasp_calib.serving.load_figures import LoadFigures
 
 TIMES = st.floats(0.001, 100)
 ANSWERS = st.builds(
-    lambda first, more, prompt, tokens: ChatAnswer("", first, first + more * (tokens > 1), prompt, tokens),
+    lambda first, more, prompt, tokens: ChatAnswer("", first, first + more * (tokens > 1), prompt, prompt // 2, tokens),
     *(TIMES, TIMES, st.integers(1, 5000), st.integers(1, 50)),
 )
 
@@ -31,5 +31,6 @@ def test_figures_are_what_they_are_by_definition(answers, seconds):
     paces = [(a.last - a.first) / (a.answer_tokens - 1) for a in answers if a.answer_tokens > 1]
     assert found.tpot_median == (pytest.approx(quantile(paces, 0.5)) if paces else None)
     assert found.prompt_tokens == pytest.approx(sum(a.prompt_tokens for a in answers) / len(answers))
+    assert found.cached_tokens == pytest.approx(sum(a.prompt_tokens // 2 for a in answers) / len(answers))
     held = sum(a.prompt_tokens + a.answer_tokens - 1 for a in answers)
     assert found.kv_tokens == pytest.approx(held / len(answers))
