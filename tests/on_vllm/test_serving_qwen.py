@@ -17,7 +17,7 @@ from clasp_calib.artifacts.files import write_artifact
 
 pytestmark = pytest.mark.vllm
 
-INFOS = {"qwen2_5_vl": ("qwen2_5_vl", "Qwen2_5_VLProcessingInfo")}
+INFOS = {"qwen2_5_vl": "Qwen2_5_VLProcessingInfo", "qwen3_vl": "Qwen3VLProcessingInfo"}
 BUDGETS = ["50%", "25%"]
 SETTINGS = {
     "pivots": {},
@@ -36,12 +36,15 @@ def serving(name, folder, settings, **changes):
     place, artifact = tiny_qwen_vl_directory(folder / "model", name), folder / "artifact"
     model, processor = AutoModelForImageTextToText.from_pretrained(place).eval(), tiny_qwen_vl_processor(name)
     write_artifact(served_artifact(model, BUDGETS, settings, PROMPT, **changes), artifact)
-    module, info = INFOS[name]
-    vllm_module = import_module(f"vllm.model_executor.models.{module}")
+    vllm_module, sizes = (import_module(f"vllm.model_executor.models.{module}") for module in (name, "qwen2_vl"))
     with pytest.MonkeyPatch.context() as patch, noted_choices() as kept:
         # One with a processor of videos needs torchvision, and cannot be saved.
-        patch.setattr(vars(vllm_module)[info], "get_hf_processor", lambda *_, **__: processor)
-        patch.setattr(import_module("vllm.model_executor.models.qwen2_vl"), "smart_resize", smart_resize)
+        patch.setattr(vars(vllm_module)[INFOS[name]], "get_hf_processor", lambda *_, **__: processor)
+        patch.setattr(sizes, "smart_resize", smart_resize)
+        if name == "qwen3_vl":
+            patch.setattr(vllm_module, "image_smart_resize", smart_resize)
+            patch.setattr(vllm_module, "video_smart_resize", lambda height, width, **_: (height, width))
+            patch.setattr(vllm_module, "Qwen3VLVideoProcessor", type(processor.video_processor))
         engine = engine_of(
             *(place, artifact, BUDGETS[0]),
             **{"max_model_len": 256, "max_num_batched_tokens": 40, "limit_mm_per_prompt": {"image": 2, "video": 0}},

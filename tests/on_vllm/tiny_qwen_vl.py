@@ -21,12 +21,19 @@ sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 from architectures import _randomise
 
 _SIDE = 28
+ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 MOST = 64
 """Tokens of a picture."""
 _TEXT = {
     **{"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "head_dim": 32},
     **{"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 1024},
-    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+}
+_AXES: dict[str, dict[str, Any]] = {
+    "qwen2_5_vl": {"mrope_section": [4, 6, 6]},
+    "qwen3_vl": {"mrope_section": [6, 5, 5], "mrope_interleaved": True},
+}
+_ROPE = {
+    name: {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, **axes}} for name, axes in _AXES.items()
 }
 _VISION = {
     **{"hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 64, "depth": 4, "num_heads": 2},
@@ -48,6 +55,10 @@ class _NoVideos:
     """Stands for a video processor, which needs torchvision."""
 
     valid_kwargs = VideosKwargs
+    temporal_patch_size = 2
+
+    def __init__(self) -> None:
+        self.size = {"shortest_edge": _SIDE**2, "longest_edge": _SIDE**2 * 8}
 
 
 def tiny_qwen_vl_processor(name: str) -> Any:
@@ -65,7 +76,14 @@ def tiny_qwen_vl(name: str) -> Any:
     config_class, model_class, _, vision = _MODELS[name]
     ids = tiny_qwen_vl_processor(name).tokenizer
     config = config_class(
-        text_config={**_TEXT, "vocab_size": len(ids), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+        text_config={
+            **_TEXT,
+            **_ROPE[name],
+            "vocab_size": len(ids),
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },
         vision_config={**_VISION, **vision},
         tie_word_embeddings=False,
         architectures=[model_class.__name__],
@@ -77,7 +95,7 @@ def tiny_qwen_vl(name: str) -> Any:
     with torch.no_grad():
         model.lm_head.weight.mul_(0.2)  # Logits of a trained model's size.
         model.lm_head.weight[ids.convert_tokens_to_ids(["<image>", "<video>", "<start>", "<end>"])] = 0
-    model.generation_config.update(pad_token_id=0, bos_token_id=1, eos_token_id=2, do_sample=False)
+    model.generation_config.update(do_sample=False, **ENDS)
     return model.eval()
 
 

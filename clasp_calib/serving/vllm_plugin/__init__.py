@@ -14,6 +14,7 @@ MODELS = {
     "LlavaNextForConditionalGeneration": "vllm_llava_next:PrunedLlavaNext",
     "LlavaOnevisionForConditionalGeneration": "vllm_onevision:PrunedOnevision",
     "Qwen2_5_VLForConditionalGeneration": "vllm_qwen:PrunedQwen25VL",
+    "Qwen3VLForConditionalGeneration": "vllm_qwen3:PrunedQwen3VL",
 }
 """Architectures that can be served -> module here and class."""
 

@@ -13,6 +13,7 @@ NAMES = {
     "got_ocr2.image_processing_got_ocr2": ["GotOcr2ImageProcessor"],
     "internvl.video_processing_internvl": ["InternVLVideoProcessor"],
     "qwen2_vl.video_processing_qwen2_vl": ["Qwen2VLVideoProcessor"],
+    "qwen3_vl.video_processing_qwen3_vl": ["smart_resize", "Qwen3VLVideoProcessor"],
 }
 
 for module, names in NAMES.items():
