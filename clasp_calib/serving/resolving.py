@@ -18,7 +18,7 @@ from clasp_calib.runtime.checks import position_axes
 from clasp_calib.runtime.routing import classes_of
 from clasp_calib.runtime.schedule import Schedule, ShareSchedule, parse_budget
 from clasp_calib.runtime.selectors import actions_at_input, recorded_selector
-from clasp_calib.serving.served import Served, ServedEntry
+from clasp_calib.serving.served import ServedArtifact, ServedEntry
 
 ARTIFACT, BUDGET, CLASS, STRICT = "CLASP_ARTIFACT", "CLASP_BUDGET", "CLASP_CLASS", "CLASP_STRICT"
 NAMES = {"artifact": ARTIFACT, "budget": BUDGET, "class": CLASS, "strict": STRICT}
@@ -46,7 +46,7 @@ def asked_for(given: Any = None) -> dict[str, Any]:
 
 def resolved(
     config: Any, given: Mapping[str, Any], model: str, revision: str | None = None
-) -> tuple[Served, Artifact, list[str]]:
+) -> tuple[ServedArtifact, Artifact, list[str]]:
     """What is served, of which artifact, and what its operator should be told.
 
     Args:
@@ -73,7 +73,7 @@ def resolved(
             f"the artifact {given['artifact']} holds the budgets {', '.join(artifact.budgets)}; "
             f"name one: {BUDGET}, or budget in clasp"
         )
-    served = Served(
+    served = ServedArtifact(
         artifact=str(given["artifact"]),
         place=str(place.absolute()),
         digest=str(artifact.manifest.id),
@@ -84,7 +84,7 @@ def resolved(
     )
     for entry in served.entries:
         _check_selector(entry, artifact, config)
-    served.number(served.classes[0] if served.label is None else served.label)
+    served.entry_index(served.classes[0] if served.label is None else served.label)
     if served.label is None:
         try:
             classes_of(["?"], artifact)

@@ -73,7 +73,7 @@ class ServedEntry:
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedArtifact:
     """An artifact as it is served.
 
     Attributes:
@@ -95,16 +95,16 @@ class Served:
     entries: tuple[ServedEntry, ...]
 
     @classmethod
-    def of(cls, config: Any) -> "Served | None":
-        """What was put into a model's configuration as `told`; ``None`` if nothing was."""
+    def of(cls, config: Any) -> "ServedArtifact | None":
+        """What was put into a model's configuration by `to_dict`; ``None`` if nothing was."""
         given = getattr(config, "clasp", None)
-        if not isinstance(given, Told):
+        if not isinstance(given, ServedDict):
             return None
         return cls(**{**given, "entries": tuple(ServedEntry(**entry) for entry in map(_as_made, given["entries"]))})
 
-    def told(self) -> "Told":
+    def to_dict(self) -> "ServedDict":
         """The same in plain values, which go wherever a configuration goes."""
-        return Told(asdict(self))
+        return ServedDict(asdict(self))
 
     @cached_property
     def mark(self) -> int:
@@ -126,7 +126,7 @@ class Served:
         """States that some mixture holds, rising."""
         return tuple(sorted({layer for entry in self.entries for layer in entry.layers}))
 
-    def number(self, label: str, budget: str | int | None = None) -> int:
+    def entry_index(self, label: str, budget: str | int | None = None) -> int:
         """Which entry a request gets.
 
         Raises:
@@ -141,7 +141,7 @@ class Served:
                 )
         return self.budgets.index(name) * len(self.classes) + self.classes.index(label)
 
-    def most(self, tokens: int = 1 << 16) -> int:
+    def largest_entry(self, tokens: int = 1 << 16) -> int:
         """The number of the entry that keeps the most of so many tokens."""
         sizes = [entry.kept(tokens) for entry in self.entries]
         return sizes.index(max(sizes))
@@ -188,8 +188,8 @@ class Served:
         return Kept(selection.keep_BN[0].nonzero().flatten())
 
 
-class Told(dict[str, Any]):
-    """A `Served` in plain values. A model's own ``config.json`` cannot hold one."""
+class ServedDict(dict[str, Any]):
+    """A `ServedArtifact` in plain values. A model's own ``config.json`` cannot hold one."""
 
 
 def _by_layout(values_U: Tensor, layout: Layout) -> Tensor:

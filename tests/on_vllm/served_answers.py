@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clasp_calib import clasp
-from clasp_calib.serving.served import Served
+from clasp_calib.serving.served import ServedArtifact
 
 TOP = 20
 
@@ -72,13 +72,13 @@ def close(one: Any, other: Any) -> bool:
 @contextmanager
 def noted_choices() -> Iterator[list[tuple[int, tuple[int, ...]]]]:
     """What vLLM keeps of pictures, as it is decided: (entry, places), rising."""
-    found, plain = list[tuple[int, tuple[int, ...]]](), Served.chosen
+    found, plain = list[tuple[int, tuple[int, ...]]](), ServedArtifact.chosen
 
-    def chosen(self: Served, image: Any, adapter: Any, number: int, *more: Any) -> Any:
+    def chosen(self: ServedArtifact, image: Any, adapter: Any, number: int, *more: Any) -> Any:
         of = plain(self, image, adapter, number, *more)
         found.append((number, tuple(sorted(of.place_T.tolist()))))
         return of
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Served, "chosen", chosen)
+        patch.setattr(ServedArtifact, "chosen", chosen)
         yield found

@@ -14,7 +14,7 @@ from clasp_calib.reference.benchmark import write_benchmark
 from clasp_calib.reference.model import MODEL, PROMPT
 from clasp_calib.runtime.loading import load_model
 from clasp_calib.runtime.routing import classes_of
-from clasp_calib.serving.served import Served
+from clasp_calib.serving.served import ServedArtifact
 
 pytestmark = pytest.mark.vllm
 
@@ -102,21 +102,24 @@ def batched(engine, kept, questions):
 
 
 def test_answers_probabilities_and_tokens_are_those_of_transformers(model, artifact, questions, batched, kept):
-    served = Served.of(SimpleNamespace(clasp=resolved_of(artifact)))
+    served = ServedArtifact.of(SimpleNamespace(clasp=resolved_of(artifact)))
     for question, found in zip(questions, batched, strict=True):
-        expected, number = on_transformers(*model, artifact, question), served.number(question.label, question.budget)
+        expected, number = (
+            on_transformers(*model, artifact, question),
+            served.entry_index(question.label, question.budget),
+        )
         assert found.visual == int(question.budget) == len(expected.places)
         assert (number, expected.places) in kept
         assert found.ids == expected.ids
         assert gap(found, expected) < 1e-4
-    assert {number for number, _ in kept} >= {served.number(q.label, q.budget) for q in questions}
+    assert {number for number, _ in kept} >= {served.entry_index(q.label, q.budget) for q in questions}
 
 
 def resolved_of(artifact):
     from clasp_calib.serving.resolving import resolved
 
     config = load_model(str(MODEL))[0].config
-    return resolved(config, {"artifact": str(artifact), "budget": BUDGETS[0]}, str(MODEL))[0].told()
+    return resolved(config, {"artifact": str(artifact), "budget": BUDGETS[0]}, str(MODEL))[0].to_dict()
 
 
 def test_another_class_is_another_answer(engine, questions, batched):

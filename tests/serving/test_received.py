@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.serving.served import Served, ServedEntry
+from clasp_calib.serving.served import ServedArtifact, ServedEntry
 from clasp_calib.serving.vllm_plugin.received import DIGEST, ENTRY, PIXELS, received
 
 ENTRIES = (ServedEntry("33%", "a", (1,), (1.0,), 1.0, "redundancy", "none", None, 0.33),)
-HERE = Served("here", "/here", "ab" * 32, "33%", "a", 5, ENTRIES)
-OTHER = Served("other", "/other", "cd" * 32, "33%", "a", 5, ENTRIES)
+HERE = ServedArtifact("here", "/here", "ab" * 32, "33%", "a", 5, ENTRIES)
+OTHER = ServedArtifact("other", "/other", "cd" * 32, "33%", "a", 5, ENTRIES)
 PICTURES = torch.zeros(2, 3, 8, 8)
 
 

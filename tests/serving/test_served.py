@@ -17,7 +17,7 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.encoding import chosen_tokens
 from clasp_calib.runtime.tower import fused_tower
 from clasp_calib.serving.resolving import asked_for, resolved
-from clasp_calib.serving.served import Served, blocks_of
+from clasp_calib.serving.served import ServedArtifact, blocks_of
 
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 from architectures import CASES
@@ -47,7 +47,7 @@ def served(request, tmp_path):
     artifact = write_artifact(served_artifact(model, BUDGETS, SETTINGS, PROMPT), tmp_path / "artifact")
     given = {"artifact": str(tmp_path / "artifact"), "budget": "33%", "class": "pivots"}
     found, _, _ = resolved(model.config, given, str(tmp_path))
-    there = Served.of(pickle.loads(pickle.dumps(SimpleNamespace(clasp=found.told()))))
+    there = ServedArtifact.of(pickle.loads(pickle.dumps(SimpleNamespace(clasp=found.to_dict()))))
     assert there == found
     return SimpleNamespace(case=case, model=model, artifact=artifact, served=there)
 
@@ -61,7 +61,7 @@ def kept_by_transformers(of, row, label, budget):
 
 @torch.no_grad()
 def kept_by_served(of, row, label, budget):
-    adapter, number, places = adapter_for(of.model), of.served.number(label, budget), []
+    adapter, number, places = adapter_for(of.model), of.served.entry_index(label, budget), []
     entry = of.served.entries[number]
 
     def choose(image):
@@ -87,7 +87,7 @@ def test_the_same_tokens_stay_as_on_transformers(served, label, budget):
         kept, _ = kept_by_served(served, row, label, budget)
         tokens = int((row["input_ids"] == adapter_for(served.model).visual_token_ids["image"]).sum())
         assert kept == kept_by_transformers(served, row, label, budget)
-        assert len(kept) == served.served.entries[served.served.number(label, budget)].kept(tokens) < tokens
+        assert len(kept) == served.served.entries[served.served.entry_index(label, budget)].kept(tokens) < tokens
 
 
 def test_a_mixture_is_that_of_the_artifact(served):
@@ -106,21 +106,24 @@ def test_some_of_every_picture_stay_and_never_more_than_there_are(served, tokens
 
 def test_the_entry_that_a_server_measures_itself_by_keeps_the_most(served):
     adapter = adapter_for(served.model)
-    tokens, largest = 4096 if adapter.ragged else adapter.tokens_per_image, served.served.entries[served.served.most()]
+    tokens, largest = (
+        4096 if adapter.ragged else adapter.tokens_per_image,
+        served.served.entries[served.served.largest_entry()],
+    )
     assert all(entry.kept(tokens) <= largest.kept(tokens) for entry in served.served.entries)
     assert largest.budget == "60%"
 
 
 def test_a_request_gets_its_own_budget_or_the_server_s(served):
     of = served.served
-    assert of.entries[of.number("both")].budget == "33%"
-    assert of.entries[of.number("both", "60.0%")].budget == "60%"
+    assert of.entries[of.entry_index("both")].budget == "33%"
+    assert of.entries[of.entry_index("both", "60.0%")].budget == "60%"
     with pytest.raises(InputError, match="no class 'telepathy'; expected one of pivots, coverage"):
-        of.number("telepathy")
+        of.entry_index("telepathy")
     with pytest.raises(InputError, match="no budget '50%'; expected one of 33%, 60%"):
-        of.number("both", "50%")
+        of.entry_index("both", "50%")
     with pytest.raises(BudgetError, match="half"):
-        of.number("both", "half")
+        of.entry_index("both", "half")
 
 
 def test_what_is_set_is_read_and_nothing_else(monkeypatch):
@@ -176,8 +179,8 @@ def test_a_class_that_is_shown_smaller_pictures_is_refused(tmp_path):
 
 
 def test_a_model_s_own_configuration_serves_nothing():
-    assert Served.of(SimpleNamespace()) is None
-    assert Served.of(SimpleNamespace(clasp={"artifact": "org/name@v1", "entries": []})) is None
+    assert ServedArtifact.of(SimpleNamespace()) is None
+    assert ServedArtifact.of(SimpleNamespace(clasp={"artifact": "org/name@v1", "entries": []})) is None
 
 
 def test_classes_that_nothing_tells_apart_are_told_of(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 
 from clasp_calib.common.errors import InputError, ModelError
 from clasp_calib.serving.resolving import asked_for, resolved
-from clasp_calib.serving.served import Served
+from clasp_calib.serving.served import ServedArtifact
 
 _NOTHING = 1e-17
 """Of a video: a share that is more than 0, with which vLLM asks a model for the positions of what it kept, and so
@@ -45,7 +45,7 @@ def _looking(own: Any, known: bool) -> Any:
         @staticmethod
         def verify_and_update_config(vllm_config: Any) -> None:
             lora = vllm_config.lora_config
-            if Served.of(vllm_config.model_config.hf_config) and lora and lora.enable_tower_connector_lora:
+            if ServedArtifact.of(vllm_config.model_config.hf_config) and lora and lora.enable_tower_connector_lora:
                 raise ModelError(
                     "LoRA on the vision tower counts the tokens that its pictures leave, of which an artifact drops "
                     "some; leave enable_tower_connector_lora out"
@@ -59,7 +59,7 @@ def _resolve(model_config: Any, known: bool) -> None:
     from vllm.logger import init_logger
 
     config, logger = model_config.hf_config, init_logger("vllm.clasp_calib")
-    if Served.of(config):
+    if ServedArtifact.of(config):
         return
     overrides = model_config.hf_overrides if isinstance(model_config.hf_overrides, dict) else {}
     if "clasp" not in overrides and getattr(config, "clasp", None) is not None:
@@ -83,7 +83,7 @@ def _resolve(model_config: Any, known: bool) -> None:
     served, _, notes = resolved(config, given, model_config.model, model_config.revision)
     if model_config.uses_mrope:
         _let_positions_follow(model_config.multimodal_config)
-    config.clasp = served.told()
+    config.clasp = served.to_dict()
     for note in notes:
         logger.warning("%s", note)
     logger.info("serving %s (%s) at %s", served.artifact, served.digest[:12], served.budget)

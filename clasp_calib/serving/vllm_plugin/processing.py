@@ -20,7 +20,7 @@ from vllm.multimodal.processing.processor import PromptUpdateDetails
 from clasp_calib.common.errors import ClaspError
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import picture_tokens
-from clasp_calib.serving.served import Served
+from clasp_calib.serving.served import ServedArtifact
 from clasp_calib.serving.vllm_plugin.counters import count
 from clasp_calib.serving.vllm_plugin.prompt_router import PromptRouter
 from clasp_calib.serving.vllm_plugin.received import DIGEST, ENTRY, OWN, PIXELS
@@ -40,11 +40,11 @@ class PrunedProcessing:
     """Mixed into a processor of vLLM's, before it. Without an artifact it does nothing."""
 
     info: Any
-    clasp: Served | None
+    clasp: ServedArtifact | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.clasp = Served.of(self.info.get_hf_config())
+        self.clasp = ServedArtifact.of(self.info.get_hf_config())
         self._by_size: dict[tuple[Any, ...], int] = {}
         self._by_hash: dict[str, int] = {}
         """Visual tokens before pruning."""
@@ -73,7 +73,7 @@ class PrunedProcessing:
                 by = "request"
             elif (label := served.label) is None:
                 label, by, confidence = self._router(inputs.prompt)
-            kwargs[ENTRY] = served.number(label, budget)
+            kwargs[ENTRY] = served.entry_index(label, budget)
         except ClaspError as error:
             raise ValueError(str(error)) from error
         made = whole(replace(inputs, hf_processor_mm_kwargs=kwargs), timing_ctx)
@@ -88,7 +88,7 @@ class PrunedProcessing:
         inputs = super().get_dummy_inputs(*args, **kwargs)  # type: ignore[misc]
         if self.clasp:
             tokens = picture_tokens(adapter_for(self.info.get_hf_config()))
-            largest = self.clasp.most() if tokens is None else self.clasp.most(tokens)
+            largest = self.clasp.largest_entry() if tokens is None else self.clasp.largest_entry(tokens)
             inputs = replace(inputs, hf_processor_mm_kwargs={ENTRY: _Measured(largest)})
         return inputs
 

@@ -9,7 +9,7 @@ from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.common.errors import ArtifactError
 from clasp_calib.runtime.routing import classes_of
 from clasp_calib.serving.last_question import LastQuestion
-from clasp_calib.serving.served import Served
+from clasp_calib.serving.served import ServedArtifact
 
 logger = init_logger("vllm.clasp_calib")
 
@@ -26,7 +26,7 @@ class PromptRouter:
         ArtifactError: the artifact is not where it was, or another one is there.
     """
 
-    def __init__(self, served: Served, processor: Any, tokenizer: Any) -> None:
+    def __init__(self, served: ServedArtifact, processor: Any, tokenizer: Any) -> None:
         self._artifact = read_artifact(served.place)
         if self._artifact.manifest.id != served.digest:
             raise ArtifactError(

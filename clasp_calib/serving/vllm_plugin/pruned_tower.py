@@ -16,7 +16,7 @@ from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.layout import Layout
 from clasp_calib.runtime.encoding import Encoded, TowerAttention, what_goes_on
-from clasp_calib.serving.served import Served, blocks_of
+from clasp_calib.serving.served import ServedArtifact, blocks_of
 from clasp_calib.serving.vllm_plugin.ranks import all_heads
 
 TILES = 16
@@ -35,7 +35,7 @@ TOWER_MAPPER = WeightsMapper(
 @contextmanager
 def deep_enough(config: Any) -> Iterator[None]:
     """vLLM builds a tower up to the layer that is projected, and a mixture may reach further."""
-    served, own = Served.of(config), config.vision_feature_layer
+    served, own = ServedArtifact.of(config), config.vision_feature_layer
     if served:
         config.vision_feature_layer = max(adapter_for(config).own_layer, *served.layers)
     try:
@@ -51,8 +51,8 @@ class PrunedTower:
     vision_tower: Any
     multi_modal_projector: Any
 
-    def stays(
-        self, served: Served, adapter: Adapter, tiles: Sequence[Tensor], numbers: Sequence[int], **sizes: Any
+    def prune_pictures(
+        self, served: ServedArtifact, adapter: Adapter, tiles: Sequence[Tensor], numbers: Sequence[int], **sizes: Any
     ) -> list[Tensor]:
         """What stays of every picture, [K, D] each.
 
@@ -68,12 +68,12 @@ class PrunedTower:
             if end == len(tiles) or sum(map(len, tiles[begin : end + 1])) > TILES:
                 part = slice(begin, end)
                 of = {name: size[part] for name, size in sizes.items()}
-                found += self._stays(served, adapter, tiles[part], numbers[part], **of)
+                found += self._prune_pictures(served, adapter, tiles[part], numbers[part], **of)
                 begin = end
         return found
 
-    def _stays(
-        self, served: Served, adapter: Adapter, tiles: Sequence[Tensor], numbers: Sequence[int], **sizes: Any
+    def _prune_pictures(
+        self, served: ServedArtifact, adapter: Adapter, tiles: Sequence[Tensor], numbers: Sequence[int], **sizes: Any
     ) -> list[Tensor]:
         wanted = [served.entries[number] for number in numbers]
         blocks, head = blocks_of(wanted, adapter), adapter.class_tokens

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from clasp_calib.common.errors import ModelError
-from clasp_calib.serving.served import Served
+from clasp_calib.serving.served import ServedArtifact
 
 ENTRY, DIGEST, PIXELS = "clasp_entry", "clasp_artifact", "clasp_pixel_values"
 OWN = "pixel_values"
 """What vLLM's models call them."""
 
 
-def received(kwargs: dict[str, Any], served: Served | None) -> list[int] | None:
+def received(kwargs: dict[str, Any], served: ServedArtifact | None) -> list[int] | None:
     """The entries of pictures, their pixels given back their name; ``None`` of what is no picture that is pruned.
 
     Args:

@@ -11,7 +11,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.layout import Layout
-from clasp_calib.serving.served import Served
+from clasp_calib.serving.served import ServedArtifact
 from clasp_calib.serving.vllm_plugin.processing import PrunedProcessing
 from clasp_calib.serving.vllm_plugin.pruned_tower import TOWER_MAPPER, PrunedTower, deep_enough
 from clasp_calib.serving.vllm_plugin.received import received
@@ -39,7 +39,7 @@ class PrunedLlava(PrunedTower, llava.LlavaForConditionalGeneration):  # type: ig
         config = vllm_config.model_config.hf_config
         with deep_enough(config):
             super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.clasp = Served.of(config)
+        self.clasp = ServedArtifact.of(config)
         if self.clasp:
             self.layouts(adapter_for(config), [torch.empty(1)])  # Refuses what has none.
 
@@ -49,7 +49,7 @@ class PrunedLlava(PrunedTower, llava.LlavaForConditionalGeneration):  # type: ig
         if self.clasp is None or numbers is None:
             return super().embed_multimodal(**kwargs)
         pixels = self._parse_and_validate_image_input(**kwargs)["pixel_values"]
-        return self.stays(self.clasp, adapter_for(self.config), pixels.split(1), numbers)
+        return self.prune_pictures(self.clasp, adapter_for(self.config), pixels.split(1), numbers)
 
     def layouts(self, adapter: Adapter, tiles: Sequence[Tensor], **sizes: Any) -> list[Layout]:
         """Every token is a patch."""

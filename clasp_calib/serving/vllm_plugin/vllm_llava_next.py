@@ -13,7 +13,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.layout import Layout
-from clasp_calib.serving.served import Served
+from clasp_calib.serving.served import ServedArtifact
 from clasp_calib.serving.vllm_plugin.processing import PrunedProcessing
 from clasp_calib.serving.vllm_plugin.pruned_tower import TOWER_MAPPER, PrunedTower, deep_enough
 from clasp_calib.serving.vllm_plugin.received import received
@@ -38,7 +38,7 @@ class PrunedLlavaNext(PrunedTower, llava_next.LlavaNextForConditionalGeneration)
         config = vllm_config.model_config.hf_config
         with deep_enough(config):
             super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.clasp = Served.of(config)
+        self.clasp = ServedArtifact.of(config)
 
     def embed_multimodal(self, **kwargs: object) -> Any:
         """What stays of every picture: [K, D] each."""
@@ -49,7 +49,7 @@ class PrunedLlavaNext(PrunedTower, llava_next.LlavaNextForConditionalGeneration)
         image_sizes = inputs["image_sizes"]
         # Pictures of one prompt come with as many tiles as the largest.
         tiles = [of[:count] for of, count in zip(inputs["pixel_values"], adapter.rows(inputs), strict=True)]
-        return self.stays(self.clasp, adapter, tiles, numbers, image_sizes=image_sizes)
+        return self.prune_pictures(self.clasp, adapter, tiles, numbers, image_sizes=image_sizes)
 
     def layouts(self, adapter: Adapter, tiles: Sequence[Tensor], **sizes: Any) -> list[Layout]:
         """Packed by vLLM's model, from tokens that are the indices of their patches."""

@@ -12,7 +12,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.layout import Layout
-from clasp_calib.serving.served import Served
+from clasp_calib.serving.served import ServedArtifact
 from clasp_calib.serving.vllm_plugin.processing import PrunedProcessing
 from clasp_calib.serving.vllm_plugin.pruned_tower import TOWER_MAPPER, PrunedTower, deep_enough
 from clasp_calib.serving.vllm_plugin.received import received
@@ -39,7 +39,7 @@ class PrunedOnevision(PrunedTower, llava_onevision.LlavaOnevisionForConditionalG
         config = vllm_config.model_config.hf_config
         with deep_enough(config):
             super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.clasp = Served.of(config)
+        self.clasp = ServedArtifact.of(config)
 
     def embed_multimodal(self, **kwargs: object) -> Any:
         """What stays of every picture: [K, D] each."""
@@ -50,7 +50,7 @@ class PrunedOnevision(PrunedTower, llava_onevision.LlavaOnevisionForConditionalG
         image_sizes, adapter = inputs["image_sizes"], adapter_for(self.config)
         rows = adapter.rows({"image_sizes": image_sizes})
         tiles = [of[:count] for of, count in zip(inputs["pixel_values"], rows, strict=True)]
-        return self.stays(self.clasp, adapter, tiles, numbers, image_sizes=image_sizes)
+        return self.prune_pictures(self.clasp, adapter, tiles, numbers, image_sizes=image_sizes)
 
     def layouts(self, adapter: Adapter, tiles: Sequence[Tensor], **sizes: Any) -> list[Layout]:
         """How many tokens there are; which patches they show is not known of all."""

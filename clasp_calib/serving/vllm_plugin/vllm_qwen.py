@@ -20,7 +20,7 @@ from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.encoding import Encoded, TowerAttention, what_goes_on
-from clasp_calib.serving.served import Served
+from clasp_calib.serving.served import ServedArtifact
 from clasp_calib.serving.vllm_plugin.cpu_positions import ask_for_positions
 from clasp_calib.serving.vllm_plugin.mrope import CHANNELS, laid_out, placed, with_places
 from clasp_calib.serving.vllm_plugin.processing import PrunedProcessing
@@ -46,7 +46,7 @@ class PrunedQwen:
 
     config: Any
     visual: Any
-    clasp: Served | None
+    clasp: ServedArtifact | None
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         """As vLLM's model.
@@ -55,7 +55,7 @@ class PrunedQwen:
             ModelError: an artifact is to be served by a server whose parts do not all learn positions.
         """
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
-        self.clasp = Served.of(vllm_config.model_config.hf_config)
+        self.clasp = ServedArtifact.of(vllm_config.model_config.hf_config)
         if self.clasp is None:
             return
         self.adapter = adapter_for(vllm_config.model_config.hf_config)
