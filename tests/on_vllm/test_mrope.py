@@ -1,21 +1,19 @@
 """Positions of pruned prompts, as vLLM's runner asks a model for them, against those of the whole prompt."""
 
 from dataclasses import replace
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny_qwen_vl import tiny_qwen_vl
-from vllm.multimodal.inputs import MultiModalFeatureSpec, PlaceholderRange
 
 from clasp_calib.serving.vllm_plugin import MODELS
 from clasp_calib.serving.vllm_plugin.mrope import CHANNELS, with_places, without_places
-from clasp_calib.serving.vllm_plugin.vllm_qwen import PrunedQwen25VL
-from clasp_calib.serving.vllm_plugin.vllm_qwen3 import PrunedQwen3VL
 
 pytestmark = pytest.mark.vllm
 
-CLASSES = {"qwen2_5_vl": PrunedQwen25VL, "qwen3_vl": PrunedQwen3VL}
+CLASSES = {"qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration", "qwen3_vl": "Qwen3VLForConditionalGeneration"}
 WIDTH, MERGE, TEXT = 8, 2, 7
 WIDE, TALL, SQUARE = (1, 4, 10), (1, 12, 4), (1, 8, 8)
 FILM = (3, 4, 6)
@@ -25,7 +23,9 @@ FILM = (3, 4, 6)
 def both(request):
     """The model of transformers, and vLLM's without its weights."""
     theirs = tiny_qwen_vl(request.param)
-    ours, plain = object.__new__(CLASSES[request.param]), object.__new__(CLASSES[request.param])
+    module, _, name = MODELS[CLASSES[request.param]].partition(":")
+    kind = getattr(import_module(f"clasp_calib.serving.vllm_plugin.{module}"), name)
+    ours, plain = object.__new__(kind), object.__new__(kind)
     vars(ours).update(config=theirs.config, clasp=object())
     vars(plain).update(config=theirs.config, clasp=None)
     return SimpleNamespace(theirs=theirs, ours=ours, plain=plain)
@@ -42,6 +42,8 @@ def prompt_of(both, pictures):
         Ids, features as the runner has them, what vLLM keeps of each picture, and positions and the next one's, as
         transformers would have them had all stayed; as vLLM would, behind videos, where they differ.
     """
+    from vllm.multimodal.inputs import MultiModalFeatureSpec, PlaceholderRange
+
     config = both.theirs.config
     ids, all_ids, kinds, stays, features, all_features, rows = [], [], [], [], [], [], []
 
@@ -145,6 +147,4 @@ def test_places_survive_any_dtype(dtype):
 
 
 def test_all_that_are_served_are_tried_here():
-    assert {place.partition(":")[2] for place in MODELS.values() if "qwen" in place} == {
-        of.__name__ for of in CLASSES.values()
-    }
+    assert {architecture for architecture in MODELS if "Qwen" in architecture} == {*CLASSES.values()}
