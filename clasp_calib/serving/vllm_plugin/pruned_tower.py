@@ -18,6 +18,7 @@ from clasp_calib.runtime.adapters.layout import Layout
 from clasp_calib.runtime.encoding import Encoded, TowerAttention, what_goes_on
 from clasp_calib.serving.served import ServedArtifact, blocks_of
 from clasp_calib.serving.vllm_plugin.ranks import all_heads
+from clasp_calib.serving.vllm_plugin.received import received
 
 TILES = 16
 """That the tower takes together, but for a picture of more. Our choice: vLLM counts what pictures leave, and would let
@@ -50,6 +51,13 @@ class PrunedTower:
     config: Any
     vision_tower: Any
     multi_modal_projector: Any
+    clasp: ServedArtifact | None
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        config = vllm_config.model_config.hf_config
+        with deep_enough(config):
+            super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
+        self.clasp = ServedArtifact.of(config)
 
     def prune_pictures(
         self, served: ServedArtifact, adapter: Adapter, tiles: Sequence[Tensor], numbers: Sequence[int], **sizes: Any
@@ -129,3 +137,19 @@ class PrunedTower:
         """What the projector makes of the patches of so many tiles, [R, tokens of a tile, D]."""
         tokens: Tensor = self.multi_modal_projector(states_UC)
         return tokens.view(rows, -1, tokens.shape[-1])
+
+
+class PrunedTiles(PrunedTower):
+    """Of pictures that are cut into tiles of one size."""
+
+    def embed_multimodal(self, **kwargs: Any) -> Any:
+        """What stays of every picture: [K, D] each."""
+        numbers = received(kwargs, self.clasp)
+        if self.clasp is None or numbers is None:
+            return super().embed_multimodal(**kwargs)  # type: ignore[misc]
+        inputs = self._parse_and_validate_image_input(**kwargs)  # type: ignore[attr-defined]
+        adapter, image_sizes = adapter_for(self.config), inputs["image_sizes"]
+        # Pictures of one prompt come with as many tiles as the largest.
+        counts = adapter.rows({"image_sizes": image_sizes})
+        tiles = [of[:count] for of, count in zip(inputs["pixel_values"], counts, strict=True)]
+        return self.prune_pictures(self.clasp, adapter, tiles, numbers, image_sizes=image_sizes)

@@ -13,7 +13,6 @@ from clasp_calib.common.errors import ModelError
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.layout import Layout
-from clasp_calib.serving.served import ServedArtifact
 from clasp_calib.serving.vllm_plugin.processing import PrunedProcessing
 from clasp_calib.serving.vllm_plugin.pruned_tower import PrunedTower
 from clasp_calib.serving.vllm_plugin.received import received
@@ -31,7 +30,6 @@ class PrunedInternVL(PrunedTower, interns1.InternS1ForConditionalGeneration):  #
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.clasp = ServedArtifact.of(self.config)
         if self.clasp and self.config.vision_feature_layer != -1:
             raise ModelError(
                 f"this model projects layer {self.config.vision_feature_layer} of its tower, and vLLM the last one; "

@@ -11,9 +11,8 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.layout import Layout
-from clasp_calib.serving.served import ServedArtifact
 from clasp_calib.serving.vllm_plugin.processing import PrunedProcessing
-from clasp_calib.serving.vllm_plugin.pruned_tower import TOWER_MAPPER, PrunedTower, deep_enough
+from clasp_calib.serving.vllm_plugin.pruned_tower import TOWER_MAPPER, PrunedTower
 from clasp_calib.serving.vllm_plugin.received import received
 
 
@@ -36,12 +35,9 @@ class PrunedLlava(PrunedTower, llava.LlavaForConditionalGeneration):  # type: ig
     hf_to_vllm_mapper = llava.LlavaForConditionalGeneration.hf_to_vllm_mapper | TOWER_MAPPER
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-        config = vllm_config.model_config.hf_config
-        with deep_enough(config):
-            super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.clasp = ServedArtifact.of(config)
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
         if self.clasp:
-            self.layouts(adapter_for(config), [torch.empty(1)])  # Refuses what has none.
+            self.layouts(adapter_for(self.config), [torch.empty(1)])  # Refuses what has none.
 
     def embed_multimodal(self, **kwargs: object) -> Any:
         """What stays of every picture: [K, D] each."""

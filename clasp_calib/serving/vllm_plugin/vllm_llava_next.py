@@ -10,13 +10,10 @@ from transformers.models.llava_next.modeling_llava_next import get_anyres_image_
 from vllm.model_executor.models import llava_next
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.layout import Layout
-from clasp_calib.serving.served import ServedArtifact
 from clasp_calib.serving.vllm_plugin.processing import PrunedProcessing
-from clasp_calib.serving.vllm_plugin.pruned_tower import TOWER_MAPPER, PrunedTower, deep_enough
-from clasp_calib.serving.vllm_plugin.received import received
+from clasp_calib.serving.vllm_plugin.pruned_tower import TOWER_MAPPER, PrunedTiles
 
 PACKING = "spatial_unpad"
 _pack = llava_next.LlavaNextForConditionalGeneration._merge_image_patch_embeddings
@@ -29,27 +26,10 @@ class PrunedLlavaNextProcessing(PrunedProcessing, llava_next.LlavaNextMultiModal
 @MULTIMODAL_REGISTRY.register_processor(
     PrunedLlavaNextProcessing, info=llava_next.LlavaNextProcessingInfo, dummy_inputs=llava_next.LlavaDummyInputsBuilder
 )
-class PrunedLlavaNext(PrunedTower, llava_next.LlavaNextForConditionalGeneration):  # type: ignore[misc]
+class PrunedLlavaNext(PrunedTiles, llava_next.LlavaNextForConditionalGeneration):  # type: ignore[misc]
     """The same as vLLM's, whose pictures are pruned where an artifact is served."""
 
     hf_to_vllm_mapper = llava_next.LlavaNextForConditionalGeneration.hf_to_vllm_mapper | TOWER_MAPPER
-
-    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-        config = vllm_config.model_config.hf_config
-        with deep_enough(config):
-            super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.clasp = ServedArtifact.of(config)
-
-    def embed_multimodal(self, **kwargs: object) -> Any:
-        """What stays of every picture: [K, D] each."""
-        numbers = received(kwargs, self.clasp)
-        if self.clasp is None or numbers is None:
-            return super().embed_multimodal(**kwargs)
-        inputs, adapter = self._parse_and_validate_image_input(**kwargs), adapter_for(self.config)
-        image_sizes = inputs["image_sizes"]
-        # Pictures of one prompt come with as many tiles as the largest.
-        tiles = [of[:count] for of, count in zip(inputs["pixel_values"], adapter.rows(inputs), strict=True)]
-        return self.prune_pictures(self.clasp, adapter, tiles, numbers, image_sizes=image_sizes)
 
     def layouts(self, adapter: Adapter, tiles: Sequence[Tensor], **sizes: Any) -> list[Layout]:
         """Packed by vLLM's model, from tokens that are the indices of their patches."""

@@ -9,13 +9,10 @@ from torch import Tensor
 from vllm.model_executor.models import llava_onevision
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.adapters.layout import Layout
-from clasp_calib.serving.served import ServedArtifact
 from clasp_calib.serving.vllm_plugin.processing import PrunedProcessing
-from clasp_calib.serving.vllm_plugin.pruned_tower import TOWER_MAPPER, PrunedTower, deep_enough
-from clasp_calib.serving.vllm_plugin.received import received
+from clasp_calib.serving.vllm_plugin.pruned_tower import TOWER_MAPPER, PrunedTiles
 from clasp_calib.serving.vllm_plugin.vllm_llava_next import PACKING
 
 _pack = llava_onevision.LlavaOnevisionForConditionalGeneration._merge_image_patch_embeddings
@@ -30,27 +27,10 @@ class PrunedOnevisionProcessing(PrunedProcessing, llava_onevision.LlavaOnevision
     info=llava_onevision.LlavaOnevisionProcessingInfo,
     dummy_inputs=llava_onevision.LlavaOnevisionDummyInputsBuilder,
 )
-class PrunedOnevision(PrunedTower, llava_onevision.LlavaOnevisionForConditionalGeneration):  # type: ignore[misc]
+class PrunedOnevision(PrunedTiles, llava_onevision.LlavaOnevisionForConditionalGeneration):  # type: ignore[misc]
     """The same as vLLM's, whose pictures are pruned where an artifact is served."""
 
     hf_to_vllm_mapper = llava_onevision.LlavaOnevisionForConditionalGeneration.hf_to_vllm_mapper | TOWER_MAPPER
-
-    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-        config = vllm_config.model_config.hf_config
-        with deep_enough(config):
-            super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.clasp = ServedArtifact.of(config)
-
-    def embed_multimodal(self, **kwargs: object) -> Any:
-        """What stays of every picture: [K, D] each."""
-        numbers = received(kwargs, self.clasp)
-        if self.clasp is None or numbers is None:
-            return super().embed_multimodal(**kwargs)
-        inputs = self._parse_and_validate_image_input(**kwargs)
-        image_sizes, adapter = inputs["image_sizes"], adapter_for(self.config)
-        rows = adapter.rows({"image_sizes": image_sizes})
-        tiles = [of[:count] for of, count in zip(inputs["pixel_values"], rows, strict=True)]
-        return self.prune_pictures(self.clasp, adapter, tiles, numbers, image_sizes=image_sizes)
 
     def layouts(self, adapter: Adapter, tiles: Sequence[Tensor], **sizes: Any) -> list[Layout]:
         """How many tokens there are; which patches they show is not known of all."""
