@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from clasp_calib.common.samples import Sample
     from clasp_calib.serving.chat_load import Load
 
+EVERY = "all"
+"""Stands for every sample in the place of a split."""
 HOST = "127.0.0.1"
 PLAIN, PRUNED = "plain", "pruned"
 CACHED = "--enable-prompt-tokens-details"
@@ -35,7 +37,8 @@ class BenchOptions:
 
     Attributes:
         concurrency: requests in flight, one run each. Every run asks all questions.
-        split: of samples that have splits; those without one are asked in any case.
+        split: that is asked, by default of which no calibration saw any; a table without splits is divided as
+            everywhere. ``all``: every sample, as of traffic that is no calibration's.
         limit: so many questions, drawn by ``seed``; ``None`` asks all.
         seed: of the order of the questions, and of the bootstrap.
         wait: seconds until a server must be healthy.
@@ -166,19 +169,22 @@ def _chosen(samples: "Sequence[Sample]", options: BenchOptions) -> "list[Sample]
     Raises:
         InputError: there are none, or one is about a video or about nothing.
     """
-    from clasp_calib.common.contents import grouped
+    from clasp_calib.calib.dataset import divided
     from clasp_calib.common.media import is_video
 
-    among = [sample for sample in samples if sample.split in (None, options.split)]
+    every = divided(samples)
+    among = [sample for sample in every if options.split in (EVERY, sample.split)]
     if not among:
-        splits = ", ".join(sorted({str(sample.split) for sample in samples}))
-        raise InputError(f"no sample is in the split {options.split!r}; give one of {splits} (--split, split=)")
+        splits = ", ".join(sorted({str(sample.split) for sample in every}))
+        raise InputError(
+            f"no sample is in the split {options.split!r}; give one of {splits}, or {EVERY} (--split, split=)"
+        )
     for sample in among:
         if not sample.media or any(map(is_video, sample.media)):
             has = "a video" if sample.media else "no picture"
             raise InputError(f"sample {sample.id!r} has {has}; expected one picture or several, leave it out")
     count = len(among) if options.limit is None else min(options.limit, len(among))
-    return grouped(random.Random(options.seed).sample(among, count))
+    return random.Random(options.seed).sample(among, count)
 
 
 def _resolved(

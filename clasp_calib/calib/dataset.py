@@ -64,9 +64,7 @@ def calibration_samples(
         except InputError as error:
             raise InputError(f"sample {sample.id!r}: {error}") from error
     _check_readable(samples, hints)
-    every = grouped(samples, hints)
-    given = given_splits(every)
-    every = [s if s.split else replace(s, split=given.get(s.cluster) or split_of(s)) for s in every]
+    every = divided(samples, hints)
     warn_of_lookalikes(every, hints)
     return every
 
@@ -89,6 +87,21 @@ def _check_readable(samples: Sequence[Sample], hints: Path | None) -> None:
     raise InputError(
         f"sample {first.id!r} names the picture {picture}, which {what}{more}; {where}, or leave the sample out"
     )
+
+
+def divided(samples: Sequence[Sample], hints: Path | None = None) -> list[Sample]:
+    """Samples with their groups and splits: those that the table gives, and by picture where it gives none.
+
+    Args:
+        samples: that may have splits.
+        hints: see `clasp_calib.common.contents.identified`.
+
+    Raises:
+        InputError: pictures cannot be read, or one stands in two splits.
+    """
+    every = grouped(samples, hints)
+    given = given_splits(every)
+    return [s if s.split else replace(s, split=given.get(s.cluster) or split_of(s)) for s in every]
 
 
 def given_splits(samples: Sequence[Sample]) -> dict[str, str]:

@@ -33,13 +33,15 @@ def bench_serve(
     model: ModelOption = None,
     samples: SamplesOption = None,
     image_root: ImageRootOption = None,
-    split: Annotated[str, typer.Option(help="The split to ask; samples without one are asked in any case.")] = "test",
+    split: Annotated[str, typer.Option(help="The split to ask, or all: of traffic that is no calibration's.")] = "test",
     concurrency: Annotated[
         str, typer.Option(help="Requests in flight, one run each; every run asks all questions.")
     ] = "1,8,32",
     limit: Annotated[int | None, typer.Option(min=1, help="Ask only N questions, drawn by --seed.")] = None,
     seed: SeedOption = 0,
-    vllm: Annotated[Path | None, typer.Option(help="Path of the vllm command, if not on PATH.")] = None,
+    vllm: Annotated[
+        Path | None, typer.Option(help="Path of the vllm command; by default that beside this Python, or else on PATH.")
+    ] = None,
     wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for each server.")] = 900,
     out: Annotated[
         Path | None,

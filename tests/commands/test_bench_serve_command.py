@@ -15,6 +15,7 @@ from served_artifacts import served_artifact
 from speaking_models import speaking_llava_directory
 
 import clasp_calib as cc
+from clasp_calib.api.benching import _chosen
 from clasp_calib.artifacts.files import write_artifact
 from clasp_calib.runtime.loading import load_model
 
@@ -30,9 +31,10 @@ def bench(tmp_path_factory) -> Path:
     write_artifact(served_artifact(model, ["4", "8"], {"object": {}, "default": {}}, prompt), root / "artifact")
     rows = []
     for number, colour in enumerate(COLOURS):
-        Image.new("RGB", (24, 24), colour).save(root / f"{colour}.png")
-        for split in ("test", "calibration"):
-            row = {"id": f"{split}-{number}", "image": f"{colour}.png", "question": f"Which colour, {number}?"}
+        for split, side in (("test", 24), ("calibration", 32)):
+            picture = f"{split}-{colour}.png"
+            Image.new("RGB", (side, side), colour).save(root / picture)
+            row = {"id": f"{split}-{number}", "image": picture, "question": f"Which colour, {number}?"}
             rows.append(row | {"answers": ["red"] if number else ["blue"], "split": split})
     (root / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     fake_vllm(root)
@@ -151,7 +153,7 @@ def test_what_servers_cannot_do_is_said(bench, command, tmp_path, flags, complai
         (["--out", "{taken}"], "cannot write the log {taken}/plain.log"),
         (["--concurrency", "1,many"], "--concurrency '1,many' is not numbers of requests"),
         (["--concurrency", "0"], "concurrency is 0; expected at least 1"),
-        (["--split", "selection"], "no sample is in the split 'selection'; give one of calibration, test"),
+        (["--split", "selection"], "no sample is in the split 'selection'; give one of calibration, test, or all"),
         (["--budget", "5"], "no budget '5'"),
         (["--model", "{out}"], "cannot read the configuration of the model"),
         (["--wait", "1", "--", "--sick"], "did not become healthy"),
@@ -180,3 +182,15 @@ def test_an_interrupt_ends_the_server(bench, tmp_path):
     # Nobody of the session is left.
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
+
+
+def test_a_table_without_splits_is_divided_as_everywhere(bench, tmp_path):
+    rows = [json.loads(line) for line in (bench / "samples.jsonl").read_text().splitlines()]
+    plain = [{**row, "image": str(bench / row["image"])} for row in rows]
+    for row in plain:
+        del row["split"]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in plain))
+    samples = cc.load_samples(tmp_path / "samples.jsonl")
+    asked = {name: {s.id for s in _chosen(samples, cc.BenchOptions(split=name))} for name in ("test", "calibration")}
+    assert asked["test"].isdisjoint(asked["calibration"])
+    assert {s.id for s in _chosen(samples, cc.BenchOptions(split="all"))} == {row["id"] for row in rows}
