@@ -10,7 +10,7 @@ from clasp_calib.common.hashing import canonical_json
 from clasp_calib.router_labeling.rules import RuleSet, load_rules
 from clasp_calib.router_labeling.taxonomy import Taxonomy, load_taxonomy
 
-Source = Literal["llm", "rule", "gold", "default"]
+Source = Literal["llm", "embedding", "rule", "gold", "default"]
 
 
 @dataclass(frozen=True)

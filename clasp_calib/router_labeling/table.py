@@ -11,7 +11,7 @@ from clasp_calib.router_labeling.taxonomy import Taxonomy
 
 LABEL_COLUMNS = ("intent", "class", "confidence", "source", "rule", "raw", "labeler")
 _OURS = LABEL_COLUMNS[2:]
-_MACHINE_MADE = ("llm", "rule", "default")
+_MACHINE_MADE = ("llm", "embedding", "rule", "default")
 _Label = dict[str, Any]
 """Columns of a row; what is not in it is null."""
 
@@ -35,7 +35,7 @@ def label_table(
     Returns:
         The table with ``intent`` and ``class`` (strings; ``intent`` is null where only a class was given),
         ``confidence`` (float64; 1 for gold and for an override; null where the labeler says none), ``source``
-        (llm | rule | gold | default), ``rule`` (id or null), ``raw`` (the labeler's answer, or why there is
+        (llm | embedding | rule | gold | default), ``rule`` (id or null), ``raw`` (the labeler's answer, or why there is
         none; null for gold) and ``labeler`` (its fingerprint; null for gold). Columns of these names are
         replaced where they stand; new ones come last.
 
