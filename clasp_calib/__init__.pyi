@@ -24,7 +24,10 @@ from clasp_calib.api.generating import (
     GenerationOptions as GenerationOptions,
     generate as generate,
 )
+from clasp_calib.api.labeler_training import train_labeler as train_labeler
 from clasp_calib.api.labelling import (
+    EmbeddingLabeler as EmbeddingLabeler,
+    EscalatingLabeler as EscalatingLabeler,
     KeywordLabeler as KeywordLabeler,
     LabelReport as LabelReport,
     ServerLabeler as ServerLabeler,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from clasp_calib.common.run_directory import RunDirectory
 from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.common.sample_table import check_writable
+from clasp_calib.router_labeling.embedding_labeler import EmbeddingLabeler
+from clasp_calib.router_labeling.escalation import EscalatingLabeler
 from clasp_calib.router_labeling.journalled import JournalledLabeler
 from clasp_calib.router_labeling.label_report import LabelReport, label_report as report_of
 from clasp_calib.router_labeling.labelers import KeywordLabeler, Labeler, load_scheme
@@ -19,7 +21,17 @@ if TYPE_CHECKING:
     from clasp_calib.router_labeling.rules import RuleSet
     from clasp_calib.router_labeling.taxonomy import Taxonomy
 
-__all__ = ["KeywordLabeler", "LabelReport", "Labeler", "ServerLabeler", "VLLMLabeler", "label", "label_report"]
+__all__ = [
+    "EmbeddingLabeler",
+    "EscalatingLabeler",
+    "KeywordLabeler",
+    "LabelReport",
+    "Labeler",
+    "ServerLabeler",
+    "VLLMLabeler",
+    "label",
+    "label_report",
+]
 
 
 def label(
@@ -40,8 +52,8 @@ def label(
 
     Args:
         samples: as `load_samples` takes them.
-        labeler: who names the intents: `KeywordLabeler`, `VLLMLabeler`, `ServerLabeler`, or anything with the methods
-            of `Labeler`. By default keyword rules alone.
+        labeler: who names the intents: `KeywordLabeler`, `EmbeddingLabeler`, `VLLMLabeler`, `ServerLabeler`,
+            `EscalatingLabeler`, or anything with the methods of `Labeler`. By default keyword rules alone.
         taxonomy: the intents and classes, a YAML file; by default the packaged fifteen and nine.
         rules: keyword rules, a YAML file; by default the packaged ones. Those that are marked so override a labeler.
         run: run directory, where samples, labels, a report and the answers of a language model are kept. Without one

@@ -21,6 +21,7 @@ from clasp_calib.commands.route import route
 from clasp_calib.commands.sample import sample
 from clasp_calib.commands.search import search
 from clasp_calib.commands.serve_labeler import serve_labeler
+from clasp_calib.commands.train_labeler import train_labeler
 from clasp_calib.commands.train_router import train_router
 from clasp_calib.commands.used_by import CheckedTyper
 
@@ -35,6 +36,7 @@ app.command("serve-labeler")(serve_labeler)
 app.command()(label)
 app.command("compare-labels")(compare_labels)
 app.command()(sample)
+app.command("train-labeler")(train_labeler)
 app.command("train-router")(train_router)
 app.command()(route)
 app.command("cache-features")(cache_features)

@@ -22,11 +22,15 @@ from clasp_calib.common.run_directory import RunDirectory
 from clasp_calib.common.strict_json import strict_json
 
 if TYPE_CHECKING:
+    from clasp_calib.router_labeling.embedding_labeler import EmbeddingLabeler
     from clasp_calib.router_labeling.labelers import Labeler
+    from clasp_calib.router_labeling.server_labeler import ServerLabeler
+    from clasp_calib.router_labeling.vllm_labeler import VLLMLabeler
 
-Backend = Literal["keywords", "server", "vllm", "auto"]
-SERVER, VLLM = UsedBy("backend", "server", "auto"), UsedBy("backend", "vllm", "auto")
-MODEL = UsedBy("backend", "server", "vllm", "auto")
+Backend = Literal["keywords", "embedding", "server", "vllm", "auto"]
+SERVER, VLLM = UsedBy("backend", "server", "embedding", "auto"), UsedBy("backend", "vllm", "embedding", "auto")
+MODEL = UsedBy("backend", "server", "vllm", "embedding", "auto")
+EMBEDDING = UsedBy("backend", "embedding", "auto")
 
 
 def label(
@@ -58,6 +62,22 @@ def label(
     strict: Annotated[
         bool, typer.Option("--strict", help="End with 1 if a question could not be labelled."), MODEL
     ] = False,
+    head: Annotated[
+        Path | None, typer.Option(help="What train-labeler wrote; default: the packaged one."), EMBEDDING
+    ] = None,
+    embedder: Annotated[
+        str | None,
+        typer.Option(help="Encoder that --head was trained on, a directory or Hub id; default: all-MiniLM-L6-v2."),
+        UsedBy("head"),
+    ] = None,
+    default_below: Annotated[
+        float, typer.Option(min=0, max=1, help="Less sure answers become the default intent."), EMBEDDING
+    ] = 0.0,
+    escalate_below: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=1, help="Less sure answers are left to a language model: of --base-url, or vLLM's."),
+        UsedBy("backend", "embedding"),
+    ] = None,
     taxonomy: TaxonomyOption = None,
     rules: RulesOption = None,
     column: Annotated[
@@ -78,18 +98,32 @@ def label(
 
     Example: clasp-calib label examples/samples.jsonl --run my-run
     """
-    from clasp_calib.api.labelling import ServerLabeler, VLLMLabeler, label as labelled_by, label_report
+    from clasp_calib.api.labelling import (
+        EmbeddingLabeler,
+        ServerLabeler,
+        VLLMLabeler,
+        label as labelled_by,
+        label_report,
+    )
     from clasp_calib.common.sample_sources import load_samples
+    from clasp_calib.router_labeling.available import best_labeler
+    from clasp_calib.router_labeling.labelers import load_scheme
     from clasp_calib.router_labeling.serving import DEFAULT_MODEL
 
-    if backend == "server" and base_url is None:
+    if backend == "embedding" and escalate_below is None and (base_url or labeler_model):
         raise InputError(
-            "the backend 'server' needs --base-url, such as http://127.0.0.1:8000/v1; "
-            "start a server with `clasp-calib serve-labeler`"
+            "--base-url and --labeler-model do nothing with an embedding alone; give --escalate-below too, such as 0.6"
         )
     server = base_url and ServerLabeler(base_url, labeler_model, revision, concurrency, timeout, api_key=api_key)
     offline = VLLMLabeler(labeler_model or DEFAULT_MODEL, revision, chunk, _settings(engine))
-    labeler = _chosen(backend, server or None, offline, as_json)
+    embedding = EmbeddingLabeler(head, embedder, default_below=default_below)
+    scheme = load_scheme(taxonomy, rules)
+    if backend == "auto":
+        labeler, why = best_labeler(server or None, offline, embedding, scheme)
+        if not as_json:
+            say(f"labelling by {type(labeler).__name__}: {why}")
+    else:
+        labeler = _chosen(backend, server or None, offline, embedding, escalate_below)
     directory = RunDirectory(run)
     given = load_samples(
         samples,
@@ -136,17 +170,30 @@ def label(
         raise typer.Exit(1)
 
 
-def _chosen(backend: Backend, server: Any, offline: Any, as_json: bool) -> "Labeler":
-    from clasp_calib.router_labeling.available import best_labeler
+def _chosen(
+    backend: Backend,
+    server: "ServerLabeler | None",
+    offline: "VLLMLabeler",
+    embedding: "EmbeddingLabeler",
+    escalate_below: float | None,
+) -> "Labeler":
+    from clasp_calib.router_labeling.escalation import EscalatingLabeler
     from clasp_calib.router_labeling.labelers import KeywordLabeler
 
-    if backend != "auto":
-        chosen: Labeler = {"keywords": KeywordLabeler(), "server": server, "vllm": offline}[backend]
-        return chosen
-    labeler, why = best_labeler(server, offline)
-    if not as_json:
-        say(f"labelling by {type(labeler).__name__}: {why}")
-    return labeler
+    if backend == "keywords":
+        return KeywordLabeler()
+    if backend == "vllm":
+        return offline
+    if backend == "server":
+        if server is None:
+            raise InputError(
+                "the backend 'server' needs --base-url, such as http://127.0.0.1:8000/v1; "
+                "start a server with `clasp-calib serve-labeler`"
+            )
+        return server
+    if escalate_below is not None:
+        return EscalatingLabeler(embedding, server or offline, escalate_below)
+    return embedding
 
 
 def _settings(engine: str) -> dict[str, Any]:

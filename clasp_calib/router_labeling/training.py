@@ -191,7 +191,9 @@ def feature_matrix(questions: Sequence[str], hashing: Hashing) -> Any:
     return csr_matrix((values, np.concatenate(rows), pointers), shape=(len(rows), 1 << hashing.bits))
 
 
-def fit(matrix: Any, truth: NDArray[np.int64], classes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def fit(
+    matrix: Any, truth: NDArray[np.int64], classes: int, shares: NDArray[np.float64] | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Weights ``[features, classes]`` and bias ``[classes]`` of a logistic regression.
 
     A class without rows gets a bias so low that it is never named.
@@ -200,6 +202,7 @@ def fit(matrix: Any, truth: NDArray[np.int64], classes: int) -> tuple[NDArray[np
         matrix: sparse ``[rows, features]``.
         truth: ``[rows]``, places of classes.
         classes: how many there are.
+        shares: ``[rows]``, what each row weighs; by default 1.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -210,7 +213,7 @@ def fit(matrix: Any, truth: NDArray[np.int64], classes: int) -> tuple[NDArray[np
         bias[present] = 0
         return np.zeros((matrix.shape[1], classes), np.float32), bias
     model = LogisticRegression(C=REGULARISATION, max_iter=_ITERATIONS)
-    model.fit(matrix[:, used], truth)
+    model.fit(matrix[:, used], truth, sample_weight=shares)
     coefficients, intercepts = model.coef_, model.intercept_
     if len(model.classes_) == 2:
         # Two classes have one row, the logit of the second against the first.

@@ -20,7 +20,18 @@ ARTIFACT = tuple(f"artifact {name}" for name in ("show", "verify", "export", "se
 CACHE = tuple(f"cache {name}" for name in ("info", "verify", "repair", "gc", "export"))
 PATH = (
     *("doctor", "rules test", "rules lint", "serve-labeler", "label", "compare-labels"),
-    *("train-router", "route", "sample", "cache-features", *CACHE, "search", "evaluate", "compare", "ablate"),
+    *(
+        "train-labeler",
+        "train-router",
+        "route",
+        "sample",
+        "cache-features",
+        *CACHE,
+        "search",
+        "evaluate",
+        "compare",
+        "ablate",
+    ),
     *(*ARTIFACT, "publish", "generate", "quickstart"),
 )
 """All commands, in an order in which each finds what it needs; the last goes through most of the others again."""
@@ -51,7 +62,7 @@ def run_examples(place: Path, names: Sequence[str]) -> None:
     run = str(place / "run")
     instead = {"my-run": run, "picture.png": picture}
     instead |= {f"my-run/{name}": f"{run}/{name}" for name in ("artifact", "labels.parquet")}
-    instead |= {name: f"{run}/{name}" for name in ("served", "features.json")}
+    instead |= {name: f"{run}/{name}" for name in ("served", "features.json", "my-head.safetensors")}
     more = {"quickstart": ["--run", str(place / "quickstart"), "--pictures", "2", "2"]}
     known = dict(leaves(GROUP))
     for name in names:

@@ -1,0 +1,138 @@
+"""The embedding's labels: what the packaged head knows, whom it asks, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clasp_calib.common.errors import InputError
+from clasp_calib.router_labeling import available
+from clasp_calib.router_labeling.embedding_labeler import EmbeddingLabeler, rule_votes
+from clasp_calib.router_labeling.escalation import EscalatingLabeler
+from clasp_calib.router_labeling.intent_head import NO_VOTE, load_head
+from clasp_calib.router_labeling.labelers import Guess, KeywordLabeler, load_scheme
+from clasp_calib.router_labeling.server_labeler import ServerLabeler
+from clasp_calib.router_labeling.taxonomy import packaged
+from clasp_calib.router_labeling.vllm_labeler import VLLMLabeler
+
+SCHEME = load_scheme()
+REPORT = Path(__file__).parent / "intents_report.jsonl"
+
+
+def labelled(questions, labeler=None):
+    return dict((labeler or EmbeddingLabeler()).ask(questions, SCHEME))
+
+
+def macro(rows, guesses) -> float:
+    right = {}
+    for row, guess in zip(rows, guesses, strict=True):
+        right.setdefault(row["class"], []).append(SCHEME.taxonomy.class_of(guess.intent) == row["class"])
+    return float(np.mean([np.mean(found) for found in right.values()]))
+
+
+def test_it_is_better_than_rules_on_questions_that_neither_was_made_on():
+    pytest.importorskip("onnxruntime")
+    rows = [json.loads(line) for line in REPORT.read_text(encoding="utf-8").splitlines()]
+    questions = [row["question"] for row in rows]
+    guesses, rules = labelled(questions), dict(KeywordLabeler().ask(questions, SCHEME))
+    found, theirs = (macro(rows, [of[place] for place in range(len(rows))]) for of in (guesses, rules))
+    assert found > theirs + 0.1
+    sure = np.array([guesses[place].confidence for place in range(len(rows))])
+    right = np.array([SCHEME.taxonomy.class_of(guesses[n].intent) == row["class"] for n, row in enumerate(rows)])
+    assert right[sure > 0.9].mean() > right[sure < 0.5].mean() + 0.25
+
+
+def test_the_same_question_has_the_same_label_in_any_company():
+    pytest.importorskip("onnxruntime")
+    questions = [f"How many {thing} are on the {place}?" for thing in ("cups", "dogs") for place in ["table", "roof"]]
+    together = labelled([*questions, "x " * 500])
+    for place, question in enumerate(questions):
+        alone = labelled([question])[0]
+        assert alone.intent == together[place].intent == "counting"
+        assert alone.confidence == pytest.approx(together[place].confidence, abs=2e-4)
+        assert json.loads(alone.raw) == {"intent": "counting"}
+        assert alone.source == "embedding"
+
+
+def test_unsure_answers_become_the_default_intent_if_wanted():
+    pytest.importorskip("onnxruntime")
+    (guess,) = labelled(["blorp zib"], EmbeddingLabeler(default_below=1.0)).values()
+    assert guess.intent == SCHEME.taxonomy.default_intent
+    assert guess.confidence < 1
+    with pytest.raises(InputError, match="from 0 to 1"):
+        EmbeddingLabeler(default_below=2)
+
+
+def test_the_packaged_head_fits_what_is_packaged_beside_it():
+    head = load_head(Path(str(packaged("assets/intent-head.safetensors"))))
+    assert head.taxonomy == SCHEME.taxonomy.digest
+    assert head.rules == SCHEME.rules.digest, "the rules changed: python -m tools.labels.train"
+
+
+def test_another_taxonomy_and_another_embedder_are_refused(tmp_path):
+    other = SCHEME.taxonomy.model_copy(update={"default_intent": "counting"})
+    with pytest.raises(InputError, match="packaged head knows the packaged taxonomy only"):
+        EmbeddingLabeler().fingerprint(load_scheme(other))
+    with pytest.raises(InputError, match="trained on vectors of"):
+        EmbeddingLabeler(embedder=str(tmp_path)).fingerprint(SCHEME)
+
+
+def test_votes_are_places_of_intents():
+    intents = list(SCHEME.taxonomy.intents)
+    assert rule_votes(["How many dogs?", "zxcv"], SCHEME.rules, intents) == [intents.index("counting"), NO_VOTE]
+
+
+class Fixed:
+    """Says one intent with a confidence by question, and remembers what it was asked."""
+
+    def __init__(self, intent, confidences=None):
+        self.intent, self.confidences, self.asked = intent, confidences or {}, []
+
+    def fingerprint(self, scheme):
+        return json.dumps({"labeler": self.intent})
+
+    def ask(self, questions, scheme):
+        self.asked += questions
+        for place, question in reversed(list(enumerate(questions))):
+            yield place, Guess(self.intent, self.confidences.get(question), "")
+
+
+def test_only_unsure_questions_are_passed_on():
+    cheap, dear = Fixed("counting", {"a": 0.9, "b": 0.59, "c": 0.6}), Fixed("other")
+    labeler = EscalatingLabeler(cheap, dear, 0.6)
+    found = dict(labeler.ask(["a", "b", "c", "d"], SCHEME))
+    assert [found[place].intent for place in range(4)] == ["counting", "other", "counting", "other"]
+    assert sorted(dear.asked) == ["b", "d"]
+    assert json.loads(labeler.fingerprint(SCHEME))["second"] == {"labeler": "other"}
+    assert EscalatingLabeler(cheap, dear, 0.7).fingerprint(SCHEME) != labeler.fingerprint(SCHEME)
+    with pytest.raises(InputError, match="above 0, up to 1"):
+        EscalatingLabeler(cheap, dear, 0)
+
+
+def test_sure_questions_cost_no_call():
+    cheap, dear = Fixed("counting", {"a": 0.9}), Fixed("other")
+    assert len(dict(EscalatingLabeler(cheap, dear, 0.6).ask(["a"], SCHEME))) == 1
+    assert dear.asked == []
+
+
+def test_the_best_labeler_there_is(monkeypatch):
+    monkeypatch.setattr(available, "_lacking_for_vllm", lambda _: "vLLM is not installed")
+    monkeypatch.setattr(available, "lacking_for_embedding", lambda: None)
+    embedding = EmbeddingLabeler()
+
+    def best(**changes):
+        told = {"server": None, "offline": VLLMLabeler(), "embedding": embedding, "scheme": SCHEME}
+        return available.best_labeler(**{**told, **changes})
+
+    assert best()[0] is embedding
+    assert "an embedding is installed" in best()[1]
+    other = load_scheme(SCHEME.taxonomy.model_copy(update={"default_intent": "counting"}))
+    labeler, why = best(scheme=other)
+    assert isinstance(labeler, KeywordLabeler)
+    assert "packaged taxonomy only" in why
+    assert best(server=ServerLabeler("http://127.0.0.1:9/v1"))[0] is embedding
+    monkeypatch.setattr(available, "lacking_for_embedding", lambda: "onnxruntime cannot be found")
+    labeler, why = best()
+    assert isinstance(labeler, KeywordLabeler)
+    assert "onnxruntime cannot be found" in why
