@@ -108,6 +108,7 @@ def label(
     from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.router_labeling.available import best_labeler
     from clasp_calib.router_labeling.labelers import load_scheme
+    from clasp_calib.router_labeling.measured import expected_accuracy
     from clasp_calib.router_labeling.serving import DEFAULT_MODEL
 
     if backend == "embedding" and escalate_below is None and (base_url or labeler_model):
@@ -124,6 +125,8 @@ def label(
             say(f"labelling by {type(labeler).__name__}: {why}")
     else:
         labeler = _chosen(backend, server or None, offline, embedding, escalate_below)
+    if not as_json and (expected := expected_accuracy(labeler, scheme)):
+        say(f"expect of {type(labeler).__name__}: {expected}")
     directory = RunDirectory(run)
     given = load_samples(
         samples,

@@ -90,8 +90,18 @@ def log_loss(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> fl
 
 
 def calibration_error(probabilities: NDArray[np.float64], truth: NDArray[np.int64], bins: int = 10) -> float:
-    """Expected calibration error: how far confidence and accuracy lie apart, in bins of equal width, in [0, 1]."""
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
+    """Expected calibration error of the likeliest class, in [0, 1]; see `confidence_error`."""
+    return confidence_error(probabilities.max(1), probabilities.argmax(1) == truth, bins)
+
+
+def confidence_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 10) -> float:
+    """Expected calibration error: how far confidence and accuracy lie apart, in bins of equal width, in [0, 1].
+
+    Args:
+        confidence: ``[questions]``, in [0, 1].
+        right: ``[questions]``
+        bins: how many.
+    """
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = [abs(confidence[place == b].sum() - right[place == b].sum()) for b in range(bins)]
-    return float(sum(gaps) / len(truth))
+    return float(sum(gaps) / len(right))

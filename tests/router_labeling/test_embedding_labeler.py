@@ -12,6 +12,7 @@ from clasp_calib.router_labeling.embedding_labeler import EmbeddingLabeler, rule
 from clasp_calib.router_labeling.escalation import EscalatingLabeler
 from clasp_calib.router_labeling.intent_head import NO_VOTE, load_head
 from clasp_calib.router_labeling.labelers import Guess, KeywordLabeler, load_scheme
+from clasp_calib.router_labeling.measured import CONFUSIONS, expected_accuracy
 from clasp_calib.router_labeling.server_labeler import ServerLabeler
 from clasp_calib.router_labeling.taxonomy import packaged
 from clasp_calib.router_labeling.vllm_labeler import VLLMLabeler
@@ -136,3 +137,22 @@ def test_the_best_labeler_there_is(monkeypatch):
     labeler, why = best()
     assert isinstance(labeler, KeywordLabeler)
     assert "onnxruntime cannot be found" in why
+
+
+def test_what_to_expect_is_said_of_what_was_measured():
+    assert "% right on 405 varied questions" in expected_accuracy(KeywordLabeler(), SCHEME)
+    assert "% right on 405 varied questions" in expected_accuracy(EmbeddingLabeler(), SCHEME)
+    assert expected_accuracy(EmbeddingLabeler(head="mine"), SCHEME) is None
+    assert expected_accuracy(VLLMLabeler(), SCHEME) is None
+    other = load_scheme(SCHEME.taxonomy.model_copy(update={"default_intent": "counting"}))
+    assert expected_accuracy(KeywordLabeler(), other) is None
+
+
+def test_the_packaged_confusions_are_those_of_today():
+    rows = [json.loads(line) for line in REPORT.read_text(encoding="utf-8").splitlines()]
+    packaged_counts = json.loads(packaged(CONFUSIONS).read_text(encoding="utf-8"))["keywords"]
+    classes = SCHEME.taxonomy.classes
+    counts = np.zeros((len(classes), len(classes)), int)
+    for row, (_, guess) in zip(rows, KeywordLabeler().ask([r["question"] for r in rows], SCHEME), strict=True):
+        counts[classes.index(row["class"]), classes.index(SCHEME.taxonomy.class_of(guess.intent))] += 1
+    assert packaged_counts == {"classes": list(classes), "counts": counts.tolist()}, "run benchmarks/labels.py"
