@@ -22,8 +22,9 @@ REQUIRED = (
 )
 OPTIONAL = {
     "matplotlib": ("plots", "plots beside the tables of a report"),
-    "sklearn": ("router", "training a router (running one needs none)"),
+    "sklearn": ("router", "training a router or a labeler (running one needs none)"),
     "datasets": ("datasets", "labelling saved datasets and datasets on the Hub"),
+    "onnxruntime": ("embed", "labelling with a sentence embedding (--backend embedding)"),
     "vllm": ("vllm", "labelling with a language model in this process (--backend vllm), and serving artifacts"),
     "ray": ("ray", "searching on several machines (--engine ray)"),
 }

@@ -68,6 +68,7 @@ def label(
     embedder: Annotated[
         str | None,
         typer.Option(help="Encoder that --head was trained on, a directory or Hub id; default: all-MiniLM-L6-v2."),
+        EMBEDDING,
         UsedBy("head"),
     ] = None,
     default_below: Annotated[

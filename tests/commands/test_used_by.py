@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperOption
 from typer.main import get_command
 
-from clasp_calib.api.labelling import ServerLabeler, VLLMLabeler
+from clasp_calib.api.labelling import EmbeddingLabeler, ServerLabeler, VLLMLabeler
 from clasp_calib.cli import run
 from clasp_calib.commands.app import app
 from clasp_calib.commands.label import label
@@ -97,9 +97,20 @@ def test_help_says_who_uses_an_option():
         assert marker.told(flag(command, marker.option)[0]) in option.help
 
 
+# The embedding passes unsure questions on to a language model.
+LABELERS = {
+    "server": [ServerLabeler],
+    "vllm": [VLLMLabeler],
+    "embedding": [EmbeddingLabeler, ServerLabeler, VLLMLabeler],
+}
 SPECIFIC = [
-    (label, "backend", {"server": ServerLabeler, "vllm": VLLMLabeler}, {"labeler_model": "model"}),
-    (search, "strategy", STRATEGIES, {"fixed_rho": "rho", "samples": "(where they are)"}),
+    (label, "backend", LABELERS, {"labeler_model": "model"}),
+    (
+        search,
+        "strategy",
+        {name: [kind] for name, kind in STRATEGIES.items()},
+        {"fixed_rho": "rho", "samples": "(where they are)"},
+    ),
 ]
 """Command, the option that chooses, what the choices are made of, and options that are called otherwise."""
 
@@ -109,8 +120,8 @@ def test_what_only_some_choices_have_is_marked_so(command, chooser, kinds, names
     options = {names.get(name, name): name for name in get_type_hints(command)}
     marked = markers_of(command)
     having: dict[str, set[str]] = {}
-    for choice, kind in kinds.items():
-        for field in fields(kind):
+    for choice, of in kinds.items():
+        for field in (field for kind in of for field in fields(kind)):
             if field.name in options:
                 having.setdefault(options[field.name], set()).add(choice)
     assert having
