@@ -1,1 +1,1 @@
-"""Makes what labels questions without a language model: the head on a sentence embedding, and the router."""
+"""Makes what labels questions: the head on a sentence embedding, the router, and a small language model to try."""
