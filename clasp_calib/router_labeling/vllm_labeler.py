@@ -98,14 +98,16 @@ class VLLMLabeler:
 
         limit = longest_answer(taxonomy)
         encode = llm.get_tokenizer().encode
-        # 32 tokens are more than a chat template adds around two messages.
-        room = int(llm.model_config.max_model_len) - limit - len(encode(messages(taxonomy, "")[0]["content"])) - 32
+        *shared, _ = messages(taxonomy, "")
+        taken = sum(len(encode(message["content"])) for message in shared)
+        # 16 tokens are more than a chat template adds around a message.
+        room = int(llm.model_config.max_model_len) - limit - taken - 16 * (len(shared) + 1)
         conversations = {}
         for index, question in asked.items():
-            shared, text = messages(taxonomy, question)
+            *shared, text = messages(taxonomy, question)
             # Tokens are counted only where bytes, which are never fewer, do not settle it.
             if len(text["content"].encode()) <= room or len(encode(text["content"])) <= room:
-                conversations[index] = [shared, text]
+                conversations[index] = [*shared, text]
             else:
                 yield index, "the question does not fit into the model's context"
         if not conversations:
