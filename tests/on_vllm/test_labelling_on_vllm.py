@@ -13,7 +13,9 @@ import pytest
 from servers import free_port, healthy, metric, until
 from tiny_qwen3 import tiny_qwen3_directory
 
+from clasp_calib.cli import run
 from clasp_calib.common.sample_sources import load_samples
+from clasp_calib.router_labeling.prompt import messages
 from clasp_calib.router_labeling.taxonomy import load_taxonomy
 
 pytestmark = pytest.mark.vllm
@@ -85,9 +87,9 @@ def serving(model: Path, port: int, log: Path) -> Iterator[subprocess.Popen[byte
                 process.wait(30)
 
 
-def journal(run: Path) -> list[str]:
-    """Complete lines of the run's journal, without the fingerprint."""
-    found = list(run.glob("labelling/*.jsonl"))
+def journal(place: Path) -> list[str]:
+    """Complete lines of a run's journal, without the fingerprint."""
+    found = list(place.glob("labelling/*.jsonl"))
     return found[0].read_text(encoding="utf-8", errors="replace").split("\n")[1:-1] if found else []
 
 
@@ -96,9 +98,9 @@ def asked_in(lines: list[str]) -> list[str]:
     return [json.loads(line.partition(" ")[2])["question"] for line in lines]
 
 
-def check(run: Path, questions: Path) -> None:
+def check(place: Path, questions: Path) -> None:
     taxonomy = load_taxonomy()
-    rows = load_samples(run / "labels.parquet").table.to_pylist()
+    rows = labels(place)
     asked = load_samples(questions).table.to_pylist()
     assert [(r["id"], r["question"], r["mark"]) for r in rows] == [(r["id"], r["question"], r["mark"]) for r in asked]
     for row in rows:
@@ -151,17 +153,42 @@ def test_a_killed_client_and_a_killed_server_lose_nothing(model, questions, tmp_
     check(tmp_path / "run", questions)
 
 
-def test_the_offline_engine_labels_all(model, questions, tmp_path):
-    engine = {"dtype": "float32", "max_num_seqs": 32, "enforce_eager": True, "block_size": 32}
-    words = ["label", questions, "--run", tmp_path / "run", "--backend", "vllm", "--labeler-model", model]
-    words += ["--chunk", 100, "--engine", json.dumps(engine), "--strict"]
-    client = clasp(*words)
-    until(lambda: len(journal(tmp_path / "run")) >= 100, 200)
+def test_the_offline_engine_killed_in_the_middle_asks_nothing_twice(model, questions, tmp_path, monkeypatch):
+    from vllm import LLM
+
+    plain, asked = LLM.chat, []
+
+    def chat(self, conversations, *more, **settings):
+        asked.extend(conversation[-1]["content"] for conversation in conversations)
+        return plain(self, conversations, *more, **settings)
+
+    def words(place: Path) -> list[str]:
+        engine = {"dtype": "float32", "max_num_seqs": 32, "enforce_eager": True, "block_size": 32}
+        source = ["label", questions, "--run", place, "--backend", "vllm", "--labeler-model", model]
+        return [str(word) for word in (*source, "--chunk", 100, "--engine", json.dumps(engine), "--strict")]
+
+    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    client = clasp(*words(killed))
+    until(lambda: len(journal(killed)) >= 100, 200)
     client.kill()
     client.communicate()
-    kept = journal(tmp_path / "run")
-    client = clasp(*words)
-    _, errors = client.communicate(timeout=300)
-    assert client.returncode == 0, errors[-4000:]
-    assert journal(tmp_path / "run")[: len(kept)] == kept
-    check(tmp_path / "run", questions)
+    kept = journal(killed)
+    assert 100 <= len(kept) < 500
+    monkeypatch.setattr(LLM, "chat", chat)
+    assert run(words(killed)) == 0
+    # What was in flight when it was killed is asked again, and nothing that was answered.
+    answered = {messages(load_taxonomy(), question)[-1]["content"] for question in asked_in(kept)}
+    assert len(asked) == 500 - len(kept)
+    assert answered.isdisjoint(asked)
+    assert journal(killed)[: len(kept)] == kept
+    check(killed, questions)
+    assert run(words(undisturbed)) == 0
+    assert len(asked) == 500 - len(kept) + 500
+    for one, other in zip(labels(killed), labels(undisturbed), strict=True):
+        # Other companions in a batch move the last bits of a probability.
+        assert one.pop("confidence") == pytest.approx(other.pop("confidence"), rel=1e-3)
+        assert one == other
+
+
+def labels(place: Path) -> list[dict[str, object]]:
+    return load_samples(place / "labels.parquet").table.to_pylist()
