@@ -1,5 +1,6 @@
 """``clasp-calib label``."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -116,6 +117,8 @@ def label(
         raise InputError(
             "--base-url and --labeler-model do nothing with an embedding alone; give --escalate-below too, such as 0.6"
         )
+    # vLLM would log to standard output, where the result is expected; its processes have no other way to be told.
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     server = base_url and ServerLabeler(base_url, labeler_model, revision, concurrency, timeout, api_key=api_key)
     offline = VLLMLabeler(labeler_model or DEFAULT_MODEL, revision, chunk, _settings(engine))
     embedding = EmbeddingLabeler(head, embedder, default_below=default_below)

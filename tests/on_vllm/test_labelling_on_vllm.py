@@ -182,8 +182,11 @@ def test_the_offline_engine_killed_in_the_middle_asks_nothing_twice(model, quest
     assert answered.isdisjoint(asked)
     assert journal(killed)[: len(kept)] == kept
     check(killed, questions)
-    assert run(words(undisturbed)) == 0
-    assert len(asked) == 500 - len(kept) + 500
+    client = clasp(*words(undisturbed), "--json")
+    told, errors = client.communicate(timeout=300)
+    assert client.returncode == 0, errors[-4000:]
+    # What vLLM logs is not in the way of what the command says.
+    assert json.loads(told)["rows"] == 500
     for one, other in zip(labels(killed), labels(undisturbed), strict=True):
         # Other companions in a batch move the last bits of a probability.
         assert one.pop("confidence") == pytest.approx(other.pop("confidence"), rel=1e-3)
