@@ -178,7 +178,25 @@ def _prepared(
         space = options.space if isinstance(options.space, SearchSpace) else None
         shown = in_every_size(model, processor, chosen, space.downsamples if space else ())
         places = filled(model, processor, shown, run, space.layers if space else ())
-        yield Calibration(model, processor, chosen, table.digest, options, places, crew)
+        calibration = Calibration(model, processor, chosen, table.digest, options, places, crew)
+        _say_router(options, places)
+        yield calibration
+
+
+def _say_router(options: "CalibrationOptions", places: Places) -> None:
+    """Which router the artifact will have, and how good it is."""
+    from clasp_calib.artifacts.artifact import artifact_at
+    from clasp_calib.common.progress import note
+    from clasp_calib.router_labeling.router import Router
+
+    before = artifact_at(places.artifact)
+    there = None if before is None else before.router
+    if isinstance(options.router, Router):
+        note(f"{options.router.name} goes into the artifact (--router none leaves it out): {options.router}")
+    elif options.router is None and there is not None:
+        note(f"the artifact that is there keeps its router (--router none takes it out): {there}")
+    elif options.router is not None:
+        note("the artifact gets no router" if there is None else "the artifact that is there loses its router")
 
 
 def _check_selectors(options: "CalibrationOptions", model: Any, budgets: "Sequence[Budget]", filmed: bool) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.calib.dataset import UNLABELLED, check_classes
@@ -18,10 +18,10 @@ from clasp_calib.router_labeling.labelers import load_scheme
 from clasp_calib.router_labeling.lint import explain
 from clasp_calib.router_labeling.router import Reason, Router
 from clasp_calib.router_labeling.router_file import load_router
+from clasp_calib.router_labeling.table import gold_classes
+from clasp_calib.router_labeling.taxonomy import Taxonomy
 from clasp_calib.router_labeling.training import FOLDS, LabelledQuestion, Trained, train_router as train
-
-if TYPE_CHECKING:
-    from clasp_calib.router_labeling.taxonomy import Taxonomy
+from clasp_calib.router_labeling.worth import check_worth
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,17 @@ def train_router(
     default_class: str | None = None,
     wrong_cost: float = WRONG_COST,
     seed: int = 0,
+    force: bool = False,
 ) -> Trained:
     """Distil labels into a router: a small linear model that names a question's class without a language model.
 
+    It is compared with what answers without one: the packaged keyword rules, where they lead to these classes, and one
+    class for all questions. What counts is the mean over classes of the share of questions that get theirs: by classes
+    given by hand if there are any, else by the labels, without those that the rules themselves gave.
+
     Args:
-        samples: labelled, as `load_samples` takes them; those without a class are passed over.
+        samples: labelled, as `load_samples` takes them; those without a class are passed over. A column ``gold_class``
+            is judged by, not trained on.
         gold: samples with a class given by hand, to judge by and not to train on.
         taxonomy: the one that they were labelled with.
         class_from: instead, a column whose values are the classes.
@@ -117,21 +123,24 @@ def train_router(
             the likeliest class, however unsure.
         wrong_cost: what a wrong class costs, where the default class instead of another costs 1.
         seed: of the division into folds.
+        force: also return a router that is worth nothing.
 
     Returns:
         The router, and how it does on questions that it was not trained on.
 
     Raises:
-        InputError: scikit-learn is missing; samples have no class or one of another taxonomy; there are too few.
+        InputError: scikit-learn is missing; samples have no class or one of another taxonomy; there are too few; the
+            keyword rules do better than the router, or one class for all questions as well; or all labels are the
+            rules' own and there are no classes given by hand to judge by.
     """
     source, given = ClassSource(taxonomy, class_from, default_class), load_samples(samples)
     labelled = source.labelled(given)
     known = source.classes(sample.label for sample in labelled)
-    rows = _rows(labelled, known)
-    judge_by = [] if gold is None else _rows(source.labelled(load_samples(gold)), known)
+    rows = _rows(labelled, known, source)
+    judge_by = [] if gold is None else _rows(source.labelled(load_samples(gold)), known, source)
     with progress() as bar:
         task = bar.add_task("fitting", total=FOLDS + 1)
-        return train(
+        trained = train(
             rows,
             known,
             given.digest,
@@ -140,14 +149,19 @@ def train_router(
             seed=seed,
             step=lambda: bar.advance(task),
         )
+    if not force:
+        check_worth(trained.worth)
+    return trained
 
 
-def _rows(samples: Any, classes: Classes) -> list[LabelledQuestion]:
+def _rows(samples: Any, classes: Classes, source: ClassSource) -> list[LabelledQuestion]:
     if "class" not in samples.table.column_names:
         raise InputError(f"{samples.name} has no column 'class'; {UNLABELLED}")
     check_classes(samples, classes.names)
+    if isinstance(source.taxonomy, Taxonomy):
+        gold_classes(samples.table, source.taxonomy)
     rows = samples.table.to_pylist()
-    told = ("source", "labeler") if classes.intents else ()
+    told = ("source", "labeler", "gold_class") if classes.intents else ()
     return [
         LabelledQuestion(row["question"], row["class"], *(row.get(name) for name in told))
         for row in rows

@@ -72,11 +72,7 @@ def ratio(artifact: "Artifact", budget: str, label: str) -> str:
 
 def told_router(router: Router | None) -> str:
     """A router in a few words."""
-    if router is None:
-        return "none"
-    training = router.training
-    when = "never abstains" if router.default is None else f"abstains below {router.threshold:.2f}"
-    return f"n-grams, trained on {training.rows} labels ({training.labels[:12]}), {when}"
+    return "none" if router is None else str(router)
 
 
 def _choice(artifact: "Artifact", budget: str, label: str) -> list[str]:

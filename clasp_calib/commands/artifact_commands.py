@@ -1,5 +1,6 @@
 """``clasp-calib artifact``: look at, verify, compare and pass on calibrated artifacts."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +62,9 @@ def show_artifact(
     known = Artifact.load(directory or RunDirectory(run).artifact)
     manifest = known.manifest
     if as_json:
-        emit({**manifest.model_dump(mode="json"), "numbers": _numbers(known)})
+        quality = known.router and known.router.quality
+        told = {"router_quality": quality and asdict(quality), "numbers": _numbers(known)}
+        emit({**manifest.model_dump(mode="json"), **told})
         return
     say(f"{manifest.name} {manifest.version}, format {manifest.format}, id {(manifest.id or '')[:16]}")
     visual = manifest.shape.tokens_per_image or "a varying number of"
@@ -121,8 +124,6 @@ def verify(
 
     Example: clasp-calib artifact verify --run my-run
     """
-    from dataclasses import asdict
-
     from clasp_calib.artifacts.artifact import read_artifact
     from clasp_calib.artifacts.files import verify_files
     from clasp_calib.artifacts.fits import check_fits
@@ -174,8 +175,6 @@ def diff(
 
     Example: clasp-calib artifact diff served my-run/artifact
     """
-    from dataclasses import asdict
-
     from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.artifacts.difference import difference
 

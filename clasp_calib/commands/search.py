@@ -35,14 +35,14 @@ from clasp_calib.commands.options import (
     ThreadsOption,
     WorkersOption,
 )
-from clasp_calib.commands.output import emit, say, show
+from clasp_calib.commands.output import say
 from clasp_calib.commands.used_by import UnusedWith, UsedBy
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from clasp_calib.artifacts.artifact import Artifact
     from clasp_calib.common.pruning_options import PruningOptions
+    from clasp_calib.router_labeling.router import Router
 
 
 def search(
@@ -166,7 +166,9 @@ def search(
     ] = None,
     router: Annotated[
         Path | None,
-        typer.Option(help="Router to put into the artifact; default: router.safetensors of the run, if it is there."),
+        typer.Option(
+            help="Router to put into the artifact, or none; default: router.safetensors of the run, if it is there."
+        ),
     ] = None,
     anyway: Annotated[
         bool,
@@ -193,10 +195,10 @@ def search(
     """
     from clasp_calib.api.calibrating import calibrate, plan_calibration
     from clasp_calib.commands.hiring import Wanted
+    from clasp_calib.commands.search_tables import show_budget, show_plans
     from clasp_calib.commands.sureness_tables import say_legend
     from clasp_calib.common.places import Places
     from clasp_calib.common.sample_sources import load_samples
-    from clasp_calib.router_labeling.router_file import load_router
     from clasp_calib.search.calibration_options import CalibrationOptions
     from clasp_calib.search.space import read_space
     from clasp_calib.search.strategies.registry import strategy_of
@@ -205,7 +207,6 @@ def search(
     directory = RunDirectory(run)
     own = {} if out is None else {"artifact": out}
     places = Places.of(run, features=None if recompute else cache or directory.cache, storage=storage, **own)
-    routing = router or (directory.router if directory.router.is_file() and not one_class else None)
     settings = {
         "indifference": indifference and indifference / 100,
         "first": first,
@@ -225,7 +226,7 @@ def search(
         lattice=lattice,
         refine=refine == "coordinate",
         pruning=_pruning(profile, relevance, starts),
-        router=load_router(routing) if routing else None,
+        router=_router(router, directory, one_class),
         taxonomy=taxonomy,
         class_from=class_from,
         default_class=default_class,
@@ -247,7 +248,7 @@ def search(
         edited = path.exists()
         if not edited:
             planned.write_space(path)
-        _show_plans(planned.budgets, path, edited, as_json)
+        show_plans(planned.budgets, path, edited, as_json)
         return
     directory.remember_table(samples)
     live = LiveTable()
@@ -265,7 +266,7 @@ def search(
         )
         return
     for name in dict.fromkeys(budget):
-        _show_budget(artifact, name)
+        show_budget(artifact, name)
     say_legend()
     if lost:
         say(f"test scores of {', '.join(lost)} were of an earlier search and are dropped; evaluate again")
@@ -295,48 +296,22 @@ def _starts(text: str) -> tuple[int, ...]:
         raise InputError(f"--starts takes layer numbers such as 2,6,15; got {text!r}") from None
 
 
+def _router(given: Path | None, directory: RunDirectory, one_class: bool) -> 'Router | Literal["none"] | None':
+    from clasp_calib.router_labeling.router_file import load_router
+    from clasp_calib.search.calibration_options import NO_ROUTER
+
+    if str(given) == NO_ROUTER:
+        return "none"
+    if given is None and (one_class or not directory.router.is_file()):
+        return None
+    return load_router(given or directory.router)
+
+
 def _portion(text: str) -> float:
     try:
         return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         raise InputError(f"--spend takes a share such as 15%; got {text!r}") from None
-
-
-def _show_plans(plans: list[dict[str, object]], path: Path, edited: bool, as_json: bool) -> None:
-    if as_json:
-        emit({"space": path, "plans": plans})
-        return
-    for entry in plans:
-        show("plan", ["", ""], [[name, _listed(value)] for name, value in entry.items()])
-    say(f"the space in {path} {'stays as it is' if edited else 'is new'}: edit it and give it back with --space")
-
-
-def _listed(value: object) -> str:
-    if isinstance(value, dict):
-        value = [f"{name}: {', '.join(f'{n} {split}' for split, n in of.items())}" for name, of in value.items()]
-    if not isinstance(value, list | tuple):
-        return str(value)
-    parts = list(map(str, value))
-    return ("; " if any("," in part for part in parts) else ", ").join(parts)
-
-
-def _show_budget(artifact: "Artifact", budget: str) -> None:
-    from clasp_calib.artifacts.card import ratio
-    from clasp_calib.artifacts.sureness import MEASURED_COLUMNS, measured_cells
-    from clasp_calib.commands.sureness_tables import show_sureness
-    from clasp_calib.runtime.schedule import parse_budget
-
-    entry = artifact.entry(parse_budget(budget).name)
-    show(
-        f"budget {entry.name}: {entry.stages} tokens, {entry.a_layer} a layer on average",
-        ["class", "mixture", "rho", *MEASURED_COLUMNS],
-        [
-            [label, choice.prototype, ratio(artifact, entry.name, label), *measured_cells(choice)]
-            for label in artifact.classes
-            for choice in [entry.choices[label]]
-        ],
-    )
-    show_sureness(entry, artifact.classes)
 
 
 def _measured(place: Path | None) -> set[str]:

@@ -18,7 +18,7 @@ from clasp_calib.commands.output import emit, say, show
 from clasp_calib.common.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from clasp_calib.router_labeling.training import JudgedRouter
+    from clasp_calib.router_labeling.worth import JudgedRouter
 
 
 def train_router(
@@ -36,13 +36,15 @@ def train_router(
     taxonomy: TaxonomyOption = None,
     class_from: ClassFromOption = None,
     default_class: DefaultClassOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Write a router that is worth nothing, too.")] = False,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Distil labels into a router: a small linear model that names a question's class without a language model.
 
     It is judged by cross-validation over five folds, near-duplicates in one. What counts is its accuracy on classes
-    given by hand: rows of source 'gold', and --gold. Training needs scikit-learn; routing does not.
+    given by hand: rows of source 'gold', a column 'gold_class', and --gold. A router that does worse than the keyword
+    rules, or no better than one class for all questions, is not written. Training needs scikit-learn; routing does not.
 
     Example: clasp-calib train-router my-run/labels.parquet --run my-run
     """
@@ -65,13 +67,14 @@ def train_router(
         default_class=default_class,
         wrong_cost=wrong_cost,
         seed=seed,
+        force=force,
     )
     target = out or directory.router
     write_router(trained.router, target)
-    told = {"labels": path, "gold": gold, "out": target, "wrong_cost": wrong_cost, "seed": seed}
+    told = {"labels": path, "gold": gold, "out": target, "wrong_cost": wrong_cost, "seed": seed, "force": force}
     classes = {"taxonomy": taxonomy, "class_from": class_from, "default_class": default_class}
     directory.record("train-router", told | classes)
-    costs, questions = trained.trade_off, trained.router.training.rows
+    costs, questions, worth = trained.trade_off, trained.router.training.rows, trained.worth
     curves = {"right": costs.right, "abstained": costs.abstained, "wrong class": costs.wrong, "mean cost": costs.cost}
     if plot:
         plot_trade_off(costs.thresholds.tolist(), {n: c.tolist() for n, c in curves.items()}, costs.best, plot)
@@ -85,6 +88,10 @@ def train_router(
                 "groups": trained.groups,
                 "gold": None if trained.gold is None else asdict(trained.gold),
                 "agreement": asdict(trained.agreement),
+                "quality": trained.router.quality and asdict(trained.router.quality),
+                "rules": worth.rules and asdict(worth.rules),
+                "constant": {"class": worth.constant_class, **asdict(worth.constant)},
+                "objection": worth.objection,
                 "temperature": trained.router.temperature,
                 "threshold": trained.router.threshold,
                 "wrong_cost": wrong_cost,
@@ -96,13 +103,25 @@ def train_router(
         )
         return
     say(f"{questions} questions, {trained.groups} without near-duplicates; {trained.unplaced} unplaced left out")
+    by = "classes by hand" if worth.against == "gold" else "labels"
+    rules = [_beside("keyword rules", by, worth.rules)] if worth.rules else []
+    hand = [_judged("router", by, trained.gold)] if trained.gold else []
+    # Without those that the rules gave, which cannot judge them.
+    fair = [_judged("router", by, worth.router)] if not hand and worth.router != trained.agreement else []
     show(
         f"on questions that it was not trained on ({FOLDS} folds)",
-        ["measured against", "questions", "likeliest right", "right", "macro", "abstained", "wrong class"],
-        [_judged("classes by hand", trained.gold), _judged("labels distilled from", trained.agreement)],
+        ["", "measured against", "questions", "likeliest right", "right", "macro", "abstained", "wrong class"],
+        [
+            *(hand or fair),
+            *rules,
+            _beside(f"always {worth.constant_class}", by, worth.constant),
+            _judged("router", "all labels distilled from", trained.agreement),
+        ],
     )
     if trained.gold is None:
         say("how right it is is not known: give questions with a class by hand with --gold. Agreement is not accuracy")
+    if worth.objection:
+        say(f"kept by --force, though {worth.objection}")
     before, after = trained.calibration_error
     abstains = "never abstains, as there is no default class"
     if trained.router.default is not None:
@@ -113,8 +132,12 @@ def train_router(
     say(f"router in {target}{f', trade-off in {plot}' if plot else ''}; next: clasp-calib route QUESTION {following}")
 
 
-def _judged(against: str, judged: "JudgedRouter | None") -> list[str]:
-    if judged is None:
-        return [against, "0", "-", "-", "-", "-", "-"]
+def _judged(who: str, against: str, judged: "JudgedRouter") -> list[str]:
     shares = (judged.likeliest, judged.accuracy, judged.macro, judged.abstained, judged.wrong)
-    return [against, str(judged.questions), *(f"{share:.1%}" for share in shares)]
+    return [who, against, str(judged.questions), *(f"{share:.1%}" for share in shares)]
+
+
+def _beside(who: str, against: str, judged: "JudgedRouter") -> list[str]:
+    """Of what has no confidence, and so never abstains."""
+    right, macro, wrong = (f"{share:.1%}" for share in (judged.accuracy, judged.macro, judged.wrong))
+    return [who, against, str(judged.questions), "-", right, macro, "-", wrong]

@@ -5,6 +5,7 @@ costs more than the default one (Table 22 of the paper).
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,42 @@ class RouterTraining:
     """Labelled questions."""
     labelers: tuple[str, ...] = ()
     """Fingerprints of the labelers whose labels it was distilled from."""
+
+
+Against = Literal["gold", "labels"]
+"""What a router was judged by: classes given by hand, or the labels that it was distilled from."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of questions that get their class, in [0, 1]."""
+
+    accuracy: float
+    macro: float
+    """Mean over the classes that occur."""
+
+
+@dataclass(frozen=True)
+class RouterQuality:
+    """How a router did on questions that it was not trained on."""
+
+    against: Against
+    """Agreement with labels is not accuracy: who repeats a labeler's mistakes agrees with it."""
+    questions: int
+    """That it was judged on, at least one."""
+    accuracy: float
+    """Share that gets its class, in [0, 1], abstentions and all."""
+    macro: float
+    """Mean over the classes that occur of the share of their questions that get it."""
+    rules: Shares | None = None
+    """The packaged keyword rules on the same questions; ``None``: they do not apply, or the labels are their own."""
+
+    def __str__(self) -> str:
+        """In a few words."""
+        by = "classes given by hand" if self.against == "gold" else "their labels"
+        told = f"right in {self.accuracy:.1%} of {self.questions} held-out questions (macro {self.macro:.1%}) by {by}"
+        rules = self.rules
+        return f"{told}; keyword rules in {rules.accuracy:.1%} ({rules.macro:.1%})" if rules else told
 
 
 @dataclass(frozen=True)
@@ -68,6 +105,17 @@ class Router:
     """It abstains below this probability."""
     training: RouterTraining
     hashing: Hashing = field(default_factory=Hashing)
+    quality: RouterQuality | None = None
+    """``None``: it is not known, as of files of format 1."""
+    name: str = field(default="the router", compare=False)
+    """What messages call it: its file, if it was read from one."""
+
+    def __str__(self) -> str:
+        """In a few words."""
+        training = self.training
+        when = "never abstains" if self.default is None else f"abstains below {self.threshold:.2f}"
+        how = str(self.quality) if self.quality else "how often it is right is not known"
+        return f"n-grams, trained on {training.rows} labels ({training.labels[:12]}), {when}; {how}"
 
     def logits(self, question: str) -> NDArray[np.float32]:
         """``[classes]``, before the temperature."""

@@ -15,14 +15,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from clasp_calib.common.errors import ArtifactError, InputError
-from clasp_calib.common.fields import ClassName, Count, Hash, Share, Strict, describe
+from clasp_calib.common.fields import ClassName, Hash, Share, Strict, describe
 from clasp_calib.common.given_files import read_given
 from clasp_calib.common.replacing import replaced
 from clasp_calib.common.strict_json import strict_json
 from clasp_calib.router_labeling.ngrams import VERSION, Hashing
-from clasp_calib.router_labeling.router import Router, RouterTraining
+from clasp_calib.router_labeling.router import Router, RouterQuality, RouterTraining, Shares
 from clasp_calib.router_labeling.rules import NORMALISATION
 
+FORMAT = 2
+"""1 had no ``quality``; it is still read."""
 MOST_BYTES = 20_000_000
 """No router file may be larger."""
 MOST_BITS = 18
@@ -30,6 +32,7 @@ _HEADER_BYTES = 1 << 20
 _KEY = "router"
 _AGAIN = "fetch or train the router again"
 
+_Positive = Annotated[int, Field(ge=1, le=1 << 53)]
 _Length = Annotated[int, Field(ge=1, le=8)]
 
 
@@ -43,14 +46,30 @@ class _Hashing(Strict):
 
 class _Training(Strict):
     labels: Hash
-    rows: Count = Field(ge=1)
+    rows: _Positive
     labelers: tuple[str, ...] = Field(max_length=1000)
+
+
+class _Shares(Strict):
+    accuracy: Share
+    macro: Share
+
+
+class _Quality(_Shares):
+    against: Literal["gold", "labels"]
+    questions: _Positive
+    rules: _Shares | None
+
+    @property
+    def read(self) -> RouterQuality:
+        rules = None if self.rules is None else Shares(self.rules.accuracy, self.rules.macro)
+        return RouterQuality(self.against, self.questions, self.accuracy, self.macro, rules)
 
 
 class _Metadata(Strict):
     """The JSON under the metadata's key ``router``."""
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     classes: tuple[ClassName, ...] = Field(min_length=2, max_length=1000)
     default: ClassName | None
     taxonomy: Hash
@@ -58,6 +77,7 @@ class _Metadata(Strict):
     threshold: Share
     training: _Training
     hashing: _Hashing
+    quality: _Quality | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "_Metadata":
@@ -67,6 +87,8 @@ class _Metadata(Strict):
             raise ValueError(f"default: {self.default!r} is not among the classes")
         if not (self.hashing.words or self.hashing.characters):
             raise ValueError("hashing: there are no n-grams")
+        if self.format == 1 and self.quality is not None:
+            raise ValueError("quality: there is none in format 1")
         return self
 
 
@@ -84,6 +106,7 @@ def router_bytes(router: Router) -> bytes:
         threshold=router.threshold,
         training=_Training(**asdict(router.training)),
         hashing=_Hashing(**asdict(router.hashing)),
+        quality=None if router.quality is None else _Quality(**asdict(router.quality)),
     )
     # One key alone: safetensors does not promise an order of several.
     text = json.dumps(metadata.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
@@ -136,6 +159,8 @@ def read_router(content: bytes, name: str) -> Router:
         metadata.threshold,
         RouterTraining(**metadata.training.model_dump()),
         Hashing(**metadata.hashing.model_dump()),
+        None if metadata.quality is None else metadata.quality.read,
+        name,
     )
 
 
@@ -176,8 +201,10 @@ def _metadata(content: bytes, name: str) -> _Metadata:
         found = strict_json(text.encode()).get("format")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{name} has no metadata {_KEY!r} in JSON ({error}); {_AGAIN}") from error
-    if found != 1 or isinstance(found, bool):
-        raise ArtifactError(f"{name} is a router of format {found!r:.40}; this version of clasp-calib reads format 1")
+    if found not in (1, FORMAT) or not isinstance(found, int) or isinstance(found, bool):
+        raise ArtifactError(
+            f"{name} is a router of format {found!r:.40}; this version of clasp-calib reads formats 1 and {FORMAT}"
+        )
     try:
         return _Metadata.model_validate_json(text, strict=True)
     except ValidationError as error:

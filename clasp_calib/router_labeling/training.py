@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,11 @@ from clasp_calib.router_labeling.abstention import (
 )
 from clasp_calib.router_labeling.classes import Classes
 from clasp_calib.router_labeling.duplicates import duplicate_groups
+from clasp_calib.router_labeling.fallback import rules_apply
 from clasp_calib.router_labeling.ngrams import Hashing, features
 from clasp_calib.router_labeling.router import Router, RouterTraining, softmax
 from clasp_calib.router_labeling.router_file import MOST_BYTES
+from clasp_calib.router_labeling.worth import JudgedRouter, Worth, is_rules_own, judged, weighed
 
 FOLDS = 5
 FEWEST = 2 * FOLDS
@@ -33,22 +35,6 @@ GOLD, UNPLACED = "gold", "default"
 NEVER = -30.0
 """The logit of a class that the rows do not hold."""
 _ITERATIONS = 1000
-
-
-@dataclass(frozen=True)
-class JudgedRouter:
-    """How a router does on questions that it was not trained on."""
-
-    questions: int
-    likeliest: float
-    """Share whose class is the likeliest one, before abstaining."""
-    accuracy: float
-    """Share that gets its class, abstentions and all."""
-    macro: float
-    """Mean over the classes that occur of the share of their questions that get it."""
-    abstained: float
-    wrong: float
-    """Share that gets a class other than its own and than the default one."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +49,14 @@ class Trained:
     groups: int
     """Near-duplicates count as one."""
     unplaced: int
-    """Rows that were left out."""
+    """Rows that were not trained on; those with a class given by hand are judged by."""
     trade_off: TradeOff
     log_loss: tuple[float, float]
     """Of held-out questions, before and after calibration, in nats."""
     calibration_error: tuple[float, float]
     """The same for the expected calibration error, in [0, 1]."""
+    worth: Worth
+    """The router beside what answers without one: by classes given by hand if there are any, else by the labels."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +70,13 @@ class LabelledQuestion:
     """Who gave it: `GOLD` is by hand, `UNPLACED` says nothing."""
     labeler: str | None = None
     """Fingerprint of the labeler that gave it."""
+    gold: str | None = None
+    """Class given by hand beside the label: to judge by, not to train on."""
+
+    @property
+    def by_hand(self) -> str | None:
+        """The class given by hand, if there is one."""
+        return self.label if self.source == GOLD else self.gold
 
 
 def train_router(
@@ -99,10 +94,11 @@ def train_router(
     Multinomial logistic regression on hashed n-grams. For each of five folds, a model that has seen neither the fold
     nor a near-duplicate of it says what it thinks of the fold. These held-out logits choose the temperature (by
     likelihood) and the threshold (by `trade_off`), and they alone are judged. The router is then fitted to all rows.
+    Where the packaged keyword rules lead to these classes, they are judged on the same questions.
 
     Args:
         rows: what to train on; those that a labeler could not place say nothing about the default class, and are left
-            out.
+            out, but for judging by their class given by hand.
         classes: that there are, and the one to abstain to; without that the router never abstains.
         digest: hex sha256 of the labelled table, for the router's file.
         judge_by: further questions with classes given by hand, to judge by and not to train on.
@@ -113,12 +109,14 @@ def train_router(
     Raises:
         InputError: scikit-learn is missing, or there are too few rows or classes, or too few that differ.
     """
-    everything, rows = len(rows), [row for row in rows if row.source != UNPLACED]
+    unplaced, rows = [row for row in rows if row.source == UNPLACED], [row for row in rows if row.source != UNPLACED]
+    judge_by = [*judge_by, *(replace(row, label=row.gold) for row in unplaced if row.gold)]
     _check([row.label for row in rows])
     count = len(classes.names)
     hashing = Hashing(_bits(count))
     places = {name: place for place, name in enumerate(classes.names)}
-    truth = np.array([places[row.label] for row in (*rows, *judge_by)])
+    judged_by = [places[row.label] for row in judge_by]
+    truth = np.array([places[row.label] for row in rows] + judged_by)
     questions = [row.question for row in (*rows, *judge_by)]
     trained_on = np.arange(len(questions)) < len(rows)
     matrix = feature_matrix(questions, hashing)
@@ -129,10 +127,10 @@ def train_router(
             "folds; give questions that differ"
         )
     held_out = np.zeros((len(questions), count), np.float32)
-    for fit_on, judged in folds(truth, groups, seed):
+    for fit_on, left_out in folds(truth, groups, seed):
         ours = fit_on[trained_on[fit_on]]
         weights, bias = fit(matrix[ours], truth[ours], count)
-        held_out[judged] = matrix[judged] @ weights + bias
+        held_out[left_out] = matrix[left_out] @ weights + bias
         step()
     logits, truth_ours = held_out[trained_on], truth[trained_on]
     temperature = best_temperature(logits, truth_ours)
@@ -154,16 +152,32 @@ def train_router(
         RouterTraining(digest, len(rows), labelers),
         hashing,
     )
-    by_hand = np.array([*(row.source == GOLD for row in rows), *(True for _ in judge_by)])
+    hand = np.array([NOWHERE if (by := row.by_hand) is None else places[by] for row in rows] + judged_by)
+    by_hand = hand != NOWHERE
+    gold = _judged(held_out[by_hand], hand[by_hand], router) if by_hand.any() else None
+    others = np.array([not is_rules_own(row.source, row.labeler) for row in rows] + [False] * len(judge_by))
+    compared = by_hand if gold else others if others.any() else trained_on
+    known = (hand if gold else truth)[compared]
+    worth = weighed(
+        "gold" if gold else "labels",
+        gold or _judged(held_out[compared], known, router),
+        [questions[place] for place in np.flatnonzero(compared)],
+        known,
+        classes.names,
+        NOWHERE if default is None else default,
+        rules=(applies := rules_apply(classes.names)),
+        own_labels=applies and gold is None and not others.any(),
+    )
     return Trained(
-        router,
-        _judged(held_out[by_hand], truth[by_hand], router) if by_hand.any() else None,
+        replace(router, quality=worth.quality),
+        gold,
         _judged(logits, truth_ours, router),
         found,
-        everything - len(rows),
+        len(unplaced),
         costs,
         (log_loss(raw, truth_ours), log_loss(probabilities, truth_ours)),
         (calibration_error(raw, truth_ours), calibration_error(probabilities, truth_ours)),
+        worth,
     )
 
 
@@ -230,16 +244,7 @@ def _judged(logits: NDArray[np.float32], truth: NDArray[np.int64], router: Route
     default = NOWHERE if router.default is None else router.classes.index(router.default)
     likeliest = probabilities.argmax(1)
     abstains = (probabilities.max(1) < router.threshold) & (default != NOWHERE) & (likeliest != default)
-    given = np.where(abstains, default, likeliest)
-    right = given == truth
-    return JudgedRouter(
-        len(truth),
-        float((likeliest == truth).mean()),
-        float(right.mean()),
-        float(np.mean([right[truth == place].mean() for place in np.unique(truth)])),
-        float(abstains.mean()),
-        float((~right & (given != default)).mean()),
-    )
+    return judged(likeliest, np.where(abstains, default, likeliest), truth, default)
 
 
 def _bits(classes: int) -> int:

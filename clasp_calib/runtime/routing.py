@@ -1,12 +1,10 @@
 """Which class a question belongs to, where nobody says it."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.router_labeling.rules import RuleSet, load_rules
-from clasp_calib.router_labeling.taxonomy import Taxonomy, load_taxonomy
+from clasp_calib.router_labeling.fallback import by_rules, rules_apply
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
@@ -32,8 +30,7 @@ def classes_of(questions: Sequence[str], artifact: "Artifact | None" = None) -> 
         return [artifact.router.route(question).label for question in questions]
     if artifact is not None and len(artifact.classes) == 1:
         return [*artifact.classes] * len(questions)
-    taxonomy, rules = _packaged()
-    if artifact is not None and not {*taxonomy.classes} <= {*artifact.classes}:
+    if artifact is not None and not rules_apply(artifact.classes):
         names = ", ".join(artifact.classes[:SHOWN]) + (", ..." if len(artifact.classes) > SHOWN else "")
         column = artifact.manifest.class_from
         given = f" --class-from {column}" if column and not artifact.manifest.taxonomy else " --taxonomy FILE"
@@ -42,12 +39,4 @@ def classes_of(questions: Sequence[str], artifact: "Artifact | None" = None) -> 
             "keyword rules know only the packaged ones; name the class (--class, classes=), or train a router with "
             f"`clasp-calib train-router TABLE{given}` and put it in with `clasp-calib artifact set-router`"
         )
-    found = [rules.match(question) for question in questions]
-    return [taxonomy.class_of(rule.intent) if rule else taxonomy.default_class for rule in found]
-
-
-@cache
-def _packaged() -> tuple[Taxonomy, RuleSet]:
-    """Read once: compiling the rules takes longer than routing thousands of questions."""
-    taxonomy = load_taxonomy()
-    return taxonomy, load_rules(None, taxonomy)
+    return [by_rules(question) for question in questions]

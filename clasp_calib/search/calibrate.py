@@ -29,6 +29,7 @@ from clasp_calib.common.samples import Sample
 from clasp_calib.common.selector_choice import AUTO, CLASP
 from clasp_calib.crew.crew import Crew, crew_for
 from clasp_calib.crew.tasks import Workers
+from clasp_calib.router_labeling.router import Router
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.checks import check_relevances, settled
@@ -123,7 +124,7 @@ class Calibration:
         self._check_served = partial(check_served_as_scored, model, self._prompter, self._evaluator)
         self._generation = Greedy(model).settings
         self._setting = options.recorded | common_setting(model, source, self._prompter.template, pruning, crew.threads)
-        if options.router:
+        if isinstance(options.router, Router):
             check_router(options.router, self._classes.names, [self._classes.digest])
 
     def _longest(self, options: CalibrationOptions) -> int:
@@ -292,9 +293,7 @@ class Calibration:
         if found.exhaustive and not isinstance(self._strategy, Grid):
             alternatives[EXHAUSTIVE] = dict.fromkeys(classes, self._solved(allotment)[0]) | found.exhaustive
         new = self._assemble(allotment, found, alternatives)
-        self._previous = joined(new.joined(self._previous), self._previous)
-        if self._options.router is not None:
-            self._previous = self._previous.with_router(self._options.router)
+        self._previous = self._options.routed(joined(new.joined(self._previous), self._previous))
         return self._previous
 
     def _most(self, samples: int) -> int:

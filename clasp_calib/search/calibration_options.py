@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
+from clasp_calib.artifacts.artifact import Artifact
 from clasp_calib.calib.scoring.metrics import MAX_NEW_TOKENS
 from clasp_calib.calib.scoring.objective import METRIC, check_objective
 from clasp_calib.common.errors import InputError
@@ -17,6 +18,8 @@ from clasp_calib.router_labeling.taxonomy import Taxonomy
 from clasp_calib.search.space import SearchSpace, read_space
 from clasp_calib.search.strategies.registry import STRATEGIES, describe
 from clasp_calib.search.strategies.strategy import Strategy
+
+NO_ROUTER = "none"
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class CalibrationOptions:
             artifact. By default as long as in the artifact that is there, or 16.
         pruning: what is pruned where, and by what; goes into the artifact. By default those of
             `clasp_calib.runtime.budgeting.default_options`.
-        router: what names the class of a question later; goes into the artifact.
+        router: what names the class of a question later; goes into the artifact. ``"none"``: the artifact gets none,
+            even if the one that is there has one, which otherwise stays.
         taxonomy: of the samples' classes, or a YAML file of it; by default the packaged one.
         class_from: a column of the samples' table whose values are the classes, in place of a taxonomy.
         default_class: the class of samples without a value in that column, which otherwise are refused.
@@ -66,7 +70,7 @@ class CalibrationOptions:
     prompt: str | None = None
     max_new_tokens: int | None = None
     pruning: PruningOptions | None = None
-    router: Router | None = None
+    router: Router | Literal["none"] | None = None
     taxonomy: Taxonomy | str | Path | None = None
     class_from: str | None = None
     default_class: str | None = None
@@ -81,12 +85,13 @@ class CalibrationOptions:
         check_objective(self.objective)
         for name, kind, expected in (
             ("pruning", PruningOptions, "PruningOptions(...)"),
-            ("router", Router, "a Router, as load_router reads it"),
             ("method", str, "the name of a selector, such as 'fastv', or 'auto'"),
             ("refine", bool, "True or False"),
             ("anyway", bool, "True or False"),
         ):
             check_kind(name, getattr(self, name), kind, expected)
+        if self.router != NO_ROUTER:
+            check_kind("router", self.router, Router, "a Router, as load_router reads it, or 'none'")
         for name, value, least in (
             ("per_class", self.per_class, 2),
             ("lattice", self.lattice, 1),
@@ -155,6 +160,16 @@ class CalibrationOptions:
                 "of the options"
             )
 
+    def routed(self, artifact: Artifact) -> Artifact:
+        """An artifact with the router that it is to have; its own, if nothing is said.
+
+        Raises:
+            ArtifactError: the router was trained for other classes or another taxonomy.
+        """
+        if self.router is None:
+            return artifact
+        return artifact.with_router(self.router if isinstance(self.router, Router) else None)
+
     @property
     def selectors(self) -> list[SelectorChoice]:
         """Those to try in the place of the dual-stage selection, with all combinations of their knobs."""
@@ -193,4 +208,4 @@ class CalibrationOptions:
             "strategy": "auto" if self.strategy is None else describe(self.strategy),
         }
         space = self.space.digest if isinstance(self.space, SearchSpace) else None
-        return {**told, "space": space, "router": self.router is not None}
+        return {**told, "space": space, "router": isinstance(self.router, Router)}

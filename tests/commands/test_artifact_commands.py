@@ -1,6 +1,7 @@
 """``clasp-calib artifact``: verify, recheck, diff, export, bump, on the artifact of a finished run."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -189,12 +190,14 @@ def test_an_evaluation_that_is_given_again_gives_the_recorded_numbers(copied, pl
 def test_a_router_is_put_in_shown_compared_used_and_taken_out(place, copied, command, tmp_path):
     before = tmp_path / "before"
     command("artifact", "export", before, "--artifact", place)
-    trained = command("train-router", "--run", copied.run)
+    trained = command("train-router", "--run", copied.run, "--force")
     assert trained.code == 0, trained.err
     ended = command("artifact", "set-router", "--run", copied.run)
     assert ended.code == 0, ended.err
     assert "n-grams, trained on" in ended.out
-    assert "router: n-grams, trained on" in command("artifact", "show", place).out
+    shown = command("artifact", "show", place).out
+    assert re.search(r"router: n-grams, trained on .*; right in .* of .* held-out questions \(macro", shown)
+    assert command("artifact", "show", place, "--json").json["router_quality"]["against"] == "gold"
     assert "router.safetensors" in command("artifact", "verify", place, "--json").json["files"]
     assert "router: none -> n-grams" in command("artifact", "diff", before, place).out
     routed = command("route", "How many?", "--artifact", place, "--json").json
@@ -207,11 +210,20 @@ def test_a_router_is_put_in_shown_compared_used_and_taken_out(place, copied, com
 
 
 def test_a_search_puts_the_runs_router_in_and_refuses_one_of_another_taxonomy(copied, command):
-    command("train-router", "--run", copied.run)
+    command("train-router", "--run", copied.run, "--force")
     words = ["search", *copied.words, "--space", copied.run / "small.yaml", "--budget", "6"]
     ended = command(*words, "--json")
     assert ended.code == 0, ended.err
+    (said,) = (line for line in ended.err.splitlines() if "goes into the artifact" in line)
+    assert said.startswith(f"{copied.run / 'router.safetensors'} goes into the artifact")
+    assert "held-out questions (macro" in said
     assert read_artifact(copied.run / "artifact").router is not None
+    (copied.run / "router.safetensors").rename(copied.run / "other.safetensors")
+    assert "the artifact that is there keeps its router" in command(*words).err
+    (copied.run / "other.safetensors").rename(copied.run / "router.safetensors")
+    ended = command(*words, "--router", "none")
+    assert "the artifact that is there loses its router" in ended.err
+    assert read_artifact(copied.run / "artifact").router is None
     strange = copied.run / "strange.safetensors"
     write_router(made_router(tuple(read_artifact(copied.run / "artifact").classes), taxonomy="9" * 64), strange)
     ended = command(*words, "--router", strange)

@@ -45,9 +45,13 @@ def test_training_reports_gold_beside_agreement_and_draws_the_trade_off(trained)
     assert (found["questions"], found["unplaced"]) == (30, 1)
     assert found["gold"]["questions"] == 10
     assert found["agreement"]["questions"] == 30
+    assert found["quality"]["against"] == "gold"
+    assert found["quality"]["rules"] == {"accuracy": 1.0, "macro": 1.0}
+    assert found["objection"] is None
     assert found["bytes"] == (run / "router.safetensors").stat().st_size < 20_000_000
     assert (run / "report" / "router.png").read_bytes().startswith(b"\x89PNG")
     router = load_router(run / "router.safetensors")
+    assert (router.quality.questions, router.quality.accuracy) == (10, found["gold"]["accuracy"])
     assert router.training.rows == 30
     assert router.training.labelers == ("{}",)
     assert json.loads((run / "config.json").read_text())["train-router"]["wrong_cost"] == WRONG_COST
@@ -87,6 +91,42 @@ def test_without_gold_accuracy_is_not_claimed_and_gold_is_not_trained_on(command
     after = load_router(tmp_path / "router.safetensors")
     assert np.array_equal(after.weights, before.weights)
     assert after.training == before.training
+
+
+def test_a_router_that_does_worse_than_the_rules_is_not_written_unless_it_is_forced(command, tmp_path):
+    words = ("how many {}s are there?", "what colour is the {}?", "where is the {}?")
+    names = ("counting", "attribute", "spatial")
+    # Labels without a pattern, from which nothing can be learnt; the classes by hand follow from the words.
+    rows = [
+        {"question": said.format(thing), "class": names[(i + j * j) % 3], "gold_class": names[j], "source": "llm"}
+        for i, thing in enumerate(THINGS)
+        for j, said in enumerate(words)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "labels.parquet")
+    run = tmp_path / "run"
+    ended = command("train-router", tmp_path / "labels.parquet", "--run", run)
+    assert ended.code == 2
+    assert "the keyword rules, which answer where there is no router, 100.0% (mean over classes 100.0%)" in ended.err
+    assert "not written" in ended.err
+    assert not (run / "router.safetensors").exists()
+    forced = command("train-router", tmp_path / "labels.parquet", "--run", run, "--force")
+    assert forced.code == 0, forced.err
+    assert "kept by --force, though by classes given by hand, the router gets" in forced.out
+    quality = load_router(run / "router.safetensors").quality
+    assert (quality.against, quality.questions, quality.rules.macro) == ("gold", 30, 1.0)
+    assert quality.macro < 0.9
+
+
+def test_labels_of_the_rules_cannot_judge_a_router(command, tmp_path):
+    rows = [{"question": f"{said} {thing}s?"} for said in ("how many", "what colour are the") for thing in THINGS]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert command("label", tmp_path / "samples.jsonl", "--run", tmp_path / "run").code == 0
+    ended = command("train-router", "--run", tmp_path / "run")
+    assert ended.code == 2
+    assert "all labels are the keyword rules' own" in ended.err
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text(json.dumps({"question": "how many zebras?", "class": "counting"}) + "\n")
+    assert command("train-router", "--run", tmp_path / "run", "--gold", gold).code == 0
 
 
 def test_without_a_router_the_rules_answer(command, tmp_path):

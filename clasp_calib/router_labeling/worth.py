@@ -1,0 +1,176 @@
+"""Whether a router is worth having: beside the keyword rules, and beside one class for everything.
+
+Both answer without any router. All are judged on the same questions, and none of them was trained on these.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clasp_calib.common.errors import InputError
+from clasp_calib.router_labeling.fallback import by_rules, packaged_scheme
+from clasp_calib.router_labeling.router import Against, RouterQuality, Shares
+
+RULE = "rule"
+"""The source of a label that a keyword rule gave."""
+_TIE = 1e-9
+
+
+@dataclass(frozen=True)
+class JudgedRouter:
+    """How a router, or what answers in its place, does on questions that it was not trained on."""
+
+    questions: int
+    likeliest: float
+    """Share whose class is the likeliest one, before abstaining."""
+    accuracy: float
+    """Share that gets its class, abstentions and all."""
+    macro: float
+    """Mean over the classes that occur of the share of their questions that get it."""
+    abstained: float
+    wrong: float
+    """Share that gets a class other than its own and than the default one."""
+
+    @property
+    def shares(self) -> Shares:
+        """What a router's file says of it."""
+        return Shares(self.accuracy, self.macro)
+
+
+@dataclass(frozen=True)
+class Worth:
+    """A router and what answers without one, on the same questions."""
+
+    against: Against
+    """``gold``: classes given by hand; ``labels``: those that it was distilled from."""
+    router: JudgedRouter
+    rules: JudgedRouter | None
+    """The packaged keyword rules; ``None``: they do not lead to these classes, or the labels are their own."""
+    own_labels: bool
+    """Whether all labels that there are to judge by were given by the packaged rules, which says nothing of either."""
+    constant: JudgedRouter
+    """The class of most of these questions, for all of them."""
+    constant_class: str
+
+    @property
+    def quality(self) -> RouterQuality:
+        """For the router's file."""
+        rules = None if self.rules is None else self.rules.shares
+        return RouterQuality(self.against, self.router.questions, self.router.accuracy, self.router.macro, rules)
+
+    @property
+    def objection(self) -> str | None:
+        """Why the router should not be used; ``None``: nothing speaks against it."""
+        if self.own_labels:
+            return (
+                "all labels are the keyword rules' own, and the rules answer anyway where there is no router: at best "
+                "the router repeats them, and their labels cannot show otherwise. Only classes given by hand could "
+                "(--gold FILE, gold=, or a column 'gold_class')"
+            )
+        rules, ours = self.rules, self.router
+        if rules is not None and ours.macro < rules.macro - _TIE:
+            return self._worse(f"the keyword rules, which answer where there is no router, {_told(rules)}")
+        # Among questions of one class alone, its name is always right, and that says nothing.
+        if self.constant.accuracy < 1 and ours.macro <= self.constant.macro + _TIE:
+            return self._worse(f"{self.constant_class!r} for every question {_told(self.constant)}")
+        return None
+
+    def _worse(self, than: str) -> str:
+        by = "classes given by hand" if self.against == "gold" else "the labels, held out"
+        ours = self.router
+        return f"by {by}, the router gets {_told(ours)} of {ours.questions} questions right, and {than}"
+
+
+def _told(judged: JudgedRouter) -> str:
+    return f"{judged.accuracy:.1%} (mean over classes {judged.macro:.1%})"
+
+
+def check_worth(worth: Worth) -> None:
+    """Refuse a router that is worth nothing.
+
+    Raises:
+        InputError: the keyword rules have a larger mean over classes, or one class for all questions has one as large;
+            or the labels are the rules' own, and there are no others.
+    """
+    if objection := worth.objection:
+        raise InputError(
+            f"{objection}. It is not written: take more questions, labelled by a language model (`clasp-calib label "
+            "--backend server`), or write it all the same (--force, force=True)"
+        )
+
+
+def judged(
+    likeliest: NDArray[np.integer], given: NDArray[np.integer], truth: NDArray[np.integer], default: int
+) -> JudgedRouter:
+    """Count what was given.
+
+    Args:
+        likeliest: ``[questions]``, places of classes, before abstaining.
+        given: ``[questions]``, after it.
+        truth: ``[questions]``, at least one.
+        default: place of the default class, or one that is none's.
+    """
+    right = given == truth
+    return JudgedRouter(
+        len(truth),
+        float((likeliest == truth).mean()),
+        float(right.mean()),
+        float(np.mean([right[truth == place].mean() for place in np.unique(truth)])),
+        float((given != likeliest).mean()),
+        float((~right & (given != default)).mean()),
+    )
+
+
+def weighed(
+    against: Against,
+    router: JudgedRouter,
+    questions: Sequence[str],
+    truth: NDArray[np.integer],
+    classes: Sequence[str],
+    default: int,
+    *,
+    rules: bool,
+    own_labels: bool,
+) -> Worth:
+    """Judge what answers without a router on the questions on which one was judged.
+
+    Args:
+        against: what the truth is.
+        router: how the router did.
+        questions: on which.
+        truth: ``[questions]``, places in the classes.
+        classes: that there are.
+        default: as `judged` takes it.
+        rules: whether the packaged keyword rules lead to these classes.
+        own_labels: the truth is what these rules said.
+    """
+    beside = None
+    if rules and not own_labels:
+        said = np.array([classes.index(by_rules(question)) for question in questions])
+        beside = judged(said, said, truth, default)
+    most = Counter(truth.tolist()).most_common(1)[0][0]
+    same = np.full(len(truth), most)
+    constant = judged(same, same, truth, default)
+    return Worth(against, router, beside, own_labels, constant, classes[most])
+
+
+def is_rules_own(source: str | None, labeler: str | None) -> bool:
+    """Whether a label says only what the packaged rules say, so that it cannot judge them.
+
+    Those of another rule file can: they are not what answers without a router.
+
+    Args:
+        source: of the label.
+        labeler: its fingerprint.
+    """
+    if source != RULE:
+        return False
+    try:
+        told = json.loads(labeler or "{}")
+    except ValueError:
+        return True
+    return not isinstance(told, dict) or told.get("rules") in (None, packaged_scheme().rules.digest)

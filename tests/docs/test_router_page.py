@@ -1,0 +1,27 @@
+"""What the page on routers says of its first commands is what a newcomer sees."""
+
+import shlex
+
+import pytest
+from pages import ROOT, blocks, commands
+
+from clasp_calib.cli import run
+
+PAGE = ROOT / "docs" / "guide" / "router.md"
+
+
+def test_the_example_is_refused_as_the_page_says_and_the_rules_answer(capsys, tmp_path, monkeypatch):
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    words = commands(PAGE)[:3]
+    assert [one[1] for one in words] == ["label", "train-router", "route"]
+    ended, said = [], []
+    for one in words:
+        ended.append(run(one[1:]))
+        said.append(capsys.readouterr())
+    assert ended == [0, 2, 0], shlex.join(words[1])
+    (shown,) = (block for block in blocks(PAGE, "text") if block.startswith("error:"))
+    assert " ".join(shown.split()).removesuffix(" ...") in " ".join(said[1].err.split())
+    assert "class counting" in said[2].out
+    assert not (tmp_path / "my-run" / "router.safetensors").exists()
