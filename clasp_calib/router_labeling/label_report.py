@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.text_tables import html_table, markdown_table, text_table
-from clasp_calib.router_labeling.replies import BadReplyError, read_intent
+from clasp_calib.router_labeling.replies import class_answered
 from clasp_calib.router_labeling.table import LABEL_COLUMNS, gold_classes
 from clasp_calib.router_labeling.taxonomy import Taxonomy
 
@@ -112,10 +112,7 @@ def label_report(labelled: pa.Table, taxonomy: Taxonomy) -> LabelReport:
     overridden: Counter[tuple[str, str]] = Counter()
     for row, (source, raw) in enumerate(zip(sources, raws, strict=True)):
         if source == "rule" and raw:
-            try:
-                before[row] = taxonomy.class_of(read_intent(raw, None, taxonomy))
-            except BadReplyError:
-                before[row] = taxonomy.default_class
+            before[row] = class_answered(raw, taxonomy)
             overridden[before[row], after[row]] += 1
     gold = gold_classes(labelled, taxonomy)
     confusion = {

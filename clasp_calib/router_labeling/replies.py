@@ -145,6 +145,14 @@ def no_guess(reason: str, taxonomy: Taxonomy) -> Guess:
     return Guess(taxonomy.default_intent, 0.0, reason, source="default")
 
 
+def class_answered(raw: str, taxonomy: Taxonomy) -> str:
+    """The class that an answer named, as it stands in the column ``raw``; the default one if it named none."""
+    try:
+        return taxonomy.class_of(read_intent(raw, None, taxonomy))
+    except BadReplyError:
+        return taxonomy.default_class
+
+
 def confidence(tokens: Sequence[Token], intent: str) -> float | None:
     """Probability in [0, 1] of the tokens that spell the intent's value.
 

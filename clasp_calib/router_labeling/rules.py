@@ -11,7 +11,7 @@ them; regular expressions see questions in that form too.
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -204,9 +204,14 @@ class RuleSet(BaseModel):
 
     def match(self, question: str) -> Rule | None:
         """The first rule that matches ``question``, or None."""
+        return next(self.matching(question), None)
+
+    def matching(self, question: str) -> Iterator[Rule]:
+        """The rules that match ``question``, in their order; each is tried when it is asked for."""
         bare = self.bare(question)
-        places = self._index.candidates(bare)
-        return next((self.rules[place] for place in places if self._conditions[place].holds(bare)), None)
+        for place in self._index.candidates(bare):
+            if self._conditions[place].holds(bare):
+                yield self.rules[place]
 
     def holds(self, rule: Rule, bare: str) -> bool:
         """Whether one of these rules matches a question that `bare` has prepared, whatever comes before it."""

@@ -83,6 +83,18 @@ def gold_classes(table: pa.Table, taxonomy: Taxonomy) -> list[Any]:
     return classes
 
 
+def classes_by_hand(table: pa.Table, taxonomy: Taxonomy) -> list[str | None]:
+    """Of each row the class that somebody gave it by hand: its ``gold_class``, or what `label_table` keeps as gold.
+
+    Raises:
+        InputError: it is none of the taxonomy's.
+    """
+    told = gold_classes(table, taxonomy) or [None] * table.num_rows
+    rows = table.select([n for n in ("id", "intent", "class", "source") if n in table.column_names]).to_pylist()
+    kept = [label["class"] if (label := _gold(row, taxonomy)) else None for row in rows]
+    return [gold or own for gold, own in zip(told, kept, strict=True)]
+
+
 def _gold(row: dict[str, Any], taxonomy: Taxonomy) -> _Label | None:
     if row.get("source") in _MACHINE_MADE:
         return None

@@ -86,6 +86,37 @@ def test_rules_test_and_lint(command, tmp_path):
     assert "rule 'b' can never decide" in ended.out
 
 
+def test_rules_that_lose_to_a_labeler_are_named_and_written_out(command, tmp_path):
+    rules, table, out = (tmp_path / name for name in ("rules.yaml", "labels.jsonl", "better.yaml"))
+    rules.write_text(
+        "version: 1\nrules:\n"
+        "- id: how  # too sure\n  intent: counting\n  overrides: true\n  pattern: [how]\n"
+        "- id: what\n  intent: counting\n  pattern: [what]\n"
+        "- id: else\n  intent: object_identification\n  pattern: [what, who]\n"
+    )
+    answer = json.dumps({"intent": "attribute_recognition"})
+    rows = [{"question": f"how is the {i}?", "gold_class": "attribute", "raw": answer} for i in range(5)]
+    rows += [{"question": f"what is the {i}?", "gold_class": "object", "raw": ""} for i in range(6)]
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["rules", "lint", "--rules", rules, "--against", table]
+    ended = command(*words, "--out", out)
+    assert ended.code == 1, ended.err
+    assert "rule 'how' loses 5 questions and wins 0: take its 'overrides' off" in ended.out
+    assert "rule 'what' loses 6 questions and wins 0: mend or remove it" in ended.out
+    assert "3 rules: 0 dead, 1 phrases shadowed, 0 lists unused, 2 losing" in ended.out
+    expected = rules.read_text().replace("true", "false")
+    assert out.read_text() == expected[: expected.index("- id: what")] + expected[expected.index("- id: else") :]
+    ended = command("rules", "lint", "--rules", out, "--against", table, "--json")
+    assert ended.code == 0
+    (judged,) = ended.json["judged"]
+    assert (judged["rule"], judged["won"], judged["loses"]) == ("else", 6, False)
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows[:4]))
+    assert command(*words).code == 0, "four questions are few"
+    assert "--out is used with --against only" in command("rules", "lint", "--out", out).err
+    table.write_text(json.dumps({"question": "what?"}) + "\n")
+    assert "no classes by hand to judge rules by" in command(*words).err
+
+
 def test_compare_labels(command, tmp_path):
     def table(name, *classes):
         path = tmp_path / name
