@@ -1,6 +1,7 @@
 """``clasp-calib ablate``."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,6 +32,9 @@ from clasp_calib.commands.options import (
 from clasp_calib.commands.output import emit, say, show
 from clasp_calib.common.run_directory import RunDirectory
 
+if TYPE_CHECKING:
+    from clasp_calib.calib.studies.confusion import Confusion
+
 
 def ablate(
     name: Annotated[
@@ -41,6 +45,14 @@ def ablate(
     ],
     artifact: ArtifactOption = None,
     budget: BudgetsOption = None,
+    confusion: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FILE",
+            help="Of routing, how a router errs: labels with gold_class, or JSON with classes and counts; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="The split to measure on.")] = "test",
     run: RunOption = DEFAULT_RUN,
     model: ModelOption = None,
@@ -63,7 +75,8 @@ def ablate(
 ) -> None:
     """Measure what one part of a calibration contributes, by changing only that part.
 
-    parts: fusion only, ratio only, both. rho and layers: the same for all classes. routing: a router that errs.
+    parts: fusion only, ratio only, both. rho and layers: the same for all classes. routing: a router that errs, at
+    random or as in --confusion.
     iterations, raters, positions, features, starts: other values of one option.
 
     Example: clasp-calib ablate parts --run my-run --per-class 2
@@ -74,7 +87,7 @@ def ablate(
     from clasp_calib.common.places import Places
     from clasp_calib.common.sample_sources import load_samples
 
-    directory = RunDirectory(run)
+    directory, confusions = RunDirectory(run), _confusions(name, confusion or [])
     places = Places.of(run, features=cache or directory.cache)
     table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
     options = StudyOptions(split, per_class, seed, strict=strict, checkpoint=checkpoint)
@@ -82,7 +95,8 @@ def ablate(
     loaded = load(model, device, dtype, run)
     crew = wanted.crew(loaded[0])
     place = artifact or directory.artifact
-    report = measure(name, *loaded, place, table, budgets=budget, run=places, options=options, crew=crew)
+    given = (name, *loaded, place, table)
+    report = measure(*given, budgets=budget, run=places, options=options, crew=crew, confusions=confusions)
     target, _ = report.files
     if as_json:
         emit({"report": target, **report.as_dict()})
@@ -90,4 +104,18 @@ def ablate(
     for one in report.found:
         compared, _ = report.found[one]
         show(f"{report.title(one)}, {len(compared.samples)} questions", *report.rows(one, digits=0))
+    for line in report.notes:
+        say(line)
     say(f"table and JSON are in {directory.report}; brackets are 95 % intervals")
+
+
+def _confusions(ablation: str, given: list[str]) -> "list[Confusion]":
+    """What may be named; a file whose own name holds an equals sign is a file."""
+    from clasp_calib.api.confusions import check_routed, read_confusions
+
+    check_routed(ablation, given)
+    found: list[Confusion] = []
+    for one in given:
+        name, equals, place = one.partition("=")
+        found += read_confusions({name: place} if name and equals and not Path(one).exists() else [one])
+    return read_confusions(found)

@@ -11,13 +11,13 @@ from clasp_calib.calib.scoring.candidate import Candidate
 from clasp_calib.calib.scoring.scores import Scores
 from clasp_calib.calib.studies.ablations import (
     ABLATIONS,
-    MISROUTED,
     VARIANTS,
-    Subject,
     changed_at,
     measure_ablation,
 )
+from clasp_calib.calib.studies.misrouting import MISROUTED
 from clasp_calib.calib.studies.scorer import Scorer
+from clasp_calib.calib.studies.subject import Subject
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.samples import Sample
 from clasp_calib.crew.local_workers import InProcess

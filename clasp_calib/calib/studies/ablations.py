@@ -1,99 +1,27 @@
 """What each part of a calibration is worth: the same questions with one thing changed at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from clasp_calib.artifacts.artifact import Artifact
-from clasp_calib.calib.scoring.candidate import Candidate
-from clasp_calib.calib.scoring.evaluator import Pruning
 from clasp_calib.calib.studies.comparison import Comparison, Setting, compare
+from clasp_calib.calib.studies.confusion import Confusion
+from clasp_calib.calib.studies.misrouting import misrouted
 from clasp_calib.calib.studies.scorer import Scorer
+from clasp_calib.calib.studies.subject import FULL, Subject
 from clasp_calib.common.errors import BudgetError, InputError, ModelError
 from clasp_calib.common.progress import note
 from clasp_calib.common.pruning_options import FEATURES, POSITIONS, RATERS
 from clasp_calib.common.samples import Sample
-from clasp_calib.runtime.adapters import adapter_for
-from clasp_calib.runtime.adapters.adapter import Adapter
 from clasp_calib.runtime.budgeting import schedule_for
 from clasp_calib.runtime.schedule import Schedule
-from clasp_calib.runtime.selectors import as_recorded
 
 ITERATIONS = (3, 5, 7, 9, 11)
 """The paper's Table 18."""
 RHOS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STARTS = ((1, 4, 10), (2, 6, 15), (3, 7, 16), (4, 8, 16))
 """For 32 layers; (3, 7, 16) is where SparseVLM's code prunes."""
-MISROUTED = (0.1, 0.25, 0.5, 1.0)
-FULL = "calibrated"
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is taken apart: an artifact at one of its budgets, on a model."""
-
-    model: Any
-    """Or its configuration."""
-    artifact: Artifact
-    budget: str
-
-    @property
-    def adapter(self) -> Adapter:
-        """Of the model."""
-        return adapter_for(self.model)
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """Vision layers that the artifact mixes, and the model's own."""
-        used = {layer for layer in range(self.adapter.vision_layers + 1) if self.artifact.alphas[..., layer].any()}
-        return tuple(sorted({*used, self.adapter.own_layer}))
-
-    @property
-    def pruning(self) -> Pruning:
-        """As calibrated."""
-        return Pruning(schedule_for(self.model, self.budget, artifact=self.artifact), self.artifact.pruning)
-
-    def candidates(
-        self, alpha: Mapping[str, Sequence[float]] | None = None, rho: Mapping[str, float] | None = None
-    ) -> dict[str, Candidate]:
-        """Class -> candidate: as calibrated, or with other mixtures or ratios; with these no other selector chooses.
-
-        Raises:
-            ArtifactError: a selector has other knobs than the budget solves them to.
-        """
-        classes = self.artifact.classes
-        alpha = alpha or {label: self.artifact.alpha(self.budget, label) for label in classes}
-        seeding = {label: self.artifact.seeding(self.budget, label) for label in classes}
-        chosen, selectors = self.artifact.entry(self.budget).choices, dict.fromkeys(classes)
-        if rho is None:
-            selectors |= {
-                label: as_recorded(self.artifact.selector(self.budget, label), self.model, self.budget)
-                for label in classes
-            }
-            rho = {label: self.artifact.rho(self.budget, label) for label in classes}
-        return {
-            label: Candidate(
-                FULL,
-                tuple(alpha[label]),
-                rho[label],
-                seeding[label],
-                chosen[label].relevance,
-                chosen[label].downsample,
-                selectors[label],
-            )
-            for label in classes
-        }
-
-    def one_layer(self, layer: int) -> tuple[float, ...]:
-        """The mixture that is one layer."""
-        return tuple(float(i == layer) for i in range(self.adapter.vision_layers + 1))
-
-    @property
-    def own(self) -> dict[str, tuple[float, ...]]:
-        """The model's own layer, for every class."""
-        return dict.fromkeys(self.artifact.classes, self.one_layer(self.adapter.own_layer))
 
 
 Settings = Callable[[Subject], list[Setting]]
@@ -288,6 +216,7 @@ def measure_ablation(
     subject: Subject,
     samples: Mapping[str, Sequence[Sample]],
     seed: int,
+    confusions: Sequence[Confusion] = (),
 ) -> tuple[Comparison, str]:
     """Score what the ablation of a name compares; returns that and the setting to subtract.
 
@@ -297,39 +226,16 @@ def measure_ablation(
         subject: what is taken apart.
         samples: by class, as `changed_by` gives them.
         seed: of the bootstrap.
+        confusions: of routers, for the ablation of that name.
 
     Raises:
-        InputError: there is no such ablation, or nothing to be ablated.
+        InputError: there is no such ablation, nothing to be ablated, or a confusion that does not fit.
     """
     check_ablation(name)
     if name == ROUTING:
         if len(subject.artifact.classes) == 1:
             raise InputError("the artifact has one class, so no router can err; choose another ablation")
-        return _routing(scorer, subject, samples, seed)
+        return misrouted(scorer, subject, samples, seed, confusions)
     settings = VARIANTS[name](subject)
     base = next(s.name for s in settings if s.name.startswith(FULL))
     return compare(scorer, settings, samples, seed), base
-
-
-def _routing(
-    scorer: Scorer,
-    subject: Subject,
-    samples: Mapping[str, Sequence[Sample]],
-    seed: int,
-) -> tuple[Comparison, str]:
-    """Every sample under every class's candidate; what a router that errs would score follows from that.
-
-    Our choice: the mean over all wrong classes in place of draws, so that no seed is involved.
-    """
-    labels = subject.artifact.classes
-    candidates = subject.candidates()
-    settings = [Setting(label, subject.pruning, dict.fromkeys(labels, candidates[label])) for label in labels]
-    treated = compare(scorer, settings, samples, seed)
-    own = np.array([labels.index(label) for label in treated.labels])
-    right = treated.scores[own, np.arange(len(own))]
-    wrong = (treated.scores.sum(0) - right) / max(len(labels) - 1, 1)
-    rows = {FULL: right}
-    if (fallback := subject.artifact.manifest.default_class) is not None:
-        rows[f"always {fallback}"] = treated.scores[labels.index(fallback)]
-    rows |= {f"{share:.0%} at random wrong": (1 - share) * right + share * wrong for share in MISROUTED}
-    return replace(treated, settings=tuple(rows), scores=np.stack(list(rows.values()))), FULL
