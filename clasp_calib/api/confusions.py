@@ -14,6 +14,7 @@ from clasp_calib.common.given_files import read_given
 from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.common.strict_json import strict_json
 from clasp_calib.router_labeling.fallback import rules_apply
+from clasp_calib.router_labeling.measured import CONFUSIONS
 from clasp_calib.router_labeling.taxonomy import packaged
 
 EXPECTED = (
@@ -63,7 +64,7 @@ def packaged_confusions(classes: Sequence[str]) -> list[Confusion]:
     Args:
         classes: an artifact's.
     """
-    source = packaged("assets").joinpath("confusion.json")
+    source = packaged(CONFUSIONS)
     if not source.is_file() or not rules_apply(classes):
         return []
     return _of_json(source, source.read_bytes(), None)

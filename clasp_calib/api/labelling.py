@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clasp_calib.common.progress import note
 from clasp_calib.common.run_directory import RunDirectory
 from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.common.sample_table import check_writable
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from clasp_calib.common.sample_set import Samples
     from clasp_calib.router_labeling.rules import RuleSet
     from clasp_calib.router_labeling.taxonomy import Taxonomy
+
+FOR_OTHER_LANGUAGES = (
+    "what labelled them knows English alone; label with a language model (--backend server or vllm, labeler=), or with "
+    "an embedder that knows the language and a head trained on it (train-labeler --embedder, then label --backend "
+    "embedding --head FILE --embedder MODEL)"
+)
 
 __all__ = [
     "EmbeddingLabeler",
@@ -66,6 +73,8 @@ def label(
         The samples with further columns: ``intent``, ``class``, ``confidence``, ``source`` (llm, rule, gold or
         default), ``rule``, ``raw`` (what was answered) and ``labeler``. Where labels are written, those of the file.
 
+    There is a note if keyword rules, or the packaged embedding, are shown questions that are not English.
+
     Raises:
         InputError: samples, taxonomy or rules cannot be used, or are at odds; a place cannot be written to.
         LabelerError: the labeler cannot be used, or stopped answering.
@@ -84,14 +93,16 @@ def label(
     journals = None if directory is None or isinstance(labeler, KeywordLabeler) else directory.labelling
     asked = JournalledLabeler(labeler, scheme, journals, retry_failed)
     labelled = given.with_table(label_table(given.table, asked, scheme, classes_from_gold=not relabel))
+    report = report_of(labelled.table, scheme.taxonomy)
+    if report.not_english:
+        note(f"note: {report.not_english}; {FOR_OTHER_LANGUAGES}")
     if directory is not None:
         labelers = sorted({name for name in labelled.table["labeler"].to_pylist() if name})
         settings = {"samples": given.name, "out": target, "labelers": labelers}
         directory.record("label", settings | {"taxonomy": scheme.taxonomy.digest, "rules": scheme.rules.digest})
         given.save(directory.samples)
         directory.report.mkdir(exist_ok=True)
-        page = report_of(labelled.table, scheme.taxonomy).to_markdown()
-        (directory.report / "labels.md").write_text(page, encoding="utf-8")
+        (directory.report / "labels.md").write_text(report.to_markdown(), encoding="utf-8")
     if target is not None:
         labelled.save(target)
         return load_samples(target)

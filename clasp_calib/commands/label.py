@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -165,6 +166,7 @@ def label(
                 "confusion": {when: _pairs(pairs, "gold", "class") for when, pairs in report.confusion.items()},
                 "report": directory.report / "labels.md",
                 "failed": report.failed,
+                "not_english": report.not_english and asdict(report.not_english),
             }
         )
     else:

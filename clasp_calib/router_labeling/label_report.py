@@ -3,11 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 
 import pyarrow as pa
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.text_tables import html_table, markdown_table, text_table
+from clasp_calib.router_labeling.embedders import by_packaged_embedder
+from clasp_calib.router_labeling.fallback import packaged_scheme
+from clasp_calib.router_labeling.labelers import by_keywords
+from clasp_calib.router_labeling.language import NotEnglish, not_english
 from clasp_calib.router_labeling.replies import class_answered
 from clasp_calib.router_labeling.table import LABEL_COLUMNS, gold_classes
 from clasp_calib.router_labeling.taxonomy import Taxonomy
@@ -30,6 +35,9 @@ class LabelReport:
     """``before`` and ``after`` the overrides: (gold class, class) -> rows, of tables with a column ``gold_class``."""
     failed: Mapping[str, str]
     """Question -> why a language model gave it no label; it has the default intent."""
+    not_english: NotEnglish | None = None
+    """Questions that are no English ones, if more than a few were shown to who knows English alone: keyword rules, or
+    the packaged embedding."""
 
     @property
     def agreement(self) -> dict[str, float]:
@@ -46,6 +54,8 @@ class LabelReport:
         for title, header, rows in self._tables():
             parts += [f"## {title}"] if title else []
             parts.append(markdown_table(header, rows))
+        if self.not_english:
+            parts.append(f"{self.not_english}. What labelled them knows English alone.")
         return "\n\n".join(parts) + "\n"
 
     def __str__(self) -> str:
@@ -65,10 +75,17 @@ class LabelReport:
         if self.failed:
             question, reason = next(iter(self.failed.items()))
             lines.append(f"{len(self.failed)} questions could not be labelled, such as {question!r}: {reason}")
+        if self.not_english:
+            lines.append(f"{self.not_english}; what labelled them knows English alone")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return "".join(html_table(header, rows, title) for title, header, rows in self._tables())
+        told = (
+            f"<p>{escape(str(self.not_english))}; what labelled them knows English alone</p>"
+            if self.not_english
+            else ""
+        )
+        return "".join(html_table(header, rows, title) for title, header, rows in self._tables()) + told
 
     def _tables(self) -> list[tuple[str, list[str], list[list[str]]]]:
         """Title, header and rows of each."""
@@ -128,4 +145,20 @@ def label_report(labelled: pa.Table, taxonomy: Taxonomy) -> LabelReport:
         overridden=dict(overridden),
         confusion=confusion,
         failed={question: raw for question, source, raw in asked if source == "default" and raw},
+        not_english=_not_english(labelled),
     )
+
+
+def _not_english(labelled: pa.Table) -> NotEnglish | None:
+    """Of what was labelled by who knows English alone.
+
+    Rules of one's own may know other languages: of theirs only questions count that none of them matches.
+    """
+    columns = (labelled[name].to_pylist() for name in ("question", "source", "labeler"))
+    packaged = packaged_scheme().rules.digest
+    rules = {name: by_keywords(name) for name in set(labelled["labeler"].to_pylist()) if name}
+    english = {name for name, digest in rules.items() if digest is not None or by_packaged_embedder(name)}
+    shown = [row for row in zip(*columns, strict=True) if row[2] in english]
+    own = {name for name in english if rules[name] not in (None, packaged)}
+    counted = [question for question, source, name in shown if name not in own or source == "default"]
+    return not_english([question for question, *_ in shown], counted)

@@ -1,5 +1,6 @@
 """What names the intent of a question: the door that all labelers share, and the one that needs no model."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,16 @@ class KeywordLabeler:
                 yield index, Guess(scheme.taxonomy.default_intent, 0.0, "", source="default")
             else:
                 yield index, Guess(rule.intent, 1.0, "", source="rule", rule=rule.id)
+
+
+def by_keywords(fingerprint: str) -> str | None:
+    """The digest of the rules by which a `KeywordLabeler` labelled; ``None`` for the fingerprint of another labeler."""
+    try:
+        told = json.loads(fingerprint)
+    except ValueError:
+        return None
+    known = isinstance(told, dict) and told.get("labeler") == "keyword"
+    return str(told.get("rules")) if known else None
 
 
 def load_scheme(taxonomy: Taxonomy | str | Path | None = None, rules: RuleSet | str | Path | None = None) -> Scheme:

@@ -3,7 +3,6 @@
 Both answer without any router. All are judged on the same questions, and none of them was trained on these.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.router_labeling.fallback import by_rules, packaged_scheme
+from clasp_calib.router_labeling.labelers import by_keywords
 from clasp_calib.router_labeling.router import Against, RouterQuality, Shares
 
 RULE = "rule"
@@ -98,8 +98,8 @@ def check_worth(worth: Worth) -> None:
     """
     if objection := worth.objection:
         raise InputError(
-            f"{objection}. It is not written: take more questions, labelled by a language model (`clasp-calib label "
-            "--backend server`), or write it all the same (--force, force=True)"
+            f"{objection}. It is not written: take more questions, labelled by a better labeler than the rules "
+            "(`clasp-calib label --backend embedding`, or server), or write it all the same (--force, force=True)"
         )
 
 
@@ -167,10 +167,4 @@ def is_rules_own(source: str | None, labeler: str | None) -> bool:
         source: of the label.
         labeler: its fingerprint.
     """
-    if source != RULE:
-        return False
-    try:
-        told = json.loads(labeler or "{}")
-    except ValueError:
-        return True
-    return not isinstance(told, dict) or told.get("rules") in (None, packaged_scheme().rules.digest)
+    return source == RULE and by_keywords(labeler or "") in (None, packaged_scheme().rules.digest)

@@ -67,3 +67,20 @@ def test_labelling_leaves_a_report(command, tmp_path):
     assert "counting -> text: 1" in said
     assert "before the overrides: 50.0%" in said
     assert "after overrides: 100.0% right" in (tmp_path / "run" / "report" / "labels.md").read_text()
+
+
+def test_questions_of_another_language_are_told_where_rules_label(command, tmp_path):
+    questions = ["图中有几只狗？", "Was steht auf dem Schild?", "How many dogs are there?"]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps({"question": one}) + "\n" for one in questions))
+    words = ["label", tmp_path / "q.jsonl", "--run", tmp_path / "run"]
+    said = command(*words)
+    assert said.code == 0
+    assert "note: 67% of the questions (2) do not look English, such as '图中有几只狗？'; what labelled" in said.err
+    assert "--backend server or vllm" in said.err
+    assert "67% of the questions (2) do not look English" in said.out
+    found = command(*words, "--json").json
+    assert found["not_english"] == {"questions": 2, "share": 2 / 3, "example": questions[0]}
+    assert "do not look English" in (tmp_path / "run" / "report" / "labels.md").read_text()
+    (tmp_path / "q.jsonl").write_text(json.dumps({"question": questions[2]}) + "\n")
+    said = command(*words)
+    assert "look English" not in said.err + said.out

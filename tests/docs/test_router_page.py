@@ -1,5 +1,6 @@
 """What the page on routers says of its first commands is what a newcomer sees."""
 
+import re
 import shlex
 
 import pytest
@@ -22,6 +23,9 @@ def test_the_example_is_refused_as_the_page_says_and_the_rules_answer(capsys, tm
         said.append(capsys.readouterr())
     assert ended == [0, 2, 0], shlex.join(words[1])
     (shown,) = (block for block in blocks(PAGE, "text") if block.startswith("error:"))
-    assert " ".join(shown.split()).removesuffix(" ...") in " ".join(said[1].err.split())
+    # What the router gets right may differ between versions of scikit-learn; the rules are the same everywhere.
+    right = r"router gets \S+ \(mean over classes \S+\)"
+    page, told = (re.sub(right, "", " ".join(text.split())) for text in (shown, said[1].err))
+    assert page.removesuffix(" ...") in told
     assert "class counting" in said[2].out
     assert not (tmp_path / "my-run" / "router.safetensors").exists()

@@ -1,12 +1,16 @@
 """What a labelling came to."""
 
+import json
+
 import pyarrow as pa
 import pytest
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.router_labeling.embedders import MiniLM
 from clasp_calib.router_labeling.journalled import JournalledLabeler
 from clasp_calib.router_labeling.label_report import label_report
-from clasp_calib.router_labeling.labelers import Guess, KeywordLabeler, load_scheme
+from clasp_calib.router_labeling.labelers import Guess, KeywordLabeler, Scheme, load_scheme
+from clasp_calib.router_labeling.rules import RuleSet
 from clasp_calib.router_labeling.table import label_table
 
 SCHEME = load_scheme()
@@ -48,6 +52,42 @@ def test_keyword_labels_override_nobody():
     assert report.agreement == {}
     assert list(report.classes) == list(TAXONOMY.classes)
     assert sum(report.classes.values()) == sum(report.sources.values()) == 4
+
+
+GERMAN = ["Wie viele Hunde sind das?", "Welche Farbe hat das Auto?"]
+
+
+def test_questions_that_the_rules_cannot_read_are_told():
+    table = pa.table({"question": [*GERMAN, "How many dogs?", "OK"]})
+    report = label_report(label_table(table, KEYWORDS, SCHEME), TAXONOMY)
+    told = f"50% of the questions (2) do not look English, such as {GERMAN[0]!r}"
+    assert str(report.not_english) == told
+    assert f"{told}; what labelled them knows English alone" in str(report)
+    assert f"{told}. What labelled them knows English alone." in report.to_markdown()
+    assert "do not look English" in report._repr_html_()
+    assert label_report(label_table(table, Model(), SCHEME), TAXONOMY).not_english is None
+    gold = table.append_column("class", pa.array(["counting", "attribute", None, None]))
+    assert label_report(label_table(gold, KEYWORDS, SCHEME), TAXONOMY).not_english is None
+
+
+def test_rules_of_ones_own_may_know_another_language():
+    pattern = {"id": "wie-viele", "intent": "counting", "pattern": ["wie viele"]}
+    scheme = Scheme(TAXONOMY, RuleSet.model_validate({"version": 1, "rules": [pattern]}))
+    own = JournalledLabeler(KeywordLabeler(), scheme)
+    tables = (label_table(pa.table({"question": of}), own, scheme) for of in (GERMAN, GERMAN[:1]))
+    assert [report.not_english and report.not_english.questions for report in map(told, tables)] == [1, None]
+
+
+def test_the_packaged_embedding_knows_english_alone_and_others_may_not():
+    for embedder, found in ((MiniLM().identity, 2), ("another", None)):
+        labeler = Model()
+        labeler.fingerprint = json.dumps({"labeler": "embedding", "embedder": embedder})
+        report = told(label_table(pa.table({"question": GERMAN}), labeler, SCHEME))
+        assert (report.not_english and report.not_english.questions) == found
+
+
+def told(table):
+    return label_report(table, TAXONOMY)
 
 
 def test_rows_without_gold_are_left_out_of_the_confusion():
