@@ -27,6 +27,7 @@ from clasp_calib.router_labeling.embedding_labeler import EmbeddingLabeler
 from clasp_calib.router_labeling.intent_head import load_head
 from clasp_calib.router_labeling.journalled import JournalledLabeler
 from clasp_calib.router_labeling.labelers import KeywordLabeler, Labeler, load_scheme
+from clasp_calib.router_labeling.router_file import load_router
 from clasp_calib.router_labeling.table import label_table
 from clasp_calib.router_labeling.taxonomy import packaged
 
@@ -88,6 +89,7 @@ class Labelled:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--router", type=Path, help="what `python -m tools.labels.distil` wrote")
     parser.add_argument("--model", action="append", default=[], metavar="NAME=JSON", help="a language model's labels")
     arguments = parser.parse_args()
     rows, scheme = read("intents_report.jsonl"), load_scheme()
@@ -100,6 +102,8 @@ def main() -> None:
     found = [labelled(name, maker(), rows, truth, sizes[name] / 1e6) for name, maker in makers.items()]
     confusions = {one.name: {"classes": list(classes), "counts": one.counts.tolist()} for one in found}
     (ASSETS / "confusion.json").write_text(json.dumps(confusions, indent=1) + "\n", encoding="utf-8")
+    if arguments.router:
+        found.append(routed(arguments.router, rows, truth, classes))
     found += [told_model(text, classes) for text in arguments.model]
     PAGE.write_text(page(rows, found, classes), encoding="utf-8")
 
@@ -133,6 +137,20 @@ def labelled(
         sure = np.array([guess.confidence for _, guess in alone])
         given = np.array([classes.index(scheme.taxonomy.class_of(guess.intent)) for _, guess in alone])
     return Labelled(name, counts, sure, given == truth, len(rows) / seconds, megabytes)
+
+
+def routed(path: Path, rows: Sequence[dict[str, str]], truth: np.ndarray, classes: Sequence[str]) -> Labelled:
+    """The likeliest classes of a router that was distilled from the embedding, and how sure it is."""
+    router = load_router(path)
+    begun = time.perf_counter()
+    found = [router.route(row["question"]) for row in rows]
+    seconds = time.perf_counter() - begun
+    given = np.array([classes.index(one.likeliest) for one in found])
+    counts = np.zeros((len(classes), len(classes)), int)
+    np.add.at(counts, (truth, given), 1)
+    sure = np.array([one.confidence for one in found])
+    name = "n-gram router, distilled (not packaged)"
+    return Labelled(name, counts, sure, given == truth, len(rows) / seconds, path.stat().st_size / 1e6)
 
 
 def told_model(text: str, classes: Sequence[str]) -> Labelled:
