@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from clasp_calib.router_labeling.vllm_labeler import VLLMLabeler
 
 Backend = Literal["keywords", "embedding", "server", "vllm", "auto"]
-SERVER, VLLM = UsedBy("backend", "server", "embedding", "auto"), UsedBy("backend", "vllm", "embedding", "auto")
-MODEL = UsedBy("backend", "server", "vllm", "embedding", "auto")
-EMBEDDING = UsedBy("backend", "embedding", "auto")
+SERVER, VLLM = UsedBy("backend", "server", "auto"), UsedBy("backend", "vllm", "auto")
+MODEL = UsedBy("backend", "server", "vllm", "auto")
+# A language model that is asked about unsure questions only has the embedding before it.
+EMBEDDING = UsedBy("backend", "embedding", "server", "vllm", "auto")
 
 
 def label(
@@ -73,13 +74,18 @@ def label(
         EMBEDDING,
         UsedBy("head"),
     ] = None,
+    embedder_revision: Annotated[
+        str | None, typer.Option(help="Revision of that Hub id."), EMBEDDING, UsedBy("embedder")
+    ] = None,
     default_below: Annotated[
-        float, typer.Option(min=0, max=1, help="Less sure answers become the default intent."), EMBEDDING
+        float,
+        typer.Option(min=0, max=1, help="Less sure answers become the default intent."),
+        UsedBy("backend", "embedding", "auto"),
     ] = 0.0,
     escalate_below: Annotated[
         float | None,
-        typer.Option(min=0.01, max=1, help="Less sure answers are left to a language model: of --base-url, or vLLM's."),
-        UsedBy("backend", "embedding"),
+        typer.Option(min=0.01, max=1, help="Let the embedding answer; ask the model only what it is less sure of."),
+        UsedBy("backend", "server", "vllm"),
     ] = None,
     taxonomy: TaxonomyOption = None,
     rules: RulesOption = None,
@@ -114,15 +120,13 @@ def label(
     from clasp_calib.router_labeling.measured import expected_accuracy
     from clasp_calib.router_labeling.serving import DEFAULT_MODEL
 
-    if backend == "embedding" and escalate_below is None and (base_url or labeler_model):
-        raise InputError(
-            "--base-url and --labeler-model do nothing with an embedding alone; give --escalate-below too, such as 0.6"
-        )
+    if backend in ("server", "vllm") and escalate_below is None and (head or embedder):
+        raise InputError(f"--head and --embedder do nothing with --backend {backend} alone; give --escalate-below too")
     # vLLM would log to standard output, where the result is expected; its processes have no other way to be told.
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     server = base_url and ServerLabeler(base_url, labeler_model, revision, concurrency, timeout, api_key=api_key)
     offline = VLLMLabeler(labeler_model or DEFAULT_MODEL, revision, chunk, _settings(engine))
-    embedding = EmbeddingLabeler(head, embedder, default_below=default_below)
+    embedding = EmbeddingLabeler(head, embedder, embedder_revision, default_below)
     scheme = load_scheme(taxonomy, rules)
     if backend == "auto":
         labeler, why = best_labeler(server or None, offline, embedding, scheme)
@@ -191,18 +195,15 @@ def _chosen(
 
     if backend == "keywords":
         return KeywordLabeler()
-    if backend == "vllm":
-        return offline
-    if backend == "server":
-        if server is None:
-            raise InputError(
-                "the backend 'server' needs --base-url, such as http://127.0.0.1:8000/v1; "
-                "start a server with `clasp-calib serve-labeler`"
-            )
-        return server
-    if escalate_below is not None:
-        return EscalatingLabeler(embedding, server or offline, escalate_below)
-    return embedding
+    if backend == "embedding":
+        return embedding
+    model = offline if backend == "vllm" else server
+    if model is None:
+        raise InputError(
+            "the backend 'server' needs --base-url, such as http://127.0.0.1:8000/v1; "
+            "start a server with `clasp-calib serve-labeler`"
+        )
+    return model if escalate_below is None else EscalatingLabeler(embedding, model, escalate_below)
 
 
 def _settings(engine: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import typer
 
 from clasp_calib.commands.options import JsonOption, RulesOption, SeedOption, TaxonomyOption
 from clasp_calib.commands.output import emit, say
+from clasp_calib.commands.used_by import UsedBy
 
 
 def train_labeler(
@@ -15,7 +16,7 @@ def train_labeler(
     embedder: Annotated[
         str | None, typer.Option(help="Encoder, a directory or Hub id; default: all-MiniLM-L6-v2, English.")
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Revision of that Hub id.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of that Hub id."), UsedBy("embedder")] = None,
     taxonomy: TaxonomyOption = None,
     rules: RulesOption = None,
     rules_weight: Annotated[
@@ -30,7 +31,7 @@ def train_labeler(
     The packaged labeler knows the packaged intents in English. Train one for a taxonomy of your own or another
     language. It is judged by cross-validation over five folds, near-duplicates in one.
 
-    Example: clasp-calib train-labeler my-run/labels.parquet --out my-head.safetensors
+    Example: clasp-calib train-labeler my-questions.jsonl --out my-head.safetensors
     """
     from dataclasses import asdict
 
@@ -53,9 +54,10 @@ def train_labeler(
         return
     say(f"{head.questions} questions, {len(head.intents)} intents")
     say(
-        f"on questions that it was not trained on: {quality.accuracy:.1%} of {quality.questions} right, macro "
-        f"{quality.macro:.1%}; calibration error {quality.calibration_error:.1%}"
+        f"held out, it gives {quality.accuracy:.1%} of {quality.questions} questions the class of their intent (mean "
+        f"over classes {quality.macro:.1%}); calibration error {quality.calibration_error:.1%}"
     )
     say(f"the rules' vote has {head.rules_weight:.2f} of the probability")
-    given = "".join(f" --{name} {value}" for name, value in (("embedder", embedder), ("taxonomy", taxonomy)) if value)
+    told = {"embedder": embedder, "embedder-revision": revision, "taxonomy": taxonomy, "rules": rules}
+    given = "".join(f" --{name} {value}" for name, value in told.items() if value)
     say(f"head in {out}; next: clasp-calib label SAMPLES --backend embedding --head {out}{given}")

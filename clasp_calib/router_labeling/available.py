@@ -21,6 +21,9 @@ def best_labeler(
         offline: is taken if vLLM is installed, and has a GPU unless a model other than the default one is asked for.
         embedding: is taken if what it needs is installed and its head is of the scheme's taxonomy.
         scheme: what questions are sorted into.
+
+    Raises:
+        InputError: a head was named and cannot be used.
     """
     if server is None:
         refused = ["no --base-url was given"]
@@ -40,6 +43,9 @@ def best_labeler(
 
 
 def _lacking_for_embedding(embedding: EmbeddingLabeler, scheme: Scheme) -> str | None:
+    if embedding.head is not None:
+        # Who names a head wants it, or to be told what is wrong with it.
+        embedding.fingerprint(scheme)
     if embedding.embedder is None and (lacking := lacking_for_embedding()):
         return lacking
     try:

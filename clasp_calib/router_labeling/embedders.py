@@ -18,9 +18,8 @@ from clasp_calib.router_labeling.taxonomy import packaged
 LONGEST = 256
 """Tokens of a question that are looked at; all-MiniLM-L6-v2 was trained on no longer ones."""
 BATCH = 32
+_SUFFIXES = {".safetensors", ".bin", ".json", ".txt", ".model"}
 _SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
-_CHARACTERS = 4 * LONGEST
-"""Characters that a tokenizer is given of each question: more would only cost time."""
 
 
 class Embedder(Protocol):
@@ -61,7 +60,7 @@ class MiniLM:
         """
         found = np.zeros((len(questions), 384), np.float32)
         for places in by_length(questions):
-            encoded = self._tokenizer.encode_batch([questions[place][:_CHARACTERS] for place in places])
+            encoded = self._tokenizer.encode_batch([questions[place] for place in places])
             ids = np.array([one.ids for one in encoded])
             mask = np.array([one.attention_mask for one in encoded])
             told = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
@@ -117,26 +116,37 @@ class TransformersEmbedder:
 
     @cached_property
     def identity(self) -> str:
-        """JSON text: the model and its revision; of a directory, the hash of its weight files' contents."""
-        return canonical_json({"embedder": self.model, "revision": self.revision or self._content, "tokens": LONGEST})
+        """JSON text: the Hub id and its revision; of a directory, the hash of its files' contents."""
+        content = self._content
+        told = {"embedder": self.model, "revision": self.revision} if content is None else {"embedder": content}
+        return canonical_json({**told, "tokens": LONGEST})
 
     def embed(self, questions: Sequence[str]) -> NDArray[np.float32]:
         """``[questions, width]``, of length 1.
 
         Raises:
-            LabelerError: transformers cannot load the model.
+            LabelerError: transformers cannot load the model, or it is no encoder of text.
         """
+        tokenizer, model = self._loaded
+        limit = min(LONGEST, tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", LONGEST))
+        found = np.zeros((len(questions), int(model.config.hidden_size)), np.float32)
+        try:
+            for places in by_length(questions):
+                found[places] = self._means([questions[place] for place in places], limit)
+        except (ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
+            raise LabelerError(f"the embedder {self.model!r} cannot embed text ({error}); give an encoder") from error
+        if not np.isfinite(found).all():
+            raise LabelerError(f"the embedder {self.model!r} gives numbers that are not finite; give another encoder")
+        return found
+
+    def _means(self, texts: Sequence[str], limit: int) -> NDArray[np.float32]:
         import torch
 
         tokenizer, model = self._loaded
-        found = np.zeros((len(questions), int(model.config.hidden_size)), np.float32)
-        for places in by_length(questions):
-            texts = [questions[place][:_CHARACTERS] for place in places]
-            told = tokenizer(texts, truncation=True, max_length=LONGEST, padding=True, return_tensors="pt")
-            with torch.inference_mode():
-                hidden = model(**told).last_hidden_state
-            found[places] = unit_means(hidden.float().numpy(), told["attention_mask"].numpy())
-        return found
+        told = tokenizer(texts, truncation=True, max_length=limit, padding=True, return_tensors="pt")
+        with torch.inference_mode():
+            hidden = model(**told).last_hidden_state
+        return unit_means(hidden.float().numpy(), told["attention_mask"].numpy())
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -156,7 +166,7 @@ class TransformersEmbedder:
         home = Path(self.model)
         if not home.is_dir():
             return None
-        files = sorted(path for path in home.iterdir() if path.suffix in {".safetensors", ".bin", ".json", ".txt"})
+        files = sorted(path for path in home.iterdir() if path.suffix in _SUFFIXES)
         return sha256_json([(path.name, sha256_file(path)) for path in files])
 
 

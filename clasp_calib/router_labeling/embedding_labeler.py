@@ -9,9 +9,11 @@ import numpy as np
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import canonical_json
+from clasp_calib.common.progress import note
 from clasp_calib.router_labeling.embedders import Embedder, MiniLM, TransformersEmbedder
 from clasp_calib.router_labeling.intent_head import NO_VOTE, IntentHead, class_probabilities, load_head
 from clasp_calib.router_labeling.labelers import Guess, Scheme
+from clasp_calib.router_labeling.plain_question import plain_question
 from clasp_calib.router_labeling.rules import RuleSet
 from clasp_calib.router_labeling.taxonomy import packaged
 
@@ -30,7 +32,7 @@ class EmbeddingLabeler:
         head: file that `train_labeler` wrote; by default the packaged one, which knows the packaged taxonomy alone.
         embedder: directory or Hub id of the encoder that the head was trained on; by default the packaged one.
         revision: commit or tag of that Hub id.
-        default_below: a question whose class is less probable gets the default intent.
+        default_below: a question whose class is less probable gets the default intent, and the source ``default``.
     """
 
     head: str | Path | None = None
@@ -40,8 +42,10 @@ class EmbeddingLabeler:
 
     def __post_init__(self) -> None:
         """Refuse what is no probability."""
-        if not 0 <= self.default_below <= 1:
+        if not isinstance(self.default_below, int | float) or not 0 <= self.default_below <= 1:
             raise InputError(f"default_below is {self.default_below!r}; expected a probability, from 0 to 1")
+        if self.revision is not None and self.embedder is None:
+            raise InputError(f"revision {self.revision!r} is given without an embedder; name the one that it is of")
 
     @cached_property
     def trained(self) -> IntentHead:
@@ -73,7 +77,7 @@ class EmbeddingLabeler:
             InputError: the head cannot be read, or is of another taxonomy.
         """
         head = self.trained
-        if head.taxonomy != scheme.taxonomy.digest:
+        if (head.taxonomy, head.intents) != (scheme.taxonomy.digest, tuple(scheme.taxonomy.intents)):
             whose = (
                 "packaged head knows the packaged taxonomy only"
                 if self.head is None
@@ -83,6 +87,8 @@ class EmbeddingLabeler:
                 f"the {whose}, and labels are asked for of another taxonomy; train a head on questions labelled by it: "
                 "`clasp-calib train-labeler LABELS --taxonomy FILE --out HEAD`, then label with --head HEAD"
             )
+        if head.rules != scheme.rules.digest:
+            note("the labeler's head was trained with other keyword rules than those given: its confidence may be off")
         told = {"embedder": head.embedder, "head": head.digest, "default_below": self.default_below}
         digests = {"rules": scheme.rules.digest, "taxonomy": scheme.taxonomy.digest}
         return canonical_json({"labeler": "embedding", **told, **digests})
@@ -97,19 +103,18 @@ class EmbeddingLabeler:
         head, taxonomy = self.trained, scheme.taxonomy
         classes = np.array([taxonomy.classes.index(taxonomy.class_of(intent)) for intent in head.intents])
         for begin in range(0, len(questions), CHUNK):
-            chunk = questions[begin : begin + CHUNK]
-            votes = rule_votes(chunk, scheme.rules, head.intents)
+            votes = rule_votes(questions[begin : begin + CHUNK], scheme.rules, head.intents)
+            chunk = [plain_question(question, scheme.rules) for question in questions[begin : begin + CHUNK]]
             found = head.probabilities(chunk, self.vectors.embed(chunk), votes)
             sums = class_probabilities(found, head.intents, taxonomy)
             likeliest = sums.argmax(1)
             within = np.where(classes[None] == likeliest[:, None], found, -1.0).argmax(1)
             for place, (class_, intent) in enumerate(zip(likeliest, within, strict=True)):
                 named, sure = head.intents[intent], round(float(sums[place, class_]), 4)
-                raw = canonical_json({"intent": named})
                 if sure < self.default_below:
-                    yield begin + place, Guess(taxonomy.default_intent, sure, raw, "embedding")
+                    yield begin + place, Guess(taxonomy.default_intent, sure, "", "default")
                 else:
-                    yield begin + place, Guess(named, sure, raw, "embedding")
+                    yield begin + place, Guess(named, sure, canonical_json({"intent": named}), "embedding")
 
 
 def rule_votes(questions: Sequence[str], rules: RuleSet, intents: Sequence[str]) -> list[int]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import canonical_json
+from clasp_calib.common.progress import note
 from clasp_calib.router_labeling.labelers import Guess, Labeler, Scheme
 
 
@@ -25,7 +26,7 @@ class EscalatingLabeler:
 
     def __post_init__(self) -> None:
         """Refuse what asks for nothing."""
-        if not 0 < self.below <= 1:
+        if not isinstance(self.below, int | float) or not 0 < self.below <= 1:
             raise InputError(f"questions are passed on below a confidence of {self.below!r}; expected above 0, up to 1")
 
     def fingerprint(self, scheme: Scheme) -> str:
@@ -36,15 +37,23 @@ class EscalatingLabeler:
     def ask(self, questions: Sequence[str], scheme: Scheme) -> Iterator[tuple[int, Guess]]:
         """One (index, guess) for each question: the sure ones first, then the others as they are answered.
 
+        What the second labeler gives no label keeps the first one's guess.
+
         Raises:
             LabelerError: one of the labelers cannot be used, or stopped answering.
         """
-        unsure = []
+        unsure: dict[int, Guess] = {}
         for index, guess in self.first.ask(questions, scheme):
             if guess.confidence is None or guess.confidence < self.below:
-                unsure.append(index)
+                unsure[index] = guess
             else:
                 yield index, guess
-        if unsure:
-            for place, guess in self.second.ask([questions[index] for index in unsure], scheme):
-                yield unsure[place], guess
+        if not unsure:
+            return
+        places, failed = list(unsure), 0
+        for place, guess in self.second.ask([questions[index] for index in places], scheme):
+            index = places[place]
+            failed += guess.source == "default"
+            yield index, unsure[index] if guess.source == "default" else guess
+        if failed:
+            note(f"{failed} unsure questions got no label from the second labeler, and keep that of the first")

@@ -11,9 +11,10 @@ from clasp_calib.router_labeling.abstention import calibration_error, log_loss
 from clasp_calib.router_labeling.duplicates import duplicate_groups
 from clasp_calib.router_labeling.embedders import Embedder
 from clasp_calib.router_labeling.embedding_labeler import rule_votes
-from clasp_calib.router_labeling.intent_head import HeadQuality, IntentHead, class_probabilities, mixed
+from clasp_calib.router_labeling.intent_head import MOST_BYTES, HeadQuality, IntentHead, class_probabilities, mixed
 from clasp_calib.router_labeling.labelers import Scheme
 from clasp_calib.router_labeling.ngrams import Hashing
+from clasp_calib.router_labeling.plain_question import plain_question
 from clasp_calib.router_labeling.training import FOLDS, feature_matrix, fit, folds
 
 FEWEST = 5 * FOLDS
@@ -66,7 +67,8 @@ def train_head(
     """
     intents = tuple(scheme.taxonomy.intents)
     _check(rows, pool, intents)
-    questions = [row.question for row in (*rows, *pool)]
+    asked = [row.question for row in (*rows, *pool)]
+    questions = [plain_question(question, scheme.rules) for question in asked]
     truth = np.array([intents.index(row.intent) for row in (*rows, *pool)])
     groups = np.array(duplicate_groups(questions))
     ours = len(rows)
@@ -79,7 +81,8 @@ def train_head(
 
     vectors = embedder.embed(questions)
     step()
-    hashing = Hashing()
+    # Half of what a file may hold, in float16.
+    hashing = Hashing(min(16, int(np.log2(MOST_BYTES / 2 / 2 / len(intents)))))
     matrix = hstack([csr_matrix(vectors), feature_matrix(questions, hashing)]).tocsr()
     shares = np.ones(len(questions))
     shares[ours:] = pool_weight * ours / max(1, len(pool))
@@ -89,7 +92,7 @@ def train_head(
         weights, bias = fit(matrix[others], truth[others], len(intents), shares[others])
         held_out[judged] = matrix[judged] @ weights + bias
         step()
-    votes = rule_votes(questions[:ours], scheme.rules, intents)
+    votes = rule_votes(asked[:ours], scheme.rules, intents)
     classes = np.array([scheme.taxonomy.classes.index(scheme.taxonomy.class_of(intents[place])) for place in truth])
 
     def probabilities(temperature: float, weight: float) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,15 @@ class IntentHead:
             questions: texts.
             embeddings: ``[questions, width]``, of them.
             votes: of each question the place of the intent that the rules name, or `NO_VOTE`.
+
+        Raises:
+            InputError: the embeddings have another width than those that the head was fitted to.
         """
+        if embeddings.shape[1] != len(self.weights):
+            raise InputError(
+                f"the labeler's head is for embeddings {len(self.weights)} wide, and is given some "
+                f"{embeddings.shape[1]} wide; {_AGAIN}"
+            )
         buckets = [features(question, self.hashing) for question in questions]
         sums = [self.ngram_weights[found].astype(np.float32).sum(0) / np.sqrt(max(1, len(found))) for found in buckets]
         logits = embeddings @ self.weights + np.array(sums, np.float32).reshape(-1, len(self.bias)) + self.bias
@@ -132,10 +140,13 @@ class _Quality(Strict):
     calibration_error: Share
 
 
+_Length = Annotated[int, Field(ge=1, le=8)]
+
+
 class _Hashing(Strict):
     bits: int = Field(ge=1, le=18)
-    words: tuple[int, ...]
-    characters: tuple[int, ...]
+    words: tuple[_Length, ...] = Field(max_length=8)
+    characters: tuple[_Length, ...] = Field(max_length=8)
     normalisation: Literal[1]
     version: Literal[1]
 

@@ -27,7 +27,7 @@ class LabelReport:
     classes: Mapping[str, int]
     """Class -> rows."""
     sources: Mapping[str, int]
-    """Who decided (``llm``, ``rule``, ``gold``, ``default``) -> rows."""
+    """Who decided (``llm``, ``embedding``, ``rule``, ``gold``, ``default``) -> rows."""
     overridden: Mapping[tuple[str, str], int]
     """(class that the language model named, class that a rule gave instead) -> rows; equal where only the intent, or
     nothing, changed."""

@@ -24,7 +24,7 @@ def expected_accuracy(labeler: Labeler, scheme: Scheme) -> str | None:
         return None
     if isinstance(labeler, KeywordLabeler):
         name = "keywords"
-    elif isinstance(labeler, EmbeddingLabeler) and labeler.head is None:
+    elif isinstance(labeler, EmbeddingLabeler) and labeler.head is None and labeler.default_below == 0:
         name = "embedding"
     else:
         return None

@@ -7,6 +7,7 @@ from fake_llm_server import GOOD, Fake, running
 from PIL import Image
 
 from clasp_calib.common.sample_sources import load_samples
+from clasp_calib.router_labeling import available
 
 
 def test_a_saved_dataset_is_labelled_with_its_pictures(command, tmp_path):
@@ -37,7 +38,7 @@ def test_a_file_has_no_splits(command, tmp_path):
     assert "is a file, and a dataset split ('test') is for datasets" in ended.err
 
 
-def test_auto_takes_what_is_there_and_says_what_it_took(command, tmp_path):
+def test_auto_takes_what_is_there_and_says_what_it_took(command, tmp_path, monkeypatch):
     (tmp_path / "q.jsonl").write_text('{"question": "How many?"}\n')
     words = ["label", tmp_path / "q.jsonl", "--run", tmp_path / "run", "--backend", "auto"]
     with running(Fake(lambda question, temperature: GOOD)) as fake:
@@ -47,7 +48,10 @@ def test_auto_takes_what_is_there_and_says_what_it_took(command, tmp_path):
         assert fake.asked.total() == 1
     ended = command(*words, "--base-url", "http://127.0.0.1:9/v1")
     assert ended.code == 0
-    assert "labelling by KeywordLabeler: no OpenAI-compatible server answers at http://127.0.0.1:9/v1" in ended.out
+    assert "labelling by EmbeddingLabeler: no OpenAI-compatible server answers at http://127.0.0.1:9/v1" in ended.out
+    assert "expect of EmbeddingLabeler: " in ended.out
+    monkeypatch.setattr(available, "lacking_for_embedding", lambda: "onnxruntime cannot be found")
+    assert "labelling by KeywordLabeler: " in command(*words).out
     assert command(*words, "--json").json["labeler"] == "KeywordLabeler"
 
 

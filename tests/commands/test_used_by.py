@@ -1,7 +1,7 @@
 """Options of a strategy, an engine, a backend or a mode are refused where another one is chosen."""
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
@@ -97,14 +97,23 @@ def test_help_says_who_uses_an_option():
         assert marker.told(flag(command, marker.option)[0]) in option.help
 
 
-# The embedding passes unsure questions on to a language model.
+@dataclass
+class Before:
+    """Of the embedding, what goes before a language model too."""
+
+    head: str
+    embedder: str
+    embedder_revision: str
+
+
+# A language model that is asked about unsure questions only has the embedding before it.
 LABELERS = {
-    "server": [ServerLabeler],
-    "vllm": [VLLMLabeler],
-    "embedding": [EmbeddingLabeler, ServerLabeler, VLLMLabeler],
+    "server": [ServerLabeler, Before],
+    "vllm": [VLLMLabeler, Before],
+    "embedding": [EmbeddingLabeler, Before],
 }
 SPECIFIC = [
-    (label, "backend", LABELERS, {"labeler_model": "model"}),
+    (label, "backend", LABELERS, {"labeler_model": "model", "revision": "(of the model)"}),
     (
         search,
         "strategy",

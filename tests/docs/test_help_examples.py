@@ -63,6 +63,7 @@ def run_examples(place: Path, names: Sequence[str]) -> None:
     instead = {"my-run": run, "picture.png": picture}
     instead |= {f"my-run/{name}": f"{run}/{name}" for name in ("artifact", "labels.parquet")}
     instead |= {name: f"{run}/{name}" for name in ("served", "features.json", "my-head.safetensors")}
+    instead["my-questions.jsonl"] = str(ROOT / "tests" / "router_labeling" / "intents_tuning.jsonl")
     more = {"quickstart": ["--run", str(place / "quickstart"), "--pictures", "2", "2"]}
     # The 27 example questions make a router that does worse than the keyword rules.
     more["train-router"] = ["--force"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import clasp_calib as cc
 from clasp_calib.common.errors import InputError
 from clasp_calib.router_labeling import available
 from clasp_calib.router_labeling.embedding_labeler import EmbeddingLabeler, rule_votes
@@ -13,6 +14,7 @@ from clasp_calib.router_labeling.escalation import EscalatingLabeler
 from clasp_calib.router_labeling.intent_head import NO_VOTE, load_head
 from clasp_calib.router_labeling.labelers import Guess, KeywordLabeler, load_scheme
 from clasp_calib.router_labeling.measured import CONFUSIONS, expected_accuracy
+from clasp_calib.router_labeling.plain_question import LONGEST, plain_question
 from clasp_calib.router_labeling.server_labeler import ServerLabeler
 from clasp_calib.router_labeling.taxonomy import packaged
 from clasp_calib.router_labeling.vllm_labeler import VLLMLabeler
@@ -58,11 +60,38 @@ def test_the_same_question_has_the_same_label_in_any_company():
 
 def test_unsure_answers_become_the_default_intent_if_wanted():
     pytest.importorskip("onnxruntime")
-    (guess,) = labelled(["blorp zib"], EmbeddingLabeler(default_below=1.0)).values()
-    assert guess.intent == SCHEME.taxonomy.default_intent
-    assert guess.confidence < 1
-    with pytest.raises(InputError, match="from 0 to 1"):
-        EmbeddingLabeler(default_below=2)
+    question = "the sign by the kettle"
+    (plain,) = labelled([question]).values()
+    assert (plain.intent != SCHEME.taxonomy.default_intent, plain.source) == (True, "embedding")
+    (guess,) = labelled([question], EmbeddingLabeler(default_below=1.0)).values()
+    assert (guess.intent, guess.source, guess.raw) == (SCHEME.taxonomy.default_intent, "default", "")
+    assert guess.confidence == plain.confidence
+    for wrong in (2, None):
+        with pytest.raises(InputError, match="from 0 to 1"):
+            EmbeddingLabeler(default_below=wrong)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}\nA. yes\nB. no\nAnswer with the option's letter from the given choices directly.",
+        "<image>\n{} Answer the question using a single word or phrase.",
+        "   {}" + " " * 3000,
+    ],
+)
+def test_answer_formats_change_no_label(form):
+    pytest.importorskip("onnxruntime")
+    questions = ["How many cups are there?", "What does the label say?", "Is the dog left of the car?"]
+    plain, dressed = labelled(questions), labelled([form.format(question) for question in questions])
+    assert [plain[n].intent for n in range(3)] == [dressed[n].intent for n in range(3)]
+
+
+def test_of_a_long_question_both_ends_are_seen():
+    assert plain_question("a " * 900 + "why?", SCHEME.rules).endswith(" a why?")
+    assert len(plain_question("x" * 5000, SCHEME.rules)) == LONGEST
+    assert plain_question("  What   is\nthis ", SCHEME.rules) == "what is this"
+    assert plain_question("a\ud800b", SCHEME.rules) == "a?b"
+    assert plain_question("<image>", SCHEME.rules) == "<image>"
 
 
 def test_the_packaged_head_fits_what_is_packaged_beside_it():
@@ -111,6 +140,16 @@ def test_only_unsure_questions_are_passed_on():
         EscalatingLabeler(cheap, dear, 0)
 
 
+def test_what_the_second_labeler_cannot_answer_keeps_the_first_guess():
+    class Failing(Fixed):
+        def ask(self, questions, scheme):
+            for place, _ in enumerate(questions):
+                yield place, Guess("other", None, "no label after 3 attempts", "default")
+
+    found = dict(EscalatingLabeler(Fixed("counting", {"a": 0.1}), Failing("other"), 0.6).ask(["a"], SCHEME))
+    assert (found[0].intent, found[0].confidence) == ("counting", 0.1)
+
+
 def test_sure_questions_cost_no_call():
     cheap, dear = Fixed("counting", {"a": 0.9}), Fixed("other")
     assert len(dict(EscalatingLabeler(cheap, dear, 0.6).ask(["a"], SCHEME))) == 1
@@ -129,6 +168,8 @@ def test_the_best_labeler_there_is(monkeypatch):
     assert best()[0] is embedding
     assert "an embedding is installed" in best()[1]
     other = load_scheme(SCHEME.taxonomy.model_copy(update={"default_intent": "counting"}))
+    with pytest.raises(InputError, match="cannot read"):
+        best(embedding=EmbeddingLabeler(head="no-such-head"))
     labeler, why = best(scheme=other)
     assert isinstance(labeler, KeywordLabeler)
     assert "packaged taxonomy only" in why
@@ -143,16 +184,24 @@ def test_what_to_expect_is_said_of_what_was_measured():
     assert "% right on 405 varied questions" in expected_accuracy(KeywordLabeler(), SCHEME)
     assert "% right on 405 varied questions" in expected_accuracy(EmbeddingLabeler(), SCHEME)
     assert expected_accuracy(EmbeddingLabeler(head="mine"), SCHEME) is None
+    assert expected_accuracy(EmbeddingLabeler(default_below=0.5), SCHEME) is None
     assert expected_accuracy(VLLMLabeler(), SCHEME) is None
     other = load_scheme(SCHEME.taxonomy.model_copy(update={"default_intent": "counting"}))
     assert expected_accuracy(KeywordLabeler(), other) is None
 
 
-def test_the_packaged_confusions_are_those_of_today():
+@pytest.mark.parametrize("name", ["keywords", "embedding"])
+def test_the_packaged_confusions_are_those_of_today(name):
+    """Of labels as `label` gives them; a few questions may lie so close between two classes that rounding decides."""
+    pytest.importorskip("onnxruntime")
     rows = [json.loads(line) for line in REPORT.read_text(encoding="utf-8").splitlines()]
-    packaged_counts = json.loads(packaged(CONFUSIONS).read_text(encoding="utf-8"))["keywords"]
+    packaged_counts = json.loads(packaged(CONFUSIONS).read_text(encoding="utf-8"))[name]
     classes = SCHEME.taxonomy.classes
+    labeler = KeywordLabeler() if name == "keywords" else EmbeddingLabeler()
+    made = cc.label([{"question": row["question"]} for row in rows], labeler=labeler)
     counts = np.zeros((len(classes), len(classes)), int)
-    for row, (_, guess) in zip(rows, KeywordLabeler().ask([r["question"] for r in rows], SCHEME), strict=True):
-        counts[classes.index(row["class"]), classes.index(SCHEME.taxonomy.class_of(guess.intent))] += 1
-    assert packaged_counts == {"classes": list(classes), "counts": counts.tolist()}, "run benchmarks/labels.py"
+    for row, given in zip(rows, made.table["class"].to_pylist(), strict=True):
+        counts[classes.index(row["class"]), classes.index(given)] += 1
+    assert packaged_counts["classes"] == list(classes)
+    moved = np.abs(np.array(packaged_counts["counts"]) - counts).sum() / 2
+    assert moved <= (0 if name == "keywords" else 2), "run benchmarks/labels.py"

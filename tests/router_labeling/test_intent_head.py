@@ -113,3 +113,10 @@ def test_what_is_no_head_is_refused(tmp_path):
     ):
         with pytest.raises(InputError, match=complaint):
             load_head(tmp_path / name)
+
+
+def test_other_widths_and_n_grams_without_length_are_refused(tmp_path):
+    with pytest.raises(InputError, match="for embeddings 4 wide"):
+        head().probabilities(["what?"], np.zeros((1, 5), np.float32), [NO_VOTE])
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        write_head(head(hashing=Hashing(bits=6, words=(-1,))), tmp_path / "odd")
