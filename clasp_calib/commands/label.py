@@ -134,8 +134,6 @@ def label(
             say(f"labelling by {type(labeler).__name__}: {why}")
     else:
         labeler = _chosen(backend, server or None, offline, embedding, escalate_below)
-    if not as_json and (expected := expected_accuracy(labeler, scheme)):
-        say(f"expect of {type(labeler).__name__}: {expected}")
     directory = RunDirectory(run)
     given = load_samples(
         samples,
@@ -175,6 +173,8 @@ def label(
         )
     else:
         say(str(report))
+        if expected := expected_accuracy(labeler, scheme):
+            say(f"expect of {type(labeler).__name__}: {expected}")
         if report.failed:
             say("try them again with --retry-failed")
         say(f"report in {directory.report / 'labels.md'}")

@@ -57,6 +57,9 @@ class Oracle:
     def __init__(self, intents):
         self.intents = intents
 
+    def bare(self, question):
+        return question
+
     def match(self, question):
         return SimpleNamespace(intent=self.intents[question])
 
