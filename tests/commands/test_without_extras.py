@@ -32,6 +32,6 @@ def test_a_calibration_needs_no_extra(begun, tmp_path):
     command = [sys.executable, "-W", "error::UserWarning", "-c", PATH, begun.samples, begun.model, tmp_path / "run"]
     ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("pip install 'clasp-calib[") == 5
+    assert ended.stdout.count("pip install 'clasp-calib[") == 6
     assert ended.stderr.count("going on without plots") == 2
     assert (tmp_path / "run" / "report" / "evaluation-test.md").is_file()
