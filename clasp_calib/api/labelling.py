@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clasp_calib.common.errors import InputError
 from clasp_calib.common.progress import note
 from clasp_calib.common.run_directory import RunDirectory
 from clasp_calib.common.sample_sources import load_samples
@@ -89,6 +90,11 @@ def label(
     if target is not None:
         check_writable(target)
     labeler = labeler or KeywordLabeler()
+    if not (hasattr(labeler, "ask") and hasattr(labeler, "fingerprint")):
+        raise InputError(
+            f"labeler is {labeler!r:.80}; expected one such as KeywordLabeler(), EmbeddingLabeler() or "
+            "ServerLabeler(address)"
+        )
     # Keyword rules are asked again in no time.
     journals = None if directory is None or isinstance(labeler, KeywordLabeler) else directory.labelling
     asked = JournalledLabeler(labeler, scheme, journals, retry_failed)

@@ -13,6 +13,7 @@ from clasp_calib.common.progress import note
 from clasp_calib.router_labeling.embedders import Embedder, MiniLM, TransformersEmbedder
 from clasp_calib.router_labeling.intent_head import NO_VOTE, IntentHead, class_probabilities, load_head
 from clasp_calib.router_labeling.labelers import Guess, Scheme
+from clasp_calib.router_labeling.language import is_not_english
 from clasp_calib.router_labeling.plain_question import plain_question
 from clasp_calib.router_labeling.rules import RuleSet
 from clasp_calib.router_labeling.taxonomy import packaged
@@ -25,17 +26,17 @@ CHUNK = 1024
 class EmbeddingLabeler:
     """Embeds questions on this machine and names the likeliest intent; no language model, no network.
 
-    ``confidence`` is the calibrated probability of the class. Of the class that is likeliest, the likeliest intent is
-    named.
+    ``confidence`` is the calibrated probability of the class; the packaged embedding states none of a question that is
+    plainly not English. Of the class that is likeliest, the likeliest intent is named.
 
     Attributes:
-        head: file that `train_labeler` wrote; by default the packaged one, which knows the packaged taxonomy alone.
+        head: what `train_labeler` made, or its file; by default the packaged one, which knows the packaged taxonomy.
         embedder: directory or Hub id of the encoder that the head was trained on; by default the packaged one.
         revision: commit or tag of that Hub id.
         default_below: a question whose class is less probable gets the default intent, and the source ``default``.
     """
 
-    head: str | Path | None = None
+    head: IntentHead | str | Path | None = None
     embedder: str | None = None
     revision: str | None = None
     default_below: float = 0.0
@@ -54,14 +55,13 @@ class EmbeddingLabeler:
         Raises:
             InputError: it cannot be read, or was trained on vectors of another embedder.
         """
-        head = load_head(
-            Path(str(packaged("assets/intent-head.safetensors"))) if self.head is None else Path(self.head)
-        )
+        given = packaged("assets/intent-head.safetensors") if self.head is None else self.head
+        head = given if isinstance(given, IntentHead) else load_head(Path(str(given)))
         if head.embedder != self.vectors.identity:
             raise InputError(
                 f"the labeler's head was trained on vectors of {head.embedder}, and is given those of "
-                f"{self.vectors.identity}; name that embedder (--embedder), or train a head with "
-                "`clasp-calib train-labeler --embedder`"
+                f"{self.vectors.identity}; name the head's own embedder (--embedder, or none for the packaged one), or "
+                "train a head for this one with `clasp-calib train-labeler --embedder`"
             )
         return head
 
@@ -111,7 +111,10 @@ class EmbeddingLabeler:
             within = np.where(classes[None] == likeliest[:, None], found, -1.0).argmax(1)
             for place, (class_, intent) in enumerate(zip(likeliest, within, strict=True)):
                 named, sure = head.intents[intent], round(float(sums[place, class_]), 4)
-                if sure < self.default_below:
+                if self.embedder is None and is_not_english(questions[begin + place]):
+                    # The packaged embedding is as sure of what it does not understand.
+                    yield begin + place, Guess(named, None, canonical_json({"intent": named}), "embedding")
+                elif sure < self.default_below:
                     yield begin + place, Guess(taxonomy.default_intent, sure, "", "default")
                 else:
                     yield begin + place, Guess(named, sure, canonical_json({"intent": named}), "embedding")

@@ -19,6 +19,9 @@ def expected_accuracy(labeler: Labeler, scheme: Scheme) -> str | None:
         labeler: any.
         scheme: what it sorts questions into.
     """
+    if isinstance(labeler, EmbeddingLabeler) and labeler.head is not None and labeler.default_below == 0:
+        quality = labeler.trained.quality
+        return f"{quality.macro:.0%} right on {quality.questions} questions held out in training (mean over classes)"
     ours = load_scheme()
     if (scheme.taxonomy.digest, scheme.rules.digest) != (ours.taxonomy.digest, ours.rules.digest):
         return None

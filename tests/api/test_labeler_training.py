@@ -22,8 +22,11 @@ def needs_the_embedding():
 def test_a_trained_head_labels(tmp_path):
     head = cc.train_labeler(ROWS, tmp_path / "head", rules_weight=0.0)
     assert head.quality.macro > 0.9
-    labelled = cc.label([{"question": "tint of that zebra"}], labeler=cc.EmbeddingLabeler(tmp_path / "head"))
-    assert labelled.table["class"].to_pylist() == ["attribute"]
+    for given in (tmp_path / "head", head):
+        labelled = cc.label([{"question": "tint of that zebra"}], labeler=cc.EmbeddingLabeler(given))
+        assert labelled.table["class"].to_pylist() == ["attribute"]
+    with pytest.raises(InputError, match="expected one such as"):
+        cc.label([{"question": "what?"}], labeler="embedding")
 
 
 def test_rows_that_teach_nothing_are_passed_over_and_counted(capsys):

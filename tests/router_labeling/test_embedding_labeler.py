@@ -150,6 +150,15 @@ def test_what_the_second_labeler_cannot_answer_keeps_the_first_guess():
     assert (found[0].intent, found[0].confidence) == ("counting", 0.1)
 
 
+def test_what_is_not_english_is_passed_on_however_sure_the_embedding_is():
+    pytest.importorskip("onnxruntime")
+    german, dear = "Wie viele Hunde sind auf dem Bild zu sehen?", Fixed("counting")
+    (guess,) = labelled([german]).values()
+    assert (guess.confidence, guess.source) == (None, "embedding")
+    assert len(dict(EscalatingLabeler(EmbeddingLabeler(), dear, 0.01).ask([german, "How many dogs?"], SCHEME))) == 2
+    assert dear.asked == [german]
+
+
 def test_sure_questions_cost_no_call():
     cheap, dear = Fixed("counting", {"a": 0.9}), Fixed("other")
     assert len(dict(EscalatingLabeler(cheap, dear, 0.6).ask(["a"], SCHEME))) == 1
@@ -183,7 +192,8 @@ def test_the_best_labeler_there_is(monkeypatch):
 def test_what_to_expect_is_said_of_what_was_measured():
     assert "% right on 405 varied questions" in expected_accuracy(KeywordLabeler(), SCHEME)
     assert "% right on 405 varied questions" in expected_accuracy(EmbeddingLabeler(), SCHEME)
-    assert expected_accuracy(EmbeddingLabeler(head="mine"), SCHEME) is None
+    mine = EmbeddingLabeler(head=EmbeddingLabeler().trained)
+    assert "held out in training" in expected_accuracy(mine, SCHEME)
     assert expected_accuracy(EmbeddingLabeler(default_below=0.5), SCHEME) is None
     assert expected_accuracy(VLLMLabeler(), SCHEME) is None
     other = load_scheme(SCHEME.taxonomy.model_copy(update={"default_intent": "counting"}))
