@@ -20,18 +20,11 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 GOLD = ROOT / "tests" / "router_labeling" / "intents_gold.jsonl"
-# One process and one thread: on few cores, vLLM's own processes and threads get into each other's way.
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "OMP_NUM_THREADS": "1",
-}
-ENGINE = {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 32, "block_size": 32}
 
 
 def main() -> None:
+    from vllm_on_cpu import ENGINE, ENVIRONMENT
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="directory or Hub id; default: a tiny random Qwen3")
     parser.add_argument("--engine", default=json.dumps(ENGINE), help="arguments of vllm.LLM, as a JSON object")

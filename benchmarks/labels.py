@@ -68,9 +68,9 @@ the questions had been written and nothing was changed yet, macro was {before}.
 """
 COSTS = """
 
-On one core, which other work shared at times. The *calibration error* is the expected one, in ten bins of the confidence, before
-rules override. By cross-validation on the {questions} questions that the embedding's head learnt from, its macro is
-{macro:.1f}. The rules, which vote there, were made on the same questions, so this is too high.
+On one core, which other work shared at times. The *calibration error* is the expected one, in ten bins of the
+confidence, before rules override. By cross-validation on the {questions} questions that the embedding's head learnt
+from, its macro is {macro:.1f}. The rules, which vote there, were made on the same questions, so this is too high.
 """
 
 

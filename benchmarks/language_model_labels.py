@@ -22,21 +22,11 @@ from unittest.mock import patch
 
 ROOT = Path(__file__).parents[1]
 GOLD = ROOT / "tests" / "router_labeling" / "intents_gold.jsonl"
-# One process and one thread: on few cores, vLLM's own processes and threads get into each other's way.
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "OMP_NUM_THREADS": "1",
-}
-ENGINE = {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 32, "block_size": 32}
 
 
 def main() -> None:
     from labelling_prompts import PROMPTS
+    from vllm_on_cpu import ENGINE, ENVIRONMENT
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="directory or Hub id of a chat model")
