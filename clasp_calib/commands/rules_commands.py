@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -49,7 +50,7 @@ def check(
         say("no rule matches")
         return
     rows = [
-        [r.id, r.intent, "yes" if r.overrides else "no", "; ".join(phrases) or "(regular expression)"]
+        [r.id, r.intent, "yes" if r.overrides else "no", shorten("; ".join(phrases), 60) or "(regular expression)"]
         for r, phrases in zip(found.matching, found.phrases, strict=True)
     ]
     show("rules that match; the first decides", ["rule", "intent", "corrects a model", "by"], rows)
