@@ -146,14 +146,14 @@ def label(
     labelled = labelled_by(
         given,
         labeler=labeler,
-        taxonomy=taxonomy,
-        rules=rules,
+        taxonomy=scheme.taxonomy,
+        rules=scheme.rules,
         run=run,
         out=out,
         relabel=relabel,
         retry_failed=retry_failed,
     )
-    report, target = label_report(labelled, taxonomy=taxonomy), out or directory.labels
+    report, target = label_report(labelled, taxonomy=scheme.taxonomy), out or directory.labels
     if as_json:
         emit(
             {

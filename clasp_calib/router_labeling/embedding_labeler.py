@@ -78,13 +78,11 @@ class EmbeddingLabeler:
         """
         head = self.trained
         if (head.taxonomy, head.intents) != (scheme.taxonomy.digest, tuple(scheme.taxonomy.intents)):
-            whose = (
-                "packaged head knows the packaged taxonomy only"
-                if self.head is None
-                else f"head {self.head} was trained"
+            knows = (
+                "packaged head knows the packaged taxonomy only" if self.head is None else "head knows its own taxonomy"
             )
             raise InputError(
-                f"the {whose}, and labels are asked for of another taxonomy; train a head on questions labelled by it: "
+                f"the {knows}, and labels are asked for of another; train a head on questions labelled by that: "
                 "`clasp-calib train-labeler LABELS --taxonomy FILE --out HEAD`, then label with --head HEAD"
             )
         if head.rules != scheme.rules.digest:
@@ -112,7 +110,7 @@ class EmbeddingLabeler:
             for place, (class_, intent) in enumerate(zip(likeliest, within, strict=True)):
                 named, sure = head.intents[intent], round(float(sums[place, class_]), 4)
                 if self.embedder is None and is_not_english(questions[begin + place]):
-                    # The packaged embedding is as sure of what it does not understand.
+                    # The packaged embedding is just as sure of what it does not understand.
                     yield begin + place, Guess(named, None, canonical_json({"intent": named}), "embedding")
                 elif sure < self.default_below:
                     yield begin + place, Guess(taxonomy.default_intent, sure, "", "default")

@@ -5,7 +5,8 @@ import json
 import numpy as np
 
 from clasp_calib.router_labeling.embedding_labeler import EmbeddingLabeler
-from clasp_calib.router_labeling.labelers import KeywordLabeler, Labeler, Scheme, load_scheme
+from clasp_calib.router_labeling.fallback import packaged_scheme
+from clasp_calib.router_labeling.labelers import KeywordLabeler, Labeler, Scheme
 from clasp_calib.router_labeling.taxonomy import packaged
 
 CONFUSIONS = "assets/confusion.json"
@@ -22,7 +23,7 @@ def expected_accuracy(labeler: Labeler, scheme: Scheme) -> str | None:
     if isinstance(labeler, EmbeddingLabeler) and labeler.head is not None and labeler.default_below == 0:
         quality = labeler.trained.quality
         return f"{quality.macro:.0%} right on {quality.questions} questions held out in training (mean over classes)"
-    ours = load_scheme()
+    ours = packaged_scheme()
     if (scheme.taxonomy.digest, scheme.rules.digest) != (ours.taxonomy.digest, ours.rules.digest):
         return None
     if isinstance(labeler, KeywordLabeler):
