@@ -118,6 +118,9 @@ TEXTS = st.text(st.sampled_from("abAB 0159.,'-%()yesno\n"), max_size=12)
         ("anls", "abcd", ["abef"], 0),
         ("anls", "abcde", ["abcef", "abcdx"], 0.8),
         ("anls", "", ["a"], 0),
+        ("rouge_l", "", ["a cup"], 0),
+        ("rouge_l", "Two cups", ["a red dog", "?"], 0),
+        ("rouge_l", "A RED cup.", ["a red cup"], 1),
     ],
 )
 def test_golden_scores(name, answer, references, score):
@@ -187,6 +190,8 @@ def test_scores_are_shares_whatever_the_order_of_references(name, answer, refere
         references = [chance.choice(["yes", "no"])] * len(references)
     elif name == "numeric":
         references = [f"7 apples {reference}" for reference in references]
+    elif name == "rouge_l":
+        references = [f"cup {reference}" for reference in references]
     elif name in ("vqa", "textvqa"):
         references = [*references, "7"] * 2 + ["5"] * 2
     score = metric(name)(answer, references)

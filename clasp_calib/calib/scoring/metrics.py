@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from clasp_calib.calib.scoring import answer_metrics
+from clasp_calib.calib.scoring.caption_overlap import rouge_l
 from clasp_calib.calib.scoring.vqa_accuracy import textvqa, vqa
 from clasp_calib.common import plugins
 from clasp_calib.common.errors import InputError
@@ -33,6 +34,7 @@ METRICS: Mapping[str, Metric] = {
     "relaxed": answer_metrics.relaxed,
     "numeric": answer_metrics.numeric,
     "anls": answer_metrics.anls,
+    "rouge_l": rouge_l,
 }
 
 
