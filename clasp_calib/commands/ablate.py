@@ -89,7 +89,7 @@ def ablate(
 
     directory, confusions = RunDirectory(run), _confusions(name, confusion or [])
     places = Places.of(run, features=cache or directory.cache)
-    table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
+    table = load_samples(samples or directory.table, limit=limit, pictures=directory.pictures, image_root=image_root)
     options = StudyOptions(split, per_class, seed, strict=strict, checkpoint=checkpoint)
     wanted = Wanted(workers, threads, engine, ray_address, devices)
     loaded = load(model, device, dtype, run)

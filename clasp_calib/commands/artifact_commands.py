@@ -147,8 +147,9 @@ def verify(
         from clasp_calib.common.places import Places
         from clasp_calib.common.sample_sources import load_samples
 
-        table = load_samples(samples or RunDirectory(run).table, image_root=image_root)
-        places = Places(features=cache or RunDirectory(run).cache)
+        of_run = RunDirectory(run)
+        table = load_samples(samples or of_run.table, pictures=of_run.pictures, image_root=image_root)
+        places = Places(features=cache or of_run.cache)
         again = measure(loaded, processor, known, table, recheck, run=places, seed=seed)
         differing = sum(not one.same for one in again)
         wrong |= differing > 0

@@ -67,7 +67,7 @@ def bench_serve(
 
     directory = RunDirectory(run)
     options = BenchOptions(_numbers(concurrency), split, limit, seed, wait)
-    table = load_samples(samples or directory.table, image_root=image_root)
+    table = load_samples(samples or directory.table, pictures=directory.pictures, image_root=image_root)
     _, source = named(model, directory)
     place = artifact or directory.artifact
     report = measured(place, table, source, budget, options=options, out=out, vllm=vllm, flags=extra or ())

@@ -110,7 +110,9 @@ def gc(
     from clasp_calib.common.sample_sources import load_samples
     from clasp_calib.common.samples import pictures_of
 
-    pictures = pictures_of(load_samples(samples or RunDirectory(run).table, image_root=image_root))
+    directory = RunDirectory(run)
+    given = load_samples(samples or directory.table, pictures=directory.pictures, image_root=image_root)
+    pictures = pictures_of(given)
     forgotten, freed = collect_garbage(_place(run, cache), distinct_pictures(p for _, p in pictures).keys())
     if as_json:
         emit({"forgotten": forgotten, "bytes_freed": freed})

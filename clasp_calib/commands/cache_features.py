@@ -90,8 +90,9 @@ def cache_features(
     from clasp_calib.common.places import Places
     from clasp_calib.common.sample_sources import load_samples
 
-    given = load_samples(samples or RunDirectory(run).table, limit=limit, image_root=image_root)
-    target = out or RunDirectory(run).cache
+    directory = RunDirectory(run)
+    given = load_samples(samples or directory.table, limit=limit, pictures=directory.pictures, image_root=image_root)
+    target = out or directory.cache
     options = FeatureOptions(
         layers=_layers(layers),
         precision=precision,
@@ -107,7 +108,7 @@ def cache_features(
     if plan:
         say_plan(plan_features(loaded, processor, given, run=places, options=options), as_json)
         return
-    RunDirectory(run).remember_table(samples)
+    directory.remember_table(samples)
     report = cached(loaded, processor, given, run=places, options=options)
     if as_json:
         times = {**vars(report.times), "share_waited_for_cache": report.times.share_waited_for_cache}

@@ -99,7 +99,7 @@ def compare(
     if chosen == ["none"]:
         chosen = []
     others = _named(beside or [])
-    table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
+    table = load_samples(samples or directory.table, limit=limit, pictures=directory.pictures, image_root=image_root)
     options = ComparisonOptions(
         split, per_class, seed, solve_on, timed, clip, mixture, strict=strict, checkpoint=checkpoint
     )

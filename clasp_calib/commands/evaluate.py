@@ -79,7 +79,7 @@ def evaluate(
 
     directory = RunDirectory(run)
     places = Places.of(run, features=None if recompute else cache or directory.cache)
-    table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
+    table = load_samples(samples or directory.table, limit=limit, pictures=directory.pictures, image_root=image_root)
     options = EvaluationOptions(split, per_class, seed, timed, limit is None, strict=strict, checkpoint=checkpoint)
     wanted = Wanted(workers, threads, engine, ray_address, devices)
     loaded = load(model, device, dtype, run)

@@ -50,7 +50,7 @@ def sample(
     directory = RunDirectory(run)
     directory.prepare()
     path, target = labels or directory.table, out or directory.sample
-    given = load_samples(path, image_root=image_root)
+    given = load_samples(path, pictures=directory.pictures, image_root=image_root)
     chosen, drawn = draw_samples(
         given,
         per_class=per_class,

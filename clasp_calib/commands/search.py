@@ -237,7 +237,7 @@ def search(
         prompt=prompt,
         max_new_tokens=max_new_tokens,
     )
-    table = load_samples(samples or directory.table, limit=limit, image_root=image_root)
+    table = load_samples(samples or directory.table, limit=limit, pictures=directory.pictures, image_root=image_root)
     wanted = Wanted(workers, threads, engine, ray_address, devices)
     loaded, processor = load(model, device, dtype, run)
     crew = wanted.crew(loaded)

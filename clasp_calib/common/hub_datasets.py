@@ -27,6 +27,11 @@ def is_dataset(source: Path) -> bool:
         return False
 
 
+def is_saved_dataset(source: Path) -> bool:
+    """Whether a directory is one that datasets' ``save_to_disk`` made."""
+    return any((source / mark).is_file() for mark in _MARKS)
+
+
 def places_of(source: Path) -> tuple[Path, ...]:
     """The directories that a dataset's pictures lie in: its own, or where the Hub's client keeps what it fetched."""
     found = _HUB.match(str(source))
@@ -52,7 +57,7 @@ def read_dataset(source: Path, split: str | None, columns: Mapping[str, str] | N
         InputError: datasets is not installed; the place holds no dataset, or cannot be reached; a file of several is
             missing, or they differ in their columns.
     """
-    if source.is_dir() and not any((source / mark).is_file() for mark in _MARKS):
+    if source.is_dir() and not is_saved_dataset(source):
         tables = [named_classes(read_file(file, columns)) for file in _parquet_files(source, split)]
         try:
             if any(set(table.column_names) != set(tables[0].column_names) for table in tables):

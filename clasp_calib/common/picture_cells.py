@@ -29,7 +29,7 @@ class PictureCells:
     """Text -> picture."""
     _written: set[str] = field(default_factory=set)
 
-    def settled(self, table: pa.Table, columns: Iterable[str], home: Path, name: str) -> pa.Table:
+    def settled(self, table: pa.Table, columns: Iterable[str], home: Path, name: str, first: int = 0) -> pa.Table:
         """The table with texts where it had pictures.
 
         Args:
@@ -37,6 +37,7 @@ class PictureCells:
             columns: those that hold pictures, or paths of some; others are left as they are.
             home: what paths are relative to.
             name: what the table is called in messages.
+            first: the number of its first row.
 
         Raises:
             InputError: a picture is none, or a path leads where it may not.
@@ -48,16 +49,16 @@ class PictureCells:
                 binary = pa.types.is_binary(inner) or pa.types.is_large_binary(inner)
                 # Paths of a dataset are looked at even where nothing is to be taken out.
                 if pa.types.is_struct(inner) or binary or self.within:
-                    texts = self.texts(table[column].to_pylist(), home, name)
+                    texts = self.texts(table[column].to_pylist(), home, name, first)
                     table = table.set_column(table.column_names.index(column), column, texts)
         if self.within and "video" in table.column_names:
-            self.texts(table["video"].to_pylist(), home, name)
+            self.texts(table["video"].to_pylist(), home, name, first)
         return table
 
-    def texts(self, cells: Sequence[Any], home: Path, name: str) -> pa.Array:
+    def texts(self, cells: Sequence[Any], home: Path, name: str, first: int = 0) -> pa.Array:
         """One text a cell, or a list of them; see `settled`."""
         found = []
-        for row, cell in enumerate(cells):
+        for row, cell in enumerate(cells, first):
             try:
                 several = isinstance(cell, list | tuple)
                 found.append([self._text(one, home) for one in cell] if several else self._text(cell, home))

@@ -105,8 +105,9 @@ class RunDirectory:
     def remember_table(self, path: Path | None) -> None:
         """Keep where the samples of a run lie that nobody has labelled, if they were given, so that once is enough."""
         if path is not None and not self.labels.exists():
-            place = str(path.resolve() if path.exists() else path)
-            self._write({**self.configuration(), "table": place})
+            from clasp_calib.common.sample_readers import absolute
+
+            self._write({**self.configuration(), "table": absolute(path)})
 
     def configuration(self) -> dict[str, Any]:
         """What each command of this run was given; empty for a fresh directory.

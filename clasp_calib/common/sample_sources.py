@@ -11,6 +11,8 @@ from clasp_calib.common.answer_cells import is_nothing
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hub_datasets import dataset_table, is_dataset, named_classes, places_of, read_dataset
 from clasp_calib.common.picture_cells import PictureCells
+from clasp_calib.common.row_tables import PICTURED, table_of_rows
+from clasp_calib.common.sample_readers import SampleSource, reader_for
 from clasp_calib.common.sample_set import Samples
 from clasp_calib.common.sample_table import sample_table, with_one_image_column
 from clasp_calib.common.samples import Sample
@@ -18,7 +20,6 @@ from clasp_calib.common.settings import check_count, check_kind
 from clasp_calib.common.table_readers import read_file, table_of, texts_of
 
 _OURS = ("answers", "id")
-_PICTURED = ("image", "images")
 
 
 def load_samples(
@@ -66,17 +67,24 @@ def load_samples(
     if isinstance(source, str):
         source = Path(source)
     place = Path(source) if isinstance(source, PathLike) else None
-    dataset = _is_from("datasets", source) or (place is not None and is_dataset(place))
-    if dataset_split is not None and not dataset:
+    chosen = None if place is None else reader_for(place, columns or {})
+    dataset = chosen is None and (_is_from("datasets", source) or (place is not None and is_dataset(place)))
+    if dataset_split is not None and not (chosen.reader.splits if chosen else dataset):
         what = f"{place} is a file" if place else "the samples are no dataset"
         raise InputError(f"{what}, and a dataset split ({dataset_split!r}) is for datasets; leave it out")
     root = None if image_root is None else _directory(Path(image_root))
-    foreign = () if place is None or not dataset else (root,) if root else places_of(place)
+    asked = SampleSource(chosen.text, dataset_split, root) if chosen else None
+    foreign: Sequence[Path] = () if place is None or not dataset else (root,) if root else places_of(place)
+    if chosen and asked:
+        foreign = chosen.reader.within(asked)
     cells = PictureCells(None if pictures is None else Path(pictures), foreign)
     name, home, file = str(place), Path(), None
     if isinstance(source, Samples):
         table, name, home = source.table[:limit], source.name, source.home
         cells.held |= source.held
+    elif chosen and asked:
+        home = asked.home
+        table = table_of_rows(chosen.reader.rows(asked), cells, home, name, limit)
     elif dataset:
         name = "the dataset" if place is None else name
         home = place if place is not None and place.is_dir() else home
@@ -93,7 +101,7 @@ def load_samples(
     else:
         table, name = _in_memory(source, columns or {}, limit, cells)
     table = sample_table(table, name, columns)
-    table = with_one_image_column(cells.settled(table, _PICTURED, root or home, name), name)
+    table = with_one_image_column(cells.settled(table, PICTURED, root or home, name), name)
     return Samples(table, root or home, name, cells.held, file)
 
 
@@ -134,7 +142,7 @@ def _of_frame(frame: Any, columns: Mapping[str, str], cells: PictureCells, name:
     if not frame.columns.is_unique:
         raise ValueError("a column stands twice")
     # Arrow knows no objects: pictures are taken out before, and what pandas keeps in columns of mixed kinds.
-    images = [columns.get(one, one) for one in _PICTURED]
+    images = [columns.get(one, one) for one in PICTURED]
     ours = [column for column in (*images, *(columns.get(one, one) for one in _OURS)) if column in frame]
     table = pa.Table.from_pandas(frame.drop(columns=ours), preserve_index=False)
     # Of numpy, since pandas hands out a float32 as a double, with digits that it never had.
@@ -153,7 +161,7 @@ def _of_rows(rows: Sequence[Any], columns: Mapping[str, str], cells: PictureCell
         if not isinstance(row, Sample | Mapping):
             raise InputError(f"row {number} of {name} is a {type(row).__name__}; expected a Sample or a dict")
     dicts = _texts([_row(row) if isinstance(row, Sample) else dict(row) for row in rows], columns)
-    for image in (columns.get(one, one) for one in _PICTURED):
+    for image in (columns.get(one, one) for one in PICTURED):
         if any(image in row for row in dicts):
             taken[image] = cells.texts([row.pop(image, None) for row in dicts], Path(), name)
     table = table_of(dicts)
