@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.progress import note
 from clasp_calib.common.run_directory import RunDirectory
 from clasp_calib.common.sample_sources import load_samples
-from clasp_calib.common.sample_table import check_writable
+from clasp_calib.common.sample_table import BARE, check_writable
 from clasp_calib.router_labeling.embedding_labeler import EmbeddingLabeler
 from clasp_calib.router_labeling.escalation import EscalatingLabeler
 from clasp_calib.router_labeling.journalled import JournalledLabeler
@@ -55,8 +58,9 @@ def label(
 ) -> "Samples":
     """Give every question an intent and a class.
 
-    A sample that brings an intent or a class of its own keeps it. What a language model answers is kept in
-    ``labelling/`` of the run directory as it comes: killed at any moment, the same call goes on and asks nothing twice.
+    A sample that brings an intent or a class of its own keeps it. Where samples have a ``bare_question``, that is
+    what is labelled. What a language model answers is kept in ``labelling/`` of the run directory as it comes: killed
+    at any moment, the same call goes on and asks nothing twice.
 
     Args:
         samples: as `load_samples` takes them.
@@ -98,7 +102,8 @@ def label(
     # Keyword rules are asked again in no time.
     journals = None if directory is None or isinstance(labeler, KeywordLabeler) else directory.labelling
     asked = JournalledLabeler(labeler, scheme, journals, retry_failed)
-    labelled = given.with_table(label_table(given.table, asked, scheme, classes_from_gold=not relabel))
+    bare = label_table(_bare(given.table), asked, scheme, classes_from_gold=not relabel)
+    labelled = given.with_table(_with_question(bare, given.table["question"]))
     report = report_of(labelled.table, scheme.taxonomy)
     if report.not_english:
         note(f"note: {report.not_english}; {FOR_OTHER_LANGUAGES}")
@@ -113,6 +118,17 @@ def label(
         labelled.save(target)
         return load_samples(target)
     return labelled
+
+
+def _bare(table: pa.Table) -> pa.Table:
+    """The table with what is asked without options and answer formats for its questions, where a reader tells it."""
+    if BARE not in table.column_names or not pa.types.is_string(table[BARE].type):
+        return table
+    return _with_question(table, pc.coalesce(table[BARE], table["question"]))
+
+
+def _with_question(table: pa.Table, questions: pa.ChunkedArray) -> pa.Table:
+    return table.set_column(table.column_names.index("question"), "question", questions)
 
 
 def label_report(samples: Any, *, taxonomy: "Taxonomy | str | Path | None" = None) -> LabelReport:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def places_of(source: Path) -> tuple[Path, ...]:
     return fetched, Path(config.EXTRACTED_DATASETS_PATH)
 
 
-def read_dataset(source: Path, split: str | None, columns: Mapping[str, str] | None) -> Any:
+def read_dataset(source: Path, split: str | None, columns: Mapping[str, str] | None, config: str | None = None) -> Any:
     """What the datasets library holds at a place, or the table of a directory of Parquet files.
 
     Args:
@@ -52,13 +52,14 @@ def read_dataset(source: Path, split: str | None, columns: Mapping[str, str] | N
             (``train-00000-of-00002.parquet``) or ``train.parquet``; or ``org/name@revision`` on the Hub.
         split: which of the splits that Parquet files are named after; may be left out if there is one.
         columns: our name -> the source's name, for columns called otherwise.
+        config: which of the configurations that a dataset on the Hub has; may be left out if it has one.
 
     Raises:
         InputError: datasets is not installed; the place holds no dataset, or cannot be reached; a file of several is
             missing, or they differ in their columns.
     """
     if source.is_dir() and not is_saved_dataset(source):
-        tables = [named_classes(read_file(file, columns)) for file in _parquet_files(source, split)]
+        tables = [named_classes(read_file(file, columns)) for file in parquet_files(source, split)]
         try:
             if any(set(table.column_names) != set(tables[0].column_names) for table in tables):
                 raise ValueError("not all have the same columns")
@@ -79,7 +80,7 @@ def read_dataset(source: Path, split: str | None, columns: Mapping[str, str] | N
             return datasets.load_from_disk(str(source))
         found = _HUB.match(str(source))
         assert found is not None
-        return datasets.load_dataset(found["name"], revision=found["revision"])
+        return datasets.load_dataset(found["name"], *([config] if config else []), revision=found["revision"])
     except Exception as error:  # The library and its client raise errors of many kinds, all about this place.
         raise InputError(
             f"cannot load the dataset {source} ({type(error).__name__}: {error}); check its name and the network, or "
@@ -87,8 +88,12 @@ def read_dataset(source: Path, split: str | None, columns: Mapping[str, str] | N
         ) from error
 
 
-def _parquet_files(directory: Path, split: str | None) -> list[Path]:
-    """The files of a split, in order."""
+def parquet_files(directory: Path, split: str | None) -> list[Path]:
+    """The Parquet files of a split in a directory, in order; see `read_dataset`.
+
+    Raises:
+        InputError: there are none, or not all; there are those of several splits, and none of them is named.
+    """
     of: dict[str, list[Path]] = defaultdict(list)
     for file in sorted(file for file in directory.glob("*.parquet") if file.is_file()):
         shard = _SHARD.fullmatch(file.stem)
@@ -169,6 +174,24 @@ def dataset_table(loaded: Any, name: str, split: str | None, limit: int | None) 
     Raises:
         InputError: the split is unknown or not given, or the rows are a stream.
     """
+    rows, images = _undecoded(loaded, name, split)
+    return _arrow(rows, 0, len(rows) if limit is None else limit), images
+
+
+def dataset_tables(loaded: Any, name: str, split: str | None, size: int) -> Iterator[pa.Table]:
+    """A loaded dataset as tables of ``size`` rows, of which no more than one is held; see `dataset_table`."""
+    rows, _ = _undecoded(loaded, name, split)
+    for start in range(0, len(rows), size):
+        yield _arrow(rows, start, start + size)
+
+
+def _arrow(rows: Any, start: int, stop: int) -> pa.Table:
+    table = rows.with_format("arrow")[start : min(stop, len(rows))]
+    return named_classes(table.replace_schema_metadata(rows.features.arrow_schema.metadata))
+
+
+def _undecoded(loaded: Any, name: str, split: str | None) -> tuple[Any, list[str]]:
+    """The ``datasets.Dataset`` of a split with pictures as their bytes and path, and which columns hold these."""
     import datasets
 
     if isinstance(loaded, dict):
@@ -185,8 +208,6 @@ def dataset_table(loaded: Any, name: str, split: str | None, limit: int | None) 
         raise InputError(f"{name} has no named splits; leave the dataset split {split!r} out")
     if not isinstance(loaded, datasets.Dataset):
         raise InputError(f"{name} is a {type(loaded).__name__}; expected a Dataset, whose rows are all there")
-    if limit is not None:
-        loaded = loaded.select(range(min(limit, len(loaded))))
     kept = datasets.Image(decode=False)
     images = {name: kept for name, feature in loaded.features.items() if isinstance(feature, datasets.Image)}
     for column, feature in loaded.features.items():
@@ -194,5 +215,4 @@ def dataset_table(loaded: Any, name: str, split: str | None, limit: int | None) 
             images[column] = type(feature)(kept)
     for column, feature in images.items():
         loaded = loaded.cast_column(column, feature)
-    table = loaded.with_format("arrow")[:]
-    return named_classes(table.replace_schema_metadata(loaded.features.arrow_schema.metadata)), list(images)
+    return loaded, list(images)

@@ -57,28 +57,28 @@ class PictureCells:
 
     def texts(self, cells: Sequence[Any], home: Path, name: str, first: int = 0) -> pa.Array:
         """One text a cell, or a list of them; see `settled`."""
-        found = []
-        for row, cell in enumerate(cells, first):
-            try:
-                several = isinstance(cell, list | tuple)
-                found.append([self._text(one, home) for one in cell] if several else self._text(cell, home))
-            except TypeError as error:
-                raise InputError(
-                    f"{name}: the image of row {row} is a {type(cell).__name__}; expected a path or a picture"
-                ) from error
-            except _Elsewhere as error:
-                raise InputError(
-                    f"{name}: row {row} names the picture {str(error)!r}, which did not come with it; fetch the "
-                    "pictures and name their directory with --image-root (in Python: image_root=)"
-                ) from error
-            except OSError as error:
-                raise InputError(
-                    f"{name} holds a picture that cannot be read ({error}) in row {row}; remove it"
-                ) from error
+        found = [self.settled_cell(cell, home, name, row) for row, cell in enumerate(cells, first)]
         if any(isinstance(cell, list) for cell in found):
             found = [cell if isinstance(cell, list) else [] if cell is None else [cell] for cell in found]
             return pa.array(found, pa.list_(pa.string()))
         return pa.array(found, pa.string())
+
+    def settled_cell(self, cell: Any, home: Path, name: str, row: int) -> Any:
+        """The text of one cell, a list of them, or None; see `settled`."""
+        try:
+            several = isinstance(cell, list | tuple)
+            return [self._text(one, home) for one in cell] if several else self._text(cell, home)
+        except TypeError as error:
+            raise InputError(
+                f"{name}: the image of row {row} is a {type(cell).__name__}; expected a path or a picture"
+            ) from error
+        except _Elsewhere as error:
+            raise InputError(
+                f"{name}: row {row} names the picture {str(error)!r}, which did not come with it; fetch the "
+                "pictures and name their directory with --image-root (in Python: image_root=)"
+            ) from error
+        except OSError as error:
+            raise InputError(f"{name} holds a picture that cannot be read ({error}) in row {row}; remove it") from error
 
     def _text(self, cell: Any, home: Path) -> str | None:
         if isinstance(cell, Mapping):  # as datasets keeps an image

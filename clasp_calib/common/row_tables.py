@@ -1,6 +1,7 @@
 """Rows as a reader gives them, one after another, as one table."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ from clasp_calib.common.table_readers import table_of, texts_of
 PICTURED = ("image", "images")
 _OURS = {"answers": "answers", "id": "id"}
 _BATCH = 1024
-_Row = Mapping[str, Any]
 
 
 def table_of_rows(
-    rows: Iterable[_Row | pa.Table], cells: PictureCells, home: Path, name: str, limit: int | None = None
+    rows: Iterable[Mapping[str, Any] | pa.Table],
+    cells: PictureCells,
+    home: Path,
+    name: str,
+    limit: int | None = None,
 ) -> pa.Table:
     """The rows of a reader as a table, with texts where they had pictures.
 
-    No more than a batch of rows is held as Python objects.
+    No more than a batch of rows is held as Python objects, and no more pictures than those of a row or a given table.
 
     Args:
         rows: mappings of columns, or tables of some rows.
@@ -34,59 +38,74 @@ def table_of_rows(
     Raises:
         InputError: rows differ in the kinds of a column; a picture is none; an answer or id is none.
     """
-    tables, count = [], 0
-    for batch in _batches(rows):
-        given = batch[: None if limit is None else limit - count]
-        if isinstance(given, pa.Table):
-            table = cells.settled(given, PICTURED, home, name, count)
+    batches = _Batches(cells, home, name)
+    for row in rows:
+        left = None if limit is None else limit - batches.count
+        if isinstance(row, pa.Table):
+            batches.take_table(row[:left])
         else:
-            table = _table(given, cells, home, name, count)
-        tables.append(table)
-        count += len(given)
-        if limit is not None and count >= limit:
+            batches.take_row(row)
+        if batches.count == limit:
             break
+    batches.close()
     try:
-        return pa.concat_tables(_alike(tables), promote_options="permissive") if tables else pa.table({})
+        tables = list(_alike(batches.tables))
+        return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
     except pa.ArrowException as error:
         raise InputError(f"{name}: rows differ in a column: {error}; give values of one kind") from error
 
 
-def _batches(rows: Iterable[_Row | pa.Table]) -> Iterator[list[_Row] | pa.Table]:
-    batch: list[_Row] = []
-    for row in rows:
-        if isinstance(row, pa.Table):
-            if batch:
-                yield batch
-            batch = []
-            yield from (row[start : start + _BATCH] for start in range(0, len(row), _BATCH))
-            continue
-        batch.append(row)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+@dataclass
+class _Batches:
+    cells: PictureCells
+    home: Path
+    name: str
+    tables: list[pa.Table] = field(default_factory=list)
+    count: int = 0
+    _rows: list[dict[str, Any]] = field(default_factory=list)
 
+    def take_table(self, table: pa.Table) -> None:
+        self.close()
+        pictured = [column for column in table.column_names if column in PICTURED or _is_picture(table[column].type)]
+        self.tables.append(self.cells.settled(table, pictured, self.home, self.name, self.count))
+        self.count += len(table)
 
-def _table(rows: list[_Row], cells: PictureCells, home: Path, name: str, first: int) -> pa.Table:
-    read = []
-    for number, row in enumerate(rows, first):
+    def take_row(self, row: Mapping[str, Any]) -> None:
         try:
-            read.append(texts_of(row, _OURS, lambda cell: None if is_nothing(cell) else cell))
+            read = texts_of(row, _OURS, lambda cell: None if is_nothing(cell) else cell)
         except ValueError as error:
-            raise InputError(f"{name}: row {number}: {error}") from error
-    pictures = {
-        column: cells.texts([row.pop(column, None) for row in read], home, name, first)
-        for column in PICTURED
-        if any(column in row for row in read)
-    }
-    try:
-        table = table_of(read)
-    except ValueError as error:
-        raise InputError(f"{name}: rows {first} to {first + len(rows) - 1}: {error}; {_odd(read, first)}") from error
-    for column, texts in pictures.items():
-        table = table.append_column(column, texts)
-    return table
+            raise InputError(f"{self.name}: row {self.count}: {error}") from error
+        for column in PICTURED:
+            if column in read:
+                read[column] = self.cells.settled_cell(read[column], self.home, self.name, self.count)
+        self._rows.append(read)
+        self.count += 1
+        if len(self._rows) == _BATCH:
+            self.close()
+
+    def close(self) -> None:
+        """Make a table of the rows that wait."""
+        rows, self._rows = self._rows, []
+        for column in PICTURED:
+            if any(isinstance(row.get(column), list) for row in rows):
+                for row in rows:
+                    row[column] = _listed(row.get(column))
+        first = self.count - len(rows)
+        try:
+            if rows:
+                self.tables.append(table_of(rows))
+        except ValueError as error:
+            raise InputError(f"{self.name}: rows {first} to {self.count - 1}: {error}; {_odd(rows, first)}") from error
+
+
+def _is_picture(kind: pa.DataType) -> bool:
+    """Whether cells are pictures as the datasets library keeps them, or lists of these."""
+    inner = kind.value_type if hasattr(kind, "value_type") else kind
+    return pa.types.is_struct(inner) and {field.name for field in inner} == {"bytes", "path"}
+
+
+def _listed(cell: Any) -> list[Any]:
+    return cell if isinstance(cell, list) else [] if cell is None else [cell]
 
 
 def _odd(rows: list[dict[str, Any]], first: int) -> str:
@@ -107,13 +126,12 @@ def _alike(tables: list[pa.Table]) -> Iterator[pa.Table]:
         column
         for table in tables
         for column in PICTURED
-        if column in table.column_names and pa.types.is_list(table.schema.field(column).type)
+        if column in table.column_names and pa.types.is_list(table[column].type)
     }
     for table in tables:
         changed = table
         for column in several & set(table.column_names):
-            if not pa.types.is_list(table.schema.field(column).type):
-                lists = [[] if cell is None else [cell] for cell in table[column].to_pylist()]
-                place = table.column_names.index(column)
-                changed = changed.set_column(place, column, pa.array(lists, pa.list_(pa.string())))
+            if not pa.types.is_list(table[column].type):
+                lists = pa.array(map(_listed, table[column].to_pylist()), pa.list_(pa.string()))
+                changed = changed.set_column(table.column_names.index(column), column, lists)
         yield changed

@@ -142,6 +142,10 @@ class SampleReader:
         """
         raise NotImplementedError
 
+    def home(self, source: SampleSource) -> Path:
+        """What paths of pictures in the rows are relative to."""
+        return source.home
+
     def within(self, source: SampleSource) -> Sequence[Path]:
         """Directories that paths of pictures must lead into, where rows came from elsewhere; by default anywhere."""
         return ()
@@ -202,7 +206,12 @@ def absolute(place: Path) -> str:
     prefixed = _PREFIXED.fullmatch(str(place))
     if prefixed and not _exists(place):
         return f"{prefixed['name']}:{absolute(Path(prefixed['text']))}"
-    return "+".join(str(path.resolve() if _exists(path) else path) for path in SampleSource(str(place)).paths)
+    return "+".join(_absolute(path) for path in SampleSource(str(place)).paths)
+
+
+def _absolute(path: Path) -> str:
+    name, *behind = [str(path)] if _exists(path) else str(path).split(":")
+    return ":".join([str(Path(name).resolve() if _exists(Path(name)) else name), *behind])
 
 
 def _reader(name: str, text: str) -> SampleReader:

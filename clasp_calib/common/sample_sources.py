@@ -83,7 +83,7 @@ def load_samples(
         table, name, home = source.table[:limit], source.name, source.home
         cells.held |= source.held
     elif chosen and asked:
-        home = asked.home
+        home = chosen.reader.home(asked)
         table = table_of_rows(chosen.reader.rows(asked), cells, home, name, limit)
     elif dataset:
         name = "the dataset" if place is None else name

@@ -27,6 +27,8 @@ from clasp_calib.common.table_readers import check_once
 
 _READ = ("id", "question", "image", "images", "video", "answers", "metric", "split", "intent", "class")
 """Columns that a sample is made of."""
+BARE = "bare_question"
+"""Column of what a question asks without options and answer format, as readers of benchmarks tell it."""
 _LONGEST_PATH = 4096
 
 

@@ -7,6 +7,12 @@ from typing import Any
 
 from clasp_calib.common.errors import InputError
 
+_MEANT = {
+    *("id", "question", "bare_question", "image", "images", "video", "answers", "metric", "split"),
+    *("intent", "class", "gold_class", "confidence", "source", "rule", "raw", "labeler"),
+}
+"""Columns of the sample table."""
+
 
 class Record(Mapping[str, Any]):
     """An object of JSON, or a row of a table, that knows where it stands.
@@ -148,15 +154,18 @@ class Record(Mapping[str, Any]):
         )
 
 
-def passed_on(record: Record, *taken: str) -> dict[str, Any]:
+def passed_on(record: Mapping[str, Any], *taken: str) -> dict[str, Any]:
     """The cells of a record that pass through as columns: all single values but those that a reader takes itself.
+
+    A column whose name means something else in a sample table becomes ``benchmark_NAME``: the ``split`` of a benchmark
+    is none of a calibration's.
 
     Args:
         record: of a format.
         taken: the names of those.
     """
     return {
-        column: cell
+        f"benchmark_{column}" if column in _MEANT else column: cell
         for column, cell in record.items()
         if column not in taken and isinstance(cell, str | int | float | bool | None)
     }
