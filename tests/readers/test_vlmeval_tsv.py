@@ -53,7 +53,7 @@ def test_choices(tmp_path, prefix):
     ]
     assert samples.table["bare_question"].to_pylist() == [row["question"] for row in CHOICES]
     assert [one.metric for one in samples] == ["multiple_choice"] * 3 + ["exact"]
-    assert [one.answers for one in samples] == [("A",), (), ("B",), ("two",)]
+    assert [one.answers for one in samples] == [("A",), ("C",), ("B",), ("two",)]
     assert [len(one.media) for one in samples] == [1, 2, 1, 0]
     assert samples[0].media == samples[2].media == samples[1].media[:1]
     assert {Image.open(path).getpixel((0, 0))[0] for path in samples[1].media} == {255, 0}
