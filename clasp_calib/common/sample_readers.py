@@ -110,6 +110,11 @@ class Beginning:
                 found.add(key)
         return frozenset(found)
 
+    @property
+    def member_keys(self) -> frozenset[str]:
+        """The same without the outermost key, for a file that has rows by name: ``answer`` of ``{"1": {"answer"``."""
+        return frozenset(key.partition(".")[2] for key in self.keys)
+
 
 class SampleReader:
     """Reads one format. A new format is one such class in one file, and an entry point of the group `GROUP`.

@@ -12,6 +12,8 @@ from clasp_calib.common.errors import InputError
 
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
+CAPTION = "Provide a one-sentence caption for the provided image."
+"""What lmms-eval asks for captions; LLaVA-1.5's evaluation has none."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 

@@ -36,6 +36,26 @@ def json_elements(path: Path, key: str | None = None) -> Iterator[tuple[str, Any
         InputError: the file cannot be read, or is no JSON; the key is missing, or stands there twice; there is neither
             an array nor an object; a member stands there twice.
     """
+    for _, place, value in _elements(path, key):
+        yield place, value
+
+
+def json_members(path: Path) -> Iterator[tuple[str, str, Any]]:
+    """The members of a file that is one object, each with its name and its place; otherwise as `json_elements`.
+
+    Yields:
+        (name, place, value): ``05515938`` and ``FILE: ['05515938']``.
+
+    Raises:
+        InputError: see `json_elements`; or the file is an array.
+    """
+    for name, place, value in _elements(path, None):
+        if isinstance(name, int):
+            raise InputError(f"{place}: the file is an array; expected an object that has rows by their names")
+        yield name, place, value
+
+
+def _elements(path: Path, key: str | None) -> Iterator[tuple[str | int, str, Any]]:
     try:
         with regular_file(path) as file:
             yield from _Scanner(path, file).elements(key)
@@ -79,7 +99,7 @@ class _Scanner:
         self._text, self._at, self._ended, self._lines, self._read = "", 0, False, 1, 0
         self._decoder = json.JSONDecoder(object_pairs_hook=named_once, parse_constant=_refused)
 
-    def elements(self, key: str | None) -> Iterator[tuple[str, Any]]:
+    def elements(self, key: str | None) -> Iterator[tuple[str | int, str, Any]]:
         if key is None:
             yield from self._within("")
         else:
@@ -105,18 +125,18 @@ class _Scanner:
         if self._next():
             self._wrong(f"goes on with {self._next()!r} behind its end")
 
-    def _within(self, name: str) -> Iterator[tuple[str, Any]]:
+    def _within(self, name: str) -> Iterator[tuple[str | int, str, Any]]:
         kind = self._next()
         if kind == "[":
             for number in self._items():
-                yield f"{self._path}: {name}[{number}]", self._value()
+                yield number, f"{self._path}: {name}[{number}]", self._value()
         elif kind == "{":
             found = set()
             for member in self._members():
                 if member in found:
                     self._wrong(f"the key {member[:100]!r} stands twice in one object")
                 found.add(member)
-                yield f"{self._path}: {name}[{member!r}]", self._value()
+                yield member, f"{self._path}: {name}[{member!r}]", self._value()
         else:
             self._wrong(f"has {kind!r} for {name or 'its content'}; expected an array or an object")
 

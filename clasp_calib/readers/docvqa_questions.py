@@ -1,0 +1,40 @@
+"""DocVQA: questions about scanned pages (https://www.docvqa.org/datasets/docvqa)."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from clasp_calib.common.sample_readers import Beginning, SampleReader, SampleSource
+from clasp_calib.readers.asking import shortly
+from clasp_calib.readers.checked_cells import Record, passed_on
+from clasp_calib.readers.json_elements import json_elements
+
+
+class DocvqaReader(SampleReader):
+    """A file with ``data``. ``question_types``, if there are some, become one text in the column ``question_type``."""
+
+    about = "DocVQA's questions (JSON)"
+
+    def claims(self, beginning: Beginning) -> bool:
+        """See `SampleReader`."""
+        return beginning.keys >= {"data[].questionId", "data[].image"}
+
+    def rows(self, source: SampleSource) -> Iterator[Mapping[str, Any]]:
+        """See `SampleReader`."""
+        (path,) = source.files("QUESTIONS.json")
+        for where, value in json_elements(path, "data"):
+            record = Record(value, where)
+            question, image = record.text("question"), record.text("image")
+            kinds = {}
+            if "question_types" in record:
+                kinds = {"question_type": " + ".join(record.texts("question_types"))}
+            yield {
+                "id": record.key("questionId"),
+                "question": shortly(question),
+                "bare_question": question,
+                "image": record.picture("image", source.home, image, PurePosixPath(image).name),
+                "answers": record.texts("answers", "the accepted texts; the file test has none, give train or val"),
+                "metric": "anls",
+                **kinds,
+                **passed_on(record, "question", "questionId", "image", "answers"),
+            }
