@@ -40,8 +40,9 @@ def label(
     samples: Annotated[
         Path,
         typer.Argument(
-            help="Parquet, JSONL or CSV with a column 'question'; a directory of datasets' save_to_disk, or of Parquet "
-            "files; or a dataset on the Hub, org/name@revision."
+            help="Parquet, JSONL or CSV with a column 'question'; files of a benchmark behind a prefix, such as "
+            "vlmeval:FILE.tsv or hf:ORG/NAME:SPLIT (docs/guide/data.md lists all); a directory of datasets' "
+            "save_to_disk, or of Parquet files."
         ),
     ],
     run: RunOption = DEFAULT_RUN,

@@ -37,7 +37,11 @@ LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Use onl
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 SamplesOption = Annotated[
     Path | None,
-    typer.Option("--samples", help="Samples; default: labels.parquet of the run, or the table that it began with."),
+    typer.Option(
+        "--samples",
+        help="A sample table, or files of a benchmark, such as pope:FILE; default: labels.parquet of the run, or the "
+        "table that it began with.",
+    ),
 ]
 ImageRootOption = Annotated[
     Path | None,

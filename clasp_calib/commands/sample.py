@@ -21,7 +21,12 @@ from clasp_calib.common.run_directory import RunDirectory
 
 def sample(
     labels: Annotated[
-        Path | None, typer.Argument(help="Labelled table; default: labels.parquet of the run.", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="Labelled table, or with --class-from files of a benchmark, such as pope:FILE; default: "
+            "labels.parquet of the run.",
+            show_default=False,
+        ),
     ] = None,
     run: RunOption = DEFAULT_RUN,
     per_class: Annotated[

@@ -190,13 +190,14 @@ def reader_for(place: Path, columns: Mapping[str, str]) -> Chosen | None:
     readers = {name: _reader(name, text) for name in prefixes()}
     claimed = [name for name, reader in readers.items() if reader.claims(beginning)]
     if len(claimed) > 1:
-        said = " or ".join(f"{name}:{text}" for name in claimed)
-        raise InputError(f"{text} may be of {len(claimed)} formats ({', '.join(claimed)}); say which: {said}")
+        said = " or ".join(f"{name}:{text} ({readers[name].about})" for name in claimed)
+        raise InputError(f"{text} may be of {len(claimed)} formats; say which: {said}")
     if not claimed and beginning.path.is_file() and suffix not in FORMATS:
         example = f"{next(iter(readers), 'NAME')}:{text}"
+        told = ", ".join(f"{name} ({reader.about})" for name, reader in readers.items())
         raise InputError(
             f"{text} is in no format that its beginning tells; give a {', '.join(FORMATS)} file with a column "
-            f"'question', or name the format by a prefix ({', '.join(readers)}), such as {example}"
+            f"'question', or name the format by a prefix, such as {example}; there are {told}"
         )
     return Chosen(claimed[0], readers[claimed[0]], text) if claimed else None
 

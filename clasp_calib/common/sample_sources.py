@@ -44,9 +44,11 @@ def load_samples(
 
     Args:
         source: path of a Parquet, JSONL or CSV file, of a directory that datasets' ``save_to_disk`` made, or of one
-            with Parquet files, as a dataset's repository has it; ``org/name@revision``, a dataset on the Hugging Face
-            Hub; a list of `Sample` or of dicts; a data frame of pandas or polars, a pyarrow table or anything else that
-            speaks Arrow's C stream; or a dataset of the datasets library.
+            with Parquet files, as a dataset's repository has it; files of a benchmark, which a prefix names
+            (``vlmeval:FILE.tsv``, ``hf:ORG/NAME:CONFIG:SPLIT``) or their beginning tells, see
+            `clasp_calib.common.sample_readers`; ``org/name@revision``, a dataset on the Hugging Face Hub; a list of
+            `Sample` or of dicts; a data frame of pandas or polars, a pyarrow table or anything else that speaks Arrow's
+            C stream; or a dataset of the datasets library.
         columns: our name -> the source's name, for columns called otherwise.
         limit: use the first rows only.
         dataset_split: which split of a dataset; not needed if it has one.
