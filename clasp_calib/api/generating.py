@@ -10,7 +10,6 @@ from clasp_calib.common.settings import check_count, check_kind
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
-    from clasp_calib.artifacts.manifest import BudgetEntry
     from clasp_calib.calib.scoring.prompting import Prompter
     from clasp_calib.common.pruning_options import PruningOptions
     from clasp_calib.runtime.answering import Answer
@@ -145,6 +144,7 @@ def generate(
     from clasp_calib.common.media import is_video
     from clasp_calib.common.samples import Sample
     from clasp_calib.runtime.answering import answer, seen_picture
+    from clasp_calib.runtime.budgeting import largest_budget
     from clasp_calib.runtime.decoding import Greedy
     from clasp_calib.runtime.model_inputs import modality_of, several
     from clasp_calib.runtime.pictures import load_picture
@@ -161,7 +161,7 @@ def generate(
     if len(several(media)) > 1:
         check_together(processor)
     if known is not None and budget is None:
-        budget = max(known.manifest.budgets, key=_size).name
+        budget = largest_budget(known)
     name = parse_budget(str(budget)).name
     class_ = options.class_
     if known is None and class_ != AUTO:
@@ -188,13 +188,6 @@ def generate(
     alone = None if is_video(image) or len(media) > 1 else load_picture(media[0], processor)
     seen = seen_picture(pruned, processor, alone) if alone else None
     return Generated(pruned, full, class_, name, seen, _grid(model, pruned))
-
-
-def _size(entry: "BudgetEntry") -> float:
-    """Of a budget among an artifact's; where pictures differ, means are of the samples that each was searched on."""
-    from clasp_calib.runtime.schedule import parse_budget
-
-    return entry.mean_tokens if entry.counts else parse_budget(entry.name).of(100)
 
 
 def _grid(model: Any, answered: "Answer") -> tuple[int, int] | None:

@@ -96,6 +96,12 @@ def picture_tokens(adapter: "Adapter") -> int | None:
     return None if adapter.ragged else adapter.tokens_per_image
 
 
+def largest_budget(artifact: "Artifact") -> str:
+    """Name of an artifact's largest budget; where pictures differ, means are of the samples that each was made on."""
+    every = artifact.manifest.budgets
+    return max(every, key=lambda of: of.mean_tokens if of.counts else parse_budget(of.name).of(100)).name
+
+
 def pruning_budget(adapter: "Adapter", budget: str | int) -> Budget:
     """A budget under which a model is pruned, or the full one.
 

@@ -5,7 +5,7 @@ from functools import cached_property
 from itertools import chain, zip_longest
 from typing import Any
 
-from clasp_calib.calib.scoring.templates import check_unicode, template_for, visual_tokens
+from clasp_calib.calib.scoring.templates import ChatTemplate, Turn, check_unicode, template_for, visual_tokens
 from clasp_calib.common.errors import InputError, ModelError
 from clasp_calib.common.question_parts import parts_of
 from clasp_calib.common.samples import Sample
@@ -61,11 +61,29 @@ class Prompter:
             ModelError: the chat template shows another number of pictures.
         """
         check_unicode("question", question)
-        parts = parts_of(question, pictures)
-        for token in visual_tokens(self._processor):
-            if any(token in part for part in parts if part):
-                raise InputError(f"the question {question!r} holds {token}; remove it")
-        return self._template.filled(parts, modality)
+        return self.turns([("user", parts_of(question, pictures))], modality)
+
+    def turns(self, turns: Sequence[Turn], modality: str = "image") -> str:
+        """The prompt of a conversation, which the model is to go on with, as `text` makes it of one question.
+
+        Args:
+            turns: the last one is the user's.
+            modality: of all that they show.
+
+        Raises:
+            InputError: a turn holds a visual token of its own, or is no Unicode.
+            ModelError: the chat template shows another number of pictures; there are several turns, and the model has
+                no chat template.
+        """
+        for part in (part for _, parts in turns for part in parts if part):
+            check_unicode("question", part)
+            for token in visual_tokens(self._processor):
+                if token in part:
+                    raise InputError(f"the question {part!r} holds {token}; remove it")
+        if len(turns) == 1 and turns[0][0] == "user":
+            return self._template.filled(turns[0][1], modality)
+        own = self._template if isinstance(self._template, ChatTemplate) else ChatTemplate(self._processor)
+        return own.conversation(turns, modality)
 
     def prompt(
         self, question: str, tokens: int | Sequence[int | Written] | None = None, modality: str = "image"
@@ -129,7 +147,10 @@ class Prompter:
         for token in visual_tokens(self._processor):
             if token in answer:
                 raise InputError(f"the answer {answer!r} holds {token}; remove it")
-        text = self.text(question)
+        return self.following(self.text(question), answer)
+
+    def following(self, text: str, answer: str) -> list[int]:
+        """Ids of an answer that follows the text of a prompt, see `answer`."""
         before, both = self._ids(text), self._ids(f"{text}{answer}" if text[-1].isspace() else f"{text} {answer}")
         if both[: len(before)] == before:
             return both[len(before) :]

@@ -1,6 +1,7 @@
 """What stands around a question: the model's own chat template, or a text that was given instead of it."""
 
 import re
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from clasp_calib.common.errors import InputError, ModelError
@@ -12,6 +13,8 @@ QUESTION = "{question}"
 EXAMPLE = f"USER: {IMAGE}\n{QUESTION} ASSISTANT:"
 """LLaVA-1.5's template."""
 ADVICE = f"give the model's prompt with --prompt (of generate: --template), such as {EXAMPLE!r}"
+Turn = tuple[str, Parts]
+"""Of a conversation: ``user``, ``assistant`` or ``system``, and what is said and shown."""
 _LITERAL = re.compile(r"\\n|\{+\w+\}+")
 """What other programs fill or turn into white space."""
 
@@ -68,9 +71,17 @@ class ChatTemplate:
                 f"the model's chat template puts pictures before the text, wherever questions have {IMAGE}, "
                 "and the model sees them so"
             )
-        text = self._rendered(parts, modality)
+        return self.conversation([("user", parts)], modality)
+
+    def conversation(self, turns: Sequence[Turn], modality: str) -> str:
+        """The prompt of several turns, the last one the user's.
+
+        Raises:
+            ModelError: the chat template shows another number of pictures than there are.
+        """
+        text = self._of(turns, modality)
         token: str = getattr(self._processor, f"{modality}_token")
-        if (shown := text.count(token)) != (asked := parts.count(None)):
+        if (shown := text.count(token)) != (asked := sum(parts.count(None) for _, parts in turns)):
             raise ModelError(
                 f"the model's chat template makes {text!r} of a question about {asked} {modality}(s), which holds "
                 f"{token} {shown} times; {ADVICE}"
@@ -78,9 +89,17 @@ class ChatTemplate:
         return text
 
     def _rendered(self, parts: Parts, modality: str) -> str:
-        content = [{"type": modality} if part is None else {"type": "text", "text": part} for part in parts]
-        turns = [{"role": "user", "content": content}]
-        text: str = self._processor.apply_chat_template(turns, add_generation_prompt=True)
+        return self._of([("user", parts)], modality)
+
+    def _of(self, turns: Sequence[Turn], modality: str) -> str:
+        said = [
+            {
+                "role": role,
+                "content": [{"type": modality} if part is None else {"type": "text", "text": part} for part in parts],
+            }
+            for role, parts in turns
+        ]
+        text: str = self._processor.apply_chat_template(said, add_generation_prompt=True)
         tokenizer = self._processor.tokenizer
         # As apply_chat_template does where it makes ids itself.
         if tokenizer("a").input_ids[0] == tokenizer.bos_token_id:

@@ -25,6 +25,7 @@ from clasp_calib.common.progress import note, track
 from clasp_calib.common.samples import Sample
 from clasp_calib.runtime.adapters import adapter_for
 from clasp_calib.runtime.budgeting import pruning_budget
+from clasp_calib.runtime.stages import PromptLengths
 
 EMBEDDED = f"{CDPruner.name}-embeddings"
 """What CDPruner is called where the decoder's embeddings of the question stand in for a text tower."""
@@ -106,7 +107,9 @@ def entrants_for(
     return entrants, refusals
 
 
-def nothing(model: Any, sample: Sample, seed: int) -> AbstractContextManager[None]:
+def nothing(
+    model: Any, sample: Sample, seed: int, prompt_lengths: PromptLengths = None
+) -> AbstractContextManager[None]:
     """Prune nothing."""
     return nullcontext()
 
@@ -117,13 +120,15 @@ class ByMethod:
 
     solved: Method
 
-    def __call__(self, model: Any, sample: Sample, seed: int) -> AbstractContextManager[Any]:
-        """See `Entrant.apply`."""
+    def __call__(
+        self, model: Any, sample: Sample, seed: int, prompt_lengths: PromptLengths = None
+    ) -> AbstractContextManager[Any]:
+        """See `Entrant.apply`; for ``prompt_lengths`` see `Method`."""
         seeded = "seed" in {f.name for f in fields(self.solved)}
         # Each sample its own: the same tokens of every picture would be one draw rather than many.
         own = int(sha256_json([seed, sample.id])[:15], 16)
         one: Any = replace(self.solved, **{"seed": own}) if seeded else self.solved
-        context: AbstractContextManager[Any] = one(model, native=AS_IT_IS)
+        context: AbstractContextManager[Any] = one(model, native=AS_IT_IS, prompt_lengths=prompt_lengths)
         return context
 
 
@@ -141,8 +146,10 @@ class ByQuestion:
     ids: Mapping[str, tuple[int, ...]]
     clip: str | None
 
-    def __call__(self, model: Any, sample: Sample, seed: int) -> AbstractContextManager[Any]:
-        """See `Entrant.apply`."""
+    def __call__(
+        self, model: Any, sample: Sample, seed: int, prompt_lengths: PromptLengths = None
+    ) -> AbstractContextManager[Any]:
+        """See `Entrant.apply`; for ``prompt_lengths`` see `Method`."""
         if self.clip is None:
             ids_W = torch.tensor(self.ids[sample.id], device=model.device)
             with torch.no_grad():
@@ -151,7 +158,8 @@ class ByQuestion:
             clip, tokenizer = clip_in(self.clip)
             ids_MW = clip_ids(tokenizer, sample.question).to(model.device)
             similarity = clip_similarity(clip.to(model.device), ids_MW)
-        context: AbstractContextManager[Any] = replace(self.solved, similarity=similarity)(model, native=AS_IT_IS)
+        rated: Any = replace(self.solved, similarity=similarity)
+        context: AbstractContextManager[Any] = rated(model, native=AS_IT_IS, prompt_lengths=prompt_lengths)
         return context
 
 

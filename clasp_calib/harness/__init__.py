@@ -1,0 +1,1 @@
+"""A pruned model inside the evaluation harnesses of others."""
