@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from clasp_calib.common.sample_readers import Beginning, SampleReader, SampleSource
 from clasp_calib.readers.asking import CAPTION
@@ -14,7 +14,7 @@ from clasp_calib.readers.json_elements import json_elements
 class CocoReader(SampleReader):
     """A file of annotations: one sample a picture, with all its captions as references."""
 
-    about = "COCO's captions (JSON)"
+    about: ClassVar[str] = "COCO's captions (JSON)"
 
     def claims(self, beginning: Beginning) -> bool:
         """See `SampleReader`."""

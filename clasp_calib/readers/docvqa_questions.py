@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 from clasp_calib.common.sample_readers import Beginning, SampleReader, SampleSource
 from clasp_calib.readers.asking import shortly
@@ -13,7 +13,7 @@ from clasp_calib.readers.json_elements import json_elements
 class DocvqaReader(SampleReader):
     """A file with ``data``. ``question_types``, if there are some, become one text in the column ``question_type``."""
 
-    about = "DocVQA's questions (JSON)"
+    about: ClassVar[str] = "DocVQA's questions (JSON)"
 
     def claims(self, beginning: Beginning) -> bool:
         """See `SampleReader`."""

@@ -1,7 +1,7 @@
 """GQA: questions made of scene graphs (https://cs.stanford.edu/people/dorarad/gqa/download.html)."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from clasp_calib.common.sample_readers import Beginning, SampleReader, SampleSource
 from clasp_calib.readers.asking import shortly
@@ -15,7 +15,7 @@ _KINDS = ("structural", "semantic", "detailed")
 class GqaReader(SampleReader):
     """A file of questions, by id. ``structural``, ``semantic``, ``detailed`` and ``group`` become columns."""
 
-    about = "GQA's questions (JSON)"
+    about: ClassVar[str] = "GQA's questions (JSON)"
 
     def claims(self, beginning: Beginning) -> bool:
         """See `SampleReader`."""

@@ -1,7 +1,7 @@
 """TextVQA: questions about text in pictures, with ten answers each (https://textvqa.org/dataset)."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from clasp_calib.common.sample_readers import Beginning, SampleReader, SampleSource
 from clasp_calib.readers.asking import shortly
@@ -14,7 +14,7 @@ _FOLDERS = ("train_images/", "test_images/", "")
 class TextvqaReader(SampleReader):
     """A file with ``data``; the pictures of train and val are both in ``train_images``."""
 
-    about = "TextVQA's questions (JSON)"
+    about: ClassVar[str] = "TextVQA's questions (JSON)"
 
     def claims(self, beginning: Beginning) -> bool:
         """See `SampleReader`."""

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.sample_readers import Beginning, SampleReader, SampleSource
@@ -23,7 +23,7 @@ class _Annotation(NamedTuple):
 class Vqav2Reader(SampleReader):
     """A file of questions and one of annotations, joined by ``question_id``."""
 
-    about = "VQAv2's questions and annotations (two JSON files)"
+    about: ClassVar[str] = "VQAv2's questions and annotations (two JSON files)"
 
     def claims(self, beginning: Beginning) -> bool:
         """See `SampleReader`."""

@@ -41,6 +41,36 @@ def lay_out_hugging_face(place):
     pq.write_table(pa.Table.from_pylist([{"question": "What is it?", "image": picture}]), place / "questions.parquet")
 
 
+BENCHMARKS = {
+    "vqav2": (
+        "v2_OpenEnded_mscoco_val2014_questions.json v2_mscoco_val2014_annotations.json",
+        "coco/val2014/COCO_val2014_000000262148.jpg",
+    ),
+    "gqa": ("val_balanced_questions.json", "gqa/images/2405722.jpg"),
+    "scienceqa": ("scienceqa/problems.json scienceqa/pid_splits.json", "scienceqa/images/test/11/image.png"),
+    "textvqa": ("TextVQA_0.5.1_val.json", "textvqa/train_images/003a8ae2ef43b901.jpg"),
+    "docvqa": ("val_v1.0_withQT.json", "docvqa/documents/snbx0223_14.png"),
+    "coco": ("captions_val2014.json", "coco/val2014/COCO_val2014_000000391895.jpg"),
+}
+"""Page -> the files that its JSON is of, a line each, and its picture."""
+
+
+@pytest.mark.parametrize("page", BENCHMARKS)
+def test_the_rows_and_the_command_of_a_page_of_a_benchmark_fit(page, tmp_path, monkeypatch):
+    names, picture = BENCHMARKS[page]
+    rows = [*blocks(DATA / f"{page}.md", "json")[0].splitlines(), '{"test": ["11"]}']
+    picture_at(tmp_path / picture)
+    for name, row in zip(names.split(), rows, strict=False):
+        (tmp_path / name).write_text(row)
+    monkeypatch.chdir(tmp_path)
+    for words in commands(DATA / f"{page}.md"):
+        execute(words)
+    (labelled,) = cc.load_samples(tmp_path / "my-run" / "labels.parquet")
+    assert labelled.picture.samefile(picture)
+    prompt = blocks(DATA / f"{page}.md", "text")
+    assert prompt in ([], [f"{labelled.question}\n"])
+
+
 @pytest.mark.parametrize(
     ("page", "lay_out"),
     [

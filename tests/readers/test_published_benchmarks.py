@@ -1,5 +1,6 @@
 """Benchmarks as they are published: what is taken from where, and every malformed row named."""
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from published_layouts import BY_PREFIX, LAYOUTS
 from clasp_calib.api.draws import draw_samples
 from clasp_calib.calib.scoring.metrics import check_references
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.sample_readers import SampleSource
 from clasp_calib.common.sample_sources import load_samples
+from clasp_calib.readers.vqav2_questions import Vqav2Reader
 from clasp_calib.router_labeling.rules import load_rules
 from clasp_calib.router_labeling.taxonomy import load_taxonomy
 
@@ -192,6 +195,13 @@ def test_scienceqa_is_read_by_directory_and_by_split(tmp_path):
     assert whole[1].question.startswith("Context: Look at the picture.\nIs sand a gas?\nA. yes\nB. no\nAnswer with")
     assert [sample.media for sample in whole][2] == ()
     assert [sample.id for sample in load_samples(tmp_path / "problems.json", dataset_split="minival")] == ["2"]
+    named = load_samples(f"scienceqa:{tmp_path}:train")
+    assert [(sample.id, sample.image) for sample in named] == [("1", tmp_path / "images/train/1/image.png")]
+    assert [sample.id for sample in load_samples(f"scienceqa:{tmp_path}::img")] == ["1", "2"]
+    with pytest.raises(InputError, match="expected scienceqa:DIRECTORY, :SPLIT and :img, in this order"):
+        load_samples(f"scienceqa:{tmp_path}:img:train")
+    with pytest.raises(InputError, match="names the split 'train', and the dataset split is 'test'; give one"):
+        load_samples(f"scienceqa:{tmp_path}:train", dataset_split="test")
 
 
 @pytest.mark.parametrize(
@@ -214,3 +224,18 @@ def test_a_split_of_scienceqa_without_its_file_is_refused(tmp_path):
     (tmp_path / "pid_splits.json").unlink()
     with pytest.raises(InputError, match=r"cannot read the file pid_splits.json .*pid_splits.json"):
         load_samples(tmp_path, dataset_split="test")
+
+
+def test_of_many_annotations_little_is_kept(tmp_path):
+    layout, several = BY_PREFIX["vqav2"], range(10_000)
+
+    def many(files):
+        for name, rows in (("questions.json", "questions"), ("annotations.json", "annotations")):
+            files[name][rows] = [files[name][rows][0] | {"question_id": n, "image_id": 458752} for n in several]
+
+    source = SampleSource(layout.written(tmp_path, many))
+    tracemalloc.start()
+    assert sum(1 for _ in Vqav2Reader().rows(source)) == len(several)
+    # Held as JSON has them, they would be 35 MB.
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()
