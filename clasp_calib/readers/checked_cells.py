@@ -100,6 +100,22 @@ class Record(Mapping[str, Any]):
         whole = isinstance(cell, int) and not isinstance(cell, bool)
         return str(cell) if whole else self.text(column, expected)
 
+    def once(self, column: str, known: dict[str, str]) -> str:
+        """What names a row, as `key` has it, and no other row.
+
+        Args:
+            column: its name.
+            known: the names of the rows before, each with its place; this one is added.
+
+        Raises:
+            InputError: see `key`; or it is known.
+        """
+        name = self.key(column)
+        if name in known:
+            raise self.wrong(column, f"another one in each row ({known[name]} has it)")
+        known[name] = self.where
+        return name
+
     def list_of(self, column: str, expected: str = "a list that is not empty") -> Sequence[Any]:
         """A list with something in it.
 

@@ -44,12 +44,10 @@ class CocoReader(SampleReader):
 def _pictures(path: Path) -> dict[str, Record]:
     """By id; of each no more than its id and name."""
     found: dict[str, Record] = {}
+    known: dict[str, str] = {}
     for where, value in json_elements(path, "images"):
         record = Record(value, where)
-        key = record.key("id")
-        if key in found:
-            raise record.wrong("id", f"another one for each picture ({found[key].where} has it)")
-        found[key] = Record({"id": record["id"], "file_name": record.text("file_name")}, where)
+        found[record.once("id", known)] = Record({"id": record["id"], "file_name": record.text("file_name")}, where)
     return found
 
 
@@ -59,12 +57,10 @@ def _captions(path: Path, pictures: Mapping[str, Record]) -> dict[str, list[str]
     known: dict[str, str] = {}
     for where, value in json_elements(path, "annotations"):
         record = Record(value, where)
-        key, image = record.key("id"), record.key("image_id")
+        record.once("id", known)
+        image = record.key("image_id")
         caption = record.text("caption", "a caption; give captions_*.json, not another file of annotations")
-        if key in known:
-            raise record.wrong("id", f"another one for each caption ({known[key]} has it)")
         if image not in pictures:
             raise record.wrong("image_id", "the id of one of the images")
-        known[key] = where
         found.setdefault(image, []).append(caption)
     return found

@@ -22,19 +22,18 @@ class DocvqaReader(SampleReader):
     def rows(self, source: SampleSource) -> Iterator[Mapping[str, Any]]:
         """See `SampleReader`."""
         (path,) = source.files("QUESTIONS.json")
+        known: dict[str, str] = {}
         for where, value in json_elements(path, "data"):
             record = Record(value, where)
             question, image = record.text("question"), record.text("image")
-            kinds = {}
-            if "question_types" in record:
-                kinds = {"question_type": " + ".join(record.texts("question_types"))}
+            kinds = record.texts("question_types") if record.get("question_types") else []
             yield {
-                "id": record.key("questionId"),
+                "id": record.once("questionId", known),
                 "question": shortly(question),
                 "bare_question": question,
                 "image": record.picture("image", source.home, image, PurePosixPath(image).name),
                 "answers": record.texts("answers", "the accepted texts; the file test has none, give train or val"),
                 "metric": "anls",
-                **kinds,
+                "question_type": " + ".join(kinds) or None,
                 **passed_on(record, "question", "questionId", "image", "answers"),
             }

@@ -23,11 +23,12 @@ class TextvqaReader(SampleReader):
     def rows(self, source: SampleSource) -> Iterator[Mapping[str, Any]]:
         """See `SampleReader`."""
         (path,) = source.files("QUESTIONS.json")
+        known: dict[str, str] = {}
         for where, value in json_elements(path, "data"):
             record = Record(value, where)
             question, image = record.text("question"), record.key("image_id")
             yield {
-                "id": record.key("question_id"),
+                "id": record.once("question_id", known),
                 "question": shortly(question),
                 "bare_question": question,
                 "image": record.picture("image_id", source.home, *(f"{folder}{image}.jpg" for folder in _FOLDERS)),

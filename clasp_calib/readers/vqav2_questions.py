@@ -38,7 +38,7 @@ class Vqav2Reader(SampleReader):
             record = Record(value, where)
             key, image = record.key("question_id"), record.whole("image_id")
             if key in asked:
-                raise record.wrong("question_id", "another one for each question")
+                raise record.wrong("question_id", "another one in each row")
             asked.add(key)
             if (found := annotated.pop(key, None)) is None:
                 raise record.wrong("question_id", f"one that {annotations} has an annotation for")
@@ -69,7 +69,7 @@ def _annotations(path: Path) -> dict[str, _Annotation]:
         record = Record(value, where)
         key = record.key("question_id")
         if key in found:
-            raise record.wrong("question_id", f"another one for each annotation ({found[key].place} has it)")
+            raise record.wrong("question_id", f"another one in each row ({found[key].place} has it)")
         answers = tuple(sys.intern(answer.text("answer")) for answer in record.records("answers"))
         kinds = {
             column: sys.intern(text)

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from clasp_calib.common.errors import InputError
 from clasp_calib.readers import json_elements as module
-from clasp_calib.readers.json_elements import json_elements, json_lines_of
+from clasp_calib.readers.json_elements import json_elements, json_lines_of, json_members
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -41,6 +41,15 @@ def test_places_are_named(tmp_path):
     path.write_text('\ufeff{"a": [5, 6], "b": {"x": 7}}', "utf-8")
     assert [place for place, _ in json_elements(path, "a")] == [f"{path}: a[0]", f"{path}: a[1]"]
     assert list(json_elements(path, "b")) == [(f"{path}: b['x']", 7)]
+
+
+def test_members_have_their_names(tmp_path):
+    path = tmp_path / "file.json"
+    path.write_text('{"05\'1": {"a": 1}, "2": 3}')
+    assert list(json_members(path)) == [("05'1", f'{path}: ["05\'1"]', {"a": 1}), ("2", f"{path}: ['2']", 3)]
+    path.write_text("[1]")
+    with pytest.raises(InputError, match=r"file.json: \[0\]: the file is an array; expected an object"):
+        list(json_members(path))
 
 
 @pytest.mark.parametrize(
