@@ -37,9 +37,19 @@ from clasp_calib.api.labelling import (
 )
 from clasp_calib.api.model_loading import load_model as load_model
 from clasp_calib.api.rechecking import recheck as recheck
+from clasp_calib.api.reproducing import (
+    ReproductionOptions as ReproductionOptions,
+    ReproductionPlan as ReproductionPlan,
+    ReproductionReport as ReproductionReport,
+    paper_tables as paper_tables,
+    plan_reproduction as plan_reproduction,
+    rehearse as rehearse,
+    reproduce as reproduce,
+)
 from clasp_calib.api.resizing import resized as resized
 from clasp_calib.api.studied import StudyOptions as StudyOptions
 from clasp_calib.artifacts.artifact import Artifact as Artifact
+from clasp_calib.artifacts.one_part import one_part as one_part
 from clasp_calib.cache.feature_options import FeatureOptions as FeatureOptions
 from clasp_calib.common import errors as errors
 from clasp_calib.common.places import Places as Places

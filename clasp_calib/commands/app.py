@@ -7,6 +7,7 @@ import typer
 from clasp_calib import __version__
 from clasp_calib.commands import artifact_commands, cache_commands, rules_commands
 from clasp_calib.commands.ablate import ablate
+from clasp_calib.commands.artifact_part import part
 from clasp_calib.commands.bench_serve import bench_serve
 from clasp_calib.commands.cache_features import cache_features
 from clasp_calib.commands.compare import compare
@@ -17,6 +18,7 @@ from clasp_calib.commands.generate import generate
 from clasp_calib.commands.label import label
 from clasp_calib.commands.publish import publish, pull
 from clasp_calib.commands.quickstart import quickstart
+from clasp_calib.commands.reproduce import reproduce
 from clasp_calib.commands.route import route
 from clasp_calib.commands.sample import sample
 from clasp_calib.commands.search import search
@@ -45,8 +47,10 @@ app.command()(search)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(ablate)
+app.command()(reproduce)
 app.command()(generate)
 app.command("bench-serve")(bench_serve)
+artifact_commands.app.command()(part)
 app.add_typer(artifact_commands.app, name="artifact")
 app.command()(publish)
 app.command()(pull)

@@ -1,0 +1,137 @@
+"""The steps of a recipe as processes, one after the other; a killed run goes on with the step that it was at."""
+
+import json
+import math
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from clasp_calib.common.errors import InputError, StudyError
+from clasp_calib.common.given_files import read_given
+from clasp_calib.common.hashing import sha256_json
+from clasp_calib.common.progress import note
+from clasp_calib.common.replacing import replaced
+from clasp_calib.common.strict_json import strict_json
+from clasp_calib.recipes.command_lines import CLASP, LMMS, Step, task_name
+from clasp_calib.recipes.recipe_schema import RecipeColumn
+
+LEDGER = "reproduction.json"
+MODULES = {CLASP: "clasp_calib.cli", LMMS: "lmms_eval"}
+"""Run by this interpreter, so that the environment is the same."""
+GROUP, PLUGIN = "lmms_eval.models", "clasp"
+MOST_BYTES = 64 << 20
+INSTALL = "install it as docs/guide/lmms-eval.md says, and run the same command again"
+
+
+def check_harness() -> None:
+    """Refuse a run whose benchmarks nobody could ask.
+
+    Raises:
+        InputError: lmms-eval is not in this environment, or does not see the plug-in.
+    """
+    if find_spec(MODULES[LMMS]) is None:
+        raise InputError(
+            f"lmms-eval is not installed beside this package, and it asks the benchmarks' questions; {INSTALL}. --dry "
+            "and --plan do without it"
+        )
+    if PLUGIN not in entry_points(group=GROUP).names:
+        raise InputError(
+            f"lmms-eval is installed, and the model {PLUGIN!r} is not among its plug-ins ({GROUP}); install "
+            "clasp-calib again"
+        )
+
+
+class StepRunner:
+    """Runs steps and keeps which are done.
+
+    Args:
+        run: run directory.
+        steps: all of the recipe.
+        check: called after each step; raises where the step did not do what it should.
+
+    Raises:
+        InputError: the directory holds another reproduction, or a damaged record.
+    """
+
+    def __init__(self, run: Path, steps: Sequence[Step], check: Callable[[Step], object]):
+        self._steps, self._path, self._check = steps, run / LEDGER, check
+        self._identity = sha256_json([list(step.argv) for step in steps])
+        self._done = self._read()
+
+    def run(self) -> None:
+        """Run what is not done, in order.
+
+        Raises:
+            StudyError: a step ended with an error.
+        """
+        if self._done:
+            note(f"going on after {self._done} of {len(self._steps)} steps, which {self._path} records as done")
+        for number, step in enumerate(self._steps[self._done :], start=self._done + 1):
+            line = shlex.join(step.argv)
+            note(f"[{number}/{len(self._steps)}] {line}")
+            # What programs print is for people; standard output is this command's own.
+            argv = [sys.executable, "-m", MODULES[step.argv[0]], *step.argv[1:]]
+            code = subprocess.run(argv, stdout=sys.stderr.fileno(), check=False).returncode
+            if code:
+                raise StudyError(
+                    f"step {number} of {len(self._steps)} ended with {code}: {line}; do what it says above, and run "
+                    "the same command again: what is done is not repeated"
+                )
+            self._check(step)
+            self._write(number)
+
+    def _read(self) -> int:
+        if not self._path.exists():
+            return 0
+        try:
+            known = strict_json(read_given(self._path, MOST_BYTES, "record"))
+            same, done = known["steps"] == self._identity, int(known["done"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self._path} is damaged ({error!r}); remove it, and finished steps run again") from error
+        if not same:
+            raise InputError(
+                f"{self._path} records a reproduction with other steps; give another --run, or repeat the options of "
+                "the first call"
+            )
+        return min(done, len(self._steps))
+
+    def _write(self, done: int) -> None:
+        with replaced(self._path) as partial:
+            partial.write_text(json.dumps({"steps": self._identity, "done": done}) + "\n", encoding="utf-8")
+
+
+def task_score(step: Step, column: RecipeColumn) -> float:
+    """What lmms-eval found for a task, in the paper's unit.
+
+    Args:
+        step: of kind ``task``, which was run.
+        column: that it fills.
+
+    Raises:
+        StudyError: there is no result, which lmms-eval's exit code does not tell, or it is no number.
+    """
+    assert step.results is not None
+    files = sorted(step.results.rglob("*_results.json"), key=lambda path: path.stat().st_mtime_ns)
+    if not files:
+        raise StudyError(
+            f"lmms-eval wrote no results to {step.results}, though it ended with 0; run it by hand and see what it "
+            f"says: {shlex.join(step.argv)}"
+        )
+    try:
+        found: Any = json.loads(read_given(files[-1], MOST_BYTES, "results").decode())
+        of = found["results"][task_name(column)]
+        numbers = [float(of[f"{metric},none"]) for metric in column.metrics]
+    except (ValueError, KeyError, TypeError) as error:
+        named = ", ".join(column.metrics)
+        raise StudyError(
+            f"{files[-1]} has no numbers for {named} of {task_name(column)} ({error!r}); see what lmms-eval said, "
+            "remove the directory, and run the same command again"
+        ) from error
+    if not all(map(math.isfinite, numbers)):
+        raise StudyError(f"{files[-1]}: {', '.join(column.metrics)} are {numbers}; expected finite numbers")
+    return column.scale * sum(numbers)
