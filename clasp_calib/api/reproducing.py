@@ -14,8 +14,8 @@ from clasp_calib.common.settings import check_count
 from clasp_calib.crew.crew import Crew
 from clasp_calib.recipes.command_lines import (
     LMMS,
+    RecipeSetting,
     ReproductionOptions,
-    Setting,
     Step,
     command_lines,
     task_file,
@@ -63,7 +63,7 @@ def plan_reproduction(
     Raises:
         InputError: there is no such recipe, or an argument cannot be used.
     """
-    return planned(paper_table(table), Setting(_run(table, run), options or ReproductionOptions()), utilisation)
+    return planned(paper_table(table), RecipeSetting(_run(table, run), options or ReproductionOptions()), utilisation)
 
 
 def rehearse(
@@ -126,7 +126,7 @@ def reproduce(table: int, options: ReproductionOptions, *, run: str | Path | Non
             "there are no samples (--samples): the paper does not say which questions it calibrated on, so give some "
             "with answers, of training splits; --dry rehearses the recipe without"
         )
-    setting = Setting(_run(table, run), options)
+    setting = RecipeSetting(_run(table, run), options)
     steps = command_lines(known, setting)
     if any(step.kind == "task" for step in steps):
         check_harness()
@@ -141,7 +141,7 @@ def _run(table: int, run: str | Path | None) -> Path:
     return Path(f"clasp-reproduce-{table}" if run is None else run)
 
 
-def _write_inputs(table: PaperTable, setting: Setting) -> None:
+def _write_inputs(table: PaperTable, setting: RecipeSetting) -> None:
     """The search space, and tasks of lmms-eval with the arguments that the paper's have."""
     from clasp_calib.cache.feature_options import FeatureOptions
     from clasp_calib.search.space import write_space
@@ -167,7 +167,9 @@ def _write_inputs(table: PaperTable, setting: Setting) -> None:
         (target / f"{task_name(column)}.yaml").write_text(text, encoding="utf-8")
 
 
-def _measured(table: PaperTable, setting: Setting, steps: Sequence[Step]) -> dict[tuple[str, str], dict[str, float]]:
+def _measured(
+    table: PaperTable, setting: RecipeSetting, steps: Sequence[Step]
+) -> dict[tuple[str, str], dict[str, float]]:
     found: dict[tuple[str, str], dict[str, float]] = {}
     for step in steps:
         if step.row and step.column and (score := _score(table, step)) is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from clasp_calib.api.rehearsing import recipe_space
 from clasp_calib.common.errors import BudgetError
 from clasp_calib.common.settings import check_number
-from clasp_calib.recipes.command_lines import CLASP, Setting, Step, command_lines
+from clasp_calib.recipes.command_lines import CLASP, RecipeSetting, Step, command_lines
 from clasp_calib.recipes.recipe_schema import CALIBRATED, PARTS, Block, RecipeModel
 from clasp_calib.recipes.registry import PaperTable
 from clasp_calib.recipes.reproduced import NEVER_RUN
@@ -97,7 +97,7 @@ class ReproductionPlan:
         }
 
 
-def planned(table: PaperTable, setting: Setting, utilisation: float = UTILISATION) -> ReproductionPlan:
+def planned(table: PaperTable, setting: RecipeSetting, utilisation: float = UTILISATION) -> ReproductionPlan:
     """The plan of a recipe.
 
     Args:

@@ -63,7 +63,7 @@ class ReproductionOptions:
 
 
 @dataclass(frozen=True)
-class Setting:
+class RecipeSetting:
     """Where a recipe runs, and with what."""
 
     run: Path
@@ -87,7 +87,7 @@ class Setting:
         return str(self.options.model or table.model.id)
 
 
-def command_lines(table: PaperTable, setting: Setting) -> list[Step]:
+def command_lines(table: PaperTable, setting: RecipeSetting) -> list[Step]:
     """All steps; none of a table that cannot be run.
 
     Args:
@@ -137,7 +137,7 @@ def tasks_directory(run: Path) -> Path:
     return run / "lmms-tasks"
 
 
-def _calibration(table: PaperTable, setting: Setting, rows: Sequence[RecipeRow]) -> list[Step]:
+def _calibration(table: PaperTable, setting: RecipeSetting, rows: Sequence[RecipeRow]) -> list[Step]:
     run, how, directory = ("--run", str(setting.run)), table.calibration, RunDirectory(setting.run)
     of = setting.options
     samples = str(of.samples or "SAMPLES")
@@ -159,7 +159,7 @@ def _calibration(table: PaperTable, setting: Setting, rows: Sequence[RecipeRow])
     ]
 
 
-def _task(table: PaperTable, setting: Setting, row: RecipeRow, key: str, column: RecipeColumn) -> Step:
+def _task(table: PaperTable, setting: RecipeSetting, row: RecipeRow, key: str, column: RecipeColumn) -> Step:
     directory = RunDirectory(setting.run)
     model = {"pretrained": setting.model(table), "dtype": setting.options.dtype}
     if row.by in (*CALIBRATED, *PARTS):
@@ -184,7 +184,7 @@ def _task(table: PaperTable, setting: Setting, row: RecipeRow, key: str, column:
     return Step("task", tuple(argv), row, key, place)
 
 
-def _compare(table: PaperTable, setting: Setting) -> Step:
+def _compare(table: PaperTable, setting: RecipeSetting) -> Step:
     directory = RunDirectory(setting.run)
     argv = [CLASP, "compare", "--run", str(setting.run), "--samples", str(directory.sample)]
     argv += ["--methods", ",".join(table.methods) or "none", "--no-mixture", "--per-class", "20", "--timed", "100"]

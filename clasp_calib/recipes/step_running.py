@@ -39,11 +39,16 @@ def check_harness() -> None:
             f"lmms-eval is not installed beside this package, and it asks the benchmarks' questions; {INSTALL}. --dry "
             "and --plan do without it"
         )
-    if PLUGIN not in entry_points(group=GROUP).names:
+    if not plugin_listed():
         raise InputError(
             f"lmms-eval is installed, and the model {PLUGIN!r} is not among its plug-ins ({GROUP}); install "
             "clasp-calib again"
         )
+
+
+def plugin_listed() -> bool:
+    """Whether lmms-eval finds the plug-in."""
+    return PLUGIN in entry_points(group=GROUP).names
 
 
 class StepRunner:

@@ -32,7 +32,7 @@ PATH = (
         "compare",
         "ablate",
     ),
-    *(*ARTIFACT, "publish", "generate", "quickstart"),
+    *("artifact part", *ARTIFACT, "publish", "generate", "reproduce", "quickstart"),
 )
 """All commands, in an order in which each finds what it needs; the last goes through most of the others again."""
 NETWORK = ("pull",)
@@ -61,7 +61,7 @@ def run_examples(place: Path, names: Sequence[str]) -> None:
     picture = str(ROOT / "examples" / "images" / "30000000.png")
     run = str(place / "run")
     instead = {"my-run": run, "picture.png": picture}
-    instead |= {f"my-run/{name}": f"{run}/{name}" for name in ("artifact", "labels.parquet")}
+    instead |= {f"my-run/{name}": f"{run}/{name}" for name in ("artifact", "labels.parquet", "fusion-alone")}
     instead |= {name: f"{run}/{name}" for name in ("served", "features.json", "my-head.safetensors")}
     instead["my-questions.jsonl"] = str(ROOT / "tests" / "router_labeling" / "intents_tuning.jsonl")
     more = {"quickstart": ["--run", str(place / "quickstart"), "--pictures", "2", "2"]}
