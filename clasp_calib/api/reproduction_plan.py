@@ -51,8 +51,11 @@ class ReproductionPlan:
     """All steps of a recipe with their costs."""
 
     table: PaperTable = field(repr=False)
+    """The recipe."""
     steps: Sequence[PlannedStep]
+    """In their order; none of a table that cannot be run."""
     utilisation: float
+    """Share of the GPU's peak that is reached."""
 
     @property
     def hours(self) -> float:

@@ -23,9 +23,11 @@ class ReproductionReport:
     table: int
     """Its number."""
     title: str
+    """What it is of."""
     rehearsed: bool
     """Whether it is of the embedded model."""
     header: Sequence[str] = field(repr=False)
+    """Of the columns."""
     rows: Sequence[Sequence[str]] = field(repr=False)
     """Cells, as they are printed."""
     values: Sequence[Mapping[str, Any]] = field(repr=False)

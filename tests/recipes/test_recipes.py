@@ -73,9 +73,7 @@ def test_the_guide_lists_the_tables_as_they_are():
     page = (Path(__file__).parents[2] / "docs" / "guide" / "reproduce.md").read_text(encoding="utf-8")
     listed = {int(number): can for number, can in re.findall(r"^\| (\d+) \| [^|]+ \| (yes|in part|no) \|", page, re.M)}
     tables = {number: paper_table(number) for number in TABLES}
-    assert listed == {
-        n: "no" if of.recipe.missing else "in part" if of.lacking else "yes" for n, of in tables.items()
-    }
+    assert listed == {n: "no" if of.recipe.missing else "in part" if of.lacking else "yes" for n, of in tables.items()}
 
 
 def test_an_unknown_table_is_refused_with_those_that_there_are():
