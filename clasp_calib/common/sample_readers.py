@@ -35,17 +35,17 @@ class SampleSource:
     image_root: Path | None = None
     """The directory that the user names for pictures; it is one."""
 
-    @property
+    @cached_property
     def paths(self) -> tuple[Path, ...]:
         """The paths in the text."""
         whole = Path(self.text)
-        return (whole,) if whole.exists() else tuple(map(Path, self.text.split("+")))
+        return (whole,) if _exists(whole) else tuple(map(Path, self.text.split("+")))
 
-    @property
+    @cached_property
     def home(self) -> Path:
         """What paths of pictures are relative to: the image root, or the directory that the first path is, or is in."""
         first = self.paths[0]
-        return self.image_root or (first if first.is_dir() else first.parent if _exists(first) else Path())
+        return self.image_root or (Path() if not _exists(first) else first if first.is_dir() else first.parent)
 
     def files(self, *names: str) -> tuple[Path, ...]:
         """As many regular files as names.

@@ -19,6 +19,7 @@ from fuzz.mutations import NUMBERS, WORDS, any_bytes, json_values
 from made_artifacts import made
 from made_routers import made_router
 from PIL import Image
+from readers.every_format import lay_out, sources
 
 from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.artifacts.evidence import Trial, trials, with_trials
@@ -71,6 +72,16 @@ def _load_each(place: Path) -> None:
     for path in sorted(place.iterdir()):
         for sample in load_samples(path):
             str(sample)
+
+
+def _read_formats(place: Path) -> None:
+    for source in sources(place):
+        for sample in load_samples(source):
+            str(sample)
+
+
+def _tsv_cells(data: bytes, rng: random.Random) -> bytes:
+    return _csv_cells(data.replace(b",", b"\1").replace(b"\t", b","), rng).replace(b",", b"\t").replace(b"\1", b",")
 
 
 def _csv_cells(data: bytes, rng: random.Random) -> bytes:
@@ -294,6 +305,7 @@ TARGETS = {
     target.name: target
     for target in (
         Target("samples", _tables, _load_each, (any_bytes, json_values, _csv_cells)),
+        Target("readers", lay_out, _read_formats, (any_bytes, json_values, _tsv_cells), ("*.json", "*.jsonl", "*.tsv")),
         Target("parquet", _parquet, _load_each, (any_bytes,)),
         Target(
             "artifact", _artifact, _read_artifact, (any_bytes, json_values), ("*.json", "*.safetensors", "*.parquet")
