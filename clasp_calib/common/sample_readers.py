@@ -193,11 +193,9 @@ def reader_for(place: Path, columns: Mapping[str, str]) -> Chosen | None:
         said = " or ".join(f"{name}:{text} ({readers[name].about})" for name in claimed)
         raise InputError(f"{text} may be of {len(claimed)} formats; say which: {said}")
     if not claimed and beginning.path.is_file() and suffix not in FORMATS:
-        example = f"{next(iter(readers), 'NAME')}:{text}"
-        told = ", ".join(f"{name} ({reader.about})" for name, reader in readers.items())
         raise InputError(
-            f"{text} is in no format that its beginning tells; give a {', '.join(FORMATS)} file with a column "
-            f"'question', or name the format by a prefix, such as {example}; there are {told}"
+            f"{text} ends in {suffix!r}; expected one of {', '.join(FORMATS)}, or a file of a benchmark; its beginning "
+            f"does not tell which, so name its format by a prefix, PREFIX:{text} (there are {', '.join(readers)})"
         )
     return Chosen(claimed[0], readers[claimed[0]], text) if claimed else None
 

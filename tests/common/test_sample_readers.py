@@ -123,7 +123,7 @@ def test_a_run_remembers_a_source_from_any_directory(brought, tmp_path, monkeypa
         ("other:{rows}", "there is no reader 'other'; expected a path, or one of the prefixes lines, split"),
         ("lines:{rows}+{rows}", "names 2 files; expected 1: FILE.json"),
         ("lines:gone.json", "cannot read the file FILE.json gone.json"),
-        ("{odd}", "is in no format that its beginning tells; .*by a prefix, such as lines:.*lines \\(rows\\)"),
+        ("{odd}", "ends in '.tsv'; expected one of .*by a prefix, PREFIX:.*there are lines, split"),
     ],
 )
 def test_what_nobody_reads_is_refused(brought, given, told, tmp_path):
