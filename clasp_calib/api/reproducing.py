@@ -24,7 +24,7 @@ from clasp_calib.recipes.command_lines import (
 )
 from clasp_calib.recipes.registry import TABLES, PaperTable, paper_table
 from clasp_calib.recipes.reproduced import WATERMARK, ReproductionReport, beside_paper
-from clasp_calib.recipes.step_running import MODULES, StepRunner, check_harness, task_score
+from clasp_calib.recipes.step_running import MODULES, StepRunner, check_installed, task_score
 
 __all__ = [
     "ReproductionOptions",
@@ -112,7 +112,7 @@ def reproduce(table: int, options: ReproductionOptions, *, run: str | Path | Non
         run: run directory; by default ``clasp-reproduce-`` and the table.
 
     Raises:
-        InputError: there is no such recipe; there are no samples; the product lacks what the table needs; lmms-eval is
+        InputError: there is no such recipe; there are no samples; the product lacks what the table needs; something is
             not installed; or the run directory holds another reproduction.
         StudyError: a step ended with an error, or left no result.
     """
@@ -128,8 +128,7 @@ def reproduce(table: int, options: ReproductionOptions, *, run: str | Path | Non
         )
     setting = RecipeSetting(_run(table, run), options)
     steps = command_lines(known, setting)
-    if any(step.kind == "task" for step in steps):
-        check_harness()
+    check_installed(steps)
     RunDirectory(setting.run).prepare()
     _write_inputs(known, setting)
     StepRunner(setting.run, steps, partial(_score, known)).run()

@@ -40,6 +40,11 @@ def reproduce(
         typer.Option("--model", help="Where the table's model lies; default: its Hub id."),
         UnusedWith("dry"),
     ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="Server that labels, as serve-labeler starts it; default: vLLM in this environment."),
+        UnusedWith("dry"),
+    ] = None,
     device: Annotated[str, typer.Option(help="Torch device."), UnusedWith("dry")] = "cuda:0",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16."), UnusedWith("dry")] = "float16",
     utilisation: Annotated[
@@ -67,7 +72,7 @@ def reproduce(
             raise InputError("which table? Name one of those that `clasp-calib reproduce` lists")
         _list(as_json)
         return
-    options = ReproductionOptions(samples, image_root, model, device, dtype, seed)
+    options = ReproductionOptions(samples, image_root, model, base_url, device, dtype, seed)
     if plan:
         planned = plan_reproduction(table, options=options, run=run, utilisation=utilisation)
         emit(planned.as_dict()) if as_json else _show(planned)

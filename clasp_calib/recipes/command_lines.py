@@ -41,6 +41,8 @@ class ReproductionOptions:
             say which it took.
         image_root: directory that their pictures' paths are relative to.
         model: where the model lies, a directory or a Hub id; by default the recipe's Hub id.
+        base_url: of a server that labels, such as ``clasp-calib serve-labeler`` starts in an environment with vLLM; by
+            default vLLM labels in this one.
         device: a torch device.
         dtype: of the model, ``float32``, ``bfloat16`` or ``float16``.
         seed: of what is drawn.
@@ -52,6 +54,7 @@ class ReproductionOptions:
     samples: str | Path | None = None
     image_root: str | Path | None = None
     model: str | Path | None = None
+    base_url: str | None = None
     device: str = "cuda:0"
     dtype: str = "float16"
     seed: int = 0
@@ -146,7 +149,8 @@ def _calibration(table: PaperTable, setting: RecipeSetting, rows: Sequence[Recip
     model = ("--model", setting.model(table))
     on = ("--device", setting.options.device, "--dtype", setting.options.dtype)
     seed = ("--seed", str(setting.options.seed))
-    label = (CLASP, "label", samples, *run, *root, "--backend", "vllm", "--labeler-model", how.labeler)
+    by = ("--backend", "server", "--base-url", of.base_url) if of.base_url else ("--backend", "vllm")
+    label = (CLASP, "label", samples, *run, *root, *by, "--labeler-model", how.labeler)
     draw = (CLASP, "sample", *run, "--per-class", str(how.per_class), *(() if how.balanced else ("--natural",)), *seed)
     budgets = [word for name in dict.fromkeys(row.budget for row in rows if row.budget) for word in ("--budget", name)]
     space = ("--space", str(setting.run / "space.yaml"), "--per-class", str(how.per_class), "--strategy", how.strategy)

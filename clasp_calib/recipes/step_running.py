@@ -25,21 +25,31 @@ MODULES = {CLASP: "clasp_calib.cli", LMMS: "lmms_eval"}
 """Run by this interpreter, so that the environment is the same."""
 GROUP, PLUGIN = "lmms_eval.models", "clasp"
 MOST_BYTES = 64 << 20
-INSTALL = "install it as docs/guide/lmms-eval.md says, and run the same command again"
+VLLM, SKLEARN = "vllm", "sklearn"
+"""What labels, unless a server does, and what trains a router."""
 
 
-def check_harness() -> None:
-    """Refuse a run whose benchmarks nobody could ask.
+def check_installed(steps: Sequence[Step]) -> None:
+    """Refuse steps that would find after hours that something is not installed.
 
     Raises:
-        InputError: lmms-eval is not in this environment, or does not see the plug-in.
+        InputError: a package is not in this environment, or lmms-eval does not see the plug-in.
     """
-    if find_spec(MODULES[LMMS]) is None:
-        raise InputError(
-            f"lmms-eval is not installed beside this package, and it asks the benchmarks' questions; {INSTALL}. --dry "
-            "and --plan do without it"
-        )
-    if not plugin_listed():
+    kinds = {step.kind for step in steps}
+    needed = {
+        MODULES[LMMS]: ("task", "lmms-eval", "asks the benchmarks' questions", "as docs/guide/lmms-eval.md says"),
+        SKLEARN: ("router", "scikit-learn", "trains the router", "with pip install 'clasp-calib[router]'"),
+    }
+    if any("vllm" in step.argv for step in steps):
+        way = "in an environment of its own, start `clasp-calib serve-labeler` there, and name its address (--base-url)"
+        needed[VLLM] = ("label", "vLLM", "labels the questions", way)
+    for module, (kind, name, does, way) in needed.items():
+        if kind in kinds and find_spec(module) is None:
+            raise InputError(
+                f"{name} is not installed beside this package, and it {does}; install it {way}, and run the same "
+                "command again. --dry and --plan do without it"
+            )
+    if "task" in kinds and not plugin_listed():
         raise InputError(
             f"lmms-eval is installed, and the model {PLUGIN!r} is not among its plug-ins ({GROUP}); install "
             "clasp-calib again"

@@ -62,6 +62,7 @@ def programs(tmp_path, monkeypatch) -> Path:
     monkeypatch.setitem(step_running.MODULES, step_running.CLASP, names[step_running.CLASP])
     monkeypatch.setitem(step_running.MODULES, step_running.LMMS, names[step_running.LMMS])
     monkeypatch.setattr(step_running, "plugin_listed", lambda: True)
+    monkeypatch.setattr(step_running, "VLLM", "clasp_stand_in")
     return tmp_path
 
 
@@ -155,6 +156,16 @@ def test_without_samples_or_harness_nothing_begins(tmp_path):
     with pytest.raises(InputError, match=r"lmms-eval is not installed beside this package.*docs/guide/lmms-eval.md"):
         cc.reproduce(10, OPTIONS, run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_server_labels_where_vllm_has_an_environment_of_its_own(programs, monkeypatch):
+    monkeypatch.setattr(step_running, "VLLM", "vllm")
+    with pytest.raises(InputError, match=r"vLLM is not installed .*serve-labeler.*--base-url"):
+        cc.reproduce(10, OPTIONS, run="run")
+    by_server = cc.ReproductionOptions("mine.jsonl", base_url="http://127.0.0.1:8000", device="cpu")
+    label = cc.plan_reproduction(10, options=by_server).steps[0].argv
+    assert label[-6:-2] == ("--backend", "server", "--base-url", "http://127.0.0.1:8000")
+    cc.reproduce(10, by_server, run="run")
 
 
 def test_shares_of_the_unpruned_row_are_computed_where_every_benchmark_is_there():
