@@ -7,7 +7,7 @@ Run from the repository's root:
 The files are made up in the published layouts: 443,757 questions about 82,783 pictures with ten answers each, and five
 captions for each of 82,783 pictures. The pictures are empty files, since reading only looks whether they are there.
 Each reading is a process of its own, and the peak is what the kernel counts of it (``ru_maxrss``): of the rows alone,
-and of `load_samples`, which keeps them.
+of `load_samples`, which keeps them, and of `label` with keyword rules.
 """
 
 import argparse
@@ -26,16 +26,18 @@ KINDS = ("is the", "what is this", "how many", "what color is the", "none of the
 READ = """
 import json, resource, sys, time
 from pathlib import Path
-from clasp_calib.common.sample_readers import reader_for
+from clasp_calib.api.labelling import label
+from clasp_calib.common.sample_readers import SampleSource, reader_for
 from clasp_calib.common.sample_sources import load_samples
-from clasp_calib.common.sample_readers import SampleSource
 source, how = sys.argv[1:]
 begun = time.perf_counter()
 if how == "rows":
     chosen = reader_for(Path(source), {})
     rows = sum(1 for _ in chosen.reader.rows(SampleSource(chosen.text)))
-else:
+elif how == "load_samples":
     rows = len(load_samples(source))
+else:
+    rows = len(label(source, run=how))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"rows": rows, "seconds": round(time.perf_counter() - begun, 1), "peak_mb": round(peak)}))
 """
@@ -55,16 +57,19 @@ def main() -> None:
         coco = write_captions(home, names, chance)
         for source in (vqa, coco):
             size = sum(Path(path).stat().st_size for path in source.split("+")) / 1e6
-            for how in ("rows", "load_samples"):
+            for how in ("rows", "load_samples", "label"):
                 done = subprocess.run(
-                    [sys.executable, "-c", READ, source, how], check=True, capture_output=True, text=True
+                    [sys.executable, "-c", READ, source, str(home / how) if how == "label" else how],
+                    check=True,
+                    capture_output=True,
+                    text=True,
                 )
                 told = {"files": "+".join(Path(path).name for path in source.split("+")), "mb": round(size), "how": how}
                 print(json.dumps(told | json.loads(done.stdout)), flush=True)
 
 
 def write_vqa(home: Path, questions: int, pictures: int, chance: random.Random) -> str:
-    """The two files; answers in another order than questions."""
+    """The two files, in one order, as the published ones."""
     asked = [(10 * number + number % 5, 1 + number % pictures) for number in range(questions)]
     head = {"info": {}, "task_type": "Open-Ended", "data_type": "mscoco", "license": {}, "data_subtype": "train2014"}
     rows = (
@@ -72,7 +77,6 @@ def write_vqa(home: Path, questions: int, pictures: int, chance: random.Random) 
         for key, image in asked
     )
     _write(home / "questions.json", head, {"questions": rows})
-    chance.shuffle(asked)
     annotated = (
         {
             "question_type": chance.choice(KINDS),

@@ -48,12 +48,12 @@ class ScienceqaReader(SampleReader):
 
     def rows(self, source: SampleSource) -> Iterator[Mapping[str, Any]]:
         """See `SampleReader`."""
-        path, split, pictured = _named(source)
+        (path, split, pictured), home = _named(source), self.home(source)
         check_regular(path, f"file {_PROBLEMS}")
         wanted = None if split is None else _ids(path.parent / _SPLITS, split)
         for name, where, value in json_members(path):
             if wanted is None or wanted.pop(name, ""):
-                row = _row(name, Record(value, where), self.home(source))
+                row = _row(name, Record(value, where), home)
                 if row["image"] or not pictured:
                     yield row
         for name, where in (wanted or {}).items():
