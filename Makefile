@@ -8,6 +8,10 @@ VLLM_VENV ?= .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_STAMP := $(VLLM_VENV)/.installed
 
+HARNESS_VENV ?= .venv-harness
+HARNESS_BIN := $(HARNESS_VENV)/bin
+HARNESS_STAMP := $(HARNESS_VENV)/.installed
+
 CASES ?= 12000
 PART ?=
 
@@ -15,14 +19,14 @@ DOCS_VENV ?= .venv-docs
 DOCS_BIN := $(DOCS_VENV)/bin
 DOCS_STAMP := $(DOCS_VENV)/.installed
 
-.PHONY: quickstart test test-slow fuzz nightly test-vllm lint reference-docs docs bench clean
+.PHONY: quickstart test test-slow fuzz nightly test-vllm test-harness lint reference-docs docs bench clean
 
 quickstart: $(QUICK_STAMP)  ## Walk the whole path on the embedded model and benchmark.
 	$(BIN)/clasp-calib quickstart --budget 192
 
 # Hypothesis' own profile "ci" draws the same examples each time, so that a change fails by what it changed.
 test: $(STAMP)  ## All unmarked tests.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile=ci -m "not slow and not vllm"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile=ci -m "not slow and not vllm and not harness"
 
 # What does not measure how workers or killed processes behave: such tests have the machine for themselves.
 SIDE_BY_SIDE := tests/docs tests/artifacts tests/field tests/fuzz tests/calib tests/runtime tests/baselines tests/tools tests/commands/test_every_architecture.py
@@ -36,10 +40,13 @@ fuzz: $(STAMP)  ## Damaged files for everything that reads files: CASES of each 
 
 # Tracing makes the tests half as long again.
 nightly: fuzz  ## What takes too long for every change: fuzzers, other examples of the properties, and coverage.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not vllm" --cov --cov-report=term:skip-covered --cov-fail-under=85
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not vllm and not harness" --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 test-vllm: $(VLLM_STAMP)  ## Labelling on vLLM itself, on a CPU, in an environment of its own (Linux, Python 3.11).
 	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -m vllm tests/on_vllm
+
+test-harness: $(HARNESS_STAMP)  ## The model clasp in lmms-eval itself, in an environment of its own.
+	OMP_NUM_THREADS=1 $(HARNESS_BIN)/python -m pytest -m harness tests/in_harness
 
 lint: $(STAMP)  ## Style and types.
 	$(BIN)/ruff check .
@@ -79,10 +86,20 @@ $(VLLM_STAMP): pyproject.toml tests/on_vllm/requirements.txt tests/on_vllm/vllm_
 		-r tests/on_vllm/requirements.txt ./tests/on_vllm/vllm_name -e .
 	touch $(VLLM_STAMP)
 
+# What lmms-eval declares holds torchvision, which does not fit a torch for CPUs, and much that no test needs.
+$(HARNESS_STAMP): pyproject.toml constraints.txt tests/in_harness/requirements.txt
+	$(PYTHON) -m venv $(HARNESS_VENV)
+	$(HARNESS_BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	links="$$($(HARNESS_BIN)/python -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")"; \
+	install="$(HARNESS_BIN)/uv pip install --quiet --python $(HARNESS_BIN)/python $${links:+--find-links $$links}"; \
+	$$install -c constraints.txt -r tests/in_harness/requirements.txt -e . && \
+	$$install --no-deps lmms-eval==0.7.3
+	touch $(HARNESS_STAMP)
+
 $(DOCS_STAMP): tools/docs/requirements.txt
 	$(PYTHON) -m venv $(DOCS_VENV)
 	$(DOCS_BIN)/python -m pip install --quiet --disable-pip-version-check -r tools/docs/requirements.txt
 	touch $(DOCS_STAMP)
 
 clean:  ## Remove the virtual environments.
-	rm -rf $(VENV) $(VLLM_VENV) $(DOCS_VENV)
+	rm -rf $(VENV) $(VLLM_VENV) $(HARNESS_VENV) $(DOCS_VENV)

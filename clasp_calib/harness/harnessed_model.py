@@ -197,9 +197,9 @@ class HarnessedModel:
     def _likelihood(
         self, request: PromptedRequest, label: str | None, text: str, inputs: Mapping[str, Any], answer: str
     ) -> Likelihood:
-        answer_T = torch.tensor(self._prompter.following(text, answer.strip()), device=self.device)
-        if not len(answer_T):
+        if not answer.strip():
             raise InputError(f"{request.name} asks how likely an empty answer is; expected a text")
+        answer_T = torch.tensor(self._prompter.following(text, answer.strip()), device=self.device)
         length, more = inputs["input_ids"].shape[1], len(answer_T)
         check_length(self._model.config, length + more)
         given = {

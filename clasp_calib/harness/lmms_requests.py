@@ -21,6 +21,8 @@ AROUND = ("pre_prompt", "post_prompt")
 """What a task puts before and after a question; in some tasks with a kind of question in front of the name."""
 DECODING = {"max_new_tokens", "until", "temperature", "do_sample", "top_p", "top_k", "num_beams", "repetition_penalty"}
 """What tasks say about decoding, and is followed."""
+BEAMS = {"length_penalty": 1.0, "early_stopping": False}
+"""What a search with beams needs besides their number, as transformers has it by default."""
 LONGEST = 1024
 """Tokens of an answer where a task sets no limit, as for lmms-eval's own LLaVA."""
 ROLES = ("system", "user", "assistant")
@@ -189,7 +191,7 @@ class LmmsRequest:
         # lmms-eval gives a blank line to tasks that say nothing, and its own models pass over it.
         until = settings.get("until") or []
         ends = [end for end in ([until] if isinstance(until, str) else until) if end.strip("\n")]
-        how: dict[str, Any] = {"num_beams": beams} if beams > 1 else {}
+        how: dict[str, Any] = {"num_beams": beams, **BEAMS} if beams > 1 else {}
         if warmth > 0:
             how |= {"do_sample": True, "temperature": warmth}
             how |= {name: settings[name] for name in ("top_p", "top_k") if settings.get(name)}

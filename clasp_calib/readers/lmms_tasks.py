@@ -7,6 +7,7 @@ The task's own YAML and functions say what is asked (``doc_to_text``, ``lmms_eva
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +139,9 @@ def _task(name: str) -> Any:
     else:
         manager = TaskManager(model_name=MODEL)
     if name not in manager.all_subtasks:
-        near = [other for other in manager.all_subtasks if name in other][:8]
+        near = [of for of in manager.all_subtasks if name in of] or get_close_matches(name, manager.all_subtasks)
         group = " (it is a group of tasks)" if name in manager.all_tasks else ""
-        told = f"; there are {', '.join(near)}" if near else ""
+        told = f"; there are {', '.join(near[:8])}" if near else ""
         raise InputError(
             f"lmms-eval has no task {name!r}{group}{told}; `lmms-eval tasks` lists them, and a YAML file of your own "
             "is given by its path"
