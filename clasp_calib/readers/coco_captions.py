@@ -47,7 +47,8 @@ def _pictures(path: Path) -> dict[str, Record]:
     known: dict[str, str] = {}
     for where, value in json_elements(path, "images"):
         record = Record(value, where)
-        found[record.once("id", known)] = Record({"id": record["id"], "file_name": record.text("file_name")}, where)
+        key = record.once("id", known)
+        found[key] = Record({"id": record["id"], "file_name": record.text("file_name")}, where)
     return found
 
 

@@ -168,6 +168,7 @@ WRONG = [
         391895,
         r"images\[1\]: 'id' is 391895.*another one in each row .*images\[0\]",
     ),
+    ("coco", (C, "images", 1, "id"), "del", r"images\[1\] has no 'id'"),
     ("coco", (C, "images", 1, "id"), 7, r"annotations\[0\]: 'image_id' is 203564.*the id of one of the images"),
     ("coco", (C, "annotations", 2, "id"), 37, r"annotations\[2\]: 'id' is 37.*another one in each row "),
     ("coco", (C, "annotations", 0, "caption"), "del", r"annotations\[0\] has no 'caption'.*give captions_\*.json"),
