@@ -45,7 +45,7 @@ nightly: fuzz  ## What takes too long for every change: fuzzers, other examples 
 test-vllm: $(VLLM_STAMP)  ## Labelling on vLLM itself, on a CPU, in an environment of its own (Linux, Python 3.11).
 	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -m vllm tests/on_vllm
 
-test-harness: $(HARNESS_STAMP)  ## The model clasp in lmms-eval itself, in an environment of its own.
+test-harness: $(HARNESS_STAMP)  ## The model clasp in lmms-eval itself, in an environment of its own (two minutes of one processor).
 	OMP_NUM_THREADS=1 $(HARNESS_BIN)/python -m pytest -m harness tests/in_harness
 
 lint: $(STAMP)  ## Style and types.

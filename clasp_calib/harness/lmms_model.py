@@ -74,6 +74,7 @@ class ClaspSimple(lmms):  # type: ignore[misc]
         self.tokens = TokenRecord({"model": self._options.pretrained, **self._told()})
         """Visual tokens of all requests so far."""
         self._settings: Any = None
+        self._asked = False
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Self:
@@ -147,7 +148,7 @@ class ClaspSimple(lmms):  # type: ignore[misc]
     def clean(self) -> None:
         """Write what was recorded: lmms-eval calls this when all is answered."""
         with ending_run():
-            if not self.tokens.requests:
+            if not self._asked:
                 raise InputError(
                     "no request reached the model, so all answers are those of an earlier run in --use_cache, whatever "
                     "prunes now; leave --use_cache out"
@@ -165,6 +166,7 @@ class ClaspSimple(lmms):  # type: ignore[misc]
 
     def _read(self, requests: Sequence[Any]) -> list[LmmsRequest]:
         of = [LmmsRequest.of(instance, self.task_dict) for instance in requests]
+        self._asked = self._asked or bool(of)
         for task in (request.task for request in of[:1]):
             self._settings = getattr(task, "args", None) or self._settings
         if getattr(self._settings, "use_cache", None):

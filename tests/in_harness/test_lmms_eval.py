@@ -142,6 +142,19 @@ def test_answers_of_an_earlier_artifact_are_refused(scored, harnessed, tmp_path)
         scored("embedded", limit=2, use_cache=str(tmp_path), cli_args=cli)
 
 
+@pytest.mark.parametrize(("error", "code"), [(InputError("no such budget"), 2), (KeyError("a mistake"), 70)])
+def test_an_error_ends_the_command_and_is_raised_elsewhere(error, code, monkeypatch, capsys):
+    from clasp_calib.harness.lmms_model import ending_run
+
+    with pytest.raises(type(error)), ending_run():
+        raise error
+    monkeypatch.setitem(sys.modules, "lmms_eval.__main__", SimpleNamespace())
+    with pytest.raises(SystemExit) as ended, ending_run():
+        raise error
+    assert ended.value.code == code
+    assert str(error) in capsys.readouterr().err
+
+
 def lmms_eval(harnessed, options, output):
     words = ["--model", "clasp", "--model_args", f"pretrained=reference,artifact={harnessed.artifact}{options}"]
     words += ["--tasks", "embedded", "--include_path", str(harnessed.tasks), "--device", "cpu", "--batch_size", "4"]
