@@ -1,7 +1,7 @@
 """How right labels are on questions that nothing was made on: docs/results/labels.md and the packaged confusions.
 
-Labels the 405 questions of tests/router_labeling/intents_report.jsonl by keyword rules and by the embedding. What a
-language model gives is read from what `language_model_labels.py --questions ... --number 0 --out` wrote.
+Labels the 405 questions of tests/router_labeling/intents_report.jsonl by keyword rules, by the embedding and by the
+packaged router. What a language model gives is read from what `language_model_labels.py --questions ... --number 0 --out` wrote.
 
 Example: python benchmarks/labels.py --model "SmolLM2-135M-Instruct=build/smollm2.json"
 """
@@ -24,10 +24,10 @@ from clasp_calib.common.shares import share_interval
 from clasp_calib.common.text_tables import markdown_table
 from clasp_calib.router_labeling.abstention import confidence_error
 from clasp_calib.router_labeling.embedding_labeler import EmbeddingLabeler
+from clasp_calib.router_labeling.fallback import packaged_router
 from clasp_calib.router_labeling.intent_head import load_head
 from clasp_calib.router_labeling.journalled import JournalledLabeler
 from clasp_calib.router_labeling.labelers import KeywordLabeler, Labeler, load_scheme
-from clasp_calib.router_labeling.router_file import load_router
 from clasp_calib.router_labeling.table import label_table
 from clasp_calib.router_labeling.taxonomy import packaged
 
@@ -54,8 +54,9 @@ Such find the same things clear, so people may agree less. The questions are var
 phrases; easier traffic gets better labels.
 
 **What rules and labeler were made on.** {tuning} other questions: 540 that had been labelled by hand before, and {more}
-that other writers wrote in the same way. The labeler learnt from questions drawn from templates as well. It learnt from
-no near-duplicate of a reported question.
+that other writers wrote in the same way. The labeler learnt from questions drawn from templates as well, and the
+router from what the labeler says of these and of {written} questions that six other writers wrote and nobody labelled.
+Neither learnt from a near-duplicate of a reported question.
 
 """
 
@@ -89,7 +90,6 @@ class Labelled:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--router", type=Path, help="what `python -m tools.labels.distil` wrote")
     parser.add_argument("--model", action="append", default=[], metavar="NAME=JSON", help="a language model's labels")
     arguments = parser.parse_args()
     rows, scheme = read("intents_report.jsonl"), load_scheme()
@@ -100,10 +100,9 @@ def main() -> None:
     sizes = {"keywords": size(packaged("rules.yaml")), "embedding": weights.stat().st_size + head.stat().st_size}
     makers: dict[str, Callable[[], Labeler]] = {"keywords": KeywordLabeler, "embedding": EmbeddingLabeler}
     found = [labelled(name, maker(), rows, truth, sizes[name] / 1e6) for name, maker in makers.items()]
+    found.append(routed(rows, truth, classes))
     confusions = {one.name: {"classes": list(classes), "counts": one.counts.tolist()} for one in found}
     (ASSETS / "confusion.json").write_text(json.dumps(confusions, indent=1) + "\n", encoding="utf-8")
-    if arguments.router:
-        found.append(routed(arguments.router, rows, truth, classes))
     found += [told_model(text, classes) for text in arguments.model]
     PAGE.write_text(page(rows, found, classes), encoding="utf-8")
 
@@ -139,18 +138,19 @@ def labelled(
     return Labelled(name, counts, sure, given == truth, len(rows) / seconds, megabytes)
 
 
-def routed(path: Path, rows: Sequence[dict[str, str]], truth: np.ndarray, classes: Sequence[str]) -> Labelled:
-    """The likeliest classes of a router that was distilled from the embedding, and how sure it is."""
-    router = load_router(path)
+def routed(rows: Sequence[dict[str, str]], truth: np.ndarray, classes: Sequence[str]) -> Labelled:
+    """By the router that answers where an artifact has none."""
+    router = packaged_router()
+    router.route("Is this a question that loads everything?")
     begun = time.perf_counter()
     found = [router.route(row["question"]) for row in rows]
     seconds = time.perf_counter() - begun
-    given = np.array([classes.index(one.likeliest) for one in found])
+    given = np.array([classes.index(one.label) for one in found])
     counts = np.zeros((len(classes), len(classes)), int)
     np.add.at(counts, (truth, given), 1)
     sure = np.array([one.confidence for one in found])
-    name = "n-gram router, distilled (not packaged)"
-    return Labelled(name, counts, sure, given == truth, len(rows) / seconds, path.stat().st_size / 1e6)
+    size = (ASSETS / "router.safetensors").stat().st_size + (ASSETS / "minilm-vocabulary.txt").stat().st_size
+    return Labelled("packaged router", counts, sure, given == truth, len(rows) / seconds, size / 1e6)
 
 
 def told_model(text: str, classes: Sequence[str]) -> Labelled:
@@ -176,6 +176,7 @@ def page(rows: Sequence[dict[str, str]], found: Sequence[Labelled], classes: Seq
         agreed=sum(a == b for a, b in zip(first, second, strict=True)),
         kappa=kappa(first, second),
         tuning=540 + more,
+        written=f"{len((ROOT / 'tools' / 'labels' / 'pool' / 'written.txt').read_text().splitlines()):,}",
         more=more,
     )
     table = [

@@ -4,6 +4,8 @@ import numpy as np
 
 from clasp_calib.router_labeling.ngrams import Hashing
 from clasp_calib.router_labeling.router import Router, RouterTraining
+from clasp_calib.router_labeling.word_network import ROWS, WIDTHS, WordNetwork
+from clasp_calib.router_labeling.word_pieces import SIZE
 
 TAXONOMY = "3" * 64
 
@@ -25,3 +27,16 @@ def made_router(
         "hashing": Hashing(bits),
     }
     return Router(**(fields | changes))
+
+
+def made_network(classes: int = 3, width: int = 4, filters: int = 5, seed: int = 0) -> WordNetwork:
+    """A network with random weights."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    responses = len(WIDTHS) * filters
+    vectors = rng.integers(-127, 128, (SIZE, width)).astype(np.int8)
+    scales = rng.uniform(0.001, 0.01, SIZE).astype(np.float32)
+    return WordNetwork(vectors, scales, normal(width, ROWS, filters), normal(responses), normal(responses, classes))

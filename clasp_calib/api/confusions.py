@@ -13,7 +13,7 @@ from clasp_calib.common.errors import InputError
 from clasp_calib.common.given_files import read_given
 from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.common.strict_json import strict_json
-from clasp_calib.router_labeling.fallback import rules_apply
+from clasp_calib.router_labeling.fallback import fallback_applies
 from clasp_calib.router_labeling.measured import CONFUSIONS
 from clasp_calib.router_labeling.taxonomy import packaged
 
@@ -59,13 +59,13 @@ def read_confusions(given: Mapping[str, Any] | Sequence[Any] | None) -> list[Con
 
 
 def packaged_confusions(classes: Sequence[str]) -> list[Confusion]:
-    """Those of this package's own labelers, as they were measured; none for classes that are not the packaged ones.
+    """Those of this package's own labelers and router, as they were measured; none for classes that are not the packaged ones.
 
     Args:
         classes: an artifact's.
     """
     source = packaged(CONFUSIONS)
-    if not source.is_file() or not rules_apply(classes):
+    if not source.is_file() or not fallback_applies(classes):
         return []
     return _of_json(source, source.read_bytes(), None)
 

@@ -23,8 +23,8 @@ class GenerationOptions:
     """How to answer.
 
     Attributes:
-        class_: class of the question, or ``auto``: the artifact's only one, or what its router says. Keyword rules say
-            it where the artifact has no router and the packaged classes.
+        class_: class of the question, or ``auto``: the artifact's only one, or what its router says. The packaged
+            router says it where the artifact has none and the packaged classes.
         max_new_tokens: longest answer.
         compare: answer without pruning too.
         strict: refuse a model that does not have the weights of the artifact's calibration, of which there is a warning

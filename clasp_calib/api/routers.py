@@ -1,7 +1,7 @@
-"""Routing: the class of a question by a trained router or by keyword rules, and training such a router."""
+"""Routing: the class of a question by a router, and training one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.router_labeling.abstention import WRONG_COST
 from clasp_calib.router_labeling.class_source import ClassSource
 from clasp_calib.router_labeling.classes import Classes
-from clasp_calib.router_labeling.labelers import load_scheme
-from clasp_calib.router_labeling.lint import explain
+from clasp_calib.router_labeling.fallback import packaged_router
 from clasp_calib.router_labeling.router import Reason, Router
 from clasp_calib.router_labeling.router_file import load_router
 from clasp_calib.router_labeling.table import gold_classes
 from clasp_calib.router_labeling.taxonomy import Taxonomy
 from clasp_calib.router_labeling.training import FOLDS, LabelledQuestion, Trained, train_router as train
 from clasp_calib.router_labeling.worth import check_worth
+from clasp_calib.runtime.routing import router_of
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,16 @@ class Routed:
     label: str
     """Slug of the class."""
     by: str
-    """``router``, or ``keyword rules``, which have the fields from ``rule`` on."""
-    confidence: float | None = None
+    """Which router says so: its file, or ``the packaged router``."""
+    confidence: float
     """Calibrated probability of the likeliest class."""
-    threshold: float | None = None
+    threshold: float
     """Below this confidence the router abstains, and the question gets the default class."""
-    abstained: bool = False
-    likeliest: str | None = None
-    probabilities: Mapping[str, float] = field(default_factory=dict)
-    reasons: tuple[Reason, ...] = ()
+    abstained: bool
+    likeliest: str
+    probabilities: Mapping[str, float]
+    reasons: tuple[Reason, ...]
     """What spoke most for the likeliest class."""
-    rule: str | None = None
-    """Id of the rule that decided, if one did."""
-    phrases: tuple[str, ...] = ()
-    """Of the rule, those that occur."""
 
 
 def route(
@@ -62,31 +58,26 @@ def route(
         artifact: take the router of this artifact instead: a directory, or ``org/name@version`` on the Hub.
         run: take the router of this run directory, if it has one.
 
-    Without any router the packaged keyword rules decide.
+    Without any of them the packaged router decides. An artifact without a router has that one too, if it has the
+    packaged classes.
 
     Raises:
         ArtifactError: the artifact cannot be read.
-        InputError: the router cannot be read, or the artifact has none.
+        InputError: the router cannot be read; or the artifact has none, and one class or classes of its own.
     """
     known = router
     if artifact is not None:
-        known = Artifact.load(artifact).router
+        known = router_of(Artifact.load(artifact))
         if known is None:
-            raise InputError(f"the artifact {artifact} has no router; give one with --router")
+            raise InputError(f"the artifact {artifact} has one class, which needs no router")
     elif known is None and run is not None and RunDirectory(Path(run)).router.is_file():
         known = RunDirectory(Path(run)).router
-    if known is None:
-        scheme = load_scheme()
-        found = explain(scheme.rules, question)
-        if found.decides is None:
-            return Routed(scheme.taxonomy.default_class, "keyword rules")
-        label = scheme.taxonomy.class_of(found.decides.intent)
-        return Routed(label, "keyword rules", rule=found.decides.id, phrases=found.phrases[0])
+    known = packaged_router() if known is None else known
     known = known if isinstance(known, Router) else load_router(Path(known))
     decision = known.route(question)
     return Routed(
         decision.label,
-        "router",
+        known.name,
         decision.confidence,
         known.threshold,
         decision.abstained,
@@ -109,9 +100,9 @@ def train_router(
 ) -> Trained:
     """Distil labels into a router: a small linear model that names a question's class without a language model.
 
-    It is compared with what answers without one: the packaged keyword rules, where they lead to these classes, and one
-    class for all questions. What counts is the mean over classes of the share of questions that get theirs: by classes
-    given by hand if there are any, else by the labels, without those that the rules themselves gave.
+    It is compared with what answers without one: the packaged router, where that leads to these classes, and one class
+    for all questions. What counts is the mean over classes of the share of questions that get theirs: by classes given
+    by hand if there are any, else by the labels, without those that keyword rules gave.
 
     Args:
         samples: labelled, as `load_samples` takes them; those without a class are passed over. A column ``gold_class``
@@ -130,8 +121,8 @@ def train_router(
 
     Raises:
         InputError: scikit-learn is missing; samples have no class or one of another taxonomy; there are too few; the
-            keyword rules do better than the router, or one class for all questions as well; or all labels are the
-            rules' own and there are no classes given by hand to judge by.
+            packaged router does better than this one, or one class for all questions as well; or all labels are the
+            keyword rules' own and there are no classes given by hand to judge by.
     """
     source, given = ClassSource(taxonomy, class_from, default_class), load_samples(samples)
     labelled = source.labelled(given)

@@ -68,4 +68,10 @@ def check_router(router: Router, classes: Sequence[str], taxonomies: Iterable[st
 def router_entry(router: Router) -> RouterEntry:
     """What a manifest says of a router."""
     training = router.training
-    return RouterEntry(taxonomy=router.taxonomy, threshold=router.threshold, labels=training.labels, rows=training.rows)
+    return RouterEntry(
+        kind="ngrams+words" if router.network else "ngrams",
+        taxonomy=router.taxonomy,
+        threshold=router.threshold,
+        labels=training.labels,
+        rows=training.rows,
+    )

@@ -161,7 +161,8 @@ class Provenance(Strict):
 class RouterEntry(Strict):
     """What ``router.safetensors`` says of itself, for readers of the manifest alone."""
 
-    kind: Literal["ngrams"] = "ngrams"
+    kind: Literal["ngrams", "ngrams+words"] = "ngrams"
+    """What it knows of a question: its n-grams, or also what its words mean."""
     taxonomy: Hash
     """Of the taxonomy that its labels follow."""
     threshold: Share

@@ -53,7 +53,7 @@ def generate(
     ] = None,
     label: Annotated[
         str,
-        typer.Option("--class", help="Class of the question; 'auto' asks the artifact's router, or the keyword rules."),
+        typer.Option("--class", help="Class of the question; 'auto' asks the artifact's router, or the packaged one."),
     ] = "auto",
     compare: Annotated[bool, typer.Option("--compare", help="Answer without pruning too, and compare.")] = False,
     overlay: Annotated[

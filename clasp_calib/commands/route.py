@@ -15,7 +15,7 @@ def route(
     run: RunOption = DEFAULT_RUN,
     router: Annotated[
         Path | None,
-        typer.Option(help="A router file; default: router.safetensors of the run, or keyword rules if there is none."),
+        typer.Option(help="A router file; default: router.safetensors of the run, or the packaged one if there is none."),
         UnusedWith("artifact"),
     ] = None,
     artifact: Annotated[
@@ -23,7 +23,7 @@ def route(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which class a question gets, how probable it is, and which n-grams weighed most.
+    """Show which class a question gets, how probable it is, and which parts of it weighed most.
 
     Example: clasp-calib route "How many dogs are there?" --run my-run
     """
@@ -35,17 +35,12 @@ def route(
     if as_json:
         emit({"class": found.label, **{name: value for name, value in asdict(found).items() if name != "label"}})
         return
-    if found.by != "router":
-        phrases = "; ".join(found.phrases) or "regular expression"
-        why = f"keyword rule {found.rule!r} ({phrases})" if found.rule else "no keyword rule"
-        say(f"class {found.label}: {why}; there is no router in {run}, train one with `clasp-calib train-router`")
-        return
     if found.abstained:
         say(
-            f"class {found.label}: the router abstains, since {found.likeliest} has {found.confidence:.1%}, "
+            f"class {found.label}: {found.by} abstains, since {found.likeliest} has {found.confidence:.1%}, "
             f"less than {found.threshold:.0%}"
         )
     else:
-        say(f"class {found.label}, confidence {found.confidence:.1%}")
-    rows = [[repr(reason.ngram), f"{reason.weight:+.3f}"] for reason in found.reasons]
-    show(f"what spoke most for {found.likeliest} (^ and $ are the ends of the question)", ["n-gram", "weight"], rows)
+        say(f"class {found.label}, confidence {found.confidence:.1%} ({found.by})")
+    rows = [[repr(reason.text), f"{reason.weight:+.3f}"] for reason in found.reasons]
+    show(f"what spoke most for {found.likeliest} (^ and $ are the ends of the question)", ["part", "weight"], rows)

@@ -43,8 +43,8 @@ def train_router(
     """Distil labels into a router: a small linear model that names a question's class without a language model.
 
     It is judged by cross-validation over five folds, near-duplicates in one. What counts is its accuracy on classes
-    given by hand: rows of source 'gold', a column 'gold_class', and --gold. A router that does worse than the keyword
-    rules, or no better than one class for all questions, is not written. Training needs scikit-learn; routing does not.
+    given by hand: rows of source 'gold', a column 'gold_class', and --gold. A router that does worse than the packaged
+    one, or no better than one class for all questions, is not written. Training needs scikit-learn; routing does not.
 
     Example: clasp-calib train-router my-run/labels.parquet --run my-run
     """
@@ -89,7 +89,7 @@ def train_router(
                 "gold": None if trained.gold is None else asdict(trained.gold),
                 "agreement": asdict(trained.agreement),
                 "quality": trained.router.quality and asdict(trained.router.quality),
-                "rules": worth.rules and asdict(worth.rules),
+                "packaged": worth.packaged and asdict(worth.packaged),
                 "constant": {"class": worth.constant_class, **asdict(worth.constant)},
                 "objection": worth.objection,
                 "temperature": trained.router.temperature,
@@ -104,7 +104,7 @@ def train_router(
         return
     say(f"{questions} questions, {trained.groups} without near-duplicates; {trained.unplaced} unplaced left out")
     by = "classes by hand" if worth.against == "gold" else "labels"
-    rules = [_beside("keyword rules", by, worth.rules)] if worth.rules else []
+    packaged = [_beside("packaged router", by, worth.packaged)] if worth.packaged else []
     hand = [_judged("router", by, trained.gold)] if trained.gold else []
     # Without those that the rules gave, which cannot judge them.
     fair = [_judged("router", by, worth.router)] if not hand and worth.router != trained.agreement else []
@@ -113,7 +113,7 @@ def train_router(
         ["", "measured against", "questions", "likeliest right", "right", "macro", "abstained", "wrong class"],
         [
             *(hand or fair),
-            *rules,
+            *packaged,
             _beside(f"always {worth.constant_class}", by, worth.constant),
             _judged("router", "all labels distilled from", trained.agreement),
         ],

@@ -63,9 +63,22 @@ class MiniLM:
             encoded = self._tokenizer.encode_batch([questions[place] for place in places])
             ids = np.array([one.ids for one in encoded])
             mask = np.array([one.attention_mask for one in encoded])
-            told = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-            (hidden,) = self._session.run(None, told)
-            found[places] = unit_means(hidden, mask)
+            found[places] = unit_means(self.hidden(ids, mask), mask)
+        return found
+
+    def hidden(self, ids: NDArray[np.int64], mask: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """``[rows, tokens, 384]``: the last hidden states.
+
+        Args:
+            ids: ``[rows, tokens]``, of the vocabulary.
+            mask: ``[rows, tokens]``, 1 for tokens and 0 for padding; by default there is none.
+
+        Raises:
+            LabelerError: see `embed`.
+        """
+        told = {"input_ids": ids, "token_type_ids": np.zeros_like(ids)}
+        told["attention_mask"] = np.ones_like(ids) if mask is None else mask
+        found: NDArray[np.float32] = self._session.run(None, told)[0]
         return found
 
     @cached_property

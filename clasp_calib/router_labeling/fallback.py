@@ -1,24 +1,26 @@
-"""What names the class of a question where there is no router: the packaged keyword rules."""
+"""What names the class of a question where an artifact brings no router: the packaged one, for the packaged classes."""
 
 from collections.abc import Collection
 from functools import cache
 
 from clasp_calib.router_labeling.labelers import Scheme, load_scheme
+from clasp_calib.router_labeling.router import Router
+from clasp_calib.router_labeling.router_file import read_router
+from clasp_calib.router_labeling.taxonomy import packaged
 
 
 @cache
 def packaged_scheme() -> Scheme:
-    """Read once: compiling the rules takes longer than routing thousands of questions."""
+    """Read once: compiling the rules takes longer than labelling thousands of questions."""
     return load_scheme()
 
 
-def rules_apply(classes: Collection[str]) -> bool:
-    """Whether the packaged rules lead to classes that there are."""
+@cache
+def packaged_router() -> Router:
+    """Distilled from the packaged embedding's labels, see ``docs/results/labels.md``."""
+    return read_router(packaged("assets/router.safetensors").read_bytes(), "the packaged router")
+
+
+def fallback_applies(classes: Collection[str]) -> bool:
+    """Whether the packaged router leads to classes that there are."""
     return {*packaged_scheme().taxonomy.classes} <= {*classes}
-
-
-def by_rules(question: str) -> str:
-    """The class that the packaged rules give a question: the default one where none of them matches."""
-    scheme = packaged_scheme()
-    rule = scheme.rules.match(question)
-    return scheme.taxonomy.class_of(rule.intent) if rule else scheme.taxonomy.default_class

@@ -100,7 +100,11 @@ def buckets(text: str, found: Spans, bits: int) -> NDArray[np.int64]:
 
 def features(question: str, hashing: Hashing) -> NDArray[np.int64]:
     """The different buckets of a question's n-grams, ascending; how often one occurs does not count."""
-    text = canonical(question)
+    return features_of(canonical(question), hashing)
+
+
+def features_of(text: str, hashing: Hashing) -> NDArray[np.int64]:
+    """The same of a canonical text."""
     return np.unique(buckets(text, spans(text, hashing), hashing.bits))
 
 

@@ -1,6 +1,6 @@
-"""The router: a linear model on hashed n-grams that names the class of a question in a fraction of a millisecond.
+"""The router: a small model that names the class of a question in a fraction of a millisecond.
 
-It needs numpy alone. Below its threshold it abstains: the question gets the default class, because a wrong class
+It is linear in hashed n-grams, and may have a network on word vectors beside them. It needs numpy alone. Below its threshold it abstains: the question gets the default class, because a wrong class
 costs more than the default one (Table 22 of the paper).
 """
 
@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from clasp_calib.router_labeling.ngrams import Hashing, buckets, canonical, features, spans
+from clasp_calib.router_labeling.ngrams import Hashing, buckets, canonical, features_of, spans
+from clasp_calib.router_labeling.word_network import WordNetwork
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,16 @@ class RouterQuality:
     """Share that gets its class, in [0, 1], abstentions and all."""
     macro: float
     """Mean over the classes that occur of the share of their questions that get it."""
-    rules: Shares | None = None
-    """The packaged keyword rules on the same questions; ``None``: they do not apply, or the labels are their own."""
+    without: Shares | None = None
+    """What answered without this router when it was trained, on the same questions; ``None``: nothing did, or the
+    labels are its own."""
 
     def __str__(self) -> str:
         """In a few words."""
         by = "classes given by hand" if self.against == "gold" else "their labels"
         told = f"right in {self.accuracy:.1%} of {self.questions} held-out questions (macro {self.macro:.1%}) by {by}"
-        rules = self.rules
-        return f"{told}; keyword rules in {rules.accuracy:.1%} ({rules.macro:.1%})" if rules else told
+        other = self.without
+        return f"{told}; without it {other.accuracy:.1%} ({other.macro:.1%})" if other else told
 
 
 @dataclass(frozen=True)
@@ -76,16 +78,17 @@ class Decision:
 
 @dataclass(frozen=True)
 class Reason:
-    """An n-gram that spoke for a class."""
+    """A part of a question that spoke for a class."""
 
-    ngram: str
+    text: str
+    """An n-gram, or words as the network saw them; ``^`` and ``$`` are the ends of the question."""
     weight: float
     """What it adds to the class's logit beyond its mean over classes."""
 
 
 @dataclass(frozen=True)
 class Router:
-    """Logits are ``(sum of weights[b] over the different buckets b) / sqrt(their number) + bias``.
+    """Logits are ``(sum of weights[b] over the different buckets b) / sqrt(their number) + bias``, and the network's.
 
     Probabilities are the softmax of the logits divided by the temperature.
     """
@@ -105,6 +108,8 @@ class Router:
     """It abstains below this probability."""
     training: RouterTraining
     hashing: Hashing = field(default_factory=Hashing)
+    network: WordNetwork | None = None
+    """What it knows of words beside its n-grams, whose logits are added."""
     quality: RouterQuality | None = None
     """``None``: it is not known, as of files of format 1."""
     name: str = field(default="the router", compare=False)
@@ -115,13 +120,15 @@ class Router:
         training = self.training
         when = "never abstains" if self.default is None else f"abstains below {self.threshold:.2f}"
         how = str(self.quality) if self.quality else "how often it is right is not known"
-        return f"n-grams, trained on {training.rows} labels ({training.labels[:12]}), {when}; {how}"
+        kind = "n-grams and word vectors" if self.network else "n-grams"
+        return f"{kind}, trained on {training.rows} labels ({training.labels[:12]}), {when}; {how}"
 
     def logits(self, question: str) -> NDArray[np.float32]:
         """``[classes]``, before the temperature."""
-        found = features(question, self.hashing)
+        text = canonical(question)
+        found = features_of(text, self.hashing)
         scores: NDArray[np.float32] = self.weights[found].sum(0) / np.float32(np.sqrt(max(1, len(found)))) + self.bias
-        return scores
+        return scores if self.network is None else scores + self.network.logits(text)
 
     def probabilities(self, question: str) -> NDArray[np.float64]:
         """``[classes]``, calibrated."""
@@ -138,11 +145,18 @@ class Router:
         return Decision(self.default, likeliest, confidence, abstained=True)
 
     def reasons(self, question: str, label: str, limit: int = 8) -> list[Reason]:
-        """The n-grams that weighed most for a class, heaviest first.
+        """The parts of a question that weighed most for a class, heaviest first.
 
         N-grams that share a bucket weigh together and are told by the longest of them.
         """
-        text = canonical(question)
+        text, place = canonical(question), self.classes.index(label)
+        found = self._ngram_reasons(text, place)
+        if self.network is not None:
+            found += [Reason(words, weight) for words, weight in self.network.reasons(text, place)]
+        heaviest = sorted(found, key=lambda reason: -reason.weight)[:limit]
+        return [reason for reason in heaviest if reason.weight > 0]
+
+    def _ngram_reasons(self, text: str, place: int) -> list[Reason]:
         found = spans(text, self.hashing)
         where = buckets(text, found, self.hashing.bits)
         longest: dict[int, str] = {}
@@ -152,10 +166,8 @@ class Router:
         if not longest:
             return []
         rows = self.weights[list(longest)] / np.sqrt(len(longest))
-        weights = rows[:, self.classes.index(label)] - rows.mean(1)
-        order = np.argsort(-weights, kind="stable")[:limit]
-        ngrams = list(longest.values())
-        return [Reason(ngrams[i], float(weights[i])) for i in order if weights[i] > 0]
+        weights = (rows[:, place] - rows.mean(1)).tolist()
+        return [Reason(ngram, weight) for ngram, weight in zip(longest.values(), weights, strict=True)]
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:

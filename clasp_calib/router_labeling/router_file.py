@@ -1,4 +1,4 @@
-"""A router as bytes: two tensors in safetensors, and what belongs to them as JSON in its metadata.
+"""A router as bytes: its tensors in safetensors, and what belongs to them as JSON in its metadata.
 
 What is read may come from anybody: nothing is executed, and what does not fit together is refused by its name.
 """
@@ -7,9 +7,10 @@ import json
 import struct
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -22,14 +23,17 @@ from clasp_calib.common.strict_json import strict_json
 from clasp_calib.router_labeling.ngrams import VERSION, Hashing
 from clasp_calib.router_labeling.router import Router, RouterQuality, RouterTraining, Shares
 from clasp_calib.router_labeling.rules import NORMALISATION
+from clasp_calib.router_labeling.word_network import ROWS, WIDTHS, WordNetwork
+from clasp_calib.router_labeling.word_pieces import SIZE, VOCABULARY
 
-FORMAT = 2
-"""1 had no ``quality``; it is still read."""
+FORMAT = 3
+"""2 had no network, and called ``without`` ``rules``; 1 had no ``quality`` either. Both are still read."""
 MOST_BYTES = 20_000_000
 """No router file may be larger."""
 MOST_BITS = 18
 _HEADER_BYTES = 1 << 20
 _KEY = "router"
+_NETWORK = "network."
 _AGAIN = "fetch or train the router again"
 
 _Positive = Annotated[int, Field(ge=1, le=1 << 53)]
@@ -58,18 +62,26 @@ class _Shares(Strict):
 class _Quality(_Shares):
     against: Literal["gold", "labels"]
     questions: _Positive
-    rules: _Shares | None
+    without: _Shares | None
 
     @property
     def read(self) -> RouterQuality:
-        rules = None if self.rules is None else Shares(self.rules.accuracy, self.rules.macro)
-        return RouterQuality(self.against, self.questions, self.accuracy, self.macro, rules)
+        without = None if self.without is None else Shares(self.without.accuracy, self.without.macro)
+        return RouterQuality(self.against, self.questions, self.accuracy, self.macro, without)
+
+
+class _Network(Strict):
+    """Shapes, so that tensors of others are refused by their names."""
+
+    vocabulary: Hash = VOCABULARY
+    width: int = Field(ge=1, le=1024)
+    filters: int = Field(ge=1, le=4096)
 
 
 class _Metadata(Strict):
     """The JSON under the metadata's key ``router``."""
 
-    format: Literal[1, 2] = 2
+    format: Literal[1, 2, 3] = FORMAT
     classes: tuple[ClassName, ...] = Field(min_length=2, max_length=1000)
     default: ClassName | None
     taxonomy: Hash
@@ -78,6 +90,7 @@ class _Metadata(Strict):
     training: _Training
     hashing: _Hashing
     quality: _Quality | None = None
+    network: _Network | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "_Metadata":
@@ -89,7 +102,30 @@ class _Metadata(Strict):
             raise ValueError("hashing: there are no n-grams")
         if self.format == 1 and self.quality is not None:
             raise ValueError("quality: there is none in format 1")
+        if self.format < 3 and self.network is not None:
+            raise ValueError(f"network: there is none in format {self.format}")
+        if self.network and self.network.vocabulary != VOCABULARY:
+            raise ValueError("network: it was trained on another vocabulary than this version has")
         return self
+
+    @property
+    def tensors(self) -> dict[str, tuple[type, tuple[int, ...]]]:
+        """Name -> dtype and shape of what the file holds besides."""
+        classes = len(self.classes)
+        found: dict[str, tuple[type, tuple[int, ...]]] = {
+            "weights": (np.float32, (1 << self.hashing.bits, classes)),
+            "bias": (np.float32, (classes,)),
+        }
+        if network := self.network:
+            responses = len(WIDTHS) * network.filters
+            found |= {
+                f"{_NETWORK}vectors": (np.int8, (SIZE, network.width)),
+                f"{_NETWORK}scales": (np.float32, (SIZE,)),
+                f"{_NETWORK}filters": (np.float32, (network.width, ROWS, network.filters)),
+                f"{_NETWORK}shift": (np.float32, (responses,)),
+                f"{_NETWORK}output": (np.float32, (responses, classes)),
+            }
+        return found
 
 
 def router_bytes(router: Router) -> bytes:
@@ -107,11 +143,12 @@ def router_bytes(router: Router) -> bytes:
         training=_Training(**asdict(router.training)),
         hashing=_Hashing(**asdict(router.hashing)),
         quality=None if router.quality is None else _Quality(**asdict(router.quality)),
+        network=_shapes(router.network),
     )
     # One key alone: safetensors does not promise an order of several.
     text = json.dumps(metadata.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
-    tensors = {"weights": np.ascontiguousarray(router.weights), "bias": np.ascontiguousarray(router.bias)}
-    content: bytes = save(tensors, {_KEY: text})
+    tensors = {"weights": router.weights, "bias": router.bias, **_named(router.network)}
+    content: bytes = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {_KEY: text})
     if len(content) > MOST_BYTES:
         raise InputError(f"the router takes {len(content):,} bytes, more than {MOST_BYTES:,}; hash into fewer bits")
     return content
@@ -135,20 +172,21 @@ def read_router(content: bytes, name: str) -> Router:
         tensors = load(content)
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{name} cannot be read as safetensors ({error}); {_AGAIN}") from error
-    if set(tensors) != {"weights", "bias"}:
+    if set(tensors) != set(metadata.tensors):
         raise ArtifactError(
-            f"{name} holds {', '.join(sorted(tensors)) or 'nothing'}; expected weights and bias; {_AGAIN}"
+            f"{name} holds {', '.join(sorted(tensors)) or 'nothing'}; expected {', '.join(sorted(metadata.tensors))}; "
+            f"{_AGAIN}"
         )
-    expected = {"weights": (1 << metadata.hashing.bits, len(metadata.classes)), "bias": (len(metadata.classes),)}
-    for key, shape in expected.items():
+    for key, (kind, shape) in metadata.tensors.items():
         tensor = tensors[key]
-        if tensor.dtype != np.float32 or tensor.shape != shape:
+        if tensor.dtype != kind or tensor.shape != shape:
             raise ArtifactError(
-                f"{name}: {key} is {tensor.dtype} of shape {tensor.shape}; its metadata speak of float32 and {shape}; "
-                f"{_AGAIN}"
+                f"{name}: {key} is {tensor.dtype} of shape {tensor.shape}; its metadata speak of {kind.__name__} and "
+                f"{shape}; {_AGAIN}"
             )
         if not bool(np.isfinite(tensor).all()):
             raise ArtifactError(f"{name}: {key} holds numbers that are not finite; {_AGAIN}")
+    network = {key.removeprefix(_NETWORK): tensor for key, tensor in tensors.items() if key.startswith(_NETWORK)}
     return Router(
         metadata.classes,
         metadata.default,
@@ -159,6 +197,7 @@ def read_router(content: bytes, name: str) -> Router:
         metadata.threshold,
         RouterTraining(**metadata.training.model_dump()),
         Hashing(**metadata.hashing.model_dump()),
+        WordNetwork(**network) if network else None,
         None if metadata.quality is None else metadata.quality.read,
         name,
     )
@@ -191,22 +230,32 @@ def load_router(path: Path) -> Router:
     return read_router(read_given(path, MOST_BYTES, "router", advice=_AGAIN), str(path))
 
 
+def _shapes(network: WordNetwork | None) -> _Network | None:
+    return network and _Network(width=network.filters.shape[0], filters=network.filters.shape[2])
+
+
+def _named(network: WordNetwork | None) -> dict[str, NDArray[Any]]:
+    return {} if network is None else {_NETWORK + name: tensor for name, tensor in vars(network).items()}
+
+
 def _metadata(content: bytes, name: str) -> _Metadata:
     """The JSON in the file's header, which safetensors itself gives only of files that lie on a disk."""
     size = struct.unpack("<Q", content[:8])[0] if len(content) >= 8 else 0
     if not 2 <= size <= min(_HEADER_BYTES, len(content) - 8):
         raise ArtifactError(f"{name} cannot be read as safetensors (its header is cut off or too large); {_AGAIN}")
     try:
-        text = strict_json(content[8 : 8 + size])["__metadata__"][_KEY]
-        found = strict_json(text.encode()).get("format")
+        told = strict_json(strict_json(content[8 : 8 + size])["__metadata__"][_KEY].encode())
+        found = told.get("format")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{name} has no metadata {_KEY!r} in JSON ({error}); {_AGAIN}") from error
-    if found not in (1, FORMAT) or not isinstance(found, int) or isinstance(found, bool):
+    if found not in range(1, FORMAT + 1) or not isinstance(found, int) or isinstance(found, bool):
         raise ArtifactError(
-            f"{name} is a router of format {found!r:.40}; this version of clasp-calib reads formats 1 and {FORMAT}"
+            f"{name} is a router of format {found!r:.40}; this version of clasp-calib reads formats 1 to {FORMAT}"
         )
+    if found == 2 and isinstance(quality := told.get("quality"), dict):
+        told["quality"] = {("without" if key == "rules" else key): value for key, value in quality.items()}
     try:
-        return _Metadata.model_validate_json(text, strict=True)
+        return _Metadata.model_validate_json(json.dumps(told), strict=True)
     except ValidationError as error:
         if any(place in ("normalisation", "version") for place in error.errors()[0]["loc"]):
             raise ArtifactError(

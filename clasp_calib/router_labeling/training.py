@@ -20,7 +20,7 @@ from clasp_calib.router_labeling.abstention import (
 )
 from clasp_calib.router_labeling.classes import Classes
 from clasp_calib.router_labeling.duplicates import duplicate_groups
-from clasp_calib.router_labeling.fallback import rules_apply
+from clasp_calib.router_labeling.fallback import fallback_applies
 from clasp_calib.router_labeling.ngrams import Hashing, features
 from clasp_calib.router_labeling.router import Router, RouterTraining, softmax
 from clasp_calib.router_labeling.router_file import MOST_BYTES
@@ -94,7 +94,7 @@ def train_router(
     Multinomial logistic regression on hashed n-grams. For each of five folds, a model that has seen neither the fold
     nor a near-duplicate of it says what it thinks of the fold. These held-out logits choose the temperature (by
     likelihood) and the threshold (by `trade_off`), and they alone are judged. The router is then fitted to all rows.
-    Where the packaged keyword rules lead to these classes, they are judged on the same questions.
+    Where the packaged router leads to these classes, it is judged on the same questions.
 
     Args:
         rows: what to train on; those that a labeler could not place say nothing about the default class, and are left
@@ -165,7 +165,7 @@ def train_router(
         known,
         classes.names,
         NOWHERE if default is None else default,
-        rules=(applies := rules_apply(classes.names)),
+        packaged=(applies := fallback_applies(classes.names)),
         own_labels=applies and gold is None and not others.any(),
     )
     return Trained(

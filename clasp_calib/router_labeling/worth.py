@@ -1,6 +1,6 @@
-"""Whether a router is worth having: beside the keyword rules, and beside one class for everything.
+"""Whether a router is worth having: beside the packaged one, and beside one class for everything.
 
-Both answer without any router. All are judged on the same questions, and none of them was trained on these.
+Both answer where there is no other. All are judged on the same questions, and none of them was trained on these.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.router_labeling.fallback import by_rules, packaged_scheme
+from clasp_calib.router_labeling.fallback import packaged_router, packaged_scheme
 from clasp_calib.router_labeling.labelers import by_keywords
 from clasp_calib.router_labeling.router import Against, RouterQuality, Shares
 
@@ -48,10 +48,10 @@ class Worth:
     against: Against
     """``gold``: classes given by hand; ``labels``: those that it was distilled from."""
     router: JudgedRouter
-    rules: JudgedRouter | None
-    """The packaged keyword rules; ``None``: they do not lead to these classes, or the labels are their own."""
+    packaged: JudgedRouter | None
+    """The packaged router; ``None``: it does not lead to these classes, or there is nothing to judge by."""
     own_labels: bool
-    """Whether all labels that there are to judge by were given by the packaged rules, which says nothing of either."""
+    """Whether all labels that there are to judge by were given by the packaged rules, which say too little."""
     constant: JudgedRouter
     """The class of most of these questions, for all of them."""
     constant_class: str
@@ -59,21 +59,21 @@ class Worth:
     @property
     def quality(self) -> RouterQuality:
         """For the router's file."""
-        rules = None if self.rules is None else self.rules.shares
-        return RouterQuality(self.against, self.router.questions, self.router.accuracy, self.router.macro, rules)
+        without = None if self.packaged is None else self.packaged.shares
+        return RouterQuality(self.against, self.router.questions, self.router.accuracy, self.router.macro, without)
 
     @property
     def objection(self) -> str | None:
         """Why the router should not be used; ``None``: nothing speaks against it."""
         if self.own_labels:
             return (
-                "all labels are the keyword rules' own, and the rules answer anyway where there is no router: at best "
-                "the router repeats them, and their labels cannot show otherwise. Only classes given by hand could "
-                "(--gold FILE, gold=, or a column 'gold_class')"
+                "all labels are the keyword rules' own, which are less often right than the packaged router, and that "
+                "answers where an artifact has none: at best this router repeats the rules. Only classes given by hand "
+                "could show otherwise (--gold FILE, gold=, or a column 'gold_class')"
             )
-        rules, ours = self.rules, self.router
-        if rules is not None and ours.macro < rules.macro - _TIE:
-            return self._worse(f"the keyword rules, which answer where there is no router, {_told(rules)}")
+        packaged, ours = self.packaged, self.router
+        if packaged is not None and ours.macro < packaged.macro - _TIE:
+            return self._worse(f"the packaged router, which answers where an artifact has none, {_told(packaged)}")
         # Among questions of one class alone, its name is always right, and that says nothing.
         if self.constant.accuracy < 1 and ours.macro <= self.constant.macro + _TIE:
             return self._worse(f"{self.constant_class!r} for every question {_told(self.constant)}")
@@ -93,8 +93,8 @@ def check_worth(worth: Worth) -> None:
     """Refuse a router that is worth nothing.
 
     Raises:
-        InputError: the keyword rules have a larger mean over classes, or one class for all questions has one as large;
-            or the labels are the rules' own, and there are no others.
+        InputError: the packaged router has a larger mean over classes, or one class for all questions has one as
+            large; or the labels are the keyword rules' own, and there are no others.
     """
     if objection := worth.objection:
         raise InputError(
@@ -133,7 +133,7 @@ def weighed(
     classes: Sequence[str],
     default: int,
     *,
-    rules: bool,
+    packaged: bool,
     own_labels: bool,
 ) -> Worth:
     """Judge what answers without a router on the questions on which one was judged.
@@ -145,12 +145,12 @@ def weighed(
         truth: ``[questions]``, places in the classes.
         classes: that there are.
         default: as `judged` takes it.
-        rules: whether the packaged keyword rules lead to these classes.
-        own_labels: the truth is what these rules said.
+        packaged: whether the packaged router leads to these classes.
+        own_labels: the truth is what the packaged rules said.
     """
     beside = None
-    if rules and not own_labels:
-        said = np.array([classes.index(by_rules(question)) for question in questions])
+    if packaged and not own_labels:
+        said = np.array([classes.index(packaged_router().route(question).label) for question in questions])
         beside = judged(said, said, truth, default)
     most = Counter(truth.tolist()).most_common(1)[0][0]
     same = np.full(len(truth), most)
@@ -159,9 +159,9 @@ def weighed(
 
 
 def is_rules_own(source: str | None, labeler: str | None) -> bool:
-    """Whether a label says only what the packaged rules say, so that it cannot judge them.
+    """Whether a label says only what the packaged rules say, which are less often right than the packaged router.
 
-    Those of another rule file can: they are not what answers without a router.
+    Those of another rule file may know more.
 
     Args:
         source: of the label.

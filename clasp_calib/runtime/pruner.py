@@ -136,8 +136,8 @@ def clasp(  # noqa: PLR0913 - all that a batch is, by name
         artifact: the artifact, its directory, or ``org/name@v1.2.0`` on the Hugging Face Hub.
         budget: one of the artifact's budgets, such as ``192`` or ``33%``.
         classes: a list with the class of every row of the batch; or one class, as text, for all rows; or ``auto``,
-            which takes the artifact's only class, or lets its router classify ``questions``. Keyword rules classify
-            them where it has no router and the packaged classes.
+            which takes the artifact's only class, or lets its router classify ``questions``. The packaged router
+            does where it has none and the packaged classes.
         questions: for ``auto``, the question of every row, without picture and template. One text is a batch of one.
         prompt_lengths: see `prune`.
         strict: refuse a model that does not have the weights of the calibration, of which there is a warning otherwise.

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.router_labeling.fallback import by_rules, rules_apply
+from clasp_calib.router_labeling.fallback import fallback_applies, packaged_router
+from clasp_calib.router_labeling.router import Router
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
@@ -14,29 +15,42 @@ SHOWN = 12
 """Classes that a message names."""
 
 
+def router_of(artifact: "Artifact | None" = None) -> Router | None:
+    """What names the classes of questions: the artifact's router, or else the packaged one.
+
+    Returns:
+        None where there is no choice: the artifact has one class.
+
+    Raises:
+        InputError: the artifact has several classes of its own, and no router.
+    """
+    if artifact is None:
+        return packaged_router()
+    if artifact.router is not None or len(artifact.classes) == 1:
+        return artifact.router
+    if fallback_applies(artifact.classes):
+        return packaged_router()
+    names = ", ".join(artifact.classes[:SHOWN]) + (", ..." if len(artifact.classes) > SHOWN else "")
+    column = artifact.manifest.class_from
+    given = f" --class-from {column}" if column and not artifact.manifest.taxonomy else " --taxonomy FILE"
+    raise InputError(
+        f"classes='auto': this artifact has classes of its own ({names}) and no router that tells them apart, and the "
+        "packaged router knows only the packaged ones; name the class (--class, classes=), or train a router with "
+        f"`clasp-calib train-router TABLE{given}` and put it in with `clasp-calib artifact set-router`"
+    )
+
+
 def classes_of(questions: Sequence[str], artifact: "Artifact | None" = None) -> list[str]:
     """The class of every question.
 
     Args:
         questions: without picture and template.
-        artifact: its router answers; where it has one class, that is the answer. If it has the packaged classes and no
-            router, or there is no artifact, the packaged keyword rules answer; where none of them applies, it is the
-            taxonomy's default class.
+        artifact: its router answers, see `router_of`; where it has one class, that is the answer.
 
     Raises:
         InputError: the artifact has several classes of its own, and no router.
     """
-    if artifact is not None and artifact.router is not None:
-        return [artifact.router.route(question).label for question in questions]
-    if artifact is not None and len(artifact.classes) == 1:
-        return [*artifact.classes] * len(questions)
-    if artifact is not None and not rules_apply(artifact.classes):
-        names = ", ".join(artifact.classes[:SHOWN]) + (", ..." if len(artifact.classes) > SHOWN else "")
-        column = artifact.manifest.class_from
-        given = f" --class-from {column}" if column and not artifact.manifest.taxonomy else " --taxonomy FILE"
-        raise InputError(
-            f"classes='auto': this artifact has classes of its own ({names}) and no router that tells them apart, and "
-            "keyword rules know only the packaged ones; name the class (--class, classes=), or train a router with "
-            f"`clasp-calib train-router TABLE{given}` and put it in with `clasp-calib artifact set-router`"
-        )
-    return [by_rules(question) for question in questions]
+    router = router_of(artifact)
+    if router is None:
+        return [*artifact.classes] * len(questions) if artifact else []
+    return [router.route(question).label for question in questions]

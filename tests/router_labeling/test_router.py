@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from made_routers import made_router
+from made_routers import made_network, made_router
 
-from clasp_calib.router_labeling.ngrams import Hashing, features
+from clasp_calib.router_labeling.ngrams import Hashing, canonical, features
 from clasp_calib.router_labeling.router import softmax
 
 
@@ -56,8 +56,17 @@ def test_reasons_are_the_ngrams_that_were_given_weight():
     router = made_router(bits=16, weights=weights, hashing=hashing)
     reasons = router.reasons("How many dogs?", "text", limit=3)
     assert len(reasons) == 3
-    assert all(reason.ngram.strip() in "many" and reason.weight > 0 for reason in reasons)
+    assert all(reason.text.strip() in "many" and reason.weight > 0 for reason in reasons)
     assert router.reasons("How many dogs?", "object") == []
+
+
+def test_a_network_adds_its_logits_and_its_reasons():
+    network = made_network()
+    plain, both = made_router(), made_router(network=network)
+    text = canonical("How many dogs?")
+    assert np.allclose(both.logits("How many dogs?"), plain.logits("How many dogs?") + network.logits(text))
+    words, weight = network.reasons(text, 1)[0]
+    assert (words, pytest.approx(weight)) in [(one.text, one.weight) for one in both.reasons("How many dogs?", "text")]
 
 
 def test_a_question_shorter_than_every_ngram_has_the_bias_alone():

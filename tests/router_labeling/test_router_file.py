@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from made_routers import made_router
+from made_routers import made_network, made_router
 from safetensors.numpy import save
 
 from clasp_calib.common.errors import ArtifactError, InputError
@@ -23,13 +23,15 @@ def metadata(router, **changes):
 
 
 def content_of(router, told, **tensors):
-    return save({"weights": router.weights, "bias": router.bias, **tensors}, {"router": json.dumps(told)})
+    network = {} if router.network is None else vars(router.network)
+    own = {"weights": router.weights, "bias": router.bias, **{f"network.{name}": one for name, one in network.items()}}
+    return save({**own, **tensors}, {"router": json.dumps(told)})
 
 
 GOOD = RouterQuality("gold", 40, 0.75, 0.7, Shares(0.6, 0.5))
 
 
-@pytest.mark.parametrize("quality", [None, GOOD, replace(GOOD, rules=None, against="labels")])
+@pytest.mark.parametrize("quality", [None, GOOD, replace(GOOD, without=None, against="labels")])
 def test_what_is_written_is_read_and_gives_the_same_bytes(tmp_path, quality):
     router = made_router(quality=quality)
     write_router(router, tmp_path / "deep" / "router.safetensors")
@@ -44,12 +46,50 @@ def test_what_is_written_is_read_and_gives_the_same_bytes(tmp_path, quality):
     assert router.route("How many?") == again.route("How many?")
 
 
+def test_a_network_is_written_and_read_with_the_router():
+    router = made_router(network=made_network())
+    again = read_router(router_bytes(router), "router")
+    assert all(np.array_equal(one, vars(again.network)[name]) for name, one in vars(router.network).items())
+    assert router_bytes(again) == router_bytes(router)
+    assert router.route("How many?") == again.route("How many?") != made_router().route("How many?")
+
+
+def test_format_2_is_read_and_has_no_network():
+    told = metadata(made_router(quality=GOOD), format=2)
+    del told["network"]
+    told["quality"]["rules"] = told["quality"].pop("without")
+    assert read_router(content_of(made_router(), told), "router").quality == GOOD
+    router = made_router(network=made_network())
+    with pytest.raises(ArtifactError, match="network: there is none in format 2"):
+        read_router(content_of(router, metadata(router, format=2)), "router")
+
+
+@pytest.mark.parametrize(
+    ("change", "tensors", "message"),
+    [
+        ({"vocabulary": "1" * 64}, {}, "trained on another vocabulary"),
+        ({"vocabulary": "x"}, {}, r"network\.vocabulary"),
+        ({"width": 0}, {}, r"network\.width"),
+        ({"filters": 6}, {}, r"network\.filters is float32 of shape \(4, 6, 5\); .*\(4, 6, 6\)"),
+        ({}, {"network.vectors": np.zeros((9, 4), np.int8)}, r"network\.vectors is int8 of shape \(9, 4\)"),
+        ({}, {"network.output": np.full((15, 3), np.inf, np.float32)}, r"network\.output holds numbers that are not"),
+        ({}, {"network.more": np.zeros(1, np.float32)}, r"holds .*network\.more"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused(change, tensors, message):
+    router = made_router(network=made_network())
+    told = metadata(router)
+    told["network"] |= change
+    with pytest.raises(ArtifactError, match=message):
+        read_router(content_of(router, told, **tensors), "router")
+
+
 def test_format_1_is_read_and_says_nothing_of_quality():
     told = metadata(made_router(), format=1)
-    del told["quality"]
+    del told["quality"], told["network"]
     again = read_router(content_of(made_router(), told), "router")
     assert again == replace(made_router(), weights=again.weights, bias=again.bias)
-    assert metadata(again)["format"] == 2
+    assert metadata(again)["format"] == 3
     assert "how often it is right is not known" in str(again)
     with pytest.raises(ArtifactError, match="quality: there is none in format 1"):
         read_router(content_of(made_router(), metadata(made_router(quality=GOOD), format=1)), "router")
@@ -57,8 +97,8 @@ def test_format_1_is_read_and_says_nothing_of_quality():
 
 def test_a_router_says_how_good_it_is():
     assert str(made_router(quality=GOOD)).endswith(
-        "abstains below 0.40; right in 75.0% of 40 held-out questions (macro 70.0%) by classes given by hand; keyword "
-        "rules in 60.0% (50.0%)"
+        "abstains below 0.40; right in 75.0% of 40 held-out questions (macro 70.0%) by classes given by hand; without "
+        "it 60.0% (50.0%)"
     )
 
 
@@ -74,14 +114,14 @@ def test_a_router_says_how_good_it_is():
         ({"temperature": 0}, "temperature"),
         ({"temperature": "1"}, "temperature"),
         ({"threshold": 1.5}, "threshold"),
-        ({"format": 3}, "is a router of format 3; this version of clasp-calib reads formats 1 and 2"),
+        ({"format": 4}, "is a router of format 4; this version of clasp-calib reads formats 1 to 3"),
         ({"format": True}, "is a router of format True"),
         ({"format": 2.0}, "is a router of format 2.0"),
         ({"quality": {}}, "quality"),
         ({"quality": asdict(GOOD) | {"accuracy": 1.1}}, r"quality\.accuracy"),
         ({"quality": asdict(GOOD) | {"questions": 0}}, r"quality\.questions"),
         ({"quality": asdict(GOOD) | {"against": "itself"}}, r"quality\.against"),
-        ({"quality": asdict(GOOD) | {"rules": {"accuracy": 1.0}}}, r"quality\.rules"),
+        ({"quality": asdict(GOOD) | {"without": {"accuracy": 1.0}}}, r"quality\.without"),
         ({"training": {"labels": "1" * 64, "rows": 0, "labelers": []}}, r"training\.rows"),
         ({"more": 1}, "more"),
         ({"hashing": {"bits": 60, "words": [1], "characters": [], "normalisation": 1, "version": 1}}, r"hashing\.bits"),
@@ -105,7 +145,7 @@ def test_metadata_that_do_not_fit_are_refused_by_the_field(change, message):
         ({"weights": np.full((256, 3), np.nan, np.float32)}, "weights holds numbers that are not finite"),
         ({"bias": np.array([0, np.inf, 0], np.float32)}, "bias holds numbers that are not finite"),
         ({"bias": np.zeros(4, np.float32)}, r"bias is float32 of shape \(4,\)"),
-        ({"more": np.zeros(1, np.float32)}, "holds bias, more, weights; expected weights and bias"),
+        ({"more": np.zeros(1, np.float32)}, "holds bias, more, weights; expected bias, weights"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused_by_their_name(tensors, message):

@@ -7,7 +7,7 @@ from vllm.logger import init_logger
 
 from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.common.errors import ArtifactError
-from clasp_calib.runtime.routing import classes_of
+from clasp_calib.runtime.routing import router_of
 from clasp_calib.serving.last_question import LastQuestion
 from clasp_calib.serving.served import ServedArtifact
 
@@ -47,7 +47,7 @@ class PromptRouter:
         self._tokenizer = tokenizer
 
     def __call__(self, prompt: Sequence[int] | str) -> tuple[str, str, float | None]:
-        """The class, who named it (``router`` or ``rules``), and the router's confidence."""
+        """The class, who named it (``router``, ``packaged router`` or ``only class``), and the router's confidence."""
         text = prompt if isinstance(prompt, str) else self._tokenizer.decode(prompt)
         question, follows = self._question(text)
         if not follows:
@@ -55,11 +55,10 @@ class PromptRouter:
                 "a prompt follows neither the model's chat template nor that of the calibration, so that all of its "
                 "text decides its class; name the class in the request, or set CLASP_CLASS"
             )
-        if (router := self._artifact.router) is not None:
-            decision = router.route(question)
-            return decision.label, "router", decision.confidence
-        (label,) = classes_of([question], self._artifact)
-        return label, "rules", None
+        if (router := router_of(self._artifact)) is None:
+            return self._artifact.classes[0], "only class", None
+        decision = router.route(question)
+        return decision.label, "router" if self._artifact.router else "packaged router", decision.confidence
 
 
 def _templates(processor: Any, tokenizer: Any) -> list[Any]:
