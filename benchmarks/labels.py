@@ -1,7 +1,8 @@
 """How right labels are on questions that nothing was made on: docs/results/labels.md and the packaged confusions.
 
 Labels the 405 questions of tests/router_labeling/intents_report.jsonl by keyword rules, by the embedding and by the
-packaged router. What a language model gives is read from what `language_model_labels.py --questions ... --number 0 --out` wrote.
+packaged router. What a language model gives is read from what `language_model_labels.py --questions ... --number 0
+--out` wrote.
 
 Example: python benchmarks/labels.py --model "SmolLM2-135M-Instruct=build/smollm2.json"
 """

@@ -59,7 +59,7 @@ def read_confusions(given: Mapping[str, Any] | Sequence[Any] | None) -> list[Con
 
 
 def packaged_confusions(classes: Sequence[str]) -> list[Confusion]:
-    """Those of this package's own labelers and router, as they were measured; none for classes that are not the packaged ones.
+    """Those of this package's own labelers and router, as they were measured; none for other classes than the packaged.
 
     Args:
         classes: an artifact's.

@@ -15,7 +15,9 @@ def route(
     run: RunOption = DEFAULT_RUN,
     router: Annotated[
         Path | None,
-        typer.Option(help="A router file; default: router.safetensors of the run, or the packaged one if there is none."),
+        typer.Option(
+            help="A router file; default: router.safetensors of the run, or the packaged one if there is none."
+        ),
         UnusedWith("artifact"),
     ] = None,
     artifact: Annotated[

@@ -1,7 +1,8 @@
 """The router: a small model that names the class of a question in a fraction of a millisecond.
 
-It is linear in hashed n-grams, and may have a network on word vectors beside them. It needs numpy alone. Below its threshold it abstains: the question gets the default class, because a wrong class
-costs more than the default one (Table 22 of the paper).
+It is linear in hashed n-grams, and may have a network on word vectors beside them. It needs numpy alone. Below its
+threshold it abstains: the question gets the default class, because a wrong class may cost more than the default one
+(Table 22 of the paper).
 """
 
 from dataclasses import dataclass, field

@@ -81,7 +81,7 @@ class _Network(Strict):
 class _Metadata(Strict):
     """The JSON under the metadata's key ``router``."""
 
-    format: Literal[1, 2, 3] = FORMAT
+    format: Literal[1, 2, 3] = 3
     classes: tuple[ClassName, ...] = Field(min_length=2, max_length=1000)
     default: ClassName | None
     taxonomy: Hash
@@ -231,7 +231,7 @@ def load_router(path: Path) -> Router:
 
 
 def _shapes(network: WordNetwork | None) -> _Network | None:
-    return network and _Network(width=network.filters.shape[0], filters=network.filters.shape[2])
+    return None if network is None else _Network(width=network.filters.shape[0], filters=network.filters.shape[2])
 
 
 def _named(network: WordNetwork | None) -> dict[str, NDArray[Any]]:

@@ -1,7 +1,7 @@
 """A small convolutional network on the vectors of word pieces, in numpy: what a router knows of what words mean.
 
-The network is that of Kim (https://arxiv.org/abs/1408.5882): filters over one, two and three pieces in a row, each one's
-largest response over the question, and a linear layer on these.
+The network is that of Kim (https://arxiv.org/abs/1408.5882): filters over one, two and three pieces in a row, the
+largest response of each over the question, and a linear layer on these.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ ROWS = sum(WIDTHS)
 class WordNetwork:
     """Logits are ``relu(largest responses + shift) @ output``.
 
-    The vector of a piece is ``vectors[piece] * scales[piece]``. A filter of width ``w`` has ``w`` rows, and its response
-    at a place is the sum of their products with the ``w`` pieces from there on. In a question of fewer pieces than that,
-    the filter says nothing.
+    The vector of a piece is ``vectors[piece] * scales[piece]``. A filter of width ``w`` has ``w`` rows. Its response at
+    a place is the sum of their products with the ``w`` pieces from there on. In a question of fewer pieces it says
+    nothing.
     """
 
     vectors: NDArray[np.int8]

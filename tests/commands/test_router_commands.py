@@ -60,7 +60,11 @@ def test_training_reports_gold_beside_agreement_and_draws_the_trade_off(trained)
 def test_routing_says_why(trained, command):
     run, _ = trained
     found = command("route", "How many zebras?", "--run", run, "--json").json
-    assert (found["by"], found["class"], found["likeliest"]) == (str(run / "router.safetensors"), "counting", "counting")
+    assert (found["by"], found["class"], found["likeliest"]) == (
+        str(run / "router.safetensors"),
+        "counting",
+        "counting",
+    )
     assert found["confidence"] == max(found["probabilities"].values())
     assert any("many" in reason["text"] for reason in found["reasons"])
     said = command("route", "How many zebras?", "--router", run / "router.safetensors").out
@@ -106,7 +110,9 @@ def test_a_router_that_does_worse_than_the_packaged_one_is_not_written_unless_it
     run = tmp_path / "run"
     ended = command("train-router", tmp_path / "labels.parquet", "--run", run)
     assert ended.code == 2
-    assert "the packaged router, which answers where an artifact has none, 100.0% (mean over classes 100.0%)" in ended.err
+    assert (
+        "the packaged router, which answers where an artifact has none, 100.0% (mean over classes 100.0%)" in ended.err
+    )
     assert "not written" in ended.err
     assert not (run / "router.safetensors").exists()
     forced = command("train-router", tmp_path / "labels.parquet", "--run", run, "--force")

@@ -18,7 +18,11 @@ def slow_logits(network, ids):
     for wide in WIDTHS:
         for one in range(count):
             responses = [
-                sum(rows[at + k][d] * float(network.filters[d, first + k, one]) for k in range(wide) for d in range(width))
+                sum(
+                    rows[at + k][d] * float(network.filters[d, first + k, one])
+                    for k in range(wide)
+                    for d in range(width)
+                )
                 for at in range(len(ids) - wide + 1)
             ]
             largest = max(0.0, max(responses) + float(network.shift[number])) if responses else 0.0

@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 NEIGHBOURS, COMMON = 12, 12_000
 """Neighbours of a word that may stand for it; BERT's vocabulary is ordered by frequency."""
 _WORD = re.compile(r"[a-z]{3,}")
-_KEPT = frozenset(
-    """a an the this that these those it its he she they them his her their we us our you your i my what which who whom
-    whose where when why how many much number count total is are was were be been being do does did doing done has have
-    had having can could should would will shall may might must not no yes or and but if then than as of in on at by to
-    from with without for about into over under above below behind before after between next beside near left right top
-    bottom front back side here there any some all both each every more most less least same other another one two three
-    four five first last different kind type sort color colour size shape made see seen visible shown picture photo
-    image say says read written tell name please happening used use time place looking going make taken""".split()
-)
+_ASKING = """
+a an the this that these those it its he she they them his her their we us our you your i my what which who
+whom whose where when why how many much number count total is are was were be been being do does did doing
+done has have had having can could should would will shall may might must not no yes or and but if then than
+as of in on at by to from with without for about into over under above below behind before after between next
+beside near left right top bottom front back side here there any some all both each every more most less least
+same other another one two three four five first last different kind type sort color colour size shape made
+see seen visible shown picture photo image say says read written tell name please happening used use time
+place looking going make taken
+"""
+_KEPT = frozenset(_ASKING.split())
 """Words that make a question what it is."""
 _BEFORE = (
     "hey, ", "please tell me ", "can you tell me ", "i wonder ", "ok so ", "quick question: ", "looking at this, ",
@@ -66,20 +68,7 @@ def noised(question: str, near: Mapping[str, list[str]], common: Sequence[str], 
         common: words, any of which may now and then.
         rng: decides.
     """
-    parts = []
-    for part in re.findall(r"\w+|\W+", question):
-        word = part.casefold()
-        if _WORD.fullmatch(word) and word not in _KEPT:
-            draw = rng.random()
-            if draw < 0.30 and word in near:
-                part = rng.choice(near[word])
-            elif draw < 0.42:
-                part = rng.choice(common)
-            elif draw < 0.45:
-                continue
-        elif part.strip() and rng.random() < 0.02:
-            continue
-        parts.append(part)
+    parts = [_exchanged(part, near, common, rng) for part in re.findall(r"\w+|\W+", question)]
     text = " ".join("".join(parts).split())
     if rng.random() < 0.2:
         text = rng.choice(_BEFORE) + text[:1].lower() + text[1:]
@@ -92,3 +81,15 @@ def noised(question: str, near: Mapping[str, list[str]], common: Sequence[str], 
     if rng.random() < 0.25:
         text = text.rstrip("?")
     return text
+
+
+def _exchanged(part: str, near: Mapping[str, list[str]], common: Sequence[str], rng: random.Random) -> str:
+    word = part.casefold()
+    if not _WORD.fullmatch(word) or word in _KEPT:
+        return "" if part.strip() and rng.random() < 0.02 else part
+    draw = rng.random()
+    if draw < 0.30 and word in near:
+        return rng.choice(near[word])
+    if draw < 0.42:
+        return rng.choice(common)
+    return "" if draw < 0.45 else part

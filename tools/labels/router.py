@@ -24,6 +24,7 @@ from clasp_calib.common.hashing import sha256_json
 from clasp_calib.router_labeling.abstention import NOWHERE, best_temperature, calibration_error
 from clasp_calib.router_labeling.duplicates import duplicate_groups
 from clasp_calib.router_labeling.embedders import MiniLM
+from clasp_calib.router_labeling.head_training import Intended
 from clasp_calib.router_labeling.labelers import load_scheme
 from clasp_calib.router_labeling.ngrams import Hashing
 from clasp_calib.router_labeling.router import Router, RouterQuality, RouterTraining, softmax
@@ -33,8 +34,8 @@ from clasp_calib.router_labeling.training import feature_matrix, fit, folds
 from clasp_calib.router_labeling.worth import judged
 from tools.labels.noise import COMMON, content_words, neighbours, noised
 from tools.labels.piece_vectors import meanings, reduced
-from tools.labels.student import Lesson, train_ngrams, train_network
-from tools.labels.train import POOL, POOL_WEIGHT, REPORT, ROOT, TUNING, Intended, apart, pool_questions, read_questions
+from tools.labels.student import Lesson, train_network, train_ngrams
+from tools.labels.train import POOL, POOL_WEIGHT, REPORT, ROOT, TUNING, apart, pool_questions, read_questions
 
 ROUTER = ROOT / "clasp_calib" / "router_labeling" / "assets" / "router.safetensors"
 DRAWS, SEED = 25, 7
@@ -164,13 +165,13 @@ class Trainer:
             names,
             None,
             "0" * 64,
-            weights / 2,
+            weights * np.float32(0.5),
             ((bias + shift) / 2 - prior).astype(np.float32),
             1.0,
             0.0,
             training,
             HASHING,
-            replace(network, output=network.output / 2),
+            replace(network, output=network.output * np.float32(0.5)),
         )
 
     def lesson(self, known: NDArray[np.bool_], seed: int) -> Lesson:
@@ -201,7 +202,8 @@ class Trainer:
     @cached_property
     def matrix(self) -> csr_matrix:
         """``[questions, width + buckets]``"""
-        return hstack([csr_matrix(self.embeddings.astype(np.float32)), feature_matrix(self.pool.questions, Hashing())]).tocsr()
+        features = feature_matrix(self.pool.questions, Hashing())
+        return hstack([csr_matrix(self.embeddings.astype(np.float32)), features]).tocsr()
 
 
 def _macro(given: NDArray[np.int64], truth: NDArray[np.int64]) -> float:

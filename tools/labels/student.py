@@ -69,7 +69,7 @@ class _Network(nn.Module):
         self.meaning = nn.Linear(len(WIDTHS) * FILTERS, embedding)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        vectors = self.vectors[ids]
+        vectors = self.get_buffer("vectors")[ids]
         kept = (torch.rand(ids.shape) > LOST_PIECES).float()[..., None]
         vectors = kept * (vectors + NOISE * torch.randn_like(vectors))
         products = torch.einsum("bpw,wrf->bprf", vectors, self.filters)
