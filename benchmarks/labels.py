@@ -177,7 +177,7 @@ def page(rows: Sequence[dict[str, str]], found: Sequence[Labelled], classes: Seq
         agreed=sum(a == b for a, b in zip(first, second, strict=True)),
         kappa=kappa(first, second),
         tuning=540 + more,
-        written=f"{len((ROOT / 'tools' / 'labels' / 'pool' / 'written.txt').read_text().splitlines()):,}",
+        written=f"{len((ROOT / 'tools' / 'labels' / 'written.txt').read_text().splitlines()):,}",
         more=more,
     )
     table = [

@@ -12,7 +12,7 @@ from clasp_calib.router_labeling.taxonomy import packaged
 from tools.labels import student
 from tools.labels.noise import content_words, neighbours, noised
 from tools.labels.piece_vectors import reduced
-from tools.labels.train import POOL
+from tools.labels.router import WRITTEN_QUESTIONS
 
 THINGS = "dog cat car boat tree lamp shoe bird plane chair apple cup horse truck table door".split()  # noqa: SIM905
 
@@ -73,5 +73,5 @@ def test_a_student_learns_what_it_is_told_and_numpy_repeats_it(pieces, monkeypat
 
 
 def test_no_written_question_stands_twice():
-    lines = (POOL / "written.txt").read_text(encoding="utf-8").splitlines()
+    lines = WRITTEN_QUESTIONS.read_text(encoding="utf-8").splitlines()
     assert len({line.casefold() for line in lines}) == len(lines) > 5000

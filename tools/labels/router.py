@@ -35,9 +35,10 @@ from clasp_calib.router_labeling.worth import judged
 from tools.labels.noise import COMMON, content_words, neighbours, noised
 from tools.labels.piece_vectors import meanings, reduced
 from tools.labels.student import Lesson, train_network, train_ngrams
-from tools.labels.train import POOL, POOL_WEIGHT, REPORT, ROOT, TUNING, apart, pool_questions, read_questions
+from tools.labels.train import POOL_WEIGHT, REPORT, ROOT, TUNING, apart, pool_questions, read_questions
 
 ROUTER = ROOT / "clasp_calib" / "router_labeling" / "assets" / "router.safetensors"
+WRITTEN_QUESTIONS = Path(__file__).parent / "written.txt"
 DRAWS, SEED = 25, 7
 """Questions of each template."""
 TEMPLATES_TAUGHT = 20_000
@@ -109,7 +110,7 @@ def gathered(intents: list[str], of_pieces: NDArray[np.float32]) -> Pool:
     reported = [row.question for row in read_questions(REPORT)]
     hand = apart([row for name in TUNING for row in read_questions(name)], reported)
     templates = apart(pool_questions(DRAWS, SEED), reported)
-    lines = (POOL / "written.txt").read_text(encoding="utf-8").splitlines()
+    lines = WRITTEN_QUESTIONS.read_text(encoding="utf-8").splitlines()
     written = [row.question for row in apart([Intended(line, "") for line in lines], reported)]
     texts = [*(row.question for row in hand), *(row.question for row in templates), *written]
     kinds = np.repeat((HAND, TEMPLATE, WRITTEN), (len(hand), len(templates), len(written)))

@@ -12,9 +12,9 @@ from clasp_calib.router_labeling.ngrams import Hashing, canonical, features
 from clasp_calib.router_labeling.word_network import ROWS, WIDTHS, WordNetwork
 from clasp_calib.router_labeling.word_pieces import piece_ids
 
-EPOCHS, BATCH = 4, 128
+EPOCHS, BATCH = 5, 128
 NGRAM_RATE, NETWORK_RATE = 0.02, 2e-3
-FILTERS = 96
+FILTERS = 128
 DROPOUT, LOST_PIECES, NOISE = 0.3, 0.08, 0.1
 """Of the network, while it is trained: responses dropped, pieces dropped, and noise on vectors whose deviation is 1."""
 WARM = 100
