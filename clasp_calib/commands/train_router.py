@@ -57,7 +57,6 @@ def train_router(
 
     directory = RunDirectory(run)
     directory.prepare()
-    directory.report.mkdir(exist_ok=True)
     plot, path = plot_path(directory.report / "router.png"), labels or directory.table
     trained = train(
         path,

@@ -64,8 +64,8 @@ class LabelReport:
         lines.append(f"decided by: {', '.join(f'{source} {number}' for source, number in self.sources.items())}")
         changed = {pair: number for pair, number in self.overridden.items() if pair[0] != pair[1]}
         if self.overridden:
-            total = sum(self.overridden.values())
-            lines.append(f"rules overrode {total} answers of the model, and {sum(changed.values())} of its classes")
+            total, moved = sum(self.overridden.values()), sum(changed.values())
+            lines.append(f"rules corrected {total} intents that the model gave, and so the class of {moved} questions")
         for (before, after), number in sorted(changed.items(), key=lambda item: -item[1]):
             lines.append(f"  {before} -> {after}: {number}")
         if self.agreement:

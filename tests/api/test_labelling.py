@@ -88,7 +88,7 @@ def test_a_servers_answers_are_kept_under_the_run(tmp_path):
     report = label_report(again)
     assert list(report.failed) == []  # a rule says what the model could not
     assert report.overridden == {("default", "text"): 1, ("counting", "counting"): 1}
-    assert "rules overrode 2 answers of the model, and 1 of its classes" in str(report)
+    assert "rules corrected 2 intents that the model gave, and so the class of 1 questions" in str(report)
     assert "<caption>What rules made of the model" in report._repr_html_()
 
 
