@@ -57,7 +57,8 @@ phrases; easier traffic gets better labels.
 **What rules and labeler were made on.** {tuning} other questions: 540 that had been labelled by hand before, and {more}
 that other writers wrote in the same way. The labeler learnt from questions drawn from templates as well, and the
 router from what the labeler says of these and of {written} questions that six other writers wrote and nobody labelled.
-Neither learnt from a near-duplicate of a reported question.
+Neither learnt from a near-duplicate of a reported question. All of these
+were written in the manner of the reported ones, so both may do less well on traffic that is not.
 
 """
 

@@ -65,7 +65,7 @@ def run_examples(place: Path, names: Sequence[str]) -> None:
     instead |= {name: f"{run}/{name}" for name in ("served", "features.json", "my-head.safetensors")}
     instead["my-questions.jsonl"] = str(ROOT / "tests" / "router_labeling" / "intents_tuning.jsonl")
     more = {"quickstart": ["--run", str(place / "quickstart"), "--pictures", "2", "2"]}
-    # The 27 example questions make a router that does worse than the keyword rules.
+    # The 27 example questions make a router that does worse than the packaged one.
     more["train-router"] = ["--force"]
     known = dict(leaves(GROUP))
     for name in names:

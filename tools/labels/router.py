@@ -51,7 +51,7 @@ the intent that is known, against the teacher's opinion."""
 HASHING = Hashing(16, (1, 2, 3), (3, 4, 5))
 THRESHOLD = 0.0
 """It names the likeliest class, however unsure. On the embedded benchmark at 64 tokens, classes at random cost 4 points
-of macro and the default class for everything 5 (docs/guide/router.md), so abstaining would gain nothing."""
+of macro and the default class for everything 5 (docs/guide/router.md). So abstaining would gain nothing."""
 HAND, TEMPLATE, WRITTEN, NOISED = range(4)
 
 
