@@ -19,7 +19,7 @@ class HarnessOptions:
         pretrained: a directory, a Hub id, or ``reference`` for the embedded model.
         artifact: a directory, or ``org/name@version``.
         budget: of an artifact one of its own, by default its largest; of a method it must be given.
-        classes: class of all questions, or ``auto``: the artifact's router or the keyword rules say it of each.
+        classes: class of all questions, or ``auto``: the artifact's router or the packaged one says it of each.
         method: a peer of `clasp_calib.baselines`, or ``default`` or ``random`` for the model's own layer at our stages.
         solve_on: table of samples, for methods whose knobs follow from pictures.
         seed: of methods with random parts.
