@@ -29,7 +29,7 @@ test: $(STAMP)  ## All unmarked tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile=ci -m "not slow and not vllm and not harness"
 
 # What does not measure how workers or killed processes behave: such tests have the machine for themselves.
-SIDE_BY_SIDE := tests/docs tests/artifacts tests/field tests/fuzz tests/calib tests/runtime tests/baselines tests/tools tests/commands/test_every_architecture.py
+SIDE_BY_SIDE := tests/docs tests/artifacts tests/field tests/fuzz tests/calib tests/runtime tests/baselines tests/tools tests/harness tests/commands/test_every_architecture.py
 
 test-slow: $(STAMP)  ## The tests marked slow.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --hypothesis-profile=ci -m slow $(SIDE_BY_SIDE)

@@ -65,7 +65,7 @@ def _row(task: Any, doc: Record, number: int, metrics: list[str]) -> dict[str, A
         "answers": answers,
         "metric": _metric(task.config.task, metrics, question, answers),
         **({"choices": choices} if choices else {}),
-        **passed_on(doc, "id", "question", "bare_question", "image", "images", "video", "answers", "metric", "split"),
+        **passed_on(doc, "bare_question", "choices"),
     }
 
 

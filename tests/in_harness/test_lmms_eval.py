@@ -196,6 +196,7 @@ def test_samples_are_read_from_a_task(harnessed):
     assert [row["question"] for row in rows] == [row["question"] for row in harnessed.rows]
     assert [row["answers"] for row in rows] == [row["answers"] for row in harnessed.rows]
     assert [row["id"] for row in rows] == [str(number) for number in range(len(rows))]
+    assert [row["benchmark_id"] for row in rows] == [row["id"] for row in harnessed.rows]
     first = next(iter(found))
     seen, own = (
         cc.load_picture(picture)
