@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from clasp_calib.search.calibration_options import CalibrationOptions
     from clasp_calib.search.space import SearchSpace
 
-PICTURES = (12, 12)
+PICTURES = (8, 8)
 """To calibrate and to test on: few, since it is the steps that are tried."""
 BIASED = 0.8
 """Weight of the model's own layer where a refinement begins with a mixture that is biased to it. Our choice."""

@@ -52,7 +52,7 @@ def reproduce(
     ] = 0.3,
     pictures: Annotated[
         tuple[int, int], typer.Option(help="Drawn pictures to calibrate and to test on."), UsedBy("dry")
-    ] = (12, 12),
+    ] = (8, 8),
     seed: Annotated[int, typer.Option("--seed", min=0, max=9_999, help="Of what is drawn.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
