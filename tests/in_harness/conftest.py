@@ -9,6 +9,7 @@ import pytest
 
 import clasp_calib as cc
 from clasp_calib.reference.benchmark import write_benchmark
+from clasp_calib.runtime.routing import classes_of
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 BUDGET = "48"
@@ -40,7 +41,7 @@ def loaded():
 @pytest.fixture(scope="session")
 def harnessed(tmp_path_factory, loaded) -> Harnessed:
     root = tmp_path_factory.mktemp("harness")
-    samples = cc.label(write_benchmark(root / "benchmark", {"calibration": 3, "selection": 2, "test": 4}))
+    samples = _routed(write_benchmark(root / "benchmark", {"calibration": 3, "selection": 2, "test": 4}))
     vision, own = loaded[0].config.vision_config, loaded[0].config.vision_feature_layer
     own %= vision.num_hidden_layers + 1
     prototypes = (
@@ -59,6 +60,13 @@ def harnessed(tmp_path_factory, loaded) -> Harnessed:
     for task in tasks.glob("*.yaml"):
         task.write_text(task.read_text().replace("DATASET", str(tasks / "dataset")))
     return Harnessed(root / "artifact", rows, samples, report, tasks)
+
+
+def _routed(table):
+    """Samples with the classes that `clasp` finds without a router of the artifact."""
+    samples = cc.load_samples(table)
+    classes = classes_of(samples.table["question"].to_pylist())
+    return samples.with_table(samples.table.append_column("class", [classes]))
 
 
 def _write_dataset(rows, pictures, path):
