@@ -125,6 +125,8 @@ def main() -> None:
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
         # In another locale, libraries would not find the names of files that Python gives them.
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    # Arrow's own pool keeps half as much again as a large table needs.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     with suppress(OSError):
         # Where an output is closed, the next file that is opened would get its number, and what is printed.
         while (free := os.open(os.devnull, os.O_RDWR)) <= 2:

@@ -1,6 +1,5 @@
 """Drawing calibration, selection and test samples from a large labelled table."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from clasp_calib.calib.lookalikes import warn_of_lookalikes
 from clasp_calib.calib.sampling import Drawn, draw
 from clasp_calib.common.contents import grouped
 from clasp_calib.common.places import Places, hints_of
+from clasp_calib.common.row_blocks import cells_of, column_of
 from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.router_labeling.class_source import ClassSource
 
@@ -54,16 +54,17 @@ def draw_samples(
     source = ClassSource(taxonomy, class_from, default_class)
     table = load_samples(samples)
     given = source.labelled(table)
-    classes = source.classes(sample.label for sample in given).names
+    classes = source.classes(given.labels).names
     require(
         given,
         "class",
-        [s for s in given if s.label is None],
+        [given[row] for row, label in enumerate(given.labels) if label is None],
         UNLABELLED,
     )
     hints = hints_of(run)
-    drawn = draw(every := grouped(given, hints), classes, per_class, balanced, seed)
-    warn_of_lookalikes([replace(s, split=drawn.splits[s.id]) for s in every if s.id in drawn.splits], hints)
-    splits = pa.array([drawn.splits.get(sample.id) for sample in given], pa.string())
+    drawn = draw(grouped(given, hints), classes, per_class, balanced, seed)
+    splits = column_of((drawn.splits.get(each) for each in cells_of(table.table["id"])), pa.string())
     rows = table.table.drop_columns(["split"]) if "split" in table.table.column_names else table.table
-    return table.with_table(rows.append_column("split", splits).filter(splits.is_valid())), drawn
+    chosen = table.with_table(rows.append_column("split", splits).filter(splits.is_valid()))
+    warn_of_lookalikes(chosen, hints)
+    return chosen, drawn

@@ -108,16 +108,18 @@ def label(
     if report.not_english:
         note(f"note: {report.not_english}; {FOR_OTHER_LANGUAGES}")
     if directory is not None:
-        labelers = sorted({name for name in labelled.table["labeler"].to_pylist() if name})
+        labelers = sorted(name for name in pc.unique(labelled.table["labeler"]).to_pylist() if name)
         settings = {"samples": given.name, "out": target, "labelers": labelers}
         directory.record("label", settings | {"taxonomy": scheme.taxonomy.digest, "rules": scheme.rules.digest})
         given.save(directory.samples)
         directory.report.mkdir(exist_ok=True)
         (directory.report / "labels.md").write_text(report.to_markdown(), encoding="utf-8")
-    if target is not None:
-        labelled.save(target)
-        return load_samples(target)
-    return labelled
+    if target is None:
+        return labelled
+    labelled.save(target)
+    del bare, labelled  # before they are there a second time
+    pa.default_memory_pool().release_unused()
+    return load_samples(target)
 
 
 def _bare(table: pa.Table) -> pa.Table:

@@ -110,9 +110,10 @@ def given_splits(samples: Sequence[Sample]) -> dict[str, str]:
     Raises:
         InputError: two samples of a cluster are given to different splits.
     """
-    first: dict[str, Sample] = {}
-    for sample in samples:
-        if sample.split and (other := first.setdefault(sample.cluster, sample)).split != sample.split:
+    first: dict[str, tuple[str, int]] = {}
+    for place, sample in enumerate(samples):
+        if sample.split and (given := first.setdefault(sample.cluster, (sample.split, place)))[0] != sample.split:
+            other = samples[given[1]]
             one, two = (" and ".join(map(str, s.media)) for s in (other, sample))
             same = f"the picture {one} is" if one == two else f"the pictures {one} and {two} are the same, and"
             raise InputError(
@@ -120,7 +121,7 @@ def given_splits(samples: Sequence[Sample]) -> dict[str, str]:
                 f"{sample.id!r}); a picture that was tuned on tells nothing in a test: give it to one, or remove the "
                 "column 'split' and have all pictures divided"
             )
-    return {cluster: str(sample.split) for cluster, sample in first.items()}
+    return {cluster: split for cluster, (split, _) in first.items()}
 
 
 def check_classes(samples: Sequence[Sample], classes: Sequence[str]) -> None:

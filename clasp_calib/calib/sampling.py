@@ -2,10 +2,14 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from clasp_calib.calib.dataset import SHARES, given_splits
+from clasp_calib.common.row_blocks import column_of
 from clasp_calib.common.samples import Sample
 
 
@@ -50,15 +54,17 @@ def draw(samples: Sequence[Sample], classes: Sequence[str], per_class: int, bala
     wanted = {split: max(1, round(per_class * share / SHARES[0][1])) for split, share in SHARES}
     if not balanced:
         wanted = {split: number * len(classes) for split, number in wanted.items()}
-    pictures: dict[str, list[Sample]] = defaultdict(list)
-    for sample in sorted(samples, key=lambda s: s.id):
-        pictures[sample.cluster].append(sample)
+    ids, labels, names = _columns(samples)
+    pictures: dict[str, list[int]] = defaultdict(list)
+    """Cluster -> rows of its samples, in the order of their ids."""
+    for row in pc.sort_indices(ids).to_pylist():
+        pictures[names[row]].append(row)
     order = sorted(pictures)
     random.Random(seed).shuffle(order)
-    frequency = Counter(str(sample.label) for sample in samples)
+    frequency = Counter(labels)
     # What a quota counts: the samples of a class, or all.
-    kinds = {sample.id: str(sample.label) if balanced else "all" for sample in samples}
-    rarest = {name: min((frequency[kinds[s.id]], kinds[s.id]) for s in pictures[name]) for name in order}
+    kinds = labels if balanced else ["all"] * len(labels)
+    rarest = {name: min((frequency[kinds[row]], kinds[row]) for row in pictures[name]) for name in order}
     have: dict[str, Counter[str]] = {split: Counter() for split in wanted}
     places: dict[str, str] = {}
     given = given_splits(samples)
@@ -68,21 +74,34 @@ def draw(samples: Sequence[Sample], classes: Sequence[str], per_class: int, bala
         split = fixed or min(wanted, key=lambda split: have[split][kind] / wanted[split])
         if split in wanted:
             places[name] = split
-            have[split].update(kinds[sample.id] for sample in pictures[name])
+            have[split].update(kinds[row] for row in pictures[name])
     taken: dict[str, Counter[str]] = {split: Counter() for split in wanted}
+    counts = {label: dict.fromkeys(wanted, 0) for label in classes}
     splits = {}
     for name in order:
-        for sample in pictures[name]:
-            kind = kinds[sample.id]
+        for row in pictures[name]:
+            kind = kinds[row]
             if name in places and taken[places[name]][kind] < wanted[places[name]]:
-                splits[sample.id] = places[name]
+                splits[ids[row].as_py()] = places[name]
                 taken[places[name]][kind] += 1
-    counts = {label: dict.fromkeys(wanted, 0) for label in classes}
-    for sample in samples:
-        if sample.id in splits:
-            counts[str(sample.label)][splits[sample.id]] += 1
+                counts[labels[row]][places[name]] += 1
     missing = {
         kind: {split: wanted[split] - taken[split][kind] for split in wanted if taken[split][kind] < wanted[split]}
         for kind in (classes if balanced else ["all"])
     }
     return Drawn(len(samples), splits, counts, wanted, {kind: splits for kind, splits in missing.items() if splits})
+
+
+def _columns(samples: Sequence[Sample]) -> tuple[pa.Array, list[str], list[str]]:
+    """Ids, classes and clusters: of each different class or cluster one text for all samples."""
+    known: dict[str, str] = {}
+    labels: list[str] = []
+    names: list[str] = []
+
+    def ids() -> Iterator[str]:
+        for sample in samples:
+            for text, texts in ((str(sample.label), labels), (sample.cluster, names)):
+                texts.append(known.setdefault(text, text))
+            yield sample.id
+
+    return column_of(ids(), pa.string()).combine_chunks(), labels, names

@@ -8,7 +8,7 @@ import ast
 import json
 import re
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from numbers import Integral
 from typing import Any, TypeVar
@@ -16,6 +16,8 @@ from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
+
+from clasp_calib.common.row_blocks import cells_of
 
 _ANNOTATION = {"answer", "answer_confidence", "answer_id", "raw_answer"}
 """Keys of an answer in the annotations of VQAv2, VizWiz and OK-VQA (https://visualqa.org/download.html)."""
@@ -74,8 +76,8 @@ def id_of(cell: Any) -> str | None:
     return next(iter(_of_item(cell)), None)
 
 
-def read_column(column: pa.ChunkedArray, read: Callable[[Any], _Read]) -> list[_Read]:
-    """What ``read``, one of the functions above, makes of each cell of a column.
+def read_column(column: pa.ChunkedArray, read: Callable[[Any], _Read]) -> Iterator[_Read]:
+    """What ``read``, one of the functions above, makes of each cell of a column, one after another.
 
     Raises:
         ValueError: of a cell, with its row.
@@ -83,17 +85,15 @@ def read_column(column: pa.ChunkedArray, read: Callable[[Any], _Read]) -> list[_
     kind = column.type.value_type if hasattr(column.type, "value_type") else column.type
     # Python's floats would show digits that a shorter one never had.
     short = pa.types.is_float16(kind) or pa.types.is_float32(kind)
-    found = []
-    cells = column.to_pylist()
-    if short:
-        dtype = kind.to_pandas_dtype()
-        cells = [[dtype(one) for one in cell] if isinstance(cell, list) else dtype(cell) for cell in cells]
-    for row, cell in enumerate(cells):
+    for row, given in enumerate(cells_of(column)):
+        cell = given
+        if short:
+            dtype = kind.to_pandas_dtype()
+            cell = [dtype(one) for one in given] if isinstance(given, list) else dtype(given)
         try:
-            found.append(read(cell))
+            yield read(cell)
         except ValueError as error:
             raise ValueError(f"row {row}: {error}") from error
-    return found
 
 
 def unfloated(texts: Sequence[str | None], only_with_gaps: bool = False) -> list[str | None]:

@@ -3,16 +3,17 @@
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from clasp_calib.common.errors import InputError, PictureError
 from clasp_calib.common.media import Media, MemoryPicture, picture_file
 from clasp_calib.common.progress import track
 from clasp_calib.common.replacing import replaced
+from clasp_calib.common.row_blocks import cells_of, column_of
 from clasp_calib.common.samples import Sample
 
 _NAMED = 5
@@ -78,25 +79,34 @@ def identified(pictures: Iterable[Media], hints: Path | None = None) -> tuple[di
     Returns:
         Picture -> key, in the order of ``pictures``; picture that cannot be read -> why.
     """
-    every = list(dict.fromkeys(pictures))
-    if hints is not None:
-        _recall(hints)
-    before = len(_known)
     keys: dict[Media, str] = {}
     broken: dict[Media, str] = {}
-    for picture in track(every, "identifying pictures", len(every)):
-        try:
-            keys[picture] = image_key(picture)
-        except PictureError as error:
-            broken[picture] = error.reason
-        except InputError as error:
-            broken[picture] = str(error)
-    if hints is not None and len(_known) > before:
-        _remember(hints)
+    every = list(dict.fromkeys(pictures))
+    for picture, key, reason in _identities(every, len(every), hints):
+        if key is None:
+            broken[picture] = reason
+        else:
+            keys[picture] = key
     return keys, broken
 
 
-def grouped(samples: Sequence[Sample], hints: Path | None = None) -> list[Sample]:
+def _identities(pictures: Iterable[Media], total: int, hints: Path | None) -> Iterator[tuple[Media, str | None, str]]:
+    """Each picture with its key, or without one and why; see `identified`."""
+    if hints is not None:
+        _recall(hints)
+    before = len(_known)
+    for picture in track(pictures, "identifying pictures", total):
+        try:
+            yield picture, image_key(picture), ""
+        except PictureError as error:
+            yield picture, None, error.reason
+        except InputError as error:
+            yield picture, None, str(error)
+    if hints is not None and len(_known) > before:
+        _remember(hints)
+
+
+def grouped(samples: Sequence[Sample], hints: Path | None = None) -> Sequence[Sample]:
     """Samples with their `Sample.group`: those that share a picture or video, directly or by others, have the same.
 
     Args:
@@ -106,25 +116,65 @@ def grouped(samples: Sequence[Sample], hints: Path | None = None) -> list[Sample
     Raises:
         InputError: pictures cannot be read; all are counted and the first are named.
     """
-    keys, broken = identified((one for sample in samples for one in sample.media), hints)
+    # By names and numbers, which need less memory than paths: there may be a picture for each of a million samples.
+    numbers: dict[str | MemoryPicture, int] = {}
+    shown: list[tuple[int, ...]] = []
+    for sample in samples:
+        of = tuple(numbers.setdefault(_name(one), len(numbers)) for one in sample.media)
+        shown.append(shown[-1] if shown and shown[-1] == of else of)
+    keys: list[str] = []
+    broken: dict[Media, str] = {}
+    every = (Path(name) if isinstance(name, str) else name for name in numbers)
+    for picture, key, reason in _identities(every, len(numbers), hints):
+        if key is None:
+            broken[picture] = reason
+        keys.append(key or "")
     refuse(broken)
-    return [replace(s, group=group) for s, group in zip(samples, _groups(samples, keys), strict=True)]
+    return _Grouped(samples, _groups(shown, keys))
 
 
-def _groups(samples: Sequence[Sample], keys: Mapping[Media, str]) -> list[str | None]:
-    """The least key of each sample's connected component."""
-    parents: dict[str, str] = {}
+def _name(picture: Media) -> str | MemoryPicture:
+    return str(picture) if isinstance(picture, Path) else picture
+
+
+class _Grouped(Sequence[Sample]):
+    """Samples that get their group when they are asked for: a million of them would need gigabytes."""
+
+    def __init__(self, samples: Sequence[Sample], groups: Sequence[str | None]):
+        self._samples, self._groups = samples, groups
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return _Grouped(self._samples[place], self._groups[place])
+        return replace(self._samples[place], group=self._groups[place])
+
+    def __iter__(self) -> Iterator[Sample]:
+        for sample, group in zip(self._samples, self._groups, strict=True):
+            yield replace(sample, group=group)
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+
+def _groups(shown: Sequence[tuple[int, ...]], keys: Sequence[str]) -> list[str | None]:
+    """The least key of each sample's connected component.
+
+    Args:
+        shown: numbers of the pictures of each sample.
+        keys: of the pictures, by their numbers.
+    """
+    parents = {key: key for key in keys}
 
     def root(key: str) -> str:
-        while (parent := parents.setdefault(key, key)) != key:
+        while (parent := parents[key]) != key:
             parents[key] = key = parents[parent]
         return key
 
-    for sample in samples:
-        roots = [root(keys[one]) for one in sample.media]
+    for pictures in shown:
+        roots = [root(keys[one]) for one in pictures]
         for each in roots:
             parents[each] = min(roots)
-    return [root(keys[sample.media[0]]) if sample.media else None for sample in samples]
+    return [root(keys[pictures[0]]) if pictures else None for pictures in shown]
 
 
 def refuse(broken: Mapping[Media, object], done: str = "") -> None:
@@ -147,16 +197,22 @@ def _recall(hints: Path) -> None:
 
     # Hints only: what cannot be read, or is not of this form, is found out again.
     with suppress(Exception):
-        columns = pq.read_table(hints).to_pydict()
-        states = map(_State, *(columns[name] for name in _State._fields))
-        _known.update(zip(states, columns["key"], strict=True))
+        table = pq.read_table(hints)
+        columns = [cells_of(table[name]) for name in (*_State._fields, "key")]
+        _known.update((_State(*state), key) for *state, key in zip(*columns, strict=True))
 
 
 def _remember(hints: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    newest = {state.path: (*state, key) for state, key in _known.items()}
-    columns = dict(zip((*_State._fields, "key"), map(list, zip(*newest.values(), strict=True)), strict=True))
+    newest = {state.path: state for state in _known}
+    columns = {
+        name: column_of(
+            (getattr(state, name) for state in newest.values()), pa.binary() if name == "path" else pa.int64()
+        )
+        for name in _State._fields
+    }
+    columns["key"] = column_of((_known[state] for state in newest.values()), pa.string())
     with suppress(OSError, InputError), replaced(hints) as partial:
         pq.write_table(pa.table(columns), partial)

@@ -6,8 +6,9 @@ import io
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 from clasp_calib.common.errors import ClaspError, InputError
 
@@ -117,13 +118,61 @@ def read_given(
         raise error(f"the {what} {path} does not fit into memory; divide it") from reason
 
 
+@contextmanager
+def text_lines(given: bytes | Path, limit: int, what: str = "file", newline: str = "\n") -> Iterator[Iterator[str]]:
+    """The lines of a text, read as they are asked for, with their ends.
+
+    Args:
+        given: a file, or its bytes.
+        limit: most bytes that it may have.
+        what: what it is, for messages.
+        newline: what ends a line, as ``open`` takes it.
+
+    Raises:
+        InputError: see `read_given`.
+        ValueError: see `decoded`.
+    """
+    with ExitStack() as held:
+        if isinstance(given, bytes):
+            file: IO[bytes] = io.BytesIO(given)
+        else:
+            try:
+                file = held.enter_context(regular_file(given))
+            except OSError as reason:
+                raise InputError(f"cannot read the {what} {given} ({reason.strerror}); check the file") from reason
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise InputError(
+                    f"the {what} {given} has {size} bytes, more than the {limit} that one may have; divide it"
+                )
+            file = file if size else io.BytesIO()
+        encoding = _encoding(file.read(4))
+        file.seek(0)
+        yield _checked(io.TextIOWrapper(file, encoding, newline=newline), given, limit, what)
+
+
+def _checked(text: io.TextIOWrapper, given: bytes | Path, limit: int, what: str) -> Iterator[str]:
+    try:
+        for line in text:
+            if "\0" in line:
+                raise ValueError("a line holds a null byte; save the file as UTF-8 text")
+            yield line
+    except ValueError:
+        decoded(given if isinstance(given, bytes) else read_given(given, limit, what))  # says in which line
+        raise
+
+
+def _encoding(beginning: bytes) -> str:
+    return next((name for mark, name in _MARKS if beginning.startswith(mark)), "utf-8")
+
+
 def decoded(content: bytes) -> str:
     """Text in UTF-8, or in UTF-16 or UTF-32 where a byte order mark says so.
 
     Raises:
         ValueError: it is not, with the line; or a line holds a NUL.
     """
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    encoding = _encoding(content[:4])
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:

@@ -10,7 +10,8 @@ import pyarrow as pa
 from clasp_calib.common.answer_cells import is_nothing
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.picture_cells import PictureCells
-from clasp_calib.common.table_readers import table_of, texts_of
+from clasp_calib.common.row_blocks import table_of
+from clasp_calib.common.table_readers import texts_of
 
 PICTURED = ("image", "images")
 _OURS = {"answers": "answers", "id": "id"}

@@ -1,7 +1,7 @@
 """Samples in order, with the table that they came in."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from os import PathLike
@@ -14,8 +14,9 @@ from clasp_calib.common.hashing import sha256_file
 from clasp_calib.common.media import Media, MemoryPicture
 from clasp_calib.common.sample_table import (
     check_writable,
+    classes_of,
     json_lines,
-    rebased,
+    moved,
     samples_of,
     with_media,
     write_table,
@@ -54,7 +55,8 @@ class Samples(Sequence[Sample]):
         self.name = name
         self.held = dict(held or {})
         """Pictures that are in memory only, by what stands for them in the table."""
-        self._samples = tuple(samples_of(table, home, self.held))
+        for _ in self:
+            """Odd rows are refused here, not where they are used."""
         # At once: the file may be another one when it is asked for.
         self._of_file = None if file is None else sha256_file(file)
 
@@ -67,18 +69,31 @@ class Samples(Sequence[Sample]):
     def __getitem__(self, place: int | slice) -> "Sample | Samples":
         if isinstance(place, slice):
             return self.with_table(self.table.take(list(range(len(self)))[place]))
-        return self._samples[place]
+        row = range(len(self))[place]
+        return next(samples_of(self.table.slice(row, 1), self.home, self.held))
+
+    def __iter__(self) -> Iterator[Sample]:
+        # Made anew each time: a million of them would need gigabytes.
+        return samples_of(self.table, self.home, self.held)
 
     def __len__(self) -> int:
-        return len(self._samples)
+        rows: int = self.table.num_rows
+        return rows
+
+    @property
+    def labels(self) -> Iterator[str | None]:
+        """The class of each sample."""
+        return classes_of(self.table)
 
     @cached_property
     def digest(self) -> str:
         """Hex sha256 of the file that holds exactly these samples, as it was read, or else of their rows."""
         if self._of_file is not None:
             return self._of_file
-        rows = "\n".join(json_lines(self.table, str, sort_keys=True))
-        return sha256(rows.encode()).hexdigest()
+        digest = sha256()
+        for place, line in enumerate(json_lines(self.table, str, sort_keys=True)):
+            digest.update(f"\n{line}".encode() if place else line.encode())
+        return digest.hexdigest()
 
     def with_table(self, table: pa.Table) -> "Samples":
         """Samples of another table with the same pictures: of some of the rows, or with further columns."""
@@ -96,13 +111,12 @@ class Samples(Sequence[Sample]):
         target = Path(path)
         check_writable(target)
 
-        def written(cell: Any) -> Any:
-            if isinstance(cell, list):
-                return [written(one) for one in cell]
-            return str(self.held[cell].write(target.parent / "pictures")) if cell in self.held else cell
+        there = moved(self.home, target.parent)
 
-        table = with_media(self.table, written) if self.held else self.table
-        write_table(rebased(table, self.home, target.parent), target)
+        def written(path: str) -> str:
+            return there(str(self.held[path].write(target.parent / "pictures")) if path in self.held else path)
+
+        write_table(self.table, target, lambda part: with_media(part, written))
 
     def to_pandas(self) -> Any:
         """The table as a ``pandas.DataFrame``."""

@@ -11,13 +11,14 @@ from clasp_calib.common.answer_cells import is_nothing
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hub_datasets import dataset_table, is_dataset, named_classes, places_of, read_dataset
 from clasp_calib.common.picture_cells import PictureCells
+from clasp_calib.common.row_blocks import table_of
 from clasp_calib.common.row_tables import PICTURED, table_of_rows
 from clasp_calib.common.sample_readers import SampleSource, reader_for
 from clasp_calib.common.sample_set import Samples
 from clasp_calib.common.sample_table import sample_table, with_one_image_column
 from clasp_calib.common.samples import Sample
 from clasp_calib.common.settings import check_count, check_kind
-from clasp_calib.common.table_readers import read_file, table_of, texts_of
+from clasp_calib.common.table_readers import read_file, texts_of
 
 _OURS = ("answers", "id")
 

@@ -10,11 +10,13 @@ import json
 import os
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clasp_calib.common.answer_cells import answers_of, id_of, is_nothing, read_column
@@ -22,6 +24,7 @@ from clasp_calib.common.errors import InputError
 from clasp_calib.common.media import Media
 from clasp_calib.common.question_parts import parts_of
 from clasp_calib.common.replacing import replaced
+from clasp_calib.common.row_blocks import cells_of, column_of, rows_of
 from clasp_calib.common.samples import SPLITS, Sample
 from clasp_calib.common.table_readers import check_once
 
@@ -30,6 +33,8 @@ _READ = ("id", "question", "image", "images", "video", "answers", "metric", "spl
 BARE = "bare_question"
 """Column of what a question asks without options and answer format, as readers of benchmarks tell it."""
 _LONGEST_PATH = 4096
+_GROUP = 1 << 17
+"""Rows that are written at once."""
 
 
 def sample_table(table: pa.Table, name: object, columns: Mapping[str, str] | None = None) -> pa.Table:
@@ -57,10 +62,10 @@ def sample_table(table: pa.Table, name: object, columns: Mapping[str, str] | Non
             "rename it, or map it with --column question=NAME (in Python: columns={'question': 'NAME'})"
         )
     table = _with_answers(name, _with_ids(name, table))
-    rows = zip(table["id"].to_pylist(), table["question"].to_pylist(), strict=True)
-    blank = [i for i, q in rows if not isinstance(q, str) or not q.strip()]
+    blank = [row for row, q in enumerate(cells_of(table["question"])) if not isinstance(q, str) or not q.strip()]
     if blank:
-        raise InputError(f"{name}: {len(blank)} rows have no question (first id {blank[0]!r}); remove or fill them")
+        first = table["id"][blank[0]].as_py()
+        raise InputError(f"{name}: {len(blank)} rows have no question (first id {first!r}); remove or fill them")
     return table
 
 
@@ -76,57 +81,71 @@ def with_one_image_column(table: pa.Table, name: object) -> pa.Table:
     """
     if "images" not in table.column_names:
         return table
-    lists = table["images"].to_pylist()
-    singles = table["image"].to_pylist() if "image" in table.column_names else [None] * len(lists)
-    found = []
-    for number, single, several in zip(table["id"].to_pylist(), singles, lists, strict=True):
+    image = column_of(map(_pictures(name), rows_of(table, "id", "image", "images")), pa.list_(pa.string()))
+    table = table.drop_columns([column for column in ("image", "images") if column in table.column_names])
+    return table.append_column("image", image)
+
+
+def _pictures(name: object) -> Callable[[Mapping[str, Any]], list[Any]]:
+    def found(row: Mapping[str, Any]) -> list[Any]:
+        number, single, several = row["id"], row.get("image"), row["images"]
         if not isinstance(several, list | None):
             raise InputError(
                 f"{name}: the row {number!r} has the images {reprlib.repr(several)}; expected a list of paths"
             )
         if single and several:
             raise InputError(f"{name}: the row {number!r} has both an image and images; give all of them in images")
-        found.append(several or (single if isinstance(single, list) else [single] if single else []))
-    table = table.drop_columns([column for column in ("image", "images") if column in table.column_names])
-    return table.append_column("image", pa.array(found, pa.list_(pa.string())))
+        return several or (single if isinstance(single, list) else [single] if single else [])
+
+    return found
 
 
-def rebased(table: pa.Table, old: Path, new: Path) -> pa.Table:
-    """The table with its paths, relative to ``old`` so far, relative to ``new``."""
-
-    def moved(cell: Any) -> Any:
-        if isinstance(cell, list):
-            return [moved(one) for one in cell]
-        # An address is no path, and would lose a slash.
-        return cell if "://" in (cell or "") else os.path.relpath(old.resolve() / cell, new.resolve()) if cell else None
-
-    return with_media(table, moved)
+def moved(old: Path, new: Path) -> Callable[[str], str]:
+    """What makes paths that are relative to ``old`` relative to ``new``."""
+    old, new = old.resolve(), new.resolve()
+    # An address is no path, and would lose a slash.
+    return lambda path: path if "://" in path else os.path.relpath(old / path, new)
 
 
-def with_media(table: pa.Table, change: Callable[[Any], Any]) -> pa.Table:
-    """The table with ``change`` applied to each cell of the columns that hold paths."""
+def with_media(table: pa.Table, change: Callable[[str], str]) -> pa.Table:
+    """The table with ``change`` applied to each path in it; null where a path is empty."""
+
+    def changed(cell: Any) -> Any:
+        return [changed(one) for one in cell] if isinstance(cell, list) else change(cell) if cell else None
+
     for name in ("image", "video"):
         if name in table.column_names:
-            cells = [change(cell) for cell in table[name].to_pylist()]
-            kind = pa.list_(pa.string()) if any(isinstance(cell, list) for cell in cells) else pa.string()
-            table = table.set_column(table.column_names.index(name), name, pa.array(cells, kind))
+            several = pa.types.is_nested(table.schema.field(name).type)
+            kind = pa.list_(pa.string()) if several else pa.string()
+            made = column_of(map(changed, cells_of(table[name])), kind)
+            table = table.set_column(table.column_names.index(name), name, made)
     return table
 
 
-def write_table(table: pa.Table, path: Path) -> None:
+def write_table(table: pa.Table, path: Path, change: Callable[[pa.Table], pa.Table] = lambda part: part) -> None:
     """Write a table as Parquet, or as JSONL where the path ends so, whole or not at all.
+
+    Args:
+        table: any.
+        path: of the file.
+        change: what is made of every part of it before it is written.
 
     Raises:
         InputError: the path ends in something else, the place cannot be written to, or the format has no such values.
     """
     check_writable(path)
+    parts = (change(table.slice(begin, _GROUP)) for begin in range(0, max(table.num_rows, 1), _GROUP))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(path) as partial:
             if path.suffix == ".jsonl":
-                partial.write_text("".join(f"{line}\n" for line in json_lines(table, _no_bytes)))
+                with partial.open("w") as file:
+                    file.writelines(f"{line}\n" for part in parts for line in json_lines(part, _no_bytes))
             else:
-                pq.write_table(table, partial)
+                first = next(parts)
+                with pq.ParquetWriter(partial, first.schema) as writer:
+                    for part in chain([first], parts):
+                        writer.write_table(part)
     except pa.ArrowException as error:
         raise InputError(
             f"cannot write {path}: {error}; remove that column, or give a place that ends in .jsonl"
@@ -135,8 +154,8 @@ def write_table(table: pa.Table, path: Path) -> None:
         raise InputError(f"cannot write {path} ({error}); give another place") from error
 
 
-def json_lines(table: pa.Table, told: Callable[[Any], str], sort_keys: bool = False) -> list[str]:
-    """The rows of a table as JSON.
+def json_lines(table: pa.Table, told: Callable[[Any], str], sort_keys: bool = False) -> Iterator[str]:
+    """The rows of a table as JSON, one after another.
 
     Args:
         table: any.
@@ -147,7 +166,7 @@ def json_lines(table: pa.Table, told: Callable[[Any], str], sort_keys: bool = Fa
         InputError: nothing may stand for a value, or it is a time that Python has not.
     """
     try:
-        return [json.dumps(row, default=told, sort_keys=sort_keys) for row in table.to_pylist()]
+        yield from (json.dumps(row, default=told, sort_keys=sort_keys) for row in rows_of(table))
     except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"a column holds what JSON and Python cannot ({error}); remove it") from error
 
@@ -171,8 +190,8 @@ def check_writable(path: Path, schema: pa.Schema | None = None) -> None:
             raise InputError(f"cannot write {path}: {error}; remove that column") from error
 
 
-def samples_of(table: pa.Table, directory: Path, held: Mapping[str, Media]) -> list[Sample]:
-    """The rows of a table as samples.
+def samples_of(table: pa.Table, directory: Path, held: Mapping[str, Media]) -> Iterator[Sample]:
+    """The rows of a table as samples, one after another.
 
     Args:
         table: as `sample_table` gives it.
@@ -182,16 +201,24 @@ def samples_of(table: pa.Table, directory: Path, held: Mapping[str, Media]) -> l
     Raises:
         InputError: a split that is not known, a picture that is none, or places for another number of pictures.
     """
-    there = [column for column in _READ if column in table.column_names]
-    samples = [_sample(row, directory, held) for row in table.select(there).to_pylist()]
-    for sample in samples:
+    for row in rows_of(table, *_READ):
+        sample = _sample(row, directory, held)
         if sample.split is not None and sample.split not in SPLITS:
             raise InputError(f"sample {sample.id!r} has split {sample.split!r}; expected one of {', '.join(SPLITS)}")
         try:
             parts_of(sample.question, len(sample.media) or None)
         except InputError as error:
             raise InputError(f"sample {sample.id!r}: {error}") from error
-    return samples
+        yield sample
+
+
+def classes_of(table: pa.Table) -> Iterator[Any]:
+    """The class of each sample, as `samples_of` gives it."""
+    yield from (
+        (_class(cell) for cell in cells_of(table["class"]))
+        if "class" in table.column_names
+        else repeat(None, table.num_rows)
+    )
 
 
 def _no_bytes(value: Any) -> str:
@@ -220,26 +247,28 @@ def _renamed(name: object, table: pa.Table, columns: Mapping[str, str]) -> pa.Ta
 
 def _with_ids(name: object, table: pa.Table) -> pa.Table:
     if "id" not in table.column_names:
-        return table.add_column(0, "id", pa.array([str(i) for i in range(table.num_rows)]))
-    ids = _read_column(name, table, "id", id_of)
-    times = Counter(ids)
-    if None in times:
-        raise InputError(f"{name}: {times[None]} rows have no id; give each its own, or remove the column")
-    if len(times) < table.num_rows:
-        raise InputError(f"{name} holds the id {times.most_common(1)[0][0]!r} more than once; ids must be unique")
-    return table.set_column(table.column_names.index("id"), "id", pa.array(ids, pa.string()))
+        return table.add_column(0, "id", column_of(map(str, range(table.num_rows)), pa.string()))
+    ids = _read_column(name, table, "id", id_of, pa.string())
+    if ids.null_count:
+        raise InputError(f"{name}: {ids.null_count} rows have no id; give each its own, or remove the column")
+    if pc.count_distinct(ids).as_py() < table.num_rows:
+        twice = Counter(ids.to_pylist()).most_common(1)[0][0]
+        raise InputError(f"{name} holds the id {twice!r} more than once; ids must be unique")
+    return table.set_column(table.column_names.index("id"), "id", ids)
 
 
 def _with_answers(name: object, table: pa.Table) -> pa.Table:
     if "answers" not in table.column_names:
         return table
-    answers = pa.array(_read_column(name, table, "answers", answers_of), pa.list_(pa.string()))
+    answers = _read_column(name, table, "answers", answers_of, pa.list_(pa.string()))
     return table.set_column(table.column_names.index("answers"), "answers", answers)
 
 
-def _read_column(name: object, table: pa.Table, column: str, read: Callable[[Any], Any]) -> list[Any]:
+def _read_column(
+    name: object, table: pa.Table, column: str, read: Callable[[Any], Any], kind: pa.DataType
+) -> pa.ChunkedArray:
     try:
-        return read_column(table[column], read)
+        return column_of(read_column(table[column], read), kind)
     except (ValueError, ArithmeticError) as error:
         raise InputError(f"{name}: column {column!r}: {error}") from error
 
@@ -258,8 +287,7 @@ def _sample(row: Mapping[str, Any], directory: Path, held: Mapping[str, Media]) 
 
     # What pandas leaves for nothing.
     row = {column: None if is_nothing(cell) else cell for column, cell in row.items()}
-    if isinstance(row.get("class"), int | float) and not isinstance(row["class"], bool):
-        row["class"] = id_of(row["class"])
+    row["class"] = _class(row.get("class"))
     for column in ("metric", "split", "intent", "class"):
         if not isinstance(row.get(column), str | None):
             raise InputError(f"sample {row['id']!r} has the {column} {row[column]!r}; expected a text")
@@ -274,3 +302,9 @@ def _sample(row: Mapping[str, Any], directory: Path, held: Mapping[str, Media]) 
         label=row.get("class"),
         video=media("video", row.get("video")),
     )
+
+
+def _class(cell: Any) -> Any:
+    if is_nothing(cell):
+        return None
+    return id_of(cell) if isinstance(cell, int | float) and not isinstance(cell, bool) else cell

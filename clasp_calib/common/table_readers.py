@@ -1,12 +1,11 @@
 """Tables as they lie on disk, read so that nothing in them is lost or changed without a word: JSONL, CSV, Parquet."""
 
 import csv
-import io
 import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +14,8 @@ import pyarrow.parquet as pq
 
 from clasp_calib.common.answer_cells import Literal, answers_of, id_of, unfloated
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.given_files import check_regular, decoded, read_given
+from clasp_calib.common.given_files import check_regular, text_lines
+from clasp_calib.common.row_blocks import blocks, cells_of, column_of, table_of
 from clasp_calib.common.strict_json import named_once
 
 FORMATS = (".parquet", ".jsonl", ".csv")
@@ -50,13 +50,11 @@ def read_file(path: Path, columns: Mapping[str, str] | None = None) -> pa.Table:
         raise InputError(
             f"no sample file at {path}; expected a {', '.join(FORMATS)} file with a column 'question'{hub}{made}"
         ) from None
-    suffix = path.suffix.lower()
-    content = read_given(path, MOST_TEXT, "sample file") if suffix in (".jsonl", ".csv") else path
-    return parse_table(content, suffix, str(path), columns)
+    return parse_table(path, path.suffix.lower(), str(path), columns)
 
 
 def parse_table(content: bytes | Path, suffix: str, name: str, columns: Mapping[str, str] | None = None) -> pa.Table:
-    """A table out of the bytes of a file, or of a Parquet file where it lies; see `read_file`.
+    """A table out of a file where it lies, or out of its bytes; see `read_file`.
 
     Args:
         content: the bytes, or the path of a regular file.
@@ -71,31 +69,16 @@ def parse_table(content: bytes | Path, suffix: str, name: str, columns: Mapping[
     try:
         if suffix == ".parquet":
             return _parquet(content)
-        if suffix in FORMATS and isinstance(content, bytes):
-            return (_jsonl if suffix == ".jsonl" else _csv)(decoded(content), ours)
+        if suffix == ".jsonl":
+            with text_lines(content, MOST_TEXT, "sample file") as lines:
+                return _jsonl(lines, ours)
+        if suffix == ".csv":
+            return _csv(content, ours)
     except MemoryError as error:
         raise InputError(f"{name} does not fit into memory; divide it, or take a part of it") from error
     except (pa.ArrowException, ValueError, OSError) as error:
         raise InputError(f"{name} cannot be read as {suffix[1:]}: {error}; mend it, or write it again") from error
     raise InputError(f"{name} ends in {suffix!r}; expected one of {', '.join(FORMATS)}")
-
-
-def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows as a table that has the columns of all.
-
-    Raises:
-        ValueError: values of one column are of different kinds.
-    """
-    # Arrow's from_pylist would take the columns of the first row and drop all others.
-    columns = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        if not isinstance(name, str):
-            raise ValueError(f"the name of the column {name!r} is no text")
-        try:
-            columns[name] = pa.array([row.get(name) for row in rows])
-        except (pa.ArrowException, TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise ValueError(f"column {name!r}: {error}") from error
-    return pa.table(columns)
 
 
 def texts_of(row: Mapping[str, Any], ours: Mapping[str, str], plain: Callable[[Any], Any]) -> dict[str, Any]:
@@ -130,16 +113,28 @@ def check_once(names: Collection[str], where: str) -> None:
             raise ValueError(f"{where} {name!r} stands {times} times; give it once")
 
 
-def _jsonl(text: str, ours: Mapping[str, str]) -> pa.Table:
-    lines = enumerate(text.split("\n"), start=1)
-    rows = {number: _object(number, line) for number, line in lines if line.strip()}
-    for column in (column for column, kind in ours.items() if kind == _ANSWERS):
-        cells = [None if (cell := row.get(column)) == "NaN" else cell for row in rows.values()]
-        if all(cell is None or isinstance(cell, Literal) for cell in cells):
-            whole = unfloated(cells, only_with_gaps=True)
-            for row, cell in zip(rows.values(), whole, strict=True):
-                row.update({column: Literal(cell)} if cell else {})
-    return table_of([_on_line(number, texts_of, row, ours, _plain) for number, row in rows.items()])
+def _jsonl(lines: Iterable[str], ours: Mapping[str, str]) -> pa.Table:
+    answers = {column for column, kind in ours.items() if kind == _ANSWERS}
+    numbers = set(answers)
+    """Columns of answers in which nothing but numbers was seen."""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                row = _object(number, line.removesuffix("\n"))
+                numbers.difference_update(
+                    [one for one in numbers if not isinstance(row.get(one), Literal | None)] if numbers else ()
+                )
+                yield _on_line(number, texts_of, row, ours, _plain)
+
+    table = table_of(rows())
+    for column in numbers & set(table.column_names):
+        cells = [cell[0] if cell else None for cell in cells_of(table[column])]
+        whole = unfloated(cells, only_with_gaps=True)
+        if whole != cells:
+            made = column_of(([cell] if cell else [] for cell in whole), pa.list_(pa.string()))
+            table = table.set_column(table.column_names.index(column), column, made)
+    return table
 
 
 def _object(number: int, line: str) -> dict[str, Any]:
@@ -172,51 +167,63 @@ def _plain(cell: Any) -> Any:
     return {key: _plain(one) for key, one in cell.items()} if isinstance(cell, dict) else cell
 
 
-def _csv(text: str, ours: Mapping[str, str]) -> pa.Table:
+def _csv(content: bytes | Path, ours: Mapping[str, str]) -> pa.Table:
+    """All cells as texts; where there is nothing, as null."""
     limit = csv.field_size_limit(sys.maxsize)
-    rows: list[list[str]] = []
     try:
-        # Some writers put a space behind every comma, and quotes behind it.
-        reader = csv.reader(io.StringIO(text, newline=""))
-        first = next(reader, [])
+        with text_lines(content, MOST_TEXT, "sample file", newline="") as lines:
+            reader = csv.reader(lines)
+            first = next(reader, [])
         if len(first) == 1 and (divider := next((mark for mark in ";\t" if mark in first[0]), None)):
             raise ValueError(f"line 1: the columns are divided by {divider!r}; save the file with commas")
+        # Some writers put a space behind every comma, and quotes behind it.
         spaced = len(first) > 1 and all(name.startswith(" ") for name in first[1:])
-        # Strict, so that a quote that is not closed does not swallow all lines after it.
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=spaced)
-        for row in reader:
-            if row and rows and len(row) != len(rows[0]):
-                more = "more" if len(row) > len(rows[0]) else "fewer"
-                raise ValueError(
-                    f"line {reader.line_num}: a row has {more} fields than the header; put texts with commas in quotes"
-                )
-            rows += [row] if row else []
+        with text_lines(content, MOST_TEXT, "sample file", newline="") as lines:
+            # Strict, so that a quote that is not closed does not swallow all lines after it.
+            reader = csv.reader(lines, strict=True, skipinitialspace=spaced)
+            return _of_texts(_equally_long(reader), ours)
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: {error}") from error
     finally:
         csv.field_size_limit(limit)
-    if not rows:
-        return pa.table({})
-    header = [name.strip() for name in rows.pop(0)]
+
+
+def _equally_long(reader: Any) -> Iterator[list[str]]:
+    """The rows of a CSV reader, the header first, without blank lines."""
+    width = None
+    for row in reader:
+        if row and width is not None and len(row) != width:
+            more = "more" if len(row) > width else "fewer"
+            raise ValueError(
+                f"line {reader.line_num}: a row has {more} fields than the header; put texts with commas in quotes"
+            )
+        if row:
+            width = len(row)
+            yield row
+
+
+def _of_texts(rows: Iterator[list[str]], ours: Mapping[str, str]) -> pa.Table:
+    header = [name.strip() for name in next(rows, [])]
     check_once(header, "line 1: the column")
-    columns: dict[str, pa.Array] = {}
-    for name, cells in zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True):
-        if ours.get(name) == _ANSWERS:
-            columns[name] = pa.array(_divided(name, cells), pa.list_(pa.string()))
-        else:
-            texts = [cell or None for cell in cells]
-            columns[name] = pa.array(unfloated(texts) if ours.get(name) == _IDS else texts, pa.string())
+    made: list[list[pa.Array]] = [[] for _ in header]
+    for block in blocks(rows):
+        for column, cells in zip(made, zip(*block, strict=True), strict=True):
+            column.append(pa.array([cell or None for cell in cells], pa.string()))
+    columns = {name: pa.chunked_array(parts, pa.string()) for name, parts in zip(header, made, strict=True)}
+    for name, kind in ours.items():
+        if name in columns and kind == _ANSWERS:
+            columns[name] = column_of(_divided(name, columns[name]), pa.list_(pa.string()))
+        elif name in columns:
+            columns[name] = column_of(unfloated(columns[name].to_pylist()), pa.string())
     return pa.table(columns)
 
 
-def _divided(name: str, cells: Sequence[str]) -> list[list[str]]:
-    found = []
-    for row, cell in enumerate(unfloated(cells, only_with_gaps=True)):
+def _divided(name: str, column: pa.ChunkedArray) -> Iterator[list[str]]:
+    for row, cell in enumerate(unfloated(column.to_pylist(), only_with_gaps=True)):
         try:
-            found.append(answers_of(cell, "|"))
+            yield answers_of(cell, "|")
         except ValueError as error:
             raise ValueError(f"row {row}: column {name!r}: {error}") from error
-    return found
 
 
 def _parquet(content: bytes | Path) -> pa.Table:

@@ -110,13 +110,13 @@ def labelled(samples: Samples, column: str | None, classes: Sequence[str], defau
             "name one of these (--class-from, class_from=), or give the table that has it"
         )
     try:
-        values = read_column(table[column], _value)
+        values = list(read_column(table[column], _value))
     except (ValueError, ArithmeticError) as error:
         raise InputError(
             f"{samples.name}: column {column!r}: {error}; a column that gives classes holds one a row"
         ) from error
-    if lacking := [sample.id for sample, value in zip(samples, values, strict=True) if value is None]:
-        ids = ", ".join(map(repr, lacking[:SHOWN])) + (", ..." if len(lacking) > SHOWN else "")
+    if lacking := [row for row, value in enumerate(values) if value is None]:
+        ids = ", ".join(repr(samples[row].id) for row in lacking[:SHOWN]) + (", ..." if len(lacking) > SHOWN else "")
         which = f"{len(lacking)} of {len(values)} samples have no {column!r} (ids {ids})"
         if default is None:
             raise InputError(
@@ -137,10 +137,10 @@ def labelled(samples: Samples, column: str | None, classes: Sequence[str], defau
 
 def _check_labels(samples: Samples, taxonomy: Taxonomy) -> None:
     known = {None, *taxonomy.classes}
-    for sample in samples:
-        if sample.label not in known:
+    for row, label in enumerate(samples.labels):
+        if label not in known:
             raise InputError(
-                f"sample {sample.id!r} has class {sample.label!r}; expected one of {', '.join(taxonomy.classes)}; give "
+                f"sample {samples[row].id!r} has class {label!r}; expected one of {', '.join(taxonomy.classes)}; give "
                 "the taxonomy that it was labelled by (--taxonomy, taxonomy=), or take the classes as they are "
                 "(--class-from class, class_from='class')"
             )

@@ -1,6 +1,6 @@
 """Labels on disk as they come: what was answered once is never asked again, whenever the process dies."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +9,9 @@ from typing import Any
 from clasp_calib.common.errors import InputError
 from clasp_calib.common.hashing import sha256_json
 from clasp_calib.common.journal import Journal, JournalKind
-from clasp_calib.common.progress import note, progress
-from clasp_calib.router_labeling.labelers import Guess, Labeler, Scheme
+from clasp_calib.common.progress import note, progress, track
+from clasp_calib.common.row_blocks import blocks
+from clasp_calib.router_labeling.labelers import Guess, KeywordLabeler, Labeler, Scheme
 
 KIND = JournalKind(InputError, elsewhere="give another --run", plain=True)
 
@@ -43,13 +44,33 @@ class JournalledLabeler:
         """The journal of this fingerprint."""
         return self.directory and self.directory / f"{sha256_json(self.fingerprint)[:16]}.jsonl"
 
-    def label(self, questions: Sequence[str]) -> Iterator[Guess]:
+    @property
+    def by_rules(self) -> bool:
+        """Whether keyword rules alone answer."""
+        return isinstance(self.labeler, KeywordLabeler)
+
+    def label(self, questions: Iterable[str], total: int | None = None) -> Iterator[Guess]:
         """One guess for each question, in order.
+
+        Keyword rules whose answers are not kept in a file are asked by the block, and forget them.
+
+        Args:
+            questions: read as they are needed where rules are asked by the block, and otherwise all at once.
+            total: how many there are at most, for the progress bar.
 
         Raises:
             InputError: the journal is damaged, belongs to another fingerprint, cannot be written to, or another
                 process is writing to it.
         """
+        if self.by_rules and self.directory is None:
+            for block in blocks(track(questions, "labelling", total)):
+                wanted = list(dict.fromkeys(block))
+                answers = dict(self._answers(wanted))
+                yield from (answers[question] for question in block)
+        elif given := list(questions):
+            yield from self._kept(given)
+
+    def _kept(self, questions: Sequence[str]) -> Iterator[Guess]:
         wanted = list(dict.fromkeys(questions))
         with Journal(self.path, self._take, KIND, head={"labeler": self.fingerprint}) as journal:
             if self.retry_failed:
@@ -60,17 +81,24 @@ class JournalledLabeler:
                 note(f"{self.resumed} different questions were answered before, see {self.path}")
             with progress() as bar:
                 task = bar.add_task("labelling", total=len(wanted), completed=self.resumed)
-                for index, guess in self.labeler.ask(asked, self.scheme) if asked else ():
-                    if not 0 <= index < len(asked) or asked[index] in self._known:
-                        raise InputError(
-                            f"the labeler answered question {index} of {len(asked)}, or answered it twice; expected "
-                            "one answer to each"
-                        )
-                    journal.append({"question": asked[index], **asdict(guess)})
+                for question, guess in self._answers(asked) if asked else ():
+                    journal.append({"question": question, **asdict(guess)})
                     bar.advance(task)
-        if any(question not in self._known for question in asked):
-            raise InputError(f"the labeler answered fewer than the {len(asked)} questions it was given")
         yield from (self._known[question] for question in questions)
+
+    def _answers(self, asked: Sequence[str]) -> Iterator[tuple[str, Guess]]:
+        """Each of different questions once, with its guess."""
+        answered = set()
+        for index, guess in self.labeler.ask(asked, self.scheme):
+            if not 0 <= index < len(asked) or index in answered:
+                raise InputError(
+                    f"the labeler answered question {index} of {len(asked)}, or answered it twice; expected one answer "
+                    "to each"
+                )
+            answered.add(index)
+            yield asked[index], guess
+        if len(answered) < len(asked):
+            raise InputError(f"the labeler answered fewer than the {len(asked)} questions it was given")
 
     def _take(self, entry: dict[str, Any]) -> None:
         question, guess = entry["question"], {name: value for name, value in entry.items() if name != "question"}

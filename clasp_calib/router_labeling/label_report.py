@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from html import escape
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.row_blocks import rows_of
 from clasp_calib.common.text_tables import html_table, markdown_table, text_table
 from clasp_calib.router_labeling.embedders import by_packaged_embedder
 from clasp_calib.router_labeling.fallback import packaged_scheme
@@ -122,29 +124,32 @@ def label_report(labelled: pa.Table, taxonomy: Taxonomy) -> LabelReport:
     """
     if lacking := [name for name in LABEL_COLUMNS if name not in labelled.column_names]:
         raise InputError(f"the samples have no column {lacking[0]!r}; label them first")
-    after: list[str] = labelled["class"].to_pylist()
-    sources: list[str] = labelled["source"].to_pylist()
-    raws: list[str | None] = labelled["raw"].to_pylist()
-    before = list(after)
     overridden: Counter[tuple[str, str]] = Counter()
-    for row, (source, raw) in enumerate(zip(sources, raws, strict=True)):
+    confusion: dict[str, Counter[tuple[str, str]]] = {"before": Counter(), "after": Counter()}
+    counts: Counter[str] = Counter()
+    sources: Counter[str] = Counter()
+    failed = {}
+    gold = gold_classes(labelled, taxonomy) or [None] * labelled.num_rows
+    for row, right in zip(rows_of(labelled, "class", "source", "raw", "question"), gold, strict=True):
+        after, source, raw = row["class"], row["source"], row["raw"]
+        before = after
         if source == "rule" and raw:
-            before[row] = class_answered(raw, taxonomy)
-            overridden[before[row], after[row]] += 1
-    gold = gold_classes(labelled, taxonomy)
-    confusion = {
-        when: Counter(pair for pair in zip(gold, given, strict=True) if pair[0] is not None) if gold else Counter()
-        for when, given in (("before", before), ("after", after))
-    }
-    asked = zip(labelled["question"].to_pylist(), sources, raws, strict=True)
-    counts = Counter(after)
+            before = class_answered(raw, taxonomy)
+            overridden[before, after] += 1
+        elif source == "default" and raw:
+            failed[row["question"]] = raw
+        if right is not None:
+            confusion["before"][right, before] += 1
+            confusion["after"][right, after] += 1
+        counts[after] += 1
+        sources[source] += 1
     return LabelReport(
-        rows=len(after),
+        rows=labelled.num_rows,
         classes={name: counts[name] for name in taxonomy.classes},
-        sources=dict(Counter(sources)),
+        sources=dict(sources),
         overridden=dict(overridden),
         confusion=confusion,
-        failed={question: raw for question, source, raw in asked if source == "default" and raw},
+        failed=failed,
         not_english=_not_english(labelled),
     )
 
@@ -154,11 +159,9 @@ def _not_english(labelled: pa.Table) -> NotEnglish | None:
 
     Rules of one's own may know other languages: of theirs only questions count that none of them matches.
     """
-    columns = (labelled[name].to_pylist() for name in ("question", "source", "labeler"))
     packaged = packaged_scheme().rules.digest
-    rules = {name: by_keywords(name) for name in set(labelled["labeler"].to_pylist()) if name}
+    rules = {name: by_keywords(name) for name in pc.unique(labelled["labeler"]).to_pylist() if name}
     english = {name for name, digest in rules.items() if digest is not None or by_packaged_embedder(name)}
-    shown = [row for row in zip(*columns, strict=True) if row[2] in english]
     own = {name for name in english if rules[name] not in (None, packaged)}
-    counted = [question for question, source, name in shown if name not in own or source == "default"]
-    return not_english([question for question, *_ in shown], counted)
+    shown = (row for row in rows_of(labelled, "question", "source", "labeler") if row["labeler"] in english)
+    return not_english((row["question"], row["labeler"] not in own or row["source"] == "default") for row in shown)

@@ -6,7 +6,7 @@ counts for a language only if English does not have it, and what also stands in 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from clasp_calib.router_labeling.rules import normalise
@@ -62,6 +62,7 @@ _WEAK = {
     "vi": "bao ai con",
 }
 _LANGUAGES = [(frozenset(_STRONG[name].split()), frozenset(_WEAK[name].split())) for name in _STRONG]
+_ANY = frozenset().union(*(strong for strong, _ in _LANGUAGES))
 _LATIN_ENDS = 0x250
 _LATIN_MORE = range(0x1E00, 0x1F00)
 
@@ -81,17 +82,19 @@ class NotEnglish:
         return f"{self.share:.0%} of the questions ({self.questions}) do not look English, such as {shown!r}"
 
 
-def not_english(questions: Sequence[str], among: Sequence[str] | None = None) -> NotEnglish | None:
+def not_english(questions: Iterable[tuple[str, bool]]) -> NotEnglish | None:
     """The questions that are plainly not English, if they are more than `MUCH` of all.
 
     Args:
-        questions: all of them.
-        among: those of them that may count as such; by default all.
+        questions: all of them, and whether each may count as such.
     """
-    found = [question for question in (questions if among is None else among) if is_not_english(question)]
-    if not found or len(found) < MUCH * len(questions):
-        return None
-    return NotEnglish(len(found), len(found) / len(questions), found[0])
+    total, found, first = 0, 0, ""
+    for question, counted in questions:
+        total += 1
+        if counted and is_not_english(question):
+            first = first if found else question
+            found += 1
+    return NotEnglish(found, found / total, first) if found and found >= MUCH * total else None
 
 
 def is_not_english(question: str) -> bool:
@@ -99,11 +102,13 @@ def is_not_english(question: str) -> bool:
     text = normalise(question)
     words = _WORD.findall(text)
     english = sum(word in _ENGLISH for word in words)
-    letters = [character for word in words for character in word]
-    other = sum(not _is_latin(character) for character in letters)
+    letters = "".join(words)
+    other = 0 if letters.isascii() else sum(not _is_latin(character) for character in letters)
     if other > 1 and other > len(letters) / 2:
         # An English question may quote another script.
         return other > 8 * english
+    if _ANY.isdisjoint(words):
+        return False
     for strong, weak in _LANGUAGES:
         sure = sum(word in strong for word in words)
         told = sure + sum(word in weak or not word.isascii() for word in words if word not in strong)

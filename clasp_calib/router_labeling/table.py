@@ -1,12 +1,15 @@
 """Labelling a sample table: one row in, one row out, in order, with everything else kept."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.row_blocks import blocks, cells_of, rows_of
 from clasp_calib.router_labeling.journalled import JournalledLabeler
 from clasp_calib.router_labeling.labelers import Guess, Scheme
+from clasp_calib.router_labeling.rules import RuleSet
 from clasp_calib.router_labeling.taxonomy import Taxonomy
 
 LABEL_COLUMNS = ("intent", "class", "confidence", "source", "rule", "raw", "labeler")
@@ -48,23 +51,42 @@ def label_table(
     if clash and len(clash) < len(_OURS):
         raise InputError(f"the table has a column {clash[0]!r}, which the labels would overwrite; rename or remove it")
     gold_classes(table, scheme.taxonomy)
-    rows = table.select([n for n in ("id", "question", "intent", "class", "source") if n in names]).to_pylist()
-    gold = [_gold(row, scheme.taxonomy) if classes_from_gold else None for row in rows]
-    asked = [row["question"] for row, label in zip(rows, gold, strict=True) if label is None]
-    guesses = iter(labeler.label(asked) if asked else ())
-    fingerprint = labeler.fingerprint if asked else ""
-    labels = [
-        label or {**_combined(row, next(guesses), scheme), "labeler": fingerprint}
-        for row, label in zip(rows, gold, strict=True)
-    ]
+
+    def rows() -> Iterator[tuple[dict[str, Any], _Label | None]]:
+        for row in rows_of(table, "id", "question", "intent", "class", "source"):
+            yield row, _gold(row, scheme.taxonomy) if classes_from_gold else None
+
+    guesses = labeler.label((row["question"] for row, gold in rows() if gold is None), table.num_rows)
+    # Keyword rules have had their say.
+    overriding = None if labeler.by_rules and labeler.scheme is scheme else scheme.rules
+
+    def labels() -> Iterator[_Label]:
+        for row, gold in rows():
+            if gold is None:
+                yield {**_combined(row, next(guesses), scheme.taxonomy, overriding), "labeler": labeler.fingerprint}
+            else:
+                yield gold
+
+    made = _columns(labels())
     for name in LABEL_COLUMNS:
-        kind = pa.float64() if name == "confidence" else pa.string()
-        column = pa.array([label.get(name) for label in labels], kind)
         if name in names:
-            table = table.set_column(names.index(name), name, column)
+            table = table.set_column(names.index(name), name, made[name])
         else:
-            table = table.append_column(name, column)
+            table = table.append_column(name, made[name])
     return table
+
+
+def _columns(labels: Iterable[_Label]) -> pa.Table:
+    kinds = [(name, pa.float64() if name == "confidence" else pa.string()) for name in LABEL_COLUMNS]
+    return pa.Table.from_batches(
+        [
+            pa.record_batch(
+                [pa.array([label.get(name) for label in block], kind) for name, kind in kinds], LABEL_COLUMNS
+            )
+            for block in blocks(labels)
+        ],
+        pa.schema(kinds),
+    )
 
 
 def gold_classes(table: pa.Table, taxonomy: Taxonomy) -> list[Any]:
@@ -73,9 +95,11 @@ def gold_classes(table: pa.Table, taxonomy: Taxonomy) -> list[Any]:
     Raises:
         InputError: there is something else in it than classes of the taxonomy, with which no label could agree.
     """
-    classes: list[Any] = table["gold_class"].to_pylist() if "gold_class" in table.column_names else []
-    known = taxonomy.classes
-    if odd := [(row, gold) for row, gold in enumerate(classes) if gold is not None and gold not in known]:
+    known = {name: name for name in taxonomy.classes}
+    cells = cells_of(table["gold_class"]) if "gold_class" in table.column_names else ()
+    # Of each class one text for all rows.
+    classes = [known.get(gold, gold) if isinstance(gold, str) else gold for gold in cells]
+    if odd := [(row, gold) for row, gold in enumerate(classes) if gold is not None and gold not in taxonomy.classes]:
         raise InputError(
             f"row {odd[0][0]} has the gold_class {odd[0][1]!r} ({len(odd)} rows have such), with which no label can "
             f"agree; expected one of {', '.join(known)}; mend or remove the column"
@@ -114,14 +138,13 @@ def _gold(row: dict[str, Any], taxonomy: Taxonomy) -> _Label | None:
     return None if merged is None else {"intent": intent, "class": merged, "confidence": 1.0, "source": "gold"}
 
 
-def _combined(row: dict[str, Any], guess: Guess, scheme: Scheme) -> _Label:
-    taxonomy = scheme.taxonomy
+def _combined(row: dict[str, Any], guess: Guess, taxonomy: Taxonomy, overriding: RuleSet | None) -> _Label:
     if guess.intent not in taxonomy.intents:
         raise InputError(
             f"the labeler gave row {row['id']!r} the intent {guess.intent!r}; expected one of "
             f"{', '.join(taxonomy.intents)}. Give the labeler the taxonomy that the table is labelled with"
         )
-    rule = scheme.rules.match(row["question"])
+    rule = overriding.match(row["question"]) if overriding else None
     if rule is not None and rule.overrides:
         guess = Guess(rule.intent, 1.0, guess.raw, "rule", rule.id)
     return {**vars(guess), "class": taxonomy.class_of(guess.intent)}

@@ -23,8 +23,9 @@ class Model:
     """Says counting to everything, and fails on the third."""
 
     fingerprint = "{}"
+    by_rules = False
 
-    def label(self, questions):
+    def label(self, questions, total=None):
         for number, _ in enumerate(questions):
             yield (
                 Guess("other", 0.0, "no", "default") if number == 2 else Guess("counting", 0.9, '{"intent":"counting"}')
