@@ -87,13 +87,14 @@ $(VLLM_STAMP): pyproject.toml tests/on_vllm/requirements.txt tests/on_vllm/vllm_
 	touch $(VLLM_STAMP)
 
 # What lmms-eval declares holds torchvision, which does not fit a torch for CPUs, and much that no test needs.
-$(HARNESS_STAMP): pyproject.toml constraints.txt tests/in_harness/requirements.txt
+$(HARNESS_STAMP): pyproject.toml constraints.txt tests/in_harness/requirements.txt tests/in_harness/vlmevalkit.txt
 	$(PYTHON) -m venv $(HARNESS_VENV)
 	$(HARNESS_BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 	links="$$($(HARNESS_BIN)/python -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")"; \
 	install="$(HARNESS_BIN)/uv pip install --quiet --python $(HARNESS_BIN)/python $${links:+--find-links $$links}"; \
 	$$install -c constraints.txt -r tests/in_harness/requirements.txt -e . && \
-	$$install --no-deps lmms-eval==0.7.3
+	$$install --no-deps lmms-eval==0.7.3 && \
+	$$install --no-deps --target $(HARNESS_VENV)/vlmevalkit -r tests/in_harness/vlmevalkit.txt
 	touch $(HARNESS_STAMP)
 
 $(DOCS_STAMP): tools/docs/requirements.txt

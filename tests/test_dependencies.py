@@ -11,7 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-IMPORTED_AS = {"markdown-it-py": "markdown_it", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+IMPORTED_AS = {
+    "markdown-it-py": "markdown_it",
+    "ms-vlmeval": "vlmeval",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+}
 """Distributions whose module has another name."""
 ONLY_RUN = {"pytest-cov", "pytest-xdist", "mypy", "ruff", "types-pyyaml", "setuptools", "filelock"}
 """Programs and plugins of dev that nobody imports, and what lmms-eval forgets to bound."""

@@ -26,6 +26,7 @@ from clasp_calib.commands.serve_labeler import serve_labeler
 from clasp_calib.commands.train_labeler import train_labeler
 from clasp_calib.commands.train_router import train_router
 from clasp_calib.commands.used_by import CheckedTyper
+from clasp_calib.commands.vlmevalkit import vlmevalkit
 
 app = CheckedTyper(
     name="clasp-calib",
@@ -50,6 +51,7 @@ app.command()(ablate)
 app.command()(reproduce)
 app.command()(generate)
 app.command("bench-serve")(bench_serve)
+app.command()(vlmevalkit)
 artifact_commands.app.command()(part)
 app.add_typer(artifact_commands.app, name="artifact")
 app.command()(publish)
