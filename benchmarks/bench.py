@@ -75,6 +75,11 @@ PARTS = {
         "--pool 4 --selected-on 2 --test 2 --more 1 --per-class 1 --solve-on 1 --timed 1 --ledger {work}/ledger",
         "--ledger benchmarks/data/comparison",
     ),
+    "below-random": Part(
+        "which tokens published methods keep, and which part of them loses those that are asked about: below-random.md",
+        "benchmarks/kept_where.py --work {work} --pages {pages}",
+        "--pictures 1 --budgets 192",
+    ),
     "report": Part(
         "what the model has to fulfil: reference-report.md",
         "-m tools.reference.report --work {work} --out {pages}/reference-report.md",

@@ -263,6 +263,7 @@ def test_the_datasheet_says_how_near_held_out_wordings_are():
 @pytest.mark.parametrize(
     "name",
     [
+        "below-random.md",
         "calibration.md",
         "comparison.md",
         "decisions.md",
