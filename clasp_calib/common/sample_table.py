@@ -109,17 +109,17 @@ def moved(old: Path, new: Path) -> Callable[[str], str]:
 
 def with_media(table: pa.Table, change: Callable[[str], str]) -> pa.Table:
     """The table with ``change`` applied to each path in it; null where a path is empty."""
-
-    def changed(cell: Any) -> Any:
-        return [changed(one) for one in cell] if isinstance(cell, list) else change(cell) if cell else None
-
     for name in ("image", "video"):
         if name in table.column_names:
             several = pa.types.is_nested(table.schema.field(name).type)
             kind = pa.list_(pa.string()) if several else pa.string()
-            made = column_of(map(changed, cells_of(table[name])), kind)
+            made = column_of((_changed(cell, change) for cell in cells_of(table[name])), kind)
             table = table.set_column(table.column_names.index(name), name, made)
     return table
+
+
+def _changed(cell: Any, change: Callable[[str], str]) -> Any:
+    return [_changed(one, change) for one in cell] if isinstance(cell, list) else change(cell) if cell else None
 
 
 def write_table(table: pa.Table, path: Path, change: Callable[[pa.Table], pa.Table] = lambda part: part) -> None:

@@ -1,9 +1,11 @@
 """Large tables are read, labelled and drawn from by blocks of rows."""
 
 import csv
+import gc
 import io
 import json
 import sys
+import weakref
 from pathlib import Path
 
 import pyarrow as pa
@@ -94,6 +96,19 @@ def test_samples_are_those_of_their_rows_wherever_a_block_ends(tmp_path):
     again = load_samples(tmp_path / "deep" / "t.jsonl")
     assert again.table["image"].to_pylist() == [f"../{n}.png" for n in range(10)]
     assert again.table["n"].to_pylist() == list(range(10))
+
+
+def test_nothing_keeps_samples_that_were_written(tmp_path):
+    """A cycle would keep a large table in memory until the collector comes."""
+    samples = load_samples([{"question": "?", "image": "a.png"}])
+    kept = weakref.ref(samples)
+    gc.disable()
+    try:
+        samples.save(tmp_path / "t.parquet")
+        del samples
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.slow
