@@ -54,7 +54,7 @@ def draw(samples: Sequence[Sample], classes: Sequence[str], per_class: int, bala
     wanted = {split: max(1, round(per_class * share / SHARES[0][1])) for split, share in SHARES}
     if not balanced:
         wanted = {split: number * len(classes) for split, number in wanted.items()}
-    ids, labels, names = _columns(samples)
+    ids, labels, names, divided = _columns(samples)
     pictures: dict[str, list[int]] = defaultdict(list)
     """Cluster -> rows of its samples, in the order of their ids."""
     for row in pc.sort_indices(ids).to_pylist():
@@ -67,7 +67,7 @@ def draw(samples: Sequence[Sample], classes: Sequence[str], per_class: int, bala
     rarest = {name: min((frequency[kinds[row]], kinds[row]) for row in pictures[name]) for name in order}
     have: dict[str, Counter[str]] = {split: Counter() for split in wanted}
     places: dict[str, str] = {}
-    given = given_splits(samples)
+    given = given_splits(samples) if divided else {}
     # Pictures whose split is fixed come first, since the others make up for them.
     for name in sorted(order, key=lambda name: (name not in given, rarest[name])):
         fixed, kind = given.get(name), rarest[name][1]
@@ -92,16 +92,20 @@ def draw(samples: Sequence[Sample], classes: Sequence[str], per_class: int, bala
     return Drawn(len(samples), splits, counts, wanted, {kind: splits for kind, splits in missing.items() if splits})
 
 
-def _columns(samples: Sequence[Sample]) -> tuple[pa.Array, list[str], list[str]]:
-    """Ids, classes and clusters: of each different class or cluster one text for all samples."""
+def _columns(samples: Sequence[Sample]) -> tuple[pa.Array, list[str], list[str], bool]:
+    """Ids, classes, clusters, and whether some have a split: of each class or cluster one text for all samples."""
     known: dict[str, str] = {}
     labels: list[str] = []
     names: list[str] = []
 
+    divided = False
+
     def ids() -> Iterator[str]:
+        nonlocal divided
         for sample in samples:
+            divided = divided or bool(sample.split)
             for text, texts in ((str(sample.label), labels), (sample.cluster, names)):
                 texts.append(known.setdefault(text, text))
             yield sample.id
 
-    return column_of(ids(), pa.string()).combine_chunks(), labels, names
+    return column_of(ids(), pa.string()).combine_chunks(), labels, names, divided
