@@ -14,7 +14,7 @@ from clasp_calib.common.sample_sources import load_samples
 from clasp_calib.router_labeling.abstention import WRONG_COST
 from clasp_calib.router_labeling.class_source import ClassSource
 from clasp_calib.router_labeling.classes import Classes
-from clasp_calib.router_labeling.fallback import packaged_router
+from clasp_calib.router_labeling.fallback import fallback_applies, packaged_router
 from clasp_calib.router_labeling.router import Reason, Router
 from clasp_calib.router_labeling.router_file import load_router
 from clasp_calib.router_labeling.table import gold_classes
@@ -67,9 +67,13 @@ def route(
     """
     known = router
     if artifact is not None:
-        known = router_of(Artifact.load(artifact))
-        if known is None:
-            raise InputError(f"the artifact {artifact} has one class, which needs no router")
+        loaded = Artifact.load(artifact)
+        if loaded.router is None and not fallback_applies(loaded.classes):
+            why = "one class, which needs no router" if len(loaded.classes) == 1 else "classes of its own and no router"
+            raise InputError(
+                f"the artifact {artifact} has {why}; give one with --router, or train one with train-router"
+            )
+        known = router_of(loaded)
     elif known is None and run is not None and RunDirectory(Path(run)).router.is_file():
         known = RunDirectory(Path(run)).router
     known = packaged_router() if known is None else known

@@ -32,8 +32,12 @@ def route(
     from dataclasses import asdict
 
     from clasp_calib.api.routers import route as routed
+    from clasp_calib.common.progress import note
+    from clasp_calib.common.run_directory import RunDirectory
 
     found = routed(question, router=router, artifact=artifact, run=run)
+    if router is None and artifact is None and not RunDirectory(run).router.is_file():
+        note(f"there is no router in {run}, so the packaged one answers")
     if as_json:
         emit({"class": found.label, **{name: value for name, value in asdict(found).items() if name != "label"}})
         return

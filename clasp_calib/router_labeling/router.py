@@ -119,7 +119,9 @@ class Router:
     def __str__(self) -> str:
         """In a few words."""
         training = self.training
-        when = "never abstains" if self.default is None else f"abstains below {self.threshold:.2f}"
+        when = (
+            "never abstains" if self.default is None or not self.threshold else f"abstains below {self.threshold:.2f}"
+        )
         how = str(self.quality) if self.quality else "how often it is right is not known"
         kind = "n-grams and word vectors" if self.network else "n-grams"
         return f"{kind}, trained on {training.rows} labels ({training.labels[:12]}), {when}; {how}"

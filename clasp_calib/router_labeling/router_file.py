@@ -32,6 +32,8 @@ MOST_BYTES = 20_000_000
 """No router file may be larger."""
 MOST_BITS = 18
 _HEADER_BYTES = 1 << 20
+_LARGEST = 1e4
+"""Of any number: products of these do not overflow, and none that was trained comes near."""
 _KEY = "router"
 _NETWORK = "network."
 _AGAIN = "fetch or train the router again"
@@ -186,6 +188,8 @@ def read_router(content: bytes, name: str) -> Router:
             )
         if not bool(np.isfinite(tensor).all()):
             raise ArtifactError(f"{name}: {key} holds numbers that are not finite; {_AGAIN}")
+        if tensor.dtype == np.float32 and float(np.abs(tensor).max(initial=0)) > _LARGEST:
+            raise ArtifactError(f"{name}: {key} holds numbers beyond {_LARGEST:g}; {_AGAIN}")
     network = {key.removeprefix(_NETWORK): tensor for key, tensor in tensors.items() if key.startswith(_NETWORK)}
     return Router(
         metadata.classes,
@@ -252,7 +256,7 @@ def _metadata(content: bytes, name: str) -> _Metadata:
         raise ArtifactError(
             f"{name} is a router of format {found!r:.40}; this version of clasp-calib reads formats 1 to {FORMAT}"
         )
-    if found == 2 and isinstance(quality := told.get("quality"), dict):
+    if found == 2 and isinstance(quality := told.get("quality"), dict) and "without" not in quality:
         told["quality"] = {("without" if key == "rules" else key): value for key, value in quality.items()}
     try:
         return _Metadata.model_validate_json(json.dumps(told), strict=True)

@@ -1,7 +1,9 @@
 """A question as word pieces: places in the vocabulary of BERT (uncased), which comes with this package.
 
 Words are cut as BERT's tokenizer cuts them (https://arxiv.org/abs/1810.04805, section 4.1; the procedure is that of
-https://arxiv.org/abs/1609.08144): the longest piece first, pieces after the first marked with ``##``.
+https://arxiv.org/abs/1609.08144): the longest piece first, pieces after the first marked with ``##``. What a word is
+`ngrams.canonical` says, which keeps underscores and Chinese characters in a row together; words of more than 40
+characters are unknown.
 """
 
 import unicodedata
@@ -16,7 +18,8 @@ VOCABULARY = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
 """Hex sha256 of the file; a network on other pieces cannot be read."""
 SIZE = 30522
 LONGEST = 48
-"""Pieces of a question that are looked at, its two ends included. Our choice: it bounds the time a question takes."""
+"""Pieces of a question that are looked at, its two ends included. Our choice: it bounds the time a question takes. Of a
+longer one the first half and the last are looked at, since a question may stand before its context or behind it."""
 _UNKNOWN, _START, _END = 100, 101, 102
 _LONGEST_WORD = 40
 
@@ -27,12 +30,10 @@ def piece_ids(text: str) -> NDArray[np.int64]:
     Args:
         text: as `ngrams.canonical` gives it: words with one space between, and a mark at either end.
     """
-    found = [_START]
-    for word in text.split(" ")[1:-1]:
-        found += _pieces(word)
-        if len(found) >= LONGEST:
-            break
-    return np.array([*found[: LONGEST - 1], _END])
+    found = [piece for word in text.split(" ")[1:-1] if word for piece in _pieces(word)]
+    half = (LONGEST - 2) // 2
+    kept = found if len(found) <= 2 * half else found[:half] + found[-half:]
+    return np.array([_START, *kept, _END])
 
 
 def spelled(ids: NDArray[np.integer]) -> str:
@@ -42,8 +43,13 @@ def spelled(ids: NDArray[np.integer]) -> str:
     return " ".join(words).replace(" ##", "").removeprefix("##")
 
 
-@lru_cache(maxsize=1 << 15)
 def _pieces(word: str) -> tuple[int, ...]:
+    # Accents may stand beside their letters.
+    return _cut(word) if len(word) <= 4 * _LONGEST_WORD else (_UNKNOWN,)
+
+
+@lru_cache(maxsize=1 << 13)
+def _cut(word: str) -> tuple[int, ...]:
     places = _places()
     bare = "".join(one for one in unicodedata.normalize("NFD", word) if unicodedata.category(one) != "Mn")
     if bare in places:

@@ -1,6 +1,7 @@
 """Whether a router is worth having: beside the packaged one, and beside one class for everything.
 
-Both answer where there is no other. All are judged on the same questions, and none of them was trained on these.
+Both answer where there is no other. All are judged on the same questions. The router was not trained on these; of
+the packaged one it is not known, and where labels of the packaged embedding judge, it learnt from the same labeler.
 """
 
 from collections import Counter

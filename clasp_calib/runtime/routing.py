@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.progress import note_once
 from clasp_calib.router_labeling.fallback import fallback_applies, packaged_router
+from clasp_calib.router_labeling.language import is_not_english
 from clasp_calib.router_labeling.router import Router
 
 if TYPE_CHECKING:
     from clasp_calib.artifacts.artifact import Artifact
 
 AUTO = "auto"
+NOT_ENGLISH = "the packaged router knows English only, and is asked what is not: name the class, or train a router"
 SHOWN = 12
 """Classes that a message names."""
 
@@ -52,5 +55,8 @@ def classes_of(questions: Sequence[str], artifact: "Artifact | None" = None) -> 
     """
     router = router_of(artifact)
     if router is None:
-        return [*artifact.classes] * len(questions) if artifact else []
+        (label,) = artifact.classes if artifact else ()
+        return [label] * len(questions)
+    if router is packaged_router() and any(map(is_not_english, questions)):
+        note_once(NOT_ENGLISH)
     return [router.route(question).label for question in questions]

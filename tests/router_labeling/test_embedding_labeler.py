@@ -11,6 +11,7 @@ from clasp_calib.common.errors import InputError
 from clasp_calib.router_labeling import available
 from clasp_calib.router_labeling.embedding_labeler import EmbeddingLabeler, rule_votes
 from clasp_calib.router_labeling.escalation import EscalatingLabeler
+from clasp_calib.router_labeling.fallback import packaged_router
 from clasp_calib.router_labeling.intent_head import NO_VOTE, load_head
 from clasp_calib.router_labeling.labelers import Guess, KeywordLabeler, load_scheme
 from clasp_calib.router_labeling.measured import CONFUSIONS, expected_accuracy
@@ -198,6 +199,16 @@ def test_what_to_expect_is_said_of_what_was_measured():
     assert expected_accuracy(VLLMLabeler(), SCHEME) is None
     other = load_scheme(SCHEME.taxonomy.model_copy(update={"default_intent": "counting"}))
     assert expected_accuracy(KeywordLabeler(), other) is None
+
+
+def test_the_packaged_routers_confusions_are_those_of_today():
+    rows = [json.loads(line) for line in REPORT.read_text(encoding="utf-8").splitlines()]
+    told = json.loads(packaged(CONFUSIONS).read_text(encoding="utf-8"))["packaged router"]
+    counts = np.zeros((len(told["classes"]),) * 2, int)
+    for row in rows:
+        given = packaged_router().route(row["question"]).label
+        counts[told["classes"].index(row["class"]), told["classes"].index(given)] += 1
+    assert np.abs(np.array(told["counts"]) - counts).sum() / 2 <= 1, "run benchmarks/labels.py"
 
 
 @pytest.mark.parametrize("name", ["keywords", "embedding"])

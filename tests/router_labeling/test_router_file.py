@@ -144,6 +144,7 @@ def test_metadata_that_do_not_fit_are_refused_by_the_field(change, message):
         ({"weights": np.zeros((3, 256), np.float32)}, r"weights is float32 of shape \(3, 256\)"),
         ({"weights": np.full((256, 3), np.nan, np.float32)}, "weights holds numbers that are not finite"),
         ({"bias": np.array([0, np.inf, 0], np.float32)}, "bias holds numbers that are not finite"),
+        ({"weights": np.full((256, 3), 3e38, np.float32)}, "weights holds numbers beyond 10000"),
         ({"bias": np.zeros(4, np.float32)}, r"bias is float32 of shape \(4,\)"),
         ({"more": np.zeros(1, np.float32)}, "holds bias, more, weights; expected bias, weights"),
     ],

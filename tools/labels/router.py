@@ -35,7 +35,16 @@ from clasp_calib.router_labeling.worth import judged
 from tools.labels.noise import COMMON, content_words, neighbours, noised
 from tools.labels.piece_vectors import meanings, reduced
 from tools.labels.student import Lesson, train_network, train_ngrams
-from tools.labels.train import POOL_WEIGHT, REPORT, ROOT, TUNING, apart, pool_questions, read_questions
+from tools.labels.train import (
+    POOL_WEIGHT,
+    REPORT,
+    ROOT,
+    TUNING,
+    apart,
+    near_duplicates,
+    pool_questions,
+    read_questions,
+)
 
 ROUTER = ROOT / "clasp_calib" / "router_labeling" / "assets" / "router.safetensors"
 WRITTEN_QUESTIONS = Path(__file__).parent / "written.txt"
@@ -85,6 +94,8 @@ def main() -> None:
     held_out = np.zeros((len(hand), len(taxonomy.classes)))
     for number, (_, left_out) in enumerate(folds(pool.intents[hand], pool.groups[hand], 0)):
         known = ~np.isin(pool.groups, pool.groups[hand[left_out]])
+        # Noise may have made one look like another question than its own.
+        known &= ~near_duplicates(pool.questions, [pool.questions[place] for place in hand[left_out]])
         router = trainer.router(known, number)
         held_out[left_out] = [router.logits(pool.questions[place]) for place in hand[left_out]]
         print(f"fold {number}: {_macro(held_out[left_out].argmax(1), truth[left_out]):.3f}", flush=True)
@@ -126,11 +137,13 @@ def gathered(intents: list[str], of_pieces: NDArray[np.float32]) -> Pool:
     near = neighbours([vocabulary[place] for place in plain], of_pieces[plain], wanted)
     common = [vocabulary[place] for place in plain if place < COMMON]
     more = [noised(texts[place], near, common, rng) for place in parents]
+    kept = np.flatnonzero(~near_duplicates(more, reported))
+    more, origins = [more[place] for place in kept], np.array(parents)[kept]
     return Pool(
         texts + more,
         np.concatenate([kinds, np.full(len(more), NOISED)]),
         np.array(known + [-1] * len(more)),
-        np.concatenate([groups, groups[parents]]),
+        np.concatenate([groups, groups[origins]]),
     )
 
 

@@ -9,7 +9,9 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from clasp_calib.router_labeling.duplicates import duplicate_groups
 from clasp_calib.router_labeling.embedders import MiniLM
@@ -65,9 +67,15 @@ def pool_questions(draws: int, seed: int) -> list[Intended]:
 
 def apart(rows: list[Intended], others: list[str]) -> list[Intended]:
     """Those that are no near-duplicates of others."""
-    groups = duplicate_groups([*others, *(row.question for row in rows)])
-    taken = set(groups[: len(others)])
-    return [row for row, group in zip(rows, groups[len(others) :], strict=True) if group not in taken]
+    near = near_duplicates([row.question for row in rows], others)
+    return [row for row, taken in zip(rows, near, strict=True) if not taken]
+
+
+def near_duplicates(questions: list[str], others: list[str]) -> NDArray[np.bool_]:
+    """``[questions]``: which are near-duplicates of others, or of what is near these, and so on."""
+    groups = np.array(duplicate_groups([*others, *questions]))
+    found: NDArray[np.bool_] = np.isin(groups[len(others) :], groups[: len(others)])
+    return found
 
 
 if __name__ == "__main__":

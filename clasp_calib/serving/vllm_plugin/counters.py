@@ -29,7 +29,7 @@ def count(entry: ServedEntry, by: str, confidence: float | None, offered: int, k
 
     Args:
         entry: what it gets.
-        by: who named its class: ``request``, ``server``, ``router`` or ``rules``.
+        by: who named its class: ``request``, ``server``, ``router``, ``packaged router`` or ``only class``.
         confidence: of the router.
         offered: visual tokens of its pictures before pruning.
         kept: of every picture behind it.

@@ -7,7 +7,8 @@ from vllm.logger import init_logger
 
 from clasp_calib.artifacts.artifact import read_artifact
 from clasp_calib.common.errors import ArtifactError
-from clasp_calib.runtime.routing import router_of
+from clasp_calib.router_labeling.language import is_not_english
+from clasp_calib.runtime.routing import NOT_ENGLISH, router_of
 from clasp_calib.serving.last_question import LastQuestion
 from clasp_calib.serving.served import ServedArtifact
 
@@ -58,7 +59,11 @@ class PromptRouter:
         if (router := router_of(self._artifact)) is None:
             return self._artifact.classes[0], "only class", None
         decision = router.route(question)
-        return decision.label, "router" if self._artifact.router else "packaged router", decision.confidence
+        if self._artifact.router:
+            return decision.label, "router", decision.confidence
+        if is_not_english(question):
+            logger.warning_once(NOT_ENGLISH)
+        return decision.label, "packaged router", decision.confidence
 
 
 def _templates(processor: Any, tokenizer: Any) -> list[Any]:
