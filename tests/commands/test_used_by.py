@@ -50,6 +50,8 @@ def flag(command: CheckedCommand, name: str, value: object = None) -> list[str]:
     written = max(option.opts, key=len)
     if kind is bool:
         return [written]
+    if get_origin(kind) is tuple:
+        return [written, *("3" for _ in get_args(kind))]
     least = next((info.min for info in more if getattr(info, "min", None) is not None), 3)
     return [written, str(value or (kind[0] if isinstance(kind, tuple) else least if kind in (int, float) else "x"))]
 
