@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clasp_calib.common.errors import InputError
-from clasp_calib.common.progress import note_once
 from clasp_calib.router_labeling.fallback import fallback_applies, packaged_router
 from clasp_calib.router_labeling.language import is_not_english
 from clasp_calib.router_labeling.router import Router
@@ -58,5 +57,7 @@ def classes_of(questions: Sequence[str], artifact: "Artifact | None" = None) -> 
         (label,) = artifact.classes if artifact else ()
         return [label] * len(questions)
     if router is packaged_router() and any(map(is_not_english, questions)):
+        from clasp_calib.common.progress import note_once
+
         note_once(NOT_ENGLISH)
     return [router.route(question).label for question in questions]

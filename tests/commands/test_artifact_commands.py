@@ -205,7 +205,7 @@ def test_a_router_is_put_in_shown_compared_used_and_taken_out(place, copied, com
     assert command(*words).json["class"] == routed["class"]
     assert command("artifact", "set-router", place, "--remove", "--json").json["router"] is None
     assert read_artifact(place).router is None
-    assert "has no router" in command("route", "How many?", "--artifact", place).err
+    assert command("route", "How many?", "--artifact", place, "--json").json["by"] == "the packaged router"
     assert command("artifact", "set-router", place, "--remove", "--router", "x").code == 2
 
 

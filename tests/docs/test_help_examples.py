@@ -38,6 +38,9 @@ PATH = (
 NETWORK = ("pull",)
 """Commands whose examples need the Hub; tests/artifacts/test_hub.py gives them to a double of it."""
 
+HARNESS = ("vlmevalkit",)
+"""Commands whose examples need another's harness; tests/in_harness gives it to them."""
+
 VLLM = ("bench-serve",)
 """Commands whose examples need vLLM; tests/on_vllm gives it to them."""
 
@@ -75,7 +78,7 @@ def run_examples(place: Path, names: Sequence[str]) -> None:
 
 
 def test_the_path_goes_through_every_command():
-    assert sorted([*PATH, *NETWORK, *VLLM]) == sorted(name for name, _ in leaves(GROUP))
+    assert sorted([*PATH, *NETWORK, *HARNESS, *VLLM]) == sorted(name for name, _ in leaves(GROUP))
 
 
 @pytest.mark.slow
