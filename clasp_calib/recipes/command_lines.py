@@ -156,7 +156,7 @@ def _calibration(table: PaperTable, setting: RecipeSetting, rows: Sequence[Recip
     space = ("--space", str(setting.run / "space.yaml"), "--per-class", str(how.per_class), "--strategy", how.strategy)
     return [
         Step("label", label),
-        Step("router", (CLASP, "train-router", *run)),
+        Step("router", (CLASP, "train-router", "--force", *run)),
         Step("sample", draw),
         Step("cache", (CLASP, "cache-features", *run, *drawn, *model, *on)),
         Step("search", (CLASP, "search", *run, *drawn, *budgets, *space, *on, *seed)),

@@ -77,7 +77,7 @@ def test_a_table_stands_beside_the_paper(programs, capfd):
     report = cc.reproduce(10, OPTIONS, run="run")
     assert capfd.readouterr().out == ""
     assert called(programs)[:7] == [
-        *("label mine.jsonl", "train-router --run", "sample --run", "cache-features --run", "search --run"),
+        *("label mine.jsonl", "train-router --force", "sample --run", "cache-features --run", "search --run"),
         *("artifact part", "artifact part"),
     ]
     assert called(programs)[7:] == ["lmms mme", "lmms textvqa_val_ocr_for_clasp", "lmms gqa", "lmms pope"] * 4
