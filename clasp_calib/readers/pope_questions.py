@@ -7,6 +7,7 @@ from typing import Any
 from clasp_calib.common.sample_readers import Beginning, SampleReader, SampleSource
 from clasp_calib.readers.asking import SHORT, shortly
 from clasp_calib.readers.checked_cells import Record, passed_on
+from clasp_calib.readers.coco_pictures import names_of_file
 from clasp_calib.readers.json_elements import json_lines_of
 
 _KIND = re.compile(r"_(random|popular|adversarial)$")
@@ -29,6 +30,7 @@ class PopeReader(SampleReader):
         for where, value in json_lines_of(path):
             record = Record(value, where)
             question, label = record.text("text"), record.get("label")
+            name = record.text("image", "the name of a picture")
             if label not in ("yes", "no"):
                 raise record.wrong(
                     "label", "yes or no, as in POPE's own files (coco_pope_random.json ...); questions alone lack it"
@@ -37,7 +39,7 @@ class PopeReader(SampleReader):
                 "id": record.key("question_id"),
                 "question": shortly(question),
                 "bare_question": question.removesuffix(SHORT).rstrip(),
-                "image": record.picture("image", source.home),
+                "image": record.picture("image", source.home, *names_of_file(name)),
                 "answers": [label],
                 "metric": "pope",
                 **({"category": kind[1]} if kind else {}),

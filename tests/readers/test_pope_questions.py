@@ -43,6 +43,11 @@ def test_the_suffix_stands_once_and_a_category_of_the_file_passes(tmp_path):
     assert samples.table["category"].to_pylist() == ["random"]
 
 
+def test_pictures_lie_beside_the_questions_or_in_the_folder_of_cocos_archive(tmp_path):
+    samples = load_samples(written(tmp_path, *ROWS), image_root=tmp_path)
+    assert samples[0].picture == tmp_path / "val2014" / "COCO_val2014_000000000042.jpg"
+
+
 @pytest.mark.parametrize(
     ("row", "told"),
     [
