@@ -24,7 +24,7 @@ from clasp_calib.recipes.command_lines import (
 )
 from clasp_calib.recipes.registry import TABLES, PaperTable, paper_table
 from clasp_calib.recipes.reproduced import WATERMARK, ReproductionReport, beside_paper
-from clasp_calib.recipes.step_running import MODULES, StepRunner, check_installed, task_score
+from clasp_calib.recipes.step_running import MODULES, RESULTS, StepRunner, check_installed, task_score
 
 __all__ = [
     "ReproductionOptions",
@@ -174,11 +174,12 @@ def _measured(
         if step.row and step.column and (score := _score(table, step)) is not None:
             found.setdefault((step.row.group, step.row.name), {})[step.column] = score
     if table.costs:
-        costs = _costs(RunDirectory(setting.run).report / "comparison-test.json")
+        path = RunDirectory(setting.run).report / RESULTS["compare"]
+        costs = _costs(path)
         for row in table.runnable:
             of = costs.get((row.by, row.budget))
             if of is None:
-                raise StudyError(f"the comparison has no row of {row.by} at {row.budget}; remove {setting.run}/report")
+                raise StudyError(f"the comparison has no row of {row.by} at {row.budget}; {_again(path)}")
             found.setdefault((row.group, row.name), {}).update(
                 {key: of[column.cost] for key, column in table.costs.items() if column.cost}
             )
@@ -186,22 +187,40 @@ def _measured(
 
 
 def _score(table: PaperTable, step: Step) -> float | None:
-    """Of a task that was run; other steps have none."""
+    """Of a task that was run; other steps have none.
+
+    Raises:
+        StudyError: the task or the comparison left no result that can be used.
+    """
+    if step.kind == "compare":
+        assert step.results is not None
+        _costs(step.results / RESULTS["compare"])
     return task_score(step, table.columns[step.column]) if step.column else None
 
 
 def _costs(path: Path) -> dict[tuple[str, str | None], Mapping[str, float]]:
-    """Method and budget -> what a prefill costs, from what ``compare`` wrote."""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return {
-        (of["method"], at["budget"]): {
-            "prefill_ms": 1000 * of["prefill"]["seconds"],
-            "decoder_tflop": of["decoder_flops"] / 1e12,
+    """Method and budget -> what a prefill costs, from what ``compare`` wrote.
+
+    Raises:
+        StudyError: there is no such file, or it holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            (of["method"], at["budget"]): {
+                "prefill_ms": 1000 * of["prefill"]["seconds"],
+                "decoder_tflop": of["decoder_flops"] / 1e12,
+            }
+            for at in found["budgets"]
+            for of in at["methods"]
+            if of["prefill"] is not None
         }
-        for at in found["budgets"]
-        for of in at["methods"]
-        if of["prefill"] is not None
-    }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StudyError(f"{path} is no comparison with costs ({error!r}); {_again(path)}") from error
+
+
+def _again(path: Path) -> str:
+    return f"see what `clasp-calib compare` said, remove {path}, and run the same command again"
 
 
 def _filed(report: ReproductionReport, table: Path) -> ReproductionReport:

@@ -29,7 +29,7 @@ class Step:
     column: str | None = None
     """That the task fills."""
     results: Path | None = None
-    """Directory that lmms-eval writes its results to."""
+    """Directory that lmms-eval or ``compare`` writes its results to."""
 
 
 @dataclass(frozen=True)
@@ -193,4 +193,4 @@ def _compare(table: PaperTable, setting: RecipeSetting) -> Step:
     argv = [CLASP, "compare", "--run", str(setting.run), "--samples", str(directory.sample)]
     argv += ["--methods", ",".join(table.methods) or "none", "--no-mixture", "--per-class", "20", "--timed", "100"]
     argv += ["--device", setting.options.device, "--dtype", setting.options.dtype, "--seed", str(setting.options.seed)]
-    return Step("compare", tuple(argv))
+    return Step("compare", tuple(argv), results=directory.report)

@@ -25,6 +25,8 @@ MODULES = {CLASP: "clasp_calib.cli", LMMS: "lmms_eval"}
 """Run by this interpreter, so that the environment is the same."""
 GROUP, PLUGIN = "lmms_eval.models", "clasp"
 MOST_BYTES = 64 << 20
+RESULTS = {"task": "*_results.json", "compare": "comparison-test.json"}
+"""Kind of step -> the files that hold what it found."""
 VLLM, SKLEARN = "vllm", "sklearn"
 """What labels, unless a server does, and what trains a router."""
 
@@ -62,12 +64,12 @@ def plugin_listed() -> bool:
 
 
 class StepRunner:
-    """Runs steps and keeps which are done.
+    """Runs steps and keeps which are done; one that is done runs again when its results are gone.
 
     Args:
         run: run directory.
         steps: all of the recipe.
-        check: called after each step; raises where the step did not do what it should.
+        check: called with each step that was run or is done; raises where it did not do what it should.
 
     Raises:
         InputError: the directory holds another reproduction, or a damaged record.
@@ -82,11 +84,23 @@ class StepRunner:
         """Run what is not done, in order.
 
         Raises:
-            StudyError: a step ended with an error.
+            StudyError: a step ended with an error, or its results cannot be used.
         """
+        again = {
+            number
+            for number, step in enumerate(self._steps[: self._done], start=1)
+            if step.results is not None and not results_of(step)
+        }
         if self._done:
             note(f"going on after {self._done} of {len(self._steps)} steps, which {self._path} records as done")
-        for number, step in enumerate(self._steps[self._done :], start=self._done + 1):
+        if again:
+            note(f"the results of {len(again)} of these are gone, and they run again")
+        for number, step in enumerate(self._steps[: self._done], start=1):
+            if number not in again:
+                self._check(step)
+        for number, step in enumerate(self._steps, start=1):
+            if number <= self._done and number not in again:
+                continue
             line = shlex.join(step.argv)
             note(f"[{number}/{len(self._steps)}] {line}")
             # What programs print is for people; standard output is this command's own.
@@ -98,14 +112,16 @@ class StepRunner:
                     "the same command again: what is done is not repeated"
                 )
             self._check(step)
-            self._write(number)
+            self._write(max(number, self._done))
 
     def _read(self) -> int:
         if not self._path.exists():
             return 0
         try:
             known = strict_json(read_given(self._path, MOST_BYTES, "record"))
-            same, done = known["steps"] == self._identity, int(known["done"])
+            same, done = known["steps"] == self._identity, known["done"]
+            if not isinstance(done, int) or isinstance(done, bool) or done < 0:
+                raise ValueError(f"done is {done!r:.100}, which is no number of steps")
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{self._path} is damaged ({error!r}); remove it, and finished steps run again") from error
         if not same:
@@ -120,6 +136,13 @@ class StepRunner:
             partial.write_text(json.dumps({"steps": self._identity, "done": done}) + "\n", encoding="utf-8")
 
 
+def results_of(step: Step) -> list[Path]:
+    """The files that hold what a step found, the oldest first; none of steps that have no `Step.results`."""
+    if step.results is None:
+        return []
+    return sorted(step.results.rglob(RESULTS[step.kind]), key=lambda path: path.stat().st_mtime_ns)
+
+
 def task_score(step: Step, column: RecipeColumn) -> float:
     """What lmms-eval found for a task, in the paper's unit.
 
@@ -131,7 +154,7 @@ def task_score(step: Step, column: RecipeColumn) -> float:
         StudyError: there is no result, which lmms-eval's exit code does not tell, or it is no number.
     """
     assert step.results is not None
-    files = sorted(step.results.rglob("*_results.json"), key=lambda path: path.stat().st_mtime_ns)
+    files = results_of(step)
     if not files:
         raise StudyError(
             f"lmms-eval wrote no results to {step.results}, though it ended with 0; run it by hand and see what it "
@@ -145,8 +168,11 @@ def task_score(step: Step, column: RecipeColumn) -> float:
         named = ", ".join(column.metrics)
         raise StudyError(
             f"{files[-1]} has no numbers for {named} of {task_name(column)} ({error!r}); see what lmms-eval said, "
-            "remove the directory, and run the same command again"
+            f"remove {step.results}, and run the same command again"
         ) from error
     if not all(map(math.isfinite, numbers)):
-        raise StudyError(f"{files[-1]}: {', '.join(column.metrics)} are {numbers}; expected finite numbers")
+        raise StudyError(
+            f"{files[-1]}: {', '.join(column.metrics)} are {numbers}; expected finite numbers: remove "
+            f"{step.results}, and run the same command again"
+        )
     return column.scale * sum(numbers)

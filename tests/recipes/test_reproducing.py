@@ -1,6 +1,7 @@
 """Real runs, with programs that stand in for both command lines: order, resumption, refusals, and the table."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ with (run / "called.txt").open("a") as file:
 print("words of a program")
 if sys.argv[1] == "search" and not (run / "space.yaml").is_file():
     sys.exit("no space")
+if sys.argv[1] == "compare" and (run / "comparison").exists():
+    (run / "report").mkdir(exist_ok=True)
+    (run / "report" / "comparison-test.json").write_text((run / "comparison").read_text())
 if (run / "die-at").exists() and (run / "die-at").read_text() == sys.argv[1]:
     (run / "die-at").unlink()
     sys.exit(9)
@@ -67,6 +71,8 @@ def programs(tmp_path, monkeypatch) -> Path:
 
 
 OPTIONS = cc.ReproductionOptions("mine.jsonl", device="cpu")
+COSTLY = 23
+"""A table with columns of costs."""
 
 
 def called(root: Path) -> list[str]:
@@ -114,6 +120,16 @@ def test_a_run_directory_of_other_steps_is_refused(programs):
         cc.reproduce(10, cc.ReproductionOptions("others.jsonl", device="cpu"), run="run")
 
 
+@pytest.mark.parametrize("done", [-1, 1.5, True, "3", None])
+def test_a_record_of_no_number_of_steps_is_refused(programs, done):
+    cc.reproduce(10, OPTIONS, run="run")
+    path, before = programs / "run" / "reproduction.json", called(programs)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"done": done}))
+    with pytest.raises(InputError, match=r"is damaged .*done is .*which is no number of steps"):
+        cc.reproduce(10, OPTIONS, run="run")
+    assert called(programs) == before
+
+
 @pytest.mark.parametrize("content", ["[]", "{", '{"steps": 1}'])
 def test_a_damaged_record_is_refused(programs, content):
     (programs / "run").mkdir()
@@ -132,13 +148,43 @@ def test_a_harness_that_ends_well_without_results_is_noticed_at_once(programs):
     cc.reproduce(10, OPTIONS, run="run")
 
 
-def test_results_without_the_metric_are_refused(programs):
+def test_results_without_the_metric_are_refused(programs, capfd):
     cc.reproduce(10, OPTIONS, run="run")
     place = next((programs / "run" / "lmms" / "sparsevlm-192" / "gqa").rglob("*_results.json"))
     for content in ('{"results": {"gqa": {"exact_match,none": NaN}}}', '{"results": {}}', "[]"):
         place.write_text(content)
-        with pytest.raises(StudyError, match="exact_match"):
+        with pytest.raises(
+            StudyError, match=r"exact_match.*remove .*sparsevlm-192/gqa, and run the same command again"
+        ):
             cc.reproduce(10, OPTIONS, run="run")
+    before = called(programs)
+    shutil.rmtree(programs / "run" / "lmms" / "sparsevlm-192" / "gqa")
+    cc.reproduce(10, OPTIONS, run="run")
+    assert called(programs) == [*before, "lmms gqa"]
+    assert "the results of 1 of these are gone, and they run again" in capfd.readouterr().err
+
+
+def test_a_comparison_that_is_gone_runs_again(programs):
+    comparison = programs / "run" / "report" / "comparison-test.json"
+    with pytest.raises(
+        StudyError, match=r"comparison-test.json is no comparison with costs \(FileNotFoundError.*remove"
+    ):
+        cc.reproduce(COSTLY, OPTIONS, run="run")
+    rows = [
+        {"method": row.by, "budget": row.budget, "prefill": {"seconds": 0.25}, "decoder_flops": 3e12}
+        for row in paper_table(COSTLY).runnable
+    ]
+    written = json.dumps({"budgets": [{"budget": row["budget"], "methods": [row]} for row in rows]})
+    (programs / "run" / "comparison").write_text(written)
+    cc.reproduce(COSTLY, OPTIONS, run="run")
+    before = called(programs)
+    for content in ("[]", "{", '{"budgets": 3}'):
+        comparison.write_text(content)
+        with pytest.raises(StudyError, match="is no comparison with costs"):
+            cc.reproduce(COSTLY, OPTIONS, run="run")
+    comparison.unlink()
+    cc.reproduce(COSTLY, OPTIONS, run="run")
+    assert called(programs) == [*before, next(line for line in before if line.startswith("compare"))]
 
 
 @pytest.mark.parametrize("number", [14, 15, 22])
