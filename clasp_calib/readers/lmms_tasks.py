@@ -27,6 +27,7 @@ METRICS = {
 """Metric of lmms-eval -> ours."""
 VQA = {"textvqa": "textvqa", "vqav2": "vqa", "ok_vqa": "vqa", "vizwiz_vqa": "vqa"}
 """Beginning of a task's name -> our metric, of tasks that call the VQA accuracy ``exact_match``."""
+_OF_TASK = {**VQA, **dict.fromkeys(("coco_cap", "coco2014_cap", "coco2017_cap"), "rouge_l")}
 _OPTION = re.compile(r"(?m)^\(?B[.):]")
 
 
@@ -52,16 +53,17 @@ class LmmsTaskReader(SampleReader):
 
 
 def _row(task: Any, doc: Record, number: int, metrics: list[str]) -> dict[str, Any]:
-    question, bare = task.doc_to_text(doc), _bare(task, doc)
+    # Functions of tasks are written for a dict, and copy it or write into it.
+    question, bare = task.doc_to_text(dict(doc)), _bare(task, doc)
     if not isinstance(question, str) or not question.strip():
         raise InputError(f"{doc.where}: doc_to_text makes {question!r:.100} of it; expected a text")
-    choices = [str(choice) for choice in task.doc_to_choice(doc)] if task.config.doc_to_choice is not None else []
-    answers = _answers(task.doc_to_target(doc), choices, doc.where)
+    choices = [str(choice) for choice in task.doc_to_choice(dict(doc))] if task.config.doc_to_choice is not None else []
+    answers = _answers(_target(task, doc), choices, doc.where)
     return {
         "id": str(number),
         "question": question,
         "bare_question": bare or question,
-        **_shown(task.doc_to_visual(doc), doc.where),
+        **_shown(task.doc_to_visual(dict(doc)), doc.where),
         "answers": answers,
         "metric": _metric(task.config.task, metrics, question, answers),
         **({"choices": choices} if choices else {}),
@@ -75,8 +77,22 @@ def _bare(task: Any, doc: Record) -> str | None:
     if not callable(made) or not isinstance(around, dict):
         return None
     blank = {name: "" if isinstance(of, str) and name.endswith(AROUND) else of for name, of in around.items()}
-    text = made(doc, blank)
+    text = made(dict(doc), blank)
     return text.strip() if isinstance(text, str) else None
+
+
+def _target(task: Any, doc: Record) -> Any:
+    """What is right: of tasks of VQA the answers of all annotators, which their YAMLs do not name."""
+    if task.config.task.startswith(tuple(VQA)) and doc.get("answers"):
+        given = doc["answers"]
+        return [one["answer"] if isinstance(one, Mapping) and "answer" in one else one for one in given]
+    target, named = task.doc_to_target(dict(doc)), task.config.doc_to_target
+    if isinstance(named, str) and target == named and named not in doc:
+        raise InputError(
+            f"{doc.where}: doc_to_target is {named!r}, and the dataset has no such column (it has {', '.join(doc)}), "
+            "so that each answer would be that word; name a column of answers in a YAML file of your own"
+        )
+    return target
 
 
 def _answers(target: Any, choices: list[str], where: str) -> list[str]:
@@ -107,7 +123,7 @@ def _shown(visuals: Any, where: str) -> dict[str, Any]:
 
 
 def _metric(task: str, metrics: list[str], question: str, answers: list[str]) -> str:
-    of_task = next((ours for begin, ours in VQA.items() if task.startswith(begin)), None)
+    of_task = next((ours for begin, ours in _OF_TASK.items() if task.startswith(begin)), None)
     ours = [of_task] if of_task else [METRICS[name] for name in metrics if name in METRICS]
     if not ours:
         note_once(
