@@ -5,6 +5,7 @@ both, for lmms-eval builds tasks from the path of a YAML file for simple models 
 imported here.
 """
 
+import math
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -186,11 +187,19 @@ class LmmsRequest:
         try:
             longest = int(settings.get("max_new_tokens") or LONGEST)
             warmth, beams = float(settings.get("temperature") or 0), int(settings.get("num_beams") or 1)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"the task {self.task_name} decodes with {dict(settings)} ({error})") from error
-        # lmms-eval gives a blank line to tasks that say nothing, and its own models pass over it.
+        if longest < 1 or beams < 1 or not 0 <= warmth < math.inf:
+            raise InputError(
+                f"the task {self.task_name} decodes with {dict(settings)}; expected max_new_tokens and num_beams of at "
+                "least 1, and a finite temperature that is not negative"
+            )
         until = settings.get("until") or []
-        ends = [end for end in ([until] if isinstance(until, str) else until) if end.strip("\n")]
+        ends = [until] if isinstance(until, str) else until
+        if not isinstance(ends, list | tuple) or not all(isinstance(end, str) for end in ends):
+            raise InputError(f"the task {self.task_name} ends answers at {until!r:.100}; expected a text, or texts")
+        # lmms-eval gives a blank line to tasks that say nothing, and its own models pass over it.
+        ends = [end for end in ends if end not in ("", "\n\n")]
         how: dict[str, Any] = {"num_beams": beams, **BEAMS} if beams > 1 else {}
         if warmth > 0:
             how |= {"do_sample": True, "temperature": warmth}

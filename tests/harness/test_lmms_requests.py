@@ -141,6 +141,7 @@ def test_unconditional_likelihoods_are_refused():
         ({}, (LONGEST, [], {})),
         ({"max_new_tokens": 16, "temperature": 0, "top_p": 1.0, "num_beams": 1, "do_sample": False}, (16, [], {})),
         ({"until": ["\n\n", "Q:"]}, (LONGEST, ["Q:"], {})),
+        ({"until": ["\n", "\n\n", ""]}, (LONGEST, ["\n"], {})),
         ({"until": "ASSISTANT:"}, (LONGEST, ["ASSISTANT:"], {})),
         (
             {"temperature": 0.2, "top_p": 0.9, "num_beams": 3},
@@ -157,6 +158,24 @@ def test_decoding_that_cannot_be_followed_is_said(capsys):
     assert "the task gqa sets image_aspect_ratio for decoding, which clasp does not follow" in capsys.readouterr().err
     with pytest.raises(InputError, match="the task gqa decodes with"):
         simple({"shown": []}, settings={"max_new_tokens": "many"}).how_decoded()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"until": [3]}, r"ends answers at \[3\]; expected a text, or texts"),
+        ({"until": 3}, "ends answers at 3; expected"),
+        ({"max_new_tokens": float("inf")}, "decodes with .*max_new_tokens"),
+        ({"max_new_tokens": -1}, "max_new_tokens': -1.*expected max_new_tokens and num_beams of at least 1"),
+        ({"num_beams": -2}, "num_beams': -2.*expected"),
+        ({"temperature": float("nan")}, "temperature': nan.*a finite temperature"),
+        ({"temperature": float("inf")}, "temperature': inf.*a finite temperature"),
+        ({"temperature": -0.5}, "temperature': -0.5.*not negative"),
+    ],
+)
+def test_decoding_that_means_nothing_is_refused(settings, told):
+    with pytest.raises(InputError, match=f"the task gqa {told}|the task gqa decodes with .*{told}"):
+        simple({"shown": []}, settings=settings).how_decoded()
 
 
 def test_an_answer_ends_at_the_first_text_that_ends_it():
