@@ -132,11 +132,14 @@ def _asked(record: Record, kind: _Kind) -> tuple[str, str]:
     question = record.text("question")
     if not kind.lettered:
         return f"{question}{kind.suffix}", kind.metric
-    options = [f"{letter}. {record[letter]}\n" for letter in LETTERS if letter in record]
+    letters = [letter for letter in LETTERS if letter in record]
+    options = [f"{letter}. {record[letter]}\n" for letter in letters]
     hint = f"Hint: {record['hint']}\n" if "hint" in record else ""
     prompt = f"{hint}Question: {question}\n"
     if not options:
         return prompt, kind.metric
+    if "answer" in record and record["answer"].strip() not in letters:
+        raise record.wrong("answer", f"the letter of an option that the row has: {', '.join(letters)}")
     return (
         f"{prompt}Options:\n{''.join(options)}Please select the correct answer from the options above. \n",
         "multiple_choice",

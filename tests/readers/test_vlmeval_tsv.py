@@ -135,7 +135,11 @@ GOOD = {"index": 1, "image": RED, "question": "What?", "A": "x", "B": "y", "answ
         ({"image": str([RED, 3])}, "line 3: 'image' is .*; expected one text, or a printed list"),
         ({"image": f"[{RED}]"}, "line 3: 'image' is .*; expected one text, or a printed list"),
         ({"image": "QUJD" * 30}, "holds a picture that cannot be read .* in row 1"),
-        ({"answer": "[1, 2]"}, "row 1: column 'answers': the text .* looks like the printed form"),
+        ({"answer": "[1, 2]"}, r"line 3: 'answer' is '\[1, 2\]', a str; expected the letter of an option"),
+        ({"answer": "C"}, "line 3: 'answer' is 'C', a str; expected the letter of an option that the row has: A, B"),
+        ({"answer": "z"}, "line 3: 'answer' is 'z'"),
+        ({"answer": "AB"}, "line 3: 'answer' is 'AB'"),
+        ({"A": "", "B": "", "answer": "[1, 2]"}, "row 1: column 'answers': the text .* looks like the printed form"),
     ],
 )
 def test_what_is_no_row_is_named(tmp_path, row, told):
