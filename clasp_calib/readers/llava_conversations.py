@@ -67,6 +67,8 @@ def _pictures(record: Record, home: Path) -> list[str]:
 def _turns(record: Record, pictures: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:
     """Question, answer and pictures of each turn."""
     turns = record.records("conversations", "a list of turns")
+    if len(turns) > 1 and turns[0].get("from") in _ANSWERS:
+        turns = turns[1:]  # LLaVA's trainer passes over it too.
     shown = 0
     placed = sum(turn.get("value", "").count(IMAGE) for turn in turns if isinstance(turn.get("value"), str))
     if placed not in (0, len(pictures)):

@@ -66,6 +66,12 @@ def test_pictures_without_a_place_stand_before_each_turn(home):
     assert [len(one.media) for one in load_samples(written(home, rows))] == [1, 1]
 
 
+def test_an_answer_before_the_first_question_is_passed_over(home):
+    rows = [{"image": "1.png", "conversations": turns("", "Hello.", "<image>\nWhat?", "It.")[1:]}]
+    (sample,) = load_samples(written(home, rows))
+    assert (sample.id, sample.question, sample.answers, len(sample.media)) == ("0.1", "<image>\nWhat?", ("It.",), 1)
+
+
 @pytest.mark.parametrize(
     ("row", "told"),
     [
@@ -73,7 +79,7 @@ def test_pictures_without_a_place_stand_before_each_turn(home):
         ({"conversations": []}, r"\[1\]: 'conversations' is \[\], a list; expected a list of turns"),
         ({"conversations": turns("What?")}, r"\[1\].conversations\[0\]: .*expected an answer after it"),
         ({"conversations": turns("What?", "It.", "Why?")}, r"\[1\].conversations\[2\]: .*expected an answer after it"),
-        ({"conversations": turns("What?", "It.")[::-1]}, r"conversations\[0\]: 'from' is 'gpt', a str; expected human"),
+        ({"conversations": turns("", "It.")[1:]}, r"conversations\[0\]: 'from' is 'gpt', a str; expected human"),
         ({"conversations": [{"from": "system", "value": "Be kind."}, *turns("What?", "It.")]}, "'from' is 'system'"),
         ({"conversations": turns("What?", " ")}, r"conversations\[1\]: 'value' is ' ', a str; expected a text"),
         ({"conversations": turns(3, "It.")}, r"conversations\[0\]: 'value' is 3, a int; expected a text"),
