@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from clasp_calib.common.errors import InputError
+from clasp_calib.common.progress import note_once
 from clasp_calib.common.sample_readers import Beginning, SampleReader, SampleSource
 from clasp_calib.readers.asking import LETTERS, SHORT
 from clasp_calib.readers.checked_cells import Record, passed_on
@@ -124,7 +125,13 @@ def _kind(name: str, columns: list[str], answers: set[str]) -> _Kind:
         return _KNOWN[name]
     if {"A", "B"} <= set(columns):
         return _Kind("exact", lettered=True)
-    return _Kind("yes_no" if answers and answers <= {"yes", "no"} else "exact")
+    if answers and answers <= {"yes", "no"}:
+        return _Kind("yes_no")
+    note_once(
+        f"the benchmark {name} has no options, and how it is scored is not known; its samples are scored by exact; "
+        "score with VLMEvalKit itself where it is scored otherwise"
+    )
+    return _Kind("exact")
 
 
 def _asked(record: Record, kind: _Kind) -> tuple[str, str]:

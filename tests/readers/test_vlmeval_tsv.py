@@ -93,6 +93,13 @@ def test_benchmarks_without_options(tmp_path, name, answers, asked, metric):
         assert samples[0].answers == ("a", "b")
 
 
+@pytest.mark.parametrize(("name", "answer", "noted"), [("unheard", "a", True), ("ChartQA_TEST", "a", False)])
+def test_a_benchmark_that_is_not_known_is_said_to_be_scored_by_exact(tmp_path, capsys, name, answer, noted):
+    load_samples(written(tmp_path / f"{name}.tsv", [{"index": 1, "image": RED, "question": "What?", "answer": answer}]))
+    told = f"the benchmark {name} has no options, and how it is scored is not known"
+    assert (told in capsys.readouterr().err) is noted
+
+
 def test_the_pictures_of_mmmu_stand_where_it_has_them(tmp_path):
     row = {"image": str([RED, BLUE]), "A": "<image 1>", "B": "y", "answer": "B"}
     rows = [{"index": 1, "question": "Is <image 2> like <image 1>?", **row}, {"index": 2, "question": "Which?", **row}]
