@@ -15,6 +15,7 @@ from tiny_models import tiny_batch
 import clasp_calib
 from clasp_calib.artifacts import artifact, fits
 from clasp_calib.common.errors import ArtifactError, BudgetError, InputError
+from clasp_calib.common.progress import note_once
 from clasp_calib.common.pruning_options import PruningOptions
 from clasp_calib.common.samples import CLASSES
 from clasp_calib.router_labeling.router import Router
@@ -93,7 +94,7 @@ def test_one_class_serves_every_row():
         assert generated(model(), batch) == one
 
 
-def test_classes_may_be_found_by_the_rules(monkeypatch):
+def test_classes_may_be_found_by_the_packaged_router():
     batch = tiny_batch(model(), [(3, 7), (2, 5)])
     questions = ["What does the sign say?", "What object is this?"]
     assert classes_of(questions) == ["text", "object"]
@@ -106,6 +107,14 @@ def test_classes_may_be_found_by_the_rules(monkeypatch):
         clasp(model(), Stub(), budget=7, classes="auto"),
     ):
         pass
+
+
+def test_the_packaged_router_says_that_it_knows_english_only(capsys):
+    note_once.cache_clear()
+    classes_of(["How many dogs are there?"])
+    assert capsys.readouterr().err == ""
+    classes_of(["Wie viele Hunde sind auf dem Bild zu sehen?"])
+    assert "knows English only" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_only_class_of_an_artifact_need_not_be_named():
