@@ -51,7 +51,7 @@ def artifact(model, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory):
-    """Questions about pictures of the embedded benchmark, the classes that the packaged router finds, other classes for some."""
+    """Questions about embedded pictures, the classes that the packaged router finds, other classes for some."""
     folder = tmp_path_factory.mktemp("benchmark")
     write_benchmark(folder, {"calibration": 0, "selection": 0, "test": 13}, file_format="jsonl")
     rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()][:QUESTIONS]
