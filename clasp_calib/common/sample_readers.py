@@ -20,6 +20,8 @@ from clasp_calib.common.table_readers import FORMATS
 GROUP = "clasp_calib.readers"
 """Entry points of this group are subclasses of `SampleReader`; their names are the prefixes."""
 _HEAD = 1 << 16
+_DEEPEST = 32
+"""Levels of JSON that a look goes down: the path of every level is a text."""
 _PREFIXED = re.compile(r"(?P<name>[a-z][a-z0-9_-]*):(?P<text>.+)", re.DOTALL)
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
 
@@ -94,6 +96,8 @@ class Beginning:
             return frozenset()
         key = ""
         for token, after in pairwise([*tokens, ""]):
+            if len(inside) > _DEEPEST:
+                break
             if token in ("{", "["):
                 inside.append(f"{key}[]" if token == "[" else key)
                 key = inside[-1]

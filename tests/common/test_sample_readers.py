@@ -186,3 +186,12 @@ def test_rows_that_are_none_are_named(brought, row, told, tmp_path):
 )
 def test_the_keys_of_a_beginning(text, keys):
     assert Beginning(Path("x"), text.encode()).keys == set(keys.split())
+
+
+def test_a_look_goes_down_a_few_levels_only(tmp_path):
+    """The path of every level is a text: without a bound, 64 KiB of brackets would take gigabytes."""
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 60_000)
+    assert not Beginning(path, path.read_bytes()).keys
+    nested = '{"a": ' * 100 + "1" + "}" * 100
+    assert max(key.count(".") for key in Beginning(path, nested.encode()).keys) < 40
