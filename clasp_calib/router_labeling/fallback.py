@@ -17,7 +17,7 @@ def packaged_scheme() -> Scheme:
 
 @cache
 def packaged_router() -> Router:
-    """Distilled from the packaged embedding's labels, see ``docs/results/labels.md``."""
+    """Read once. `tools/labels/router.py` trained it, and ``docs/results/labels.md`` says how good it is."""
     return read_router(packaged("assets/router.safetensors").read_bytes(), "the packaged router")
 
 

@@ -56,7 +56,8 @@ def classes_of(questions: Sequence[str], artifact: "Artifact | None" = None) -> 
     if router is None:
         (label,) = artifact.classes if artifact else ()
         return [label] * len(questions)
-    if router is packaged_router() and any(map(is_not_english, questions)):
+    own = artifact is not None and artifact.router is not None
+    if not own and any(map(is_not_english, questions)):
         from clasp_calib.common.progress import note_once
 
         note_once(NOT_ENGLISH)
