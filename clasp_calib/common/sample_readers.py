@@ -90,7 +90,8 @@ class Beginning:
     @cached_property
     def keys(self) -> frozenset[str]:
         """The paths of the keys that a JSON file begins with: ``questions``, ``questions[].image_id``."""
-        found, inside = set(), []
+        found: set[str] = set()
+        inside: list[str] = []
         tokens = _TOKEN.findall("\n".join(self.lines))
         if not tokens or tokens[0] not in "{[":
             return frozenset()
